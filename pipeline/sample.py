@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -24,7 +23,6 @@ Role = Literal["none", "system", "user", "assistant"]
 
 NO_PAGE = -1
 WHOLE_SAMPLE = -1
-NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class SampleId(NamedTuple):
@@ -73,7 +71,7 @@ class Sample:
     group: str = ""  # of the pages of one document; else empty
     licence: str = ""
     url: str = ""  # of the document, where it has one
-    signals: Mapping[str, float] = field(default=NOTHING)  # ratings and measures of upstream
+    signals: Mapping[str, float] = field(default_factory=dict)  # ratings and measures of upstream
 
 
 @dataclass(frozen=True, slots=True)
