@@ -251,3 +251,16 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256
     with pq.ParquetFile(path) as file:
         for part in file.iter_batches(batch_size=batch, columns=list(columns) if columns else None):
             yield from part.to_pylist()
+
+
+def read_images(inputs: Mapping[str, Path], batch: int = 32) -> Iterator[dict[str, Any]]:
+    """Rows of `images.parquet` in order, each replaced by its row in `supplement.parquet` where a retry fetched it."""
+    retried = inputs.get("supplement.parquet")
+    later = read_rows(retried, batch=batch) if retried else iter(())
+    waiting = next(later, None)
+    for row in read_rows(inputs["images.parquet"], batch=batch):
+        if waiting is not None and waiting["image"] == row["image"]:
+            yield waiting
+            waiting = next(later, None)
+        else:
+            yield row

@@ -77,7 +77,7 @@ class Step(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the files it reads; their sha256 are in the key, and no others."""
+        """Names of the files it reads, or patterns (`*.tar`); their sha256 are in the key, and no others."""
         ...
 
     def made_by(self) -> Mapping[str, str]:
