@@ -1,0 +1,142 @@
+"""Where tasks run: in this process, or on Ray. The only file that imports Ray.
+
+`Executor.each` is the one seam. It promises nothing about order: names and bytes come from the recipe, never from arrival.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pipeline.errors import StoreError, VlmillError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PACKAGES = ("pipeline", "mixtures", "train")
+"""Our import packages. Their names are common words, so workers check where they came from."""
+
+
+class Executor(Protocol):
+    """Runs one function over many items."""
+
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]) -> Iterator[tuple[int, Result]]:
+        """Yield (index of the item, its result) as results come.
+
+        An item that killed its process is tried again as `careful(item)`. The first error of a function is raised.
+        """
+        ...
+
+
+class Inline:
+    """Runs everything in this process, one item after the other."""
+
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]) -> Iterator[tuple[int, Result]]:
+        """See Executor. A process that dies of an item is this one, so `careful` has no use here."""
+        del careful
+        for index, item in enumerate(items):
+            yield index, function(item)
+
+
+class OnRay:
+    """Runs items as Ray tasks of one CPU each, with a bounded number submitted ahead."""
+
+    ATTEMPTS = 3
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]) -> Iterator[tuple[int, Result]]:
+        """See Executor."""
+        import ray  # noqa: PLC0415 - a build with --workers 0 does without
+
+        remote = ray.remote(num_cpus=1, max_retries=0)(_checked)
+        waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
+        code = {name: _code(name) for name in PACKAGES}
+        while waiting or flying:
+            while waiting and len(flying) < 2 * self.width:
+                index = waiting.pop()
+                item = careful(items[index]) if attempts[index] else items[index]
+                flying[remote.remote(code, function, item)] = index
+            for reference in ray.wait(list(flying), num_returns=1)[0]:
+                index = flying.pop(reference)
+                try:
+                    yield index, ray.get(reference)
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
+                    attempts[index] += 1
+                    if attempts[index] == self.ATTEMPTS:
+                        raise StoreError(f"a worker died {self.ATTEMPTS} times over {items[index]}: {error}") from error
+                    waiting.append(index)
+                except ray.exceptions.RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, VlmillError) else error) from None
+
+
+def _checked(code: Mapping[str, str], function: Callable[[Item], Result], item: Item) -> Result:
+    """Run `function` in a worker, after a look at whether it has the driver's code."""
+    for name, expected in code.items():
+        if _code(name) != expected:
+            raise VlmillError(f"a worker imports {name!r} from {_folder(name)}, which is not the driver's code: rename that file, or start Ray elsewhere")
+    return function(item)
+
+
+def check_packages() -> None:
+    """Refuse to run when another `pipeline`, `mixtures` or `train` would be imported in place of ours.
+
+    Raises:
+        VlmillError: names the clashing file.
+    """
+    ours = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        if _folder(name) != ours / name:
+            raise VlmillError(f"`import {name}` finds {_folder(name)}, not vlmill's {ours / name}: rename that one, or run from another folder")
+
+
+def _folder(name: str) -> Path:
+    """Where `import name` finds its package, or the file of a module that is no package."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return Path(name)
+    origin = Path(spec.origin).resolve()
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
+@cache
+def _code(name: str) -> str:
+    """sha256 over the names and contents of a package's Python files."""
+    folder, sha256 = _folder(name), hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        sha256.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return sha256.hexdigest()
+
+
+@contextmanager
+def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
+    """The executor that the command line asked for: `workers` 0 is inline, None is one per core; an `address` joins a cluster."""
+    check_packages()
+    if workers == 0 and address is None:
+        yield Inline()
+        return
+    import ray  # noqa: PLC0415
+
+    packages = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty:
+        # Workers put the driver's working directory ahead of site-packages: an empty one, and our packages by name
+        environment = {"working_dir": empty, "py_modules": [str(packages / name) for name in PACKAGES], "env_vars": {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}}
+        options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
+        if address is None:
+            options |= {"num_cpus": workers or os.cpu_count() or 1, "include_dashboard": False, "object_store_memory": 128 << 20}
+        else:
+            options |= {"address": address}
+        ray.init(**options)
+        try:
+            width = int(ray.cluster_resources().get("CPU", 1))
+            yield OnRay(width)
+        finally:
+            ray.shutdown()

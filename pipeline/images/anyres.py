@@ -1,0 +1,127 @@
+"""AnyRes: tiles of a canvas chosen by the image's shape, and an overview (LLaVA-NeXT, LLaVA-OneVision)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from pipeline.images import pixels
+from pipeline.images.policy import Layout, Size, check
+from pipeline.settings import STRICT
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, config=STRICT)
+class AnyRes:
+    """`LlavaNextImageProcessorPil`, and with a `cap` and `many="letterbox"` `LlavaOnevisionImageProcessorPil`.
+
+    The image is resized to fit into the best pinpoint, padded with black, and cut into tiles row by row; its overview
+    (the whole image resized to one tile, aspect ratio lost) comes first. A fixed 2 x 2 grid is a single pinpoint.
+    Stored are the canvas without its padding, and the overview, which is left out where it equals the canvas.
+    """
+
+    kind: ClassVar[str] = "anyres"
+    version: ClassVar[int] = 1
+
+    side: int = 336  # of a tile, the encoder's input
+    patch: int = 14
+    pinpoints: tuple[tuple[int, int], ...] = (
+        (336, 672),
+        (672, 336),
+        (672, 672),
+        (1008, 336),
+        (336, 1008),
+    )  # (height, width)
+    cap: int | None = None  # N of anyres_max_N: visual tokens beyond N tiles' worth are interpolated away
+    many: Literal["tiles", "letterbox"] = "tiles"  # what images get that are not alone in their sample
+    fill: tuple[int, int, int] = (127, 127, 127)  # of a letterbox
+    quality: int | None = None  # of JPEG; None stores without loss
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """Tiles and overview for each image, or one letterboxed tile each where there are several and `many` says so."""
+        lone = self._letterboxed if self.many == "letterbox" and len(sizes) > 1 else self._tiled
+        return tuple(lone(check(size)) for size in sizes)
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """`canvas`, and `overview` where it is another picture."""
+        if layout.tiles == 1:
+            square = pixels.letterbox(image, self.side, self.fill)
+            return {"canvas": square.crop(pixels.letterbox_box(layout.size, self.side))}
+        parts = {"canvas": image.resize(layout.canvas, pixels.BICUBIC)}
+        if layout.canvas != (self.side, self.side):
+            parts["overview"] = image.resize((self.side, self.side), pixels.BICUBIC)
+        return parts
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+        """The overview, then the tiles row by row."""
+        if layout.tiles == 1:
+            return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
+        rows, columns = layout.grid
+        width, height = layout.canvas
+        padded = np.zeros((rows * self.side, columns * self.side, 3), np.uint8)
+        top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
+        padded[top : top + height, left : left + width] = np.asarray(parts["canvas"])
+        overview = parts.get("overview", parts["canvas"])
+        return [np.asarray(overview), *pixels.cut(padded, self.side)]
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
+        """PNG, or JPEG where a quality is set."""
+        return pixels.encode(picture, self.quality)
+
+    def _tiled(self, size: Size) -> Layout:
+        height, width = best_pinpoint(size, self.pinpoints)
+        rows, columns = height // self.side, width // self.side
+        tokens = (self.side // self.patch) ** 2 + self._canvas_tokens(size, rows, columns)
+        return Layout(size, fit(size, (width, height)), (rows, columns), rows * columns + 1, tokens)
+
+    def _letterboxed(self, size: Size) -> Layout:
+        left, top, right, bottom = pixels.letterbox_box(size, self.side)
+        tokens = (self.side // self.patch) ** 2 + 1  # the newline
+        return Layout(size, (right - left, bottom - top), (1, 1), 1, tokens)
+
+    def _canvas_tokens(self, size: Size, rows: int, columns: int) -> int:
+        """Visual tokens of the canvas without its padding, and one newline per row of them.
+
+        The arithmetic of `unpad_image` and `pack_image_features` in transformers' LlavaNextModel and
+        LlavaOnevisionModel, rounding included.
+        """
+        width, height = size
+        across = self.side // self.patch
+        down, wide = rows * across, columns * across
+        if width / height > wide / down:
+            down -= (down - int(round(height * (wide / width), 7))) // 2 * 2
+        else:
+            wide -= (wide - int(round(width * (down / height), 7))) // 2 * 2
+        excess = math.sqrt(down * wide / (self.cap * across**2)) if self.cap else 1.0
+        if excess > 1.1:
+            down, wide = int(down // excess), int(wide // excess)
+        return down * wide + down
+
+
+def best_pinpoint(size: Size, pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The (height, width) that shows most of an image's own pixels, then wastes least, then stands first.
+
+    transformers' `select_best_resolution`. The LLaVA repository has its pairs as (width, height), so ties differ.
+    """
+    width, height = size
+
+    def worth(pinpoint: tuple[int, int]) -> tuple[int, int]:
+        scale = min(pinpoint[1] / width, pinpoint[0] / height)
+        shown = min(int(width * scale) * int(height * scale), width * height)
+        return shown, shown - pinpoint[0] * pinpoint[1]
+
+    return max(pinpoints, key=worth)
+
+
+def fit(size: Size, target: Size) -> Size:
+    """The size of an image scaled to fit into `target` (transformers' `get_patch_output_size`)."""
+    across, down = target[0] / size[0], target[1] / size[1]
+    if across < down:
+        return target[0], min(math.ceil(size[1] * across), target[1])
+    return min(math.ceil(size[0] * down), target[0]), target[1]

@@ -1,0 +1,61 @@
+"""Crop: the shorter side fits the encoder, the middle of the longer is kept (CLIP)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from pipeline.images import pixels
+from pipeline.images.policy import Layout, Size, Unrenderable, check
+from pipeline.settings import STRICT
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_PIXELS = 1 << 26  # of the resized image, before the crop throws most of it away: 256 MB
+
+
+@dataclass(frozen=True, config=STRICT)
+class Crop:
+    """Resize the shorter side (bicubic), then crop the centre: `CLIPImageProcessorPil`, whose two sizes are one here."""
+
+    kind: ClassVar[str] = "crop"
+    version: ClassVar[int] = 1
+
+    side: int = 336  # of the encoder's input
+    patch: int = 14
+    quality: int | None = None  # of JPEG; None stores without loss
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """One tile per image. Unrenderable where the resized image would be absurdly long."""
+        return tuple(self._layout(check(size)) for size in sizes)
+
+    def _layout(self, size: Size) -> Layout:
+        width, height = self._resized(size)
+        if width * height > MOST_PIXELS:
+            raise Unrenderable(f"{size[0]} x {size[1]} px would be {width} x {height} px before the crop")
+        return Layout(size, (self.side, self.side), (1, 1), 1, (self.side // self.patch) ** 2)
+
+    def _resized(self, size: Size) -> Size:
+        width, height = size
+        if width <= height:
+            return self.side, int(self.side * height / width)
+        return int(self.side * width / height), self.side
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """`canvas`: the centre."""
+        width, height = self._resized(layout.size)
+        left, top = (width - self.side) // 2, (height - self.side) // 2
+        whole = image.resize((width, height), pixels.BICUBIC)
+        return {"canvas": whole.crop((left, top, left + self.side, top + self.side))}
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
+        """The square."""
+        return [np.asarray(parts["canvas"])]
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
+        """PNG, or JPEG where a quality is set."""
+        return pixels.encode(picture, self.quality)

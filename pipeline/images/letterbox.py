@@ -1,0 +1,53 @@
+"""Letterbox: the whole image in one square, padded with a flat colour (LLaVA 1.5, Prismatic)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from pipeline.images import pixels
+from pipeline.images.policy import Layout, Size, check
+from pipeline.settings import STRICT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+@dataclass(frozen=True, config=STRICT)
+class Letterbox:
+    """Expand to a centred square, then resize it (bicubic): `LlavaImageProcessorPil` with `do_pad`.
+
+    Stored is only the band of the square that the image can reach; the rest is `fill`.
+    """
+
+    kind: ClassVar[str] = "letterbox"
+    version: ClassVar[int] = 1
+
+    side: int = 384  # of the encoder's input
+    patch: int = 14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
+    fill: tuple[int, int, int] = (127, 127, 127)  # int(255 * mean): SigLIP's; CLIP's is (122, 116, 104)
+    quality: int | None = None  # of JPEG; None stores without loss
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """One tile per image; the canvas is the stored band."""
+        return tuple(self._layout(check(size)) for size in sizes)
+
+    def _layout(self, size: Size) -> Layout:
+        left, top, right, bottom = pixels.letterbox_box(size, self.side)
+        return Layout(size, (right - left, bottom - top), (1, 1), 1, (self.side // self.patch) ** 2)
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """`canvas`: the band."""
+        square = pixels.letterbox(image, self.side, self.fill)
+        return {"canvas": square.crop(pixels.letterbox_box(layout.size, self.side))}
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+        """The square."""
+        return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
+        """PNG, or JPEG where a quality is set."""
+        return pixels.encode(picture, self.quality)

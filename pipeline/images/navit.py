@@ -1,0 +1,79 @@
+"""NaViT: the image keeps its aspect ratio and, within bounds, its resolution (Idefics2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from pipeline.images import pixels
+from pipeline.images.policy import Layout, Size, Unrenderable, check
+from pipeline.settings import STRICT
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, config=STRICT)
+class NaViT:
+    """`Idefics2ImageProcessorPil` before it pads a batch, which the trainer does (below and to the right, with a mask).
+
+    With `split` the quarters of the image, each resized for itself, come before the whole.
+    """
+
+    kind: ClassVar[str] = "navit"
+    version: ClassVar[int] = 1
+
+    shortest: int = 378  # both sides are at least this long, even at the cost of the aspect ratio
+    longest: int = 980
+    latents: int = (
+        64  # visual tokens of one encoder input: the perceiver resampler makes them whatever its size
+    )
+    split: bool = False
+    quality: int | None = None  # of JPEG; None stores without loss
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """One input per image, or five. Unrenderable where a side of 1 px should be split."""
+        return tuple(self._layout(check(size)) for size in sizes)
+
+    def _layout(self, size: Size) -> Layout:
+        if self.split and min(size) < 2:
+            raise Unrenderable(f"{size[0]} x {size[1]} px has no quarters")
+        tiles = 5 if self.split else 1
+        grid = (2, 2) if self.split else (1, 1)
+        return Layout(size, self._resized(size), grid, tiles, tiles * self.latents)
+
+    def _resized(self, size: Size) -> Size:
+        """The arithmetic of Idefics2's `get_resize_output_image_size`, rounding included."""
+        width, height = size
+        ratio = width / height
+        if width >= height and width > self.longest:
+            width, height = self.longest, int(self.longest / ratio)
+        elif height > width and height > self.longest:
+            width, height = int(self.longest * ratio), self.longest
+        return max(width, self.shortest), max(height, self.shortest)
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """`canvas`: the whole image; `quarter0` to `quarter3`, row by row, where it is split."""
+        parts = {"canvas": image.resize(layout.canvas, pixels.BILINEAR)}
+        if layout.tiles > 1:
+            for number, box in enumerate(_quarters(layout.size)):
+                quarter = image.crop(box)
+                parts[f"quarter{number}"] = quarter.resize(self._resized(quarter.size), pixels.BILINEAR)
+        return parts
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+        """The quarters row by row, then the whole; their shapes differ."""
+        quarters = [f"quarter{number}" for number in range(layout.tiles - 1)]
+        return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
+        """PNG, or JPEG where a quality is set."""
+        return pixels.encode(picture, self.quality)
+
+
+def _quarters(size: Size) -> list[tuple[int, int, int, int]]:
+    (width, height), (x, y) = size, (size[0] // 2, size[1] // 2)
+    return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]

@@ -1,0 +1,80 @@
+"""Pixel operations that several image policies share."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from pipeline.images.policy import Size
+
+BILINEAR, BICUBIC, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
+STRIP = 256  # rows that are padded at a time: 65 535 of them would take 16 GB
+
+
+def band(start: int, length: int, whole: int, side: int) -> tuple[int, int]:
+    """The span of a bicubic resize from `whole` to `side` pixels that input pixels [start, start + length) can reach.
+
+    Outside of it every output pixel is a mixture of padding only. Pillow's support is 2 input pixels, or 2 output
+    pixels when shrinking (`precompute_coeffs` in its Resample.c); one input pixel is added for its rounding.
+    """
+    scale = whole / side
+    reach = 2 * max(scale, 1.0) + 1
+    first = math.floor((start - reach) / scale - 0.5)
+    last = math.ceil((start + length + reach) / scale - 0.5)
+    return max(0, first), min(side, last + 1)
+
+
+def letterbox_box(size: Size, side: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what an image of `size` can reach when it is padded to a square of `side` pixels."""
+    whole = max(size)
+    (left, right), (top, bottom) = (band((whole - length) // 2, length, whole, side) for length in size)
+    return left, top, right, bottom
+
+
+def letterbox(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
+    """Pad an RGB image to a centred square with `fill`, then resize it to `side` pixels (bicubic).
+
+    Equal in every pixel to padding first, as LLaVA's `expand2square` does, but the square is never made. Pillow
+    resizes rows first and columns second with 8 bits in between, so a wide image is padded after its rows are done,
+    and a tall one in strips of rows.
+    """
+    width, height = image.size
+    whole = max(width, height)
+    if width == height:
+        return image.resize((side, side), BICUBIC)
+    rows = Image.new("RGB", (side, whole), fill)
+    if width > height:
+        rows.paste(image.resize((side, height), BICUBIC), (0, (whole - height) // 2))
+    else:
+        strip = Image.new("RGB", (whole, STRIP), fill)
+        for top in range(0, height, STRIP):
+            strip.paste(image.crop((0, top, width, min(top + STRIP, height))), ((whole - width) // 2, 0))
+            rows.paste(strip.resize((side, STRIP), BICUBIC), (0, top))
+    return rows.resize((side, side), BICUBIC)
+
+
+def unletterbox(picture: Image.Image, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
+    """The square (side, side, 3) whose `letterbox_box` is `picture`."""
+    left, top, right, bottom = letterbox_box(size, side)
+    square = np.full((side, side, 3), fill, np.uint8)
+    square[top:bottom, left:right] = np.asarray(picture)
+    return square
+
+
+def cut(canvas: np.ndarray, side: int) -> list[np.ndarray]:
+    """The tiles (side, side, 3) of a canvas (rows * side, columns * side, 3), row by row, as views."""
+    height, width = canvas.shape[:2]
+    return [canvas[y : y + side, x : x + side] for y in range(0, height, side) for x in range(0, width, side)]
+
+
+def encode(picture: Image.Image, quality: int | None) -> tuple[str, bytes]:
+    """A JPEG of `quality` without chroma subsampling, or a PNG where `quality` is None: (extension, bytes)."""
+    buffer = io.BytesIO()
+    if quality is None:
+        picture.save(buffer, "PNG", compress_level=1)
+        return "png", buffer.getvalue()
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return "jpg", buffer.getvalue()

@@ -1,0 +1,70 @@
+"""What an image policy is: arithmetic first, pixels second, and the inverse that the trainer needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+Size = tuple[int, int]
+"""(width, height) in pixels, as Pillow has it."""
+
+LONGEST = 65_535
+"""The longest side that policies take, JPEG's own limit: it bounds the strips that resizing holds in memory."""
+
+
+class Unrenderable(Exception):  # noqa: N818 - a verdict about an image, not a programming error
+    """The policy has no answer for an image of this size; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What becomes of one image, by arithmetic alone. Sizes are (width, height) in pixels."""
+
+    size: Size  # of the original, after EXIF rotation
+    canvas: Size  # of the main stored picture
+    grid: tuple[int, int]  # (rows, columns) of tiles on the canvas; (1, 1) for single-tile policies
+    tiles: int  # encoder inputs, the overview included
+    tokens: int  # placeholders that the model class replaces by visual tokens; what a chat format puts around is text
+
+
+class Policy(Protocol):
+    """A frozen dataclass; equal fields mean equal pixels and equal tokens."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int]  # raised whenever equal fields give other pixels, tokens or parts
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """Layouts of all images of one sample, in order (a layout may depend on how many there are). Pure.
+
+        Raises:
+            Unrenderable: one of the sizes has no answer, whatever the others are.
+        """
+        ...
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """The pictures to store, by part name (`canvas`, `overview`), from an RGB image of `layout.size`. Pure."""
+        ...
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+        """Encoder inputs from the stored parts: `layout.tiles` arrays (height, width, 3) of uint8. Pure.
+
+        They stand in the order that the model class wants and may be views of one array. All have one shape, except
+        under a policy that keeps aspect ratios (NaViT).
+        """
+        ...
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:
+        """File extension and bytes of a stored part; a function of the pixels and of Pillow's version alone."""
+        ...
+
+
+def check(size: Size) -> Size:
+    """`size` as it is, or Unrenderable where a side is longer than LONGEST."""
+    if max(size) > LONGEST:
+        raise Unrenderable(f"{size[0]} x {size[1]} px: no side may be longer than {LONGEST} px")
+    return size

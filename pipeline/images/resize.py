@@ -1,0 +1,45 @@
+"""Resize: the whole image in one square, its aspect ratio lost (SigLIP)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from pipeline.images import pixels
+from pipeline.images.policy import Layout, Size, check
+from pipeline.settings import STRICT
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, config=STRICT)
+class Resize:
+    """One bicubic resize to a square: `SiglipImageProcessorPil`."""
+
+    kind: ClassVar[str] = "resize"
+    version: ClassVar[int] = 1
+
+    side: int = 384  # of the encoder's input
+    patch: int = 14
+    quality: int | None = None  # of JPEG; None stores without loss
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """One tile per image."""
+        tokens = (self.side // self.patch) ** 2
+        return tuple(Layout(check(size), (self.side, self.side), (1, 1), 1, tokens) for size in sizes)
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """`canvas`: the square."""
+        return {"canvas": image.resize(layout.canvas, pixels.BICUBIC)}
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
+        """The square."""
+        return [np.asarray(parts["canvas"])]
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
+        """PNG, or JPEG where a quality is set."""
+        return pixels.encode(picture, self.quality)

@@ -1,0 +1,93 @@
+"""Tiles: the image scaled to a fixed long side and cut up, and an overview (Idefics3, SmolVLM)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from pipeline.images import pixels
+from pipeline.images.policy import Layout, Size, check
+from pipeline.settings import STRICT
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_SIDE = 4096  # of the canvas before it is rounded up: MAX_IMAGE_SIZE in transformers
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tiles:
+    """`Idefics3ImageProcessorPil` with splitting: 364 px tiles for Idefics3, 512 px for SmolVLM.
+
+    The long side is scaled to `longest`, upwards too, then both sides are resized up to whole tiles (Lanczos, twice).
+    The overview is made from that canvas and comes last; a canvas of one tile has none.
+    """
+
+    kind: ClassVar[str] = "tiles"
+    version: ClassVar[int] = 1
+
+    side: int = 364  # of a tile, the encoder's input
+    longest: int = 1456
+    patch: int = 14
+    shuffle: int = 2  # pixel shuffle: so many patches squared become one visual token
+    quality: int | None = None  # of JPEG; None stores without loss
+
+    def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """Tiles and an overview per image."""
+        return tuple(self._layout(check(size)) for size in sizes)
+
+    def _layout(self, size: Size) -> Layout:
+        width, height = self._whole_tiles(self._scaled(size))
+        rows, columns = height // self.side, width // self.side
+        tiles = rows * columns + (rows * columns > 1)
+        tokens = int((self.side // self.patch) ** 2 / self.shuffle**2)
+        return Layout(size, (width, height), (rows, columns), tiles, tiles * tokens)
+
+    def _scaled(self, size: Size) -> Size:
+        """Idefics3's `get_resize_output_image_size`: the short side becomes even; no side vanishes."""
+        width, height = _along(size, self.longest)
+        if size[0] >= size[1]:
+            height += height % 2
+        else:
+            width += width % 2
+        width, height = max(width, 1), max(height, 1)
+        if max(width, height) > MOST_SIDE:
+            width, height = _along((width, height), MOST_SIDE)
+        return max(width, 1), max(height, 1)
+
+    def _whole_tiles(self, size: Size) -> Size:
+        """Idefics3's `resize_for_vision_encoder`: both sides up to multiples of a tile, the long one first."""
+        width, height = _along(size, _up(max(size), self.side))
+        return _up(width, self.side), _up(height, self.side)
+
+    def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
+        """`canvas`, and `overview` where there are several tiles."""
+        canvas = image.resize(self._scaled(layout.size), pixels.LANCZOS).resize(layout.canvas, pixels.LANCZOS)
+        if layout.tiles == 1:
+            return {"canvas": canvas}
+        return {"canvas": canvas, "overview": canvas.resize((self.side, self.side), pixels.LANCZOS)}
+
+    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+        """The tiles row by row, then the overview."""
+        canvas = np.asarray(parts["canvas"])
+        return (
+            [canvas] if layout.tiles == 1 else [*pixels.cut(canvas, self.side), np.asarray(parts["overview"])]
+        )
+
+    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
+        """PNG, or JPEG where a quality is set."""
+        return pixels.encode(picture, self.quality)
+
+
+def _along(size: Size, longest: int) -> Size:
+    """`size` with its longer side (the width of a square) set to `longest`, the other rounded down."""
+    ratio = size[0] / size[1]
+    return (longest, int(longest / ratio)) if size[0] >= size[1] else (int(longest * ratio), longest)
+
+
+def _up(length: int, unit: int) -> int:
+    return math.ceil(length / unit) * unit

@@ -1,0 +1,94 @@
+"""The measure step: how long every sample of a shard is, in tokens and encoder inputs, for one tokenizer and chat format.
+
+Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON members by
+the offsets in its index, and no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic.dataclasses import dataclass
+from tokenizers import Tokenizer
+
+from pipeline.encode import FORMATS, ChatFormat, load_tokenizer, pieces
+from pipeline.errors import RecipeError
+from pipeline.sample import read_rows, write_rows
+from pipeline.settings import STRICT, nearest
+from pipeline.shards import read_member, to_nodes
+from pipeline.step import Count, Counts, Inputs
+
+NODE_LENGTHS = pa.struct(
+    [
+        pa.field("text", pa.int32(), nullable=False),
+        pa.field("visual", pa.int32(), nullable=False),
+        pa.field("supervised", pa.int32(), nullable=False),
+        pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("image", pa.bool_(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+    ]
+)
+LENGTHS = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("text", pa.int32(), nullable=False),
+        pa.field("visual", pa.int32(), nullable=False),
+        pa.field("supervised", pa.int32(), nullable=False),
+        pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),
+        pa.field("nodes", pa.list_(NODE_LENGTHS), nullable=False),
+    ]
+)
+INDEX = ".index.parquet"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Measure:
+    """Counts the tokens of every node under a chat format; `tokenizer.json` among its inputs says which tokens."""
+
+    chat: str = "vlmill"
+
+    name: ClassVar[str] = "measure"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse a chat format that does not exist."""
+        if self.chat not in FORMATS:
+            raise RecipeError(f"chat: there is no format {self.chat!r}; {nearest(self.chat, list(FORMATS))}")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All shards of a partition, their indices, and the tokenizer."""
+        return ("*.tar", f"*{INDEX}", "tokenizer.json")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The tokenizer library and the table writer."""
+        return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write `<nn>.lengths.parquet` beside every `<nn>.index.parquet`, rows in the shard's order; counts samples and nodes."""
+        chat = FORMATS[self.chat]
+        tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
+        samples, nodes = Count(), Count()
+        for number in sorted(name.removesuffix(INDEX) for name in inputs if name.endswith(INDEX)):
+            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX}"], tokenizer, chat, nodes)
+            samples.keep(write_rows(folder / f"{number}.lengths.parquet", LENGTHS, rows))
+        return {"samples": samples, "nodes": nodes}
+
+
+def _lengths(
+    shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
+) -> Iterator[dict[str, Any]]:
+    """Rows of LENGTHS for the samples of a shard, in order; the nodes are added to `counted`."""
+    for row in read_rows(index, columns=["row", "offset", "size", "images"]):
+        member = read_member(shard, row["offset"], row["size"])
+        lengths = node_lengths(member, row["images"], tokenizer, chat)
+        counted.keep(len(lengths))
+        sums = {name: sum(length[name] for length in lengths) for name in ("text", "visual", "supervised", "tiles")}
+        yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": lengths}

@@ -1,0 +1,298 @@
+"""Recipes: one YAML file says what a run is made of. Read once into frozen objects; an unknown key is an error.
+
+A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`.
+What only says where things lie or how fast they are had (`root`, `serve`, the fetch block's mirrors, threads and times) is not in
+the lock, as it is in no key.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.dataclasses import dataclass
+
+from pipeline.dedupe import Dedupe
+from pipeline.errors import RecipeError, StoreError
+from pipeline.fetch import Fetch
+from pipeline.images import POLICIES, Policy
+from pipeline.inspect import Inspect
+from pipeline.judges import STEPS, Judge
+from pipeline.settings import STRICT, build, nearest
+from pipeline.sources import SOURCES, Source
+from pipeline.step import RUNTIME
+from pipeline.store import write_atomically
+
+LOCK = "recipe.lock.yaml"
+
+
+@dataclass(frozen=True, config=STRICT)
+class SourceSettings:
+    """One named source of a recipe."""
+
+    kind: str  # a row shape of SOURCES
+    files: str  # pattern below root
+    root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe file) or fsspec URL
+    licence: str = ""
+    priority: int = 0  # of two duplicates the one with the lower priority number is kept
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
+    fetch: Mapping[str, Any] = field(default_factory=dict)  # what differs from the recipe's fetch block
+    serve: Mapping[str, str] = field(default_factory=dict, metadata=RUNTIME)  # URL prefix -> folder served on loopback in its place
+
+
+@dataclass(frozen=True, config=STRICT)
+class Partition:
+    """How origin files are cut: a partition has at most so many rows and about so many bytes."""
+
+    rows: int = 10_000
+    bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, config=STRICT)
+class Shards:
+    """Upper bounds of one tar."""
+
+    samples: int = 10_000
+    bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stage:
+    """One training stage: which policy's shards it reads, in what mixture, and how it trains."""
+
+    name: str
+    policy: str
+    mixture: Mapping[str, Any]  # mixtures/mixture.py says what stands in it
+    train: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """A recipe as it stands in YAML, its blocks still mappings where a table says what they are."""
+
+    name: str
+    sources: Mapping[str, SourceSettings]
+    seed: int = 0
+    limit: int | None = None  # rows per source, from the front
+    partition: Partition = field(default_factory=Partition)
+    fetch: Mapping[str, Any] = field(default_factory=dict)
+    inspect: Mapping[str, Any] = field(default_factory=dict)
+    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
+    dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shards: Shards = field(default_factory=Shards)
+    tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
+    chat: str = "vlmill"
+    stages: tuple[Stage, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
+
+    def source(self, name: str) -> Source:
+        """The row shape of a source, with its options."""
+        settings = self.sources[name]
+        return _from_table(SOURCES, {"kind": settings.kind, **settings.options}, f"sources.{name}")
+
+    def fetching(self, name: str) -> Fetch:
+        """The fetch step of a source: the recipe's block with the source's own keys over it."""
+        return build(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
+
+    def inspecting(self) -> Inspect:
+        """The inspect step."""
+        return build(Inspect, dict(self.inspect), "inspect")
+
+    def judging(self) -> tuple[Judge, ...]:
+        """The judges in the order in which they are asked."""
+        judges = []
+        for place, entry in enumerate(self.judges):
+            if len(entry) != 1:
+                raise RecipeError(f"judges[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}")
+            ((name, values),) = entry.items()
+            judges.append(_from_table(STEPS, {"kind": name, **(values or {})}, f"judges.{name}"))
+        names = [judge.name for judge in judges]
+        if len(set(names)) != len(names):
+            raise RecipeError(f"judges: each may stand once, not {', '.join(names)}")
+        return tuple(judges)
+
+    def deduping(self) -> Dedupe | None:
+        """The dedupe settings, or None where the recipe says null."""
+        return None if self.dedupe is None else build(Dedupe, dict(self.dedupe), "dedupe")
+
+    def policy(self, name: str) -> Policy:
+        """An image policy."""
+        if name not in self.policies:
+            raise RecipeError(f"policy {name!r} does not stand in the recipe's policies; {nearest(name, list(self.policies))}")
+        return _from_table(POLICIES, self.policies[name], f"policies.{name}")
+
+
+def _from_table(table: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Any:
+    """The object that `values` describe, of the class that its `kind` names in `table`."""
+    kind = values.get("kind")
+    if kind not in table:
+        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {nearest(str(kind), list(table))}")
+    return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe: `name` itself if it is a file, else the shipped recipe of that name.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        if not path.is_file():
+            raise RecipeError(f"{name}: there is no such recipe file")
+        return path
+    shipped = {Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")}
+    if name not in shipped:
+        raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {nearest(name, list(shipped))}")
+    return shipped[name]
+
+
+def load(name: str, sources: Mapping[str, str] | None = None, limit: int | None = None, sets: Mapping[str, str] | None = None) -> tuple[Recipe, dict[str, Any], Path]:
+    """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
+
+    `sources` moves a source's files (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
+    `sets` replaces single values (dotted key -> YAML text).
+
+    Raises:
+        RecipeError: names each wrong key or value and what was allowed.
+    """
+    path = recipe_path(name)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is no YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
+    data = copy.deepcopy(data)
+    for key, text in (sets or {}).items():
+        _set(data, key, yaml.safe_load(text))
+    for source, place in (sources or {}).items():
+        _move(data, source, place)
+    if limit is not None:
+        data["limit"] = limit
+    recipe = build(Recipe, data, path.name)
+    check(recipe)
+    return recipe, data, path.parent
+
+
+def check(recipe: Recipe) -> None:
+    """Build every block once, so that a mistake shows before any work begins."""
+    for name in recipe.sources:
+        if not name.replace("-", "").replace("_", "").isalnum() or name.startswith(("-", "_")):
+            raise RecipeError(f"sources.{name}: a source's name may hold letters, digits, - and _")
+        recipe.source(name)
+        recipe.fetching(name)
+    if not recipe.sources:
+        raise RecipeError("sources: a recipe needs at least one")
+    recipe.inspecting()
+    recipe.judging()
+    recipe.deduping()
+    names = [stage.name for stage in recipe.stages]
+    if len(set(names)) != len(names):
+        raise RecipeError(f"stages: each name may stand once, not {', '.join(names)}")
+    for policy in {*recipe.policies, *(stage.policy for stage in recipe.stages)}:
+        recipe.policy(policy)
+    if recipe.stages and recipe.tokenizer is None:
+        raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """Replace the value at a dotted key; a number steps into a list, a judge's name into the list of judges."""
+    *path, last = key.split(".")
+    place: Any = data
+    for part in path:
+        place = _inside(place, part, key)
+    if isinstance(place, list):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise RecipeError(f"--set {key}: {path[-1]} holds {place!r}, which has no {last!r}")
+
+
+def _inside(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, list):
+        named = [item for item in place if isinstance(item, dict) and (part in item or item.get("name") == part)]
+        if named:
+            return named[0][part] if part in named[0] else named[0]
+        if part.isdigit() and int(part) < len(place):
+            return place[int(part)]
+        raise RecipeError(f"--set {key}: no {part!r} in this list of {len(place)}")
+    if isinstance(place, dict):
+        if place.get(part) is None:
+            place[part] = {}
+        return place[part]
+    raise RecipeError(f"--set {key}: {place!r} has no {part!r}")
+
+
+def _move(data: dict[str, Any], source: str, place: str) -> None:
+    """Point a source at other files: a folder keeps the pattern, a file or pattern replaces it."""
+    sources = data.get("sources") or {}
+    if source not in sources:
+        raise RecipeError(f"--source {source}: the recipe has no such source; {nearest(source, list(sources))}")
+    if Path(place).is_dir() or place.endswith("/"):
+        sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
+        return
+    root, _, pattern = place.rpartition("/")
+    sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
+
+
+def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads and times."""
+    runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
+
+    def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in block.items() if name not in runtime}
+
+    kept = {name: value for name, value in data.items() if name not in {"tokenizer"}}
+    kept["sources"] = {
+        name: {key: fetch(value) if key == "fetch" else value for key, value in block.items() if key not in {"root", "serve"}}
+        for name, block in data["sources"].items()
+    }
+    return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
+
+
+def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
+    """Lock a folder to an effective recipe, or check that it is locked to this one.
+
+    Raises:
+        StoreError: it is locked to another; the message lists the differences and the ways out.
+    """
+    path, now = root / LOCK, shaping(data)
+    if path.exists() and not relock:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if before != now:
+            raise StoreError(
+                f"{root} is locked to another recipe:\n{differences(before, now)}\n"
+                "Take another folder with --out, or change this one with --relock: what the change does not touch is kept"
+            )
+        return
+    write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
+
+
+def locked_recipe(root: Path) -> Recipe:
+    """The recipe that a folder is locked to.
+
+    Raises:
+        StoreError: no build was begun there.
+    """
+    path = root / LOCK
+    if not path.exists():
+        raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return build(Recipe, {**data, "tokenizer": str(root / "tokenizer.json")}, LOCK)
+
+
+def differences(before: Any, now: Any, where: str = "") -> str:
+    """The leaves in which two recipes differ, one per line."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        lines = [differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})]
+        return "\n".join(line for line in lines if line)
+    return "" if before == now else f"  {where}: {before!r} there, {now!r} here"

@@ -1,0 +1,364 @@
+"""The run: from a recipe to committed shards and lengths, by lanes of tasks.
+
+    survey   one lane per origin file          cut it into partitions
+    curate   one lane per partition            read, fetch, inspect, every judge, sketch
+    dedupe   one task per bucket, then one     pairs, resolve
+    shard    one lane per partition, policy    ... render, measure
+
+A lane is walked in one process: every step finds its receipt or does its task. So a lane can be walked again from its start
+at no cost, by anybody, after any death.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.dedupe import Dedupe
+from pipeline.errors import RecipeError, StoreError
+from pipeline.execute import Executor
+from pipeline.fetch import Fetch, Retry
+from pipeline.inspect import Inspect
+from pipeline.judges import Judging
+from pipeline.keys import file_sha256
+from pipeline.measure import Measure
+from pipeline.origin import Origin, Survey, content, list_origins, local
+from pipeline.read import Read
+from pipeline.recipe import Recipe
+from pipeline.render import Render
+from pipeline.step import Step
+from pipeline.store import File, Receipt, Store, Task, select, total, write_atomically
+
+PHASES = ("survey", "curate", "dedupe", "shard", "mixture")
+"""What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of a lane, and the folder that its files go to."""
+
+    folder: str
+    step: Step
+    if_done: bool = False  # only read a receipt that is there: retries that nobody asked for now
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Steps over one partition, each reading what those before it left."""
+
+    part: str
+    links: tuple[Link, ...]
+    origin: Origin | None = None
+    files: tuple[File, ...] = ()  # what is there before the first step
+
+    def __str__(self) -> str:
+        """The name of the partition, for progress and errors."""
+        return f"{self.links[-1].folder} {self.part}"
+
+    def careful(self) -> Lane:
+        """The same lane for a second attempt, after a worker died of it: images are decoded in a process of their own."""
+        links = (replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, Inspect) else link for link in self.links)
+        return replace(self, links=tuple(links))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A partition: rows [start, stop) of an origin file."""
+
+    origin: Origin
+    file: File
+    chunk: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """`<file number>-<chunk>`."""
+        return f"{self.origin.number:05d}-{self.chunk:04d}"
+
+
+Serving = Mapping[str, Mapping[str, str]]
+"""Source -> {URL prefix: prefix under which a folder is served on loopback while the build runs}."""
+
+
+class Watcher(Protocol):
+    """Is told how far a run has come."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase of `total` lanes begins."""
+        ...
+
+    def done(self, number: int = 1) -> None:
+        """So many lanes of the phase are done."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Walks lanes of one run; travels to workers."""
+
+    root: Path
+
+    def __call__(self, lane: Lane) -> tuple[tuple[str, Receipt], ...]:
+        """(folder, receipt) of every step of the lane, doing what is still to be done."""
+        store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, []
+        for link in lane.links:
+            task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
+            receipt = store.find(task) if link.if_done else self._perform(store, task, lane.origin)
+            if receipt is None:
+                continue
+            files |= {file.name: file for file in receipt.files}
+            receipts.append((link.folder, receipt))
+        return tuple(receipts)
+
+    def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
+        if origin is None or "origin" not in task.inputs or store.find(task) is not None:
+            return store.perform(task)
+        with local(origin) as path:
+            return store.perform(replace(task, inputs={**task.inputs, "origin": replace(task.inputs["origin"], path=str(path))}))
+
+
+@dataclass(frozen=True)
+class Content:
+    """Hashes origins in workers."""
+
+    def __call__(self, origin: Origin) -> File:
+        """The origin as an input of tasks."""
+        sha256, size = content(origin)
+        return File("origin", origin.url, sha256, size)
+
+
+class Run:
+    """A build in progress: what the phases share. Only the driver holds one."""
+
+    def __init__(self, root: Path, recipe: Recipe, base: Path, executor: Executor, watcher: Watcher, serving: Serving, *, retry: bool = False) -> None:
+        self.root, self.recipe, self.base, self.executor, self.watcher = root, recipe, base, executor, watcher
+        self.serving, self.retry = serving, retry
+        self.parts: dict[str, list[Part]] = {}
+
+    # -- phases ----------------------------------------------------------------------------------------------------
+
+    def survey(self) -> None:
+        """Find the origin files and cut them into partitions."""
+        origins = [origin for name, settings in self.recipe.sources.items() for origin in list_origins(name, self._place(settings.root), settings.files)]
+        files: list[File | None] = [None] * len(origins)
+        for index, file in self.executor.each(Content(), origins, lambda origin: origin):
+            files[index] = file
+        bounds = self.recipe.partition
+        lanes = [
+            Lane(f"{origin.number:05d}", (Link(f"steps/{origin.source}/survey", Survey(self.recipe.source(origin.source), bounds.rows, bounds.bytes)),), origin, (file,))
+            for origin, file in zip(origins, files, strict=True)
+            if file
+        ]
+        for lane, receipts in self.walk("survey", lanes):
+            cuts = json.loads((self.root / receipts[-1][1].files[0].path).read_bytes())
+            parts = [Part(lane.origin, lane.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)]  # type: ignore[arg-type]
+            self.parts.setdefault(lane.origin.source, []).extend(parts)  # type: ignore[union-attr]
+        for source in self.recipe.sources:
+            self.parts[source] = _first(sorted(self.parts.get(source, []), key=lambda part: part.name), self.recipe.limit)
+            if not self.parts[source]:
+                raise RecipeError(f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH")
+
+    def curate(self) -> None:
+        """Read, fetch, inspect, judge and sketch every partition."""
+        for _ in self.walk("curate", [Lane(part.name, self._curation(part), part.origin, (part.file,)) for part in self._all_parts()]):
+            pass
+
+    def dedupe(self) -> None:
+        """Find pairs over all sources, then say which of them go."""
+        settings = self.recipe.deduping()
+        if settings is None:
+            return
+        sketches = self._gather("sketch")
+        buckets = [Lane(f"{step.bucket:05d}", (Link("steps/dedupe/pairs", step),), files=sketches) for step in settings.pairs()]
+        found = [receipts[-1][1] for _, receipts in self.walk("dedupe: pairs", buckets)]
+        pairs = tuple(replace(file, name=f"{receipt.part}/{file.name}") for receipt in sorted(found, key=lambda r: r.part) for file in receipt.files)
+        judged = tuple(file for judge in self.recipe.judging() for file in self._gather(judge.name))
+        inspected, read = self._gather("inspect"), self._gather("read")
+        files = (*pairs, *sketches, *judged, *inspected, *read)
+        lane = Lane("all", (Link("steps/dedupe/resolve", self._resolution(settings)),), files=files)
+        for _ in self.walk("dedupe: resolve", [lane]):
+            pass
+
+    def shard(self) -> None:
+        """Render and measure every partition under every policy."""
+        tokenizer = self._tokenizer()
+        lanes = []
+        for policy in self.recipe.policies:
+            for part in self._all_parts():
+                extra = (*self._dedupe_verdicts(part), *([tokenizer] if tokenizer else []))
+                lanes.append(Lane(part.name, (*self._curation(part), *self._sharding(part, policy)), part.origin, (part.file, *extra)))
+        for _ in self.walk("shard", lanes):
+            pass
+
+    # -- what a lane is made of ------------------------------------------------------------------------------------
+
+    def _curation(self, part: Part) -> tuple[Link, ...]:
+        name, settings = part.origin.source, self.recipe.sources[part.origin.source]
+        source, folder = self.recipe.source(name), f"steps/{name}"
+        links = [Link(f"{folder}/read", Read(source=source, name_of_source=name, file=part.origin.name, start=part.start, stop=part.stop, licence=settings.licence))]
+        if source.fetches:
+            fetch = self._fetch(name)
+            links.append(Link(f"{folder}/fetch", fetch))
+            links += [Link(f"{folder}/retry", Retry(fetch=fetch, round=number), if_done=number > self.retries) for number in range(1, self.retries + 2)]
+        links.append(Link(f"{folder}/inspect", self.recipe.inspecting()))
+        links += [Link(f"{folder}/{judge.name}", Judging(judge)) for judge in self.recipe.judging()]
+        dedupe = self.recipe.deduping()
+        return (*links, *([Link(f"{folder}/sketch", dedupe.sketch())] if dedupe else []))
+
+    def _sharding(self, part: Part, policy: str) -> tuple[Link, ...]:
+        folder, bounds = f"shards/{part.origin.source}/{policy}", self.recipe.shards
+        judges = tuple(judge.name for judge in self.recipe.judging()) + (("dedupe",) if self.recipe.dedupe is not None else ())
+        render = Render(policy=self.recipe.policy(policy), judges=judges, samples=bounds.samples, bytes=bounds.bytes, file_number=part.origin.number, chunk=part.chunk)
+        links = [Link(folder, render)]
+        if self.recipe.tokenizer:
+            links.append(Link(f"{folder}/lengths", Measure(self.recipe.chat)))
+        return tuple(links)
+
+    def _fetch(self, source: str) -> Fetch:
+        fetch = self.recipe.fetching(source)
+        return replace(fetch, mirrors={**fetch.mirrors, **self.serving.get(source, {})})
+
+    def _resolution(self, settings: Dedupe) -> Step:
+        parts = tuple(f"{source}/{part.name}" for source in sorted(self.parts) for part in self.parts[source])
+        priority = {name: source.priority for name, source in self.recipe.sources.items()}
+        return settings.resolve(parts=parts, priority=priority, judges=tuple(judge.name for judge in self.recipe.judging()))
+
+    def _dedupe_verdicts(self, part: Part) -> tuple[File, ...]:
+        if self.recipe.dedupe is None:
+            return ()
+        wanted = f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"
+        return tuple(replace(file, name="dedupe.verdicts.parquet") for file in self.manifest("steps/dedupe/resolve")[0].files if file.name == wanted)
+
+    def _tokenizer(self) -> File | None:
+        """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""
+        if self.recipe.tokenizer is None:
+            return None
+        origin, here = self.base / self.recipe.tokenizer, self.root / "tokenizer.json"
+        if not origin.is_file():
+            raise RecipeError(f"tokenizer: there is no file {origin}; give the path of a tokenizer.json, relative to the recipe")
+        if not here.exists() or file_sha256(here) != file_sha256(origin):
+            write_atomically(here, origin.read_text(encoding="utf-8"))
+        return File("tokenizer.json", "tokenizer.json", file_sha256(here), here.stat().st_size)
+
+    # -- walking ---------------------------------------------------------------------------------------------------
+
+    def walk(self, phase: str, lanes: Sequence[Lane]) -> Iterator[tuple[Lane, tuple[tuple[str, Receipt], ...]]]:
+        """Walk lanes through the executor; when all are walked, write the manifest of every folder they filled."""
+        self.watcher.phase(phase, len(lanes))
+        books: dict[str, list[Receipt]] = {}
+        for index, receipts in self.executor.each(Walk(self.root), lanes, Lane.careful):
+            for folder, receipt in receipts:
+                books.setdefault(folder, []).append(receipt)
+            self.watcher.done()
+            yield lanes[index], receipts
+        for folder, receipts_of_step in books.items():
+            self._write_manifest(folder, receipts_of_step)
+
+    def _write_manifest(self, folder: str, receipts: list[Receipt]) -> None:
+        ordered = sorted(receipts, key=lambda receipt: receipt.part)
+        books = {level: count.to_json() for level, count in sorted(total(ordered).items())}
+        write_atomically(self.root / folder / "manifest.json", {"folder": folder, "counts": books, "receipts": [r.to_json() for r in ordered]})
+
+    def manifest(self, folder: str) -> list[Receipt]:
+        """The receipts of a complete step."""
+        return read_manifest(self.root, folder)
+
+    def _gather(self, step: str) -> tuple[File, ...]:
+        """All partitions' files of one step over all sources, named `<source>/<part>/<name>`."""
+        return tuple(
+            replace(file, name=f"{source}/{receipt.part}/{file.name}")
+            for source in sorted(self.parts)
+            for receipt in self.manifest(f"steps/{source}/{step}")
+            for file in receipt.files
+        )
+
+    def _all_parts(self) -> Iterable[Part]:
+        return (part for source in sorted(self.parts) for part in self.parts[source])
+
+    def _place(self, root: str) -> str:
+        return root if "://" in root else str((self.base / root).resolve())
+
+
+def read_manifest(root: Path, folder: str) -> list[Receipt]:
+    """The receipts of a complete step, ordered by partition.
+
+    Raises:
+        StoreError: the step is not complete.
+    """
+    path = root / folder / "manifest.json"
+    if not path.exists():
+        raise StoreError(f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}")
+    return [Receipt.from_json(item) for item in json.loads(path.read_bytes())["receipts"]]
+
+
+def _first(parts: list[Part], limit: int | None) -> list[Part]:
+    """The partitions that hold the first `limit` rows; the last one is cut short."""
+    if limit is None:
+        return parts
+    kept, left = [], limit
+    for part in parts:
+        if left <= 0:
+            break
+        kept.append(replace(part, stop=min(part.stop, part.start + left)))
+        left -= kept[-1].stop - kept[-1].start
+    return kept
+
+
+def clean(root: Path) -> None:
+    """Remove what no manifest names any more: files of earlier recipes. What was fetched stays.
+
+    Call it after a complete build, while the folder is locked.
+    """
+    for manifest in sorted(root.glob("s*/**/manifest.json")):
+        folder = manifest.parent
+        if folder.name in {"fetch", "retry"}:
+            continue
+        receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
+        named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
+        signed = {f"{receipt.part}.{receipt.key[:12]}.receipt.json" for receipt in receipts}
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
+                path.unlink()
+
+
+def remake(root: Path) -> None:
+    """Forget under which versions steps were made: pure steps are removed to be made anew, fetched files stay."""
+    for path in sorted(root.glob("s*/**/made_by.json")):
+        if path.parent.name in {"fetch", "retry"}:
+            path.unlink()
+        else:
+            shutil.rmtree(path.parent)
+
+
+def phases(run: Run, until: str | None) -> Iterator[Callable[[], None]]:
+    """The phases of a build in order, up to and with `until`."""
+    for name in PHASES[: PHASES.index(until) + 1 if until else None]:
+        if name != "mixture":
+            yield getattr(run, name)
+
+
+@contextmanager
+def opened(root: Path, *, again: bool = False) -> Iterator[Store]:
+    """The folder of a build, locked against a second one and swept of what killed tasks left behind."""
+    store = Store(root)
+    with store.locked():
+        store.sweep()
+        if again:
+            remake(root)
+        yield store
+
+
+def summary(root: Path, folder: str) -> dict[str, Any]:
+    """The added-up books of a complete step: level -> in, kept, dropped, failed."""
+    books: dict[str, Any] = json.loads((root / folder / "manifest.json").read_bytes())["counts"]
+    return books
