@@ -1,0 +1,27 @@
+"""Mixtures: shards and their lengths -> which samples a stage trains on, in which order, packed into which rows.
+
+    select   per source: held-out split, filter, `take`, cutting of what is too long      -> 8 bytes per sample
+    mix      declared shares, budget, caps -> samples per source, start counts per block  -> mix.json, starts.npy
+    plan     one task per block: order across sources, packing                            -> 00000.parquet
+    lock     what was decided, over which bytes, and what came of it                      -> mixture.lock.json, stats.json
+
+Everything is a function of (mixture, seed, shards). The settings are in `mixture.py`, the order in `order.py`, the packer
+in `pack.py`; one YAML per published mixture lies beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar of a source and the tables beside it. Paths are relative to the run's folder and name the step's inputs."""
+
+    source: str
+    policy: str
+    path: str  # the tar
+    sha256: str  # of the tar
+    samples: int
+    index: str  # <nn>.index.parquet
+    lengths: str  # <nn>.lengths.parquet

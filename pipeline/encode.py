@@ -34,7 +34,11 @@ class ChatFormat:
     each text is followed by `separator`. An image is `image`, repeated.
     """
 
-    roles: tuple[tuple[Role, str], ...] = (("system", "<|system|>"), ("user", "<|user|>"), ("assistant", "<|assistant|>"))
+    roles: tuple[tuple[Role, str], ...] = (
+        ("system", "<|system|>"),
+        ("user", "<|user|>"),
+        ("assistant", "<|assistant|>"),
+    )
     end: str = "<|end|>"
     bos: str = "<|start|>"
     eos: str = "<|stop|>"
@@ -122,7 +126,11 @@ def mark_id(tokenizer: Tokenizer, mark: str) -> int:
 
 
 def pieces(
-    nodes: Sequence[Node], image_tokens: Sequence[int], tokenizer: Tokenizer, chat: ChatFormat, loss: Loss = "answers"
+    nodes: Sequence[Node],
+    image_tokens: Sequence[int],
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    loss: Loss = "answers",
 ) -> list[Encoded]:
     """The piece of each node, in order; pure.
 
@@ -133,14 +141,21 @@ def pieces(
         chat: the format.
         loss: what is learnt.
     """
-    texts = [(node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"]
+    texts = [
+        (node.text or "") + ("" if node.role != "none" else chat.separator)
+        for node in nodes
+        if node.kind == "text"
+    ]
     encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
     counts = iter(image_tokens)
     image, end = mark_id(tokenizer, chat.image), mark_id(tokenizer, chat.end)
     marks = {role: mark_id(tokenizer, mark) for role, mark in chat.roles}
     done = []
     for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
-        opens, closes = node.role != "none" and not _together(before, node), node.role != "none" and not _together(node, after)
+        opens, closes = (
+            node.role != "none" and not _together(before, node),
+            node.role != "none" and not _together(node, after),
+        )
         learnt = node.supervised or loss == "text"
         head = [marks[node.role]] if opens else []
         body = next(encoded).ids if node.kind == "text" else [image] * next(counts)
@@ -159,13 +174,19 @@ def pieces(
 
 
 def encode(
-    nodes: Sequence[Node], image_tokens: Sequence[int], tokenizer: Tokenizer, chat: ChatFormat, loss: Loss = "answers"
+    nodes: Sequence[Node],
+    image_tokens: Sequence[int],
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    loss: Loss = "answers",
 ) -> Encoded:
     """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is learnt only if all text is."""
     bos, eos = mark_id(tokenizer, chat.bos), mark_id(tokenizer, chat.eos)
     parts = pieces(nodes, image_tokens, tokenizer, chat, loss)
     ids = [bos, *(token for part in parts for token in part.ids), eos]
-    return Encoded(ids, [IGNORE, *(label for part in parts for label in part.labels), eos if loss == "text" else IGNORE])
+    return Encoded(
+        ids, [IGNORE, *(label for part in parts for label in part.labels), eos if loss == "text" else IGNORE]
+    )
 
 
 def _together(one: Node | None, other: Node | None) -> bool:

@@ -75,7 +75,7 @@ class OnRay:
                         raise StoreError(f"a worker died {self.ATTEMPTS} times over {items[index]}: {error}") from error
                     waiting.append(index)
                 except ray.exceptions.RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, VlmillError) else error) from None
+                    raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
 
 
 def _checked(code: Mapping[str, str], function: Callable[[Item], Result], item: Item) -> Result:

@@ -6,10 +6,12 @@ the offsets in its index, and no image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
@@ -17,9 +19,9 @@ from tokenizers import Tokenizer
 
 from pipeline.encode import FORMATS, ChatFormat, load_tokenizer, pieces
 from pipeline.errors import RecipeError
-from pipeline.sample import read_rows, write_rows
+from pipeline.sample import Node, read_rows, write_rows
 from pipeline.settings import STRICT, nearest
-from pipeline.shards import read_member, to_nodes
+from pipeline.shards import BLOCK, to_nodes
 from pipeline.step import Count, Counts, Inputs
 
 NODE_LENGTHS = pa.struct(
@@ -82,13 +84,43 @@ class Measure:
         return {"samples": samples, "nodes": nodes}
 
 
+def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
+    """The JSON of the sample at `offset` of a shard, which is the first member of its span; its images are not read."""
+    file.seek(offset)
+    size = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "strict").size
+    record: dict[str, Any] = json.loads(file.read(size))
+    return record
+
+
 def _lengths(
     shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
 ) -> Iterator[dict[str, Any]]:
-    """Rows of LENGTHS for the samples of a shard, in order; the nodes are added to `counted`."""
-    for row in read_rows(index, columns=["row", "offset", "size", "images"]):
-        member = read_member(shard, row["offset"], row["size"])
-        lengths = node_lengths(member, row["images"], tokenizer, chat)
-        counted.keep(len(lengths))
-        sums = {name: sum(length[name] for length in lengths) for name in ("text", "visual", "supervised", "tiles")}
-        yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": lengths}
+    """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
+    with shard.open("rb") as file:
+        for row in read_rows(index, ["row", "offset", "images"]):
+            nodes = list(_nodes(to_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            counted.keep(len(nodes))
+            sums = {
+                name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")
+            }
+            yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
+
+
+def _nodes(
+    nodes: Sequence[Node], images: Sequence[Mapping[str, int]], tokenizer: Tokenizer, chat: ChatFormat
+) -> Iterator[dict[str, Any]]:
+    """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
+    shown = iter(images)
+    for node, piece in zip(
+        nodes, pieces(nodes, [image["tokens"] for image in images], tokenizer, chat), strict=True
+    ):
+        image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
+        yield {
+            "text": len(piece.ids) - image["tokens"],
+            "visual": image["tokens"],
+            "supervised": piece.supervised,
+            "tiles": image["tiles"],
+            "image": node.kind == "image",
+            "turn": node.turn,
+            "role": node.role,
+        }

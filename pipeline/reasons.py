@@ -38,15 +38,24 @@ class Reason(StrEnum):
     IMAGE_TOO_SMALL = "image_too_small"
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_RATIO = "image_ratio"
+    TOO_FEW_IMAGES = "too_few_images"
+    TOO_MANY_IMAGES = "too_many_images"
     EXACT_TEXT = "exact_text"
     NEAR_TEXT = "near_text"
     EXACT_IMAGE = "exact_image"
     NEAR_IMAGE = "near_image"
     BOILERPLATE_IMAGE = "boilerplate_image"
+    PAGE_CAP = "page_cap"  # past the number of pages that a source reads of one document
     # dropped: a consequence
     REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a judge
     TURN_LOST = "turn_lost"  # the other half of a dropped turn
     NOTHING_LEFT = "nothing_left"  # all nodes are gone
+    # dropped: by the mixture of a stage
+    HELD_OUT = "held_out"  # kept for evaluation
+    NOT_TAKEN = "not_taken"  # past the part's `where` or `take`
+    TOO_LONG = "too_long"  # does not fit a row, and cannot be cut
+    LATER_TURNS = "later_turns"  # turns after those that fit a row
+    NO_TEXT = "no_text"  # a segment of images alone: nothing to learn
 
 
 FAILURES = frozenset(list(Reason)[: list(Reason).index(Reason.LANGUAGE)])

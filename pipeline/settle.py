@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pipeline.reasons import Reason
+from pipeline.reasons import FAILURES, Reason
 from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Node, Sample, Verdict, read_verdicts
 
 TURN_ROLES = frozenset({"user", "assistant"})
@@ -37,8 +37,8 @@ def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFac
     Images that could not be had or read fall first, then the judges speak in turn; what falls keeps its first reason.
     After each of them the consequences are drawn, so that they too are attributed to the first cause:
 
-    - a lost image takes a sample that requires it along: with the image's own reason where it failed, REQUIRED_LOST
-      where a judge dropped it; any other image falls alone, and the order of the rest stays;
+    - a lost image takes a sample that requires it along: with the image's own reason where it failed (render's verdicts
+      say so too), REQUIRED_LOST where a judge dropped it; any other image falls alone, and the rest keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
     - a sample with nothing left, or nothing but a system prompt, is lost (NOTHING_LEFT);
     - the nodes of a lost sample have the sample's reason, unless they had their own before.
@@ -51,8 +51,7 @@ def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFac
     nodes: list[Reason | None] = [
         None if node.image is None else facts[node.image].reason for node in sample.nodes
     ]
-    required = (reason for node, reason in zip(sample.nodes, nodes, strict=True) if node.required and reason)
-    whole = next(required, None) or _draw(sample.nodes, nodes)
+    whole = _draw(sample.nodes, nodes)
     for _, spoken in groupby(verdicts, key=lambda verdict: verdict.judge):
         if whole:
             break
@@ -82,11 +81,9 @@ def _hear(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | Non
 
 def _draw(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
     """Enter the turns that fall with what is lost; return why the whole sample falls with it, if it does."""
-    if any(
-        node.required and reason not in {None, Reason.TURN_LOST}
-        for node, reason in zip(nodes, lost, strict=True)
-    ):
-        return Reason.REQUIRED_LOST
+    for node, reason in zip(nodes, lost, strict=True):
+        if node.required and reason not in {None, Reason.TURN_LOST}:
+            return reason if reason in FAILURES else Reason.REQUIRED_LOST
     _lose_turns(nodes, lost)
     left = (node for node, reason in zip(nodes, lost, strict=True) if reason is None)
     return None if any(node.role != "system" for node in left) else Reason.NOTHING_LEFT

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.keys import file_sha256
 from pipeline.recipe import locked_recipe
-from pipeline.status import funnel
+from pipeline.run import read_manifest
 from pipeline.step import Count
 from pipeline.store import Receipt, total
 
@@ -23,8 +26,9 @@ def verify(root: Path) -> Iterator[str]:
     recipe = locked_recipe(root)
     for manifest in manifests(root):
         yield from _manifest(root, manifest)
-    for source, lines in funnel(root).items():
-        yield from _funnel(root, source, lines)
+    for source in recipe.sources:
+        if (root / f"steps/{source}/read/manifest.json").exists():
+            yield from _funnel(root, source, recipe.policies)
     for stage in recipe.stages:
         lock = root / "mixtures" / stage.name / "mixture.lock.json"
         if lock.exists():
@@ -60,19 +64,23 @@ def _file(root: Path, path: str, sha256: str) -> Iterator[str]:
         yield f"{path}: its sha256 is not the one in its receipt"
 
 
-def _funnel(root: Path, source: str, lines: dict[str, Any]) -> Iterator[str]:
-    """What render took in is what read gave out, whatever the policy."""
-    recipe = locked_recipe(root)
-    read = json.loads((root / f"steps/{source}/read/manifest.json").read_bytes())["counts"] if lines else {}
-    for policy in recipe.policies:
+def _funnel(root: Path, source: str, policies: Iterable[str]) -> Iterator[str]:
+    """What render took in is what stands in the tables that read made, whatever the policy."""
+    made = Counter[str]()
+    for receipt in read_manifest(root, f"steps/{source}/read"):
+        for file in receipt.files:
+            if file.name == "samples.parquet" and (root / file.path).exists():
+                kinds = pq.read_table(root / file.path, columns=["nodes.list.element.kind"]).column("nodes").combine_chunks()
+                values = pc.list_flatten(kinds).field("kind")
+                made["samples"] += len(kinds)
+                made["nodes"] += len(values)
+                made["images"] += pc.sum(pc.equal(values, "image")).as_py() or 0
+    for policy in policies:
         path = root / f"shards/{source}/{policy}/manifest.json"
-        if not path.exists():
-            continue
-        rendered = json.loads(path.read_bytes())["counts"]
-        for level in ("samples", "nodes", "images"):
-            given = read.get(f"{level}_made", {}).get("kept")
-            if given is not None and level in rendered and rendered[level]["in"] != given:
-                yield f"{source}: read made {given} {level}, {policy} took in {rendered[level]['in']}"
+        rendered = json.loads(path.read_bytes())["counts"] if path.exists() else {}
+        for level, line in rendered.items():
+            if line["in"] != made[level]:
+                yield f"{source}: read made {made[level]} {level}, {policy} took in {line['in']}"
 
 
 def _mixture(root: Path, lock: Path) -> Iterator[str]:

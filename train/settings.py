@@ -5,14 +5,18 @@ Read before any work begins, so nothing heavy is imported here.
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipeline.encode import Loss
-from pipeline.settings import STRICT
+from pipeline.errors import RecipeError
+from pipeline.settings import STRICT, build
+from train.families import class_of
+
+if TYPE_CHECKING:
+    from pipeline.recipe import Recipe, Stage
 
 Part = Literal["projector", "vision", "text"]
 """What a model is made of, as learning rates and freezing name it."""
@@ -40,6 +44,9 @@ class Training:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
     checkpoint_every: Positive = 500  # steps
     keep_last: Positive = 2  # checkpoints
+    evaluate: Annotated[int, Field(ge=0)] = (
+        200  # held-out samples per source that the trained stage is scored on
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -48,7 +55,9 @@ class Training:
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
         if self.rows % self.accumulation:
-            raise ValueError(f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)")
+            raise ValueError(
+                f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)"
+            )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -91,5 +100,47 @@ class ModelSettings:
     text: Annotated[TextModel | Pretrained, Field(discriminator="kind")]
 
 
-__all__ = ["ModelSettings", "Part", "Pretrained", "TextModel", "Training", "VisionTower"]
-_ = field
+@dataclass(frozen=True, config=STRICT)
+class Machine:
+    """What only runs a training, and shapes nothing but speed."""
+
+    device: str = "auto"  # a GPU if there is one
+    threads: Annotated[int, Field(ge=0)] = (
+        0  # of torch on a CPU, 0: as it likes; the same bits want the same number
+    )
+    readers: Positive = 2  # threads that read and decode
+    ahead: Positive = 4  # steps that are read ahead
+
+
+def model_of(recipe: Recipe) -> ModelSettings:
+    """The `model` block of a recipe.
+
+    Raises:
+        RecipeError: it is missing or wrong.
+    """
+    if not recipe.model:
+        raise RecipeError("model: the recipe has none, and its stages need one to train")
+    return build(ModelSettings, dict(recipe.model), "model")
+
+
+def training_of(stage: Stage) -> Training:
+    """The `train` block of a stage.
+
+    Raises:
+        RecipeError: it is missing or wrong.
+    """
+    return build(Training, dict(stage.train), f"stages.{stage.name}.train")
+
+
+def check(recipe: Recipe) -> None:
+    """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
+
+    Raises:
+        RecipeError: a key or value is wrong, or the model's family cannot take a stage's image policy.
+    """
+    if not recipe.model:
+        return
+    model = model_of(recipe)
+    for stage in recipe.stages:
+        training_of(stage)
+        class_of(model, recipe.policy(stage.policy))

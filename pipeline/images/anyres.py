@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, check
+from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
     from PIL import Image
+
+LLAVA_NEXT = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -29,19 +32,21 @@ class AnyRes:
     kind: ClassVar[str] = "anyres"
     version: ClassVar[int] = 1
 
-    side: int = 336  # of a tile, the encoder's input
-    patch: int = 14
-    pinpoints: tuple[tuple[int, int], ...] = (
-        (336, 672),
-        (672, 336),
-        (672, 672),
-        (1008, 336),
-        (336, 1008),
-    )  # (height, width)
-    cap: int | None = None  # N of anyres_max_N: visual tokens beyond N tiles' worth are interpolated away
+    side: PositiveInt = 336  # of a tile, the encoder's input
+    patch: PositiveInt = 14  # of the encoder
+    pinpoints: tuple[tuple[int, int], ...] = LLAVA_NEXT  # (height, width) that a canvas may have
+    cap: PositiveInt | None = None  # N of anyres_max_N: visual tokens beyond N tiles' are interpolated away
     many: Literal["tiles", "letterbox"] = "tiles"  # what images get that are not alone in their sample
     fill: tuple[int, int, int] = (127, 127, 127)  # of a letterbox
-    quality: int | None = None  # of JPEG; None stores without loss
+    quality: Quality = None
+
+    def __post_init__(self) -> None:
+        """Refuse pinpoints that tiles cannot fill."""
+        for lengths in self.pinpoints or ((),):
+            if not lengths or any(length < 1 or length % self.side for length in lengths):
+                raise ValueError(
+                    f"pinpoints: at least one, in multiples of side ({self.side} px), not {lengths}"
+                )
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and overview for each image, or one letterboxed tile each where there are several and `many` says so."""
@@ -71,7 +76,7 @@ class AnyRes:
         return [np.asarray(overview), *pixels.cut(padded, self.side)]
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)
 
     def _tiled(self, size: Size) -> Layout:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, Unrenderable, check
+from pipeline.images.policy import Layout, Quality, Size, Unrenderable, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ class Crop:
     kind: ClassVar[str] = "crop"
     version: ClassVar[int] = 1
 
-    side: int = 336  # of the encoder's input
-    patch: int = 14
-    quality: int | None = None  # of JPEG; None stores without loss
+    side: PositiveInt = 336  # of the encoder's input
+    patch: PositiveInt = 14
+    quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image. Unrenderable where the resized image would be absurdly long."""
@@ -57,5 +58,5 @@ class Crop:
         return [np.asarray(parts["canvas"])]
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)

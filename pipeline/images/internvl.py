@@ -7,10 +7,11 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, check
+from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ class InternVL:
     kind: ClassVar[str] = "internvl"
     version: ClassVar[int] = 1
 
-    side: int = 448  # of a tile, the encoder's input
-    fewest: int = 1  # tiles, the thumbnail not counted
-    most: int = 12
-    patch: int = 14
-    shuffle: int = 2  # pixel shuffle: so many patches squared become one visual token
-    quality: int | None = None  # of JPEG; None stores without loss
+    side: PositiveInt = 448  # of a tile, the encoder's input
+    fewest: PositiveInt = 1  # tiles, the thumbnail not counted
+    most: PositiveInt = 12
+    patch: PositiveInt = 14
+    shuffle: PositiveInt = 2  # pixel shuffle: so many patches squared become one visual token
+    quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and a thumbnail per image."""
@@ -74,7 +75,7 @@ class InternVL:
         )
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, check
+from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ class Letterbox:
     kind: ClassVar[str] = "letterbox"
     version: ClassVar[int] = 1
 
-    side: int = 384  # of the encoder's input
-    patch: int = 14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
+    side: PositiveInt = 384  # of the encoder's input
+    patch: PositiveInt = (
+        14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
+    )
     fill: tuple[int, int, int] = (127, 127, 127)  # int(255 * mean): SigLIP's; CLIP's is (122, 116, 104)
-    quality: int | None = None  # of JPEG; None stores without loss
+    quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image; the canvas is the stored band."""
@@ -49,5 +52,5 @@ class Letterbox:
         return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)

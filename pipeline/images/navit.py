@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, Unrenderable, check
+from pipeline.images.policy import Layout, Quality, Size, Unrenderable, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ class NaViT:
     kind: ClassVar[str] = "navit"
     version: ClassVar[int] = 1
 
-    shortest: int = 378  # both sides are at least this long, even at the cost of the aspect ratio
-    longest: int = 980
-    latents: int = (
+    shortest: PositiveInt = 378  # both sides are at least this long, even at the cost of the aspect ratio
+    longest: PositiveInt = 980
+    latents: PositiveInt = (
         64  # visual tokens of one encoder input: the perceiver resampler makes them whatever its size
     )
     split: bool = False
-    quality: int | None = None  # of JPEG; None stores without loss
+    quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One input per image, or five. Unrenderable where a side of 1 px should be split."""
@@ -70,7 +71,7 @@ class NaViT:
         return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 """(width, height) in pixels, as Pillow has it."""
+
+Quality = Annotated[int, Field(ge=1, le=100)] | None
+"""Of JPEG, as Pillow counts; None stores without loss."""
 
 LONGEST = 65_535
 """The longest side that policies take, JPEG's own limit: it bounds the strips that resizing holds in memory."""

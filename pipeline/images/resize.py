@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, check
+from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ class Resize:
     kind: ClassVar[str] = "resize"
     version: ClassVar[int] = 1
 
-    side: int = 384  # of the encoder's input
-    patch: int = 14
-    quality: int | None = None  # of JPEG; None stores without loss
+    side: PositiveInt = 384  # of the encoder's input
+    patch: PositiveInt = 14
+    quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image."""
@@ -41,5 +42,5 @@ class Resize:
         return [np.asarray(parts["canvas"])]
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)

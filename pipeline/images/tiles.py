@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.images import pixels
-from pipeline.images.policy import Layout, Size, check
+from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ class Tiles:
     kind: ClassVar[str] = "tiles"
     version: ClassVar[int] = 1
 
-    side: int = 364  # of a tile, the encoder's input
-    longest: int = 1456
-    patch: int = 14
-    shuffle: int = 2  # pixel shuffle: so many patches squared become one visual token
-    quality: int | None = None  # of JPEG; None stores without loss
+    side: PositiveInt = 364  # of a tile, the encoder's input
+    longest: PositiveInt = 1456
+    patch: PositiveInt = 14
+    shuffle: PositiveInt = 2  # pixel shuffle: so many patches squared become one visual token
+    quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and an overview per image."""
@@ -79,7 +80,7 @@ class Tiles:
         )
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """PNG, or JPEG where a quality is set."""
+        """Lossless WebP, or JPEG where a quality is set."""
         return pixels.encode(picture, self.quality)
 
 

@@ -1,0 +1,1 @@
+"""Slow measurements, run on demand: `python -m benchmarks.NAME`. Each prints what it measured."""

@@ -1,0 +1,145 @@
+"""The order of a mixture before packing: which source comes next, and which of its samples.
+
+Both are functions of an index, so any block can be made without the ones before it and no rank needs another's state:
+
+- `permute` is a keyed permutation of [0, size) that is evaluated at single indices.
+- `Walk` is the endless order of one source: epoch after epoch, shards shuffled, samples shuffled within a window of shards.
+- `merge` interleaves sources by share, from any start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ROUNDS = 6  # 4 make a balanced Feistel network a strong permutation (Luby and Rackoff 1988)
+LEAST_BITS = 6  # in smaller domains some shuffles are far likelier than others; a walk back into 3 of 64 costs microseconds
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the step between round keys, as in SplitMix64
+WORD = (1 << 64) - 1
+
+
+def key_of(*parts: str | int) -> int:
+    """64 bits that depend on every part and on nothing else."""
+    text = json.dumps(parts, separators=(",", ":"))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
+    """Where a keyed shuffle of [0, size) puts each of `index` (int64, any shape): a bijection for every key.
+
+    A Feistel network over the next power of two, walked again from where it leaves [0, size) (Black and Rogaway 2002,
+    cycle walking; under two walks on average).
+    """
+    bits = max(LEAST_BITS, (size - 1).bit_length())
+    values = index.astype(np.uint64)
+    outside = np.arange(values.size)
+    flat = values.reshape(-1)
+    while outside.size:
+        flat[outside] = walked = _feistel(flat[outside], bits, key)
+        outside = outside[walked >= size]
+    return flat.reshape(index.shape).astype(np.int64)
+
+
+def _feistel(values: np.ndarray, bits: int, key: int) -> np.ndarray:
+    """A permutation of [0, 2^bits): halves of unlike width take turns in masking each other."""
+    low_bits = np.uint64(bits // 2)
+    low_mask = np.uint64((1 << (bits // 2)) - 1)
+    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+    low, high = values & low_mask, values >> low_bits
+    for number in range(0, ROUNDS, 2):
+        high ^= _scramble(low, key, number) & high_mask
+        low ^= _scramble(high, key, number + 1) & low_mask
+    return (high << low_bits) | low
+
+
+def _scramble(values: np.ndarray, key: int, number: int) -> np.ndarray:
+    """The finaliser of MurmurHash3 over value and round key; its upper half, which mixes best."""
+    mixed = values + np.uint64((key + (number + 1) * GOLDEN) & WORD)
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        mixed ^= mixed >> np.uint64(33)
+        mixed *= np.uint64(factor)
+    return mixed >> np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a walk inside one window: `places` index the samples of `shards`, counted through in that order."""
+
+    epoch: int
+    shards: np.ndarray
+    places: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The endless order of one source. Shards without samples are not visited."""
+
+    samples: np.ndarray  # per shard
+    key: int
+    window: int  # shards whose samples are shuffled together: what a reader has open at a time
+
+    @property
+    def size(self) -> int:
+        """Samples of one epoch."""
+        return int(self.samples.sum())
+
+    def windows(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """The shards of each window of an epoch, and where each window starts among the epoch's samples (one more than windows)."""
+        filled = np.flatnonzero(self.samples)
+        shuffled = filled[permute(np.arange(filled.size), filled.size, key_of(self.key, "shards", epoch))]
+        windows = [shuffled[at : at + self.window] for at in range(0, filled.size, self.window)]
+        return windows, np.cumsum([0, *(int(self.samples[window].sum()) for window in windows)])
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """Items [start, stop) of the walk, in order."""
+        while start < stop:
+            epoch, inside = divmod(start, self.size)
+            windows, bounds = self.windows(epoch)
+            end = min(stop - epoch * self.size, self.size)
+            for number in range(int(np.searchsorted(bounds, inside, "right")) - 1, len(windows)):
+                first, last = max(inside, int(bounds[number])), min(end, int(bounds[number + 1]))
+                if first >= last:
+                    break
+                places = np.arange(first - bounds[number], last - bounds[number])
+                inner = int(bounds[number + 1] - bounds[number])
+                yield Span(epoch, windows[number], permute(places, inner, key_of(self.key, "samples", epoch, number)))
+            start = epoch * self.size + end
+
+
+def merge(totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]]) -> Iterator[int]:
+    """Interleave sources so that every prefix has their shares: yields the index of the source that comes next.
+
+    This is the chairman assignment problem (Tijdeman 1980) for items of unlike length, decided by deadlines: of the
+    sources that are not ahead of their share, the one whose next item must be finished first. The rule is WF2Q (Bennett and
+    Zhang 1996, theorem 1): after every item a source is at most the longest item of any source behind its share and less
+    than its own longest item ahead of it. With all lengths 1, every prefix is within one sample of its share.
+
+    Args:
+        totals: what each source adds up to in the end; the shares are these over their sum.
+        spent: what each has added up to before the first item.
+        lengths: the lengths of each source's remaining items. The merge ends when all have ended.
+    """
+    done, clock = list(spent), sum(spent)
+    whole = sum(totals)
+    pace = [whole / total if total else 0.0 for total in totals]
+    waiting = [(spent * pace, source) for source, (spent, pace) in enumerate(zip(done, pace, strict=True))]
+    heapq.heapify(waiting)
+    ready: list[tuple[float, int, int]] = []
+    while waiting or ready:
+        while waiting and (waiting[0][0] <= clock or not ready):
+            source = heapq.heappop(waiting)[1]
+            length = next(lengths[source], None)
+            if length is not None:
+                heapq.heappush(ready, ((done[source] + length) * pace[source], source, length))
+        if not ready:
+            return
+        _, source, length = heapq.heappop(ready)
+        yield source
+        done[source] += length
+        clock += length
+        heapq.heappush(waiting, (done[source] * pace[source], source))

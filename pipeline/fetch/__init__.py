@@ -1,0 +1,205 @@
+"""Fetch: from addresses of images to their bytes, each address once per partition, kept exactly as they came.
+
+The only step that reads the internet. `Fetch` follows read; `Retry` tries again what failed for a reason that may have passed, into a
+supplement. The work is done by img2dataset's Downloader in a child process:
+
+    address   spelling, mirrors, and where a connection may go
+    answers   what an HTTP answer is worth
+    opener    one address, within bounds
+    download  the child process
+    process   starts the child and holds it to account
+"""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import field
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from pipeline.fetch.address import Failed, parse
+from pipeline.fetch.process import Outcome, download
+from pipeline.reasons import Reason
+from pipeline.sample import IMAGES, read_rows, write_rows
+from pipeline.settings import STRICT
+from pipeline.step import RUNTIME, Count, Counts, Inputs
+
+Row = dict[str, Any]
+
+PASSING = frozenset(
+    {
+        Reason.NAME_LOOKUP,
+        Reason.CONNECTION,
+        Reason.TIMED_OUT,
+        Reason.HTTP_SERVER_ERROR,
+        Reason.TRUNCATED_BODY,
+    },
+)
+"""Reasons that may be gone another day; so are HTTP 408, 425 and 429."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Fetch:
+    """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none."""
+
+    name: ClassVar[str] = "fetch"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = False
+
+    max_bytes: pydantic.PositiveInt = 20 << 20  # of one body, packed or unpacked
+    allow_hosts: tuple[str, ...] = ()  # `host` or `host:port` that may be in a private network
+    honour_robots: bool = True  # whether X-Robots-Tag keeps an image out
+    mirrors: Mapping[str, str] = field(
+        default_factory=dict, metadata=RUNTIME
+    )  # URL prefix -> URL prefix; mirrors may be private
+    timeout_s: pydantic.PositiveFloat = field(default=10.0, metadata=RUNTIME)  # of one wait on the network
+    deadline_s: pydantic.PositiveFloat = field(
+        default=60.0, metadata=RUNTIME
+    )  # of one address, retries included
+    retries: pydantic.NonNegativeInt = field(default=2, metadata=RUNTIME)  # of one address
+    threads: pydantic.PositiveInt = field(default=64, metadata=RUNTIME)  # up to 3 x max_bytes of memory each
+    user_agent: str = field(
+        default="vlmill/0.1", metadata=RUNTIME
+    )  # X-Robots-Tag knows us by what stands before "/"
+
+    def __post_init__(self) -> None:
+        """Refuse what a request could not be made with. Pydantic turns ValueError into an error of the recipe."""
+        if not (self.user_agent.isascii() and self.user_agent.isprintable() and self.user_agent.strip()):
+            raise ValueError(
+                f"user_agent {self.user_agent!r}: printable ASCII in one line, such as 'vlmill/0.1 (you@example.org)'"
+            )
+        for prefix in (*self.mirrors, *self.mirrors.values()):
+            try:
+                parse(prefix)
+            except Failed as failed:
+                raise ValueError(f"mirrors: {prefix!r}: {failed.detail}") from None
+            if not prefix.endswith("/"):
+                raise ValueError(f"mirrors: {prefix!r} must end in '/', or it would reach beyond its host")
+        for host in self.allow_hosts:
+            if "/" in host:
+                raise ValueError(f"allow_hosts: {host!r} must be a host or host:port")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("images.parquet",)
+
+    def made_by(self) -> Mapping[str, str]:
+        """See Step."""
+        return {name: installed(name) for name in ("img2dataset", "pillow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write images.parquet: the same rows in the same order, none left without bytes or a reason.
+
+        Counts `fetched`: rows that had an address alone. Memory is flat: bytes wait on disk, whatever the order they came in.
+
+        Raises:
+            VlmillError: the downloading process failed as a process.
+        """
+        count = Count()
+        images = inputs["images.parquet"]
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            asked = read_rows(images, columns=["url", "reason", "bytes"], batch=32)
+            outcome = _outcomes((row["url"] for row in asked if _is_open(row)), self, Path(scratch))
+
+            def rows() -> Iterator[Row]:
+                for row in read_rows(images, batch=32):
+                    yield _settled(row, outcome(row["url"]), count) if _is_open(row) else row
+
+            write_rows(folder / "images.parquet", IMAGES, rows())
+        return {"fetched": count}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Retry:
+    """Try once more, and for each `round` once, the addresses that failed for a reason that may have passed."""
+
+    name: ClassVar[str] = "retry"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = False
+
+    fetch: Fetch
+    round: pydantic.PositiveInt = 1  # each is a task of its own; it reads what the round before it left
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("images.parquet", "supplement.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """See Step."""
+        return self.fetch.made_by()
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
+
+        Counts `retried`: the addresses tried, and what became of them.
+
+        Raises:
+            VlmillError: the downloading process failed as a process.
+        """
+        count = Count()
+        images, before = inputs["images.parquet"], inputs.get("supplement.parquet")
+        had = {row["image"] for row in read_rows(before, columns=["image"])} if before else set()
+
+        def failed() -> Iterator[Row]:
+            columns = [name for name in IMAGES.names if name != "bytes"]
+            return (
+                row for row in read_rows(images, columns) if row["image"] not in had and _may_have_passed(row)
+            )
+
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            outcome = _outcomes((row["url"] for row in failed()), self.fetch, Path(scratch))
+            tried = (_settled(row, outcome(row["url"]), count) for row in failed())
+            gained = (row for row in tried if row["reason"] is None)
+            earlier = read_rows(before, batch=32) if before else iter(())
+            write_rows(
+                folder / "supplement.parquet",
+                IMAGES,
+                heapq.merge(earlier, gained, key=lambda row: row["image"]),
+            )
+        return {"retried": count}
+
+
+def _is_open(row: Row) -> bool:
+    """Whether an address is all that the row has."""
+    return row["url"] is not None and row["reason"] is None and row["bytes"] is None
+
+
+def _may_have_passed(row: Row) -> bool:
+    return row["url"] is not None and (
+        row["reason"] in PASSING or row["detail"] in {"HTTP 408", "HTTP 425", "HTTP 429"}
+    )
+
+
+def _outcomes(urls: Iterator[str], fetch: Fetch, scratch: Path) -> Callable[[str], Outcome]:
+    """Download all addresses, each once however it is spelled; what comes back knows the outcome of each."""
+    distinct = dict[str, None]()
+    for url in urls:
+        with suppress(Failed):  # told to whoever asks for its outcome
+            distinct[parse(url).url] = None
+    found = download(list(distinct), fetch, scratch)
+
+    def outcome(url: str) -> Outcome:
+        try:
+            return found[parse(url).url]
+        except Failed as failed:
+            return Outcome.of(failed)
+
+    return outcome
+
+
+def _settled(row: Row, outcome: Outcome, count: Count) -> Row:
+    """The row with its outcome, and a line in the books."""
+    if outcome.reason is None:
+        count.keep()
+    else:
+        count.lose(outcome.reason)
+    return {**row, **outcome.columns()}

@@ -1,0 +1,152 @@
+"""Addresses of images: their one spelling, their mirrors, and where a connection may go.
+
+Part of fetch. `parse` knows names alone; `resolve` asks for the addresses of a name and refuses all of them if one is not
+public, so that a connection to one that it returned cannot end inside this network, whatever the name says a moment later.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from pipeline.reasons import Reason
+
+PORTS = {"http": 80, "https": 443}
+"""The schemes that are opened, with their ports."""
+
+_KEPT = "%/:=&?~+!$,;'@()*[]"
+"""Beside letters and digits, what stands in a path or query as it is; the rest is percent-encoded as UTF-8."""
+
+_CARRIERS = tuple(
+    ipaddress.ip_network(block)
+    for block in (
+        "::/96",  # IPv4-compatible, RFC 4291
+        "::ffff:0:0/96",  # IPv4-mapped, RFC 4291
+        "64:ff9b::/96",  # NAT64, RFC 6052
+        "64:ff9b:1::/48",  # NAT64, RFC 8215
+        "2001::/32",  # Teredo, RFC 4380
+        "2002::/16",  # 6to4, RFC 3056
+        "fec0::/10",  # site-local, RFC 3879
+    )
+)
+"""IPv6 blocks that are global by their own digits and lead to an IPv4 address, or to a site, that may not be."""
+
+Resolver = Callable[..., list[Any]]
+"""`socket.getaddrinfo`, or what stands in for it in tests."""
+
+
+class Failed(Exception):  # noqa: N818 - a fact about an address, not a programming error
+    """An address gave no image. `again` says whether another try may; `pause` how many seconds the server asked for."""
+
+    def __init__(
+        self, reason: Reason, detail: str, *, again: bool = False, pause: float | None = None
+    ) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail, self.again, self.pause = reason, detail[:200], again, pause
+
+    def __str__(self) -> str:
+        """`reason: detail`, which is all that img2dataset hands on of an exception."""
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request goes."""
+
+    scheme: str
+    host: str  # lower case, internationalised names in their ASCII form, IPv6 without brackets
+    port: int
+    path: str  # with the query, percent-encoded
+
+    @property
+    def authority(self) -> str:
+        """The host with its port unless that is the scheme's own, as the Host header wants it."""
+        return self._bracketed if self.port == PORTS[self.scheme] else self.endpoint
+
+    @property
+    def endpoint(self) -> str:
+        """The host always with its port."""
+        return f"{self._bracketed}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address in its one spelling: ASCII, no fragment, no port that goes without saying."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def parse(url: str) -> Target:
+    """The target that an address names. A pure function.
+
+    Raises:
+        Failed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+        host = (parts.hostname or "").rstrip(".").encode("idna").decode("ascii")
+    except ValueError as error:
+        raise Failed(Reason.BAD_URL, str(error)) from None
+    if parts.scheme not in PORTS:
+        raise Failed(Reason.BAD_URL, f"scheme {parts.scheme!r}, not http or https")
+    if not host or not host.isprintable() or " " in host:
+        raise Failed(Reason.BAD_URL, f"host {host!r}")
+    if "@" in parts.netloc:
+        raise Failed(Reason.BAD_URL, "it carries a user name")
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_KEPT)
+    return Target(parts.scheme, host, PORTS[parts.scheme] if port is None else port, path)
+
+
+def redirected(url: str, location: str) -> str:
+    """The address that a redirect from `url` leads to.
+
+    Raises:
+        Failed: BAD_URL for a location that is none.
+    """
+    try:
+        # http.client reads headers as Latin-1, and servers mean UTF-8
+        return parse(urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))).url
+    except ValueError as error:
+        raise Failed(Reason.BAD_URL, f"redirected to {location!r}: {error}") from None
+
+
+def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
+    """`url` with the longest prefix that has a mirror replaced by it."""
+    prefix = max((prefix for prefix in mirrors if url.startswith(prefix)), key=len, default="")
+    return mirrors[prefix] + url[len(prefix) :] if prefix else url
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one that anybody on the internet may talk to, by the registries that `ipaddress` knows."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in block for block in _CARRIERS))
+
+
+def resolve(
+    target: Target, allowed: Collection[str], resolver: Resolver
+) -> list[tuple[socket.AddressFamily, Any]]:
+    """Families and socket addresses of a target, all of them public unless its host is in `allowed` (`host` or `host:port`).
+
+    Raises:
+        Failed: NAME_LOOKUP; FORBIDDEN_ADDRESS if a single one is not public.
+    """
+    try:
+        found = resolver(target.host, target.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise Failed(
+            Reason.NAME_LOOKUP, error.strerror or "", again=error.errno == socket.EAI_AGAIN
+        ) from None
+    except (ValueError, OverflowError) as error:
+        raise Failed(Reason.BAD_URL, str(error)) from None
+    if target.host not in allowed and target.endpoint not in allowed:
+        for *_, address in found:
+            if not is_public(address[0]):
+                raise Failed(Reason.FORBIDDEN_ADDRESS, f"{target.host} resolves to {address[0]}")
+    return [(family, address) for family, _, _, _, address in found]

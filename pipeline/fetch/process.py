@@ -1,0 +1,167 @@
+"""Drives the child process that downloads, and holds it to account: every address asked for has an answer, or an error is raised.
+
+Part of fetch. Bytes come back in files of a scratch folder, so what is held in memory is a line per address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.errors import VlmillError
+from pipeline.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pipeline.fetch import Fetch
+    from pipeline.fetch.address import Failed
+
+ATTEMPTS = 3
+"""Processes that may die before the step gives up. Each asks only for what is still open."""
+
+STALL_S = 120.0
+"""Beyond the deadline of one address, the longest time without a single answer; name lookups have their own time-outs."""
+
+ENVIRONMENT = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # should a release of img2dataset import it where 1.47 does not
+    "RES_OPTIONS": "timeout:3 attempts:2",  # of the C library's name lookups, which no thread can interrupt
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one address: a reason with a detail, or where its bytes lie."""
+
+    reason: Reason | None
+    detail: str | None
+    media_type: str | None = None
+    file: Path | None = None
+    offset: int = 0
+    size: int = 0
+
+    @classmethod
+    def of(cls, failed: Failed) -> Outcome:
+        """The outcome that a failure means."""
+        return cls(failed.reason, failed.detail)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of images.parquet that say it, with the bytes read from the scratch folder."""
+        return {
+            "reason": self.reason,
+            "detail": self.detail,
+            "media_type": self.media_type,
+            "bytes": self._data(),
+        }
+
+    def _data(self) -> bytes | None:
+        if self.file is None:
+            return None
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        assert len(data) == self.size, f"{self.file} ends before byte {self.offset + self.size}"
+        return data
+
+
+def download(urls: Sequence[str], fetch: Fetch, scratch: Path) -> dict[str, Outcome]:
+    """The outcome of each of `urls` (distinct, in the spelling of `address.parse`), in child processes one after the other.
+
+    Raises:
+        VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for those.
+    """
+    outcomes: dict[str, Outcome] = {}
+    trouble = ""
+    for attempt in range(ATTEMPTS):
+        missing = [url for url in urls if url not in outcomes]
+        if not missing:
+            return outcomes
+        folder = scratch / f"attempt-{attempt}"
+        folder.mkdir()
+        trouble = _run_child(missing, fetch, folder)
+        outcomes.update(_answers(missing, folder))
+    missing = [url for url in urls if url not in outcomes]
+    if missing:
+        raise VlmillError(
+            f"fetch: {len(missing)} of {len(urls)} addresses have no answer after {ATTEMPTS} downloading processes, the first is {missing[0]}; "
+            f"the last process {trouble}\nRun the same build again; if it was killed for memory, with fewer threads: --set fetch.threads={max(1, fetch.threads // 4)}"
+        )
+    return outcomes
+
+
+def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path) -> str:
+    """Let one process work on `urls`, and say how it ended. It is gone when this returns or raises."""
+    (folder / "job.json").write_text(
+        json.dumps({"fetch": asdict(fetch), "urls": len(urls)}), encoding="utf-8"
+    )
+    table = pa.table({"url": urls})
+    with pa.OSFile(str(folder / "urls.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    # The packages of this process, in its order, and not what lies in the working directory (-P)
+    command = [sys.executable, "-P", "-m", "pipeline.fetch.download", str(folder)]
+    environment = {
+        **ENVIRONMENT,
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own module
+        try:
+            status = _wait(child, folder / "answers.jsonl", STALL_S + fetch.deadline_s)
+        finally:
+            child.kill()
+            child.communicate()
+    last = (folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:].strip()
+    return f"{status}; its last words: {last or 'none'}"
+
+
+def _wait(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
+    """Wait until the process ends, or has answered nothing for `stall_s` seconds."""
+    size = -1
+    while True:
+        try:
+            return f"ended with status {child.wait(stall_s)}"
+        except subprocess.TimeoutExpired:
+            before, size = size, answers.stat().st_size if answers.exists() else 0
+            if size == before:
+                return f"answered nothing for {stall_s:g} s"
+
+
+def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, Outcome]]:
+    """What a process wrote down, whole lines only: the last one may be cut where it died.
+
+    Raises:
+        VlmillError: a key that was not asked for or stands twice, or trouble that is not about an address.
+    """
+    path, seen = folder / "answers.jsonl", set[int]()
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return
+        answer = json.loads(line)
+        key = answer["key"]
+        if key in seen or not 0 <= key < len(urls):
+            raise VlmillError(
+                f"fetch: img2dataset answered key {key}, {'again' if key in seen else f'asked for 0 to {len(urls) - 1}'}"
+            )
+        seen.add(key)
+        yield urls[key], _outcome(answer, urls[key], folder / "bodies")
+
+
+def _outcome(answer: dict[str, Any], url: str, bodies: Path) -> Outcome:
+    if answer["failure"] is None:
+        return Outcome(None, None, answer["media_type"] or None, bodies, answer["offset"], answer["size"])
+    code, colon, detail = answer["failure"].partition(": ")
+    if not colon or code not in set(Reason):
+        raise VlmillError(
+            f"fetch: trouble in the downloading process at {url}: {answer['failure'] or 'an exception without a text'}"
+        )
+    return Outcome(Reason(code), detail)

@@ -1,0 +1,135 @@
+"""Language: drops what is written in unwanted languages, Chinese by default, and keeps the rest.
+
+Nodes and turns first: each text node by its own evidence and its neighbours' (`evidence`), so a Chinese paragraph leaves an
+English page alone and a kanji heading stays on a Japanese one. Then samples: one that is mostly unwanted goes as a whole.
+
+Chinese is every Chinese language in Han characters, simplified or traditional, and in Bopomofo. Japanese without kana and Korean
+with hanja are not; neither are romanised Chinese, a Han quotation in a sentence of another language, or code. A listing is
+in the language of its comments. A text without letters is in no language and stays, unless its sample goes.
+
+What cannot be told is marked as a `Doubt` and kept or dropped by `in_doubt`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipeline.judges import lid
+from pipeline.judges.evidence import Column, Reading, Weights, read, with_context
+from pipeline.judges.judging import Doubt, Finding
+from pipeline.judges.prose import CJK
+from pipeline.reasons import Reason
+from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
+from pipeline.settings import STRICT, nearest
+
+BATCH = 64  # samples read at once
+MARGIN = 1.0  # nats: at even odds before, right seven times in eight
+MOST = 30.0  # nats: where the odds of a certain case are cut off
+HAN_LANGUAGES = {"zh": Column.ZH, "ja": Column.JA, "ko": Column.KO}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Language:
+    """Drops nodes, and samples that are mostly made of them, by language.
+
+    Attributes:
+        drop: codes of unwanted languages; `["zh"]` if neither this nor `keep` is given.
+        keep: codes of the only wanted languages, instead of `drop`.
+        sample_share: a sample goes as a whole when more than this share of it is unwanted: of its words in documents, of its text
+            nodes in conversations.
+        in_doubt: what becomes of a node that cannot be told.
+    """
+
+    name: ClassVar[str] = "language"
+    version: ClassVar[int] = 1
+    facts: ClassVar[tuple[str, ...]] = ()
+
+    drop: tuple[str, ...] | None = None
+    keep: tuple[str, ...] | None = None
+    sample_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    in_doubt: Literal["keep", "drop"] = "keep"
+
+    def __post_init__(self) -> None:
+        if self.drop is not None and self.keep is not None:
+            raise ValueError("names languages to drop and to keep; give one of the two")
+        if self.drop is None and self.keep is None:
+            object.__setattr__(self, "drop", ("zh",))
+        for code in (*(self.drop or ()), *(self.keep or ())):
+            if code not in lid.codes():
+                hint = "it is part of zh" if code in lid.SINITIC else nearest(code, sorted(lid.codes()))
+                raise ValueError(f"{code!r} is no language code: {hint}")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The model and the package that runs it."""
+        return {"lid.176.ftz": lid.SHA256, "fasttext-predict": importlib.metadata.version("fasttext-predict")}
+
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+        """Verdicts with the probability that a node, or the share of a sample, is unwanted as their score."""
+        del facts
+        waiting = iter(samples)
+        while batch := list(islice(waiting, BATCH)):
+            yield from self.judge_batch(batch, Weights())
+
+    def judge_batch(self, batch: Sequence[tuple[int, Sample]], weights: Weights) -> Iterator[Finding]:
+        """The same for one batch, with evidence weighed as given."""
+        only_han = self.drop is not None and HAN_LANGUAGES.keys() >= set(self.drop)  # then other scripts need no model
+        taken = [(row, sample, nodes) for row, sample in batch if (nodes := _readable(sample, only_han=only_han))]
+        if not taken:
+            return
+        texts = [sample.nodes[node].text or "" for _, sample, nodes in taken for node in nodes]
+        reading = read(texts, None if only_han else self._unwanted, weights)
+        starts = list(accumulate((len(nodes) for _, _, nodes in taken), initial=0))
+        margins = self._margins(reading.scores)
+        sizes = reading.words.copy()
+        for (_, sample, nodes), start, stop in zip(taken, starts, starts[1:], strict=False):
+            part, turns = slice(start, stop), _turns(sample, nodes)
+            if stop - start > 1 and np.abs(margins[part]).min() < weights.context + MARGIN:  # else no neighbour can change a thing
+                margins[part] = self._margins(with_context(Reading(reading.scores[part], reading.words[part]), turns, weights))
+            if turns[0] is not None:
+                sizes[part] = reading.words[part] > 0
+        doubtful = np.abs(margins) < MARGIN
+        dropped = np.where(doubtful, self.in_doubt == "drop", margins > 0)
+        shares = np.add.reduceat(sizes * dropped, starts[:-1]) / np.maximum(np.add.reduceat(sizes, starts[:-1]), 1e-9)
+        for (row, _, nodes), start, stop, share in zip(taken, starts, starts[1:], shares.tolist(), strict=False):
+            yield from (Doubt(row, node) for node, doubt in zip(nodes, doubtful[start:stop].tolist(), strict=True) if doubt)
+            if share > self.sample_share:
+                yield Verdict(row, WHOLE_SAMPLE, self.name, Reason.LANGUAGE, share)
+            elif share:
+                yield from self._on_nodes(row, nodes, margins[start:stop], dropped[start:stop])
+
+    def _unwanted(self, code: str) -> bool:
+        return code in self.drop if self.drop is not None else code not in (self.keep or ())
+
+    def _on_nodes(self, row: int, nodes: Sequence[int], margins: np.ndarray, dropped: np.ndarray) -> Iterator[Verdict]:
+        for node, margin, drop in zip(nodes, margins.tolist(), dropped.tolist(), strict=True):
+            if drop:
+                yield Verdict(row, node, self.name, Reason.LANGUAGE, 1 / (1 + math.exp(-margin)))
+
+    def _margins(self, scores: np.ndarray) -> np.ndarray:
+        """By how many nats unwanted languages lead (or, negative, trail); -MOST for texts in no language."""
+        bad = [column for code, column in HAN_LANGUAGES.items() if self._unwanted(code)] + [Column.UNWANTED]
+        good = [column for column in Column if column not in bad]
+        worst, best = scores[:, bad].max(axis=1), scores[:, good].max(axis=1)
+        none = np.isneginf(worst)
+        return np.where(none, -MOST, np.clip(np.where(none, 0, worst) - best, -MOST, MOST))
+
+
+def _readable(sample: Sample, *, only_han: bool) -> list[int]:
+    """Text nodes, if any of them can be unwanted."""
+    nodes = [index for index, node in enumerate(sample.nodes) if node.text]
+    if only_han and not any(CJK.search(sample.nodes[index].text or "") for index in nodes):
+        return []
+    return nodes
+
+
+def _turns(sample: Sample, nodes: Sequence[int]) -> list[int | None]:
+    """The turn of each node of a conversation; None in documents."""
+    return [None if sample.nodes[node].role == "none" else sample.nodes[node].turn for node in nodes]

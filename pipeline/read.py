@@ -1,0 +1,200 @@
+"""Step `read`: rows of an origin file become samples and the table of their images.
+
+The one place where what a source yields gets its ids. Both tables are written as they come, so memory holds one row of the
+origin, one row group of each table, and the addresses and digests of the partition's images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import SourceError
+from pipeline.reasons import Reason
+from pipeline.sample import IMAGES, NO_PAGE, SAMPLES, Sample, SampleId, sample_row
+from pipeline.sources import Page, Picture, Row, Source
+from pipeline.step import Count, Counts, Inputs
+
+
+@dataclass(frozen=True)
+class Read:
+    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet` and `images.parquet`.
+
+    An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
+
+    Counts `rows` of the origin, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
+    is a sample, and a row that is lost as a whole counts as one.
+    """
+
+    name: ClassVar[str] = "read"
+    version: ClassVar[int] = 1
+
+    source: Source
+    name_of_source: str
+    file: str  # relative to the source's root, with "/"
+    start: int
+    stop: int
+    licence: str = ""
+
+    @property
+    def pure(self) -> bool:
+        """Whether no time limit has a say."""
+        return not self.source.isolated
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The origin alone."""
+        return ("origin",)
+
+    def made_by(self) -> Mapping[str, str]:
+        """The library that writes the tables, and those that make pictures of pages."""
+        libraries = ("pyarrow", "pillow", "pypdfium2") if self.source.isolated else ("pyarrow",)
+        return {library: version(library) for library in libraries}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Read every row.
+
+        Raises:
+            SourceError: the file has not the form of the source, or has not all the rows.
+        """
+        rows, pages = Count(), Count()
+        with (
+            _Table(folder / "samples.parquet", SAMPLES) as samples,
+            _Table(folder / "images.parquet", IMAGES) as table,
+        ):
+            images = _Images(table)
+            for row in self._rows(inputs["origin"]):
+                made, failed = self._samples(row, images)
+                for sample in made:
+                    samples.add(sample_row(sample), sum(len(node.text or "") for node in sample.nodes))
+                for reason in failed:
+                    pages.lose(reason)
+                pages.keep(len(made))
+                if made:
+                    rows.keep()
+                else:
+                    rows.lose(failed[0])
+        return {"rows": rows, "pages": pages}
+
+    def _rows(self, origin: Path) -> Iterator[Row]:
+        """The rows, each exactly once."""
+        expected = self.start
+        for row in self.source.rows(origin, self.start, self.stop):
+            if row.row != expected:
+                break
+            yield row
+            expected += 1
+        if expected != self.stop:
+            raise SourceError(
+                f"{self.name_of_source}/{self.file}: row {expected} of [{self.start}, {self.stop}) is missing"
+            )
+
+    def _samples(self, row: Row, images: _Images) -> tuple[list[Sample], list[Reason]]:
+        """The samples of a row, and why there are not more."""
+        made, failed = list[Sample](), [reason for reason, _ in row.failed]
+        for page in row.pages:
+            if _is_unicode(page):
+                made.append(
+                    self._sample(row.row, page, [images.number(picture) for picture in page.pictures])
+                )
+            else:
+                failed.append(Reason.BAD_ROW)
+        return made, failed if made or failed else [Reason.EMPTY_ROW]
+
+    def _sample(self, row: int, page: Page, numbers: list[int]) -> Sample:
+        """The sample of a page whose pictures have these numbers in the image table."""
+        document = SampleId(self.name_of_source, self.file, row)
+        return Sample(
+            id=document._replace(page=page.page),
+            nodes=tuple(
+                node if node.image is None else replace(node, image=numbers[node.image])
+                for node in page.nodes
+            ),
+            group=page.group or ("" if page.page == NO_PAGE else str(document)),
+            licence=page.licence or self.licence,
+            url=page.url,
+            signals=page.signals,
+        )
+
+
+def _is_unicode(page: Page) -> bool:
+    """Whether all its strings can be written: JSON may hold half of a surrogate pair, UTF-8 may not."""
+    strings = [page.url, page.group, page.licence]
+    for node in page.nodes:
+        strings += [node.text or "", node.url or ""]
+    try:
+        "".join(strings).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Table:
+    """A Parquet file that is written row by row, in row groups of bounded size."""
+
+    def __init__(self, path: Path, schema: pa.Schema, group: int = 4096, group_bytes: int = 32 << 20) -> None:
+        self._schema, self._group, self._group_bytes = schema, group, group_bytes
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._pending = list[Mapping[str, Any]]()
+        self._weight = self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+    def add(self, row: Mapping[str, Any], weight: int) -> None:
+        """Append a row of about `weight` bytes."""
+        self._pending.append(row)
+        self._weight += weight
+        self.count += 1
+        if len(self._pending) >= self._group or self._weight >= self._group_bytes:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+        self._pending, self._weight = [], 0
+
+
+class _Images:
+    """Numbers pictures in the order in which they first come, and writes each once."""
+
+    def __init__(self, table: _Table) -> None:
+        self._table = table
+        self._known: dict[str | bytes, int] = {}
+
+    def number(self, picture: Picture) -> int:
+        """The picture's row in the image table."""
+        mark = hashlib.sha256(picture.data).digest() if picture.data is not None else picture.url
+        if mark is None:
+            return self._add(picture)
+        if mark not in self._known:
+            self._known[mark] = self._add(picture)
+        return self._known[mark]
+
+    def _add(self, picture: Picture) -> int:
+        number = self._table.count
+        row = {
+            "image": number,
+            "url": picture.url,
+            "reason": picture.reason,
+            "detail": picture.detail,
+            "media_type": picture.media_type,
+            "bytes": picture.data,
+        }
+        self._table.add(row, len(picture.data or b""))
+        return number

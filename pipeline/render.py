@@ -1,0 +1,228 @@
+"""The render step: what the judges left, drawn under an image policy and written into shards.
+
+Last of the steps that see a partition's bytes. One pass over its samples; of its images a row group or two are in memory, and
+parts that were just made are kept for a while, since web documents repeat their images.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow.parquet as pq
+from PIL import features
+
+from pipeline.errors import StoreError
+from pipeline.images import Layout, Policy, Size, Unrenderable
+from pipeline.images.decode import Undecodable, decode
+from pipeline.reasons import Reason
+from pipeline.sample import ImageFacts, Sample, Verdict, read_rows, read_samples, write_verdicts
+from pipeline.settle import Settled, gather, settle
+from pipeline.shards import Entry, Rendered, ShardWriter
+from pipeline.step import Count, Counts, Inputs
+
+MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
+RECENT_BYTES = 64 << 20  # of encoded parts kept for the next sample that shows the same image
+ROW_GROUPS = 2  # of images.parquet in memory, about 32 MB each
+
+
+@dataclass(frozen=True)
+class Render:
+    """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`: images that only rendering found fault with.
+
+    Those verdicts stand behind all judges' in the order of attribution. Samples stand in the order of samples.parquet.
+    """
+
+    policy: Policy
+    judges: tuple[str, ...]  # whose verdicts count, in recipe order
+    file_number: int  # of the partition, for the keys of samples
+    chunk: int
+    samples: int = 10_000  # at most, in a shard
+    bytes: int = 1 << 30  # at most, of a tar
+
+    name: ClassVar[str] = "render"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Samples, images (and what a retry fetched), facts, and the verdicts of the judges named."""
+        tables = ("samples.parquet", "images.parquet", "supplement.parquet", "facts.parquet")
+        return (*tables, *(f"{judge}.verdicts.parquet" for judge in self.judges))
+
+    def made_by(self) -> Mapping[str, str]:
+        """The libraries that draw, encode and write."""
+        codecs = {name: features.version(name) or "" for name in ("webp", "libjpeg_turbo")}
+        return {"pillow": version("pillow"), "pyarrow": version("pyarrow"), **codecs}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
+        counts = {"samples": Count(), "nodes": Count(), "images": Count()}
+        verdicts, own = gather(inputs, self.judges), list[Verdict]()
+        easel = _Easel(self.policy, _read_facts(inputs["facts.parquet"]), _Images(inputs))
+        with ShardWriter(folder, self.samples, self.bytes) as shards:
+            for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+                settled, images, found = _draw(easel, row, sample, verdicts.get(row, []))
+                own += found
+                _enter(counts, sample, settled)
+                if settled.sample is None:
+                    key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
+                    shards.add(Entry(key, sample, settled.kept, images))
+        write_verdicts(folder / "render.verdicts.parquet", own)
+        return counts
+
+
+def _enter(counts: Counts, sample: Sample, settled: Settled) -> None:
+    """Enter a sample in the books, at all three levels."""
+    fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
+    fates += [
+        ("images", reason)
+        for node, reason in zip(sample.nodes, settled.nodes, strict=True)
+        if node.image is not None
+    ]
+    for level, reason in fates:
+        if reason is None:
+            counts[level].keep()
+        else:
+            counts[level].lose(reason)
+
+
+def _draw(
+    easel: _Easel, row: int, sample: Sample, verdicts: Sequence[Verdict]
+) -> tuple[Settled, tuple[Rendered, ...], list[Verdict]]:
+    """What stays of a sample, its images rendered, and verdicts on those that cannot be.
+
+    A failure may take other nodes along, and layouts may depend on how many images there are: so it is settled again.
+    """
+    found: list[Verdict] = []
+    while True:
+        settled = settle(sample, [*verdicts, *found], easel.facts)
+        shown = {index: image for index in settled.kept if (image := sample.nodes[index].image) is not None}
+        if settled.sample is not None or not shown:
+            return settled, (), found
+        drawn = easel.draw(list(shown.values()))
+        if not isinstance(drawn, dict):
+            return settled, drawn, found
+        found += [
+            Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn
+        ]
+
+
+@dataclass
+class _Easel:
+    """Draws images of a partition by number."""
+
+    policy: Policy
+    facts: Sequence[ImageFacts]
+    images: _Images
+    recent: OrderedDict[tuple[int, Layout], Rendered] = field(default_factory=OrderedDict)
+    weight: int = 0  # bytes of `recent`
+
+    def draw(self, numbers: Sequence[int]) -> tuple[Rendered, ...] | dict[int, Reason]:
+        """All images of one sample, or why some of them cannot be drawn, by number."""
+        sizes = [(self.facts[number].width, self.facts[number].height) for number in numbers]
+        try:
+            layouts = self.policy.layout(sizes)
+        except Unrenderable:
+            return {
+                number: Reason.UNRENDERABLE
+                for number, size in zip(numbers, sizes, strict=True)
+                if not self._fits(size)
+            }
+        drawn = [self._recent(number, layout) for number, layout in zip(numbers, layouts, strict=True)]
+        failed = {
+            number: image for number, image in zip(numbers, drawn, strict=True) if isinstance(image, Reason)
+        }
+        return failed or tuple(image for image in drawn if isinstance(image, Rendered))
+
+    def _fits(self, size: Size) -> bool:
+        try:
+            self.policy.layout([size])
+        except Unrenderable:
+            return False
+        return True
+
+    def _recent(self, number: int, layout: Layout) -> Rendered | Reason:
+        """The image from among those just drawn, or drawn now."""
+        known = self.recent.get((number, layout))
+        if known is not None:
+            self.recent.move_to_end((number, layout))
+            return known
+        drawn = self._draw(number, layout)
+        if isinstance(drawn, Rendered):
+            self.recent[number, layout] = drawn
+            self.weight += _weight(drawn)
+        while self.weight > RECENT_BYTES:
+            self.weight -= _weight(self.recent.popitem(last=False)[1])
+        return drawn
+
+    def _draw(self, number: int, layout: Layout) -> Rendered | Reason:
+        try:
+            image = decode(self.images.read(number), MOST_PIXELS)
+        except Undecodable as error:
+            return error.reason
+        if image.size != layout.size:
+            raise StoreError(
+                f"image {number} is {image.width} x {image.height} px, but facts.parquet says {layout.size[0]} x {layout.size[1]}: "
+                "another decoder made it. Make it anew with: vlmill build RECIPE --remake"
+            )
+        parts = self.policy.render(image, layout)
+        encoded = {part: self.policy.encode(part, picture) for part, picture in parts.items()}
+        return Rendered(layout, encoded, self.facts[number].sha256)
+
+
+class _Images:
+    """The bytes of images by number, a few row groups in memory; what a retry fetched replaces what was fetched first."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.first = _Column(inputs["images.parquet"])
+        self.retried, self.places = None, dict[int, int]()
+        if "supplement.parquet" in inputs:
+            self.retried = _Column(inputs["supplement.parquet"])
+            self.places = {
+                row["image"]: place
+                for place, row in enumerate(read_rows(inputs["supplement.parquet"], ["image"]))
+            }
+
+    def read(self, number: int) -> bytes:
+        """The bytes of an image that inspect could decode."""
+        if self.retried is not None and number in self.places:
+            return self.retried.read(self.places[number])
+        return self.first.read(number)
+
+
+class _Column:
+    """The column `bytes` of a Parquet file by row."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = pq.ParquetFile(path)
+        sizes = (self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups))
+        self.starts = [0, *accumulate(sizes)]
+        self.group = lru_cache(ROW_GROUPS)(
+            lambda group: self.file.read_row_group(group, columns=["bytes"])["bytes"]
+        )
+
+    def read(self, row: int) -> bytes:
+        group = bisect_right(self.starts, row) - 1
+        data: bytes = self.group(group)[row - self.starts[group]].as_py()
+        return data
+
+
+def _read_facts(path: Path) -> list[ImageFacts]:
+    """What rendering needs of the facts: with the thumbnails they would take ten times the memory."""
+    columns = ["image", "reason", "sha256", "width", "height"]
+    return [
+        ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None})
+        for row in read_rows(path, columns)
+    ]
+
+
+def _weight(image: Rendered) -> int:
+    return sum(len(data) for _, data in image.parts.values())

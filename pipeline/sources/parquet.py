@@ -1,0 +1,120 @@
+"""Parquet origins: the columns a source needs, and their rows from any start.
+
+`survey` reads the footer alone, `rows` only the row groups that it is asked for, a few rows in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+
+from pipeline.errors import SourceError
+
+Columns = Mapping[str, pa.DataType]
+"""What a source reads: column names and their types. Large, view and dictionary variants of a type fit it as well."""
+
+BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
+
+
+def survey(path: Path, columns: Columns) -> list[int]:
+    """Bytes of each row: the mean of its row group, uncompressed, which the footer knows.
+
+    Raises:
+        SourceError: it is no Parquet file, or a column is missing or of another type.
+    """
+    with _opened(path, columns) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    return [group.total_byte_size // group.num_rows for group in groups for _ in range(group.num_rows)]
+
+
+def rows(path: Path, columns: Columns, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(number, row) of rows [start, stop) in order; None for a row that holds a string that is no UTF-8.
+
+    Raises:
+        SourceError: as `survey`, and where the file is damaged.
+    """
+    with _opened(path, columns) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            if first < stop and last > start:
+                batches = _batches(path, file, group, columns)
+                yield from (
+                    (number, _row(row)) for number, row in enumerate(batches, first) if start <= number < stop
+                )
+            first = last
+
+
+def _batches(path: Path, file: pq.ParquetFile, group: int, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """The rows of one row group as batches of one row each, `BATCH` of them in memory."""
+    batches = file.iter_batches(batch_size=BATCH, row_groups=[group], columns=list(columns))
+    try:
+        for batch in batches:
+            yield from (batch.slice(place, 1) for place in range(batch.num_rows))
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
+
+
+def _row(batch: pa.RecordBatch) -> dict[str, Any] | None:
+    """The only row of `batch`, or None: Parquet does not check that its strings are UTF-8."""
+    try:
+        row: dict[str, Any] = batch.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
+    return row
+
+
+@contextmanager
+def _opened(path: Path, columns: Columns) -> Iterator[pq.ParquetFile]:
+    """The file, checked to have `columns`. It streams within row groups instead of holding whole column chunks."""
+    try:
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: expected a Parquet file, found none ({error})") from error
+    with file:
+        _check(path, file.schema_arrow, columns)
+        yield file
+
+
+def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
+    for name, wanted in columns.items():
+        if name not in schema.names:
+            raise SourceError(
+                f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}"
+            )
+        found = schema.field(name).type
+        if not _fits(found, wanted):
+            raise SourceError(f"{path}: column {name!r} is {found}, expected {wanted}")
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of type `found` are those of `wanted`, however they are stored. A column of nulls fits everything."""
+    if kinds.is_null(found):
+        return True
+    if kinds.is_dictionary(found):
+        return _fits(found.value_type, wanted)
+    if kinds.is_struct(wanted):
+        return kinds.is_struct(found) and all(
+            found.get_field_index(field.name) >= 0 and _fits(found.field(field.name).type, field.type)
+            for field in wanted
+        )
+    if kinds.is_list(wanted):
+        lists = (
+            kinds.is_list,
+            kinds.is_large_list,
+            kinds.is_fixed_size_list,
+            kinds.is_list_view,
+            kinds.is_large_list_view,
+        )
+        return any(is_kind(found) for is_kind in lists) and _fits(found.value_type, wanted.value_type)
+    if kinds.is_string(wanted):
+        return any(
+            is_kind(found) for is_kind in (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
+        )
+    return any(is_kind(found) for is_kind in (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view))

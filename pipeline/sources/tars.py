@@ -1,0 +1,121 @@
+"""WebDataset tars: which members make up a row, and where their bytes lie. Nothing is ever unpacked to disk.
+
+A row is a run of members whose names agree up to the first dot of the last path component; the rest of the name, in lower
+case, is the member's suffix (as `group_by_keys` in the webdataset package has it). A member that no row can be made of
+becomes a row with a `trouble`, so that everything in the tar is counted.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import SourceError
+
+NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+"""Key and suffix of a member's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a member's bytes lie in the tar."""
+
+    name: str
+    offset: int
+    size: int
+    regular: bool  # a file, not a link or device
+
+    @property
+    def key(self) -> str:
+        """What it has in common with the other members of its row; its whole name where it has no suffix."""
+        match = NAME.fullmatch(self.name)
+        return match[1] if match else self.name
+
+    @property
+    def suffix(self) -> str:
+        """`json` of `a/b.json`, `seg.png` of `a/b.seg.png`, nothing of `README`."""
+        match = NAME.fullmatch(self.name)
+        return match[2].lower() if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a tar: its members by suffix."""
+
+    key: str
+    members: dict[str, Member] = field(default_factory=dict)
+    trouble: str = ""  # why no row can be made of it
+    size: int = 0  # of all its members
+
+
+def index(path: Path) -> list[Entry]:
+    """The rows of a tar in order; only its headers are read.
+
+    Raises:
+        SourceError: it is no tar, is compressed, ends early, or holds something after its end.
+    """
+    return [
+        _entry(key, list(members)) for key, members in groupby(_members(path), key=lambda member: member.key)
+    ]
+
+
+def read(file: BinaryIO, member: Member) -> bytes:
+    """The bytes of a member."""
+    file.seek(member.offset)
+    return file.read(member.size)
+
+
+def _entry(key: str, members: list[Member]) -> Entry:
+    size = sum(member.size for member in members)
+    suffixes = [member.suffix for member in members]
+    for member in members:
+        if not member.suffix:
+            return Entry(key, trouble=f"{member.name} has no name of the form key.suffix", size=size)
+        if not member.regular:
+            return Entry(key, trouble=f"{member.name} is a link or a device", size=size)
+        if suffixes.count(member.suffix) > 1:
+            return Entry(key, trouble=f"{member.name} stands there twice", size=size)
+    return Entry(key, dict(zip(suffixes, members, strict=True)), size=size)
+
+
+def _members(path: Path) -> Iterator[Member]:
+    """Every member but folders. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
+    length, end = path.stat().st_size, 0
+    try:
+        with tarfile.open(path, "r:", errors="replace") as tar:
+            while info := tar.next():
+                if info.size < 0 or tar.offset <= end or info.offset_data + info.size > length:
+                    raise SourceError(
+                        f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again"
+                    )
+                end = tar.offset
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+                if not info.isdir():
+                    yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
+            end = tar.offset
+    except (tarfile.TarError, OSError) as error:
+        raise SourceError(
+            f"{path}: expected an uncompressed tar, found none or a damaged one ({error})"
+        ) from error
+    _check_end(path, end)
+
+
+def _check_end(path: Path, end: int) -> None:
+    """A tar ends with blocks of zeros, and nothing but zeros follows."""
+    with path.open("rb") as file:
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or any(block):
+            raise SourceError(
+                f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again"
+            )
+        while block := file.read(1 << 20):
+            if any(block):
+                raise SourceError(
+                    f"{path}: holds data after its end at byte {end}; are these several tars in one file?"
+                )

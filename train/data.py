@@ -1,0 +1,191 @@
+"""From plan rows to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
+
+The loader's whole state is the number of the step. A packed row is several documents that must not see each other: transformers'
+classes infer their borders from position ids that start again at 0, if they get no attention mask and no cache
+(`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document of its own.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+
+from pipeline.encode import IGNORE, Loss, encode
+from pipeline.errors import StoreError
+from pipeline.images import Layout
+from train.families import Family
+from train.plan import Mixture, Segment, Stored
+
+PADDING = -1
+"""The source of a token that belongs to none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One segment: what the model reads, and what it should have said."""
+
+    source: int
+    ids: Sequence[int]
+    labels: Sequence[int]  # IGNORE where nothing is learnt
+    tiles: tuple[np.ndarray, ...] = ()  # per image: (tiles, side, side, 3) uint8
+    layouts: tuple[Layout, ...] = ()  # per image
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Packed rows of one length. Images are those of all rows, in reading order."""
+
+    ids: torch.Tensor  # (rows, length) int64
+    labels: torch.Tensor  # (rows, length) int64, not shifted; the first token of a document is never learnt
+    positions: torch.Tensor  # (rows, length) int64, from 0 in every document
+    sources: torch.Tensor  # (rows, length) int64, PADDING where there is none
+    tiles: tuple[np.ndarray, ...]
+    layouts: tuple[Layout, ...]
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are learnt."""
+        return int((self.labels != IGNORE).sum())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without the padding."""
+        return int((self.sources != PADDING).sum())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Makes documents of segments. Pure but for reading files; safe to share among threads."""
+
+    mixture: Mixture
+    tokenizer: Tokenizer
+    family: Family
+    loss: Loss
+
+    def row(self, number: int) -> tuple[Document, ...]:
+        """The documents of a plan row, in order."""
+        return tuple(self.document(segment) for segment in self.mixture.row(number))
+
+    def document(self, segment: Segment, stored: Stored | None = None) -> Document:
+        """A segment, encoded and rendered; `stored` is its sample if it was read before.
+
+        Raises:
+            StoreError: shard, policy, tokenizer or chat format are not those that the plan was made with.
+        """
+        stored = stored or self.mixture.read(segment)
+        layouts = self._layouts(segment, stored)
+        last = len(stored.nodes) if segment.last is None else segment.last
+        nodes = stored.nodes[segment.first : last]
+        before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
+        mine = slice(before, before + sum(node.kind == "image" for node in nodes))
+        encoded = encode(nodes, stored.tokens[mine], self.tokenizer, self.mixture.chat, self.loss)
+        if segment.tokens is not None and len(encoded.ids) != segment.tokens:
+            raise StoreError(
+                f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the build again, so that its lengths are measured anew"
+            )
+        tiles = tuple(
+            self._tiles(parts, layout)
+            for parts, layout in zip(stored.parts[mine], layouts[mine], strict=True)
+        )
+        return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine])
+
+    def _layouts(self, segment: Segment, stored: Stored) -> tuple[Layout, ...]:
+        """Layouts of all images of a sample. Index, policy and model class must agree about their tokens."""
+        layouts = self.mixture.policy.layout(stored.sizes)
+        for layout, tokens in zip(layouts, stored.tokens, strict=True):
+            counts = {
+                "its shard": tokens,
+                "the image policy": layout.tokens,
+                "the model class": self.family.visual_tokens(layout),
+            }
+            if len(set(counts.values())) > 1:
+                said = ", ".join(f"{who} counts {count}" for who, count in counts.items())
+                raise StoreError(
+                    f"{self._name(segment)}: an image of {layout.size[0]} x {layout.size[1]} px has no agreed number of tokens: {said}"
+                )
+        return layouts
+
+    def _tiles(self, parts: Mapping[str, bytes], layout: Layout) -> np.ndarray:
+        pictures = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, data in parts.items()}
+        return np.stack(self.mixture.policy.tiles(pictures, layout))
+
+    def _name(self, segment: Segment) -> str:
+        source = self.mixture.lock["sources"][segment.source]
+        return f"{source['shards'][segment.shard]['path']} row {segment.row}"
+
+
+def pack(rows: Sequence[Sequence[Document]], pad: int) -> Batch:
+    """Lay each row's documents end to end, and pad all rows to the longest."""
+    length = max(sum(len(document.ids) for document in row) for row in rows)
+    planes = np.empty((4, len(rows), length), np.int64)
+    ids, labels, positions, sources = planes
+    ids[:], labels[:], sources[:] = pad, IGNORE, PADDING
+    for number, row in enumerate(rows):
+        end = 0
+        for document in row:
+            start, end = end, end + len(document.ids)
+            ids[number, start:end], labels[number, start:end] = document.ids, document.labels
+            positions[number, start:end], sources[number, start:end] = np.arange(end - start), document.source
+        positions[number, end:] = np.arange(length - end)
+    documents = [document for row in rows for document in row]
+    tiles = tuple(tile for document in documents for tile in document.tiles)
+    layouts = tuple(layout for document in documents for layout in document.layouts)
+    filled = torch.from_numpy(planes)
+    return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
+
+
+def rows_of_step(
+    step: int, rows: int, plan_rows: int, *, accumulation: int = 1, rank: int = 0, ranks: int = 1
+) -> list[list[int]]:
+    """The plan rows that a rank reads in a step, cut into micro-batches.
+
+    Step s of B rows is rows [s * B, (s + 1) * B) of the plan, which starts again at its end; a rank's slice and its
+    micro-batches are consecutive.
+    """
+    mine = rows // ranks
+    start, size = step * rows + rank * mine, mine // accumulation
+    return [
+        [number % plan_rows for number in range(first, first + size)]
+        for first in range(start, start + mine, size)
+    ]
+
+
+def load(
+    row: Callable[[int], Sequence[Document]],
+    steps: Iterable[list[list[int]]],
+    pad: int,
+    threads: int,
+    ahead: int,
+) -> Generator[tuple[Batch, ...]]:
+    """The micro-batches of each step, in order.
+
+    Args:
+        row: gives the documents of a plan row.
+        steps: the plan rows of each micro-batch of each step.
+        pad: the padding token.
+        threads: that read rows.
+        ahead: steps that are being read before they are asked for; more are never held.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+    waiting: deque[list[list[Future[Sequence[Document]]]]] = deque()
+    try:
+        for step in steps:
+            waiting.append([[pool.submit(row, number) for number in micro] for micro in step])
+            if len(waiting) > ahead:
+                yield _packed(waiting.popleft(), pad)
+        while waiting:
+            yield _packed(waiting.popleft(), pad)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _packed(step: list[list[Future[Sequence[Document]]]], pad: int) -> tuple[Batch, ...]:
+    return tuple(pack([future.result() for future in micro], pad) for micro in step)

@@ -1,0 +1,137 @@
+"""The model of a stage: made or continued, its trainable parts, its optimizer, and the loss of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from tokenizers import Tokenizer
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pipeline.encode import IGNORE, ChatFormat
+from pipeline.errors import StoreError
+from train.data import Batch
+from train.families import Family
+from train.settings import Part, Training
+
+WEIGHTS = "model.safetensors"
+
+
+def create(
+    family: Family, tokenizer: Tokenizer, chat: ChatFormat, seed: int, start_from: Path | None = None
+) -> PreTrainedModel:
+    """A model with weights drawn from `seed`, or with those that an earlier stage left in the folder `start_from`. On the CPU.
+
+    Raises:
+        StoreError: the weights are those of another model.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = family.build(tokenizer, chat)
+    if start_from is not None:
+        load_weights(model, start_from, family.new)
+    return model
+
+
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Write all weights to a file in `folder`."""
+    save_model(model, str(folder / WEIGHTS))
+
+
+def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...] = ()) -> None:
+    """Read the weights that `save_weights` wrote; parameters of `may_lack` stay as they are if the file lacks them.
+
+    Raises:
+        StoreError: names, shapes or their number differ.
+    """
+    try:
+        missing, unexpected = load_model(model, folder / WEIGHTS, strict=False)
+    except RuntimeError as error:
+        raise StoreError(f"{folder / WEIGHTS} holds the weights of another model: {error}") from error
+    if unexpected or set(missing) - set(may_lack):
+        raise StoreError(
+            f"{folder / WEIGHTS} holds the weights of another model: "
+            f"it lacks {sorted(set(missing) - set(may_lack)) or 'nothing'}, and has {sorted(unexpected) or 'nothing'} besides. "
+            "All stages of a recipe train one model; policies may go from letterbox to anyres, not back"
+        )
+
+
+def optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
+    """AdamW over the parts that have a learning rate; all others are frozen.
+
+    Each part has a group that decays and one that does not (norms, biases and single vectors). A group's `part` names it,
+    its `peak` is its learning rate before the schedule.
+    """
+    groups: dict[tuple[Part, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        part = family.part(name)
+        parameter.requires_grad_(part in training.learning_rate)
+        if parameter.requires_grad:
+            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": found,
+                "part": part,
+                "peak": training.learning_rate[part],
+                "weight_decay": training.weight_decay * decays,
+            }
+            for (part, decays), found in sorted(groups.items(), key=lambda item: item[0])
+        ],
+        betas=training.betas,
+    )
+
+
+def schedule(step: int, steps: int, training: Training) -> float:
+    """What learning rates are multiplied by in `step` of `steps` (from 0): linear up to 1, then as the schedule says."""
+    if step < training.warm_up:
+        return (step + 1) / training.warm_up
+    if training.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - training.warm_up) / max(1, steps - training.warm_up)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> Mapping[str, float]:
+    """Set every group's learning rate to its peak times `factor`; returns it by part."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+
+
+def token_losses(
+    model: PreTrainedModel, family: Family, batch: Batch, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy of every learnt token in float32, and the source of each, in reading order.
+
+    Only learnt tokens reach the language model's head. There is no attention mask and no cache, on which the
+    isolation of packed documents rests (see train/data.py).
+    """
+    images = family.inputs(batch.tiles, batch.layouts, device)
+    learnt = (batch.labels[:, 1:] != IGNORE).to(device)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        hidden = features(model, batch, images, device)
+        logits = model.get_output_embeddings()(hidden[:, :-1][learnt])
+    losses = functional.cross_entropy(
+        logits.float(), batch.labels[:, 1:].to(device)[learnt], reduction="none"
+    )
+    return losses, batch.sources[:, 1:].to(device)[learnt]
+
+
+def features(
+    model: PreTrainedModel, batch: Batch, images: Mapping[str, torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """The last hidden states (rows, length, width) of packed rows."""
+    found: Any = model.base_model(
+        input_ids=batch.ids.to(device),
+        position_ids=batch.positions.to(device),
+        attention_mask=None,
+        use_cache=False,
+        **images,
+    )
+    states: torch.Tensor = found.last_hidden_state
+    return states

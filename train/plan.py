@@ -1,0 +1,158 @@
+"""A stage's mixture as the trainer reads it: its lock, the rows of its plan, and the samples behind them.
+
+Nothing is drawn at random here: row n of the plan is the same for every rank, worker and process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.encode import FORMATS, ChatFormat
+from pipeline.errors import RecipeError, StoreError
+from pipeline.images import POLICIES, Policy
+from pipeline.keys import file_sha256
+from pipeline.measure import read_record
+from pipeline.sample import Node
+from pipeline.settings import build, nearest
+from pipeline.shards import read_member, to_nodes
+
+BLOCKS = 4
+"""Plan blocks held in memory."""
+
+INDICES = 256
+"""Shard indices held in memory; a plan stays within a window of shards for each source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Nodes [first, last) of a sample, in tokens with BOS and EOS."""
+
+    source: int  # in the lock
+    shard: int  # of the source
+    row: int  # of the shard
+    first: int = 0
+    last: int | None = None  # None: to the end
+    tokens: int | None = None  # as planned
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A sample as it lies in a shard. Images are its image nodes, in order."""
+
+    nodes: tuple[Node, ...]
+    sizes: tuple[tuple[int, int], ...]  # (width, height) of the originals
+    tokens: tuple[int, ...]  # placeholders per image, as the index has them
+    parts: tuple[Mapping[str, bytes], ...]  # per image: encoded pictures by part name
+
+
+class Mixture:
+    """The locked mixture of one stage. Reading from several threads is safe."""
+
+    def __init__(self, root: Path, stage: str) -> None:
+        self.root, self.stage, self.folder = root, stage, root / "mixtures" / stage
+        path = self.folder / "mixture.lock.json"
+        if not path.exists():
+            raise StoreError(
+                f"{root} has no mixture for stage {stage!r}; make it with: vlmill build RECIPE --out {root}"
+            )
+        self.lock: dict[str, Any] = json.loads(path.read_bytes())
+        self.sha256 = file_sha256(path)
+        self.rows: int = self.lock["plan"]["rows"]
+        self.sources: tuple[str, ...] = tuple(source["name"] for source in self.lock["sources"])
+        self._block = lru_cache(BLOCKS)(self._read_block)
+        self._index = lru_cache(INDICES)(self._read_index)
+
+    @property
+    def chat(self) -> ChatFormat:
+        """The chat format that lengths were measured in."""
+        name = self.lock["chat"]
+        if name not in FORMATS:
+            raise RecipeError(
+                f"{self.folder}: there is no chat format {name!r}; {nearest(name, list(FORMATS))}"
+            )
+        return FORMATS[name]
+
+    @property
+    def policy(self) -> Policy:
+        """The image policy that the shards were rendered under."""
+        values = dict(self.lock["policy"])
+        return build(POLICIES[values.pop("kind")], values, f"{self.folder}: policy")
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that lengths were measured with.
+
+        Raises:
+            StoreError: the file is another one.
+        """
+        path = self.root / str(self.lock["tokenizer"]["path"])
+        if not path.exists() or file_sha256(path) != self.lock["tokenizer"]["sha256"]:
+            raise StoreError(
+                f"{path} is not the tokenizer that stage {self.stage!r} was measured with; run the build again: vlmill build RECIPE --out {self.root}"
+            )
+        return path
+
+    def row(self, number: int) -> tuple[Segment, ...]:
+        """The segments of packed sequence `number`, in order."""
+        if not 0 <= number < self.rows:
+            raise IndexError(f"the plan of stage {self.stage!r} has rows 0 to {self.rows - 1}, not {number}")
+        block, place = divmod(number, self.lock["plan"]["rows_per_block"])
+        names = ("source", "shard", "row", "first", "last", "tokens")
+        return tuple(Segment(*(item[name] for name in names)) for item in self._block(block)[place].as_py())
+
+    def held_out(self) -> tuple[Segment, ...]:
+        """The samples that no row of the plan holds, whole, in order."""
+        held_out = self.lock.get("held_out")
+        if not held_out:
+            return ()
+        rows = pq.read_table(self.folder / held_out["path"], columns=["source", "shard", "row"]).to_pylist()
+        return tuple(Segment(**row) for row in rows)
+
+    def samples(self, source: int) -> Iterator[Segment]:
+        """All samples of a source, whole, in the order of its shards."""
+        for shard, file in enumerate(self.lock["sources"][source]["shards"]):
+            yield from (Segment(source, shard, row) for row in range(file["samples"]))
+
+    def read(self, segment: Segment) -> Stored:
+        """The whole sample that a segment is of, by one read of its span in the tar.
+
+        Raises:
+            StoreError: the shard is not the one that the index describes.
+        """
+        offset, size, images = self._index(segment.source, segment.shard)
+        members = read_member(self._shard(segment), int(offset[segment.row]), int(size[segment.row]))
+        record, shown = json.loads(members["json"]), images[segment.row].as_py()
+        named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
+        return Stored(
+            nodes=to_nodes(record),
+            sizes=tuple((image["width"], image["height"]) for image in shown),
+            tokens=tuple(image["tokens"] for image in shown),
+            parts=tuple({name.split(".")[1]: members[name] for name in names} for names in named),
+        )
+
+    def nodes(self, segment: Segment) -> tuple[Node, ...]:
+        """The nodes alone of the sample that a segment is of; no image is read."""
+        with self._shard(segment).open("rb") as file:
+            return to_nodes(
+                read_record(file, int(self._index(segment.source, segment.shard)[0][segment.row]))
+            )
+
+    def _shard(self, segment: Segment) -> Path:
+        return self.root / str(self.lock["sources"][segment.source]["shards"][segment.shard]["path"])
+
+    def _read_block(self, number: int) -> Any:
+        return pq.read_table(self.folder / self.lock["plan"]["blocks"][number]["path"], columns=["segments"])[
+            "segments"
+        ].combine_chunks()
+
+    def _read_index(self, source: int, shard: int) -> tuple[Any, Any, Any]:
+        path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
+        table = pq.read_table(path, columns=["offset", "size", "images"])
+        return table["offset"].to_numpy(), table["size"].to_numpy(), table["images"].combine_chunks()

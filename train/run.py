@@ -1,0 +1,235 @@
+"""Training from a run's folder: one stage, or all stages of its recipe in order, each from the weights of the one before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers.utils import logging
+
+from pipeline.encode import load_tokenizer
+from pipeline.errors import RecipeError, StoreError
+from pipeline.images import Policy
+from pipeline.keys import digest, to_json
+from pipeline.recipe import locked_recipe
+from pipeline.settings import nearest
+from pipeline.store import Store, write_atomically
+from train import checkpoint
+from train.data import Reader
+from train.evaluate import Score, evaluate, table
+from train.export import export
+from train.families import find
+from train.loop import Stage, planned_steps, run
+from train.model import create
+from train.plan import Mixture
+from train.settings import Machine, ModelSettings, Training, model_of, training_of
+from train.world import World, joined
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trained stage left behind."""
+
+    stage: str
+    steps: int
+    checkpoint: Path  # the next stage starts from it
+    export: Path  # for transformers
+    log: Path
+    scores: Mapping[str, Score]  # by source; empty where nothing was held out
+
+
+def train_stages(
+    directory: Path, stage: str | None, console: Console, machine: Machine | None = None
+) -> list[Result]:
+    """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+        StoreError: a mixture, or the weights of the stage before, are missing.
+    """
+    recipe = locked_recipe(directory)
+    names = [item.name for item in recipe.stages]
+    if stage is not None and stage not in names:
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage, names)}")
+    model, results = model_of(recipe), list[Result]()
+    for item in recipe.stages:
+        if stage not in (None, item.name):
+            continue
+        before = names.index(item.name) - 1
+        result = train_stage(
+            directory,
+            item.name,
+            training_of(item),
+            model,
+            start_from=final(directory, names[before]) if before >= 0 else None,
+            policy=recipe.policy(item.policy),
+            machine=machine,
+            console=console,
+        )
+        results.append(result)
+    return results
+
+
+def final(directory: Path, stage: str) -> Path:
+    """The last checkpoint of a stage that is trained to its end.
+
+    Raises:
+        StoreError: it is not.
+    """
+    result = directory / "train" / stage / RESULT
+    kept = checkpoint.complete(directory / "train" / stage / "checkpoints")
+    if not (result.exists() and kept):
+        raise StoreError(
+            f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: vlmill train {directory} --stage {stage}"
+        )
+    return kept[-1]
+
+
+def train_stage(
+    directory: Path,
+    stage: str,
+    training: Training,
+    model: ModelSettings,
+    *,
+    start_from: Path | None = None,
+    policy: Policy | None = None,
+    machine: Machine | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Train one stage to its end, from its newest checkpoint if it was interrupted; then export and score it.
+
+    Args:
+        directory: of the run. The stage's files go to `train/<stage>/` there.
+        stage: whose mixture is trained on.
+        training: its settings.
+        model: what is trained.
+        start_from: a checkpoint of the stage before; None starts from new weights and pretrained towers.
+        policy: that the mixture's shards must have been rendered under; None takes any.
+        machine: what it runs on.
+        console: where progress and scores are shown.
+
+    Raises:
+        StoreError: the mixture is missing or was made under another policy, or the folder was begun under other settings.
+        RecipeError: model, policy and plan do not fit.
+    """
+    machine, console = machine or Machine(), console or Console(quiet=True)
+    mixture = Mixture(directory, stage)
+    if policy is not None and policy != mixture.policy:
+        raise StoreError(
+            f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
+            f"run the build again: vlmill build RECIPE --out {directory}"
+        )
+    family = find(model, mixture.policy)
+    reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
+    steps, identity = planned_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
+    folder, device = directory / "train" / stage, _device(machine)
+    with _prepared(machine, device), joined(device) as world, _alone(folder, world):
+        if not _finished(folder, identity):
+            network = create(family, reader.tokenizer, mixture.chat, training.seed, start_from)
+            run(Stage(reader, network, training, steps, identity, folder, device, machine, world), console)
+            if world.leads:
+                export(folder / "export", network, family, reader.tokenizer, mixture.chat)
+                _score(
+                    folder,
+                    identity,
+                    evaluate(network, reader, device, training.evaluate) if training.evaluate else {},
+                )
+            world.wait()
+        result = _result(folder, stage)
+        if world.leads and result.scores:
+            console.print(table(result.scores, stage))
+    return result
+
+
+def _score(folder: Path, identity: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+    """Write what says that a stage is complete."""
+    write_atomically(
+        folder / RESULT,
+        {"identity": identity, "scores": {name: asdict(score) for name, score in scores.items()}},
+    )
+
+
+def _identity(
+    mixture: Mixture, training: Training, model: ModelSettings, start_from: Path | None
+) -> dict[str, Any]:
+    """What the weights of a stage are a function of; what only saves or scores them is left out."""
+    settings = {
+        name: value
+        for name, value in asdict(training).items()
+        if name not in {"checkpoint_every", "keep_last", "evaluate"}
+    }
+    before = digest(json.loads((start_from / "state.json").read_bytes())) if start_from else None
+    return {
+        "mixture": mixture.sha256,
+        "start_from": before,
+        "model": json.loads(to_json(model)),
+        **json.loads(to_json(settings)),
+    }
+
+
+def _finished(folder: Path, identity: Mapping[str, Any]) -> bool:
+    path = folder / RESULT
+    return path.exists() and json.loads(path.read_bytes())["identity"] == identity
+
+
+def _result(folder: Path, stage: str) -> Result:
+    last = checkpoint.complete(folder / "checkpoints")[-1]
+    scores = json.loads((folder / RESULT).read_bytes())["scores"]
+    return Result(
+        stage,
+        int(last.name),
+        last,
+        folder / "export",
+        folder / "log.jsonl",
+        {name: Score(**score) for name, score in scores.items()},
+    )
+
+
+def _device(machine: Machine) -> torch.device:
+    if machine.device != "auto":
+        return torch.device(machine.device)
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+@contextmanager
+def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
+    """Torch with as many threads as the machine's settings say, on a CPU with operations that always give the same bits; transformers without bars."""
+    threads, strict, bars = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        logging.is_progress_bar_enabled(),
+    )
+    torch.set_num_threads(machine.threads or threads)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _alone(folder: Path, world: World) -> Iterator[None]:
+    """Hold a stage's folder against a second training, and clear away what a killed one left half written."""
+    if not world.leads:
+        yield
+        return
+    with Store(folder).locked():
+        checkpoint.sweep(folder)
+        yield
