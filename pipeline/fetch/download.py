@@ -115,8 +115,8 @@ def download(folder: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave at once, in the middle of whatever it is, when standard input ends."""
-    sys.stdin.buffer.read()
+    """Leave at once, in the middle of whatever it is, when standard input ends; nothing is ever written to it."""
+    os.read(0, 1)  # not sys.stdin, whose lock a thread must not hold when the interpreter ends
     os._exit(1)
 
 

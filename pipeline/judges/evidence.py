@@ -61,7 +61,7 @@ MODEL_CHARACTERS = 300
 SURE = 12.0  # nats: a neighbour that is this sure counts fully
 WORDS_TO_COUNT = 4.0  # and this long
 TURN, NEXT, BEFORE, FADE, ANYWHERE = 2.0, 1.0, 0.2, 0.3, 0.03  # a heading belongs to what follows it
-UNSURE = 0.25  # of a full neighbour: what counts against any context
+UNSURE = 0.1  # of a full neighbour: what counts against any context
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +193,21 @@ def _votes(reading: Reading) -> np.ndarray:
 def _near(votes: np.ndarray, turns: Sequence[int | None]) -> list[np.ndarray]:
     """The votes around each text: its turn in a conversation, what follows and goes before in a document, a little of all."""
     everything = votes.sum(axis=0)
-    before, after = [np.zeros(votes.shape[1])], [np.zeros(votes.shape[1])]
-    for vote in votes[:-1]:
-        before.append(FADE * before[-1] + vote)
-    for vote in votes[:0:-1]:
-        after.append(FADE * after[-1] + vote)
+    before, after = _fading(votes), _fading(votes[::-1])[::-1]
     by_turn: dict[int, np.ndarray] = {}
     for turn, vote in zip(turns, votes, strict=True):
         if turn is not None:
             by_turn[turn] = by_turn.get(turn, 0) + vote
     near = []
-    for vote, turn, earlier, later in zip(votes, turns, before, reversed(after), strict=True):
+    for vote, turn, earlier, later in zip(votes, turns, before, after, strict=True):
         close = TURN * (by_turn[turn] - vote) if turn is not None else BEFORE * earlier + NEXT * later
         near.append(close + ANYWHERE * (everything - vote))
     return near
+
+
+def _fading(votes: np.ndarray) -> list[np.ndarray]:
+    """The votes before each text; only votes stand between it and those further off, not texts that say nothing."""
+    sums = [np.zeros(votes.shape[1])]
+    for vote in votes[:-1]:
+        sums.append(sums[-1] * (1 - (1 - FADE) * vote.sum()) + vote)
+    return sums

@@ -31,7 +31,7 @@ from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
 from pipeline.settings import STRICT, nearest
 
 BATCH = 64  # samples read at once
-MARGIN = 1.0  # nats: at even odds before, right seven times in eight
+MARGIN = 1.5  # nats: at even odds before, right seven times in eight
 MOST = 30.0  # nats: where the odds of a certain case are cut off
 HAN_LANGUAGES = {"zh": Column.ZH, "ja": Column.JA, "ko": Column.KO}
 
