@@ -16,7 +16,12 @@ LOSS = 0.1
 """Fraction of nodes lost to the length of rows from which that is worth a thought."""
 
 
-def lint(mixture: Mixture, selected: Sequence[Mapping[str, Any]], repetition: Sequence[float], planned: Sequence[Totals]) -> list[str]:
+def lint(
+    mixture: Mixture,
+    selected: Sequence[Mapping[str, Any]],
+    repetition: Sequence[float],
+    planned: Sequence[Totals],
+) -> list[str]:
     """Warnings about a solved mixture, in the order of its parts; pure.
 
     Args:
@@ -26,13 +31,19 @@ def lint(mixture: Mixture, selected: Sequence[Mapping[str, Any]], repetition: Se
         planned: what is planned of each part, by unit.
     """
     warnings = []
-    twice = [source for source, number in Counter(part.source for part in mixture.resolved()).items() if number > 1]
+    twice = [
+        source for source, number in Counter(part.source for part in mixture.resolved()).items() if number > 1
+    ]
     if twice:
-        warnings.append(f"{', '.join(twice)}: stands in several parts, so its samples may come more often than any one part says")
+        warnings.append(
+            f"{', '.join(twice)}: stands in several parts, so its samples may come more often than any one part says"
+        )
     shares = [part.share for part in mixture.resolved() if part.share is not None]
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
-    for label, part, facts, passes, plan in zip(mixture.labels(), mixture.resolved(), selected, repetition, planned, strict=True):
+    for label, part, facts, passes, plan in zip(
+        mixture.labels(), mixture.resolved(), selected, repetition, planned, strict=True
+    ):
         found = (*_taking(part.take), *_planned(part.max_repetition, passes, plan), *_content(facts))
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -49,8 +49,12 @@ class Mix:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `mix.json` and `starts.npy` (blocks + 1, parts): items of each part before a block. Counts the planned samples."""
         mixture, labels = self.mixture, self.mixture.labels()
-        parts = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
-        selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
+        parts = [
+            Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels
+        ]
+        selected = [
+            json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels
+        ]
         available = [part["available"] for part in selected]
         solution = solve(mixture, available)
         counts = _counts(mixture, parts, solution)
@@ -69,7 +73,9 @@ class Mix:
             "samples": sum(counts),
             "parts": [
                 {"label": label, **facts, "repetition": count / max(part.walk.size, 1), "planned": plan}
-                for label, facts, part, count, plan in zip(labels, selected, parts, counts, planned, strict=True)
+                for label, facts, part, count, plan in zip(
+                    labels, selected, parts, counts, planned, strict=True
+                )
             ],
             "binding": [{**asdict(binding), "text": str(binding)} for binding in solution.binding],
             "exact_up_to": solution.exact_up_to,
@@ -109,7 +115,9 @@ def ordered(parts: Sequence[Selection], start: Sequence[int], counts: Sequence[i
     totals = [part.spent(count) for part, count in zip(parts, counts, strict=True)]
     spent = [part.spent(count) for part, count in zip(parts, start, strict=True)]
     lengths = [_lengths(part, first, last) for part, first, last in zip(parts, start, counts, strict=True)]
-    if any(count and not total for count, total in zip(counts, totals, strict=True)):  # repeats of what holds nothing of the unit
+    if any(
+        count and not total for count, total in zip(counts, totals, strict=True)
+    ):  # repeats of what holds nothing of the unit
         totals, spent = list(counts), list(start)
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
     return merge(totals, spent, lengths)

@@ -22,7 +22,6 @@ from typing import Any, Literal, get_args
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import RecipeError
 from pipeline.settings import STRICT, nearest
 
 Unit = Literal["samples", "images", "text", "visual", "supervised", "tokens"]
@@ -44,14 +43,18 @@ class Part:
     share: float | None = None  # of the mixture's unit; shares are read as proportions
     repeat: float | None = None  # passes over the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
-    where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
+    where: str | None = (
+        None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
+    )
     max_repetition: float | None = None  # passes at most
     sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if not TAKE.fullmatch(self.take):
-            raise ValueError(f"take of {self.source!r} is {self.take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage")
+            raise ValueError(
+                f"take of {self.source!r} is {self.take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
+            )
         for name in ("share", "repeat", "max_repetition", "sequence_length"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -75,7 +78,9 @@ class Mixture:
     repeat: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
-    epochs: float | None = None  # budget: tokens of so many passes over all sources; with `repeat`, so many times the repeats
+    epochs: float | None = (
+        None  # budget: tokens of so many passes over all sources; with `repeat`, so many times the repeats
+    )
     tokens: float | None = None  # budget: tokens in rows, padding aside
     rows: float | None = None  # budget: packed rows; met within the error of a guess at their fill
     tiles_per_row: int = 64  # encoder inputs of a row at most
@@ -92,21 +97,45 @@ class Mixture:
         """Accept `{web: 0.4, quiz: {share: 0.6}}` for the list of parts."""
         if not isinstance(parts, Mapping):
             return parts
-        return [{"source": name, **(value if isinstance(value, Mapping) else {"share": value})} for name, value in parts.items()]
+        return [
+            {"source": name, **(value if isinstance(value, Mapping) else {"share": value})}
+            for name, value in parts.items()
+        ]
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
         given = [name for name in ("shares", "repeat", "parts") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"a mixture has one of shares, repeat and parts; this one has {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"a mixture has one of shares, repeat and parts; this one has {' and '.join(given) or 'none'}"
+            )
         budgets = [name for name in ("epochs", "tokens", "rows") if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise ValueError(f"a mixture has one budget at most; this one has {' and '.join(budgets)}")
-        positive = ("sequence_length", "tiles_per_row", "max_repetition", "shard_window", "pack_window", "windows_per_block", *budgets)
-        wrong = {name: getattr(self, name) for name in positive if getattr(self, name) is not None and not getattr(self, name) > 0}
-        wrong |= {f"{table}.{name}": value for table in ("shares", "repeat") for name, value in getattr(self, table).items() if not value > 0}
+        positive = (
+            "sequence_length",
+            "tiles_per_row",
+            "max_repetition",
+            "shard_window",
+            "pack_window",
+            "windows_per_block",
+            *budgets,
+        )
+        wrong = {
+            name: getattr(self, name)
+            for name in positive
+            if getattr(self, name) is not None and not getattr(self, name) > 0
+        }
+        wrong |= {
+            f"{table}.{name}": value
+            for table in ("shares", "repeat")
+            for name, value in getattr(self, table).items()
+            if not value > 0
+        }
         if wrong:
-            raise ValueError(f"{', '.join(f'{name} is {value}' for name, value in wrong.items())}; it must be above 0")
+            raise ValueError(
+                f"{', '.join(f'{name} is {value}' for name, value in wrong.items())}; it must be above 0"
+            )
         parts = self.resolved()
         if len({part.share is None for part in parts}) > 1:
             raise ValueError("either all parts have a share or none has")
@@ -124,7 +153,9 @@ class Mixture:
         parts = self.parts
         parts += tuple(Part(name, share=share) for name, share in self.shares.items())
         parts += tuple(Part(name, repeat=repeat) for name, repeat in self.repeat.items())
-        return tuple(replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts)
+        return tuple(
+            replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts
+        )
 
     @property
     def by_share(self) -> bool:
@@ -139,4 +170,3 @@ class Mixture:
             seen[part.source] += 1
             labels.append(part.source if seen[part.source] == 1 else f"{part.source}@{seen[part.source]}")
         return tuple(labels)
-

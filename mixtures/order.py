@@ -107,7 +107,9 @@ class Walk:
                     break
                 places = np.arange(first - bounds[number], last - bounds[number])
                 inner = int(bounds[number + 1] - bounds[number])
-                yield Span(epoch, windows[number], permute(places, inner, key_of(self.key, "samples", epoch, number)))
+                yield Span(
+                    epoch, windows[number], permute(places, inner, key_of(self.key, "samples", epoch, number))
+                )
             start = epoch * self.size + end
 
 

@@ -25,12 +25,16 @@ def pack(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int)
         ValueError: a segment does not fit an empty row.
     """
     if np.any(tokens > row_tokens) or np.any(tiles > row_tiles):
-        raise ValueError(f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a row of {row_tokens} and {row_tiles}")
+        raise ValueError(
+            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a row of {row_tokens} and {row_tiles}"
+        )
     order = np.argsort(-np.maximum(tokens / row_tokens, tiles / row_tiles), kind="stable")
     shortest = int(tokens.min(initial=row_tokens))
     shelves: dict[int, list[tuple[int, int]]] = {}  # free tiles -> (free tokens, row), ascending
     rows, opened = np.empty(tokens.size, np.int64), 0
-    for segment, length, inputs in zip(order.tolist(), tokens[order].tolist(), tiles[order].tolist(), strict=True):
+    for segment, length, inputs in zip(
+        order.tolist(), tokens[order].tolist(), tiles[order].tolist(), strict=True
+    ):
         found = _best(shelves, length, inputs)
         if found is None:
             free_tiles, free_tokens, row = row_tiles, row_tokens, opened

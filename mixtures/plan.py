@@ -11,8 +11,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,8 @@ class Plan:
         settings = mix["mixture"]
         starts = np.load(inputs["starts.npy"])
         parts = [
-            Selection.open(inputs, part["label"], settings["unit"], mix["seed"], settings["shard_window"]) for part in mix["parts"]
+            Selection.open(inputs, part["label"], settings["unit"], mix["seed"], settings["shard_window"])
+            for part in mix["parts"]
         ]
         order = np.fromiter(_order(parts, starts, self.block), np.int64)
         segments = gather(parts, order, starts[self.block])
@@ -81,7 +83,9 @@ class Plan:
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
             for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
-                rows = pack(here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"])
+                rows = pack(
+                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"]
+                )
                 table = _table(here, rows, key_of(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
@@ -112,10 +116,19 @@ def gather(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> 
             segments = part.segments(samples)
             shard, row = part.place(samples[segments.item])
             count = segments.item.size
-            columns = {"position": here[segments.item], "source": np.full(count, source), "shard": shard, "row": row}
+            columns = {
+                "position": here[segments.item],
+                "source": np.full(count, source),
+                "shard": shard,
+                "row": row,
+            }
             columns |= {name: getattr(segments, name) for name in ("first", "last", "tokens", "tiles")}
             found.append({**columns, "epoch": np.full(count, epoch)})
-    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _nothing()
+    joined = (
+        {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+        if found
+        else _nothing()
+    )
     by_position = np.argsort(joined["position"], kind="stable")
     return {name: column[by_position] for name, column in joined.items()}
 
@@ -128,7 +141,7 @@ def _windows(segments: Columns, window: int) -> Iterator[Columns]:
     """The segments of each `window` samples."""
     samples = int(segments["position"].max(initial=-1)) + 1
     bounds = np.searchsorted(segments["position"], range(0, samples + window, window))
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds.tolist()):
         yield {name: column[first:last] for name, column in segments.items()}
 
 
@@ -141,8 +154,15 @@ def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
     fields = [pa.array(segments[f.name][order], f.type) for f in SEGMENT]
     return pa.table(
         [
-            *(pa.array(np.bincount(rows, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
-            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(fields, fields=list(SEGMENT)), type=ROWS.field("segments").type),
+            *(
+                pa.array(np.bincount(rows, segments[name], count).astype(np.int32))
+                for name in ("tokens", "tiles")
+            ),
+            pa.ListArray.from_arrays(
+                pa.array(offsets, pa.int32()),
+                pa.StructArray.from_arrays(fields, fields=list(SEGMENT)),
+                type=ROWS.field("segments").type,
+            ),
         ],
         schema=ROWS,
     )

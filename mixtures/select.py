@@ -39,7 +39,9 @@ UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
 """Of a whole sample, for the statistics of a part of an epoch; visual is what remains of its tokens."""
 
 AMOUNTS = ("segments", "images", "text", "visual", "supervised", "tokens", "tiles")
-CUTS = np.dtype([("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])])
+CUTS = np.dtype(
+    [("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])]
+)
 """Segments [first, last) of the samples that SIZES leaves out, ordered by sample and first."""
 
 SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
@@ -140,8 +142,10 @@ class Select:
 
     def _measure(self, inputs: Inputs, shard: Shard, fates: np.ndarray, report: Report) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = _flat(inputs, shard).select("id", "licence", "nodes", *AMOUNTS[1:5], "tiles").with_columns(
-            tokens=pl.col("text") + pl.col("visual") + self.overhead
+        table = (
+            _flat(inputs, shard)
+            .select("id", "licence", "nodes", *AMOUNTS[1:5], "tiles")
+            .with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         )
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = fates == ELIGIBLE
@@ -150,26 +154,47 @@ class Select:
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
         wide = _whole_cuts(columns, np.flatnonzero(whole & ~narrow))
-        cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits), int(columns["nodes"].max(initial=0)))
+        cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits))
         cuts = np.concatenate([wide, cuts])
         cuts = cuts[np.argsort(cuts["sample"], kind="stable")]
         measured = Measured.of(columns, np.flatnonzero(whole & narrow), cuts, self.unit)
         report.add(table, fates, measured, lost)
         return measured
 
-    def _cut(self, inputs: Inputs, shard: Shard, rows: np.ndarray, most: int) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
+    def _cut(
+        self, inputs: Inputs, shard: Shard, rows: np.ndarray
+    ) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
         """Segments of the rows that do not fit, and the lost nodes of each by reason."""
         segments: list[tuple[int, ...]] = []
         lost: dict[int, Counter[Reason]] = {}
         if rows.size:
             for row, nodes in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
                 lengths = [text + visual for text, visual in zip(nodes["text"], nodes["visual"], strict=True)]
-                parted = cut(Nodes(lengths, nodes["tiles"], nodes["image"], nodes["turn"], nodes["role"]), self.limit - self.overhead, self.tiles_per_row)
+                parted = cut(
+                    Nodes(lengths, nodes["tiles"], nodes["image"], nodes["turn"], nodes["role"]),
+                    self.limit - self.overhead,
+                    self.tiles_per_row,
+                )
                 lost[row] = Counter(parted.lost.values())
                 for first, last in parted.segments:
-                    sums = {name: sum(nodes[name][first:last]) for name in ("image", "text", "visual", "supervised", "tiles")}
+                    sums = {
+                        name: sum(nodes[name][first:last])
+                        for name in ("image", "text", "visual", "supervised", "tiles")
+                    }
                     tokens = sums["text"] + sums["visual"] + self.overhead
-                    segments.append((row, first, last, sums["image"], sums["text"], sums["visual"], sums["supervised"], tokens, sums["tiles"]))
+                    segments.append(
+                        (
+                            row,
+                            first,
+                            last,
+                            sums["image"],
+                            sums["text"],
+                            sums["visual"],
+                            sums["supervised"],
+                            tokens,
+                            sums["tiles"],
+                        )
+                    )
         return np.array(segments, CUTS), lost
 
 
@@ -183,7 +208,9 @@ class Measured:
     totals: np.ndarray  # one SHARDS record
 
     @classmethod
-    def of(cls, columns: Mapping[str, np.ndarray], whole: np.ndarray, cuts: np.ndarray, unit: Unit) -> Measured:
+    def of(
+        cls, columns: Mapping[str, np.ndarray], whole: np.ndarray, cuts: np.ndarray, unit: Unit
+    ) -> Measured:
         """From whole samples and cuts."""
         rows = columns["nodes"].size
         sizes, units, totals = np.zeros(rows, SIZES), np.zeros(rows, UNITS), np.zeros((), SHARDS)
@@ -210,7 +237,9 @@ class Report:
     licences: Counter[str] = field(default_factory=Counter)
     ids: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, table: pl.DataFrame, fates: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]) -> None:
+    def add(
+        self, table: pl.DataFrame, fates: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
+    ) -> None:
         """Count the rows of one shard."""
         nodes, selected = table["nodes"].to_numpy(), measured.sizes["tokens"] > 0
         for fate, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
@@ -246,7 +275,9 @@ class Report:
         return json.dumps(data, sort_keys=True, indent=1)
 
 
-def selects(mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int) -> dict[str, Select]:
+def selects(
+    mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int
+) -> dict[str, Select]:
     """The select step of every part, by the part's label.
 
     Raises:
@@ -255,7 +286,9 @@ def selects(mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, 
     steps = {}
     for label, part in zip(mixture.labels(), mixture.resolved(), strict=True):
         if part.source not in shards:
-            raise RecipeError(f"mixture: there is no source {part.source!r} with shards of this stage's policy; allowed: {', '.join(sorted(shards))}")
+            raise RecipeError(
+                f"mixture: there is no source {part.source!r} with shards of this stage's policy; allowed: {', '.join(sorted(shards))}"
+            )
         steps[label] = Select(
             part=part,
             shards=tuple(shards[part.source]),
@@ -296,13 +329,17 @@ def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarr
 def _read(path: Path, shard: Shard, columns: list[str]) -> pl.DataFrame:
     table = pl.read_parquet(path, columns=columns)
     if table.height != shard.samples:
-        raise StoreError(f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run with: vlmill verify DIR")
+        raise StoreError(
+            f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run with: vlmill verify DIR"
+        )
     return table
 
 
 def _flat(inputs: Inputs, shard: Shard) -> pl.DataFrame:
     """Index and lengths of a shard side by side, without the lists."""
-    index = _read(inputs[shard.index], shard, ["id", "file", "origin_row", "page", "group", "licence", "nodes"])
+    index = _read(
+        inputs[shard.index], shard, ["id", "file", "origin_row", "page", "group", "licence", "nodes"]
+    )
     lengths = _read(inputs[shard.lengths], shard, ["images", "text", "visual", "supervised", "tiles"])
     return index.hstack(lengths)
 
@@ -317,7 +354,9 @@ def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
         held = table.select(pl.sql_expr(part.where or "true").alias("held"))["held"]
         return held.cast(pl.Boolean).fill_null(value=False).to_numpy()
     except pl.exceptions.PolarsError as error:
-        raise RecipeError(f"where of {part.source!r}: {part.where!r} is no condition ({error}); columns: {', '.join(table.columns)}") from error
+        raise RecipeError(
+            f"where of {part.source!r}: {part.where!r} is no condition ({error}); columns: {', '.join(table.columns)}"
+        ) from error
 
 
 def _nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:

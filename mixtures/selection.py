@@ -67,14 +67,16 @@ class Selection:
         """Items [start, stop) of the order: an epoch, and samples in it; one pair per window."""
         for span in self.walk.spans(start, stop):
             places = [np.arange(self.starts[shard], self.starts[shard + 1]) for shard in span.shards]
-            samples = np.concatenate([rows[self.sizes["tokens"][rows[0] : rows[-1] + 1] > 0] for rows in places])
+            samples = np.concatenate(
+                [rows[self.sizes["tokens"][rows[0] : rows[-1] + 1] > 0] for rows in places]
+            )
             yield span.epoch, samples[span.places]
 
     def weights(self, samples: np.ndarray) -> np.ndarray:
         """What each sample holds of the mixture's unit (int64)."""
         if self.unit == "samples":
             return np.ones(samples.size, np.int64)
-        weights = self.sizes["weight"][samples].astype(np.int64)
+        weights: np.ndarray = self.sizes["weight"][samples].astype(np.int64)
         cut = np.flatnonzero(self.sizes["nodes"][samples] == 0)
         segments, counts = self._cuts(samples[cut])
         np.add.at(weights, np.repeat(cut, counts), segments[self.unit])
@@ -103,7 +105,10 @@ class Selection:
         windows, bounds = self.walk.windows(epochs)
         full = int(np.searchsorted(bounds, rest, "right")) - 1
         passed = self.shards[np.concatenate([np.empty(0, np.int64), *windows[:full]])]
-        totals = {name: epochs * int(self.shards[name].sum()) + int(passed[name].sum()) for name in ("samples", *AMOUNTS)}
+        totals = {
+            name: epochs * int(self.shards[name].sum()) + int(passed[name].sum())
+            for name in ("samples", *AMOUNTS)
+        }
         for _, samples in self.items(epochs * self.walk.size + int(bounds[full]), count):
             for name, amount in self._amounts(samples).items():
                 totals[name] += amount
@@ -136,11 +141,19 @@ class Selection:
             raise ValueError("this selection was opened without units.npy")
         whole = samples[self.sizes["nodes"][samples] > 0]
         parted, _ = self._cuts(samples[self.sizes["nodes"][samples] == 0])
-        sums = {name: int(self.units[name][whole].sum(dtype=np.int64)) for name in ("images", "text", "supervised")}
+        sums = {
+            name: int(self.units[name][whole].sum(dtype=np.int64))
+            for name in ("images", "text", "supervised")
+        }
         sums |= {name: int(self.sizes[name][whole].sum(dtype=np.int64)) for name in ("tokens", "tiles")}
         sums = {name: amount + int(parted[name].sum(dtype=np.int64)) for name, amount in sums.items()}
         segments = whole.size + parted.size
-        return {"samples": samples.size, "segments": segments, **sums, "visual": sums["tokens"] - sums["text"] - segments * self._overhead}
+        return {
+            "samples": samples.size,
+            "segments": segments,
+            **sums,
+            "visual": sums["tokens"] - sums["text"] - segments * self._overhead,
+        }
 
     @property
     def _overhead(self) -> int:
@@ -158,4 +171,5 @@ class Selection:
 
 def _mapped(path: Path) -> np.ndarray:
     """An array of a file, mapped where it holds anything."""
-    return np.load(path, mmap_mode="r" if path.stat().st_size > 1 << 12 else None)
+    array: np.ndarray = np.load(path, mmap_mode="r" if path.stat().st_size > 1 << 12 else None)
+    return array

@@ -57,18 +57,26 @@ def solve(mixture: Mixture, available: Sequence[Totals], fill: float = 1.0) -> S
     parts, labels = mixture.resolved(), mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
     rates = [
-        (part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit]) if _usable(mixture, totals) else 0.0
+        (part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit])
+        if _usable(mixture, totals)
+        else 0.0
         for part, totals in zip(parts, available, strict=True)
     ]
     caps = [part.max_repetition for part in parts]
     if not any(rates):
-        raise RecipeError(f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR")
-    steady = sum(rate * amount for rate, amount in zip(rates, tokens, strict=True))  # tokens per unit of level, without caps
+        raise RecipeError(
+            f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"
+        )
+    steady = sum(
+        rate * amount for rate, amount in zip(rates, tokens, strict=True)
+    )  # tokens per unit of level, without caps
     budget = _budget(mixture, tokens, rates, steady, fill)
     level = _level(rates, caps, tokens, budget) if mixture.by_share else budget / steady
     repetition = tuple(_passes(rate, cap, level) for rate, cap in zip(rates, caps, strict=True))
     binding = [
-        Binding("empty", label, 1.0, 0.0) if not rate else Binding("max_repetition", label, rate * budget / steady, cap or 0.0)
+        Binding("empty", label, 1.0, 0.0)
+        if not rate
+        else Binding("max_repetition", label, rate * budget / steady, cap or 0.0)
         for label, rate, cap in zip(labels, rates, caps, strict=True)
         if not rate or (cap is not None and rate * level > cap * (1 + 1e-9))
     ]
@@ -86,7 +94,9 @@ def refusal(solution: Solution) -> str:
     """Why a strict mixture is refused, and what could be done instead."""
     ways = ["drop `strict` for the nearest mixture"]
     if solution.exact_up_to is not None:
-        ways.append(f"lower the budget to `tokens: {solution.exact_up_to:.0f}`, up to which the shares can be met")
+        ways.append(
+            f"lower the budget to `tokens: {solution.exact_up_to:.0f}`, up to which the shares can be met"
+        )
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
@@ -94,7 +104,9 @@ def _usable(mixture: Mixture, totals: Totals) -> bool:
     return totals["tokens"] > 0 and (not mixture.by_share or totals[mixture.unit] > 0)
 
 
-def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], steady: float, fill: float) -> float:
+def _budget(
+    mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], steady: float, fill: float
+) -> float:
     """The budget in tokens."""
     if mixture.tokens is not None:
         return mixture.tokens
@@ -110,9 +122,15 @@ def _passes(rate: float, cap: float | None, level: float) -> float:
     return rate * level if cap is None else min(rate * level, cap)
 
 
-def _level(rates: Sequence[float], caps: Sequence[float | None], tokens: Sequence[float], budget: float) -> float:
+def _level(
+    rates: Sequence[float], caps: Sequence[float | None], tokens: Sequence[float], budget: float
+) -> float:
     """The level at which sources, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
-    filled = [(math.inf if cap is None else cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate]
+    filled = [
+        (math.inf if cap is None else cap / rate, rate * amount)
+        for rate, cap, amount in zip(rates, caps, tokens, strict=True)
+        if rate
+    ]
     filled.sort()
     for number, (bend, _) in enumerate(filled):
         capped = sum(full * inflow for full, inflow in filled[:number])

@@ -25,7 +25,10 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+WIDE = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, as given to build --out.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -41,19 +44,20 @@ def build(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe, for example judges.language.in_doubt=drop.")] = None,
     until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this phase: survey, curate, dedupe, shard or mixture.")] = None,
-    relock: Annotated[bool, typer.Option(help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.")] = False,
-    remake: Annotated[bool, typer.Option(help="Make pure steps anew under today's library versions. Nothing is fetched again.")] = False,
-    retry_failed: Annotated[bool, typer.Option(help="Ask once more for the images that could not be had, and only for those.")] = False,
+    relock: Annotated[bool, typer.Option("--relock", help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.")] = False,
+    remake: Annotated[bool, typer.Option("--remake", help="Make pure steps anew under today's library versions. Nothing is fetched again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask once more for the images that could not be had, and only for those.")] = False,
 ) -> None:
     """Carry a recipe's raw data to shards, mixtures and plans.
 
     Run it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
 
         vlmill build quickstart --out demo
-        vlmill build my.yaml --out run --limit 1000 --set judges.language.drop=[zh,ja]
+        vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
     """
     from mixtures.build import build_stages
+    from mixtures.build import check as check_mixtures
     from pipeline.execute import executor
     from pipeline.progress import Progressing
     from pipeline.recipe import load, lock
@@ -63,6 +67,7 @@ def build(
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
     loaded, data, base = load(recipe, _pairs(source, "--source"), limit, _pairs(set_, "--set"))
+    check_mixtures(loaded)
     check_training(loaded)
     root = out or Path("build") / loaded.name
     with opened(root, again=remake), _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:

@@ -48,7 +48,7 @@ class Progressing:
         self.count += number
         if self.bars and self.bar is not None:
             self.bars.advance(self.bar, number)
-        elif time.monotonic() - self.said >= self.EVERY:
+        elif self.count < self.total and time.monotonic() - self.said >= self.EVERY:
             self.said = time.monotonic()
             self._line()
 

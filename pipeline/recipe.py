@@ -31,6 +31,9 @@ from pipeline.store import write_atomically
 
 LOCK = "recipe.lock.yaml"
 
+RESERVED = ("dedupe", "mixtures")
+"""Folders under steps/ that belong to no source."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class SourceSettings:
@@ -187,6 +190,8 @@ def check(recipe: Recipe) -> None:
     for name in recipe.sources:
         if not name.replace("-", "").replace("_", "").isalnum() or name.startswith(("-", "_")):
             raise RecipeError(f"sources.{name}: a source's name may hold letters, digits, - and _")
+        if name in RESERVED:
+            raise RecipeError(f"sources.{name}: this name is taken by a folder of our own; choose another")
         recipe.source(name)
         recipe.fetching(name)
     if not recipe.sources:

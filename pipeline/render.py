@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow.parquet as pq
 from PIL import features
@@ -27,6 +25,10 @@ from pipeline.sample import ImageFacts, Sample, Verdict, read_rows, read_samples
 from pipeline.settle import Settled, gather, settle
 from pipeline.shards import Entry, Rendered, ShardWriter
 from pipeline.step import Count, Counts, Inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
 RECENT_BYTES = 64 << 20  # of encoded parts kept for the next sample that shows the same image
@@ -131,16 +133,19 @@ class _Easel:
         try:
             layouts = self.policy.layout(sizes)
         except Unrenderable:
-            return {
+            failed = {
                 number: Reason.UNRENDERABLE
                 for number, size in zip(numbers, sizes, strict=True)
                 if not self._fits(size)
             }
-        drawn = [self._recent(number, layout) for number, layout in zip(numbers, layouts, strict=True)]
-        failed = {
+            if not failed:  # the policy breaks its promise, and settling again would change nothing
+                raise
+            return failed
+        drawn = [self._one(number, layout) for number, layout in zip(numbers, layouts, strict=True)]
+        broken = {
             number: image for number, image in zip(numbers, drawn, strict=True) if isinstance(image, Reason)
         }
-        return failed or tuple(image for image in drawn if isinstance(image, Rendered))
+        return broken or tuple(image for image in drawn if isinstance(image, Rendered))
 
     def _fits(self, size: Size) -> bool:
         try:
@@ -149,13 +154,13 @@ class _Easel:
             return False
         return True
 
-    def _recent(self, number: int, layout: Layout) -> Rendered | Reason:
+    def _one(self, number: int, layout: Layout) -> Rendered | Reason:
         """The image from among those just drawn, or drawn now."""
         known = self.recent.get((number, layout))
         if known is not None:
             self.recent.move_to_end((number, layout))
             return known
-        drawn = self._draw(number, layout)
+        drawn = self._anew(number, layout)
         if isinstance(drawn, Rendered):
             self.recent[number, layout] = drawn
             self.weight += _weight(drawn)
@@ -163,7 +168,7 @@ class _Easel:
             self.weight -= _weight(self.recent.popitem(last=False)[1])
         return drawn
 
-    def _draw(self, number: int, layout: Layout) -> Rendered | Reason:
+    def _anew(self, number: int, layout: Layout) -> Rendered | Reason:
         try:
             image = decode(self.images.read(number), MOST_PIXELS)
         except Undecodable as error:

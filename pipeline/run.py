@@ -44,7 +44,14 @@ class Link:
 
     folder: str
     step: Step
-    if_done: bool = False  # only read a receipt that is there: retries that nobody asked for now
+
+
+@dataclass(frozen=True)
+class Rounds(Link):
+    """A retry: every round of it that was done counts, and one more is done if `again`."""
+
+    step: Retry
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,15 +117,25 @@ class Walk:
 
     def __call__(self, lane: Lane) -> tuple[tuple[str, Receipt], ...]:
         """(folder, receipt) of every step of the lane, doing what is still to be done."""
-        store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, []
+        store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, list[tuple[str, Receipt]]()
         for link in lane.links:
-            task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
-            receipt = store.find(task) if link.if_done else self._perform(store, task, lane.origin)
-            if receipt is None:
-                continue
-            files |= {file.name: file for file in receipt.files}
-            receipts.append((link.folder, receipt))
+            for receipt in self._receipts(store, lane, link, files):
+                files |= {file.name: file for file in receipt.files}
+                receipts.append((link.folder, receipt))
         return tuple(receipts)
+
+    def _receipts(self, store: Store, lane: Lane, link: Link, files: Mapping[str, File]) -> Iterator[Receipt]:
+        """What a link has to show; `files` is looked at again after each receipt."""
+        task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
+        if not isinstance(link, Rounds):
+            yield self._perform(store, task, lane.origin)
+            return
+        while (receipt := store.find(task)) is not None:
+            yield receipt
+            step = replace(link.step, round=task.step.round + 1)  # type: ignore[attr-defined]
+            task = Task(link.folder, lane.part, step, select(files, step.reads))
+        if link.again:
+            yield store.perform(task)
 
     def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
         if origin is None or "origin" not in task.inputs or store.find(task) is not None:
@@ -170,7 +187,7 @@ class Run:
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
-        for _ in self.walk("curate", [Lane(part.name, self._curation(part), part.origin, (part.file,)) for part in self._all_parts()]):
+        for _ in self.walk("curate", [Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file,)) for part in self._all_parts()]):
             pass
 
     def dedupe(self) -> None:
@@ -202,14 +219,14 @@ class Run:
 
     # -- what a lane is made of ------------------------------------------------------------------------------------
 
-    def _curation(self, part: Part) -> tuple[Link, ...]:
+    def _curation(self, part: Part, *, retry: bool = False) -> tuple[Link, ...]:
         name, settings = part.origin.source, self.recipe.sources[part.origin.source]
         source, folder = self.recipe.source(name), f"steps/{name}"
         links = [Link(f"{folder}/read", Read(source=source, name_of_source=name, file=part.origin.name, start=part.start, stop=part.stop, licence=settings.licence))]
         if source.fetches:
             fetch = self._fetch(name)
             links.append(Link(f"{folder}/fetch", fetch))
-            links += [Link(f"{folder}/retry", Retry(fetch=fetch, round=number), if_done=number > self.retries) for number in range(1, self.retries + 2)]
+            links.append(Rounds(f"{folder}/retry", Retry(fetch=fetch), again=retry))
         links.append(Link(f"{folder}/inspect", self.recipe.inspecting()))
         links += [Link(f"{folder}/{judge.name}", Judging(judge)) for judge in self.recipe.judging()]
         dedupe = self.recipe.deduping()

@@ -7,13 +7,16 @@ explain a loss. All of them call `settle`, so a loss has one reason wherever it 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.reasons import FAILURES, Reason
 from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Node, Sample, Verdict, read_verdicts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 TURN_ROLES = frozenset({"user", "assistant"})
 

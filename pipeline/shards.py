@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import pyarrow as pa
 
 from pipeline.errors import StoreError
-from pipeline.images.policy import Layout
 from pipeline.sample import Node, Sample, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from pipeline.images.policy import Layout
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # two blocks of zeros end a tar

@@ -82,14 +82,8 @@ def added(books: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Count]:
 
 
 def tables(root: Path) -> Iterator[Table]:
-    """What `vlmill status` prints."""
-    steps = Table(title="Steps", title_justify="left")
-    for column in ("step", "partitions", ""):
-        steps.add_column(column)
-    for step in progress(root):
-        of = step.parts if step.parts is not None else "?"
-        steps.add_row(step.folder, f"{step.done} of {of}", "complete" if (root / step.folder / "manifest.json").exists() else "to be continued")
-    yield steps
+    """What `vlmill status` prints: partitions done per source and step, then the funnel."""
+    yield _steps(root)
     books = funnel(root)
     if not any(books.values()):
         return
@@ -103,6 +97,26 @@ def tables(root: Path) -> Iterator[Table]:
     for level, count in added(books).items():
         _funnel_row(table, "all" if level == "rows" else "", level, count.to_json())
     yield table
+
+
+def _steps(root: Path) -> Table:
+    """A line per source: its steps in the order of their work, with the partitions that are there."""
+    table = Table(title="Partitions", title_justify="left", caption="n: complete; n/m: to be continued by the same build command", caption_justify="left")
+    table.add_column("source")
+    table.add_column("steps")
+    recipe = locked_recipe(root)
+    judges = [judge.name for judge in recipe.judging()]
+    order = ["survey", "read", "fetch", "retry", "inspect", *judges, "sketch", "pairs", "resolve", *recipe.policies, "select", "mix", "plan", "lock"]
+    lines: dict[str, list[tuple[int, str]]] = {}
+    for step in progress(root):
+        source, *names = step.folder.split("/")[1:]
+        rank = next((place for place, name in enumerate(order) if name in names), len(order))
+        complete = (root / step.folder / "manifest.json").exists()
+        count = f"{step.done:,}" if complete else f"{step.done:,}/{step.parts if step.parts is not None else '?'}"
+        lines.setdefault(source, []).append((rank, f"{' '.join(names)} {count}"))
+    for source, steps in lines.items():
+        table.add_row(source, ", ".join(text for _, text in sorted(steps)))
+    return table
 
 
 def _funnel_row(table: Table, source: str, level: str, line: dict[str, Any]) -> None:

@@ -70,11 +70,12 @@ def _funnel(root: Path, source: str, policies: Iterable[str]) -> Iterator[str]:
     for receipt in read_manifest(root, f"steps/{source}/read"):
         for file in receipt.files:
             if file.name == "samples.parquet" and (root / file.path).exists():
-                kinds = pq.read_table(root / file.path, columns=["nodes.list.element.kind"]).column("nodes").combine_chunks()
-                values = pc.list_flatten(kinds).field("kind")
-                made["samples"] += len(kinds)
-                made["nodes"] += len(values)
-                made["images"] += pc.sum(pc.equal(values, "image")).as_py() or 0
+                with pq.ParquetFile(root / file.path) as table:
+                    for batch in table.iter_batches(columns=["nodes.list.element.kind"]):
+                        kinds = pc.struct_field(pc.list_flatten(batch.column(0)), "kind")
+                        made["samples"] += batch.num_rows
+                        made["nodes"] += len(kinds)
+                        made["images"] += pc.sum(pc.equal(kinds, "image")).as_py() or 0
     for policy in policies:
         path = root / f"shards/{source}/{policy}/manifest.json"
         rendered = json.loads(path.read_bytes())["counts"] if path.exists() else {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -23,7 +22,6 @@ from transformers.models.llava_onevision.processing_llava_onevision import Llava
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from pipeline.images import Layout, Policy
 from pipeline.images.anyres import AnyRes
 from pipeline.images.crop import Crop
 from pipeline.images.internvl import InternVL
@@ -31,6 +29,11 @@ from pipeline.images.letterbox import Letterbox
 from pipeline.images.navit import NaViT
 from pipeline.images.resize import Resize
 from pipeline.images.tiles import Tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.images import Layout, Policy
 
 Size = tuple[int, int]
 RAW = {"do_rescale": False, "do_normalize": False}  # pixels as they are before normalising

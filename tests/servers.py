@@ -7,11 +7,14 @@ import io
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def picture(shade: int = 0) -> bytes:
@@ -33,10 +36,10 @@ class Visit(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         with self.server.lock:
             self.server.seen.append(self)
-        try:
+        with suppress(
+            ConnectionError, ssl.SSLError
+        ):  # the client has had enough, which many answers here are about
             self.server.answers.get(path, missing)(self)
-        except (ConnectionError, ssl.SSLError):
-            pass  # the client has had enough, which is what most answers here are about
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -228,7 +231,12 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, answers: Mapping[str, Answer]) -> None:
         super().__init__(("127.0.0.1", 0), Visit)
-        self.answers, self.seen, self.lock, self.closing = dict(answers), list[Visit](), threading.Lock(), threading.Event()
+        self.answers, self.seen, self.lock, self.closing = (
+            dict(answers),
+            list[Visit](),
+            threading.Lock(),
+            threading.Event(),
+        )
 
     def handle_error(self, *_: Any) -> None:
         """A client that hangs up, or does not like the certificate, is no news."""
@@ -243,7 +251,9 @@ class Web:
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     def __enter__(self) -> Self:

@@ -27,7 +27,10 @@ def web():
 
 
 def quick(web, **changes):
-    return replace(Fetch(allow_hosts=(web.host,), timeout_s=2, deadline_s=5, retries=0, threads=8, max_bytes=1 << 16), **changes)
+    return replace(
+        Fetch(allow_hosts=(web.host,), timeout_s=2, deadline_s=5, retries=0, threads=8, max_bytes=1 << 16),
+        **changes,
+    )
 
 
 def images(path, *rows):
@@ -48,7 +51,20 @@ def run(step, tmp_path, *rows, **more):
     return list(read_rows(left)), counts, left
 
 
-def test_every_row_has_its_bytes_or_its_reason_and_keeps_its_place_and_address(web, tmp_path):
+@pytest.fixture
+def endings(monkeypatch):
+    """How the downloading processes ended."""
+    ended, wait = [], process._wait
+
+    def noting(*args):
+        ended.append(wait(*args))
+        return ended[-1]
+
+    monkeypatch.setattr(process, "_wait", noting)
+    return ended
+
+
+def test_every_row_has_its_bytes_or_its_reason_and_keeps_its_place_and_address(web, tmp_path, endings):
     carried = {"bytes": b"came with the row", "media_type": "image/gif"}
     failed = {"url": web.url("/good.png?failed-before"), "reason": Reason.OPTED_OUT, "detail": "upstream"}
     lines = [
@@ -69,9 +85,17 @@ def test_every_row_has_its_bytes_or_its_reason_and_keeps_its_place_and_address(w
     rows, counts, _ = run(quick(web), tmp_path, *(given for given, _ in lines))
 
     assert [row["image"] for row in rows] == list(range(len(lines)))
-    assert [row["url"] for row in rows] == [given if isinstance(given, str) else given.get("url") for given, _ in lines]
+    assert [row["url"] for row in rows] == [
+        given if isinstance(given, str) else given.get("url") for given, _ in lines
+    ]
     assert [row["reason"] for row in rows] == [reason for _, reason in lines]
-    assert [row["bytes"] for row in rows if row["bytes"]] == [picture(), b"came with the row", picture(7), picture(), picture()]
+    assert [row["bytes"] for row in rows if row["bytes"]] == [
+        picture(),
+        b"came with the row",
+        picture(7),
+        picture(),
+        picture(),
+    ]
     assert rows[7]["media_type"] == "image/png"
     assert (rows[1]["media_type"], rows[4]["detail"]) == ("image/gif", "upstream")
     assert rows[2]["detail"] == "HTTP 404"
@@ -79,10 +103,17 @@ def test_every_row_has_its_bytes_or_its_reason_and_keeps_its_place_and_address(w
         "in": 10,
         "kept": 4,
         "dropped": {},
-        "failed": {"bad_url": 2, "empty_body": 1, "forbidden_address": 1, "http_client_error": 1, "not_an_image": 1},
+        "failed": {
+            "bad_url": 2,
+            "empty_body": 1,
+            "forbidden_address": 1,
+            "http_client_error": 1,
+            "not_an_image": 1,
+        },
     }
     assert len(web.asked("/good.png")) == 1, "an address is fetched once, however often and however spelled"
     assert web.asked("/good.png?failed-before") == []
+    assert endings == ["ended with status 0"]
 
 
 def test_the_file_does_not_depend_on_the_order_in_which_answers_come(web, tmp_path):
@@ -112,7 +143,13 @@ def test_nothing_of_the_environment_leads_astray(web, tmp_path, monkeypatch):
 def test_no_process_is_started_where_nothing_is_to_be_fetched(web, tmp_path, monkeypatch):
     monkeypatch.setattr(process.subprocess, "Popen", None)
     assert run(quick(web), tmp_path)[0] == []
-    rows, counts, _ = run(quick(web), tmp_path, {"bytes": b"there"}, "no address", {"url": "http://x.org/", "reason": Reason.TIMED_OUT})
+    rows, counts, _ = run(
+        quick(web),
+        tmp_path,
+        {"bytes": b"there"},
+        "no address",
+        {"url": "http://x.org/", "reason": Reason.TIMED_OUT},
+    )
     assert [row["reason"] for row in rows] == [None, Reason.BAD_URL, Reason.TIMED_OUT]
     assert counts["fetched"].came == 1
 
@@ -121,7 +158,7 @@ def test_no_process_is_started_where_nothing_is_to_be_fetched(web, tmp_path, mon
 
 
 def children():
-    return [child.pid for child in psutil.Process().children() if "pipeline.fetch.download" in child.cmdline()]
+    return [child.pid for child in psutil.Process().children() if "pipeline.fetch.child" in child.cmdline()]
 
 
 def test_a_process_that_dies_is_followed_by_one_that_asks_only_for_what_is_open(web, tmp_path, monkeypatch):
@@ -145,15 +182,20 @@ def test_a_process_that_dies_is_followed_by_one_that_asks_only_for_what_is_open(
 
 def test_processes_that_keep_dying_are_an_error_that_says_how_and_over_what(web, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(VlmillError, match=r"2 of 2 addresses have no answer after 3 .* first is http://127.*/good\.png; the last process ended with status 1"):
+    with pytest.raises(
+        VlmillError,
+        match=r"2 of 2 addresses have no answer after 3 .* first is http://127.*/good\.png; the last process ended with status 1",
+    ):
         run(quick(web), tmp_path, web.url("/good.png"), web.url("/absent.png"))
 
 
 def test_a_process_that_stands_still_is_killed(web, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "ATTEMPTS", 1)
-    monkeypatch.setattr(process, "STALL_S", -57)
-    with pytest.raises(VlmillError, match=r"1 of 2 addresses .*/hang\.png; the last process answered nothing for 3 s"):
-        run(quick(web, deadline_s=60, timeout_s=60), tmp_path, web.url("/good.png"), web.url("/hang.png"))
+    monkeypatch.setattr(process, "STALL_S", -59)
+    with pytest.raises(
+        VlmillError, match=r"1 of 1 addresses .*/hang\.png; the last process answered nothing for 1 s"
+    ):
+        run(quick(web, deadline_s=60, timeout_s=60), tmp_path, web.url("/hang.png"))
     assert children() == []
 
 
@@ -176,7 +218,10 @@ def test_the_process_does_not_outlive_the_one_that_started_it(web, tmp_path):
 
 def answered(folder, *lines):
     folder.mkdir()
-    (folder / "answers.jsonl").write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "answers.jsonl").write_text(
+        "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines),
+        encoding="utf-8",
+    )
     return folder
 
 
@@ -186,7 +231,9 @@ def lost(key, failure="timed_out: silent for 10 s"):
 
 def test_the_line_that_a_death_cut_short_is_not_read(tmp_path):
     folder = answered(tmp_path / "a", lost(1), json.dumps(lost(0))[:-1])
-    assert dict(process._answers(["u0", "u1"], folder)) == {"u1": Outcome(Reason.TIMED_OUT, "silent for 10 s")}
+    assert dict(process._answers(["u0", "u1"], folder)) == {
+        "u1": Outcome(Reason.TIMED_OUT, "silent for 10 s")
+    }
 
 
 @pytest.mark.parametrize(
@@ -223,7 +270,7 @@ def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_erro
 PROBE = """
 import inspect, json, sys
 from importlib.metadata import version
-from pipeline.fetch.download import downloader
+from pipeline.fetch.child import downloader
 made = downloader()
 heavy = sorted({"torch", "ray", "albumentations", "cv2", "pandas", "webdataset"} & set(sys.modules))
 print(json.dumps([version("img2dataset"), list(inspect.signature(made).parameters), heavy]))
@@ -245,22 +292,29 @@ def test_img2dataset_is_the_one_that_we_know_and_loads_nothing_heavy():
 DROPPING = """
 import sys
 from pathlib import Path
-from pipeline.fetch import download
-write = download.Hands.write
+from pipeline.fetch import child
+write = child.Hands.write
 def fails_once(self, data, key, caption, meta):
-    if key == "1":
+    if int(key) == 1:
         raise OSError("No space left on device")
     write(self, data, key, caption, meta)
-download.Hands.write = fails_once
-download.download(Path(sys.argv[1]))
+child.Hands.write = fails_once
+child.download(Path(sys.argv[1]))
 """
 
 
 def test_img2dataset_drops_a_sample_whose_writing_fails_with_a_line_of_print(web, tmp_path, monkeypatch):
-    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **options: popen([*command[:2], "-c", DROPPING, command[-1]], **options))
     popen = subprocess.Popen
-    with pytest.raises(VlmillError, match=r"(?s)1 of 3 addresses .* first is .*/1\.png; .*status 0; .*No space left on device"):
-        monkeypatch.setattr(process, "ATTEMPTS", 1)
+    monkeypatch.setattr(
+        process.subprocess,
+        "Popen",
+        lambda command, **options: popen([*command[:2], "-c", DROPPING, command[-1]], **options),
+    )
+    monkeypatch.setattr(process, "ATTEMPTS", 1)
+    with pytest.raises(
+        VlmillError,
+        match=r"(?s)1 of 3 addresses .* first is .*/1\.png; .*status 0; .*No space left on device",
+    ):
         run(quick(web), tmp_path, *(web.url(f"/{number}.png") for number in range(3)))
 
 
@@ -283,20 +337,40 @@ def test_a_retry_asks_only_for_what_may_have_passed_and_writes_only_what_it_gain
     retry = Retry(quick(web))
     rows, counts, supplement = run(retry, tmp_path, *first)
     assert supplement.name == "supplement.parquet"
-    assert [(row["image"], row["reason"], row["detail"], row["bytes"]) for row in rows] == [(n, None, None, picture(n)) for n in (0, 2, 7)]
-    assert counts["retried"].to_json() == {"in": 4, "kept": 3, "dropped": {}, "failed": {"http_server_error": 1}}
+    assert [(row["image"], row["reason"], row["detail"], row["bytes"]) for row in rows] == [
+        (n, None, None, picture(n)) for n in (0, 2, 7)
+    ]
+    assert counts["retried"].to_json() == {
+        "in": 4,
+        "kept": 3,
+        "dropped": {},
+        "failed": {"http_server_error": 1},
+    }
     assert sorted(visit.path for visit in web.asked()) == ["/0.png", "/2.png", "/3.png", "/7.png"]
 
     web.answers["/3.png"] = whole(picture(3))
     rows, counts, again = run(replace(retry, round=2), tmp_path, *first, **{"supplement.parquet": supplement})
-    assert [(row["image"], row["bytes"]) for row in rows] == [(n, picture(n)) for n in (0, 2, 3, 7)], "with those of the round before"
+    assert [(row["image"], row["bytes"]) for row in rows] == [(n, picture(n)) for n in (0, 2, 3, 7)], (
+        "with those of the round before"
+    )
     assert counts["retried"].to_json() == {"in": 1, "kept": 1, "dropped": {}, "failed": {}}
     overlaid = read_images({"images.parquet": tmp_path / "images.parquet", "supplement.parquet": again})
-    assert [row["reason"] for row in overlaid] == [None, None, None, None, "http_client_error", "opted_out", "crashed", None]
+    assert [row["reason"] for row in overlaid] == [
+        None,
+        None,
+        None,
+        None,
+        "http_client_error",
+        "opted_out",
+        "crashed",
+        None,
+    ]
 
 
 def test_a_retry_without_anything_to_try_leaves_an_empty_supplement(web, tmp_path):
-    rows, counts, _ = run(Retry(quick(web)), tmp_path, {"url": web.url("/good.png"), "reason": Reason.OPTED_OUT})
+    rows, counts, _ = run(
+        Retry(quick(web)), tmp_path, {"url": web.url("/good.png"), "reason": Reason.OPTED_OUT}
+    )
     assert (rows, counts["retried"].came, web.asked()) == ([], 0, [])
 
 
@@ -305,9 +379,23 @@ def test_a_retry_without_anything_to_try_leaves_an_empty_supplement(web, tmp_pat
 
 def test_only_what_shapes_the_result_is_in_the_key():
     assert sorted(parameters(Fetch())) == ["allow_hosts", "honour_robots", "max_bytes"]
-    assert [f.name for f in fields(Fetch) if f.metadata] == ["mirrors", "timeout_s", "deadline_s", "retries", "threads", "user_agent"]
+    assert [f.name for f in fields(Fetch) if f.metadata] == [
+        "mirrors",
+        "timeout_s",
+        "deadline_s",
+        "retries",
+        "threads",
+        "user_agent",
+    ]
     plain = Fetch()
-    tuned = Fetch(mirrors={"http://a.org/": "http://b.org/"}, timeout_s=1, deadline_s=2, retries=9, threads=1, user_agent="me/1")
+    tuned = Fetch(
+        mirrors={"http://a.org/": "http://b.org/"},
+        timeout_s=1,
+        deadline_s=2,
+        retries=9,
+        threads=1,
+        user_agent="me/1",
+    )
     files = {"images.parquet": "0" * 64}
     for make in (lambda fetch: fetch, Retry):
         assert task_key(make(plain), files) == task_key(make(tuned), files)

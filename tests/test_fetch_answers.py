@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -52,7 +53,16 @@ def test_any_header_is_understood_somehow(header):
     opted_out([header], "vlmill")
 
 
-@pytest.mark.parametrize(("encoding", "pack"), [("", bytes), ("identity", bytes), ("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("", bytes),
+        ("identity", bytes),
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+    ],
+)
 def test_a_body_comes_out_of_its_content_encoding_as_it_was(encoding, pack):
     assert unpacked(pack(b"picture" * 100), encoding, 700) == b"picture" * 100
 
@@ -73,7 +83,9 @@ def test_a_body_that_does_not_unpack_within_the_limit_fails(data, encoding, reas
     assert caught.value.reason is reason
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "AVIF"])
+@pytest.mark.parametrize(
+    "form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "AVIF"]
+)
 def test_a_known_signature_is_an_image_whatever_the_server_calls_it(form):
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, form)
@@ -105,11 +117,9 @@ def test_no_bytes_are_an_empty_body_and_packed_svg_is_no_image():
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_are_judged(data):
-    try:
+def test_any_bytes_are_judged_and_what_follows_a_signature_does_not_matter(data):
+    with suppress(Failed):
         check_image(data, "")
-    except Failed as failed:
-        assert failed.reason in {Reason.NOT_AN_IMAGE, Reason.EMPTY_BODY}
     check_image(picture() + data, "")
 
 
@@ -118,4 +128,6 @@ def test_retry_after_is_seconds_or_a_date():
     assert asked_pause("7") == 7
     assert 90 < asked_pause(format_datetime(soon, usegmt=True)) <= 100
     assert asked_pause("Fri, 31 Dec 1999 23:59:59 GMT") == 0
-    assert [asked_pause(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")] == [None] * 6
+    assert [
+        asked_pause(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")
+    ] == [None] * 6

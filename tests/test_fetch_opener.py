@@ -31,7 +31,10 @@ def pauses(monkeypatch):
 
 
 def rules(web, **changes):
-    return replace(Fetch(allow_hosts=(web.host,), timeout_s=0.25, deadline_s=0.6, retries=0, max_bytes=1 << 16), **changes)
+    return replace(
+        Fetch(allow_hosts=(web.host,), timeout_s=0.25, deadline_s=0.6, retries=0, max_bytes=1 << 16),
+        **changes,
+    )
 
 
 def failure(web, path, **changes):
@@ -40,7 +43,18 @@ def failure(web, path, **changes):
     return caught.value.reason
 
 
-@pytest.mark.parametrize("path", ["/good.png", "/chunked.png", "/packed.png", "/moved.png", "/noai-other.png", "/no-type.png", "/good.png?q=é"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/good.png",
+        "/chunked.png",
+        "/packed.png",
+        "/moved.png",
+        "/noai-other.png",
+        "/no-type.png",
+        "/good.png?q=é",
+    ],
+)
 def test_a_good_answer_comes_as_it_is(web, path):
     assert Opener(rules(web)).open(web.url(path)).data == picture()
 
@@ -96,7 +110,15 @@ def test_a_hostile_answer_has_its_reason(web, path, reason):
     assert failure(web, path) is reason
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/a.png", "data:image/png;base64,iVBORw0KGgo=", "gopher://127.0.0.1/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/a.png",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "gopher://127.0.0.1/",
+    ],
+)
 def test_no_scheme_but_http_and_https_is_opened(web, url):
     assert failure(web, url) is Reason.BAD_URL
 
@@ -114,7 +136,10 @@ def test_a_name_is_resolved_once_and_the_connection_goes_to_that_address(web):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
 
     host = f"rebinding.test:{web.port}"
-    assert Opener(rules(web, allow_hosts=(host,)), rebinding).open(f"http://{host}/good.png?rebinding").data == picture()
+    assert (
+        Opener(rules(web, allow_hosts=(host,)), rebinding).open(f"http://{host}/good.png?rebinding").data
+        == picture()
+    )
     assert web.asked("/good.png?rebinding")[0].headers["Host"] == host
     assert next(answers) == "127.0.0.2"
 
@@ -126,15 +151,25 @@ def test_a_redirect_to_a_name_that_resolves_to_a_private_address_is_refused(web)
 
     web.answers["/inside.png"] = moved(f"http://inside.test:{web.port}/good.png?inside")
     with pytest.raises(Failed, match=r"inside\.test resolves to 127\.0\.0\.1"):
-        Opener(rules(web, allow_hosts=("allowed.test",)), resolver).open(f"http://allowed.test:{web.port}/inside.png")
+        Opener(rules(web, allow_hosts=("allowed.test",)), resolver).open(
+            f"http://allowed.test:{web.port}/inside.png"
+        )
     assert web.asked("/good.png?inside") == []
 
 
 def test_the_second_address_of_a_name_is_tried_when_the_first_does_not_answer(web):
     def resolver(_host, port, **_):
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (("127.0.0.1", 1), ("127.0.0.1", port))]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", address)
+            for address in (("127.0.0.1", 1), ("127.0.0.1", port))
+        ]
 
-    assert Opener(rules(web, allow_hosts=("two.test",)), resolver).open(f"http://two.test:{web.port}/good.png").data == picture()
+    assert (
+        Opener(rules(web, allow_hosts=("two.test",)), resolver)
+        .open(f"http://two.test:{web.port}/good.png")
+        .data
+        == picture()
+    )
 
 
 def test_redirects_are_followed_up_to_a_number(web):
@@ -170,7 +205,10 @@ def test_what_the_network_does_is_tried_again(web, pauses, path):
     assert pauses == [0.5, 1]
 
 
-@pytest.mark.parametrize("path", ["/absent.png", "/forbidden.png", "/html.jpg", "/empty.png", "/noai.png", "/large.png", "/loop.png"])
+@pytest.mark.parametrize(
+    "path",
+    ["/absent.png", "/forbidden.png", "/html.jpg", "/empty.png", "/noai.png", "/large.png", "/loop.png"],
+)
 def test_what_would_come_again_is_not_asked_for_again(web, pauses, path):
     assert failure(web, path, retries=5, deadline_s=30)
     assert pauses == []
@@ -180,7 +218,9 @@ def test_retry_after_is_kept_if_the_deadline_leaves_time_for_it(web, pauses):
     web.answers["/limited.png"] = first(1, whole(b"", 429, Retry_After="7"), whole(picture()))
     assert Opener(rules(web, retries=1, deadline_s=30)).open(web.url("/limited.png")).data == picture()
     assert pauses == [7]
-    assert failure(web, "/busy.png", retries=1, deadline_s=30) is Reason.HTTP_CLIENT_ERROR  # it asks for an hour
+    assert (
+        failure(web, "/busy.png", retries=1, deadline_s=30) is Reason.HTTP_CLIENT_ERROR
+    )  # it asks for an hour
     assert pauses == [7]
 
 
@@ -215,7 +255,21 @@ def certificate(tmp_path_factory):
         pytest.skip("needs the openssl command to make a certificate")
     path = tmp_path_factory.mktemp("tls") / "good.test.pem"
     names = ["-subj", "/CN=good.test", "-addext", "subjectAltName=DNS:good.test"]
-    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, "-keyout", path, "-out", path.with_suffix(".crt")]
+    made = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        *names,
+        "-keyout",
+        path,
+        "-out",
+        path.with_suffix(".crt"),
+    ]
     subprocess.run(made, check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
     return path

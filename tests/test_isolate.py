@@ -27,7 +27,9 @@ def test_items_come_back_in_order_from_one_child_that_is_reused(worker):
     assert os.getpid() not in pids
 
 
-@pytest.mark.parametrize(("command", "said"), [("crash", "SIGSEGV"), ("leave", "exit status 3"), ("eat", "exit status")])
+@pytest.mark.parametrize(
+    ("command", "said"), [("crash", "SIGSEGV"), ("leave", "exit status 3"), ("eat", "exit status")]
+)
 def test_a_child_that_dies_is_named_its_items_stay_and_the_next_call_works(worker, command, said):
     items = worker.run(command)
     assert next(items) == command.upper()

@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -131,6 +132,15 @@ def test_what_is_stored_shows_the_model_what_the_policy_draws(tmp_path):
     (drawn,) = SMALL.tiles(SMALL.render(Image.open(io.BytesIO(png((50, 9)))), layout), layout)
     assert np.array_equal(tile, drawn)
     assert row["images"] == [{"node": 0, "width": 50, "height": 9, "tiles": 1, "tokens": 4}]
+
+
+def test_webdataset_decodes_the_pictures(tmp_path):
+    folder, _ = render(
+        tmp_path, partition(tmp_path / "in", [document(0, text(), image(0))], [png((28, 28), (9, 8, 7))])
+    )
+    (shown,) = webdataset.WebDataset(str(folder / "00.tar"), shardshuffle=False).decode("pil")
+    assert shown["1.canvas.webp"].getpixel((3, 3)) == (9, 8, 7)
+    assert shown["json"]["nodes"][0]["text"] == "words"
 
 
 def test_keys_keep_the_row_of_the_partition_so_they_tell_which_samples_went(tmp_path):

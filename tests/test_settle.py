@@ -62,6 +62,11 @@ def test_a_dropped_required_image_takes_the_sample_as_a_consequence():
     assert settled.nodes == (Reason.IMAGE_RATIO, Reason.REQUIRED_LOST, Reason.REQUIRED_LOST)
 
 
+def test_a_required_image_that_render_failed_with_takes_the_sample_with_its_own_reason():
+    settled = settle(sample(image(required=True), *turn(0)), [drop(0, "render", Reason.UNRENDERABLE)], [GOOD])
+    assert settled.sample is Reason.UNRENDERABLE
+
+
 @pytest.mark.parametrize("half", [1, 2])
 def test_a_turn_falls_whole_and_the_image_that_later_turns_see_stays(half):
     settled = settle(

@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 30), form: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
+def picture(
+    seed: int = 0, size: tuple[int, int] = (40, 30), form: str = "PNG", mode: str = "RGB", **options: Any
+) -> bytes:
     """A picture of smooth shapes; another seed gives another picture."""
     random = np.random.default_rng(seed)
     image = Image.new("RGB", size, tuple(random.integers(0, 256, 3).tolist()))
@@ -39,7 +41,9 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 def tiff(frames: Sequence[Image.Image]) -> bytes:
     """A TIFF of these frames."""
-    return encoded(frames[0], "TIFF", save_all=True, append_images=list(frames[1:]), compression="tiff_deflate")
+    return encoded(
+        frames[0], "TIFF", save_all=True, append_images=list(frames[1:]), compression="tiff_deflate"
+    )
 
 
 def obelics(path: Path, documents: Sequence[Sequence[str | None]], **columns: list[Any]) -> Path:
@@ -53,7 +57,9 @@ def obelics(path: Path, documents: Sequence[Sequence[str | None]], **columns: li
         **columns,
     }
     text = pa.list_(pa.string())
-    schema = pa.schema({"images": text, "metadata": pa.string(), "general_metadata": pa.string(), "texts": text})
+    schema = pa.schema(
+        {"images": text, "metadata": pa.string(), "general_metadata": pa.string(), "texts": text}
+    )
     pq.write_table(pa.table(table, schema=schema), path, row_group_size=3)
     return path
 
@@ -62,14 +68,20 @@ def _is_address(item: str | None) -> bool:
     return item is not None and item.startswith("http")
 
 
-def cauldron(path: Path, rows: Sequence[tuple[Sequence[bytes | None], Sequence[tuple[str | None, str | None]]]]) -> Path:
+def cauldron(
+    path: Path, rows: Sequence[tuple[Sequence[bytes | None], Sequence[tuple[str | None, str | None]]]]
+) -> Path:
     """A Parquet file of (images, (question, answer) turns)."""
     images = [[{"bytes": data, "path": f"{place}.png"} for place, data in enumerate(row[0])] for row in rows]
-    texts = [[{"user": user, "assistant": answer, "source": "quiz"} for user, answer in row[1]] for row in rows]
+    texts = [
+        [{"user": user, "assistant": answer, "source": "quiz"} for user, answer in row[1]] for row in rows
+    ]
     schema = pa.schema(
         {
             "images": pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})),
-            "texts": pa.list_(pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()})),
+            "texts": pa.list_(
+                pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()})
+            ),
         }
     )
     pq.write_table(pa.table({"images": images, "texts": texts}, schema=schema), path, row_group_size=3)
@@ -88,16 +100,26 @@ def tar(path: Path, members: Sequence[tuple[str, bytes]] | Mapping[str, bytes]) 
 
 def idl_json(pages: Sequence[Sequence[str]]) -> bytes:
     """The lines of each page as IDL has them."""
-    return json.dumps({"pages": [{"text": lines, "bbox": [[0.1, 0.1, 0.5, 0.1]] * len(lines)} for lines in pages]}).encode()
+    return json.dumps(
+        {"pages": [{"text": lines, "bbox": [[0.1, 0.1, 0.5, 0.1]] * len(lines)} for lines in pages]}
+    ).encode()
 
 
 def pdfa_json(pages: Sequence[Sequence[str]]) -> bytes:
     """The lines of each page as PDFA has them."""
-    pages_json = [{"words": {"text": " ".join(lines).split()}, "lines": {"text": lines}, "images_bbox": []} for lines in pages]
+    pages_json = [
+        {"words": {"text": " ".join(lines).split()}, "lines": {"text": lines}, "images_bbox": []}
+        for lines in pages
+    ]
     return json.dumps({"pages": pages_json}).encode()
 
 
-def pdf(pages: Sequence[Sequence[str]], size: tuple[int, int] = (595, 842), colour: str = "0 0 0", font: str = "Helvetica") -> bytes:
+def pdf(
+    pages: Sequence[Sequence[str]],
+    size: tuple[int, int] = (595, 842),
+    colour: str = "0 0 0",
+    font: str = "Helvetica",
+) -> bytes:
     """A PDF with these lines (ASCII) on its pages."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
     objects = [
@@ -109,7 +131,9 @@ def pdf(pages: Sequence[Sequence[str]], size: tuple[int, int] = (595, 842), colo
         shown = " ".join(f"({line}) Tj T*" for line in lines)
         stream = f"{colour} rg BT /F 24 Tf 28 TL 40 {size[1] - 60} Td {shown} ET"
         box = f"/MediaBox[0 0 {size[0]} {size[1]}]"
-        objects.append(f"<</Type/Page/Parent 2 0 R{box}/Contents {len(objects) + 2} 0 R/Resources<</Font<</F 3 0 R>>>>>>")
+        objects.append(
+            f"<</Type/Page/Parent 2 0 R{box}/Contents {len(objects) + 2} 0 R/Resources<</Font<</F 3 0 R>>>>>>"
+        )
         objects.append(f"<</Length {len(stream)}>>stream\n{stream}\nendstream")
     body, places = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
@@ -139,7 +163,9 @@ def obey(command: str, times: int = 1) -> Iterator[str | int]:
         bytearray(64 << 30)
 
 
-def render_or_die(form: str, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
+def render_or_die(
+    form: str, data: bytes, count: int, wanted: Sequence[int], long_side: int
+) -> Iterator[bytes | str]:
     """Stands in for the renderer: gives the first page of a document that begins with CRASH or HANG, then does what it says."""
     for number in wanted:
         if number and data.startswith(b"CRASH"):

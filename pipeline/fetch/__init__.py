@@ -6,8 +6,8 @@ supplement. The work is done by img2dataset's Downloader in a child process:
     address   spelling, mirrors, and where a connection may go
     answers   what an HTTP answer is worth
     opener    one address, within bounds
-    download  the child process
-    process   starts the child and holds it to account
+    child     the process that downloads
+    process   starts it and holds it to account
 """
 
 from __future__ import annotations
@@ -34,13 +34,7 @@ from pipeline.step import RUNTIME, Count, Counts, Inputs
 Row = dict[str, Any]
 
 PASSING = frozenset(
-    {
-        Reason.NAME_LOOKUP,
-        Reason.CONNECTION,
-        Reason.TIMED_OUT,
-        Reason.HTTP_SERVER_ERROR,
-        Reason.TRUNCATED_BODY,
-    },
+    {Reason.NAME_LOOKUP, Reason.CONNECTION, Reason.TIMED_OUT, Reason.HTTP_SERVER_ERROR, Reason.TRUNCATED_BODY}
 )
 """Reasons that may be gone another day; so are HTTP 408, 425 and 429."""
 
@@ -56,18 +50,12 @@ class Fetch:
     max_bytes: pydantic.PositiveInt = 20 << 20  # of one body, packed or unpacked
     allow_hosts: tuple[str, ...] = ()  # `host` or `host:port` that may be in a private network
     honour_robots: bool = True  # whether X-Robots-Tag keeps an image out
-    mirrors: Mapping[str, str] = field(
-        default_factory=dict, metadata=RUNTIME
-    )  # URL prefix -> URL prefix; mirrors may be private
+    mirrors: Mapping[str, str] = field(default_factory=dict, metadata=RUNTIME)  # URL prefixes; may be private
     timeout_s: pydantic.PositiveFloat = field(default=10.0, metadata=RUNTIME)  # of one wait on the network
-    deadline_s: pydantic.PositiveFloat = field(
-        default=60.0, metadata=RUNTIME
-    )  # of one address, retries included
+    deadline_s: pydantic.PositiveFloat = field(default=60.0, metadata=RUNTIME)  # of one address in all
     retries: pydantic.NonNegativeInt = field(default=2, metadata=RUNTIME)  # of one address
-    threads: pydantic.PositiveInt = field(default=64, metadata=RUNTIME)  # up to 3 x max_bytes of memory each
-    user_agent: str = field(
-        default="vlmill/0.1", metadata=RUNTIME
-    )  # X-Robots-Tag knows us by what stands before "/"
+    threads: pydantic.PositiveInt = field(default=64, metadata=RUNTIME)  # each may hold two bodies in memory
+    user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # X-Robots-Tag names us by its first word
 
     def __post_init__(self) -> None:
         """Refuse what a request could not be made with. Pydantic turns ValueError into an error of the recipe."""

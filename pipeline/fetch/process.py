@@ -78,16 +78,15 @@ def download(urls: Sequence[str], fetch: Fetch, scratch: Path) -> dict[str, Outc
         VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for those.
     """
     outcomes: dict[str, Outcome] = {}
-    trouble = ""
+    missing, trouble = list(urls), ""
     for attempt in range(ATTEMPTS):
-        missing = [url for url in urls if url not in outcomes]
         if not missing:
-            return outcomes
+            break
         folder = scratch / f"attempt-{attempt}"
         folder.mkdir()
         trouble = _run_child(missing, fetch, folder)
         outcomes.update(_answers(missing, folder))
-    missing = [url for url in urls if url not in outcomes]
+        missing = [url for url in missing if url not in outcomes]
     if missing:
         raise VlmillError(
             f"fetch: {len(missing)} of {len(urls)} addresses have no answer after {ATTEMPTS} downloading processes, the first is {missing[0]}; "
@@ -98,19 +97,14 @@ def download(urls: Sequence[str], fetch: Fetch, scratch: Path) -> dict[str, Outc
 
 def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path) -> str:
     """Let one process work on `urls`, and say how it ended. It is gone when this returns or raises."""
-    (folder / "job.json").write_text(
-        json.dumps({"fetch": asdict(fetch), "urls": len(urls)}), encoding="utf-8"
-    )
+    (folder / "job.json").write_text(json.dumps(asdict(fetch)), encoding="utf-8")
     table = pa.table({"url": urls})
     with pa.OSFile(str(folder / "urls.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     # The packages of this process, in its order, and not what lies in the working directory (-P)
-    command = [sys.executable, "-P", "-m", "pipeline.fetch.download", str(folder)]
-    environment = {
-        **ENVIRONMENT,
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+    places = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-P", "-m", "pipeline.fetch.child", str(folder)]
+    environment = {**ENVIRONMENT, **os.environ, "PYTHONPATH": places}
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own module
         try:
@@ -143,25 +137,24 @@ def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, Outcome]]
     path, seen = folder / "answers.jsonl", set[int]()
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            return
-        answer = json.loads(line)
-        key = answer["key"]
-        if key in seen or not 0 <= key < len(urls):
-            raise VlmillError(
-                f"fetch: img2dataset answered key {key}, {'again' if key in seen else f'asked for 0 to {len(urls) - 1}'}"
-            )
-        seen.add(key)
-        yield urls[key], _outcome(answer, urls[key], folder / "bodies")
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                return
+            answer = json.loads(line)
+            key = answer["key"]
+            if key in seen or not 0 <= key < len(urls):
+                expected = "again" if key in seen else f"asked for 0 to {len(urls) - 1}"
+                raise VlmillError(f"fetch: img2dataset answered key {key}, {expected}")
+            seen.add(key)
+            yield urls[key], _outcome(answer, urls[key], folder / "bodies")
 
 
 def _outcome(answer: dict[str, Any], url: str, bodies: Path) -> Outcome:
     if answer["failure"] is None:
         return Outcome(None, None, answer["media_type"] or None, bodies, answer["offset"], answer["size"])
-    code, colon, detail = answer["failure"].partition(": ")
+    failure = answer["failure"] or "an exception without a text"
+    code, colon, detail = failure.partition(": ")
     if not colon or code not in set(Reason):
-        raise VlmillError(
-            f"fetch: trouble in the downloading process at {url}: {answer['failure'] or 'an exception without a text'}"
-        )
+        raise VlmillError(f"fetch: trouble in the downloading process at {url}: {failure}")
     return Outcome(Reason(code), detail)

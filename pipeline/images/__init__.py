@@ -5,7 +5,7 @@ POLICIES names them for recipes. To add one, write a frozen dataclass with the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pipeline.images.anyres import AnyRes
 from pipeline.images.crop import Crop
@@ -15,6 +15,9 @@ from pipeline.images.navit import NaViT
 from pipeline.images.policy import Layout, Policy, Size, Unrenderable
 from pipeline.images.resize import Resize
 from pipeline.images.tiles import Tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["POLICIES", "Layout", "Policy", "Size", "Unrenderable"]
 

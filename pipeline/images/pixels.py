@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from pipeline.images.policy import Size
+if TYPE_CHECKING:
+    from pipeline.images.policy import Size
 
 BILINEAR, BICUBIC, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 STRIP = 256  # rows that are padded at a time: 65 535 of them would take 16 GB

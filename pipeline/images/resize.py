@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,6 +13,8 @@ from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from PIL import Image
 
 

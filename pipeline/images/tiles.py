@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,6 +14,8 @@ from pipeline.images.policy import Layout, Quality, Size, check
 from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from PIL import Image
 
 MOST_SIDE = 4096  # of the canvas before it is rounded up: MAX_IMAGE_SIZE in transformers

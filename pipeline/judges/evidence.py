@@ -43,24 +43,26 @@ class Weights:
     """How much each kind of evidence may say; 0 leaves it out."""
 
     characters: float = 1.0
-    model: float = 0.4  # of its log probabilities: it is sure and wrong about one short text in twenty
+    model: float = 0.35  # of its log probabilities: it is sure and wrong about one short text in twenty
     matrix: float = 16.0  # when all words, and enough of them, are in one script
     context: float = 6.0  # in the middle of one language; less than one character that decides
 
 
 FLOOR = -4.0  # nats: below 2 % fastText's probabilities carry nothing
 BARE_FROM, BARE, BARE_MOST = 6, 0.3, 6.0  # kanji without kana run to some six characters in headings and names
+RARE, RARE_MOST = 3.0, 4.0  # old spelling: ln(12 % / 0.1 %) each, but names hold several (齋藤, 國學院大學)
 HANGUL = 2.0  # each syllable for Korean
 NO_HANGUL = 2.5  # Korean that writes a whole text in hanja is rare outside Korean pages
 QUOTED = 0.2  # of a letter: what counts of quotations and brackets
 HAN_PER_WORD, SYLLABLES_PER_WORD = 1.6, 3.0
 MATRIX_WORDS = 8.0  # from which the share of each script says all it can
-GRAMMAR_WORDS = 0.3  # words that a nat of grammar is worth when scripts are compared
+FUNCTION_WORDS = 0.5  # that a function character outside of quotations adds: it joins what stands around it
 STRAY = 0.1  # of the words: fewer in another script are terms, and no language of the text
 MODEL_CHARACTERS = 300
 SURE = 12.0  # nats: a neighbour that is this sure counts fully
 WORDS_TO_COUNT = 4.0  # and this long
 TURN, NEXT, BEFORE, FADE, ANYWHERE = 2.0, 1.0, 0.2, 0.3, 0.03  # a heading belongs to what follows it
+MIXED = 0.7  # of the context counts for texts in two scripts, which say more themselves
 UNSURE = 0.1  # of a full neighbour: what counts against any context
 
 
@@ -78,7 +80,7 @@ def read(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: 
     inner = _han_scores(sums, weights)
     _add_model(inner, texts, weights)
     han_words = sums[:, Trait.han] / HAN_PER_WORD + (sums[:, Trait.kana] + sums[:, Trait.hangul]) / SYLLABLES_PER_WORD
-    balance = han_words + GRAMMAR_WORDS * sums[:, Trait.grammar] * (han_words > 0)
+    balance = han_words + FUNCTION_WORDS * sums[:, Trait.function]
     total = np.maximum(balance + other_words, 1e-9)
     matrix = weights.matrix * (balance - other_words) / total * np.minimum(1, total / MATRIX_WORDS)
     scores = np.full((len(texts), len(Column)), -np.inf)
@@ -98,8 +100,9 @@ def with_context(reading: Reading, turns: Sequence[int | None], weights: Weights
     votes = _votes(reading)
     near = np.array(_near(votes, turns)).reshape(votes.shape)
     near[np.isneginf(reading.scores)] = 0.0
-    most = np.full(len(Column), weights.context)
-    most[Column.KO] += NO_HANGUL * (weights.context > 0)  # among Hangul, hanja alone are no surprise
+    mixed = np.isfinite(reading.scores[:, Column.WANTED :]).any(axis=1) & np.isfinite(reading.scores[:, Column.ZH])
+    most = np.where(mixed, MIXED, 1)[:, None] * np.full(len(Column), weights.context)
+    most[:, Column.KO] += NO_HANGUL * (weights.context > 0)  # among Hangul, hanja alone are no surprise
     return np.asarray(reading.scores + most * near / (near.sum(axis=1, keepdims=True) + UNSURE))
 
 
@@ -135,7 +138,7 @@ def _line_by_line(text: str) -> np.ndarray:
 
 def _disputed(sums: np.ndarray) -> np.ndarray:
     """Whether a text has much of both Chinese and its neighbours in it, as one that quotes the other has."""
-    for_chinese = sums[:, Trait.not_japanese] + sums[:, Trait.grammar]
+    for_chinese = sums[:, Trait.not_japanese] + RARE * sums[:, Trait.old_japanese] + sums[:, Trait.grammar]
     against = np.minimum(sums[:, Trait.not_simplified], sums[:, Trait.not_traditional])
     against = against + sums[:, Trait.inflection] + HANGUL * sums[:, Trait.hangul]
     return np.minimum(for_chinese, against) > 0.25 * np.maximum(for_chinese, against)
@@ -147,7 +150,8 @@ def _han_scores(sums: np.ndarray, weights: Weights) -> np.ndarray:
     native = sums[:, Trait.kana] + hangul
     bare = np.clip(BARE * (han - BARE_FROM), 0, BARE_MOST) * (native == 0)
     chinese = sums[:, Trait.grammar] + bare - np.minimum(sums[:, Trait.not_simplified], sums[:, Trait.not_traditional])
-    japanese = sums[:, Trait.inflection] - sums[:, Trait.not_japanese]
+    rare = np.minimum(RARE * sums[:, Trait.old_japanese], RARE_MOST)
+    japanese = sums[:, Trait.inflection] - sums[:, Trait.not_japanese] - rare
     korean = HANGUL * hangul - sums[:, Trait.not_korean] - NO_HANGUL * (hangul == 0)
     chinese = np.where(han > 0, weights.characters * chinese, -SURE - native)
     return np.stack([chinese, weights.characters * japanese, weights.characters * korean], axis=1)

@@ -31,7 +31,7 @@ from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
 from pipeline.settings import STRICT, nearest
 
 BATCH = 64  # samples read at once
-MARGIN = 1.5  # nats: at even odds before, right seven times in eight
+MARGIN = 2.0  # nats: at even odds before, right seven times in eight
 MOST = 30.0  # nats: where the odds of a certain case are cut off
 HAN_LANGUAGES = {"zh": Column.ZH, "ja": Column.JA, "ko": Column.KO}
 
@@ -43,7 +43,7 @@ class Language:
     Attributes:
         drop: codes of unwanted languages; `["zh"]` if neither this nor `keep` is given.
         keep: codes of the only wanted languages, instead of `drop`.
-        sample_share: a sample goes as a whole when more than this share of it is unwanted: of its words in documents, of its text
+        sample_share: a sample goes as a whole when at least this share of it is unwanted: of its words in documents, of its text
             nodes in conversations.
         in_doubt: what becomes of a node that cannot be told.
     """
@@ -54,7 +54,7 @@ class Language:
 
     drop: tuple[str, ...] | None = None
     keep: tuple[str, ...] | None = None
-    sample_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    sample_share: float = Field(default=0.8, gt=0.0, le=1.0)
     in_doubt: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class Language:
         shares = np.add.reduceat(sizes * dropped, starts[:-1]) / np.maximum(np.add.reduceat(sizes, starts[:-1]), 1e-9)
         for (row, _, nodes), start, stop, share in zip(taken, starts, starts[1:], shares.tolist(), strict=False):
             yield from (Doubt(row, node) for node, doubt in zip(nodes, doubtful[start:stop].tolist(), strict=True) if doubt)
-            if share > self.sample_share:
+            if share >= self.sample_share:
                 yield Verdict(row, WHOLE_SAMPLE, self.name, Reason.LANGUAGE, share)
             elif share:
                 yield from self._on_nodes(row, nodes, margins[start:stop], dropped[start:stop])

@@ -27,6 +27,7 @@ _SIGN = re.compile(r"[;{}=<>+*&|_\\#$]|//|[A-Za-z_](?:\([ -~]*\)|\[[ -~]*\])")
 _STATEMENT = re.compile(
     r"\s*(?:import [\w.]+(?: as \w+)?\s*;?$|from [\w.]+ import |(?:async )?def \w+\(|(?:const|let|var) \w+ =|\$ |>>> "
     r"|(?:if|elif|else|for|while|with|try|except|class|def)\b.*:$|return\b(?: [\w.]+[\w()\[\].]*)?;?$|@\w+(?:\(.*\))?$"
+    r"|[A-Za-z_][A-Za-z0-9_.]*(?:\s*=\s*[\"'\[({\d].*|\(.*\);?)$|(?:pip3?|npm|apt-get|brew|git|sudo|docker|conda|curl|wget|yarn) [a-z-]"
     r"|(?:public|private|protected|static|export|abstract|class|struct|function|fn|func|namespace|enum|else|do|try)\b.*[{;]$)"
 )
 _MARGIN = re.compile(r"//+|(?<![\w&])#+|/\*+|<!--|(?:^|(?<= ))--(?= )|^\s*\*(?=\s)")  # where a comment begins
@@ -39,7 +40,7 @@ _QUOTATION = re.compile(
 _WORD = re.compile(r"(?<![A-Za-z0-9_./\\@#$=<>-])[^\W\d_]{2,}(?:['’-][^\W\d_]+)*(?![A-Za-z0-9_/\\@(]|\.\w|\s*[=<>])")
 
 CODE_SIGNS = 0.05  # of a line's characters: "n == values.length" has 0.11, English below 0.02
-NAME = 0.3  # of a running word: what counts of a capitalised word, which may be a term or a name in any language
+NAME = 0.5  # of a running word: what counts of a capitalised word, which may be a term or a name in any language
 LONG = 8  # letters a word: scripts without spaces come as one long word
 
 

@@ -35,20 +35,23 @@ class Traits(NamedTuple):
     not_simplified: float = 0
     not_traditional: float = 0
     not_japanese: float = 0
+    old_japanese: float = 0  # characters of names and of spelling before 1946
     not_korean: float = 0
     inflection: float = 0  # nats for Japanese; less for kana that Chinese borrows or that OCR takes Han for
     grammar: float = 0  # nats for Chinese: function characters that are rare between kanji
+    function: float = 0  # all function characters of Chinese
 
 
 Trait = IntEnum("Trait", [(name, index) for index, name in enumerate(Traits._fields)])  # type: ignore[misc]
 """Columns of `measure`."""
 
 MISSING = 8.0  # ln(20 % / 0.01 %): about one character in five of the one language is missing in the other's set
-RARE = 3.0  # level 2 of JIS X 0208: ln(12 % / 0.1 %), rounded down for the names that Japanese spells with it
+LESSER = 2.0  # level 2 of Big5, rare in Chinese
 UNUSUAL = 4.0  # outside KS X 1001, which has one form of each character (畵, not 畫)
-LESSER = 2.0  # level 2 of Big5
-STRONG = frozenset("是我也就或其而之如此於且你那把被")  # Chinese grammar; each also lives in a few Japanese words (是非, 自我)
-WEAK = frozenset("的在不了和到將将若可以為与從")
+STRONG = frozenset("是我也就或其而之如此於且你那把被")  # 1 nat; each also lives in a few Japanese words (是非, 自我)
+WEAK = frozenset("的在不了和到將将若可以為与從，")  # 0.5 nats; Japanese writes 、 rather than ，
+FULL_STOP = 1.5  # nats: Japanese has hardly a sentence without kana
+FUNCTION = STRONG | frozenset("的在不了和到將将若可以為为与與從从这這个個们們哪什么麼吗嗎呢吧啊很都还還没沒有能会會要让讓给給请請对對所但因果然后後时時上中下里裡用使及等每各")
 LOOKALIKE = frozenset("ニロエカタトハヘリーノ")  # 二口工力夕卜八入.., as OCR confuses them
 BOPOMOFO = Traits(han=1, not_japanese=MISSING, not_korean=MISSING)
 UNKNOWN_HAN = Traits(han=1)
@@ -85,8 +88,8 @@ def _traits(character: str) -> Traits:
         return Traits(hangul=1)
     if point in range(0x3041, 0x3097) or point in range(0x30A1, 0x30FB) or character in "ーゝゞヽヾ":
         return Traits(kana=1, inflection=0.5 if character in LOOKALIKE else 1.0 if character == "の" else 2.0)
-    if character in "，。":  # Japanese separates words with 、 and has no sentence without kana
-        return Traits(grammar=0.75 if character == "，" else 1.5)
+    if character in "，。":
+        return Traits(grammar=FULL_STOP if character == "。" else 0.5)
     if character in "々〆":
         return Traits(han=1, inflection=1.5)
     if point in range(0x3105, 0x3130) or point in range(0x31A0, 0x31C0):
@@ -100,30 +103,28 @@ def _traits(character: str) -> Traits:
 
 
 def _han(character: str) -> Traits:
+    simplified, japanese = _code(character, "gb2312"), _code(character, "euc_jp")
+    modern = len(japanese) == 2  # three bytes are JIS X 0212, which no modern text uses
     return Traits(
         han=1,
-        not_simplified=0.0 if _code(character, "gb2312") else MISSING,
-        not_traditional=_not_traditional(character),
-        not_japanese=_not_japanese(character),
-        not_korean=0.0 if _code(character, "euc_kr") else UNUSUAL,
-        grammar=1.5 if character in STRONG else 0.75 if character in WEAK else 0.0,
+        not_simplified=0 if simplified else MISSING,
+        not_traditional=_not_traditional(_code(character, "big5hkscs"), elsewhere=bool(simplified) or modern),
+        not_japanese=0 if modern else MISSING,
+        old_japanese=modern and japanese >= b"\xd0\xa1",  # level 2, from row 48 on
+        not_korean=0 if _code(character, "euc_kr") else UNUSUAL,
+        grammar=1.0 if character in STRONG else 0.5 if character in WEAK else 0,
+        function=character in FUNCTION,
     )
 
 
-def _not_traditional(character: str) -> float:
-    code = _code(character, "big5hkscs")
+def _not_traditional(code: bytes, *, elsewhere: bool) -> float:
     if not code:
         return MISSING
     if b"\xa4\x40" <= code <= b"\xc6\x7e":  # level 1
-        return 0.0
-    return LESSER if b"\xc9\x40" <= code <= b"\xf9\xd5" else RARE  # the rest are Hong Kong's additions
-
-
-def _not_japanese(character: str) -> float:
-    code = _code(character, "euc_jp")
-    if len(code) != 2:  # three bytes are JIS X 0212, which modern text does not use
-        return MISSING
-    return 0.0 if code < b"\xd0\xa1" else RARE  # row 48 begins level 2
+        return 0
+    if b"\xc9\x40" <= code <= b"\xf9\xd5":  # level 2
+        return LESSER
+    return MISSING if elsewhere else 0  # of Hong Kong's additions some are Cantonese (嚟), others simplified forms (国, 会)
 
 
 def _code(character: str, codec: str) -> bytes:
@@ -131,4 +132,3 @@ def _code(character: str, codec: str) -> bytes:
         return character.encode(codec)
     except UnicodeEncodeError:
         return b""
-

@@ -1,8 +1,8 @@
 """The child process that downloads: img2dataset's Downloader with our own opener, resizer and writer.
 
-    python -m pipeline.fetch.download FOLDER
+    python -m pipeline.fetch.child FOLDER
 
-Part of fetch; `process.py` starts it. FOLDER holds `job.json` (the fields of the fetch step) and `urls.arrow`; what is found out
+Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step, and `urls.arrow`; what is found out
 about address number `key` is appended to `answers.jsonl`, and its bytes to `bodies`, as it comes. The process ends when its
 standard input does, so it cannot outlive whoever started it.
 
@@ -67,7 +67,7 @@ class Hands(urllib.request.BaseHandler):
         self.answers.flush()
 
     def close(self) -> None:
-        """Close the files. Called by img2dataset, and by urllib never."""
+        """Close the files. img2dataset calls it when all is written; urllib never does."""
         self.bodies.close()
         self.answers.close()
 
@@ -87,22 +87,21 @@ def downloader() -> Any:
 
 def download(folder: Path) -> None:
     """Do the job that `folder` holds."""
-    job = json.loads((folder / "job.json").read_bytes())
-    hands = Hands(Opener(build(Fetch, job["fetch"], "job.json")), folder)
+    fetch = build(Fetch, json.loads((folder / "job.json").read_bytes()), "job.json")
+    hands = Hands(Opener(fetch), folder)
     director = urllib.request.OpenerDirector()  # made by hand: build_opener() adds proxies, files and FTP
     director.add_handler(hands)
     urllib.request.install_opener(director)
-    make = downloader()
-    drive = make(
+    drive = downloader()(
         sample_writer_class=lambda *_: hands,
         resizer=hands.resize,
-        thread_count=min(job["fetch"]["threads"], job["urls"]),
+        thread_count=fetch.threads,
         save_caption=False,
         extract_exif=False,
         output_folder=str(folder),
         column_list=["url"],
-        timeout=job["fetch"]["timeout_s"],
-        number_sample_per_shard=job["urls"],
+        timeout=fetch.timeout_s,
+        number_sample_per_shard=1,  # how many digits a key is padded to
         oom_shard_count=1,
         compute_hash=None,
         verify_hash_type=None,

@@ -1,0 +1,168 @@
+"""The mixture phase of a build: from a run's shards and lengths to every stage's lock, plan and statistics.
+
+Runs the steps of this package through the run's lanes, under `steps/mixtures/<stage>/`, and publishes what they made under
+`mixtures/<stage>/`, where the trainer and people look for it: the lock last.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from mixtures import Shard
+from mixtures.lock import Lock
+from mixtures.mix import Mix
+from mixtures.mixture import Mixture
+from mixtures.plan import Plan
+from mixtures.select import selects
+from pipeline.encode import FORMATS
+from pipeline.errors import RecipeError, StoreError
+from pipeline.keys import canonical, file_sha256
+from pipeline.recipe import Recipe, Stage, locked_recipe
+from pipeline.run import Lane, Link, Run
+from pipeline.settings import build, nearest
+from pipeline.step import Step
+from pipeline.store import File, Receipt, write_atomically
+
+LOCK = "mixture.lock.json"
+
+
+def mixture_of(recipe: Recipe, stage: Stage) -> Mixture:
+    """The mixture of a stage, every source of it in the recipe.
+
+    Raises:
+        RecipeError: a wrong key or value, or a source that the recipe does not have.
+    """
+    where = f"stages.{stage.name}.mixture"
+    mixture = build(Mixture, dict(stage.mixture), where)
+    for source in [*(part.source for part in mixture.resolved()), *mixture.held_out]:
+        if source not in recipe.sources:
+            raise RecipeError(f"{where}: the recipe has no source {source!r}; {nearest(source, list(recipe.sources))}")
+    return mixture
+
+
+def check(recipe: Recipe) -> None:
+    """Read every stage's mixture once, so that a mistake shows before any work begins."""
+    for stage in recipe.stages:
+        mixture_of(recipe, stage)
+
+
+def build_stages(run: Run) -> None:
+    """Mix, plan and lock every stage of a run whose shards are complete."""
+    for stage in run.recipe.stages:
+        _Stage(run, stage).build()
+
+
+class _Stage:
+    """One stage on its way to a lock."""
+
+    def __init__(self, run: Run, stage: Stage) -> None:
+        self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
+        self.mixture = mixture_of(run.recipe, stage)
+        self.chat = FORMATS[run.recipe.chat]
+
+    def build(self) -> None:
+        """Every step in turn, then publish."""
+        shards = {part.source: self._shards(part.source) for part in self.mixture.resolved()}
+        selected = self._select({source: [shard for shard, _ in found] for source, found in shards.items()}, shards)
+        mixed = self._one("mix", Mix(self.stage.name, self.mixture, self.run.recipe.seed), selected)
+        blocks = self._plan((*mixed, *selected))
+        lock = Lock(
+            shards={source: tuple(shard for shard, _ in found) for source, found in shards.items()},
+            policy={"kind": self._policy().kind, **{name: value for name, value in canonical(self._policy()).items() if not name.startswith("class.")}},
+            tokenizer={"path": "tokenizer.json", "sha256": file_sha256(self.run.root / "tokenizer.json")},
+            chat=self.run.recipe.chat,
+            overhead=self.chat.overhead,
+        )
+        publish(self.run.root, self.stage.name, self._one("lock", lock, (*mixed, *selected, *blocks)), blocks)
+
+    def _policy(self) -> Any:
+        return self.run.recipe.policy(self.stage.policy)
+
+    def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
+        """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""
+        folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
+        lengths = {receipt.part: {file.name: file for file in receipt.files} for receipt in self.run.manifest(f"{folder}/lengths")}
+        for receipt in self.run.manifest(folder):
+            files = {file.name: file for file in receipt.files} | lengths[receipt.part]
+            for number in sorted(name.removesuffix(".tar") for name in files if name.endswith(".tar")):
+                tar, index, length = (files[f"{number}.{form}"] for form in ("tar", "index.parquet", "lengths.parquet"))
+                shard = Shard(source, self.stage.policy, tar.path, tar.sha256, _rows(self.run.root / index.path), index.path, length.path)
+                found.append((shard, (index, length)))
+        return found
+
+    def _select(self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]) -> tuple[File, ...]:
+        steps = selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
+        lanes = [
+            Lane(label, (Link(f"{self.folder}/select", step),), files=tuple(replace(file, name=file.path) for _, pair in found[step.part.source] for file in pair))
+            for label, step in steps.items()
+        ]
+        return tuple(
+            replace(file, name=f"{receipt.part}/{file.name}")
+            for receipt in self._walk("select", lanes)
+            for file in receipt.files
+        )
+
+    def _plan(self, files: tuple[File, ...]) -> tuple[File, ...]:
+        starts = next(file for file in files if file.name == "starts.npy")
+        count = len(np.load(self.run.root / starts.path)) - 1
+        lanes = [Lane(f"{block:05d}", (Link(f"{self.folder}/plan", Plan(block)),), files=files) for block in range(count)]
+        return tuple(replace(file, name=f"plan/{file.name}") for receipt in self._walk("plan", lanes) for file in receipt.files)
+
+    def _one(self, name: str, step: Step, files: tuple[File, ...]) -> tuple[File, ...]:
+        (receipt,) = self._walk(name, [Lane("all", (Link(f"{self.folder}/{name}", step),), files=files)])
+        return receipt.files
+
+    def _walk(self, phase: str, lanes: list[Lane]) -> list[Receipt]:
+        """The receipts of lanes of one step, in the order of the lanes."""
+        done = {lane.part: receipts[-1][1] for lane, receipts in self.run.walk(f"{self.stage.name}: {phase}", lanes)}
+        return [done[lane.part] for lane in lanes]
+
+
+def publish(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File, ...]) -> None:
+    """Copy a stage's lock, statistics and plan to `mixtures/<stage>/`. While the old files are exchanged there is no lock."""
+    folder = root / "mixtures" / stage
+    wanted = {folder / file.name: root / file.path for file in (*blocks, *locked)}
+    sums = {folder / file.name: file.sha256 for file in (*blocks, *locked)}
+    if all(path.exists() and file_sha256(path) == sums[path] for path in wanted):
+        return
+    (folder / LOCK).unlink(missing_ok=True)
+    shutil.rmtree(folder / "plan", ignore_errors=True)
+    (folder / "plan").mkdir(parents=True)
+    for path in sorted(wanted, key=lambda path: path.name == LOCK):
+        if path.suffix == ".json":
+            write_atomically(path, wanted[path].read_text(encoding="utf-8"))
+        else:
+            shutil.copyfile(wanted[path], path)
+
+
+def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
+    """Stage -> its statistics, for one stage or all.
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+        StoreError: a stage has no statistics yet.
+    """
+    names = [item.name for item in locked_recipe(root).stages]
+    if stage is not None and stage not in names:
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage, names)}")
+    found = {}
+    for name in names if stage is None else [stage]:
+        path = root / "mixtures" / name / "stats.json"
+        if not path.exists():
+            raise StoreError(f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}")
+        found[name] = json.loads(path.read_bytes())
+    return found
+
+
+def _rows(index: Path) -> int:
+    return int(pq.read_metadata(index).num_rows)
+
+
