@@ -1,15 +1,19 @@
 """Packing: segments into rows that exceed neither a number of tokens nor one of tiles.
 
-Best fit decreasing over a window of segments. The longest go first, a segment's length being the larger of its two shares of a
-row; each goes where the fewest tokens remain free afterwards. Rows are indexed by their free tiles, so that the search looks at
-rows with room for both budgets only.
+One row after another is filled with the segment that suits what is free in it: of those that fit, the one whose demands have the
+largest dot product with the free budgets, each weighted by how scarce it is (the dot-product heuristic of Panigrahy and
+others 2011, "Heuristics for vector bin packing"). Where tiles do not matter that is first fit decreasing; where both
+budgets bind, it fills 98.8 % of rows of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_right
 
 import numpy as np
+
+Shelves = dict[int, list[tuple[int, int]]]
+"""Segments that wait, by their tiles: (tokens, segment), ascending."""
 
 
 def pack(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
@@ -28,39 +32,39 @@ def pack(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int)
         raise ValueError(
             f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a row of {row_tokens} and {row_tiles}"
         )
-    order = np.argsort(-np.maximum(tokens / row_tokens, tiles / row_tiles), kind="stable")
-    shortest = int(tokens.min(initial=row_tokens))
-    shelves: dict[int, list[tuple[int, int]]] = {}  # free tiles -> (free tokens, row), ascending
-    rows, opened = np.empty(tokens.size, np.int64), 0
-    for segment, length, inputs in zip(
-        order.tolist(), tokens[order].tolist(), tiles[order].tolist(), strict=True
-    ):
-        found = _best(shelves, length, inputs)
-        if found is None:
-            free_tiles, free_tokens, row = row_tiles, row_tokens, opened
-            opened += 1
-        else:
-            free_tiles, place = found
-            free_tokens, row = shelves[free_tiles].pop(place)
-            if not shelves[free_tiles]:
-                del shelves[free_tiles]
-        rows[segment] = row
-        if free_tokens - length >= shortest:
-            insort(shelves.setdefault(free_tiles - inputs, []), (free_tokens - length, row))
+    shelves: Shelves = {}
+    for segment, (length, inputs) in enumerate(zip(tokens.tolist(), tiles.tolist(), strict=True)):
+        shelves.setdefault(inputs, []).append((length, segment))
+    for shelf in shelves.values():
+        shelf.sort()
+    scarcity = (float(tokens.sum()) / row_tokens**3, float(tiles.sum()) / row_tiles**3)  # demand, for shares of a row
+    rows, row = np.empty(tokens.size, np.int64), 0
+    while shelves:
+        for segment in _fill(shelves, row_tokens, row_tiles, scarcity):
+            rows[segment] = row
+        row += 1
     return rows
 
 
-def _best(shelves: dict[int, list[tuple[int, int]]], tokens: int, tiles: int) -> tuple[int, int] | None:
-    """Shelf and place of the row with the fewest sufficient free tokens; of equals the one with the fewest free tiles."""
-    best: tuple[int, int, int] | None = None
-    for free_tiles, shelf in shelves.items():
-        if free_tiles < tiles:
-            continue
-        place = bisect_left(shelf, (tokens, -1))
-        if place < len(shelf):
-            found = (shelf[place][0], free_tiles, place)
-            if best is None or found < best:
-                best = found
-                if found[0] == tokens and free_tiles == tiles:
-                    break
-    return None if best is None else best[1:]
+def _fill(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[float, float]) -> list[int]:
+    """Take the segments of one row off the shelves."""
+    taken = []
+    while True:
+        weights = (scarcity[0] * free_tokens, scarcity[1] * free_tiles)
+        best, chosen = -1.0, None
+        for tiles, shelf in shelves.items():
+            place = bisect_right(shelf, free_tokens, key=_tokens) - 1 if tiles <= free_tiles else -1
+            if place >= 0 and (product := shelf[place][0] * weights[0] + tiles * weights[1]) > best:
+                best, chosen = product, (tiles, place)
+        if chosen is None:
+            return taken
+        tiles, place = chosen
+        tokens, segment = shelves[tiles].pop(place)
+        if not shelves[tiles]:
+            del shelves[tiles]
+        taken.append(segment)
+        free_tokens, free_tiles = free_tokens - tokens, free_tiles - tiles
+
+
+def _tokens(waiting: tuple[int, int]) -> int:
+    return waiting[0]

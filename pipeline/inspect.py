@@ -146,7 +146,7 @@ def blur(luminance: Image.Image) -> float:
     """
     scale = min(1.0, BLUR_SIDE / max(luminance.size))
     width, height = (max(1, round(length * scale)) for length in luminance.size)
-    pixels = np.asarray(luminance.resize((width, height), Image.Resampling.BOX), np.int32)
+    pixels = np.asarray(luminance.resize((width, height), Image.Resampling.BOX), np.int64)
     if min(pixels.shape) < 3:
         return 0.0
     sides = pixels[1:-1, :-2] + pixels[1:-1, 2:] + pixels[:-2, 1:-1] + pixels[2:, 1:-1]

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -86,16 +87,16 @@ class Read:
 
     def _rows(self, origin: Path) -> Iterator[Row]:
         """The rows, each exactly once."""
-        expected = self.start
-        for row in self.source.rows(origin, self.start, self.stop):
-            if row.row != expected:
-                break
+        for expected, row in zip_longest(
+            range(self.start, self.stop), self.source.rows(origin, self.start, self.stop)
+        ):
+            if row is None or row.row != expected:
+                found = "the end" if row is None else f"row {row.row}"
+                wanted = "the end" if expected is None else f"row {expected}"
+                raise SourceError(
+                    f"{self.name_of_source}/{self.file}: reading [{self.start}, {self.stop}), expected {wanted}, found {found}"
+                )
             yield row
-            expected += 1
-        if expected != self.stop:
-            raise SourceError(
-                f"{self.name_of_source}/{self.file}: row {expected} of [{self.start}, {self.stop}) is missing"
-            )
 
     def _samples(self, row: Row, images: _Images) -> tuple[list[Sample], list[Reason]]:
         """The samples of a row, and why there are not more."""

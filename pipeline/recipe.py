@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic.dataclasses import dataclass
@@ -30,6 +30,8 @@ from pipeline.step import RUNTIME
 from pipeline.store import write_atomically
 
 LOCK = "recipe.lock.yaml"
+
+Made = TypeVar("Made")
 
 RESERVED = ("dedupe", "mixtures")
 """Folders under steps/ that belong to no source."""
@@ -132,11 +134,11 @@ class Recipe:
         return _from_table(POLICIES, self.policies[name], f"policies.{name}")
 
 
-def _from_table(table: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Any:
+def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], where: str) -> Made:
     """The object that `values` describe, of the class that its `kind` names in `table`."""
-    kind = values.get("kind")
+    kind = str(values.get("kind"))
     if kind not in table:
-        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {nearest(str(kind), list(table))}")
+        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {nearest(kind, list(table))}")
     return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from pipeline.reasons import FAILURES, Reason
 
@@ -71,9 +71,20 @@ class Step(Protocol):
     A field with `metadata=RUNTIME` does not shape the result (threads, time-outs, mirrors) and stays out of the key.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int]  # raised whenever the same inputs and parameters give other bytes
-    pure: ClassVar[bool]  # False: the world had a say (network, time limits), so a committed result is never redone
+    @property
+    def name(self) -> str:
+        """What receipts and folders call it."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the same inputs and parameters give other bytes."""
+        ...
+
+    @property
+    def pure(self) -> bool:
+        """False: the world had a say (network, time limits), so a committed result is never made again."""
+        ...
 
     @property
     def reads(self) -> tuple[str, ...]:

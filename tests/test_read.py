@@ -39,7 +39,7 @@ class Told:
         return [1] * len(self.told)
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
-        yield from self.told[start:stop]
+        yield from self.told
 
 
 @pytest.fixture
@@ -53,7 +53,11 @@ def read(tmp_path):
         counts = Read(source, "web", "a/file", start, stop, licence).run({"origin": path}, folder)
         assert all(count.balanced() for count in counts.values())
         books = {level: count.to_json() for level, count in counts.items()}
-        return list(read_samples(folder / "samples.parquet")), list(read_rows(folder / "images.parquet")), books
+        return (
+            list(read_samples(folder / "samples.parquet")),
+            list(read_rows(folder / "images.parquet")),
+            books,
+        )
 
     return run
 
@@ -69,7 +73,10 @@ def test_pages_of_a_document_share_a_group_and_fan_out_in_the_books(read, tmp_pa
     text = upstream.pdfa_json([["one"], [""], ["three"]])
     members = {"0.json": text, "0.pdf": upstream.pdf([["one"], [], ["three"]]), "1.json": text, "1.mp4": b""}
     samples, images, books = read(Pdfa(), upstream.tar(tmp_path / "t", members))
-    assert [sample.id for sample in samples] == [SampleId("web", "a/file", 0, 0), SampleId("web", "a/file", 0, 2)]
+    assert [sample.id for sample in samples] == [
+        SampleId("web", "a/file", 0, 0),
+        SampleId("web", "a/file", 0, 2),
+    ]
     assert {sample.group for sample in samples} == {"web/a/file#0"}
     assert [image["bytes"][:4] for image in images] == [b"\x89PNG"] * 2
     assert books == {
@@ -80,7 +87,9 @@ def test_pages_of_a_document_share_a_group_and_fan_out_in_the_books(read, tmp_pa
 
 def test_an_address_stands_in_the_image_table_once(read, tmp_path):
     one, two = "http://img.test/1", "http://img.test/2"
-    samples, images, _ = read(Obelics(), upstream.obelics(tmp_path / "o", [[one, "a", two], [two, one], [one, one]]))
+    samples, images, _ = read(
+        Obelics(), upstream.obelics(tmp_path / "o", [[one, "a", two], [two, one], [one, one]])
+    )
     assert [image["url"] for image in images] == [one, two]
     assert [image["image"] for image in images] == [0, 1]
     assert [[node.image for node in sample.nodes] for sample in samples] == [[0, None, 1], [1, 0], [0, 0]]
@@ -92,20 +101,31 @@ def test_bytes_that_several_rows_carry_stand_in_the_image_table_once(read, tmp_p
     path = upstream.cauldron(tmp_path / "c", [([one], turns), ([two, one], turns), ([one], turns)])
     samples, images, _ = read(Cauldron(), path)
     assert [image["bytes"] for image in images] == [one, two]
-    assert [[node.image for node in sample.nodes if node.kind == "image"] for sample in samples] == [[0], [1, 0], [0]]
+    assert [[node.image for node in sample.nodes if node.kind == "image"] for sample in samples] == [
+        [0],
+        [1, 0],
+        [0],
+    ]
 
 
 def test_pictures_that_could_not_be_had_keep_their_own_reasons(read, tmp_path):
     nodes = (Node("image", image=0), Node("image", image=1))
     lost = Picture(reason=Reason.EMPTY_BODY, detail="nothing there")
     _, images, _ = read(Told((Row(0, (Page(nodes, (lost, lost)),)),)), tmp_path)
-    assert [(image["reason"], image["detail"], image["bytes"]) for image in images] == [("empty_body", "nothing there", None)] * 2
+    assert [(image["reason"], image["detail"], image["bytes"]) for image in images] == [
+        ("empty_body", "nothing there", None)
+    ] * 2
 
 
 def test_what_a_page_says_of_itself_goes_before_what_the_source_says(read, tmp_path):
     page = Page((Node("text", text="a"),), group="g", url="http://u", licence="MIT", signals={"stars": 3.0})
     ((sample,), _, _) = read(Told((Row(0, (page,)),)), tmp_path)
-    assert (sample.group, sample.url, sample.licence, sample.signals) == ("g", "http://u", "MIT", {"stars": 3.0})
+    assert (sample.group, sample.url, sample.licence, sample.signals) == (
+        "g",
+        "http://u",
+        "MIT",
+        {"stars": 3.0},
+    )
 
 
 def test_half_a_surrogate_pair_loses_its_page_not_the_run(read, tmp_path):
@@ -122,11 +142,19 @@ def test_a_row_of_which_nothing_came_and_nothing_was_said_is_empty(read, tmp_pat
     assert books["rows"]["failed"] == books["pages"]["failed"] == {"empty_row": 1}
 
 
-@pytest.mark.parametrize("told", [(0, 2), (0, 0), (1,), (0,), (0, 1, 2)])
-def test_a_source_that_skips_repeats_or_ends_early_is_an_error(read, tmp_path, told):
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ((0, 2), "expected row 1, found row 2"),
+        ((0, 0), "expected row 1, found row 0"),
+        ((0,), "expected row 1, found the end"),
+        ((0, 1, 2), "expected the end, found row 2"),
+    ],
+)
+def test_a_source_that_skips_repeats_or_stops_elsewhere_is_an_error(read, tmp_path, told, said):
     source = Told(tuple(Row(row, (Page((Node("text", text="a"),)),)) for row in told))
-    with pytest.raises(SourceError, match=r"web/a/file: row \d of \[0, 2\) is missing|web/a/file: row 2"):
-        read(source, tmp_path, 0, 2) if len(told) < 3 else read(Told(source.told[:1]), tmp_path, 0, 2)
+    with pytest.raises(SourceError, match=f"web/a/file: .*{said}"):
+        read(source, tmp_path, 0, 2)
 
 
 def test_files_of_another_form_are_errors_before_anything_is_written(read, tmp_path):
@@ -142,13 +170,18 @@ def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
 
 
 def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):
-    pages = tuple(Row(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),)) for row in range(8))
+    pages = tuple(
+        Row(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),))
+        for row in range(8)
+    )
     Read(Told(pages), "web", "f", 0, 8).run({"origin": tmp_path}, tmp_path)
     assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 2
 
 
 def test_reading_twice_gives_the_same_bytes(tmp_path):
-    path = upstream.tar(tmp_path / "t", {"0.json": upstream.pdfa_json([["one"]]), "0.pdf": upstream.pdf([["one"]])})
+    path = upstream.tar(
+        tmp_path / "t", {"0.json": upstream.pdfa_json([["one"]]), "0.pdf": upstream.pdf([["one"]])}
+    )
     written = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

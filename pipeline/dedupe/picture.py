@@ -41,7 +41,8 @@ COARSE = 12
 """Side at which all windows of both pictures are compared to find where alignment starts."""
 FINE = 32
 """Side of the grid that alignment and the final correlation sample."""
-BLURS = (4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 1.0)
+GAINS = (1 / 1.2, 1 / 1.1, 1 / 1.05, 1.0, 1.05, 1.1, 1.2)
+BLURS = (4.0, 4.0, 2.0, 2.0, 1.0, 1.0)
 """Standard deviations of the sampling kernel in cells of FINE, from coarse to fine, one per step of alignment."""
 
 
@@ -82,17 +83,11 @@ def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.f
     """
     first, second = _start(one, other)
     one, other = one.astype(np.float64), other.astype(np.float64)
-    best = np.full(len(one), -1.0)
-    for number, blur in enumerate(BLURS):
+    for blur in BLURS:
         target, _, _ = _look(other, second, blur)
-        shown, down, right = _look(one, first, blur)
-        brightened, target = _expose(shown, target)
-        score, step = _step(brightened, target, down, right)
-        if blur == BLURS[-1]:
-            best = np.maximum(best, score)
-        if number + 1 < len(BLURS):
-            first = np.clip(first + step, 0.0, 1.0)
-    return best.round(4)
+        first = np.clip(first + _step(*_look(one, first, blur), target), 0.0, 1.0)
+    shown, target = _look(one, first, BLURS[-1])[0], _look(other, second, BLURS[-1])[0]
+    return np.max([_correlation(*_expose(shown, target, gain)) for gain in GAINS], axis=0).round(4)
 
 
 def _signs(thumbnails: NDArray[np.uint8], window: Window) -> NDArray[np.bool_]:
@@ -168,27 +163,29 @@ def _kernel(
     return weights, slope - weights * slope.sum(axis=2, keepdims=True)
 
 
-def _expose(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both with the exposure of the brighter one, saturated alike. The gain is the least-squares one of unsaturated points."""
-    usable = (one < 245) & (other < 245)
-    gain = ((one * other * usable).sum(axis=(1, 2), keepdims=True) + 1) / ((one * one * usable).sum(axis=(1, 2), keepdims=True) + 1)
-    gain = gain.clip(0.7, 1.4)
-    return np.minimum(one * np.maximum(gain, 1), 255), np.minimum(other * np.maximum(1 / gain, 1), 255)
+def _expose(one: NDArray[np.float64], other: NDArray[np.float64], gain: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as they would be had the first one been brightened by `gain`, or the second one by its inverse, and saturated."""
+    return np.minimum(one * max(gain, 1), 255), np.minimum(other * max(1 / gain, 1), 255)
+
+
+def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    count = len(one)
+    product: NDArray[np.float64] = _normal(one.reshape(count, -1))[0] * _normal(other.reshape(count, -1))[0]
+    return product.sum(axis=1)
 
 
 def _step(
-    one: NDArray[np.float64], other: NDArray[np.float64], down: NDArray[np.float64], right: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The correlation of n pairs, and the step of the first one's (top, bottom, left, right) that raises it."""
-    count, share = len(one), (np.arange(FINE) + 0.5) / FINE
-    (a, norm), (b, _) = _normal(one.reshape(count, -1)), _normal(other.reshape(count, -1))
-    score = (a * b).sum(axis=1)
+    shown: NDArray[np.float64], down: NDArray[np.float64], right: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target."""
+    count, share = len(shown), (np.arange(FINE) + 0.5) / FINE
+    (a, norm), (b, _) = _normal(shown.reshape(count, -1)), _normal(target.reshape(count, -1))
     by_edge = np.stack([down * (1 - share)[:, None], down * share[:, None], right * (1 - share), right * share], axis=1)
     slopes = by_edge.reshape(count, 4, -1) / norm[:, None]
     slopes = slopes - slopes.mean(axis=2, keepdims=True)
     slopes = slopes - (slopes @ a[:, :, None]) * a[:, None, :]
     hessian = slopes @ slopes.transpose(0, 2, 1)
     damping = np.eye(4) * (1e-6 + 0.01 * np.einsum("nii->ni", hessian))[:, :, None]
-    towards = slopes @ (b - a * score[:, None])[:, :, None]
+    towards = slopes @ (b - a * (a * b).sum(axis=1, keepdims=True))[:, :, None]
     step: NDArray[np.float64] = np.linalg.solve(hessian + damping, towards)[:, :, 0]
-    return score, step.clip(-0.05, 0.05)
+    return step.clip(-0.05, 0.05)

@@ -2,16 +2,15 @@
 
 Part of the language judge. A text has one score per `Column`; only differences between them mean something. They add up from
 
-    characters   what its character sets cost Chinese, Japanese and Korean (`script.Traits`; the better of simplified and
-                 traditional for the whole text, so that 国際, which mixes them, is Japanese)
+    characters   what its character sets cost Chinese, Japanese and Korean (`script.Trait`)
     grammar      function characters of Chinese: 是 我 的 在
-    inflection   kana, Hangul: particles and endings that Chinese does not have
+    inflection   kana and Hangul: particles and endings that Chinese does not have
     bare         a long run of Han without either is a sentence, and Chinese
-    model        fastText on the Han, kana and Hangul alone; at most `model` x `FLOOR` nats, so it decides only short texts
+    model        fastText on the Han, kana and Hangul; bounded, so that it decides nothing alone
     matrix       which script the running words are in: a Chinese sentence with English terms, or an English one with a quotation
     context      the languages around it, near ones most
 
-and the text belongs to the highest if it leads by a margin, or to nobody.
+and the text belongs to the highest if it leads by a margin, else to nobody.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from enum import IntEnum
 import numpy as np
 
 from pipeline.judges import lid
-from pipeline.judges.prose import CJK, prose, without_quotations, words
+from pipeline.judges.prose import CJK, is_plain, prose, without_quotations, words
 from pipeline.judges.script import Trait, measure
 
 
@@ -42,25 +41,26 @@ class Column(IntEnum):
 class Weights:
     """How much each kind of evidence may say; 0 leaves it out."""
 
-    characters: float = 1.0
-    model: float = 0.35  # of its log probabilities: it is sure and wrong about one short text in twenty
-    matrix: float = 16.0  # when all words, and enough of them, are in one script
-    context: float = 6.0  # in the middle of one language; less than one character that decides
+    characters: float = 1.0  # with grammar, inflection and bare
+    model: float = 0.35  # of its log probabilities: on short texts it is often sure and wrong
+    matrix: float = 16.0  # nats, when all words, and enough of them, are in one script
+    context: float = 6.0  # nats, in the middle of one language; less than one character that decides (`script.MISSING`)
 
 
 FLOOR = -4.0  # nats: below 2 % fastText's probabilities carry nothing
-BARE_FROM, BARE, BARE_MOST = 6, 0.3, 6.0  # kanji without kana run to some six characters in headings and names
-RARE, RARE_MOST = 3.0, 4.0  # old spelling: ln(12 % / 0.1 %) each, but names hold several (齋藤, 國學院大學)
-HANGUL = 2.0  # each syllable for Korean
-NO_HANGUL = 2.5  # Korean that writes a whole text in hanja is rare outside Korean pages
+BARE_FROM, BARE, BARE_MOST = 6, 0.3, 6.0  # headings and names run to some six kanji
+OLD, OLD_MOST = 3.0, 4.0  # ln(13 % / 0.1 %), rounded down, for each old character; but names hold several (齋藤, 國學院大學)
+HANGUL = 2.0  # each syllable, for Korean
+NO_HANGUL = 2.5  # against Korean: whole texts in hanja are rare outside Korean pages
+HAN_PER_WORD, SYLLABLES_PER_WORD, LETTERS_PER_WORD = 1.6, 3.0, 5.0
+FUNCTION_WORDS = 0.5  # words that a function character adds: it joins what stands around it into a sentence
+MATRIX_WORDS = 8.0  # from which on the share of each script says all it can
+FEW_LETTERS = 0.3  # of other scripts for each of Han, kana and Hangul: below one word in ten
+STRAY = 0.1  # of the words: so few in another script are terms
 QUOTED = 0.2  # of a letter: what counts of quotations and brackets
-HAN_PER_WORD, SYLLABLES_PER_WORD = 1.6, 3.0
-MATRIX_WORDS = 8.0  # from which the share of each script says all it can
-FUNCTION_WORDS = 0.5  # that a function character outside of quotations adds: it joins what stands around it
-STRAY = 0.1  # of the words: fewer in another script are terms, and no language of the text
-MODEL_CHARACTERS = 300
-SURE = 12.0  # nats: a neighbour that is this sure counts fully
-WORDS_TO_COUNT = 4.0  # and this long
+MODEL_CHARACTERS, MODEL_LETTERS = 300, 1200  # that fastText sees of a text
+SURE = 12.0  # nats: a neighbour that is this sure counts fully,
+ENOUGH = 4.0  # words: and this long
 TURN, NEXT, BEFORE, FADE, ANYWHERE = 2.0, 1.0, 0.2, 0.3, 0.03  # a heading belongs to what follows it
 MIXED = 0.7  # of the context counts for texts in two scripts, which say more themselves
 UNSURE = 0.1  # of a full neighbour: what counts against any context
@@ -68,7 +68,7 @@ UNSURE = 0.1  # of a full neighbour: what counts against any context
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Own scores (texts, columns), -inf where a language has no letters in the text, and words (texts,)."""
+    """Scores (texts, columns), -inf where a text has no letters of a language, and words (texts,)."""
 
     scores: np.ndarray
     words: np.ndarray
@@ -76,20 +76,18 @@ class Reading:
 
 def read(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: Weights) -> Reading:
     """Every text by itself. With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure."""
-    sums, other_words = _measured(texts)
-    inner = _han_scores(sums, weights)
-    _add_model(inner, texts, weights)
-    han_words = sums[:, Trait.han] / HAN_PER_WORD + (sums[:, Trait.kana] + sums[:, Trait.hangul]) / SYLLABLES_PER_WORD
-    balance = han_words + FUNCTION_WORDS * sums[:, Trait.function]
-    total = np.maximum(balance + other_words, 1e-9)
-    matrix = weights.matrix * (balance - other_words) / total * np.minimum(1, total / MATRIX_WORDS)
+    cleaned = _cleaned(texts)
+    inner = _inner(cleaned.sums, texts, weights)
+    han, kana, hangul, function = cleaned.sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL, Trait.FUNCTION]].T
+    own = han / HAN_PER_WORD + (kana + hangul) / SYLLABLES_PER_WORD
+    joined = own + FUNCTION_WORDS * function
+    total = np.maximum(joined + cleaned.words, 1e-9)
+    matrix = weights.matrix * (joined - cleaned.words) / total * np.minimum(1, total / MATRIX_WORDS)
     scores = np.full((len(texts), len(Column)), -np.inf)
-    some = han_words > 0
-    lead = inner - inner.max(axis=1, keepdims=True) + matrix[:, None]
-    scores[some, : Column.WANTED] = lead[some]
-    for index in np.flatnonzero(other_words > STRAY * (han_words + other_words)):
-        scores[index, Column.WANTED :] = _other(texts[index], unwanted)
-    return Reading(scores, han_words + other_words)
+    scores[:, : Column.WANTED] = np.where(own > 0, (inner - inner.max(axis=1, keepdims=True)).T + matrix, -np.inf).T
+    for index in np.flatnonzero(cleaned.words > STRAY * (own + cleaned.words)):
+        scores[index, Column.WANTED :] = _other(cleaned.prose[index], cleaned.words[index], unwanted)
+    return Reading(scores, own + cleaned.words)
 
 
 def with_context(reading: Reading, turns: Sequence[int | None], weights: Weights) -> np.ndarray:
@@ -97,87 +95,90 @@ def with_context(reading: Reading, turns: Sequence[int | None], weights: Weights
 
     Neighbours count for the languages that a text could be in: an English page says nothing about two lone kanji.
     """
-    votes = _votes(reading)
-    near = np.array(_near(votes, turns)).reshape(votes.shape)
-    near[np.isneginf(reading.scores)] = 0.0
-    mixed = np.isfinite(reading.scores[:, Column.WANTED :]).any(axis=1) & np.isfinite(reading.scores[:, Column.ZH])
-    most = np.where(mixed, MIXED, 1)[:, None] * np.full(len(Column), weights.context)
-    most[:, Column.KO] += NO_HANGUL * (weights.context > 0)  # among Hangul, hanja alone are no surprise
+    possible = np.isfinite(reading.scores)
+    near = np.where(possible, _near(_votes(reading), turns), 0.0)
+    mixed = possible[:, Column.ZH] & possible[:, Column.WANTED]
+    most = np.full(reading.scores.shape, weights.context)
+    most[mixed] *= MIXED
+    if weights.context:
+        most[:, Column.KO] += NO_HANGUL  # among Hangul, hanja alone are no surprise
     return np.asarray(reading.scores + most * near / (near.sum(axis=1, keepdims=True) + UNSURE))
 
 
-def _measured(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Traits of each text, with quotations and code taken back where scripts compete; running words of other scripts."""
-    sums = measure(texts)
-    letters = sums[:, Trait.han] + sums[:, Trait.kana] + sums[:, Trait.hangul]
-    other_words = np.zeros(len(texts))
+@dataclass(frozen=True, slots=True)
+class _Cleaned:
+    sums: np.ndarray  # (texts, traits)
+    words: np.ndarray  # (texts,) in other scripts
+    prose: Sequence[str]  # empty where other scripts play no part
+
+
+def _cleaned(texts: Sequence[str]) -> _Cleaned:
+    """Traits and words of each text; code is gone and quotations hardly count wherever scripts or languages compete in one."""
+    sums, other_words, kept = measure(texts), np.zeros(len(texts)), [""] * len(texts)
+    letters = sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL]].sum(axis=1)
     disputed = _disputed(sums)
-    for index in np.flatnonzero((sums[:, Trait.letter] > 0.3 * letters) | disputed):  # else below one word in ten
-        whole = prose(texts[index])
+    for index in np.flatnonzero((sums[:, Trait.LETTER] > FEW_LETTERS * letters) | disputed):
+        if not letters[index] and is_plain(texts[index]):
+            kept[index], other_words[index] = texts[index], sums[index, Trait.LETTER] / LETTERS_PER_WORD
+            continue
+        whole = kept[index] = prose(texts[index])
         matrix = without_quotations(whole)
-        if not any(character.isalpha() for character in matrix):
+        if not any(map(str.isalpha, matrix)):
             matrix = whole
-        if letters[index]:
-            add_up = _line_by_line if disputed[index] else _at_once
-            sums[index] = (1 - QUOTED) * add_up(matrix) + QUOTED * add_up(whole)
         other_words[index] = (1 - QUOTED) * words(matrix) + QUOTED * words(whole)
-    return sums, other_words
+        if letters[index]:
+            both = [_by_line(part) if disputed[index] else measure([part])[0] for part in (matrix, whole)]
+            sums[index] = (1 - QUOTED) * both[0] + QUOTED * both[1]
+    return _Cleaned(sums, other_words, kept)
 
 
-def _at_once(text: str) -> np.ndarray:
-    return np.asarray(measure([text])[0])
-
-
-def _line_by_line(text: str) -> np.ndarray:
+def _by_line(text: str) -> np.ndarray:
     """Sums of a text whose lines may be in simplified and in traditional characters: each pays for the better of the two."""
     lines = measure(text.split("\n"))
-    chinese = [Trait.not_simplified, Trait.not_traditional]
+    chinese = [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]
     lines[:, chinese] = lines[:, chinese].min(axis=1, keepdims=True)
     return np.asarray(lines.sum(axis=0))
 
 
 def _disputed(sums: np.ndarray) -> np.ndarray:
     """Whether a text has much of both Chinese and its neighbours in it, as one that quotes the other has."""
-    for_chinese = sums[:, Trait.not_japanese] + RARE * sums[:, Trait.old_japanese] + sums[:, Trait.grammar]
-    against = np.minimum(sums[:, Trait.not_simplified], sums[:, Trait.not_traditional])
-    against = against + sums[:, Trait.inflection] + HANGUL * sums[:, Trait.hangul]
-    return np.minimum(for_chinese, against) > 0.25 * np.maximum(for_chinese, against)
+    chinese = sums[:, Trait.NOT_JAPANESE] + OLD * sums[:, Trait.OLD_JAPANESE] + sums[:, Trait.GRAMMAR]
+    neighbours = _not_chinese(sums) + sums[:, Trait.INFLECTION] + HANGUL * sums[:, Trait.HANGUL]
+    return np.asarray(np.minimum(chinese, neighbours) > 0.25 * np.maximum(chinese, neighbours))
 
 
-def _han_scores(sums: np.ndarray, weights: Weights) -> np.ndarray:
-    """Scores (texts, 3) of Chinese, Japanese and Korean by characters alone."""
-    han, hangul = sums[:, Trait.han], sums[:, Trait.hangul]
-    native = sums[:, Trait.kana] + hangul
+def _not_chinese(sums: np.ndarray) -> np.ndarray:
+    return np.asarray(sums[:, [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]].min(axis=1))
+
+
+def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarray:
+    """Scores (texts, 3) of Chinese, Japanese and Korean by characters, and by the model where it could matter."""
+    han, hangul = sums[:, Trait.HAN], sums[:, Trait.HANGUL]
+    native = sums[:, Trait.KANA] + hangul
     bare = np.clip(BARE * (han - BARE_FROM), 0, BARE_MOST) * (native == 0)
-    chinese = sums[:, Trait.grammar] + bare - np.minimum(sums[:, Trait.not_simplified], sums[:, Trait.not_traditional])
-    rare = np.minimum(RARE * sums[:, Trait.old_japanese], RARE_MOST)
-    japanese = sums[:, Trait.inflection] - sums[:, Trait.not_japanese] - rare
-    korean = HANGUL * hangul - sums[:, Trait.not_korean] - NO_HANGUL * (hangul == 0)
-    chinese = np.where(han > 0, weights.characters * chinese, -SURE - native)
-    return np.stack([chinese, weights.characters * japanese, weights.characters * korean], axis=1)
+    chinese = np.where(han > 0, sums[:, Trait.GRAMMAR] + bare - _not_chinese(sums), -SURE - native)
+    old = np.minimum(OLD * sums[:, Trait.OLD_JAPANESE], OLD_MOST)
+    japanese = sums[:, Trait.INFLECTION] - sums[:, Trait.NOT_JAPANESE] - old
+    korean = HANGUL * hangul - sums[:, Trait.NOT_KOREAN] - NO_HANGUL * (hangul == 0)
+    inner = weights.characters * np.stack([chinese, japanese, korean], axis=1)
+    second, first = np.sort(inner, axis=1)[:, -2:].T
+    close = first - second < SURE + weights.model * -FLOOR + weights.context
+    for index in np.flatnonzero(close & (han + native > 0)) if weights.model else ():
+        found = lid.probabilities("".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS])
+        inner[index] += [weights.model * _nats(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
+    return inner
 
 
-def _add_model(inner: np.ndarray, texts: Sequence[str], weights: Weights) -> None:
-    """Add fastText's opinion in place, where it and the context could still change the outcome."""
-    if not weights.model:
-        return
-    first, second = np.sort(inner, axis=1)[:, :-3:-1].T
-    for index in np.flatnonzero(first - second < weights.context - weights.model * FLOOR + SURE / 2):
-        letters = "".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS]
-        if letters:
-            found = lid.probabilities(letters)
-            inner[index] += [weights.model * _nats(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
-
-
-def _other(text: str, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
-    """Scores of wanted and unwanted languages in other scripts."""
+def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
+    """Scores of wanted and unwanted languages in other scripts; what the model takes for Chinese there (Pinyin) is open."""
     if unwanted is None:
         return 0.0, -math.inf
-    line = " ".join(CJK.sub(" ", prose(text)).split())[: 4 * MODEL_CHARACTERS]
-    found = {code: share for code, share in lid.probabilities(line).items() if code not in {"zh", "ja", "ko"}}
+    found = lid.probabilities(" ".join(CJK.sub(" ", text[:MODEL_LETTERS]).split()))
+    open_to_both = sum(found.pop(code, 0.0) for code in ("zh", "ja", "ko")) / 2
     bad = sum(share for code, share in found.items() if unwanted(code))
-    total = max(sum(found.values()), 1e-9)
-    return _nats(1 - bad / total), _nats(bad / total)
+    good = sum(found.values()) - bad
+    scale = min(1.0, length / ENOUGH)
+    return scale * _nats(good + open_to_both), scale * _nats(bad + open_to_both)
 
 
 def _nats(probability: float) -> float:
@@ -185,33 +186,28 @@ def _nats(probability: float) -> float:
 
 
 def _votes(reading: Reading) -> np.ndarray:
-    """What each text says about its neighbours: one column, by how sure and how long it is."""
-    ordered = np.sort(np.maximum(reading.scores, -1e9), axis=1)
-    lead = ordered[:, -1] - ordered[:, -2]
-    trust = np.clip(lead / SURE, 0, 1) * np.minimum(1, reading.words / WORDS_TO_COUNT)
+    """What each text says to its neighbours (texts, columns): one column, by how sure and how long it is."""
+    second, first = np.sort(np.maximum(reading.scores, -1e9), axis=1)[:, -2:].T
+    trust = np.clip((first - second) / SURE, 0, 1) * np.minimum(1, reading.words / ENOUGH)
     votes = np.zeros(reading.scores.shape)
-    votes[np.arange(len(votes)), reading.scores.argmax(axis=1)] = trust * (ordered[:, -1] > -1e9)
+    votes[np.arange(len(votes)), reading.scores.argmax(axis=1)] = trust
     return votes
 
 
-def _near(votes: np.ndarray, turns: Sequence[int | None]) -> list[np.ndarray]:
+def _near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
     """The votes around each text: its turn in a conversation, what follows and goes before in a document, a little of all."""
-    everything = votes.sum(axis=0)
-    before, after = _fading(votes), _fading(votes[::-1])[::-1]
-    by_turn: dict[int, np.ndarray] = {}
-    for turn, vote in zip(turns, votes, strict=True):
-        if turn is not None:
-            by_turn[turn] = by_turn.get(turn, 0) + vote
-    near = []
-    for vote, turn, earlier, later in zip(votes, turns, before, after, strict=True):
-        close = TURN * (by_turn[turn] - vote) if turn is not None else BEFORE * earlier + NEXT * later
-        near.append(close + ANYWHERE * (everything - vote))
-    return near
+    close = BEFORE * _before(votes) + NEXT * _before(votes[::-1])[::-1]
+    numbers = np.array([-1 if turn is None else turn for turn in turns])
+    for turn in set(numbers[numbers >= 0].tolist()):
+        here = numbers == turn
+        close[here] = TURN * (votes[here].sum(axis=0) - votes[here])
+    return np.asarray(close + ANYWHERE * (votes.sum(axis=0) - votes))
 
 
-def _fading(votes: np.ndarray) -> list[np.ndarray]:
-    """The votes before each text; only votes stand between it and those further off, not texts that say nothing."""
-    sums = [np.zeros(votes.shape[1])]
-    for vote in votes[:-1]:
-        sums.append(sums[-1] * (1 - (1 - FADE) * vote.sum()) + vote)
+def _before(votes: np.ndarray) -> np.ndarray:
+    """The votes before each text; what stands between it and them fades them, unless it says nothing itself."""
+    sums = np.zeros(votes.shape)
+    for index in range(1, len(votes)):
+        vote = votes[index - 1]
+        sums[index] = sums[index - 1] * (1 - (1 - FADE) * vote.sum()) + vote
     return sums

@@ -18,15 +18,16 @@ CJK = re.compile("[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u
 """Runs of Chinese, Japanese and Korean letters: none of these, no Chinese."""
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_MARK = re.compile(r"[;{}=<>#*&|_\\`$]|//|\w\(|www")
 _ADDRESS = r"[!-~]*(?:(?<=[/=_])[^\W\d_]+[!-~]*)*"  # with a path in any script after a slash
 _MARKUP = re.compile(  # every branch starts with a letter of its own, which lets re skip to candidates
     rf"https?://{_ADDRESS}|www\.{_ADDRESS}|`[^`\n]*`|</?[A-Za-z!][^<>\n]{{0,300}}>|&\#?\w{{1,8}};"
-    r"|\$[^$\n]*[\\^_{=][^$\n]*\$|\\[A-Za-z]+"  # formulas
+    r"|\$[^$\n]{0,200}[\\^_{=][^$\n]{0,200}\$|\\[A-Za-z]+"  # formulas
 )
-_SIGN = re.compile(r"[;{}=<>+*&|_\\#$]|//|[A-Za-z_](?:\([ -~]*\)|\[[ -~]*\])")
+_SIGN = re.compile(r"[;{}=<>+*&|_\\#$]|//|[A-Za-z_](?:\([ -~]{0,200}\)|\[[ -~]{0,200}\])")
 _STATEMENT = re.compile(
     r"\s*(?:import [\w.]+(?: as \w+)?\s*;?$|from [\w.]+ import |(?:async )?def \w+\(|(?:const|let|var) \w+ =|\$ |>>> "
-    r"|(?:if|elif|else|for|while|with|try|except|class|def)\b.*:$|return\b(?: [\w.]+[\w()\[\].]*)?;?$|@\w+(?:\(.*\))?$"
+    r"|(?:if|elif|else|for|while|with|try|except|class|def)\b.*:$|return\b(?: [\w.()\[\]]+)?;?$|@\w+(?:\(.*\))?$"
     r"|[A-Za-z_][A-Za-z0-9_.]*(?:\s*=\s*[\"'\[({\d].*|\(.*\);?)$|(?:pip3?|npm|apt-get|brew|git|sudo|docker|conda|curl|wget|yarn) [a-z-]"
     r"|(?:public|private|protected|static|export|abstract|class|struct|function|fn|func|namespace|enum|else|do|try)\b.*[{;]$)"
 )
@@ -50,6 +51,11 @@ def prose(text: str) -> str:
     text = _FENCE.sub(lambda fence: "\n".join(_said(line, in_listing=True) for line in fence[1].split("\n")), text)
     text = _MARKUP.sub(" ", text)
     return "\n".join(_said(line) for line in text.split("\n"))
+
+
+def is_plain(text: str) -> bool:
+    """Whether nothing in a text looks like code, markup or an address."""
+    return _MARK.search(text) is None
 
 
 def without_quotations(text: str) -> str:

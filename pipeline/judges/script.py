@@ -1,120 +1,113 @@
 """Which characters a text is made of, and which language's character sets know them.
 
-Part of the language judge. The national character sets are the evidence that tells Chinese from Japanese without kana:
-each lists what its language writes with, and Python carries them all. A character that no Chinese set has (関, 込) is
-Japanese; one that the Japanese set lacks (这, 們) is Chinese. Sets are ordered by how common a character is, so that 國, known
-to both, still speaks against modern Japanese. Frequencies behind the costs were counted on 31,000 Han characters
-of news and law (shares of running text):
+Part of the language judge. The national character sets are the evidence that tells Chinese from Japanese without kana: each
+lists what its language writes with, and Python carries them all. A character that no Chinese set has (関, 込) is Japanese; one
+that the Japanese set lacks (这, 們) is Chinese; and one set must hold all of a text, so 国際, simplified and traditional at once, is
+Japanese. The costs follow shares of running text, counted on 31,000 Han characters of news and law:
 
-    outside               Chinese (simplified)  Chinese (traditional)  Japanese
-    GB 2312               < 0.01 %              25 %                   26 %
-    Big5, its level 1     -, 28 %               0.1 %                  14 %
-    JIS X 0208, level 1   24 %, 28 %            1 %, 13 %              < 0.01 %, 0.1 %
+    share of characters outside    Chinese, simplified    Chinese, traditional    Japanese
+    GB 2312                        < 0.01 %               25 %                    26 %
+    Big5, level 1                  28 %                   0.1 %                   14 %
+    JIS X 0208                     24 %                   1 %                     < 0.01 %
+    JIS X 0208, level 1            28 %                   13 %                    0.1 %
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
-SLICE = 1 << 16  # characters counted at a time, so that a text of any length takes the same memory
+
+class Trait(IntEnum):
+    """What is added up over the characters of a text; columns of `measure`. Costs are nats against a language."""
+
+    HAN = 0
+    KANA = 1
+    HANGUL = 2
+    LETTER = 3  # of any other script
+    NOT_SIMPLIFIED = 4
+    NOT_TRADITIONAL = 5
+    NOT_JAPANESE = 6
+    OLD_JAPANESE = 7  # characters of names, and of spelling before 1946
+    NOT_KOREAN = 8
+    INFLECTION = 9  # nats for Japanese
+    GRAMMAR = 10  # nats for Chinese: function characters that are rare between kanji
+    FUNCTION = 11  # all function characters of Chinese
 
 
-class Traits(NamedTuple):
-    """What one character adds to the sums of a text. Costs are nats: how unlikely the set's language is to write it."""
-
-    han: float = 0
-    kana: float = 0
-    hangul: float = 0
-    letter: float = 0  # of any other script
-    not_simplified: float = 0
-    not_traditional: float = 0
-    not_japanese: float = 0
-    old_japanese: float = 0  # characters of names and of spelling before 1946
-    not_korean: float = 0
-    inflection: float = 0  # nats for Japanese; less for kana that Chinese borrows or that OCR takes Han for
-    grammar: float = 0  # nats for Chinese: function characters that are rare between kanji
-    function: float = 0  # all function characters of Chinese
-
-
-Trait = IntEnum("Trait", [(name, index) for index, name in enumerate(Traits._fields)])  # type: ignore[misc]
-"""Columns of `measure`."""
-
-MISSING = 8.0  # ln(20 % / 0.01 %): about one character in five of the one language is missing in the other's set
+MISSING = 8.0  # ln(25 % / 0.01 %): every fourth or fifth character of the one language is missing in the other's set
 LESSER = 2.0  # level 2 of Big5, rare in Chinese
 UNUSUAL = 4.0  # outside KS X 1001, which has one form of each character (畵, not 畫)
 STRONG = frozenset("是我也就或其而之如此於且你那把被")  # 1 nat; each also lives in a few Japanese words (是非, 自我)
 WEAK = frozenset("的在不了和到將将若可以為与從，")  # 0.5 nats; Japanese writes 、 rather than ，
 FULL_STOP = 1.5  # nats: Japanese has hardly a sentence without kana
-FUNCTION = STRONG | frozenset("的在不了和到將将若可以為为与與從从这這个個们們哪什么麼吗嗎呢吧啊很都还還没沒有能会會要让讓给給请請对對所但因果然后後时時上中下里裡用使及等每各")
-LOOKALIKE = frozenset("ニロエカタトハヘリーノ")  # 二口工力夕卜八入.., as OCR confuses them
-BOPOMOFO = Traits(han=1, not_japanese=MISSING, not_korean=MISSING)
-UNKNOWN_HAN = Traits(han=1)
+FUNCTION = STRONG | frozenset("的在不了和到將将若可以為为与與從从這这個个們们哪什么麼吗嗎呢吧啊很都还還没沒有能会會要让讓给給请請对對所但因果然后後时時上中下里裡用使及等每各")
+LOOKALIKE = frozenset("ニロエカタトハヘリーノ")  # what OCR reads for 二口工力夕卜八入丿 and 一
+BORROWED = "の"  # Chinese shop signs and titles use it
 SURROGATES = range(0xD840, 0xD88E)  # first halves of the Han planes in UTF-16
 
 
 def measure(texts: Sequence[str]) -> np.ndarray:
-    """Sums of `Traits` over each text: float64 (texts, traits). Half and full width count the same. Pure."""
-    classes, weights = _table()
-    counts = np.zeros((len(texts), len(weights)))
+    """Sums of every `Trait` over each text: float64 (texts, traits). Half and full width count the same. Pure."""
+    classes, values = _table()
+    counts = np.empty((len(texts), len(values)))
     for row, text in enumerate(texts):
-        for start in range(0, len(text), SLICE):
-            units = np.frombuffer(text[start : start + SLICE].encode("utf-16-le", "surrogatepass"), "<u2")
-            counts[row] += np.bincount(classes[units], minlength=len(weights))
-    return np.asarray(counts @ weights)
+        units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
+        counts[row] = np.bincount(classes[units], minlength=len(values))
+    return np.asarray(counts @ values)
 
 
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
-    """The class of each UTF-16 unit (65536,) and the traits of each class: the characters fall into fewer than 256."""
-    numbers: dict[Traits, int] = {Traits(): 0}
+    """The class of each UTF-16 unit, and the traits of each class: all characters fall into fewer than 256."""
+    numbers: dict[tuple[float, ...], int] = {(0.0,) * len(Trait): 0}
     classes = np.zeros(1 << 16, np.uint8)
     for unit in range(1 << 16):
-        traits = UNKNOWN_HAN if unit in SURROGATES else _traits(chr(unit))
-        classes[unit] = numbers.setdefault(traits, len(numbers))
-    return classes, np.array(list(numbers), float)
+        found = {Trait.HAN: 1.0} if unit in SURROGATES else _traits(chr(unit))
+        if found:
+            classes[unit] = numbers.setdefault(tuple(found.get(trait, 0.0) for trait in Trait), len(numbers))
+    return classes, np.array(list(numbers))
 
 
-def _traits(character: str) -> Traits:
+def _traits(character: str) -> Mapping[Trait, float]:
     point = ord(character)
     if point in range(0x4E00, 0xA000) or point in range(0x3400, 0x4DC0):
         return _han(character)
     if point in range(0xAC00, 0xD7A4) or point in range(0x3131, 0x318F):
-        return Traits(hangul=1)
+        return {Trait.HANGUL: 1}
     if point in range(0x3041, 0x3097) or point in range(0x30A1, 0x30FB) or character in "ーゝゞヽヾ":
-        return Traits(kana=1, inflection=0.5 if character in LOOKALIKE else 1.0 if character == "の" else 2.0)
-    if character in "，。":
-        return Traits(grammar=FULL_STOP if character == "。" else 0.5)
+        return {Trait.KANA: 1, Trait.INFLECTION: 0.5 if character in LOOKALIKE else 1 if character == BORROWED else 2}
     if character in "々〆":
-        return Traits(han=1, inflection=1.5)
-    if point in range(0x3105, 0x3130) or point in range(0x31A0, 0x31C0):
-        return BOPOMOFO
+        return {Trait.HAN: 1, Trait.INFLECTION: 1.5}
+    if character in "，。":
+        return {Trait.GRAMMAR: FULL_STOP if character == "。" else 0.5}
+    if point in range(0x3105, 0x3130) or point in range(0x31A0, 0x31C0):  # Bopomofo
+        return {Trait.HAN: 1, Trait.NOT_JAPANESE: MISSING, Trait.NOT_KOREAN: MISSING}
     folded = unicodedata.normalize("NFKC", character) if point >= 0x2E80 else character
     if len(folded) == 1 and folded != character:
         return _traits(folded)
     if character == "〇" or point in range(0x2E80, 0x2FD6) or point in range(0xF900, 0xFB00):
-        return UNKNOWN_HAN
-    return Traits(letter=1) if character.isalpha() else Traits()
+        return {Trait.HAN: 1}
+    return {Trait.LETTER: 1} if character.isalpha() else {}
 
 
-def _han(character: str) -> Traits:
+def _han(character: str) -> Mapping[Trait, float]:
     simplified, japanese = _code(character, "gb2312"), _code(character, "euc_jp")
     modern = len(japanese) == 2  # three bytes are JIS X 0212, which no modern text uses
-    return Traits(
-        han=1,
-        not_simplified=0 if simplified else MISSING,
-        not_traditional=_not_traditional(_code(character, "big5hkscs"), elsewhere=bool(simplified) or modern),
-        not_japanese=0 if modern else MISSING,
-        old_japanese=modern and japanese >= b"\xd0\xa1",  # level 2, from row 48 on
-        not_korean=0 if _code(character, "euc_kr") else UNUSUAL,
-        grammar=1.0 if character in STRONG else 0.5 if character in WEAK else 0,
-        function=character in FUNCTION,
-    )
+    return {
+        Trait.HAN: 1,
+        Trait.NOT_SIMPLIFIED: 0 if simplified else MISSING,
+        Trait.NOT_TRADITIONAL: _not_traditional(_code(character, "big5hkscs"), elsewhere=bool(simplified) or modern),
+        Trait.NOT_JAPANESE: 0 if modern else MISSING,
+        Trait.OLD_JAPANESE: modern and japanese >= b"\xd0\xa1",  # level 2, from row 48 on
+        Trait.NOT_KOREAN: 0 if _code(character, "euc_kr") else UNUSUAL,
+        Trait.GRAMMAR: 1 if character in STRONG else 0.5 if character in WEAK else 0,
+        Trait.FUNCTION: character in FUNCTION,
+    }
 
 
 def _not_traditional(code: bytes, *, elsewhere: bool) -> float:
