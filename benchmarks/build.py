@@ -161,9 +161,16 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Takes many connections at once."""
+
+    request_queue_size = 512
+    daemon_threads = True
+
+
 def serve(folder: str, ready: multiprocessing.Queue[int]) -> None:
     """Serve a folder on loopback until this process is killed."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    server = Server(("127.0.0.1", 0), partial(Quiet, directory=folder))
     ready.put(server.server_address[1])
     server.serve_forever()
 

@@ -63,7 +63,10 @@ def corpus_items(corpus: Path, per_category: int = PER_CATEGORY) -> list[Item]:
     by_language: dict[str, list[str]] = {}
     for row in rows:
         by_language.setdefault(FAMILY.get(row["lang"], row["lang"]), []).append(row["text"])
-    found = [("corpus clauses in context", _clauses(by_language)), ("corpus pages of zh and ja", _interleaved(by_language))]
+    found = [
+        ("corpus clauses in context", _clauses(by_language)),
+        ("corpus pages of zh and ja", _interleaved(by_language)),
+    ]
     return [item for name, items in found for item in _choose(name, items, per_category)]
 
 
@@ -121,7 +124,7 @@ def _short() -> Iterator[Made]:
     for language, alone in SINGLES.items():
         for short, number in product(alone, range(8)):
             texts = _page(language, f"{short} {number}")
-            yield _family(language), (*texts[:number % 4], short, *texts[number % 4 :]), number % 4
+            yield _family(language), (*texts[: number % 4], short, *texts[number % 4 :]), number % 4
         for short, other in zip(alone, reversed(alone), strict=True):  # a list of short nodes, one sentence before it
             yield _family(language), (_page(language, short, 1)[0], other, short, other), 2
 
@@ -150,7 +153,14 @@ def _mixed_pages() -> Iterator[Made]:
 def _foreign_paragraphs() -> Iterator[Made]:
     """A paragraph of one language on a page of another."""
     for number in range(1200):
-        inner, outer = (("zh-Hans", "en"), ("zh-Hant", "en"), ("ja", "en"), ("en", "zh-Hans"), ("yue", "en"), ("zh-Hans", "ko"))[number % 6]
+        inner, outer = (
+            ("zh-Hans", "en"),
+            ("zh-Hant", "en"),
+            ("ja", "en"),
+            ("en", "zh-Hans"),
+            ("yue", "en"),
+            ("zh-Hans", "ko"),
+        )[number % 6]
         texts = _page(outer, f"outer {number}", 8)
         yield _family(inner), (*texts[:4], sentence(inner, number // 6), *texts[4:]), 4
 
@@ -215,10 +225,15 @@ def _widths() -> Iterator[Made]:
         name = ("ﾌｧｲﾙ", "ﾌﾟﾘﾝﾀ", "ﾈｯﾄﾜｰｸ", "ﾃﾞｰﾀ", "ﾕｰｻﾞ")[number % 5]
         first, second = PAIRS["ja"][0][number % 50], PAIRS["ja"][1][number // 5 % 50]
         yield "ja", (f"{name}{first}{second}",), 0
-        wide = "".join(chr(ord(character) + 0xFEE0) if "!" <= character <= "~" else character for character in f"ABC{number}")
-        yield "zh", (f"{wide}：{sentence(('zh-Hans', 'zh-Hant')[number % 2], number)}",), 0
-        yield "ja", (f"{wide}：{sentence('ja', number)}",), 0
-        full = "".join(chr(ord(character) + 0xFEE0) if "!" <= character <= "~" else character for character in sentence("en", number))
+        wide = "".join(
+            chr(ord(character) + 0xFEE0) if "!" <= character <= "~" else character for character in f"ABC{number}"
+        )
+        yield "zh", (f"{wide}\uff1a{sentence(('zh-Hans', 'zh-Hant')[number % 2], number)}",), 0
+        yield "ja", (f"{wide}\uff1a{sentence('ja', number)}",), 0
+        full = "".join(
+            chr(ord(character) + 0xFEE0) if "!" <= character <= "~" else character
+            for character in sentence("en", number)
+        )
         yield "other", (full,), 0
 
 
@@ -244,7 +259,11 @@ def _conversations() -> Iterator[Made]:
         turns, languages = [], []
         for place, language in enumerate(("en", "ja", ("zh-Hans", "zh-Hant")[number % 2], "ko")):
             draw = _draw(f"{number} {place}")
-            answer = SINGLES[language][draw % len(SINGLES[language])] if language in SINGLES else sentence(language, draw).split()[0]
+            answer = (
+                SINGLES[language][draw % len(SINGLES[language])]
+                if language in SINGLES
+                else sentence(language, draw).split()[0]
+            )
             turns += [f"user: {sentence(language, draw)}", f"assistant: {answer}"]
             languages += [_family(language)] * 2
         for node in (2, 3, 4, 5):

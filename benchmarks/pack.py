@@ -24,15 +24,23 @@ OVERHEAD = 2
 Packer = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 
 
-def segments(documents: int, row_tokens: int, row_tiles: int, tiles_per_image: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def segments(
+    documents: int, row_tokens: int, row_tiles: int, tiles_per_image: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and tiles of the segments of made-up documents, in order."""
     random = np.random.default_rng(seed)
     tokens, tiles = [], []
-    for text, images in zip(random.lognormal(6.2, 1.0, documents).astype(int) + 8, random.geometric(0.4, documents), strict=True):
+    for text, images in zip(
+        random.lognormal(6.2, 1.0, documents).astype(int) + 8, random.geometric(0.4, documents), strict=True
+    ):
         nodes = int(images) * 2
         lengths = [IMAGE * tiles_per_image, int(min(text // images, row_tokens - OVERHEAD))] * int(images)
         inputs = [tiles_per_image, 0] * int(images)
-        parted = cut(Nodes(lengths, inputs, [True, False] * int(images), [0] * nodes, ["none"] * nodes), row_tokens - OVERHEAD, row_tiles)
+        parted = cut(
+            Nodes(lengths, inputs, [True, False] * int(images), [0] * nodes, ["none"] * nodes),
+            row_tokens - OVERHEAD,
+            row_tiles,
+        )
         tokens += [sum(lengths[first:last]) + OVERHEAD for first, last in parted.segments]
         tiles += [sum(inputs[first:last]) for first, last in parted.segments]
     return np.array(tokens), np.array(tiles)
@@ -71,7 +79,11 @@ def best_fit_decreasing(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, 
     shelves: dict[int, list[tuple[int, int]]] = {}
     rows, opened = np.empty(tokens.size, np.int64), 0
     for segment, length, inputs in zip(order.tolist(), tokens[order].tolist(), tiles[order].tolist(), strict=True):
-        fits = [(shelf[place][0], free, place) for free, shelf in shelves.items() if free >= inputs and (place := bisect_left(shelf, (length, -1))) < len(shelf)]
+        fits = [
+            (shelf[place][0], free, place)
+            for free, shelf in shelves.items()
+            if free >= inputs and (place := bisect_left(shelf, (length, -1))) < len(shelf)
+        ]
         if fits:
             _, free, place = min(fits)
             free_tokens, row = shelves[free].pop(place)
@@ -104,10 +116,20 @@ PACKERS: dict[str, Packer] = {
 
 def main() -> None:
     """Print a line per row size and packer."""
-    for row_tokens, row_tiles, tiles_per_image in ((1024, 16, 1), (2048, 32, 1), (2048, 8, 1), (2048, 64, 5), (8192, 128, 1), (8192, 24, 1), (8192, 128, 5)):
+    for row_tokens, row_tiles, tiles_per_image in (
+        (1024, 16, 1),
+        (2048, 32, 1),
+        (2048, 8, 1),
+        (2048, 64, 5),
+        (8192, 128, 1),
+        (8192, 24, 1),
+        (8192, 128, 5),
+    ):
         tokens, tiles = segments(60_000, row_tokens, row_tiles, tiles_per_image)
         fewest = max(tokens.sum() / row_tokens, tiles.sum() / row_tiles)
-        print(f"{tokens.size:,} segments, rows of {row_tokens:,} tokens and {row_tiles} tiles, {tiles_per_image} tiles an image; bound {tokens.sum() / row_tokens / fewest:.2%}")
+        print(
+            f"{tokens.size:,} segments, rows of {row_tokens:,} tokens and {row_tiles} tiles, {tiles_per_image} tiles an image; bound {tokens.sum() / row_tokens / fewest:.2%}"
+        )
         for name, packer in PACKERS.items():
             started = time.process_time()
             rows = packer(tokens, tiles, row_tokens, row_tiles)

@@ -69,7 +69,14 @@ def write_part(folder: Path, source: str, samples: int) -> dict[str, Path]:
     totals = np.zeros(int(shard[-1]) + 1, SHARDS)
     totals["rows"] = totals["samples"] = np.bincount(shard)
     totals["segments"] = np.bincount(shard, whole) + np.bincount(shard[cuts["sample"]], minlength=totals.size)
-    sums = {"images": images, "text": text, "supervised": text, "visual": images * IMAGE, "tokens": tokens, "tiles": images}
+    sums = {
+        "images": images,
+        "text": text,
+        "supervised": text,
+        "visual": images * IMAGE,
+        "tokens": tokens,
+        "tiles": images,
+    }
     for name, values in sums.items():
         totals[name] = np.bincount(shard, values * whole) + np.bincount(shard[cuts["sample"]], cuts[name], totals.size)
     available = {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)}
@@ -86,7 +93,11 @@ def write_part(folder: Path, source: str, samples: int) -> dict[str, Path]:
 def write_parts(folder: Path, samples: int) -> dict[str, Path]:
     """The inputs of the mix step."""
     counts = {name: int(fraction * samples) for name, fraction in SIZES_OF.items()} | {"quiz": QUIZ}
-    return {name: path for source, number in counts.items() for name, path in write_part(folder / source, source, number).items()}
+    return {
+        name: path
+        for source, number in counts.items()
+        for name, path in write_part(folder / source, source, number).items()
+    }
 
 
 def measure(samples: int, unit: str, folder: str) -> dict[str, Any]:
@@ -124,7 +135,9 @@ def _peak() -> float:
 
 
 def _rows(folder: Path) -> dict[str, float]:
-    tokens = np.concatenate([pq.read_table(path, columns=["tokens"])["tokens"].to_numpy() for path in sorted(folder.iterdir())])
+    tokens = np.concatenate(
+        [pq.read_table(path, columns=["tokens"])["tokens"].to_numpy() for path in sorted(folder.iterdir())]
+    )
     return {"rows": tokens.size, "efficiency": float(tokens.sum() / tokens.size / LENGTH)}
 
 
@@ -138,7 +151,14 @@ def _prefixes(folder: Path, mix: dict[str, Any]) -> list[dict[str, Any]]:
             break
         inside = rows < prefix
         realised = np.bincount(sources[inside], amounts[inside], len(declared)) / amounts[inside].sum()
-        found.append({"rows": prefix, "error": float(np.abs(realised - declared).max()), "quiz": float(realised[-1]), "ranks": _ranks(rows, sources, amounts, prefix)})
+        found.append(
+            {
+                "rows": prefix,
+                "error": float(np.abs(realised - declared).max()),
+                "quiz": float(realised[-1]),
+                "ranks": _ranks(rows, sources, amounts, prefix),
+            }
+        )
     return found
 
 
@@ -150,7 +170,11 @@ def _segments(folder: Path, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
         segments = column.flatten()
         rows.append(column.value_parent_indices().to_numpy() + start)
         sources.append(segments.field("source").to_numpy())
-        amounts.append(segments.field("tokens").to_numpy() if unit == "tokens" else (segments.field("first").to_numpy() == 0).astype(np.int64))
+        amounts.append(
+            segments.field("tokens").to_numpy()
+            if unit == "tokens"
+            else (segments.field("first").to_numpy() == 0).astype(np.int64)
+        )
         start += len(column)
     return np.concatenate(rows), np.concatenate(sources), np.concatenate(amounts)
 
@@ -178,10 +202,16 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
                 result = pool.apply(measure, (int(size), unit, folder))
             prefixes = result.pop("prefixes")
-            print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}))
+            print(
+                json.dumps(
+                    {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
+                )
+            )
         for prefix in prefixes:
             ranks = ", ".join(f"{number}: {share:.4%}" for number, share in prefix["ranks"].items())
-            print(f"  first {prefix['rows']:>9,} rows: largest error {prefix['error']:.4%}; quiz (declared 5 %) by ranks {ranks}")
+            print(
+                f"  first {prefix['rows']:>9,} rows: largest error {prefix['error']:.4%}; quiz (declared 5 %) by ranks {ranks}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Words and sentences that `hard_set` combines. All written for it; silly when combined, but each in its language."""
 
+# ruff: noqa: RUF001, SIM905 - text as it is written; lists of words as text
+
 from __future__ import annotations
 
 
@@ -13,7 +15,11 @@ SUBJECTS = {
     "zh-Hant": "這座城市 我們的團隊 新版本的軟體 該模型 當地居民 這種材料 研究人員 圖書館 學校的老師 他的祖父 這家餐廳 昨天的會議 兩國政府 一般使用者 系統管理員 這幅畫 那條河 火車站 醫院 農民 市場 博物館 這本書 實驗室".split(),
     "yue": "呢個城市 我哋嘅團隊 新出嘅軟件 佢阿爺 嗰間餐廳 尋日嘅會議 圖書館嘅職員 學校嘅老師 呢幅畫 街市嘅檔主 醫院嘅醫生 呢本書 我阿媽 啲遊客 隔籬屋嘅細路".split(),
     "ja": "この都市は 私たちの研究班は 新しい版のソフトウェアは このモデルは 地元の住民は この材料は 研究者は 図書館は 学校の先生は 彼の祖父は この食堂は 昨日の会議は 両国政府は 一般の利用者は 管理者は この絵は その川は 駅は 病院は 農家は 市場は 博物館は この本は 実験室は".split(),
-    "ko": tuple("이 도시는|우리 연구팀은|새로운 버전의 소프트웨어는|이 모델은|지역 주민들은|이 재료는|연구자들은|도서관은|학교 선생님은|그의 할아버지는|이 식당은|어제 회의는|양국 정부는|일반 사용자는|관리자는|이 그림은|그 강은|기차역은|병원은|농민들은|시장은|박물관은|이 책은|실험실은".split("|")),
+    "ko": tuple(
+        "이 도시는|우리 연구팀은|새로운 버전의 소프트웨어는|이 모델은|지역 주민들은|이 재료는|연구자들은|도서관은|학교 선생님은|그의 할아버지는|이 식당은|어제 회의는|양국 정부는|일반 사용자는|관리자는|이 그림은|그 강은|기차역은|병원은|농민들은|시장은|박물관은|이 책은|실험실은".split(
+            "|"
+        )
+    ),
     "en": _lines("""This city
         Our research team
         The new version of the software
@@ -132,8 +138,12 @@ AROUND = _lines("""The word {0} is often translated as something quite different
     Ordet {0} är svårt att översätta till andra språk.
     Two characters, {0}, were carved into the stone near the old bridge.""")
 
-PINYIN = "wo men zai bei jing de da xue li xue xi zhong wen | ni hao ma wo hen hao xie xie | zhe ge cheng shi you hen duo lao fang zi | ta zuo tian wan shang cai hui jia | qing wen huo che zhan zen me zou | xin nian kuai le wan shi ru yi | ming tian hui bu hui xia yu | wo de peng you xi huan he cha | women zuotian qule bowuguan kan hua | zhongguo de shoudu shi beijing | tushuguan jiudian cai kai men | laoshi rang women du zhe ben shu".split(" | ")
-TONED = "wǒmen zài běijīng de dàxué lǐ xuéxí zhōngwén | nǐ hǎo ma? wǒ hěn hǎo, xièxie | zhège chéngshì yǒu hěn duō lǎo fángzi | tā zuótiān wǎnshang cái huí jiā | qǐngwèn huǒchēzhàn zěnme zǒu | xīnnián kuàilè, wànshì rúyì | Lí hó, góa sī Tâi-oân lâng | Goán tau tòa tī Tâi-lâm | Chiah-pá bōe? Lâi chē lah | ngo5 dei6 hai2 hoeng1 gong2 duk6 syu1 | nei5 hou2 maa3, zou2 san4 | Pei-ching ta-hsüeh shih Chung-kuo ti ming hsiao".split(" | ")
+PINYIN = "wo men zai bei jing de da xue li xue xi zhong wen | ni hao ma wo hen hao xie xie | zhe ge cheng shi you hen duo lao fang zi | ta zuo tian wan shang cai hui jia | qing wen huo che zhan zen me zou | xin nian kuai le wan shi ru yi | ming tian hui bu hui xia yu | wo de peng you xi huan he cha | women zuotian qule bowuguan kan hua | zhongguo de shoudu shi beijing | tushuguan jiudian cai kai men | laoshi rang women du zhe ben shu".split(
+    " | "
+)
+TONED = "wǒmen zài běijīng de dàxué lǐ xuéxí zhōngwén | nǐ hǎo ma? wǒ hěn hǎo, xièxie | zhège chéngshì yǒu hěn duō lǎo fángzi | tā zuótiān wǎnshang cái huí jiā | qǐngwèn huǒchēzhàn zěnme zǒu | xīnnián kuàilè, wànshì rúyì | Lí hó, góa sī Tâi-oân lâng | Goán tau tòa tī Tâi-lâm | Chiah-pá bōe? Lâi chē lah | ngo5 dei6 hai2 hoeng1 gong2 duk6 syu1 | nei5 hou2 maa3, zou2 san4 | Pei-ching ta-hsüeh shih Chung-kuo ti ming hsiao".split(
+    " | "
+)
 
 COMMENTS = "打开文件并读取内容 初始化所有变量 如果列表为空则返回 计算平均值 遍历每一个元素 关闭数据库连接 检查输入是否合法 这里可能会抛出异常 保存结果到磁盘 等待线程结束 更新界面上的文字 删除临时目录 設定預設的參數 讀取使用者的資料 將結果輸出到畫面 處理錯誤的情況".split()
 LISTINGS = _lines("""def load(path):  # {0}|    with open(path) as handle:|        return handle.read()  # {1}
@@ -149,7 +159,9 @@ LITERALS = _lines("""print("{0}")|logger.info("{1}", count)
     const texts = {{ title: "{0}", body: "{1}" }};|show(texts);
     <string name="app_title">{0}</string>|<string name="app_body">{1}</string>|// generated file, do not edit by hand
     assert translate("{0}") == "open file"  # the first entry|assert translate("{1}") == "close"  # and the last one""")
-TERMS = "Visual Studio|Azure DevOps|GitHub Actions|Kubernetes|Docker Compose|Microsoft Word|Python|JavaScript|Adobe Photoshop|Release Pipeline|API Gateway|Wi-Fi|USB Type-C|iPhone 15 Pro|Windows 11|machine learning|deep learning|Transformer|ResNet-50|BERT".split("|")
+TERMS = "Visual Studio|Azure DevOps|GitHub Actions|Kubernetes|Docker Compose|Microsoft Word|Python|JavaScript|Adobe Photoshop|Release Pipeline|API Gateway|Wi-Fi|USB Type-C|iPhone 15 Pro|Windows 11|machine learning|deep learning|Transformer|ResNet-50|BERT".split(
+    "|"
+)
 ABOUT_TERMS = _lines("""在 {0} 中使用 {1} 创建一个新的项目
     请先安装 {0}，然后打开 {1}
     如何把 {0} 的设置导入到 {1}？

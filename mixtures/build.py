@@ -76,7 +76,10 @@ class _Stage:
         blocks = self._plan((*mixed, *selected))
         lock = Lock(
             shards={source: tuple(shard for shard, _ in found) for source, found in shards.items()},
-            policy={"kind": self._policy().kind, **{name: value for name, value in canonical(self._policy()).items() if not name.startswith("class.")}},
+            policy={
+                "kind": self._policy().kind,
+                **{name: value for name, value in canonical(self._policy()).items() if not name.startswith("class.")},
+            },
             tokenizer={"path": "tokenizer.json", "sha256": file_sha256(self.run.root / "tokenizer.json")},
             chat=self.run.recipe.chat,
             overhead=self.chat.overhead,
@@ -89,19 +92,36 @@ class _Stage:
     def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
         """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""
         folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
-        lengths = {receipt.part: {file.name: file for file in receipt.files} for receipt in self.run.manifest(f"{folder}/lengths")}
+        lengths = {
+            receipt.part: {file.name: file for file in receipt.files}
+            for receipt in self.run.manifest(f"{folder}/lengths")
+        }
         for receipt in self.run.manifest(folder):
             files = {file.name: file for file in receipt.files} | lengths[receipt.part]
             for number in sorted(name.removesuffix(".tar") for name in files if name.endswith(".tar")):
                 tar, index, length = (files[f"{number}.{form}"] for form in ("tar", "index.parquet", "lengths.parquet"))
-                shard = Shard(source, self.stage.policy, tar.path, tar.sha256, _rows(self.run.root / index.path), index.path, length.path)
+                shard = Shard(
+                    source,
+                    self.stage.policy,
+                    tar.path,
+                    tar.sha256,
+                    _rows(self.run.root / index.path),
+                    index.path,
+                    length.path,
+                )
                 found.append((shard, (index, length)))
         return found
 
-    def _select(self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]) -> tuple[File, ...]:
+    def _select(
+        self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]
+    ) -> tuple[File, ...]:
         steps = selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
         lanes = [
-            Lane(label, (Link(f"{self.folder}/select", step),), files=tuple(replace(file, name=file.path) for _, pair in found[step.part.source] for file in pair))
+            Lane(
+                label,
+                (Link(f"{self.folder}/select", step),),
+                files=tuple(replace(file, name=file.path) for _, pair in found[step.part.source] for file in pair),
+            )
             for label, step in steps.items()
         ]
         return tuple(
@@ -113,8 +133,12 @@ class _Stage:
     def _plan(self, files: tuple[File, ...]) -> tuple[File, ...]:
         starts = next(file for file in files if file.name == "starts.npy")
         count = len(np.load(self.run.root / starts.path)) - 1
-        lanes = [Lane(f"{block:05d}", (Link(f"{self.folder}/plan", Plan(block)),), files=files) for block in range(count)]
-        return tuple(replace(file, name=f"plan/{file.name}") for receipt in self._walk("plan", lanes) for file in receipt.files)
+        lanes = [
+            Lane(f"{block:05d}", (Link(f"{self.folder}/plan", Plan(block)),), files=files) for block in range(count)
+        ]
+        return tuple(
+            replace(file, name=f"plan/{file.name}") for receipt in self._walk("plan", lanes) for file in receipt.files
+        )
 
     def _one(self, name: str, step: Step, files: tuple[File, ...]) -> tuple[File, ...]:
         (receipt,) = self._walk(name, [Lane("all", (Link(f"{self.folder}/{name}", step),), files=files)])
@@ -157,12 +181,12 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
     for name in names if stage is None else [stage]:
         path = root / "mixtures" / name / "stats.json"
         if not path.exists():
-            raise StoreError(f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}")
+            raise StoreError(
+                f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}"
+            )
         found[name] = json.loads(path.read_bytes())
     return found
 
 
 def _rows(index: Path) -> int:
     return int(pq.read_metadata(index).num_rows)
-
-

@@ -31,9 +31,7 @@ def lint(
         planned: what is planned of each part, by unit.
     """
     warnings = []
-    twice = [
-        source for source, number in Counter(part.source for part in mixture.resolved()).items() if number > 1
-    ]
+    twice = [source for source, number in Counter(part.source for part in mixture.resolved()).items() if number > 1]
     if twice:
         warnings.append(
             f"{', '.join(twice)}: stands in several parts, so its samples may come more often than any one part says"

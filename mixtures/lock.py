@@ -85,9 +85,7 @@ class Lock:
                 "sha256": file_sha256(folder / "held_out.parquet"),
             },
         }
-        (folder / "mixture.lock.json").write_text(
-            json.dumps(lock, sort_keys=True, indent=1), encoding="utf-8"
-        )
+        (folder / "mixture.lock.json").write_text(json.dumps(lock, sort_keys=True, indent=1), encoding="utf-8")
         (folder / "stats.json").write_text(to_json(describe(mix, packing)), encoding="utf-8")
         return {
             "samples": Count(mix["samples"], mix["samples"]),
@@ -108,6 +106,7 @@ class Lock:
             "held_out": part["held_out"],
             "repetition": part["repetition"],
             "planned": part["planned"],
+            "available": part["available"],
             "ids_sha256": part["ids_sha256"],
             "shards": [{name: getattr(shard, name) for name in names} for shard in shards],
         }
@@ -164,9 +163,7 @@ def locate(lock: Mapping[str, Any], row: int) -> tuple[int, int]:
         IndexError: the plan has no such row.
     """
     if not 0 <= row < lock["plan"]["rows"]:
-        raise IndexError(
-            f"the plan of stage {lock['stage']!r} has rows 0 to {lock['plan']['rows'] - 1}, not {row}"
-        )
+        raise IndexError(f"the plan of stage {lock['stage']!r} has rows 0 to {lock['plan']['rows'] - 1}, not {row}")
     block = bisect_right(lock["plan"]["blocks"], row, key=lambda block: block["first"]) - 1
     return block, row - lock["plan"]["blocks"][block]["first"]
 
@@ -218,5 +215,5 @@ def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs
     with tempfile.TemporaryDirectory() as folder:
         select.run(inputs, Path(folder))
         selected = json.loads((Path(folder) / "selection.json").read_text(encoding="utf-8"))
-    if selected["ids_sha256"] != source["ids_sha256"]:
+    if any(selected[name] != source[name] for name in ("ids_sha256", "available")):
         yield f"{source['label']}: the samples that the tables yield now are not those that were locked"

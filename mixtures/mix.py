@@ -49,12 +49,8 @@ class Mix:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `mix.json` and `starts.npy` (blocks + 1, parts): items of each part before a block. Counts the planned samples."""
         mixture, labels = self.mixture, self.mixture.labels()
-        parts = [
-            Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels
-        ]
-        selected = [
-            json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels
-        ]
+        parts = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
+        selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
         available = [part["available"] for part in selected]
         solution = solve(mixture, available)
         counts = _counts(mixture, parts, solution)
@@ -73,9 +69,7 @@ class Mix:
             "samples": sum(counts),
             "parts": [
                 {"label": label, **facts, "repetition": count / max(part.walk.size, 1), "planned": plan}
-                for label, facts, part, count, plan in zip(
-                    labels, selected, parts, counts, planned, strict=True
-                )
+                for label, facts, part, count, plan in zip(labels, selected, parts, counts, planned, strict=True)
             ],
             "binding": [{**asdict(binding), "text": str(binding)} for binding in solution.binding],
             "exact_up_to": solution.exact_up_to,

@@ -43,9 +43,7 @@ class Part:
     share: float | None = None  # of the mixture's unit; shares are read as proportions
     repeat: float | None = None  # passes over the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
-    where: str | None = (
-        None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
-    )
+    where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
     max_repetition: float | None = None  # passes at most
     sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
 
@@ -133,9 +131,7 @@ class Mixture:
             if not value > 0
         }
         if wrong:
-            raise ValueError(
-                f"{', '.join(f'{name} is {value}' for name, value in wrong.items())}; it must be above 0"
-            )
+            raise ValueError(f"{', '.join(f'{name} is {value}' for name, value in wrong.items())}; it must be above 0")
         parts = self.resolved()
         if len({part.share is None for part in parts}) > 1:
             raise ValueError("either all parts have a share or none has")
@@ -153,9 +149,7 @@ class Mixture:
         parts = self.parts
         parts += tuple(Part(name, share=share) for name, share in self.shares.items())
         parts += tuple(Part(name, repeat=repeat) for name, repeat in self.repeat.items())
-        return tuple(
-            replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts
-        )
+        return tuple(replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts)
 
     @property
     def by_share(self) -> bool:

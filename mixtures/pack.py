@@ -8,11 +8,11 @@ budgets bind, it fills 98.8 % of rows of 8,192 tokens and 24 tiles that best fit
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 
 import numpy as np
 
-Shelves = dict[int, list[tuple[int, int]]]
+Shelves = dict[int, list[tuple[int, ...]]]
 """Segments that wait, by their tiles: (tokens, segment), ascending."""
 
 
@@ -48,12 +48,12 @@ def pack(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int)
 
 def _fill(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[float, float]) -> list[int]:
     """Take the segments of one row off the shelves."""
-    taken = []
+    taken: list[int] = []
     while True:
         weights = (scarcity[0] * free_tokens, scarcity[1] * free_tiles)
         best, chosen = -1.0, None
         for tiles, shelf in shelves.items():
-            place = bisect_right(shelf, free_tokens, key=_tokens) - 1 if tiles <= free_tiles else -1
+            place = bisect_left(shelf, (free_tokens + 1,)) - 1 if tiles <= free_tiles else -1
             if place >= 0 and (product := shelf[place][0] * weights[0] + tiles * weights[1]) > best:
                 best, chosen = product, (tiles, place)
         if chosen is None:
@@ -64,7 +64,3 @@ def _fill(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[f
             del shelves[tiles]
         taken.append(segment)
         free_tokens, free_tiles = free_tokens - tokens, free_tiles - tiles
-
-
-def _tokens(waiting: tuple[int, int]) -> int:
-    return waiting[0]

@@ -83,9 +83,7 @@ class Plan:
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
             for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
-                rows = pack(
-                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"]
-                )
+                rows = pack(here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"])
                 table = _table(here, rows, key_of(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
@@ -124,11 +122,7 @@ def gather(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> 
             }
             columns |= {name: getattr(segments, name) for name in ("first", "last", "tokens", "tiles")}
             found.append({**columns, "epoch": np.full(count, epoch)})
-    joined = (
-        {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
-        if found
-        else _nothing()
-    )
+    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _nothing()
     by_position = np.argsort(joined["position"], kind="stable")
     return {name: column[by_position] for name, column in joined.items()}
 
@@ -154,10 +148,7 @@ def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
     fields = [pa.array(segments[f.name][order], f.type) for f in SEGMENT]
     return pa.table(
         [
-            *(
-                pa.array(np.bincount(rows, segments[name], count).astype(np.int32))
-                for name in ("tokens", "tiles")
-            ),
+            *(pa.array(np.bincount(rows, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
             pa.ListArray.from_arrays(
                 pa.array(offsets, pa.int32()),
                 pa.StructArray.from_arrays(fields, fields=list(SEGMENT)),

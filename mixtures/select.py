@@ -39,9 +39,7 @@ UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
 """Of a whole sample, for the statistics of a part of an epoch; visual is what remains of its tokens."""
 
 AMOUNTS = ("segments", "images", "text", "visual", "supervised", "tokens", "tiles")
-CUTS = np.dtype(
-    [("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])]
-)
+CUTS = np.dtype([("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])])
 """Segments [first, last) of the samples that SIZES leaves out, ordered by sample and first."""
 
 SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
@@ -161,9 +159,7 @@ class Select:
         report.add(table, fates, measured, lost)
         return measured
 
-    def _cut(
-        self, inputs: Inputs, shard: Shard, rows: np.ndarray
-    ) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
+    def _cut(self, inputs: Inputs, shard: Shard, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
         """Segments of the rows that do not fit, and the lost nodes of each by reason."""
         segments: list[tuple[int, ...]] = []
         lost: dict[int, Counter[Reason]] = {}
@@ -208,9 +204,7 @@ class Measured:
     totals: np.ndarray  # one SHARDS record
 
     @classmethod
-    def of(
-        cls, columns: Mapping[str, np.ndarray], whole: np.ndarray, cuts: np.ndarray, unit: Unit
-    ) -> Measured:
+    def of(cls, columns: Mapping[str, np.ndarray], whole: np.ndarray, cuts: np.ndarray, unit: Unit) -> Measured:
         """From whole samples and cuts."""
         rows = columns["nodes"].size
         sizes, units, totals = np.zeros(rows, SIZES), np.zeros(rows, UNITS), np.zeros((), SHARDS)
@@ -275,9 +269,7 @@ class Report:
         return json.dumps(data, sort_keys=True, indent=1)
 
 
-def selects(
-    mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int
-) -> dict[str, Select]:
+def selects(mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int) -> dict[str, Select]:
     """The select step of every part, by the part's label.
 
     Raises:
@@ -337,9 +329,7 @@ def _read(path: Path, shard: Shard, columns: list[str]) -> pl.DataFrame:
 
 def _flat(inputs: Inputs, shard: Shard) -> pl.DataFrame:
     """Index and lengths of a shard side by side, without the lists."""
-    index = _read(
-        inputs[shard.index], shard, ["id", "file", "origin_row", "page", "group", "licence", "nodes"]
-    )
+    index = _read(inputs[shard.index], shard, ["id", "file", "origin_row", "page", "group", "licence", "nodes"])
     lengths = _read(inputs[shard.lengths], shard, ["images", "text", "visual", "supervised", "tiles"])
     return index.hstack(lengths)
 

@@ -67,9 +67,7 @@ class Selection:
         """Items [start, stop) of the order: an epoch, and samples in it; one pair per window."""
         for span in self.walk.spans(start, stop):
             places = [np.arange(self.starts[shard], self.starts[shard + 1]) for shard in span.shards]
-            samples = np.concatenate(
-                [rows[self.sizes["tokens"][rows[0] : rows[-1] + 1] > 0] for rows in places]
-            )
+            samples = np.concatenate([rows[self.sizes["tokens"][rows[0] : rows[-1] + 1] > 0] for rows in places])
             yield span.epoch, samples[span.places]
 
     def weights(self, samples: np.ndarray) -> np.ndarray:
@@ -106,8 +104,7 @@ class Selection:
         full = int(np.searchsorted(bounds, rest, "right")) - 1
         passed = self.shards[np.concatenate([np.empty(0, np.int64), *windows[:full]])]
         totals = {
-            name: epochs * int(self.shards[name].sum()) + int(passed[name].sum())
-            for name in ("samples", *AMOUNTS)
+            name: epochs * int(self.shards[name].sum()) + int(passed[name].sum()) for name in ("samples", *AMOUNTS)
         }
         for _, samples in self.items(epochs * self.walk.size + int(bounds[full]), count):
             for name, amount in self._amounts(samples).items():
@@ -141,10 +138,7 @@ class Selection:
             raise ValueError("this selection was opened without units.npy")
         whole = samples[self.sizes["nodes"][samples] > 0]
         parted, _ = self._cuts(samples[self.sizes["nodes"][samples] == 0])
-        sums = {
-            name: int(self.units[name][whole].sum(dtype=np.int64))
-            for name in ("images", "text", "supervised")
-        }
+        sums = {name: int(self.units[name][whole].sum(dtype=np.int64)) for name in ("images", "text", "supervised")}
         sums |= {name: int(self.sizes[name][whole].sum(dtype=np.int64)) for name in ("tokens", "tiles")}
         sums = {name: amount + int(parted[name].sum(dtype=np.int64)) for name, amount in sums.items()}
         segments = whole.size + parted.size

@@ -94,9 +94,7 @@ def refusal(solution: Solution) -> str:
     """Why a strict mixture is refused, and what could be done instead."""
     ways = ["drop `strict` for the nearest mixture"]
     if solution.exact_up_to is not None:
-        ways.append(
-            f"lower the budget to `tokens: {solution.exact_up_to:.0f}`, up to which the shares can be met"
-        )
+        ways.append(f"lower the budget to `tokens: {solution.exact_up_to:.0f}`, up to which the shares can be met")
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
@@ -104,9 +102,7 @@ def _usable(mixture: Mixture, totals: Totals) -> bool:
     return totals["tokens"] > 0 and (not mixture.by_share or totals[mixture.unit] > 0)
 
 
-def _budget(
-    mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], steady: float, fill: float
-) -> float:
+def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], steady: float, fill: float) -> float:
     """The budget in tokens."""
     if mixture.tokens is not None:
         return mixture.tokens
@@ -122,9 +118,7 @@ def _passes(rate: float, cap: float | None, level: float) -> float:
     return rate * level if cap is None else min(rate * level, cap)
 
 
-def _level(
-    rates: Sequence[float], caps: Sequence[float | None], tokens: Sequence[float], budget: float
-) -> float:
+def _level(rates: Sequence[float], caps: Sequence[float | None], tokens: Sequence[float], budget: float) -> float:
     """The level at which sources, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
     filled = [
         (math.inf if cap is None else cap / rate, rate * amount)

@@ -91,9 +91,7 @@ def to_json(stats: Mapping[str, Any]) -> str:
 def table(stats: Mapping[str, Any]) -> Table:
     """One table that a person can read at a glance: a line per source, the sum, packing and warnings below."""
     unit, packing = stats["unit"], stats["packing"]
-    result = Table(
-        title=f"{stats['stage']}: shares in {unit}", caption=_caption(stats), caption_justify="left"
-    )
+    result = Table(title=f"{stats['stage']}: shares in {unit}", caption=_caption(stats), caption_justify="left")
     result.add_column("source")
     for name in (
         "declared",
@@ -111,27 +109,20 @@ def table(stats: Mapping[str, Any]) -> Table:
         result.add_column(name, justify="right")
     for source in stats["sources"]:
         planned = source["planned"]
-        lost = ", ".join(
-            f"{reason} {short(number)}" for reason, number in sorted(source["lost"]["samples"].items())
-        )
+        lost = ", ".join(f"{reason} {short(number)}" for reason, number in sorted(source["lost"]["samples"].items()))
         result.add_row(
             source["name"],
             f"{source['declared']:.2%}",
             f"{source['realised'][unit]:.2%}",
             f"{source['repetition']:.2f}",
-            *(
-                short(planned[name])
-                for name in ("samples", "images", "text", "visual", "supervised", "tokens")
-            ),
+            *(short(planned[name]) for name in ("samples", "images", "text", "visual", "supervised", "tokens")),
             f"{source['mean_length']:.0f}",
             lost or "-",
         )
     total = stats["total"]
     sums = (short(total[name]) for name in ("samples", "images", "text", "visual", "supervised", "tokens"))
     result.add_section()
-    result.add_row(
-        "total", "100%", "100%", "", *sums, f"{total['mean_length']:.0f}", f"{short(packing['rows'])} rows"
-    )
+    result.add_row("total", "100%", "100%", "", *sums, f"{total['mean_length']:.0f}", f"{short(packing['rows'])} rows")
     return result
 
 
@@ -167,10 +158,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     names = [*sides[0], *(name for name in sides[1] if name not in sides[0])]
     rows = {name: [side.get(name, dict.fromkeys(COMPARED, 0)) for side in sides] for name in names}
     rows["total"] = [before["total"], after["total"]]
-    return {
-        name: {unit: int(new[unit]) - int(old[unit]) for unit in COMPARED}
-        for name, (old, new) in rows.items()
-    }
+    return {name: {unit: int(new[unit]) - int(old[unit]) for unit in COMPARED} for name, (old, new) in rows.items()}
 
 
 def difference_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:

@@ -169,7 +169,14 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512  # with the default of 5, connections are lost and asked for again after a second
+    daemon_threads = True
+
+
 class _Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""
 
@@ -177,12 +184,12 @@ class _Quiet(SimpleHTTPRequestHandler):
 @contextmanager
 def _served(recipe: Any, base: Path) -> Iterator[dict[str, dict[str, str]]]:
     """Serve the folders that sources name under `serve` on loopback; yields source -> {URL prefix: served prefix}."""
-    servers: list[ThreadingHTTPServer] = []
+    servers: list[_Server] = []
     mirrors: dict[str, dict[str, str]] = {}
     try:
         for name, settings in recipe.sources.items():
             for prefix, folder in settings.serve.items():
-                server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(base / folder)))
+                server = _Server(("127.0.0.1", 0), partial(_Quiet, directory=str(base / folder)))
                 Thread(target=server.serve_forever, daemon=True).start()
                 servers.append(server)
                 mirrors.setdefault(name, {})[prefix] = f"http://127.0.0.1:{server.server_address[1]}/"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic.dataclasses import dataclass
 
-from pipeline.images.decode import MAX_PIXELS, Undecodable, open_image, to_rgb
+from pipeline.images.decode import MAX_PIXELS, Undecodable, count_frames, open_image, to_rgb
 from pipeline.isolate import ChildCrashed, ChildTimedOut, Isolated
 from pipeline.reasons import Reason
 from pipeline.sample import ImageFacts, read_images, write_facts
@@ -45,9 +45,7 @@ class Inspect:
     pure: ClassVar[bool] = True
 
     max_pixels: int = MAX_PIXELS
-    isolated: bool = field(
-        default=False, metadata=RUNTIME
-    )  # after a worker died: decode in a child, and outlive it
+    isolated: bool = field(default=False, metadata=RUNTIME)  # after a worker died: decode in a child, and outlive it
     seconds: float = field(default=120.0, metadata=RUNTIME)  # for one image, where isolated
 
     @property
@@ -92,6 +90,7 @@ def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts
         opened = open_image(data, max_pixels)
         mode = opened.mode
         picture = to_rgb(opened)
+        frames = count_frames(opened)
     except Undecodable as error:
         return ImageFacts(image, error.reason, sha256)
     luminance = picture.convert("L")
@@ -104,7 +103,7 @@ def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts
         mode=mode,
         width=picture.width,
         height=picture.height,
-        frames=getattr(opened, "n_frames", 1),
+        frames=frames,
         blank=blank(luminance),
         blur=blur(luminance),
         phash=phash(small),
@@ -164,9 +163,7 @@ def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageFacts]:
     yield examine(image, data, max_pixels)
 
 
-def _outlive(
-    worker: Isolated[[int, bytes, int], ImageFacts], image: int, data: bytes, max_pixels: int
-) -> ImageFacts:
+def _outlive(worker: Isolated[[int, bytes, int], ImageFacts], image: int, data: bytes, max_pixels: int) -> ImageFacts:
     """The facts about an image whose decoder may kill its process."""
     try:
         (facts,) = worker.run(image, data, max_pixels)

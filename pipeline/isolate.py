@@ -22,7 +22,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 from pipeline.reasons import Reason
 
 MEMORY = 4 << 30
-"""Bytes of address space for a child: ten times what a page or picture within the pixel limits was seen to need."""
+"""Bytes of address space for a child: to composite the largest RGBA picture within Pillow's own limit takes 1.4 GB."""
 
 START = 60.0
 """Seconds in which a new interpreter has to be ready; it takes about 0.1 on an idle machine."""
@@ -137,9 +137,12 @@ class Isolated(Generic[P, T]):
         raise RuntimeError(f"the child process for {self._name} did not start; its error stands above")
 
     def _epitaph(self) -> str:
-        """What the child died of. Its end of the pipe is closed, so it is dead or about to be."""
+        """What the child died of. Its end of the pipe is closed, so it is dead or about to be, unless it wrote nonsense."""
         assert self._child is not None
-        code = self._child.wait()
+        try:
+            code = self._child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return "its pipe broke"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 

@@ -272,17 +272,16 @@ class Run:
     def walk(self, phase: str, lanes: Sequence[Lane]) -> Iterator[tuple[Lane, tuple[tuple[str, Receipt], ...]]]:
         """Walk lanes through the executor; when all are walked, write the manifest of every folder they filled."""
         self.watcher.phase(phase, len(lanes))
-        books: dict[str, list[Receipt]] = {}
+        books: dict[str, dict[tuple[str, str], Receipt]] = {}
         for index, receipts in self.executor.each(Walk(self.root), lanes, Lane.careful):
             for folder, receipt in receipts:
-                books.setdefault(folder, []).append(receipt)
+                books.setdefault(folder, {})[receipt.part, receipt.key] = receipt  # a lane per policy has its first steps in common
             self.watcher.done()
             yield lanes[index], receipts
         for folder, receipts_of_step in books.items():
-            self._write_manifest(folder, receipts_of_step)
+            self._write_manifest(folder, [receipts_of_step[key] for key in sorted(receipts_of_step)])
 
-    def _write_manifest(self, folder: str, receipts: list[Receipt]) -> None:
-        ordered = sorted(receipts, key=lambda receipt: receipt.part)
+    def _write_manifest(self, folder: str, ordered: list[Receipt]) -> None:
         books = {level: count.to_json() for level, count in sorted(total(ordered).items())}
         write_atomically(self.root / folder / "manifest.json", {"folder": folder, "counts": books, "receipts": [r.to_json() for r in ordered]})
 

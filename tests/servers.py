@@ -36,9 +36,7 @@ class Visit(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         with self.server.lock:
             self.server.seen.append(self)
-        with suppress(
-            ConnectionError, ssl.SSLError
-        ):  # the client has had enough, which many answers here are about
+        with suppress(ConnectionError, ssl.SSLError):  # the client has had enough, which many answers here are about
             self.server.answers.get(path, missing)(self)
 
     def log_message(self, *_: Any) -> None:

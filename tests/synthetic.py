@@ -27,7 +27,15 @@ Document = Mapping[str, Any]
 def text(tokens: int, role: str = "none", turn: int = 0) -> dict[str, Any]:
     """The lengths of a text node."""
     supervised = tokens if role in {"none", "assistant"} else 0
-    return {"text": tokens, "visual": 0, "supervised": supervised, "tiles": 0, "image": False, "turn": turn, "role": role}
+    return {
+        "text": tokens,
+        "visual": 0,
+        "supervised": supervised,
+        "tiles": 0,
+        "image": False,
+        "turn": turn,
+        "role": role,
+    }
 
 
 def image(tokens: int = 16, tiles: int = 1, role: str = "none", turn: int = 0) -> dict[str, Any]:
@@ -40,7 +48,10 @@ def web(seed: int, documents: int, most_nodes: int = 8, longest: int = 60) -> li
     random = np.random.default_rng(seed)
     made = []
     for _ in range(documents):
-        nodes = [image() if random.random() < 0.3 else text(int(random.integers(1, longest))) for _ in range(random.integers(1, most_nodes + 1))]
+        nodes = [
+            image() if random.random() < 0.3 else text(int(random.integers(1, longest)))
+            for _ in range(random.integers(1, most_nodes + 1))
+        ]
         made.append(nodes)
     return made
 
@@ -52,7 +63,10 @@ def quiz(seed: int, documents: int, most_turns: int = 3) -> list[list[dict[str, 
     for _ in range(documents):
         nodes = [image(role="user")]
         for turn in range(random.integers(1, most_turns + 1)):
-            nodes += [text(int(random.integers(3, 15)), "user", turn), text(int(random.integers(1, 20)), "assistant", turn)]
+            nodes += [
+                text(int(random.integers(3, 15)), "user", turn),
+                text(int(random.integers(1, 20)), "assistant", turn),
+            ]
         made.append(nodes)
     return made
 
@@ -70,20 +84,31 @@ class Store:
         self.shards: dict[str, tuple[Shard, ...]] = {}
         self.inputs: dict[str, Path] = {}
 
-    def add(self, source: str, documents: Sequence[Sequence[Document]], per_shard: int = 50, groups: Sequence[str] | None = None, licence: str = "CC0-1.0") -> None:
+    def add(
+        self,
+        source: str,
+        documents: Sequence[Sequence[Document]],
+        per_shard: int = 50,
+        groups: Sequence[str] | None = None,
+        licence: str = "CC0-1.0",
+    ) -> None:
         """Write a source."""
         shards = []
         for number, start in enumerate(range(0, len(documents), per_shard)):
             here = documents[start : start + per_shard]
             stem = f"shards/{source}/small/00000-0000.k.{number:02d}"
             (self.root / stem).parent.mkdir(parents=True, exist_ok=True)
-            shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), f"{stem}.index.parquet", f"{stem}.lengths.parquet")
+            shard = Shard(
+                source, "small", f"{stem}.tar", "0" * 64, len(here), f"{stem}.index.parquet", f"{stem}.lengths.parquet"
+            )
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
             shards.append(shard)
         self.shards[source] = tuple(shards)
 
-    def _write(self, shard: Shard, documents: Sequence[Sequence[Document]], start: int, groups: Sequence[str], licence: str) -> None:
+    def _write(
+        self, shard: Shard, documents: Sequence[Sequence[Document]], start: int, groups: Sequence[str], licence: str
+    ) -> None:
         rows = range(len(documents))
         index = {
             "id": [f"{shard.source}/a.parquet#{start + row}" for row in rows],
@@ -96,7 +121,12 @@ class Store:
         }
         pq.write_table(pa.table(index), self.root / shard.index)
         lengths = [
-            {"row": row, **{name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}, "images": sum(node["image"] for node in nodes), "nodes": nodes}
+            {
+                "row": row,
+                **{name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")},
+                "images": sum(node["image"] for node in nodes),
+                "nodes": nodes,
+            }
             for row, nodes in enumerate(documents)
         ]
         pq.write_table(pa.Table.from_pylist(lengths, schema=LENGTHS), self.root / shard.lengths)
@@ -132,7 +162,9 @@ class Store:
     def lock(self, mixture: Mixture, seed: int = 17) -> tuple[dict[str, Any], dict[str, Any]]:
         """Run everything; the lock and the statistics."""
         self.plan(mixture, seed)
-        step = Lock(self.shards, {"kind": "letterbox"}, {"path": "tokenizer.json", "sha256": "0" * 64}, "vlmill", OVERHEAD)
+        step = Lock(
+            self.shards, {"kind": "letterbox"}, {"path": "tokenizer.json", "sha256": "0" * 64}, "vlmill", OVERHEAD
+        )
         _, files = self._run(step, self.root / "lock")
         self.inputs |= {path.name: path for path in files}
         return tuple(json.loads(self.inputs[name].read_text()) for name in ("mixture.lock.json", "stats.json"))

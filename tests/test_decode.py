@@ -42,9 +42,7 @@ FILES = {
     "png": picture(),
     "1-bit png": picture(mode="1"),
     "palette": encoded(Image.open(io.BytesIO(picture())).quantize(16)),
-    "palette with one transparent colour": encoded(
-        Image.open(io.BytesIO(picture())).quantize(16), transparency=2
-    ),
+    "palette with one transparent colour": encoded(Image.open(io.BytesIO(picture())).quantize(16), transparency=2),
     "palette with an alpha table": palette_with_transparency(),
     "rgb with one transparent colour": picture(transparency=(255, 0, 0)),
     "grey with alpha": encoded(half_transparent("LA")),
@@ -89,9 +87,7 @@ def test_transparency_becomes_white_not_what_lies_beneath():
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame_is_taken(form):
     red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-    data = encoded(
-        red, form, save_all=True, append_images=[blue], **({"lossless": True} if form == "WEBP" else {})
-    )
+    data = encoded(red, form, save_all=True, append_images=[blue], **({"lossless": True} if form == "WEBP" else {}))
     assert decode(data).getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -110,9 +106,7 @@ def test_16_bit_grey_keeps_its_high_byte_instead_of_turning_white(form):
 
 def test_16_bit_grey_and_16_bit_colour_agree():
     def png(colour: int, channels: int) -> bytes:
-        rows = b"".join(
-            b"\0" + struct.pack(f">{channels}H", *[level] * channels) for level in (0, 300, 40000, 65535)
-        )
+        rows = b"".join(b"\0" + struct.pack(f">{channels}H", *[level] * channels) for level in (0, 300, 40000, 65535))
         return b"\x89PNG\r\n\x1a\n" + b"".join(
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
             for kind, body in [

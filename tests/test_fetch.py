@@ -85,9 +85,7 @@ def test_every_row_has_its_bytes_or_its_reason_and_keeps_its_place_and_address(w
     rows, counts, _ = run(quick(web), tmp_path, *(given for given, _ in lines))
 
     assert [row["image"] for row in rows] == list(range(len(lines)))
-    assert [row["url"] for row in rows] == [
-        given if isinstance(given, str) else given.get("url") for given, _ in lines
-    ]
+    assert [row["url"] for row in rows] == [given if isinstance(given, str) else given.get("url") for given, _ in lines]
     assert [row["reason"] for row in rows] == [reason for _, reason in lines]
     assert [row["bytes"] for row in rows if row["bytes"]] == [
         picture(),
@@ -192,9 +190,7 @@ def test_processes_that_keep_dying_are_an_error_that_says_how_and_over_what(web,
 def test_a_process_that_stands_still_is_killed(web, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "ATTEMPTS", 1)
     monkeypatch.setattr(process, "STALL_S", -59)
-    with pytest.raises(
-        VlmillError, match=r"1 of 1 addresses .*/hang\.png; the last process answered nothing for 1 s"
-    ):
+    with pytest.raises(VlmillError, match=r"1 of 1 addresses .*/hang\.png; the last process answered nothing for 1 s"):
         run(quick(web, deadline_s=60, timeout_s=60), tmp_path, web.url("/hang.png"))
     assert children() == []
 
@@ -231,9 +227,7 @@ def lost(key, failure="timed_out: silent for 10 s"):
 
 def test_the_line_that_a_death_cut_short_is_not_read(tmp_path):
     folder = answered(tmp_path / "a", lost(1), json.dumps(lost(0))[:-1])
-    assert dict(process._answers(["u0", "u1"], folder)) == {
-        "u1": Outcome(Reason.TIMED_OUT, "silent for 10 s")
-    }
+    assert dict(process._answers(["u0", "u1"], folder)) == {"u1": Outcome(Reason.TIMED_OUT, "silent for 10 s")}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +266,7 @@ import inspect, json, sys
 from importlib.metadata import version
 from pipeline.fetch.child import downloader
 made = downloader()
-heavy = sorted({"torch", "ray", "albumentations", "cv2", "pandas", "webdataset"} & set(sys.modules))
+heavy = sorted({"torch", "ray", "albumentations", "cv2", "pandas", "webdataset", "wandb.sdk"} & set(sys.modules))
 print(json.dumps([version("img2dataset"), list(inspect.signature(made).parameters), heavy]))
 """
 
@@ -368,9 +362,7 @@ def test_a_retry_asks_only_for_what_may_have_passed_and_writes_only_what_it_gain
 
 
 def test_a_retry_without_anything_to_try_leaves_an_empty_supplement(web, tmp_path):
-    rows, counts, _ = run(
-        Retry(quick(web)), tmp_path, {"url": web.url("/good.png"), "reason": Reason.OPTED_OUT}
-    )
+    rows, counts, _ = run(Retry(quick(web)), tmp_path, {"url": web.url("/good.png"), "reason": Reason.OPTED_OUT})
     assert (rows, counts["retried"].came, web.asked()) == ([], 0, [])
 
 

@@ -88,9 +88,7 @@ def test_only_addresses_of_the_internet_are_public():
 def test_no_ipv6_form_of_a_private_ipv4_address_is_public(ip):
     number = int(ip)
     for prefix, shift in (("::", 0), ("::ffff:0:0", 0), ("64:ff9b::", 0), ("2002::", 80)):
-        assert not is_public(
-            str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) + (number << shift)))
-        )
+        assert not is_public(str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) + (number << shift))))
 
 
 def resolver(*addresses):
@@ -132,9 +130,7 @@ def test_no_spelling_of_loopback_gets_through(host):
 
 
 @pytest.mark.parametrize(("error", "again"), [(socket.EAI_NONAME, False), (socket.EAI_AGAIN, True)])
-def test_a_name_server_that_does_not_answer_may_be_asked_again_and_a_name_that_does_not_exist_not(
-    error, again
-):
+def test_a_name_server_that_does_not_answer_may_be_asked_again_and_a_name_that_does_not_exist_not(error, again):
     def fails(*_, **__):
         raise socket.gaierror(error, "no such luck")
 
@@ -152,9 +148,7 @@ def test_the_longest_mirrored_prefix_is_rewritten():
 
 def test_a_redirect_is_relative_to_where_it_came_from_and_may_hold_raw_utf_8():
     assert redirected("http://a.org/x/y.jpg", "../z.jpg") == "http://a.org/z.jpg"
-    assert (
-        redirected("http://a.org/x", "//b.org/é.jpg".encode().decode("latin-1")) == "http://b.org/%C3%A9.jpg"
-    )
+    assert redirected("http://a.org/x", "//b.org/é.jpg".encode().decode("latin-1")) == "http://b.org/%C3%A9.jpg"
     for location in ("file:///etc/passwd", "http://[::1/"):
         with pytest.raises(Failed, match="bad_url"):
             redirected("http://a.org/", location)

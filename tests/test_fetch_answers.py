@@ -83,9 +83,7 @@ def test_a_body_that_does_not_unpack_within_the_limit_fails(data, encoding, reas
     assert caught.value.reason is reason
 
 
-@pytest.mark.parametrize(
-    "form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "AVIF"]
-)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "AVIF"])
 def test_a_known_signature_is_an_image_whatever_the_server_calls_it(form):
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, form)
@@ -128,6 +126,6 @@ def test_retry_after_is_seconds_or_a_date():
     assert asked_pause("7") == 7
     assert 90 < asked_pause(format_datetime(soon, usegmt=True)) <= 100
     assert asked_pause("Fri, 31 Dec 1999 23:59:59 GMT") == 0
-    assert [
-        asked_pause(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")
-    ] == [None] * 6
+    assert [asked_pause(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")] == [
+        None
+    ] * 6

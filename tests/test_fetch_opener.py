@@ -137,8 +137,7 @@ def test_a_name_is_resolved_once_and_the_connection_goes_to_that_address(web):
 
     host = f"rebinding.test:{web.port}"
     assert (
-        Opener(rules(web, allow_hosts=(host,)), rebinding).open(f"http://{host}/good.png?rebinding").data
-        == picture()
+        Opener(rules(web, allow_hosts=(host,)), rebinding).open(f"http://{host}/good.png?rebinding").data == picture()
     )
     assert web.asked("/good.png?rebinding")[0].headers["Host"] == host
     assert next(answers) == "127.0.0.2"
@@ -151,23 +150,18 @@ def test_a_redirect_to_a_name_that_resolves_to_a_private_address_is_refused(web)
 
     web.answers["/inside.png"] = moved(f"http://inside.test:{web.port}/good.png?inside")
     with pytest.raises(Failed, match=r"inside\.test resolves to 127\.0\.0\.1"):
-        Opener(rules(web, allow_hosts=("allowed.test",)), resolver).open(
-            f"http://allowed.test:{web.port}/inside.png"
-        )
+        Opener(rules(web, allow_hosts=("allowed.test",)), resolver).open(f"http://allowed.test:{web.port}/inside.png")
     assert web.asked("/good.png?inside") == []
 
 
 def test_the_second_address_of_a_name_is_tried_when_the_first_does_not_answer(web):
     def resolver(_host, port, **_):
         return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", address)
-            for address in (("127.0.0.1", 1), ("127.0.0.1", port))
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (("127.0.0.1", 1), ("127.0.0.1", port))
         ]
 
     assert (
-        Opener(rules(web, allow_hosts=("two.test",)), resolver)
-        .open(f"http://two.test:{web.port}/good.png")
-        .data
+        Opener(rules(web, allow_hosts=("two.test",)), resolver).open(f"http://two.test:{web.port}/good.png").data
         == picture()
     )
 
@@ -218,9 +212,7 @@ def test_retry_after_is_kept_if_the_deadline_leaves_time_for_it(web, pauses):
     web.answers["/limited.png"] = first(1, whole(b"", 429, Retry_After="7"), whole(picture()))
     assert Opener(rules(web, retries=1, deadline_s=30)).open(web.url("/limited.png")).data == picture()
     assert pauses == [7]
-    assert (
-        failure(web, "/busy.png", retries=1, deadline_s=30) is Reason.HTTP_CLIENT_ERROR
-    )  # it asks for an hour
+    assert failure(web, "/busy.png", retries=1, deadline_s=30) is Reason.HTTP_CLIENT_ERROR  # it asks for an hour
     assert pauses == [7]
 
 

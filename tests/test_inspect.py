@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -90,6 +90,18 @@ def test_what_a_retry_brought_goes_before_what_the_first_attempt_did_not(inspect
     assert Inspect().reads == ("images.parquet", "supplement.parquet")
 
 
+@settings(max_examples=60, deadline=None)
+@given(form=st.sampled_from(["GIF", "PNG", "WEBP", "TIFF", "AVIF"]), draw=st.data())
+def test_damage_to_an_animation_ends_in_facts_and_never_in_an_exception(form, draw):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    data = bytearray(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
+    for place in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=6)):
+        data[place] = draw.draw(st.integers(0, 255))
+    fact = examine(0, bytes(data), 100_000)
+    assert fact.reason in {None, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS}
+    assert bool(fact.width) == (fact.reason is None)
+
+
 def test_no_images_leave_an_empty_table(inspect):
     assert inspect([]) == ([], {"in": 0, "kept": 0, "dropped": {}, "failed": {}})
 
@@ -105,9 +117,7 @@ def test_facts_are_in_the_table_to_the_last_bit(tmp_path, inspect):
 def waves(width, height, across, down):
     """A grey picture of crossing waves."""
     x, y = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
-    return Image.fromarray(
-        (127 + 60 * np.sin(across * x + 1) + 60 * np.cos(down * y * (1 + x))).astype(np.uint8)
-    )
+    return Image.fromarray((127 + 60 * np.sin(across * x + 1) + 60 * np.cos(down * y * (1 + x))).astype(np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -27,19 +27,26 @@ from pipeline.reasons import FAILURES, Reason
 from pipeline.sample import SampleId
 from pipeline.sources import SOURCES
 from recipes.quickstart import generate, pages, scenes, train_tokenizer
-from recipes.quickstart.album import FORMATS, encode
+from recipes.quickstart.album import FORMS, encode
 
 DATA = Path(generate.__file__).parent
 MANIFEST = json.loads((DATA / "manifest.json").read_text(encoding="utf-8"))
 PLANTED = MANIFEST["planted"]
 MADE = [*generate.FILES, "manifest.json"]
-OPTIONS = {"web": ("obelics", {}), "quiz": ("cauldron", {}), "scans": ("idl", {}), "papers": ("pdfa", {"long_side": 400, "max_pages": 4})}
+OPTIONS = {
+    "web": ("obelics", {}),
+    "quiz": ("cauldron", {}),
+    "scans": ("idl", {}),
+    "papers": ("pdfa", {"long_side": 400, "max_pages": 4}),
+}
 HAN, KANA = re.compile("[\u4e00-\u9fff]"), re.compile("[\u3040-\u30ff]")
 
 
 def files(folder):
     """Every generated file, by its path below the folder."""
-    found = [path for name in MADE for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))]
+    found = [
+        path for name in MADE for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))
+    ]
     return {str(path.relative_to(folder)): path for path in found if path.is_file()}
 
 
@@ -47,7 +54,10 @@ def content(path):
     """What a file holds beneath its compression: rows, members and texts in full, pictures by their size."""
     if path.suffix == ".parquet":
         rows = pq.read_table(path).to_pylist()
-        return [{**row, "images": [picture(i["bytes"]) if isinstance(i, dict) else i for i in row["images"] or []]} for row in rows]
+        return [
+            {**row, "images": [picture(i["bytes"]) if isinstance(i, dict) else i for i in row["images"] or []]}
+            for row in rows
+        ]
     if path.suffix == ".tar":
         return members(path)
     if path.name == "manifest.json":
@@ -57,7 +67,16 @@ def content(path):
 
 def members(path):
     with tarfile.open(path) as tar:
-        return [(m.name, m.mtime, m.uid, m.mode, picture(tar.extractfile(m).read()) if m.name.endswith("tif") else text_of(tar.extractfile(m).read())) for m in tar]
+        return [
+            (
+                m.name,
+                m.mtime,
+                m.uid,
+                m.mode,
+                picture(tar.extractfile(m).read()) if m.name.endswith("tif") else text_of(tar.extractfile(m).read()),
+            )
+            for m in tar
+        ]
 
 
 def text_of(data):
@@ -140,7 +159,11 @@ def test_everything_that_the_pipeline_exists_for_is_planted():
     wanted = "language exact_text near_text exact_image near_image boilerplate_image image_too_small image_ratio required_lost nothing_left page_cap"
     wanted += " bad_row empty_row bad_page http_client_error not_an_image empty_body undecodable bad_url forbidden_address too_many_pixels"
     assert set(wanted.split()) <= set(planted)
-    across = {(SampleId.parse(entry["id"]).source, SampleId.parse(entry["other"]).source) for entry in PLANTED if "other" in entry}
+    across = {
+        (SampleId.parse(entry["id"]).source, SampleId.parse(entry["other"]).source)
+        for entry in PLANTED
+        if "other" in entry
+    }
     assert {("web", "web"), ("web", "quiz"), ("web", "papers"), ("quiz", "quiz"), ("scans", "scans")} <= across
 
 
@@ -156,10 +179,18 @@ def nodes():
 
 
 def test_fasttext_finds_chinese_where_it_was_planted_and_nowhere_else():
-    whole = {entry["id"] for entry in PLANTED if entry["reason"] == "language" and "node" not in entry and "turn" not in entry}
+    whole = {
+        entry["id"]
+        for entry in PLANTED
+        if entry["reason"] == "language" and "node" not in entry and "turn" not in entry
+    }
     parts = {(entry["id"], entry.get("node"), entry.get("turn")) for entry in PLANTED if entry["reason"] == "language"}
     for sample, index, node in nodes():
-        planted = sample in whole or (sample, index, None) in parts or ((sample, None, node.turn) in parts and node.role == "user")
+        planted = (
+            sample in whole
+            or (sample, index, None) in parts
+            or ((sample, None, node.turn) in parts and node.role == "user")
+        )
         if node.text and len(node.text) > 25:
             found = lid.probabilities(node.text.replace("\n", " "))
             assert (max(found, key=found.get) == "zh") == planted, (sample, index, node.text)
@@ -172,20 +203,37 @@ def shingles(text, size=5):
 
 
 def test_texts_repeat_only_where_it_was_planted():
-    planted = {frozenset((entry["id"], entry["other"])) for entry in PLANTED if "other" in entry and entry["reason"].endswith("text")}
-    texts = {sample: "\n".join(node.text for node in page.nodes if node.text) for sample, page in read()[0].items() if not sample.startswith("quiz/")}
+    planted = {
+        frozenset((entry["id"], entry["other"]))
+        for entry in PLANTED
+        if "other" in entry and entry["reason"].endswith("text")
+    }
+    texts = {
+        sample: "\n".join(node.text for node in page.nodes if node.text)
+        for sample, page in read()[0].items()
+        if not sample.startswith("quiz/")
+    }
     cut, holders = {sample: shingles(text) for sample, text in texts.items() if text}, defaultdict(list)
     for sample, runs in cut.items():
         for run in runs:
             holders[run].append(sample)
     alike = {frozenset(pair) for group in holders.values() for pair in combinations(group, 2)}
-    similar = {pair for pair in alike if len(set.intersection(*(cut[s] for s in pair))) >= 0.7 * len(set.union(*(cut[s] for s in pair)))}
+    similar = {
+        pair
+        for pair in alike
+        if len(set.intersection(*(cut[s] for s in pair))) >= 0.7 * len(set.union(*(cut[s] for s in pair)))
+    }
     assert similar == planted
 
 
 def test_pictures_look_alike_only_where_it_was_planted():
     """Pictures of one row or of planted rows aside, all fingerprints are far apart."""
-    repeated = {name for entry in PLANTED for name in (entry["id"], entry.get("other")) if "image" in entry["reason"] or "another row" in entry["why"]}
+    repeated = {
+        name
+        for entry in PLANTED
+        for name in (entry["id"], entry.get("other"))
+        if "image" in entry["reason"] or "another row" in entry["why"]
+    }
     prints = {}
     for sample, page in read()[0].items():
         if sample.startswith(("quiz/", "scans/", "papers/")) and sample not in repeated:
@@ -194,7 +242,9 @@ def test_pictures_look_alike_only_where_it_was_planted():
                     prints[sample, number] = scenes.fingerprint(decode(shown.data))
     values = np.array(list(prints.values()), dtype=np.uint64)
     distances = np.bitwise_count(values[:, None] ^ values[None]) + 64 * np.eye(len(values), dtype=np.uint8)
-    assert distances.min() >= 10, [list(prints)[place] for place in np.unravel_index(distances.argmin(), distances.shape)]
+    assert distances.min() >= 10, [
+        list(prints)[place] for place in np.unravel_index(distances.argmin(), distances.shape)
+    ]
 
 
 LAYOUTS = st.sampled_from(["single", "pair", "count"])
@@ -207,7 +257,13 @@ def test_a_picture_shows_what_its_sentences_say(number, layout, seed):
     pixels = np.asarray(scenes.paint(scene))
     shown = {[*scenes.TONES, *scenes.COLOURS][index] for index in np.unique(pixels)} - set(scenes.TONES)
     assert shown == {shape.colour for shape in scene.shapes}
-    inside = [0 <= shape.x - shape.radius and shape.x + shape.radius <= scene.size[0] and 0 <= shape.y - shape.radius and shape.y + shape.radius <= scene.size[1] for shape in scene.shapes]
+    inside = [
+        0 <= shape.x - shape.radius
+        and shape.x + shape.radius <= scene.size[0]
+        and 0 <= shape.y - shape.radius
+        and shape.y + shape.radius <= scene.size[1]
+        for shape in scene.shapes
+    ]
     assert all(inside)
     said = scenes.describe(scene, Random(seed))
     assert {colour for colour in scenes.COLOURS if re.search(rf"\b{colour}\b", said)} == shown
@@ -222,15 +278,34 @@ def test_every_kind_of_file_decodes_to_the_scene():
     scene = scenes.imagine(3, Random(1), "single")
     scene = scenes.Scene(scene.layout, scene.size, "white", "plain", scene.shapes)
     truth = np.asarray(scenes.paint(scene).convert("RGB"), dtype=int)
-    for form in {*FORMATS, "transparent png", "rgba png", "rotated jpeg", "cmyk jpeg", "progressive jpeg", "animated gif"}:
+    for form in {
+        *FORMATS,
+        "transparent png",
+        "rgba png",
+        "rotated jpeg",
+        "cmyk jpeg",
+        "progressive jpeg",
+        "animated gif",
+    }:
         seen = np.asarray(decode(encode(scenes.paint(scene), form)), dtype=int)
         assert seen.shape == truth.shape, form
         assert np.abs(seen - truth).mean() < 8, form
 
 
 def test_guessing_the_most_frequent_answer_does_not_help():
-    kinds = {"colour": scenes.COLOURS, "shape": scenes.SHAPES, "count": scenes.COUNTS, "place": scenes.PLACES, "tone": scenes.TONES, "choice": ("yes", "no")}
-    answers = [node.text for _, _, node in nodes() if node.role == "assistant" and node.text in {word for words in kinds.values() for word in words}]
+    kinds = {
+        "colour": scenes.COLOURS,
+        "shape": scenes.SHAPES,
+        "count": scenes.COUNTS,
+        "place": scenes.PLACES,
+        "tone": scenes.TONES,
+        "choice": ("yes", "no"),
+    }
+    answers = [
+        node.text
+        for _, _, node in nodes()
+        if node.role == "assistant" and node.text in {word for words in kinds.values() for word in words}
+    ]
     assert len(answers) > 900
     assert Counter(answers).most_common(1)[0][1] < 0.08 * len(answers)
     for kind, words in kinds.items():
@@ -265,7 +340,9 @@ def tokenizer():
 
 
 def test_special_tokens_have_stable_ids():
-    assert [tokenizer().token_to_id(mark) for mark in train_tokenizer.SPECIAL] == list(range(len(train_tokenizer.SPECIAL)))
+    assert [tokenizer().token_to_id(mark) for mark in train_tokenizer.SPECIAL] == list(
+        range(len(train_tokenizer.SPECIAL))
+    )
     assert tokenizer().get_vocab_size() == train_tokenizer.VOCABULARY
 
 
@@ -276,4 +353,7 @@ def test_any_text_survives_the_tokenizer(text):
 
 
 def test_answers_are_short():
-    assert all(len(tokenizer().encode(word).ids) <= 2 for word in (*scenes.COLOURS, *scenes.SHAPES, *scenes.COUNTS, *scenes.PLACES, *scenes.TONES))
+    assert all(
+        len(tokenizer().encode(word).ids) <= 2
+        for word in (*scenes.COLOURS, *scenes.SHAPES, *scenes.COUNTS, *scenes.PLACES, *scenes.TONES)
+    )

@@ -87,9 +87,7 @@ def test_pages_of_a_document_share_a_group_and_fan_out_in_the_books(read, tmp_pa
 
 def test_an_address_stands_in_the_image_table_once(read, tmp_path):
     one, two = "http://img.test/1", "http://img.test/2"
-    samples, images, _ = read(
-        Obelics(), upstream.obelics(tmp_path / "o", [[one, "a", two], [two, one], [one, one]])
-    )
+    samples, images, _ = read(Obelics(), upstream.obelics(tmp_path / "o", [[one, "a", two], [two, one], [one, one]]))
     assert [image["url"] for image in images] == [one, two]
     assert [image["image"] for image in images] == [0, 1]
     assert [[node.image for node in sample.nodes] for sample in samples] == [[0, None, 1], [1, 0], [0, 0]]
@@ -171,17 +169,14 @@ def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
 
 def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):
     pages = tuple(
-        Row(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),))
-        for row in range(8)
+        Row(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),)) for row in range(8)
     )
     Read(Told(pages), "web", "f", 0, 8).run({"origin": tmp_path}, tmp_path)
     assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 2
 
 
 def test_reading_twice_gives_the_same_bytes(tmp_path):
-    path = upstream.tar(
-        tmp_path / "t", {"0.json": upstream.pdfa_json([["one"]]), "0.pdf": upstream.pdf([["one"]])}
-    )
+    path = upstream.tar(tmp_path / "t", {"0.json": upstream.pdfa_json([["one"]]), "0.pdf": upstream.pdf([["one"]])})
     written = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

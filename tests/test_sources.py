@@ -52,9 +52,7 @@ def test_the_table_names_each_source_as_it_calls_itself_and_its_options_have_a_k
 
 
 def test_a_web_document_keeps_the_order_of_its_texts_and_images(tmp_path):
-    (row,) = rows(
-        Obelics(), upstream.obelics(tmp_path / "o", [["Before", ADDRESS, "After", "http://img.test/b.png"]])
-    )
+    (row,) = rows(Obelics(), upstream.obelics(tmp_path / "o", [["Before", ADDRESS, "After", "http://img.test/b.png"]]))
     (page,) = row.pages
     assert [(node.kind, node.text, node.image, node.required, node.supervised) for node in page.nodes] == [
         ("text", "Before", None, False, False),
@@ -102,9 +100,7 @@ def test_a_document_without_metadata_has_no_address(tmp_path, metadata):
 def test_a_string_that_is_no_utf8_makes_its_row_bad_and_no_other(tmp_path):
     path = upstream.obelics(tmp_path / "o", [["good"], ["spoiltX"], ["good"]])
     table = pq.read_table(path)
-    spoilt = pa.array([[b"good"], [b"spoilt\xff"], [b"good"]], pa.list_(pa.binary())).view(
-        pa.list_(pa.string())
-    )
+    spoilt = pa.array([[b"good"], [b"spoilt\xff"], [b"good"]], pa.list_(pa.binary())).view(pa.list_(pa.string()))
     pq.write_table(table.set_column(3, "texts", spoilt), path)
     assert [reasons(row) for row in rows(Obelics(), path)] == [[], [Reason.BAD_ROW], []]
 
@@ -140,9 +136,7 @@ def test_a_conversation_may_do_without_images_but_not_without_turns_answers_or_b
     assert [reasons(row) for row in found] == [[], [Reason.EMPTY_ROW], *[[Reason.BAD_ROW]] * 4]
 
 
-@pytest.mark.parametrize(
-    "text", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
-)
+@pytest.mark.parametrize("text", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_other_layouts_of_the_same_type_are_read_as_well(tmp_path, text):
     table = {
         "images": pa.array([[None]], pa.large_list(pa.null())),
@@ -265,9 +259,9 @@ def test_pages_of_a_pdf_are_rendered_in_order_grey_where_they_are_grey(tmp_path)
         (1, "two", "a.pdf#page=2"),
     ]
     pictures = [Image.open(io.BytesIO(page.pictures[0].data)) for row in (grey, red) for page in row.pages]
-    assert [(picture.format, picture.mode, picture.size) for picture in pictures] == [
-        ("PNG", "L", (212, 300))
-    ] * 2 + [("PNG", "RGB", (212, 300))]
+    assert [(picture.format, picture.mode, picture.size) for picture in pictures] == [("PNG", "L", (212, 300))] * 2 + [
+        ("PNG", "RGB", (212, 300))
+    ]
     assert pictures[0].tobytes() != pictures[1].tobytes()
 
 
@@ -332,13 +326,9 @@ def test_text_of_other_pages_than_the_document_has_is_trusted_for_none(tmp_path)
         ({"zip": bytes(6_000)}, Reason.TOO_MANY_BYTES),
     ],
 )
-def test_a_document_that_cannot_be_read_is_lost_for_its_reason_and_the_next_is_read(
-    tmp_path, members, reason
-):
+def test_a_document_that_cannot_be_read_is_lost_for_its_reason_and_the_next_is_read(tmp_path, members, reason):
     good = {"json": upstream.pdfa_json([["one"]]), "pdf": upstream.pdf([["one"]])}
-    bad, after = rows(
-        Pdfa(max_bytes=6_000), packed(tmp_path / "t", {"bad": {**good, **members}, "good": good})
-    )
+    bad, after = rows(Pdfa(max_bytes=6_000), packed(tmp_path / "t", {"bad": {**good, **members}, "good": good}))
     assert not bad.pages
     assert reasons(bad) == [reason]
     assert len(after.pages) == 1
@@ -350,9 +340,7 @@ def test_a_document_that_kills_or_stops_its_reader_loses_the_pages_not_yet_given
 ):
     monkeypatch.setattr("pipeline.sources.documents.render", upstream.render_or_die)
     text = upstream.pdfa_json([["one"], ["two"], ["three"]])
-    path = packed(
-        tmp_path / "t", {"bad": {"json": text, "pdf": command}, "good": {"json": text, "pdf": b"FINE"}}
-    )
+    path = packed(tmp_path / "t", {"bad": {"json": text, "pdf": command}, "good": {"json": text, "pdf": b"FINE"}})
     bad, good = rows(Pdfa(seconds=0.5), path)
     assert [page.page for page in bad.pages] == [0]
     assert reasons(bad) == [reason] * 2
@@ -429,9 +417,7 @@ def origins(tmp_path_factory):
         (Obelics(), upstream.obelics(folder / "o", [[f"text {row}", ADDRESS] for row in range(7)] + [[]])),
         (
             Cauldron(),
-            upstream.cauldron(
-                folder / "c", [([upstream.picture(row)], [("Q", f"A{row}")]) for row in range(8)]
-            ),
+            upstream.cauldron(folder / "c", [([upstream.picture(row)], [("Q", f"A{row}")]) for row in range(8)]),
         ),
         (
             Idl(),

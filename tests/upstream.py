@@ -41,9 +41,7 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 def tiff(frames: Sequence[Image.Image]) -> bytes:
     """A TIFF of these frames."""
-    return encoded(
-        frames[0], "TIFF", save_all=True, append_images=list(frames[1:]), compression="tiff_deflate"
-    )
+    return encoded(frames[0], "TIFF", save_all=True, append_images=list(frames[1:]), compression="tiff_deflate")
 
 
 def obelics(path: Path, documents: Sequence[Sequence[str | None]], **columns: list[Any]) -> Path:
@@ -57,9 +55,7 @@ def obelics(path: Path, documents: Sequence[Sequence[str | None]], **columns: li
         **columns,
     }
     text = pa.list_(pa.string())
-    schema = pa.schema(
-        {"images": text, "metadata": pa.string(), "general_metadata": pa.string(), "texts": text}
-    )
+    schema = pa.schema({"images": text, "metadata": pa.string(), "general_metadata": pa.string(), "texts": text})
     pq.write_table(pa.table(table, schema=schema), path, row_group_size=3)
     return path
 
@@ -73,15 +69,11 @@ def cauldron(
 ) -> Path:
     """A Parquet file of (images, (question, answer) turns)."""
     images = [[{"bytes": data, "path": f"{place}.png"} for place, data in enumerate(row[0])] for row in rows]
-    texts = [
-        [{"user": user, "assistant": answer, "source": "quiz"} for user, answer in row[1]] for row in rows
-    ]
+    texts = [[{"user": user, "assistant": answer, "source": "quiz"} for user, answer in row[1]] for row in rows]
     schema = pa.schema(
         {
             "images": pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})),
-            "texts": pa.list_(
-                pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()})
-            ),
+            "texts": pa.list_(pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()})),
         }
     )
     pq.write_table(pa.table({"images": images, "texts": texts}, schema=schema), path, row_group_size=3)
@@ -108,8 +100,7 @@ def idl_json(pages: Sequence[Sequence[str]]) -> bytes:
 def pdfa_json(pages: Sequence[Sequence[str]]) -> bytes:
     """The lines of each page as PDFA has them."""
     pages_json = [
-        {"words": {"text": " ".join(lines).split()}, "lines": {"text": lines}, "images_bbox": []}
-        for lines in pages
+        {"words": {"text": " ".join(lines).split()}, "lines": {"text": lines}, "images_bbox": []} for lines in pages
     ]
     return json.dumps({"pages": pages_json}).encode()
 
@@ -163,9 +154,7 @@ def obey(command: str, times: int = 1) -> Iterator[str | int]:
         bytearray(64 << 30)
 
 
-def render_or_die(
-    form: str, data: bytes, count: int, wanted: Sequence[int], long_side: int
-) -> Iterator[bytes | str]:
+def render_or_die(form: str, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
     """Stands in for the renderer: gives the first page of a document that begins with CRASH or HANG, then does what it says."""
     for number in wanted:
         if number and data.startswith(b"CRASH"):

@@ -41,6 +41,7 @@ COARSE = 12
 """Side at which all windows of both pictures are compared to find where alignment starts."""
 FINE = 32
 """Side of the grid that alignment and the final correlation sample."""
+HOPELESS, CERTAIN, REACH = 0.7, 0.99, 0.06
 GAINS = (1 / 1.2, 1 / 1.1, 1 / 1.05, 1.0, 1.05, 1.1, 1.2)
 BLURS = (4.0, 4.0, 2.0, 2.0, 1.0, 1.0)
 """Standard deviations of the sampling kernel in cells of FINE, from coarse to fine, one per step of alignment."""
@@ -81,13 +82,14 @@ def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.f
         one: (n, side, side).
         other: (n, side, side).
     """
-    first, second = _start(one, other)
+    first, second, best = _start(one, other)
     one, other = one.astype(np.float64), other.astype(np.float64)
-    for blur in BLURS:
-        target, _, _ = _look(other, second, blur)
-        first = np.clip(first + _step(*_look(one, first, blur), target), 0.0, 1.0)
-    shown, target = _look(one, first, BLURS[-1])[0], _look(other, second, BLURS[-1])[0]
-    return np.max([_correlation(*_expose(shown, target, gain)) for gain in GAINS], axis=0).round(4)
+    hopeful = np.flatnonzero(best >= HOPELESS)
+    best[hopeful] = _compare(one[hopeful], other[hopeful], first[hopeful], second[hopeful])
+    unsure = hopeful[best[hopeful] < CERTAIN]
+    aligned = _align(one[unsure], other[unsure], first[unsure], second[unsure])
+    best[unsure] = np.maximum(best[unsure], _compare(one[unsure], other[unsure], aligned, second[unsure]))
+    return best.round(4)
 
 
 def _signs(thumbnails: NDArray[np.uint8], window: Window) -> NDArray[np.bool_]:
@@ -114,12 +116,32 @@ def _area(cells: int, start: float, stop: float, side: int) -> NDArray[np.float6
     return np.maximum(shares, 0) / (edges[1] - edges[0])
 
 
-def _start(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n, 4) each: the pair of windows that correlate best."""
-    correlations = _views(one) @ _views(other).transpose(0, 2, 1)
-    best = correlations.reshape(len(one), -1).argmax(axis=1)
+def _start(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[NDArray[np.float64], ...]:
+    """(n, 4) each: the pair of windows that correlate best, and their correlation."""
+    correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), -1)
+    best = correlations.argmax(axis=1)
     windows = np.array(WINDOWS)
-    return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)]
+    return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
+
+
+def _align(
+    one: NDArray[np.float64], other: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n, 4): the first one's window, moved to where it shows what the second one's shows."""
+    low, high = (first - REACH).clip(0, 1), (first + REACH).clip(0, 1)
+    for blur in BLURS:
+        step = _step(*_look(one, first, blur), _look(other, second, blur)[0])
+        first = (first + step).clip(low, high)
+    return first
+
+
+def _compare(
+    one: NDArray[np.float64], other: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n,): the correlation of two windows under the gain that suits best."""
+    shown, target = _look(one, first, BLURS[-1])[0], _look(other, second, BLURS[-1])[0]
+    correlations: NDArray[np.float64] = np.max([_correlation(*_expose(shown, target, gain)) for gain in GAINS], axis=0)
+    return correlations
 
 
 def _views(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -170,7 +192,7 @@ def _expose(one: NDArray[np.float64], other: NDArray[np.float64], gain: float) -
 
 def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     count = len(one)
-    product: NDArray[np.float64] = _normal(one.reshape(count, -1))[0] * _normal(other.reshape(count, -1))[0]
+    product: NDArray[np.float64] = _normal(one.reshape(count, FINE * FINE))[0] * _normal(other.reshape(count, FINE * FINE))[0]
     return product.sum(axis=1)
 
 
@@ -179,9 +201,9 @@ def _step(
 ) -> NDArray[np.float64]:
     """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target."""
     count, share = len(shown), (np.arange(FINE) + 0.5) / FINE
-    (a, norm), (b, _) = _normal(shown.reshape(count, -1)), _normal(target.reshape(count, -1))
+    (a, norm), (b, _) = _normal(shown.reshape(count, FINE * FINE)), _normal(target.reshape(count, FINE * FINE))
     by_edge = np.stack([down * (1 - share)[:, None], down * share[:, None], right * (1 - share), right * share], axis=1)
-    slopes = by_edge.reshape(count, 4, -1) / norm[:, None]
+    slopes = by_edge.reshape(count, 4, FINE * FINE) / norm[:, None]
     slopes = slopes - slopes.mean(axis=2, keepdims=True)
     slopes = slopes - (slopes @ a[:, :, None]) * a[:, None, :]
     hessian = slopes @ slopes.transpose(0, 2, 1)

@@ -139,9 +139,7 @@ class Retry:
 
         def failed() -> Iterator[Row]:
             columns = [name for name in IMAGES.names if name != "bytes"]
-            return (
-                row for row in read_rows(images, columns) if row["image"] not in had and _may_have_passed(row)
-            )
+            return (row for row in read_rows(images, columns) if row["image"] not in had and _may_have_passed(row))
 
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             outcome = _outcomes((row["url"] for row in failed()), self.fetch, Path(scratch))

@@ -33,7 +33,7 @@ _CARRIERS = tuple(
         "fec0::/10",  # site-local, RFC 3879
     )
 )
-"""IPv6 blocks that are global by their own digits and lead to an IPv4 address, or to a site, that may not be."""
+"""IPv6 blocks that lead to an IPv4 address or to a site, which may be private; releases of `ipaddress` differ over some."""
 
 Resolver = Callable[..., list[Any]]
 """`socket.getaddrinfo`, or what stands in for it in tests."""
@@ -42,9 +42,7 @@ Resolver = Callable[..., list[Any]]
 class Failed(Exception):  # noqa: N818 - a fact about an address, not a programming error
     """An address gave no image. `again` says whether another try may; `pause` how many seconds the server asked for."""
 
-    def __init__(
-        self, reason: Reason, detail: str, *, again: bool = False, pause: float | None = None
-    ) -> None:
+    def __init__(self, reason: Reason, detail: str, *, again: bool = False, pause: float | None = None) -> None:
         super().__init__(reason, detail)
         self.reason, self.detail, self.again, self.pause = reason, detail[:200], again, pause
 
@@ -129,9 +127,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in block for block in _CARRIERS))
 
 
-def resolve(
-    target: Target, allowed: Collection[str], resolver: Resolver
-) -> list[tuple[socket.AddressFamily, Any]]:
+def resolve(target: Target, allowed: Collection[str], resolver: Resolver) -> list[tuple[socket.AddressFamily, Any]]:
     """Families and socket addresses of a target, all of them public unless its host is in `allowed` (`host` or `host:port`).
 
     Raises:
@@ -140,9 +136,7 @@ def resolve(
     try:
         found = resolver(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        raise Failed(
-            Reason.NAME_LOOKUP, error.strerror or "", again=error.errno == socket.EAI_AGAIN
-        ) from None
+        raise Failed(Reason.NAME_LOOKUP, error.strerror or "", again=error.errno == socket.EAI_AGAIN) from None
     except (ValueError, OverflowError) as error:
         raise Failed(Reason.BAD_URL, str(error)) from None
     if target.host not in allowed and target.endpoint not in allowed:

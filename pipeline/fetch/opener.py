@@ -61,9 +61,7 @@ class Clock:
 
     def verdict(self) -> str:
         """Which of the two limits a TimeoutError was about."""
-        return (
-            f"silent for {self.timeout_s:g} s" if self.left() > 0 else f"not done after {self.deadline_s:g} s"
-        )
+        return f"silent for {self.timeout_s:g} s" if self.left() > 0 else f"not done after {self.deadline_s:g} s"
 
 
 class Wire(io.RawIOBase):
@@ -137,9 +135,7 @@ class Opener:
             wire = Wire(connection, clock)
             wire.sendall(
                 f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: {self.rules.user_agent}\r\n"
-                "Accept: image/*, */*;q=0.5\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode(
-                    "ascii"
-                )
+                "Accept: image/*, */*;q=0.5\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
             )
             with http.client.HTTPResponse(wire, method="GET") as response:  # type: ignore[arg-type]
                 response.begin()

@@ -134,7 +134,7 @@ def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, Outcome]]
     Raises:
         VlmillError: a key that was not asked for or stands twice, or trouble that is not about an address.
     """
-    path, seen = folder / "answers.jsonl", set[int]()
+    path, bodies, seen = folder / "answers.jsonl", folder / "bodies", set[int]()
     if not path.exists():
         return
     with path.open(encoding="utf-8") as lines:
@@ -147,14 +147,15 @@ def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, Outcome]]
                 expected = "again" if key in seen else f"asked for 0 to {len(urls) - 1}"
                 raise VlmillError(f"fetch: img2dataset answered key {key}, {expected}")
             seen.add(key)
-            yield urls[key], _outcome(answer, urls[key], folder / "bodies")
+            yield urls[key], _outcome(answer, urls[key], bodies)
 
 
 def _outcome(answer: dict[str, Any], url: str, bodies: Path) -> Outcome:
     if answer["failure"] is None:
         return Outcome(None, None, answer["media_type"] or None, bodies, answer["offset"], answer["size"])
     failure = answer["failure"] or "an exception without a text"
-    code, colon, detail = failure.partition(": ")
-    if not colon or code not in set(Reason):
-        raise VlmillError(f"fetch: trouble in the downloading process at {url}: {failure}")
-    return Outcome(Reason(code), detail)
+    code, _, detail = failure.partition(": ")
+    try:
+        return Outcome(Reason(code), detail)
+    except ValueError:
+        raise VlmillError(f"fetch: trouble in the downloading process at {url}: {failure}") from None

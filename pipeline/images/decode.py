@@ -58,9 +58,13 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ..
 def check_pixels(image: Image.Image, max_pixels: int) -> None:
     """Raise Undecodable if the image, or the frame it stands at, has more than `max_pixels`."""
     if image.width * image.height > max_pixels:
-        raise Undecodable(
-            Reason.TOO_MANY_PIXELS, f"{image.width} x {image.height} pixels, allowed {max_pixels}"
-        )
+        raise Undecodable(Reason.TOO_MANY_PIXELS, f"{image.width} x {image.height} pixels, allowed {max_pixels}")
+
+
+def count_frames(image: Image.Image) -> int:
+    """How many frames an opened image has; 1 where the format knows no more. Raises Undecodable."""
+    with _judging():
+        return int(getattr(image, "n_frames", 1))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

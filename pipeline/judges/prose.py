@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-CJK = re.compile("[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u31bf\u3400-\u9fff\ua960-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]+")
+CJK = re.compile(
+    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u31bf\u3400-\u9fff\ua960-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]+"
+)
 """Runs of Chinese, Japanese and Korean letters: none of these, no Chinese."""
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_MARK = re.compile(r"[;{}=<>#*&|_\\`$]|//|\w\(|www")
+_MARK = re.compile(r"[;{}=<>#*&|_\\`$]|//|www")
 _ADDRESS = r"[!-~]*(?:(?<=[/=_])[^\W\d_]+[!-~]*)*"  # with a path in any script after a slash
 _MARKUP = re.compile(  # every branch starts with a letter of its own, which lets re skip to candidates
     rf"https?://{_ADDRESS}|www\.{_ADDRESS}|`[^`\n]*`|</?[A-Za-z!][^<>\n]{{0,300}}>|&\#?\w{{1,8}};"
@@ -26,19 +28,20 @@ _MARKUP = re.compile(  # every branch starts with a letter of its own, which let
 )
 _SIGN = re.compile(r"[;{}=<>+*&|_\\#$]|//|[A-Za-z_](?:\([ -~]{0,200}\)|\[[ -~]{0,200}\])")
 _STATEMENT = re.compile(
-    r"\s*(?:import [\w.]+(?: as \w+)?\s*;?$|from [\w.]+ import |(?:async )?def \w+\(|(?:const|let|var) \w+ =|\$ |>>> "
-    r"|(?:if|elif|else|for|while|with|try|except|class|def)\b.*:$|return\b(?: [\w.()\[\]]+)?;?$|@\w+(?:\(.*\))?$"
-    r"|[A-Za-z_][A-Za-z0-9_.]*(?:\s*=\s*[\"'\[({\d].*|\(.*\);?)$|(?:pip3?|npm|apt-get|brew|git|sudo|docker|conda|curl|wget|yarn) [a-z-]"
-    r"|(?:public|private|protected|static|export|abstract|class|struct|function|fn|func|namespace|enum|else|do|try)\b.*[{;]$)"
+    r"\s*(?:import [\w.]+(?: as \w+)?\s*;?$|from [\w.]+ import |(?:async )?def \w+\(|class \w+(?:\(.*\))?:$|@\w+(?:\(.*\))?$"
+    r"|(?:for \w+ in|(?:if|elif|while|with) .*[()=<>.]).*:$|(?:else|try|finally|except\b[ \w.]*):$|return\b(?: [\w.()\[\]]+)?;?$"
+    r"|(?:const|let|var) \w+ =|(?:public|private|protected|static|export) .*;$"
+    r"|[A-Za-z_][A-Za-z0-9_.]*(?:\s*=\s*[\"'\[({\d].*|\(.*\);?)$"
+    r"|\$ [a-z]|>>> |(?:pip3?|npm|apt-get|brew|git|sudo|docker|conda|curl|wget|yarn) [a-z-])"
 )
 _MARGIN = re.compile(r"//+|(?<![\w&])#+|/\*+|<!--|(?:^|(?<= ))--(?= )|^\s*\*(?=\s)")  # where a comment begins
 _LITERAL = re.compile(r'"[^"\n]*"|\'[^\'\n]*\'')
 _ASCII_WORD = re.compile(r"[!-~]+")
 _QUOTATION = re.compile(
-    r'"[^"\n]{1,400}"|“[^”\n]{1,400}”|[\'‘](?<!\w[\'‘])[^\'’\n]{1,400}[\'’](?!\w)'
+    r'"[^"\n]{1,400}"|“[^”\n]{1,400}”|[\'‘](?<!\w[\'‘])[^\'’\n]{1,400}[\'’](?!\w)'  # noqa: RUF001 - quotation marks
     r"|「[^」\n]{1,400}」|『[^』\n]{1,400}』|《[^》\n]{1,400}》|«[^»\n]{1,400}»|\([^()\n]{1,400}\)|\[[^\[\]\n]{1,400}\]"
 )
-_WORD = re.compile(r"(?<![A-Za-z0-9_./\\@#$=<>-])[^\W\d_]{2,}(?:['’-][^\W\d_]+)*(?![A-Za-z0-9_/\\@(]|\.\w|\s*[=<>])")
+_WORD = re.compile(r"(?<![A-Za-z0-9_./\\@#$=<>-])[^\W\d_]{2,}(?:['’-][^\W\d_]+)*(?![A-Za-z0-9_/\\@(]|\.\w|\s*[=<>])")  # noqa: RUF001 - an apostrophe
 
 CODE_SIGNS = 0.05  # of a line's characters: "n == values.length" has 0.11, English below 0.02
 NAME = 0.5  # of a running word: what counts of a capitalised word, which may be a term or a name in any language
@@ -78,7 +81,11 @@ def _said(line: str, *, in_listing: bool = False) -> str:
     """What a line says to people: the line itself or, of code, its comment and anything that is no ASCII and no literal."""
     mark = _MARGIN.search(line)
     code, comment = (line[: mark.start()], line[mark.end() :]) if mark else (line, "")
-    return (_spoken(code) if in_listing or _is_code(code) else code) + " " + (_spoken(comment) if _is_code(comment) else comment)
+    return (
+        (_spoken(code) if in_listing or _is_code(code) else code)
+        + " "
+        + (_spoken(comment) if _is_code(comment) else comment)
+    )
 
 
 def _spoken(code: str) -> str:
@@ -90,4 +97,6 @@ def _is_code(text: str) -> bool:
     if text.endswith(("{", "}")) or (text.endswith(";") and text.count(" ") < 4):  # a list item that ends so is longer
         return True
     signs = len(_SIGN.findall(text))
-    return (signs >= 2 and (signs >= CODE_SIGNS * len(text) or text.endswith(";"))) or _STATEMENT.match(text) is not None
+    return (signs >= 2 and (signs >= CODE_SIGNS * len(text) or text.endswith(";"))) or _STATEMENT.match(
+        text
+    ) is not None

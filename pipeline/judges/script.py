@@ -43,9 +43,11 @@ MISSING = 8.0  # ln(25 % / 0.01 %): every fourth or fifth character of the one l
 LESSER = 2.0  # level 2 of Big5, rare in Chinese
 UNUSUAL = 4.0  # outside KS X 1001, which has one form of each character (畵, not 畫)
 STRONG = frozenset("是我也就或其而之如此於且你那把被")  # 1 nat; each also lives in a few Japanese words (是非, 自我)
-WEAK = frozenset("的在不了和到將将若可以為与從，")  # 0.5 nats; Japanese writes 、 rather than ，
+WEAK = frozenset("的在不了和到將将若可以為与從，")  # noqa: RUF001 - 0.5 nats; the wide comma is Chinese, Japanese writes 、
 FULL_STOP = 1.5  # nats: Japanese has hardly a sentence without kana
-FUNCTION = STRONG | frozenset("的在不了和到將将若可以為为与與從从這这個个們们哪什么麼吗嗎呢吧啊很都还還没沒有能会會要让讓给給请請对對所但因果然后後时時上中下里裡用使及等每各")
+FUNCTION = STRONG | frozenset(
+    "的在不了和到將将若可以為为与與從从這这個个們们哪什么麼吗嗎呢吧啊很都还還没沒有能会會要让讓给給请請对對所但因果然后後时時上中下里裡用使及等每各"
+)
 LOOKALIKE = frozenset("ニロエカタトハヘリーノ")  # what OCR reads for 二口工力夕卜八入丿 and 一
 BORROWED = "の"  # Chinese shop signs and titles use it
 SURROGATES = range(0xD840, 0xD88E)  # first halves of the Han planes in UTF-16
@@ -73,7 +75,7 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
     return classes, np.array(list(numbers))
 
 
-def _traits(character: str) -> Mapping[Trait, float]:
+def _traits(character: str) -> Mapping[Trait, float]:  # noqa: PLR0911 - one line for each script
     point = ord(character)
     if point in range(0x4E00, 0xA000) or point in range(0x3400, 0x4DC0):
         return _han(character)
@@ -83,14 +85,14 @@ def _traits(character: str) -> Mapping[Trait, float]:
         return {Trait.KANA: 1, Trait.INFLECTION: 0.5 if character in LOOKALIKE else 1 if character == BORROWED else 2}
     if character in "々〆":
         return {Trait.HAN: 1, Trait.INFLECTION: 1.5}
-    if character in "，。":
+    if character in "，。":  # noqa: RUF001 - wide ones only
         return {Trait.GRAMMAR: FULL_STOP if character == "。" else 0.5}
     if point in range(0x3105, 0x3130) or point in range(0x31A0, 0x31C0):  # Bopomofo
         return {Trait.HAN: 1, Trait.NOT_JAPANESE: MISSING, Trait.NOT_KOREAN: MISSING}
     folded = unicodedata.normalize("NFKC", character) if point >= 0x2E80 else character
     if len(folded) == 1 and folded != character:
         return _traits(folded)
-    if character == "〇" or point in range(0x2E80, 0x2FD6) or point in range(0xF900, 0xFB00):
+    if character == "\N{IDEOGRAPHIC NUMBER ZERO}" or point in range(0x2E80, 0x2FD6) or point in range(0xF900, 0xFB00):
         return {Trait.HAN: 1}
     return {Trait.LETTER: 1} if character.isalpha() else {}
 
@@ -117,7 +119,9 @@ def _not_traditional(code: bytes, *, elsewhere: bool) -> float:
         return 0
     if b"\xc9\x40" <= code <= b"\xf9\xd5":  # level 2
         return LESSER
-    return MISSING if elsewhere else 0  # of Hong Kong's additions some are Cantonese (嚟), others simplified forms (国, 会)
+    return (
+        MISSING if elsewhere else 0
+    )  # of Hong Kong's additions some are Cantonese (嚟), others simplified forms (国, 会)
 
 
 def _code(character: str, codec: str) -> bytes:

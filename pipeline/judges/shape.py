@@ -44,7 +44,9 @@ class Shape:
         if self.min_side > self.max_side:
             raise ValueError(f"min_side {self.min_side} is above max_side {self.max_side}: no image could pass")
         if self.max_images is not None and self.min_images > self.max_images:
-            raise ValueError(f"min_images {self.min_images} is above max_images {self.max_images}: no sample could pass")
+            raise ValueError(
+                f"min_images {self.min_images} is above max_images {self.max_images}: no sample could pass"
+            )
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing but this file."""

@@ -97,9 +97,7 @@ class _Reader:
         wanted, failed = _choose(texts, self.options.max_pages)
         data = tars.read(self.file, entry.members[suffix])
         pages = list[Page]()
-        for place, picture in zip(
-            wanted, self._pictures(FORMS[suffix], data, len(texts), list(wanted)), strict=True
-        ):
+        for place, picture in zip(wanted, self._pictures(FORMS[suffix], data, len(texts), list(wanted)), strict=True):
             if isinstance(picture, bytes):
                 pages.append(_page(place, wanted[place], picture, f"{entry.key}.{suffix}#page={place + 1}"))
             else:
@@ -117,9 +115,7 @@ class _Reader:
             found, needed = ", ".join(sorted(entry.members)), " or ".join(self.suffixes)
             raise _Lost(Reason.BAD_ROW, f"{entry.key} has {found}; it needs json and {needed}")
         if entry.size > self.options.max_bytes:
-            raise _Lost(
-                Reason.TOO_MANY_BYTES, f"{entry.key} has {entry.size} bytes, allowed {self.options.max_bytes}"
-            )
+            raise _Lost(Reason.TOO_MANY_BYTES, f"{entry.key} has {entry.size} bytes, allowed {self.options.max_bytes}")
         return suffix
 
     def _texts(self, entry: tars.Entry) -> list[str | None]:
@@ -138,9 +134,7 @@ class _Reader:
         """One item per wanted page: its picture, or the loss of it. The child is not asked for nothing."""
         given = 0
         try:
-            for answer in (
-                self.worker.run(form, data, count, wanted, self.options.long_side) if wanted else ()
-            ):
+            for answer in self.worker.run(form, data, count, wanted, self.options.long_side) if wanted else ():
                 given += 1
                 yield answer if isinstance(answer, bytes) else (Reason.BAD_PAGE, answer)
         except (ChildCrashed, ChildTimedOut) as error:

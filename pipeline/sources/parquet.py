@@ -45,9 +45,7 @@ def rows(path: Path, columns: Columns, start: int, stop: int) -> Iterator[tuple[
             last = first + file.metadata.row_group(group).num_rows
             if first < stop and last > start:
                 batches = _batches(path, file, group, columns)
-                yield from (
-                    (number, _row(row)) for number, row in enumerate(batches, first) if start <= number < stop
-                )
+                yield from ((number, _row(row)) for number, row in enumerate(batches, first) if start <= number < stop)
             first = last
 
 
@@ -85,9 +83,7 @@ def _opened(path: Path, columns: Columns) -> Iterator[pq.ParquetFile]:
 def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
     for name, wanted in columns.items():
         if name not in schema.names:
-            raise SourceError(
-                f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}"
-            )
+            raise SourceError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")
         found = schema.field(name).type
         if not _fits(found, wanted):
             raise SourceError(f"{path}: column {name!r} is {found}, expected {wanted}")
@@ -114,7 +110,5 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
         )
         return any(is_kind(found) for is_kind in lists) and _fits(found.value_type, wanted.value_type)
     if kinds.is_string(wanted):
-        return any(
-            is_kind(found) for is_kind in (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
-        )
+        return any(is_kind(found) for is_kind in (kinds.is_string, kinds.is_large_string, kinds.is_string_view))
     return any(is_kind(found) for is_kind in (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view))

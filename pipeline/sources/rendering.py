@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from pipeline.images.decode import MAX_PIXELS, check_pixels, open_image, to_rgb
+from pipeline.images.decode import MAX_PIXELS, check_pixels, count_frames, open_image, to_rgb
 
 Form = Literal["pdf", "tif"]
 
@@ -25,9 +25,7 @@ NO_FONT_FOLDERS = (ctypes.POINTER(ctypes.c_char) * 1)()
 """An empty list for pdfium, which keeps the pointer."""
 
 
-def render(
-    form: Form, data: bytes, count: int, wanted: Sequence[int], long_side: int
-) -> Iterator[bytes | str]:
+def render(form: Form, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
     """One item per wanted page, in order: its picture, or why there is none.
 
     A PDF page becomes a PNG. A frame of a TIFF becomes a PNG without loss, unless it is the only one: then the TIFF stays as it came.
@@ -42,7 +40,7 @@ def render(
     document: Any = None
     try:
         document = _open_pdf(data) if form == "pdf" else open_image(data, formats=("TIFF",))
-        found = len(document) if form == "pdf" else getattr(document, "n_frames", 1)
+        found = len(document) if form == "pdf" else count_frames(document)
         trouble = "" if found == count else f"text of {count} pages beside a {form} of {found}"
     except MemoryError:
         raise
@@ -93,9 +91,7 @@ def _page(page: Any, long_side: int) -> Image.Image:
     bitmap = page.render(scale=min(long_side / longest, MAX_SCALE), rev_byteorder=True)
     image: Image.Image = bitmap.to_pil()
     if image.getcolors(1):
-        raise ValueError(
-            "it has text and comes out empty: its fonts are neither embedded nor among the standard 14"
-        )
+        raise ValueError("it has text and comes out empty: its fonts are neither embedded nor among the standard 14")
     red, green, blue = image.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 

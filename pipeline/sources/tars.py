@@ -59,9 +59,7 @@ def index(path: Path) -> list[Entry]:
     Raises:
         SourceError: it is no tar, is compressed, ends early, or holds something after its end.
     """
-    return [
-        _entry(key, list(members)) for key, members in groupby(_members(path), key=lambda member: member.key)
-    ]
+    return [_entry(key, list(members)) for key, members in groupby(_members(path), key=lambda member: member.key)]
 
 
 def read(file: BinaryIO, member: Member) -> bytes:
@@ -85,23 +83,20 @@ def _entry(key: str, members: list[Member]) -> Entry:
 
 def _members(path: Path) -> Iterator[Member]:
     """Every member but folders. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
-    length, end = path.stat().st_size, 0
+    end = 0
     try:
+        length = path.stat().st_size
         with tarfile.open(path, "r:", errors="replace") as tar:
             while info := tar.next():
                 if info.size < 0 or tar.offset <= end or info.offset_data + info.size > length:
-                    raise SourceError(
-                        f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again"
-                    )
+                    raise SourceError(f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again")
                 end = tar.offset
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
                 if not info.isdir():
                     yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
             end = tar.offset
     except (tarfile.TarError, OSError) as error:
-        raise SourceError(
-            f"{path}: expected an uncompressed tar, found none or a damaged one ({error})"
-        ) from error
+        raise SourceError(f"{path}: expected an uncompressed tar, found none or a damaged one ({error})") from error
     _check_end(path, end)
 
 
@@ -111,9 +106,7 @@ def _check_end(path: Path, end: int) -> None:
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
         if len(block) < tarfile.BLOCKSIZE or any(block):
-            raise SourceError(
-                f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again"
-            )
+            raise SourceError(f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again")
         while block := file.read(1 << 20):
             if any(block):
                 raise SourceError(

@@ -1,0 +1,94 @@
+"""What a person sees of a planned mixture, and how two of them differ."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from mixtures.mixture import Mixture
+from mixtures.stats import difference, difference_table, short, table, to_json
+from tests.synthetic import OVERHEAD, Store, lone, quiz, web
+
+
+@pytest.fixture(scope="module")
+def stats(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("stats"))
+    store.add("web", web(1, 100))
+    store.add("quiz", quiz(2, 80), licence="")
+    return store.lock(
+        Mixture(128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", epochs=2, tiles_per_row=4, held_out={"web": 0.1})
+    )[1]
+
+
+def shown(found):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115 - closed with the console
+    console.print(found)
+    console.file.close()
+    return console.export_text()
+
+
+def test_sums_are_those_of_the_sources(stats):
+    for unit in ("samples", "images", "text", "visual", "supervised", "tokens", "segments", "tiles"):
+        assert stats["total"][unit] == sum(source["planned"][unit] for source in stats["sources"])
+    assert (
+        stats["total"]["tokens"]
+        == stats["total"]["text"] + stats["total"]["visual"] + OVERHEAD * stats["total"]["segments"]
+    )
+
+
+def test_realised_shares_stand_in_every_unit_beside_the_declared(stats):
+    assert [source["declared"] for source in stats["sources"]] == [0.4, 0.6]
+    assert [source["realised"]["tokens"] for source in stats["sources"]] == pytest.approx([0.4, 0.6], abs=0.01)
+    for unit in ("samples", "images", "text", "visual", "supervised"):
+        assert sum(source["realised"][unit] for source in stats["sources"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_efficiency_is_tokens_over_what_rows_could_hold(stats):
+    packing = stats["packing"]
+    assert packing["efficiency"] == pytest.approx(stats["total"]["tokens"] / (packing["rows"] * 128), abs=1e-6)
+    assert packing["tiles_per_row"]["most"] <= packing["tiles_per_row"]["budget"] == 4
+
+
+def test_losses_stand_by_cause(stats):
+    assert stats["sources"][0]["lost"]["samples"]["held_out"] > 0
+    assert stats["sources"][0]["lost"]["nodes"]["held_out"] > 0
+
+
+def test_the_table_shows_it_at_a_glance(stats):
+    lines = shown(table(stats))
+    assert "align: shares in tokens" in lines
+    assert "40.00%" in lines
+    assert "full" in lines
+    assert "note: quiz: 80 samples without a licence" in lines
+
+
+def test_statistics_are_json_of_one_form(stats):
+    assert json.loads(to_json(stats)) == stats
+    assert to_json(stats) == to_json(json.loads(to_json(stats)))
+
+
+def test_declared_shares_of_repeats_are_what_they_come_to(tmp_path):
+    store = Store(tmp_path)
+    store.add("web", lone([10] * 30))
+    store.add("quiz", lone([10] * 10))
+    _, found = store.lock(Mixture(64, repeat={"web": 1, "quiz": 3}))
+    assert [source["declared"] for source in found["sources"]] == [0.5, 0.5]
+
+
+def test_a_difference_counts_samples_images_and_tokens(stats):
+    other = json.loads(json.dumps(stats))
+    other["sources"][0]["planned"]["samples"] += 5
+    other["total"]["samples"] += 5
+    other["sources"][1]["name"] = "exam"
+    found = difference(stats, other)
+    assert found["web"] == {"samples": 5, "images": 0, "tokens": 0}
+    assert found["quiz"]["tokens"] == -found["exam"]["tokens"] < 0
+    assert found["total"] == {"samples": 5, "images": 0, "tokens": 0}
+    assert "exam" in shown(difference_table(stats, other))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (812, "812"), (12_345, "12.3k"), (4_560_000, "4.56M"), (-1.2e9, "-1.2B")]
+)
+def test_numbers_are_short(number, text):
+    assert short(number) == text
