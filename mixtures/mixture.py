@@ -13,6 +13,7 @@ The long form says more about each source: `parts: {web: 0.4, quiz: {share: 0.6,
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -59,11 +60,11 @@ class Part:
                 raise ValueError(f"{name} of {self.source!r} is {value}; it must be above 0")
 
     def taken(self, number: int) -> int:
-        """How many of `number` eligible samples `take` leaves."""
+        """How many of `number` eligible samples `take` leaves; a percentage is rounded up, so it leaves one of any."""
         if self.take == "all":
             return number
         amount = self.take.partition(":")[2]
-        wanted = round(number * float(amount[:-1]) / 100) if amount.endswith("%") else int(amount)
+        wanted = math.ceil(number * float(amount[:-1]) / 100) if amount.endswith("%") else int(amount)
         return min(wanted, number)
 
 

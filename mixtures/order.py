@@ -36,8 +36,8 @@ def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
     of two, again from where it leaves [0, size) (cycle walking, Black and Rogaway 2002; under two walks on average).
     """
     if size < SMALL:
-        places: np.ndarray = np.argsort(_scramble(np.arange(size, dtype=np.uint64), key, 0), kind="stable")
-        return places[index]
+        shuffled: np.ndarray = np.argsort(_scramble(np.arange(size, dtype=np.uint64), key, 0), kind="stable")[index]
+        return shuffled
     bits = (size - 1).bit_length()
     values, outside = index.astype(np.uint64), np.arange(index.size)
     while outside.size:

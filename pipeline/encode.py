@@ -142,9 +142,7 @@ def pieces(
         loss: what is learnt.
     """
     texts = [
-        (node.text or "") + ("" if node.role != "none" else chat.separator)
-        for node in nodes
-        if node.kind == "text"
+        (node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"
     ]
     encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
     counts = iter(image_tokens)

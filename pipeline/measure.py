@@ -100,9 +100,7 @@ def _lengths(
         for row in read_rows(index, ["row", "offset", "images"]):
             nodes = list(_nodes(to_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
             counted.keep(len(nodes))
-            sums = {
-                name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")
-            }
+            sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
             yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
 
 
@@ -111,9 +109,7 @@ def _nodes(
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
-    for node, piece in zip(
-        nodes, pieces(nodes, [image["tokens"] for image in images], tokenizer, chat), strict=True
-    ):
+    for node, piece in zip(nodes, pieces(nodes, [image["tokens"] for image in images], tokenizer, chat), strict=True):
         image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
         yield {
             "text": len(piece.ids) - image["tokens"],

@@ -25,7 +25,8 @@ class Traced:
     facts: list[ImageFacts]  # of the whole partition; nodes say which
     verdicts: list[Verdict]  # on this sample, in the order in which judges were asked
     settled: Settled
-    shards: list[str]  # "path, row n", one per policy that kept it
+    rendered: list[tuple[str, Verdict]]  # policy, and what it could not draw
+    shards: list[str]  # "path:key", one per policy that kept it
 
 
 def find_id(root: Path, name: str) -> SampleId:
@@ -73,8 +74,9 @@ def _traced(root: Path, sample: Sample, row: int, part: str) -> Traced:
         verdicts += _verdicts(root / _file(root, f"steps/{source}/{judge.name}", part, f"{judge.name}.verdicts.parquet").path, row)
     if recipe.dedupe is not None:
         verdicts += _verdicts(root / _file(root, "steps/dedupe/resolve", "all", f"{source}.{part}.dedupe.verdicts.parquet").path, row)
+    rendered = [(policy, verdict) for policy in recipe.policies for verdict in _drawn(root, f"shards/{source}/{policy}", part, row)]
     shards = [place for policy in recipe.policies for place in _places(root, f"shards/{source}/{policy}", part, sample.id)]
-    return Traced(sample, part, facts, verdicts, settle(sample, verdicts, facts), shards)
+    return Traced(sample, part, facts, verdicts, settle(sample, verdicts, facts), rendered, shards)
 
 
 def _file(root: Path, folder: str, part: str, name: str) -> File:
@@ -87,6 +89,13 @@ def _file(root: Path, folder: str, part: str, name: str) -> File:
 
 def _verdicts(path: Path, row: int) -> list[Verdict]:
     return [verdict for verdict in read_verdicts(path) if verdict.sample == row]
+
+
+def _drawn(root: Path, folder: str, part: str, row: int) -> list[Verdict]:
+    """What rendering found fault with; nothing while there are no shards."""
+    if not (root / folder / "manifest.json").exists():
+        return []
+    return _verdicts(root / _file(root, folder, part, "render.verdicts.parquet").path, row)
 
 
 def _places(root: Path, folder: str, part: str, wanted: SampleId) -> Iterator[str]:
@@ -116,6 +125,8 @@ def lines(traced: Traced) -> Iterator[str]:
         on = "the sample" if verdict.node == WHOLE_SAMPLE else f"node {verdict.node}"
         other = f", because of {verdict.other}" if verdict.other else ""
         yield f"  {verdict.judge} drops {on}: {verdict.reason} (score {verdict.score:.4g}{other})"
+    for policy, verdict in traced.rendered:
+        yield f"  policy {policy} cannot draw node {verdict.node}: {verdict.reason}"
     yield f"  {'lost: ' + str(traced.settled.sample) if traced.settled.sample else 'kept'}"
     for shard in traced.shards:
         yield f"  in {shard}"

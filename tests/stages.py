@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from mixtures.lock import HELD_OUT_ROWS
+from mixtures.plan import ROWS
 from pipeline.encode import FORMATS
 from pipeline.images import Policy
 from pipeline.images.anyres import AnyRes
@@ -29,12 +31,6 @@ ANYRES = AnyRes(side=28, patch=14, pinpoints=((28, 56), (56, 28), (56, 56)))
 COLOURS = {"red": (220, 40, 30), "green": (30, 180, 60), "blue": (40, 60, 210), "yellow": (230, 210, 40)}
 MACHINE = Machine(device="cpu", threads=1, readers=2, ahead=2)
 
-SEGMENT = pa.struct(
-    [("source", pa.int16()), ("shard", pa.int32()), ("row", pa.int32()), ("first", pa.int32()), ("last", pa.int32())]
-    + [("epoch", pa.int16()), ("tokens", pa.int32()), ("tiles", pa.int32())]
-)
-PLAN = pa.schema([("tokens", pa.int32()), ("tiles", pa.int32()), ("segments", pa.list_(SEGMENT))])
-
 Made = tuple[Sequence[Node], Sequence[Image.Image]]
 
 
@@ -50,7 +46,9 @@ def write_tokenizer(path: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     texts = ["What colour is it?", "It is the colour of the picture", *COLOURS] * 4
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
+    )
     tokenizer.save(str(path))
     return path
 
@@ -86,7 +84,9 @@ def article(number: int) -> Made:
     return nodes, [picture(colours[number % 4], number), picture(colours[number // 4 % 4], number + 5)]
 
 
-def write_shards(root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24) -> list[dict[str, Any]]:
+def write_shards(
+    root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24
+) -> list[dict[str, Any]]:
     """The shards of a source as the lock lists them; lengths lie beside them as `<nn>.lengths.parquet`."""
     folder = root / "shards" / source / policy.kind
     folder.mkdir(parents=True)
@@ -118,7 +118,13 @@ def render(policy: Policy, pictures: Sequence[Image.Image]) -> list[Rendered]:
 
 
 def write_run(
-    root: Path, sources: dict[str, Sequence[Made]], policy: Policy = ANYRES, stage: str = "align", length: int = 160, hold_out: int = 0, passes: int = 1
+    root: Path,
+    sources: dict[str, Sequence[Made]],
+    policy: Policy = ANYRES,
+    stage: str = "align",
+    length: int = 160,
+    hold_out: int = 0,
+    passes: int = 1,
 ) -> Path:
     """A run with one mixture: sources in turns, every sample `passes` times, packed in order; the last `hold_out` of each are held out."""
     root.mkdir(parents=True, exist_ok=True)
@@ -130,16 +136,26 @@ def write_run(
         mine = [segment for shard, file in enumerate(files) for segment in _segments(root, source, shard, file)]
         samples.append(mine[: len(mine) - hold_out])
         held_out += mine[len(mine) - hold_out :]
-    turns = [segment for place in range(max(map(len, samples))) for mine in samples for segment in mine[place : place + 1]]
+    turns = [
+        segment for place in range(max(map(len, samples))) for mine in samples for segment in mine[place : place + 1]
+    ]
     folder = root / "mixtures" / stage
     (folder / "plan").mkdir(parents=True)
     rows = _pack(turns * passes, length)
     blocks = []
     for number, start in enumerate(range(0, len(rows), 8)):
         path = folder / "plan" / f"{number:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows[start : start + 8], PLAN), path)
-        blocks.append({"path": f"plan/{path.name}", "sha256": file_sha256(path)})
-    pq.write_table(pa.Table.from_pylist([{name: item[name] for name in ("source", "shard", "row")} for item in held_out], pa.schema(list(SEGMENT)[:3])), folder / "held_out.parquet")
+        pq.write_table(pa.Table.from_pylist(rows[start : start + 8], ROWS), path)
+        blocks.append(
+            {
+                "path": f"plan/{path.name}",
+                "first": start,
+                "rows": len(rows[start : start + 8]),
+                "sha256": file_sha256(path),
+            }
+        )
+    places = [{name: segment[name] for name in HELD_OUT_ROWS.names} for segment in held_out]
+    pq.write_table(pa.Table.from_pylist(places, HELD_OUT_ROWS), folder / "held_out.parquet")
     lock = {
         "version": 1,
         "stage": stage,
@@ -148,8 +164,10 @@ def write_run(
         "policy": {"kind": policy.kind, **asdict(policy)},  # type: ignore[call-overload]
         "tokenizer": {"path": "tokenizer.json", "sha256": file_sha256(root / "tokenizer.json")},
         "chat": "vlmill",
-        "sources": [{"name": name, "shards": files} for name, files in zip(sources, shards, strict=True)],
-        "plan": {"rows": len(rows), "rows_per_block": 8, "blocks": blocks},
+        "sources": [
+            {"name": name, "label": name, "shards": files} for name, files in zip(sources, shards, strict=True)
+        ],
+        "plan": {"rows": len(rows), "blocks": blocks},
         "held_out": {"path": "held_out.parquet", "sha256": file_sha256(folder / "held_out.parquet")},
     }
     (folder / "mixture.lock.json").write_text(json.dumps(lock))

@@ -38,7 +38,10 @@ def learnt(tokenizer, encoded):
 
 def test_a_conversation_is_turns_between_marks_with_images_in_their_place(tokenizer):
     encoded = encode(QUESTION, [3], tokenizer, CHAT)
-    assert spelt(tokenizer, encoded.ids) == "<|start|><|user|><image><image><image>What colour is it?<|end|><|assistant|>red<|end|><|stop|>"
+    assert (
+        spelt(tokenizer, encoded.ids)
+        == "<|start|><|user|><image><image><image>What colour is it?<|end|><|assistant|>red<|end|><|stop|>"
+    )
 
 
 def test_answers_supervise_the_answer_and_its_end_alone(tokenizer):
@@ -186,5 +189,7 @@ def test_the_chat_template_can_end_where_the_assistant_begins(tokenizer):
     text = [{"role": "user", "content": "Hello"}]
     from train.export import hugging_face
 
-    said = hugging_face(tokenizer, CHAT).apply_chat_template(text, chat_template=CHAT.template, tokenize=False, add_generation_prompt=True)
+    said = hugging_face(tokenizer, CHAT).apply_chat_template(
+        text, chat_template=CHAT.template, tokenize=False, add_generation_prompt=True
+    )
     assert said == "<|start|><|user|>Hello<|end|><|assistant|>"

@@ -46,7 +46,9 @@ def test_a_sample_is_the_sum_of_its_nodes(shard):
     for row, (nodes, _) in zip(read_rows(folder / "00.lengths.parquet"), made, strict=True):
         for name in ("text", "visual", "supervised", "tiles"):
             assert row[name] == sum(node[name] for node in row["nodes"])
-        assert [(node["image"], node["turn"], node["role"]) for node in row["nodes"]] == [(node.kind == "image", node.turn, node.role) for node in nodes]
+        assert [(node["image"], node["turn"], node["role"]) for node in row["nodes"]] == [
+            (node.kind == "image", node.turn, node.role) for node in nodes
+        ]
 
 
 def test_marks_of_a_turn_count_at_the_nodes_they_stand_at(shard):
@@ -80,7 +82,9 @@ def test_every_shard_of_a_partition_has_its_own_table_and_the_books_count_all(tm
     inputs = {path.name: path for path in folder.iterdir()} | {"tokenizer.json": tmp_path / "tokenizer.json"}
     (tmp_path / "out").mkdir()
     counts = Measure().run(inputs, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{number:02d}.lengths.parquet" for number in range(3)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{number:02d}.lengths.parquet" for number in range(3)
+    ]
     assert (counts["samples"].kept, counts["nodes"].kept) == (5, 15)
     assert all(count.balanced() for count in counts.values())
 
@@ -99,11 +103,12 @@ def test_the_same_shard_gives_the_same_bytes(tmp_path):
         root.mkdir()
         write_tokenizer(root / "tokenizer.json")
         write_shards(root, "quiz", ANYRES, [question(number) for number in range(3)])
-        digests.add(hashlib.sha256((root / "shards" / "quiz" / "anyres" / "00.lengths.parquet").read_bytes()).hexdigest())
+        digests.add(
+            hashlib.sha256((root / "shards" / "quiz" / "anyres" / "00.lengths.parquet").read_bytes()).hexdigest()
+        )
     assert len(digests) == 1
 
 
 def test_an_unknown_chat_format_is_refused_with_the_nearest_name():
     with pytest.raises(RecipeError, match="did you mean 'vlmill'"):
         Measure("vlmil")
-

@@ -126,7 +126,12 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
         Node("text", "assistant", 1, True, "Yes."),
     ]
     pictures = [picture(40, 20), picture(20, 60)]
-    parts = [{"type": "image", "image": pictures[node.image]} if node.kind == "image" else {"type": "text", "text": node.text} for node in nodes]
+    parts = [
+        {"type": "image", "image": pictures[node.image]}
+        if node.kind == "image"
+        else {"type": "text", "text": node.text}
+        for node in nodes
+    ]
     asked = [
         {"role": "system", "content": parts[:1]},
         {"role": "user", "content": parts[1:5]},
@@ -142,12 +147,17 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
     names = ["letterbox, SigLIP", "anyres, CLIP"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
-    folders = [export(tmp_path / f"export-{place}", model, reader.family, reader.tokenizer, CHAT) for place, (reader, model) in enumerate(both)]
+    folders = [
+        export(tmp_path / f"export-{place}", model, reader.family, reader.tokenizer, CHAT)
+        for place, (reader, model) in enumerate(both)
+    ]
     picture(50, 20).save(tmp_path / "picture.png")
     command = [sys.executable, "-P", "-c", WITHOUT_US, str(tmp_path / "picture.png"), *map(str, folders)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answers = [json.loads(line.removeprefix("found: ")) for line in done.stdout.splitlines() if line.startswith("found: ")]
+    answers = [
+        json.loads(line.removeprefix("found: ")) for line in done.stdout.splitlines() if line.startswith("found: ")
+    ]
     for (reader, model), theirs in zip(both, answers, strict=True):
         expected, ids = our_logits(reader, model, 0)
         asked = len(theirs["ids"])
@@ -170,6 +180,10 @@ def test_an_export_replaces_an_older_one_whole(tmp_path):
 
 def test_generation_ends_with_the_turn(tmp_path):
     reader, model = made(tmp_path / "run", ANYRES, model_settings(), [(30, 30)])
-    settings = json.loads((export(tmp_path / "export", model, reader.family, reader.tokenizer, CHAT) / "generation_config.json").read_bytes())
+    settings = json.loads(
+        (
+            export(tmp_path / "export", model, reader.family, reader.tokenizer, CHAT) / "generation_config.json"
+        ).read_bytes()
+    )
     ends = [reader.tokenizer.token_to_id(mark) for mark in (CHAT.end, CHAT.eos)]
     assert settings["eos_token_id"] == ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,9 @@ def tokenizer(tmp_path_factory):
 
 
 def training(**changes):
-    return build(Training, {"steps": 10, "learning_rate": {"text": 1e-3, "vision": 1e-4, "projector": 1e-2}, **changes}, "train")
+    return build(
+        Training, {"steps": 10, "learning_rate": {"text": 1e-3, "vision": 1e-4, "projector": 1e-2}, **changes}, "train"
+    )
 
 
 def document(policy, tokenizer, seed, sizes=((30, 20),)):
@@ -65,7 +68,9 @@ def document(policy, tokenizer, seed, sizes=((30, 20),)):
 def logits(model, family, rows):
     batch = pack(rows, 0)
     with torch.no_grad():
-        return model.get_output_embeddings()(features(model, batch, family.inputs(batch.tiles, batch.layouts, CPU), CPU))
+        return model.get_output_embeddings()(
+            features(model, batch, family.inputs(batch.tiles, batch.layouts, CPU), CPU)
+        )
 
 
 # -- packing
@@ -76,7 +81,11 @@ def test_packed_documents_have_the_logits_that_they_have_alone(tokenizer, name):
     ours, policy = COMBINATIONS[name]
     family = find(ours, policy)
     model = create(family, tokenizer, CHAT, 0).train()
-    alone = [document(policy, tokenizer, 1), document(policy, tokenizer, 2, ((90, 30), (20, 70))), document(policy, tokenizer, 3, ())]
+    alone = [
+        document(policy, tokenizer, 1),
+        document(policy, tokenizer, 2, ((90, 30), (20, 70))),
+        document(policy, tokenizer, 3, ()),
+    ]
     packed = logits(model, family, [alone, [alone[2]]])  # the second row is mostly padding
     start = 0
     for one in alone:
@@ -109,7 +118,9 @@ def test_the_loss_of_one_document_is_transformers_own(tokenizer, name):
     one = document(policy, tokenizer, 4, ((30, 20), (60, 25)))
     batch = pack([[one]], 0)
     losses, sources = token_losses(model, family, batch, CPU, torch.float32)
-    theirs = model(input_ids=batch.ids, labels=batch.labels, use_cache=False, **family.inputs(batch.tiles, batch.layouts, CPU)).loss
+    theirs = model(
+        input_ids=batch.ids, labels=batch.labels, use_cache=False, **family.inputs(batch.tiles, batch.layouts, CPU)
+    ).loss
     assert losses.mean().item() == pytest.approx(theirs.item(), abs=1e-6)
     assert sources.tolist() == [4] * batch.supervised
 
@@ -119,7 +130,9 @@ def test_each_learnt_token_is_charged_to_its_source(tokenizer):
     model = create(family, tokenizer, CHAT, 0)
     rows = [[document(LETTERBOX, tokenizer, 1), document(LETTERBOX, tokenizer, 2)], [document(LETTERBOX, tokenizer, 2)]]
     losses, sources = token_losses(model, family, pack(rows, 0), CPU, torch.float32)
-    assert sources.tolist() == [source for row in rows for one in row for source in [one.source] * (len(one.labels) - one.labels.count(IGNORE))]
+    assert sources.tolist() == [
+        source for row in rows for one in row for source in [one.source] * (len(one.labels) - one.labels.count(IGNORE))
+    ]
     alone, _ = token_losses(model, family, pack([[rows[0][0]]], 0), CPU, torch.float32)
     torch.testing.assert_close(losses[sources == 1], alone)
 
@@ -143,7 +156,10 @@ def test_every_family_names_classes_that_exist():
 
 
 def test_a_policy_that_a_family_cannot_take_is_refused_with_the_families_that_can():
-    with pytest.raises(RecipeError, match="llava takes images of policies of kind letterbox, not anyres; families that take anyres: llava_next"):
+    with pytest.raises(
+        RecipeError,
+        match="llava takes images of policies of kind letterbox, not anyres; families that take anyres: llava_next",
+    ):
         class_of(model_settings("llava"), ANYRES)
     with pytest.raises(RecipeError, match="did you mean 'llava_next'"):
         class_of(model_settings("llavanext"), ANYRES)
@@ -171,12 +187,17 @@ def test_pretrained_towers_come_from_local_folders(tokenizer, tmp_path):
 
     text = LlamaForCausalLM(before.config.text_config)
     text.save_pretrained(tmp_path / "text")
-    ours = {"family": "llava_next", **{name: {"kind": "pretrained", "path": str(tmp_path / name)} for name in ("vision", "text")}}
+    ours = {
+        "family": "llava_next",
+        **{name: {"kind": "pretrained", "path": str(tmp_path / name)} for name in ("vision", "text")},
+    }
     after = create(find(build(ModelSettings, ours, "model"), ANYRES), tokenizer, CHAT, 6)
     for name, weights in before.model.vision_tower.state_dict().items():
         torch.testing.assert_close(after.model.vision_tower.state_dict()[name], weights)
     torch.testing.assert_close(after.lm_head.weight, text.lm_head.weight)
-    assert not torch.equal(after.model.multi_modal_projector.linear_1.weight, before.model.multi_modal_projector.linear_1.weight)
+    assert not torch.equal(
+        after.model.multi_modal_projector.linear_1.weight, before.model.multi_modal_projector.linear_1.weight
+    )
 
 
 # -- weights from one stage to the next
@@ -190,7 +211,10 @@ def test_a_seed_decides_the_new_weights_and_no_other_random_number(tokenizer):
     torch.manual_seed(1)
     torch.testing.assert_close(torch.rand(1), drawn)  # making a model has drawn nothing
     second = create(family, tokenizer, CHAT, 0)
-    assert all(torch.equal(one, other) for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_a_stage_may_go_from_letterbox_to_anyres_and_only_the_newline_is_new(tokenizer, tmp_path):
@@ -206,7 +230,15 @@ def test_weights_of_another_model_are_refused(tokenizer, tmp_path):
     save_weights(create(find(model_settings(), ANYRES), tokenizer, CHAT, 0), tmp_path)
     with pytest.raises(StoreError, match="image_newline.*not back"):
         create(find(model_settings(), LETTERBOX), tokenizer, CHAT, 0, start_from=tmp_path)
-    other = build(ModelSettings, {"family": "llava_next", "vision": vars(model_settings().vision), "text": {"kind": "llama", "hidden_size": 32, "layers": 2, "heads": 2}}, "model")
+    other = build(
+        ModelSettings,
+        {
+            "family": "llava_next",
+            "vision": vars(model_settings().vision),
+            "text": {"kind": "llama", "hidden_size": 32, "layers": 2, "heads": 2},
+        },
+        "model",
+    )
     with pytest.raises(StoreError, match="another model"):
         load_weights(create(find(other, ANYRES), tokenizer, CHAT, 0), tmp_path)
 
@@ -235,7 +267,7 @@ def test_norms_biases_and_the_newline_do_not_decay(tokenizer):
     names = {parameter: name for name, parameter in model.named_parameters()}
     for group in groups:
         for name in (names[parameter] for parameter in group["params"]):
-            single = name.endswith("bias") or "norm" in name or name.endswith("image_newline") or "class_embedding" in name
+            single = name.endswith(("bias", "image_newline", "class_embedding")) or "norm" in name
             assert group["weight_decay"] == (0.0 if single else 0.1)
             assert group["part"] == family.part(name)
 
@@ -269,26 +301,31 @@ def test_settings_that_make_no_sense_are_refused(changes, said):
         training(**changes)
 
 
+def test_yaml_may_write_a_rate_without_a_point():
+    import yaml
+
+    read = yaml.safe_load("steps: 1\nlearning_rate: {text: 1e-3, vision: 2e-4}")  # PyYAML reads texts here
+    assert build(Training, read, "train").learning_rate == {"text": 1e-3, "vision": 2e-4}
+
+
 class Recipe:
     """As much of a recipe as the check looks at."""
 
-    class Stage:
-        name = "align"
-        policy = "small"
-        train = {"steps": 1, "learning_rate": {"text": 1e-3}}  # noqa: RUF012 - never changed
-
-    stages = (Stage(),)
-    model = {"family": "llava", "vision": {"kind": "pretrained", "path": "v"}, "text": {"kind": "pretrained", "path": "t"}}  # noqa: RUF012
+    def __init__(self, model):
+        self.model = model
+        self.stages = [
+            SimpleNamespace(name="align", policy="small", train={"steps": 1, "learning_rate": {"text": 1e-3}})
+        ]
 
     def policy(self, name):
         return ANYRES
 
 
 def test_a_recipe_is_checked_before_anything_is_built():
+    towers = {name: {"kind": "pretrained", "path": name} for name in ("vision", "text")}
+    check(Recipe({"family": "llava_next", **towers}))
     with pytest.raises(RecipeError, match="families that take anyres"):
-        check(Recipe())
+        check(Recipe({"family": "llava", **towers}))
     with pytest.raises(RecipeError, match="stages.align.train.step: unknown key"):
-        training_of(type("Stage", (), {"name": "align", "train": {"step": 1}}))
-    recipe = Recipe()
-    recipe.model = {}
-    check(recipe)  # a recipe that only builds needs no model
+        training_of(SimpleNamespace(name="align", train={"step": 1}))
+    check(Recipe({}))  # a recipe that only builds needs no model

@@ -27,7 +27,11 @@ TIMES = {"tokens_per_second", "waited"}
 
 
 def training(**changes):
-    return build(Training, {"steps": 6, "rows": 2, "learning_rate": RATES, "warm_up": 2, "checkpoint_every": 2, **changes}, "train")
+    return build(
+        Training,
+        {"steps": 6, "rows": 2, "learning_rate": RATES, "warm_up": 2, "checkpoint_every": 2, **changes},
+        "train",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +99,10 @@ def test_a_training_that_died_goes_on_as_if_it_had_not(run, tmp_path, monkeypatc
     root = copy(run, tmp_path)
     update = loop._step
 
-    def dying(stage, optimizer, number, batch):
+    def dying(setup, optimizer, number, batch):
         if number == step:
             raise KeyboardInterrupt
-        return update(stage, optimizer, number, batch)
+        return update(setup, optimizer, number, batch)
 
     monkeypatch.setattr(loop, "_step", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -142,6 +146,24 @@ def test_a_finished_stage_is_not_trained_again(run, tmp_path, monkeypatch, unint
     assert train(root) == uninterrupted
 
 
+def test_rows_that_cannot_be_shared_out_are_refused(run, tmp_path):
+    from train import run as module
+
+    world = module.World(0, 4)
+    with pytest.raises(RecipeError, match="2 rows cannot be cut into 1 micro-batches for each of 4 ranks"):
+        loop.run(loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, world), Console())
+
+
+def test_half_precision_computes_and_keeps_its_weights_whole(run, tmp_path, uninterrupted):
+    result = train(copy(run, tmp_path), dtype="bfloat16", evaluate=0)
+    for one, other in zip(lines(result), lines(uninterrupted), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.1)
+        assert one["loss"] != other["loss"]
+    from safetensors.torch import load_file
+
+    assert {weights.dtype for weights in load_file(result.checkpoint / "model.safetensors").values()} == {torch.float32}
+
+
 def test_accumulation_changes_nothing_but_rounding(run, tmp_path, uninterrupted):
     result = train(copy(run, tmp_path), accumulation=2, evaluate=0)
     for one, other in zip(lines(result), lines(uninterrupted), strict=True):
@@ -151,7 +173,9 @@ def test_accumulation_changes_nothing_but_rounding(run, tmp_path, uninterrupted)
 
 def test_how_often_is_saved_and_who_reads_changes_nothing(run, tmp_path, uninterrupted):
     other = replace(MACHINE, readers=1, ahead=1)
-    result = train_stage(copy(run, tmp_path), "align", training(checkpoint_every=5, keep_last=1), model_settings(), machine=other)
+    result = train_stage(
+        copy(run, tmp_path), "align", training(checkpoint_every=5, keep_last=1), model_settings(), machine=other
+    )
     assert lines(result) == lines(uninterrupted)
     assert weights(result) == weights(uninterrupted)
 
@@ -179,7 +203,9 @@ def test_a_stage_of_letterboxed_images_may_come_before_one_of_tiles(tmp_path):
     root = write_run(tmp_path, made, LETTERBOX, stage="align")
     write_run(root, made, ANYRES, stage="instruct")
     first = train_stage(root, "align", training(steps=1, evaluate=0), model_settings(), machine=MACHINE)
-    second = train_stage(root, "instruct", training(steps=1, evaluate=0), model_settings(), start_from=first.checkpoint, machine=MACHINE)
+    second = train_stage(
+        root, "instruct", training(steps=1, evaluate=0), model_settings(), start_from=first.checkpoint, machine=MACHINE
+    )
     assert second.steps == 1
 
 
@@ -189,19 +215,24 @@ def test_shards_of_another_policy_than_the_recipes_are_refused(run):
 
 
 def test_steps_that_the_plan_cannot_feed_are_refused_before_anything_is_made(run):
-    with pytest.raises(RecipeError, match="99 steps of 2 rows want 198 rows"):
+    with pytest.raises(RecipeError, match="99 steps of 2 rows want 198 rows, and the plan has"):
         train(run, steps=99)
     assert not (run / "train").exists()
 
 
-@pytest.mark.parametrize(("settings", "rows", "steps"), [({"steps": 4}, 8, 4), ({"steps": None, "epochs": 1}, 9, 4), ({"steps": None, "epochs": 3}, 9, 13)])
+@pytest.mark.parametrize(
+    ("settings", "rows", "steps"),
+    [({"steps": 4}, 8, 4), ({"steps": None, "epochs": 1}, 9, 4), ({"steps": None, "epochs": 3}, 9, 13)],
+)
 def test_steps_come_from_the_plans_rows(settings, rows, steps):
     assert planned_steps(training(**settings), rows) == steps
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
     console = Console(record=True, force_terminal=False, width=120, file=io.StringIO())
-    train_stage(copy(run, tmp_path / "run"), "align", training(steps=2), model_settings(), machine=MACHINE, console=console)
+    train_stage(
+        copy(run, tmp_path / "run"), "align", training(steps=2), model_settings(), machine=MACHINE, console=console
+    )
     said = console.export_text()
     assert "align: step 2 of 2, loss" in said
     assert "align: held-out samples" in said
@@ -220,8 +251,8 @@ def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
     numbers = [0, 0, 0, 1, 1, 2, 2, 2, 2, 2]  # held out are the last four: the training part has three of red
     mixture = Mixture(write_run(tmp_path, {"quiz": [question(number) for number in numbers]}, hold_out=4), "align")
     guess = majority(mixture, 0)
-    assert guess("What colour is it?") == list(COLOURS)[0]
-    assert guess("Something never asked") == list(COLOURS)[0]
+    assert guess("What colour is it?") == next(iter(COLOURS))
+    assert guess("Something never asked") == next(iter(COLOURS))
 
 
 def test_evaluation_does_not_depend_on_the_batch(run, uninterrupted, monkeypatch):
@@ -239,5 +270,10 @@ def test_evaluation_does_not_depend_on_the_batch(run, uninterrupted, monkeypatch
     monkeypatch.setattr(module, "BATCH", 1)
     alone = module.evaluate(model, reader, torch.device("cpu"), 8)
     for name, score in alone.items():
-        assert (score.samples, score.questions, score.exact, score.majority) == (together[name].samples, together[name].questions, together[name].exact, together[name].majority)
+        assert (score.samples, score.questions, score.exact, score.majority) == (
+            together[name].samples,
+            together[name].questions,
+            together[name].exact,
+            together[name].majority,
+        )
         assert score.loss == (together[name].loss and pytest.approx(together[name].loss, rel=1e-4))

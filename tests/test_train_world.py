@@ -17,7 +17,9 @@ from train.run import train_stage
 from train.settings import Training
 from train.world import World
 
-TRAINING = Training(learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3}, rows=4, steps=3, loss="text", evaluate=0)
+TRAINING = Training(
+    learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3}, rows=4, steps=3, loss="text", evaluate=0
+)
 
 
 def train(root: Path):
@@ -42,7 +44,13 @@ def test_two_ranks_have_the_losses_and_weights_of_one_even_if_one_sees_no_image(
     world = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     code = "import sys; from pathlib import Path; from tests.test_train_world import train; train(Path(sys.argv[1]))"
     ranks = [
-        subprocess.Popen([sys.executable, "-c", code, str(roots[1])], env={**world, "RANK": str(rank)}, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(roots[1])],
+            env={**world, "RANK": str(rank)},
+            cwd=Path(__file__).parents[1],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(2)
     ]
     try:
@@ -57,5 +65,11 @@ def test_two_ranks_have_the_losses_and_weights_of_one_even_if_one_sees_no_image(
     expected = [json.loads(line) for line in alone.log.read_text().splitlines()]
     for one, other in zip(found, expected, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-        assert (one["tokens"], one["supervised"], one["tiles"]) == (other["tokens"], other["supervised"], other["tiles"])
-        assert {name: source["supervised"] for name, source in one["sources"].items()} == {name: source["supervised"] for name, source in other["sources"].items()}
+        assert (one["tokens"], one["supervised"], one["tiles"]) == (
+            other["tokens"],
+            other["supervised"],
+            other["tiles"],
+        )
+        assert {name: source["supervised"] for name, source in one["sources"].items()} == {
+            name: source["supervised"] for name, source in other["sources"].items()
+        }

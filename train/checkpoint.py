@@ -25,46 +25,36 @@ PARTIAL = ".partial-"
 
 
 def save(
-    folder: Path,
-    step: int,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    *,
-    identity: Mapping[str, Any],
-    keep_last: int,
+    folder: Path, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
 ) -> Path:
-    """Commit the state after `step` steps, then remove all but the last `keep_last`."""
+    """Commit the state after `step` steps; `identity` is what its course depended on."""
     partial = folder / f"{PARTIAL}{uuid.uuid4().hex}"
     partial.mkdir(parents=True)
     save_weights(model, partial)
     torch.save(optimizer.state_dict(), partial / "optimizer.pt")
-    (partial / "state.json").write_text(
-        json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
-    )
-    target = commit(partial, folder / f"{step:08d}")
+    (partial / "state.json").write_text(json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1))
+    return commit(partial, folder / f"{step:08d}")
+
+
+def prune(folder: Path, keep_last: int) -> None:
+    """Remove all checkpoints but the last ones."""
     for old in complete(folder)[:-keep_last]:
         shutil.rmtree(old)
-    return target
 
 
-def restore(
-    path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
-) -> int:
+def restore(path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]) -> int:
     """Load a checkpoint and return how many steps it has behind it.
 
     Raises:
-        StoreError: it was made under other settings, data or code versions; the message names the differences.
+        StoreError: it was made under other settings or data; the message names the differences.
     """
     state = json.loads((path / "state.json").read_bytes())
     differing = [
-        name
-        for name in sorted({*identity, *state["identity"]})
-        if identity.get(name) != state["identity"].get(name)
+        name for name in sorted({*identity, *state["identity"]}) if identity.get(name) != state["identity"].get(name)
     ]
     if differing:
         said = "; ".join(
-            f"{name}: {state['identity'].get(name)!r} there, {identity.get(name)!r} here"
-            for name in differing
+            f"{name}: {state['identity'].get(name)!r} there, {identity.get(name)!r} here" for name in differing
         )
         raise StoreError(
             f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to begin anew"

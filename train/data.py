@@ -92,8 +92,7 @@ class Reader:
                 f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the build again, so that its lengths are measured anew"
             )
         tiles = tuple(
-            self._tiles(parts, layout)
-            for parts, layout in zip(stored.parts[mine], layouts[mine], strict=True)
+            self._tiles(parts, layout) for parts, layout in zip(stored.parts[mine], layouts[mine], strict=True)
         )
         return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine])
 
@@ -152,10 +151,7 @@ def rows_of_step(
     """
     mine = rows // ranks
     start, size = step * rows + rank * mine, mine // accumulation
-    return [
-        [number % plan_rows for number in range(first, first + size)]
-        for first in range(start, start + mine, size)
-    ]
+    return [[number % plan_rows for number in range(first, first + size)] for first in range(start, start + mine, size)]
 
 
 def load(

@@ -25,7 +25,7 @@ from train.plan import Mixture, Segment
 
 T = TypeVar("T")
 
-BATCH = 16
+BATCH = 8
 """Samples that are scored, and questions that are answered, at a time."""
 
 LOOKED_AT = 20_000
@@ -53,7 +53,7 @@ class Score:
 
 
 def evaluate(model: PreTrainedModel, reader: Reader, device: torch.device, limit: int) -> dict[str, Score]:
-    """Score up to `limit` held-out samples of each source, in their order. Leaves the model in evaluation mode."""
+    """Score up to `limit` held-out samples of each source, in their order; with 0, none. Leaves the model in evaluation mode."""
     model.to(device).eval()
     by_source: dict[int, list[Segment]] = defaultdict(list)
     for segment in reader.mixture.held_out():
@@ -62,12 +62,11 @@ def evaluate(model: PreTrainedModel, reader: Reader, device: torch.device, limit
         return {
             reader.mixture.sources[source]: _score(model, reader, device, segments[:limit])
             for source, segments in sorted(by_source.items())
+            if limit
         }
 
 
-def _score(
-    model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
-) -> Score:
+def _score(model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]) -> Score:
     lost, learnt, asked = 0.0, 0, list[tuple[Turn, str]]()
     for some in _batches(segments):
         stored = [reader.mixture.read(segment) for segment in some]
@@ -130,10 +129,7 @@ def answers(
     said = model.generate(
         input_ids=ids.to(device), attention_mask=shown.to(device), generation_config=settings, **images
     )
-    return [
-        text.strip()
-        for text in reader.tokenizer.decode_batch(said[:, length:].tolist(), skip_special_tokens=True)
-    ]
+    return [text.strip() for text in reader.tokenizer.decode_batch(said[:, length:].tolist(), skip_special_tokens=True)]
 
 
 def majority(mixture: Mixture, source: int) -> Callable[[str], str]:
@@ -142,9 +138,7 @@ def majority(mixture: Mixture, source: int) -> Callable[[str], str]:
     by_question: dict[str, Counter[str]] = defaultdict(Counter)
     overall: Counter[str] = Counter()
     training = (
-        segment
-        for segment in mixture.samples(source)
-        if (segment.source, segment.shard, segment.row) not in held_out
+        segment for segment in mixture.samples(source) if (segment.source, segment.shard, segment.row) not in held_out
     )
     for segment in islice(training, LOOKED_AT):
         for turn in turns(mixture.nodes(segment)):

@@ -13,9 +13,7 @@ from train.checkpoint import PARTIAL, commit
 from train.families import Family
 
 
-def export(
-    target: Path, model: PreTrainedModel, family: Family, tokenizer: Tokenizer, chat: ChatFormat
-) -> Path:
+def export(target: Path, model: PreTrainedModel, family: Family, tokenizer: Tokenizer, chat: ChatFormat) -> Path:
     """Write the folder, whole or not at all, in place of an older one.
 
     `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it as it is.
@@ -31,9 +29,7 @@ def export(
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs."""
     loose = Tokenizer.from_str(tokenizer.to_str())
-    return PreTrainedTokenizerFast(
-        tokenizer_object=loose, bos_token=chat.bos, eos_token=chat.eos, pad_token=chat.pad
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=loose, bos_token=chat.bos, eos_token=chat.eos, pad_token=chat.pad)
 
 
 def generation(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:

@@ -40,9 +40,7 @@ class Log:
             TimeRemainingColumn(),
         )
         self.bars = Progress(*columns, console=console) if console.is_terminal else None
-        self.bar = (
-            self.bars.add_task(stage, total=steps, completed=done, loss=float("nan")) if self.bars else None
-        )
+        self.bar = self.bars.add_task(stage, total=steps, completed=done, loss=float("nan")) if self.bars else None
 
     def __enter__(self) -> Self:
         kept = self.path.read_text().splitlines(keepends=True)[: self.done] if self.path.exists() else []
@@ -59,9 +57,10 @@ class Log:
             self.bars.stop()
         self.file.close()
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Add the line of the next step, and show it."""
-        self.file.write(json.dumps(line, sort_keys=True) + "\n")
+    def write(self, line: Mapping[str, Any], spent: float, waited: float) -> None:
+        """Add the line of the next step, which took `spent` seconds and stood `waited` of them still for data; and show it."""
+        times = {"tokens_per_second": round(line["tokens"] / spent, 1), "waited": round(waited / spent, 4)}
+        self.file.write(json.dumps({**line, **times}, sort_keys=True) + "\n")
         self.file.flush()
         done = line["step"] + 1
         if self.bars and self.bar is not None:
@@ -70,5 +69,5 @@ class Log:
             self.said = time.monotonic()
             self.console.print(
                 f"{self.stage}: step {done} of {self.steps}, loss {line['loss']:.3f}, "
-                f"{line['tokens_per_second']:.0f} tokens/s, waited for data {line['waited']:.0%}"
+                f"{times['tokens_per_second']:.0f} tokens/s, waited for data {times['waited']:.0%} of the time"
             )

@@ -30,7 +30,7 @@ from train.world import World
 
 
 @dataclass(frozen=True)
-class Stage:
+class Setup:
     """What a stage's loop works with."""
 
     reader: Reader
@@ -50,101 +50,82 @@ def planned_steps(training: Training, plan_rows: int) -> int:
     Raises:
         RecipeError: the plan has too few rows.
     """
-    once = plan_rows // training.rows
-    steps = (
-        training.steps if training.steps is not None else (training.epochs or 0) * plan_rows // training.rows
-    )
-    if once == 0 or (training.steps is not None and steps > once):
+    if training.epochs is not None:
+        steps, enough = training.epochs * plan_rows // training.rows, plan_rows >= training.rows
+    else:
+        steps = training.steps or 0
+        enough = steps * training.rows <= plan_rows
+    if not enough:
         raise RecipeError(
-            f"train.steps: {steps or 1} steps of {training.rows} rows want {(steps or 1) * training.rows} rows, and the plan holds {plan_rows} ({once} steps); "
+            f"train: {steps or 1} steps of {training.rows} rows want {(steps or 1) * training.rows} rows, and the plan has {plan_rows}; "
             "take fewer steps or rows, a larger budget for the mixture, or epochs in place of steps to pass over the plan several times"
         )
     return steps
 
 
-def run(stage: Stage, console: Console) -> Path:
-    """Train from the newest checkpoint to the last step; returns the last checkpoint."""
-    folder = stage.folder / "checkpoints"
-    stage.model.to(stage.device).train()
-    optimizer = make_optimizer(stage.model, stage.reader.family, stage.training)
+def run(setup: Setup, console: Console) -> Path:
+    """Train from the newest checkpoint to the last step; returns the last checkpoint.
+
+    Raises:
+        RecipeError: the rows of a step cannot be shared out.
+        StoreError: the newest checkpoint was made under other settings.
+    """
+    folder, training, world = setup.folder / "checkpoints", setup.training, setup.world
+    if training.rows % (training.accumulation * world.size):
+        raise RecipeError(
+            f"train.rows: {training.rows} rows cannot be cut into {training.accumulation} micro-batches for each of {world.size} ranks"
+        )
+    setup.model.to(setup.device).train()
+    optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.complete(folder)
-    done = checkpoint.restore(kept[-1], stage.model, optimizer, stage.identity) if kept else 0
-    stage.world.wait()
-    log = Log(stage.folder / "log.jsonl", stage.reader.mixture.stage, done, stage.steps, console)
-    with log if stage.world.leads else nullcontext(), closing(_batches(stage, done)) as batches:
-        for step in range(done, stage.steps):
+    done = checkpoint.restore(kept[-1], setup.model, optimizer, setup.identity) if kept else 0
+    world.wait()
+    log = Log(setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console)
+    with log if world.leads else nullcontext(), closing(_batches(setup, done)) as batches:
+        for step in range(done, setup.steps):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            line = _step(stage, optimizer, step, batch)
-            spent = time.perf_counter() - began
-            if stage.world.leads:
-                log.write(
-                    {
-                        **line,
-                        "tokens_per_second": round(line["tokens"] / spent, 1),
-                        "waited": round(waited / spent, 4),
-                    }
-                )
-                if (step + 1) % stage.training.checkpoint_every == 0 or step + 1 == stage.steps:
-                    checkpoint.save(
-                        folder,
-                        step + 1,
-                        stage.model,
-                        optimizer,
-                        identity=stage.identity,
-                        keep_last=stage.training.keep_last,
-                    )
-    stage.world.wait()
+            line = _step(setup, optimizer, step, batch)
+            if world.leads:
+                log.write(line, time.perf_counter() - began, waited)
+                if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
+                    checkpoint.save(folder, step + 1, setup.model, optimizer, setup.identity)
+                    checkpoint.prune(folder, training.keep_last)
+    world.wait()
     return checkpoint.complete(folder)[-1]
 
 
-def _batches(stage: Stage, done: int) -> Generator[tuple[Batch, ...]]:
+def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
-    mixture, training, world = stage.reader.mixture, stage.training, stage.world
-    rows = (
-        rows_of_step(
-            step,
-            training.rows,
-            mixture.rows,
-            accumulation=training.accumulation,
-            rank=world.rank,
-            ranks=world.size,
-        )
-        for step in range(done, stage.steps)
-    )
-    return load(
-        stage.reader.row,
-        rows,
-        mark_id(stage.reader.tokenizer, mixture.chat.pad),
-        stage.machine.readers,
-        stage.machine.ahead,
-    )
+    mixture, training, world = setup.reader.mixture, setup.training, setup.world
+    share = {"accumulation": training.accumulation, "rank": world.rank, "ranks": world.size}
+    rows = (rows_of_step(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
+    pad = mark_id(setup.reader.tokenizer, mixture.chat.pad)
+    return load(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead)
 
 
-def _step(
-    stage: Stage, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
-) -> dict[str, Any]:
+def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
 
     The gradient is that of the mean over all learnt tokens of the step, whatever ranks and micro-batches they stand in.
     """
-    training, world = stage.training, stage.world
+    training, world = setup.training, setup.world
     torch.manual_seed(int(digest([training.seed, step, world.rank])[:15], 16))  # of dropout
-    counts = world.total(torch.tensor(_counts(batch), device=stage.device)).tolist()
+    counts = world.total(torch.tensor(_counts(batch), device=setup.device)).tolist()
     supervised, tokens, places, tiles = counts
-    sums = torch.zeros(2, len(stage.reader.mixture.sources), dtype=torch.float64, device=stage.device)
+    sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
         losses, sources = token_losses(
-            stage.model, stage.reader.family, micro, stage.device, getattr(torch, training.dtype)
+            setup.model, setup.reader.family, micro, setup.device, getattr(torch, training.dtype)
         )
         (losses.sum() / max(supervised, 1)).backward()
         sums[0].index_add_(0, sources, losses.detach().double())
         sums[1].index_add_(0, sources, torch.ones_like(sources, dtype=torch.float64))
-    world.sum_gradients(stage.model)
+    world.sum_gradients(setup.model)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, training.clip or float("inf"))
-    rates = set_rates(optimizer, schedule(step, stage.steps, training))
+    rates = set_rates(optimizer, schedule(step, setup.steps, training))
     optimizer.step()
     optimizer.zero_grad()
     lost, learnt = world.total(sums).tolist()
@@ -153,7 +134,7 @@ def _step(
         "loss": sum(lost) / max(supervised, 1),
         "sources": {
             name: {"loss": lost[i] / learnt[i], "supervised": int(learnt[i])}
-            for i, name in enumerate(stage.reader.mixture.sources)
+            for i, name in enumerate(setup.reader.mixture.sources)
             if learnt[i]
         },
         "learning_rate": dict(rates),

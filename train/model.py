@@ -116,9 +116,7 @@ def token_losses(
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         hidden = features(model, batch, images, device)
         logits = model.get_output_embeddings()(hidden[:, :-1][learnt])
-    losses = functional.cross_entropy(
-        logits.float(), batch.labels[:, 1:].to(device)[learnt], reduction="none"
-    )
+    losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:].to(device)[learnt], reduction="none")
     return losses, batch.sources[:, 1:].to(device)[learnt]
 
 

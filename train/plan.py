@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from mixtures.lock import locate
 from pipeline.encode import FORMATS, ChatFormat
 from pipeline.errors import RecipeError, StoreError
 from pipeline.images import POLICIES, Policy
@@ -65,21 +66,19 @@ class Mixture:
         self.lock: dict[str, Any] = json.loads(path.read_bytes())
         self.sha256 = file_sha256(path)
         self.rows: int = self.lock["plan"]["rows"]
-        self.sources: tuple[str, ...] = tuple(source["name"] for source in self.lock["sources"])
+        self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
         self._block = lru_cache(BLOCKS)(self._read_block)
         self._index = lru_cache(INDICES)(self._read_index)
 
-    @property
+    @cached_property
     def chat(self) -> ChatFormat:
         """The chat format that lengths were measured in."""
         name = self.lock["chat"]
         if name not in FORMATS:
-            raise RecipeError(
-                f"{self.folder}: there is no chat format {name!r}; {nearest(name, list(FORMATS))}"
-            )
+            raise RecipeError(f"{self.folder}: there is no chat format {name!r}; {nearest(name, list(FORMATS))}")
         return FORMATS[name]
 
-    @property
+    @cached_property
     def policy(self) -> Policy:
         """The image policy that the shards were rendered under."""
         values = dict(self.lock["policy"])
@@ -100,20 +99,15 @@ class Mixture:
         return path
 
     def row(self, number: int) -> tuple[Segment, ...]:
-        """The segments of packed sequence `number`, in order."""
-        if not 0 <= number < self.rows:
-            raise IndexError(f"the plan of stage {self.stage!r} has rows 0 to {self.rows - 1}, not {number}")
-        block, place = divmod(number, self.lock["plan"]["rows_per_block"])
+        """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such row."""
+        block, place = locate(self.lock, number)
         names = ("source", "shard", "row", "first", "last", "tokens")
         return tuple(Segment(*(item[name] for name in names)) for item in self._block(block)[place].as_py())
 
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no row of the plan holds, whole, in order."""
-        held_out = self.lock.get("held_out")
-        if not held_out:
-            return ()
-        rows = pq.read_table(self.folder / held_out["path"], columns=["source", "shard", "row"]).to_pylist()
-        return tuple(Segment(**row) for row in rows)
+        rows = pq.read_table(self.folder / self.lock["held_out"]["path"]).to_pylist()
+        return tuple(Segment(row["source"], row["shard"], row["row"]) for row in rows)
 
     def samples(self, source: int) -> Iterator[Segment]:
         """All samples of a source, whole, in the order of its shards."""
@@ -139,18 +133,16 @@ class Mixture:
 
     def nodes(self, segment: Segment) -> tuple[Node, ...]:
         """The nodes alone of the sample that a segment is of; no image is read."""
+        offset, _, _ = self._index(segment.source, segment.shard)
         with self._shard(segment).open("rb") as file:
-            return to_nodes(
-                read_record(file, int(self._index(segment.source, segment.shard)[0][segment.row]))
-            )
+            return to_nodes(read_record(file, int(offset[segment.row])))
 
     def _shard(self, segment: Segment) -> Path:
         return self.root / str(self.lock["sources"][segment.source]["shards"][segment.shard]["path"])
 
     def _read_block(self, number: int) -> Any:
-        return pq.read_table(self.folder / self.lock["plan"]["blocks"][number]["path"], columns=["segments"])[
-            "segments"
-        ].combine_chunks()
+        path = self.folder / self.lock["plan"]["blocks"][number]["path"]
+        return pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
 
     def _read_index(self, source: int, shard: int) -> tuple[Any, Any, Any]:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]

@@ -26,7 +26,7 @@ from train.data import Reader
 from train.evaluate import Score, evaluate, table
 from train.export import export
 from train.families import find
-from train.loop import Stage, planned_steps, run
+from train.loop import Setup, planned_steps, run
 from train.model import create
 from train.plan import Mixture
 from train.settings import Machine, ModelSettings, Training, model_of, training_of
@@ -47,9 +47,7 @@ class Result:
     scores: Mapping[str, Score]  # by source; empty where nothing was held out
 
 
-def train_stages(
-    directory: Path, stage: str | None, console: Console, machine: Machine | None = None
-) -> list[Result]:
+def train_stages(directory: Path, stage: str | None, console: Console, machine: Machine | None = None) -> list[Result]:
     """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
 
     Raises:
@@ -135,14 +133,10 @@ def train_stage(
     with _prepared(machine, device), joined(device) as world, _alone(folder, world):
         if not _finished(folder, identity):
             network = create(family, reader.tokenizer, mixture.chat, training.seed, start_from)
-            run(Stage(reader, network, training, steps, identity, folder, device, machine, world), console)
+            run(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
             if world.leads:
                 export(folder / "export", network, family, reader.tokenizer, mixture.chat)
-                _score(
-                    folder,
-                    identity,
-                    evaluate(network, reader, device, training.evaluate) if training.evaluate else {},
-                )
+                _conclude(folder, identity, evaluate(network, reader, device, training.evaluate))
             world.wait()
         result = _result(folder, stage)
         if world.leads and result.scores:
@@ -150,17 +144,13 @@ def train_stage(
     return result
 
 
-def _score(folder: Path, identity: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
-    """Write what says that a stage is complete."""
-    write_atomically(
-        folder / RESULT,
-        {"identity": identity, "scores": {name: asdict(score) for name, score in scores.items()}},
-    )
+def _conclude(folder: Path, identity: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+    """Write the file whose being there says that a stage is complete."""
+    found = {name: asdict(score) for name, score in scores.items()}
+    write_atomically(folder / RESULT, {"identity": identity, "scores": found})
 
 
-def _identity(
-    mixture: Mixture, training: Training, model: ModelSettings, start_from: Path | None
-) -> dict[str, Any]:
+def _identity(mixture: Mixture, training: Training, model: ModelSettings, start_from: Path | None) -> dict[str, Any]:
     """What the weights of a stage are a function of; what only saves or scores them is left out."""
     settings = {
         name: value
@@ -184,34 +174,26 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> bool:
 def _result(folder: Path, stage: str) -> Result:
     last = checkpoint.complete(folder / "checkpoints")[-1]
     scores = json.loads((folder / RESULT).read_bytes())["scores"]
-    return Result(
-        stage,
-        int(last.name),
-        last,
-        folder / "export",
-        folder / "log.jsonl",
-        {name: Score(**score) for name, score in scores.items()},
-    )
+    found = {name: Score(**score) for name, score in scores.items()}
+    return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
 
 
 def _device(machine: Machine) -> torch.device:
     if machine.device != "auto":
         return torch.device(machine.device)
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 @contextmanager
 def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
-    """Torch with as many threads as the machine's settings say, on a CPU with operations that always give the same bits; transformers without bars."""
-    threads, strict, bars = (
-        torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        logging.is_progress_bar_enabled(),
-    )
+    """Set up torch and transformers for a training, and put back at its end what was there.
+
+    Torch takes as many threads as `machine` says, and on a CPU only operations that always give the same bits.
+    """
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    bars = logging.is_progress_bar_enabled()
     torch.set_num_threads(machine.threads or threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
     logging.disable_progress_bar()

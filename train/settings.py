@@ -44,9 +44,7 @@ class Training:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
     checkpoint_every: Positive = 500  # steps
     keep_last: Positive = 2  # checkpoints
-    evaluate: Annotated[int, Field(ge=0)] = (
-        200  # held-out samples per source that the trained stage is scored on
-    )
+    evaluate: Annotated[int, Field(ge=0)] = 200  # held-out samples per source that the trained stage is scored on
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -55,9 +53,7 @@ class Training:
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
         if self.rows % self.accumulation:
-            raise ValueError(
-                f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)"
-            )
+            raise ValueError(f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,9 +101,7 @@ class Machine:
     """What only runs a training, and shapes nothing but speed."""
 
     device: str = "auto"  # a GPU if there is one
-    threads: Annotated[int, Field(ge=0)] = (
-        0  # of torch on a CPU, 0: as it likes; the same bits want the same number
-    )
+    threads: Annotated[int, Field(ge=0)] = 0  # of torch on a CPU, 0: as it likes; the same bits want the same number
     readers: Positive = 2  # threads that read and decode
     ahead: Positive = 4  # steps that are read ahead
 

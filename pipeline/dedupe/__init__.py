@@ -1,0 +1,57 @@
+"""Dedupe: exact and near duplicates of texts and images, within and across sources, in three steps.
+
+    sketch    per partition   hashes that let similar things meet, and what similarity is measured on
+    pairs     per bucket      similar texts and images of everything, and how similar: no threshold, no judge
+    resolve   once            which of them go, among what the judges left
+
+A new threshold, another judge or a new priority redoes `resolve` alone, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipeline.dedupe.pairs import BUCKET_BITS, IMAGE, TEXT, Pairs
+from pipeline.dedupe.resolve import Resolve
+from pipeline.dedupe.sketch import Sketch
+from pipeline.settings import STRICT
+
+__all__ = ["Dedupe", "Pairs", "Resolve", "Sketch"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Dedupe:
+    """The recipe's dedupe block: makes the three steps."""
+
+    text: Annotated[float, Field(ge=TEXT.floor, le=1)] = 0.8  # Jaccard index of shingles from which texts are the same
+    image: Annotated[float, Field(ge=IMAGE.floor, le=1)] = 0.95  # correlation from which images are the same
+    boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
+    near_images: bool = True  # whether similar images count as the same in web documents, or only equal files
+    across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
+    buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = 16  # tasks that look for pairs
+    cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see pairs
+
+    def sketch(self) -> Sketch:
+        """The step for each partition."""
+        return Sketch()
+
+    def pairs(self) -> tuple[Pairs, ...]:
+        """The steps for the buckets."""
+        return tuple(Pairs(bucket=bucket, buckets=self.buckets, cap=self.cap) for bucket in range(self.buckets))
+
+    def resolve(self, parts: tuple[str, ...], priority: Mapping[str, int], judges: tuple[str, ...]) -> Resolve:
+        """The last step. `parts` are all partitions as `<source>/<part>`, `judges` the names of those before."""
+        return Resolve(
+            parts=parts,
+            priority=priority,
+            judges=judges,
+            text=self.text,
+            image=self.image,
+            boilerplate=self.boilerplate,
+            near_images=self.near_images,
+            across_documents=self.across_documents,
+        )

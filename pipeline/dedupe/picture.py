@@ -6,10 +6,14 @@ brightened, cropped a little or carry a caption: then a window of one picture sh
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.dedupe.hashing import mix
 
 Window = tuple[float, float, float, float]
 """Top, bottom, left and right as shares of the height and width."""
@@ -43,7 +47,7 @@ FINE = 32
 """Side of the grid that alignment and the final correlation sample."""
 HOPELESS, CERTAIN, REACH = 0.7, 0.99, 0.06
 GAINS = (1 / 1.2, 1 / 1.1, 1 / 1.05, 1.0, 1.05, 1.1, 1.2)
-BLURS = (4.0, 4.0, 2.0, 2.0, 1.0, 1.0)
+BLURS = (2.0, 2.0, 1.0, 1.0, 0.5, 0.5)
 """Standard deviations of the sampling kernel in cells of FINE, from coarse to fine, one per step of alignment."""
 
 
@@ -57,14 +61,21 @@ def places(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
     Args:
         thumbnails: (n, side, side).
     """
-    signs = np.stack([_signs(thumbnails, window) for window in WINDOWS], axis=1)
+    batches = [_signs(thumbnails[start : start + 256]) for start in range(0, max(1, len(thumbnails)), 256)]
+    signs = np.concatenate(batches)
     filed = []
     for table in range(1 << TABLE_BITS):
-        order = np.random.Generator(np.random.Philox(table)).permutation(HASH_BITS)
+        order = np.argsort(mix(np.arange(table * 64, table * 64 + HASH_BITS, dtype=np.uint64)))
         weights = np.uint64(1) << np.arange(HASH_BITS, dtype=np.uint64)
         hashes = (signs[..., order] * weights).sum(axis=-1, dtype=np.uint64)
         filed.append(hashes | np.uint64(table << HASH_BITS))
     return np.concatenate(filed, axis=1)
+
+
+def stack(pixels: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Square pictures of one size, row-major, as (n, side, side)."""
+    side = math.isqrt(len(pixels[0])) if pixels else 1
+    return np.frombuffer(b"".join(pixels), np.uint8).reshape(len(pixels), side, side)
 
 
 def flat(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -92,13 +103,15 @@ def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.f
     return best.round(4)
 
 
-def _signs(thumbnails: NDArray[np.uint8], window: Window) -> NDArray[np.bool_]:
-    """(n, HASH_BITS) signs of the lowest frequencies but the mean, and but the highest, whose sign is least stable."""
-    top, bottom, left, right = window
-    side, frequencies = thumbnails.shape[1], _cosines(32, 8)
-    rows, columns = frequencies @ _area(32, top, bottom, side), frequencies @ _area(32, left, right, side)
-    waves = rows @ thumbnails.astype(np.float64) @ columns.T
-    return waves.reshape(-1, 64)[:, 1 : 1 + HASH_BITS].round(6) > 0
+def _signs(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(n, windows, HASH_BITS) signs of the lowest frequencies but the mean, and but the highest, whose sign is least stable."""
+    side, pixels, frequencies = thumbnails.shape[1], thumbnails.astype(np.float64), _cosines(32, 8)
+    signs = []
+    for top, bottom, left, right in WINDOWS:
+        rows, columns = frequencies @ _area(32, top, bottom, side), frequencies @ _area(32, left, right, side)
+        waves = (rows @ pixels @ columns.T).reshape(-1, 64)
+        signs.append(waves[:, 1 : 1 + HASH_BITS].round(6) > 0)
+    return np.stack(signs, axis=1)
 
 
 @cache
@@ -176,7 +189,7 @@ def _kernel(
     """(n, FINE, side) each: weights of the pixels at FINE points of [start, stop), and their derivative by the point (as a share)."""
     points = start[:, None] + (stop - start)[:, None] * ((np.arange(FINE) + 0.5) / FINE)
     centres = (np.arange(side) + 0.5) / side
-    width = blur / FINE / 2
+    width = blur / FINE
     distance = (centres - points[:, :, None]) / width
     inside = (centres > start[:, None] - 0.5 / side) & (centres < stop[:, None] + 0.5 / side)
     weights = np.exp(-0.5 * distance * distance) * inside[:, None, :] + 1e-12

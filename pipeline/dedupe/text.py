@@ -16,6 +16,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.dedupe.hashing import GOLDEN, mix
+
 SHINGLE = 5
 """Tokens per shingle."""
 BANDS, ROWS = 20, 6
@@ -36,7 +38,6 @@ UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
-BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def text_key(text: str) -> int:
@@ -70,7 +71,7 @@ def shingles(text: str) -> NDArray[np.uint32]:
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(symbols * powers, dtype=np.uint64)])
     starts = np.append(np.flatnonzero(starting), letters.size)
     first, stop = (starts[:-SHINGLE], starts[SHINGLE:]) if starts.size > SHINGLE else (starts[:1], starts[-1:])
-    hashes = _mix((sums[stop] - sums[first]) * inverse[first])
+    hashes = mix((sums[stop] - sums[first]) * inverse[first])
     ordered = np.sort((hashes >> np.uint64(32)).astype(np.uint32))
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
 
@@ -81,7 +82,7 @@ def bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
     rows = smallest.reshape(BANDS, ROWS).astype(np.uint64)
     mixed = np.arange(1, BANDS + 1, dtype=np.uint64)
     for column in range(ROWS):
-        mixed = _mix(mixed ^ rows[:, column])
+        mixed = mix(mixed ^ rows[:, column])
     return mixed
 
 
@@ -89,14 +90,6 @@ def jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float:
     """|A and B| / |A or B| of two sorted sets, of which at least one is not empty, to 4 decimals; pure."""
     common = np.intersect1d(one, other, assume_unique=True).size
     return round(common / (one.size + other.size - common), 4)
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
-    values = values + BASE
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 @cache
@@ -112,17 +105,17 @@ def _kinds() -> NDArray[np.uint8]:
 @cache
 def _symbols() -> NDArray[np.uint64]:
     """A random number for each code point, within a token and at its start."""
-    return _mix(np.arange(2 * TAIL, dtype=np.uint64))
+    return mix(np.arange(2 * TAIL, dtype=np.uint64))
 
 
 @cache
 def _multipliers() -> NDArray[np.uint32]:
     """Odd factors: multiplication by one permutes 32-bit values, so the smallest product is a MinHash."""
-    return (_mix(np.arange(BANDS * ROWS, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
+    return (mix(np.arange(BANDS * ROWS, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
 
 def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """`count` powers of BASE and of its inverse, modulo 2 ** 64."""
+    """`count` powers of GOLDEN and of its inverse, modulo 2 ** 64."""
     size = 1 << max(10, (count - 1).bit_length())
     powers, inverse = _cached_powers(size)
     return powers[:count], inverse[:count]
@@ -130,6 +123,6 @@ def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 @cache
 def _cached_powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    bases = int(BASE), pow(int(BASE), -1, 1 << 64)
+    bases = GOLDEN, pow(GOLDEN, -1, 1 << 64)
     powers, inverse = (np.cumprod(np.concatenate([[np.uint64(1)], np.full(size - 1, base, np.uint64)])) for base in bases)
     return powers, inverse

@@ -47,7 +47,7 @@ class Weights:
     context: float = 6.0  # nats, in the middle of one language; less than one character that decides (`script.MISSING`)
 
 
-FLOOR = -4.0  # nats: below 2 % fastText's probabilities carry nothing
+FLOOR = math.log(lid.LEAST)
 BARE_FROM, BARE, BARE_MOST = (
     3,
     0.3,
@@ -68,6 +68,7 @@ QUOTED = 0.2  # of a letter: what counts of quotations and brackets
 MODEL_CHARACTERS, MODEL_LETTERS = 300, 1200  # that fastText sees of a text
 SURE = 12.0  # nats: a neighbour that is this sure counts fully,
 ENOUGH = 4.0  # words: and this long
+CERTAIN = 3.0  # times: what fastText says about other scripts counts more on longer texts, up to 12 words
 TURN, NEXT, BEFORE, FADE, ANYWHERE = 2.0, 1.0, 0.2, 0.3, 0.03  # a heading belongs to what follows it
 MIXED = 0.7  # of the context counts for texts in two scripts, which say more themselves
 UNSURE = 0.05  # of a full neighbour: what counts against any context
@@ -187,14 +188,15 @@ def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> 
         return 0.0, -math.inf
     found = lid.probabilities(CJK.sub(" ", text[:MODEL_LETTERS]))
     open_to_both = sum(found.pop(code, 0.0) for code in ("zh", "ja", "ko")) / 2
-    bad = sum(share for code, share in found.items() if unwanted(code))
-    good = sum(found.values()) - bad
-    scale = min(1.0, length / ENOUGH)
-    return scale * _nats(good + open_to_both), scale * _nats(bad + open_to_both)
+    good = bad = open_to_both
+    for code, share in found.items():
+        good, bad = (good, bad + share) if unwanted(code) else (good + share, bad)
+    scale = min(CERTAIN, length / ENOUGH)
+    return scale * _nats(good), scale * _nats(bad)
 
 
 def _nats(probability: float) -> float:
-    return max(FLOOR, math.log(max(probability, 1e-9)))
+    return math.log(max(probability, lid.LEAST))
 
 
 def _votes(reading: Reading) -> np.ndarray:

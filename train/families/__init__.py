@@ -37,9 +37,7 @@ FAMILIES: Mapping[str, Mapping[str, str]] = {
 class Family(Protocol):
     """A frozen dataclass of the model's settings and a stage's image policy."""
 
-    new: ClassVar[
-        tuple[str, ...]
-    ]  # parameters that a stage before, under another policy of the family, need not have
+    new: ClassVar[tuple[str, ...]]  # parameters that a stage before, under another policy of the family, need not have
 
     def __init__(self, settings: ModelSettings, policy: Policy) -> None:
         """Raises RecipeError if the vision tower cannot take what the policy makes."""
@@ -74,9 +72,7 @@ def class_of(settings: ModelSettings, policy: Policy) -> str:
         RecipeError: there is no such family, or it cannot be trained under this policy.
     """
     if settings.family not in FAMILIES:
-        raise RecipeError(
-            f"model.family: there is no {settings.family!r}; {nearest(settings.family, list(FAMILIES))}"
-        )
+        raise RecipeError(f"model.family: there is no {settings.family!r}; {nearest(settings.family, list(FAMILIES))}")
     classes = FAMILIES[settings.family]
     if policy.kind not in classes:
         others = [name for name, kinds in FAMILIES.items() if policy.kind in kinds]

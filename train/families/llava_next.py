@@ -85,12 +85,8 @@ class LlavaNext:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> ProcessorMixin:
         """See `Family`."""
-        images = LlavaNextImageProcessorPil(
-            image_grid_pinpoints=self._pinpoints, **towers.image_settings(self._vision)
-        )
-        return cast(
-            "ProcessorMixin", towers.processor(LlavaNextProcessor, images, self._vision, tokenizer, chat)
-        )
+        images = LlavaNextImageProcessorPil(image_grid_pinpoints=self._pinpoints, **towers.image_settings(self._vision))
+        return cast("ProcessorMixin", towers.processor(LlavaNextProcessor, images, self._vision, tokenizer, chat))
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""

@@ -96,15 +96,10 @@ def load_pretrained(model: Any, settings: ModelSettings) -> None:
     """Put the weights of pretrained towers into a new model. Embeddings that a tokenizer adds stay new."""
     if isinstance(settings.vision, Pretrained):
         tower = model.model.vision_tower
-        tower.load_state_dict(
-            type(tower)
-            .from_pretrained(settings.vision.path, config=tower.config, local_files_only=True)
-            .state_dict()
-        )
+        vision = type(tower).from_pretrained(settings.vision.path, config=tower.config, local_files_only=True)
+        tower.load_state_dict(vision.state_dict())
     if isinstance(settings.text, Pretrained):
-        text = AutoModelForCausalLM.from_pretrained(
-            settings.text.path, local_files_only=True, dtype=torch.float32
-        )
+        text = AutoModelForCausalLM.from_pretrained(settings.text.path, local_files_only=True, dtype=torch.float32)
         text.resize_token_embeddings(model.config.text_config.vocab_size)
         model.model.language_model.load_state_dict(text.base_model.state_dict())
         model.lm_head.load_state_dict(text.get_output_embeddings().state_dict())
@@ -185,9 +180,7 @@ def pixels(tiles: Sequence[np.ndarray], vision: Any, device: torch.device) -> to
     """
     reading = READINGS[vision.model_type]
     stacked = torch.from_numpy(np.concatenate(tiles)).to(device).permute(0, 3, 1, 2).float() * (1 / 255)
-    mean, std = (
-        torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (reading.mean, reading.std)
-    )
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (reading.mean, reading.std))
     return (stacked - mean) / std
 
 
@@ -195,8 +188,6 @@ def part(parameter: str) -> Part:
     """The part that a parameter of a LLaVA class belongs to."""
     if parameter.startswith("model.vision_tower."):
         return "vision"
-    return (
-        "projector"
-        if parameter.startswith(("model.multi_modal_projector.", "model.image_newline"))
-        else "text"
-    )
+    if parameter.startswith(("model.multi_modal_projector.", "model.image_newline")):
+        return "projector"
+    return "text"

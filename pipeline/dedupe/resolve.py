@@ -1,0 +1,231 @@
+"""Step `resolve`: which of the similar things go, among what the earlier judges left.
+
+What counts as one thing is a cluster: a connected component of pairs at or above the threshold, over what is left. So of a chain
+A ~ B ~ C one is kept although A and C alone may be less similar; and where a judge dropped B, A and C stay both. The keeper of
+a cluster is the sample of the source with the lowest priority number, then with the smallest id: never the first to arrive.
+
+- Web documents and plain text fall with their text. Where that is too short to tell, their images have to be the same too.
+- Pages and pairs (an image is required) fall where their images and their text are those of another.
+- Turns about required images fall where images, question and answer are those of another turn; a sample falls with its last.
+- An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents leaves
+  them all, as OBELICS removed images by address (Laurencon et al., 2023, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from pipeline.dedupe.components import components
+from pipeline.dedupe.sketch import DOCUMENT, PAGE, TURNS
+from pipeline.dedupe.survivors import read_survivors
+from pipeline.reasons import Reason
+from pipeline.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
+from pipeline.step import Count, Counts, Inputs
+
+DROPS = pl.Schema(
+    {"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "score": pl.Float64, "keeper": pl.UInt32}
+)
+"""Samples (`node` WHOLE_SAMPLE) and nodes that go. `order` and `keeper` are places in the order of preference."""
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Step: the verdicts of dedupe. Pure.
+
+    Leaves one `<source>.<part>.dedupe.verdicts.parquet` for each of `parts`. Counts `deduped` samples and `deduped_nodes` of what
+    the judges left; nodes that fall as a consequence (the picture of a lost turn) are the business of `settle`.
+    """
+
+    name: ClassVar[str] = "resolve"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    parts: tuple[str, ...]  # "<source>/<part>" of every partition
+    priority: Mapping[str, int]  # source -> number; the lower one is kept
+    judges: tuple[str, ...]  # those before, in recipe order
+    text: float
+    image: float
+    boilerplate: int
+    near_images: bool
+    across_documents: bool
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All pairs, outlines, and verdicts of the judges."""
+        return (
+            "*/text.pairs.parquet",
+            "*/image.pairs.parquet",
+            "*/*/outline.parquet",
+            *(f"*/*/{judge}.verdicts.parquet" for judge in self.judges),
+        )
+
+    def made_by(self) -> Mapping[str, str]:
+        """The libraries that calculate and write."""
+        return {library: version(library) for library in ("numpy", "polars", "pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Cluster, keep one of each cluster, and write why the others go."""
+        samples, nodes = read_survivors(inputs, self.parts, self.judges, self.priority)
+        texts = _clusters(samples.filter("long")["text"], _pairs(inputs, "text"), self.text)
+        samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
+        documents = _drop_documents(samples)
+        nodes = nodes.join(documents, on="order", how="anti")
+        images = nodes.filter(pl.col("kind") == "image")["key"]
+        clusters = _clusters(images, _pairs(inputs, "image"), self.image)
+        shown = nodes.filter(pl.col("kind") == "image").join(clusters, on="key").sort("order", "node")
+        pages = _drop_pages(samples.join(documents, on="order", how="anti"), shown)
+        turns = _drop_turns(nodes.filter((pl.col("kind") == "text") & (pl.col("unit") == TURNS)), shown)
+        pictures = self._drop_pictures(shown.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti"))
+        drops = pl.concat([documents, pages, turns, pictures]).sort("order", "node")
+        self._write(folder, samples, drops)
+        return _counts(samples, drops)
+
+    def _drop_pictures(self, shown: pl.DataFrame) -> pl.DataFrame:
+        """Image nodes of documents that are boilerplate or come again."""
+        same = "label" if self.near_images else "key"
+        place = pl.struct("order", "node")
+        shown = shown.with_columns(
+            documents=pl.col("order").n_unique().over(same),
+            first=pl.col("key").first().over(same if self.across_documents else ["order", same]),
+            keeper=pl.col("order").first().over(same) if self.across_documents else pl.col("order"),
+            again=place != place.first().over(same if self.across_documents else ["order", same]),
+        )
+        common = pl.col("documents") > self.boilerplate
+        exact = pl.col("key") == pl.col("first")
+        copied = pl.when(exact).then(pl.lit(Reason.EXACT_IMAGE.value)).otherwise(pl.lit(Reason.NEAR_IMAGE.value))
+        return shown.filter(common | pl.col("again")).select(
+            "order",
+            "node",
+            reason=pl.when(common).then(pl.lit(Reason.BOILERPLATE_IMAGE.value)).otherwise(copied),
+            score=pl.when(common).then("documents").when(exact).then(1.0).otherwise("best").cast(pl.Float64),
+            keeper=pl.when(~common).then("keeper"),
+        )
+
+    def _write(self, folder: Path, samples: pl.DataFrame, drops: pl.DataFrame) -> None:
+        """One file of verdicts for each partition."""
+        names = samples.select(keeper="order", **{f"keeper_{name}": name for name in SampleId._fields})
+        rows = drops.join(samples.select("order", "part", "sample"), on="order").join(names, on="keeper", how="left")
+        by_part = {key[0]: frame for key, frame in rows.partition_by("part", as_dict=True).items()}
+        for part in self.parts:
+            found = by_part[part].iter_rows(named=True) if part in by_part else ()
+            path = folder / f"{part.replace('/', '.')}.dedupe.verdicts.parquet"
+            write_verdicts(path, [_verdict(row) for row in found])
+
+
+def _pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
+    paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind}.pairs.parquet")]
+    return pl.read_parquet(paths).unique()
+
+
+def _clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:
+    """`key`, its cluster's `label`, and its `best` similarity to another of the cluster."""
+    left = keys.unique().sort()
+    pairs = pairs.filter(pl.col("similarity") >= threshold, pl.col("one").is_in(left), pl.col("other").is_in(left))
+    labels = components(left.to_numpy(), pairs["one"].to_numpy(), pairs["other"].to_numpy())
+    ends = [pairs.select(key=end, best="similarity") for end in ("one", "other")]
+    best = pl.concat(ends).group_by("key").agg(pl.col("best").max())
+    return pl.DataFrame({"key": left, "label": labels}).join(best, on="key", how="left")
+
+
+def _drop_documents(samples: pl.DataFrame) -> pl.DataFrame:
+    """Documents whose text is that of another, or similar."""
+    texts = samples.filter((pl.col("unit") == DOCUMENT) & pl.col("long"))
+    texts = texts.with_columns(keeper=pl.col("order").first().over("label"), kept=pl.col("text").first().over("label"))
+    exact = pl.col("text") == pl.col("kept")
+    return _whole(
+        texts,
+        reason=pl.when(exact).then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.NEAR_TEXT.value)),
+        score=pl.when(exact).then(1.0).otherwise("best"),
+    )
+
+
+def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
+    """Pages, pairs and documents of little text whose images and text are those of another, or similar."""
+    compared = samples.filter((pl.col("unit") == PAGE) | ((pl.col("unit") == DOCUMENT) & ~pl.col("long")))
+    compared = compared.with_columns(says=pl.coalesce("label", "text")).join(_albums(shown), on="order", how="left")
+    compared = compared.with_columns(pl.col("shows", "files").fill_null("")).sort("order")
+    thing = ["shows", "says"]
+    compared = compared.with_columns(
+        keeper=pl.col("order").first().over(thing),
+        same_files=pl.col("files") == pl.col("files").first().over(thing),
+        same_text=pl.col("text") == pl.col("text").first().over(thing),
+    )
+    exact = pl.when(pl.col("files") == "").then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.EXACT_IMAGE.value))
+    return _whole(
+        compared,
+        reason=pl.when(~pl.col("same_files"))
+        .then(pl.lit(Reason.NEAR_IMAGE.value))
+        .when(~pl.col("same_text"))
+        .then(pl.lit(Reason.NEAR_TEXT.value))
+        .otherwise(exact),
+        score=pl.when(~pl.col("same_files")).then("likeness").when(~pl.col("same_text")).then("best").otherwise(1.0),
+    )
+
+
+def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
+    """Turns whose images, question and answer are those of another turn; samples all of whose turns are."""
+    said = pl.concat_str("role", pl.col("key").cast(pl.String), separator=" ").str.join("\n")
+    turns = spoken.filter(pl.col("role") != "system").group_by("order", "turn").agg(says=said, nodes="node")
+    turns = turns.join(_albums(shown), on="order").sort("order", "turn")
+    thing = ["shows", "says"]
+    turns = turns.with_columns(
+        keeper=pl.col("order").first().over(thing),
+        first=pl.col("turn").first().over(thing),
+        same_files=pl.col("files") == pl.col("files").first().over(thing),
+    )
+    turns = turns.with_columns(again=(pl.col("order") != pl.col("keeper")) | (pl.col("turn") != pl.col("first")))
+    turns = turns.with_columns(all_again=pl.col("again").all().over("order"))
+    turns = turns.filter("again").select(
+        "order",
+        "nodes",
+        "keeper",
+        "all_again",
+        reason=pl.when("same_files")
+        .then(pl.lit(Reason.EXACT_IMAGE.value))
+        .otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
+        score=pl.when("same_files").then(1.0).otherwise("likeness"),
+    )
+    whole = turns.filter("all_again").unique("order", keep="first", maintain_order=True)
+    whole = whole.with_columns(node=pl.lit(WHOLE_SAMPLE, pl.Int32))
+    parts = turns.filter(~pl.col("all_again")).explode("nodes").rename({"nodes": "node"})
+    return pl.concat([frame.select(DROPS.names()).cast(dict(DROPS)) for frame in (whole, parts)])
+
+
+def _albums(shown: pl.DataFrame) -> pl.DataFrame:
+    """What images a sample shows, in their order: clusters, contents, and the least of their best similarities."""
+    labels, keys = (pl.col(name).cast(pl.String).str.join(" ") for name in ("label", "key"))
+    return shown.group_by("order", maintain_order=True).agg(shows=labels, files=keys, likeness=pl.col("best").min())
+
+
+def _whole(samples: pl.DataFrame, reason: pl.Expr, score: pl.Expr) -> pl.DataFrame:
+    """Drops of the whole samples that are not their own keepers."""
+    drops = samples.filter(pl.col("order") != pl.col("keeper"))
+    drops = drops.select("order", "keeper", node=pl.lit(WHOLE_SAMPLE, pl.Int32), reason=reason, score=score)
+    return drops.select(DROPS.names()).cast(dict(DROPS))
+
+
+def _verdict(row: Mapping[str, object]) -> Verdict:
+    keeper = SampleId(*(row[f"keeper_{name}"] for name in SampleId._fields))  # type: ignore[arg-type]
+    other = "" if row["keeper"] is None else str(keeper)
+    return Verdict(row["sample"], row["node"], "dedupe", Reason(row["reason"]), row["score"], other)  # type: ignore[arg-type]
+
+
+def _counts(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
+    """The books over samples that the judges left, and over their nodes."""
+    whole = drops.filter(pl.col("node") == WHOLE_SAMPLE).join(samples.select("order", "left"), on="order")
+    counts = {"deduped": Count(), "deduped_nodes": Count()}
+    for reason, left in whole.select("reason", "left").iter_rows():
+        counts["deduped"].lose(Reason(reason))
+        counts["deduped_nodes"].lose(Reason(reason), left)
+    for reason in drops.filter(pl.col("node") != WHOLE_SAMPLE)["reason"]:
+        counts["deduped_nodes"].lose(Reason(reason))
+    counts["deduped"].keep(samples.height - whole.height)
+    counts["deduped_nodes"].keep(int(np.sum(samples["left"].to_numpy())) - counts["deduped_nodes"].came)
+    return counts

@@ -1,0 +1,66 @@
+"""What the earlier judges left, read from outlines and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.reasons import Reason
+from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict
+from pipeline.settle import gather, settle
+
+
+def read_survivors(
+    inputs: Mapping[str, Path], parts: Sequence[str], judges: Sequence[str], priority: Mapping[str, int]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Samples that the judges left, and the nodes that they left of these. Independent of the order of `parts`.
+
+    Returns:
+        Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it (`order`),
+        `part`, `sample` (row), the number of nodes `left`, and what stands in the outline but for the nodes.
+        Nodes by sample and node: `order`, `node`, and what stands in the outline. Texts of documents are left out.
+    """
+    found = [_read_part(inputs, part, judges) for part in sorted(parts)]
+    ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)
+    samples = pl.concat([samples for samples, _ in found]).with_columns(priority=ranks)
+    samples = samples.sort("priority", "source", "file", "row", "page").with_row_index("order")
+    nodes = pl.concat([nodes for _, nodes in found])
+    nodes = nodes.join(samples.select("order", "part", "sample", "unit"), on=["part", "sample"])
+    nodes = nodes.filter((pl.col("kind") == "image") | (pl.col("unit") != "document"))
+    return samples, nodes.drop("part", "sample").sort("order", "node")
+
+
+def _read_part(inputs: Mapping[str, Path], part: str, judges: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    outline = pl.read_parquet(inputs[f"{part}/outline.parquet"]).with_row_index("sample")
+    outline = outline.with_columns(part=pl.lit(part))
+    names = [f"{judge}.verdicts.parquet" for judge in judges]
+    verdicts = gather({name: inputs[f"{part}/{name}"] for name in names}, judges)
+    failed = pl.col("nodes").list.eval(pl.element().struct.field("reason").is_not_null()).list.any()
+    touched = outline.filter(failed | pl.col("sample").is_in(list(verdicts)))
+    lost = [
+        (row["sample"], node)
+        for row in touched.iter_rows(named=True)
+        for node in _lost(row, verdicts.get(row["sample"], []))
+    ]
+    nodes = outline.select("part", "sample", "nodes").explode("nodes").unnest("nodes")
+    nodes = nodes.with_columns(node=pl.int_range(pl.len(), dtype=pl.Int32).over("sample"))
+    schema = {"sample": nodes.schema["sample"], "node": pl.Int32}
+    nodes = nodes.join(pl.DataFrame(lost, schema, orient="row"), on=["sample", "node"], how="anti")
+    left = nodes.group_by("sample").agg(left=pl.len())
+    return outline.drop("nodes").join(left, on="sample"), nodes.drop("reason")
+
+
+def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
+    """Indices of the nodes of an outlined sample that are gone."""
+    nodes, facts = [], list[ImageFacts]()
+    for node in row["nodes"]:
+        image = len(facts) if node["kind"] == "image" else None
+        nodes.append(Node(node["kind"], node["role"], node["turn"], image=image, required=node["required"]))
+        if image is not None:
+            facts.append(ImageFacts(image, Reason(node["reason"]) if node["reason"] else None))
+    identity = SampleId(row["source"], row["file"], row["row"], row["page"])
+    settled = settle(Sample(identity, tuple(nodes)), verdicts, facts)
+    return [index for index, reason in enumerate(settled.nodes) if reason]
