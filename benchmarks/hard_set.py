@@ -97,7 +97,7 @@ def _choose(category: str, made: Iterable[Made], most: int) -> Iterator[Item]:
 def _node(index: int, text: str) -> Node:
     for role in ("user", "assistant"):
         if text.startswith(f"{role}: "):
-            return Node("text", role=role, turn=index // 2, text=text.removeprefix(f"{role}: "))  # type: ignore[arg-type]
+            return Node("text", role=role, turn=index // 2, text=text.removeprefix(f"{role}: "))
     return Node("text", text=text)
 
 

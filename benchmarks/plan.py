@@ -2,7 +2,7 @@
 
 Made-up parts of 10^5, 10^6 and 10^7 samples, each size in a process of its own: OBELICS-like documents (a third of them longer
 than a row), picture pairs, and questions; one source has 313 samples whatever the size. All blocks are planned, one after
-another; a cluster plans them side by side.
+another; a cluster plans them side by side. Seconds are of the processor, megabytes the most that was resident at a time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def lengths(source: str, samples: int, random: np.random.Generator) -> tuple[np.
     return random.integers(50, 900, samples), np.ones(samples, np.int64)
 
 
-def write_part(folder: Path, source: str, samples: int) -> dict[str, Path]:
+def write_part(folder: Path, source: str, samples: int) -> None:
     """The arrays that the select step would leave, documents cut into rows' lengths."""
     random = np.random.default_rng(sum(source.encode()))
     text, images = lengths(source, samples, random)
@@ -87,35 +87,31 @@ def write_part(folder: Path, source: str, samples: int) -> dict[str, Path]:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     (folder / "selection.json").write_text(json.dumps(facts), encoding="utf-8")
-    return {f"{source}/{path.name}": path for path in folder.iterdir()}
 
 
-def write_parts(folder: Path, samples: int) -> dict[str, Path]:
-    """The inputs of the mix step."""
-    counts = {name: int(fraction * samples) for name, fraction in SIZES_OF.items()} | {"quiz": QUIZ}
-    return {
-        name: path
-        for source, number in counts.items()
-        for name, path in write_part(folder / source, source, number).items()
-    }
+def write_parts(folder: str, samples: int) -> None:
+    """The inputs of the mix step, a folder per part."""
+    for source, number in (
+        {name: int(fraction * samples) for name, fraction in SIZES_OF.items()} | {"quiz": QUIZ}
+    ).items():
+        write_part(Path(folder) / source, source, number)
 
 
 def measure(samples: int, unit: str, folder: str) -> dict[str, Any]:
-    """Plan one made-up mixture; seconds and megabytes."""
+    """Plan a made-up mixture whose arrays lie in `folder`; seconds and megabytes."""
     root = Path(folder)
-    inputs = write_parts(root, samples)
-    before = _peak()
+    inputs = {f"{path.parent.name}/{path.name}": path for path in root.glob("*/*")}
     mixture = Mixture(sequence_length=LENGTH, tiles_per_row=32, shares=SHARES, unit=unit)  # type: ignore[arg-type]
-    started = time.perf_counter()
     (root / "mix").mkdir()
     (root / "plan").mkdir()
+    before, started = _peak(), time.process_time()
     Mix("bench", mixture, 17).run(inputs, root / "mix")
-    mixed = time.perf_counter()
+    mixed, mix_mb = time.process_time(), _peak()
     inputs |= {path.name: path for path in (root / "mix").iterdir()}
     mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
     for block in range(mix["blocks"]):
         Plan(block).run(inputs, root / "plan")
-    planned = time.perf_counter()
+    planned, plan_mb = time.process_time(), _peak()
     return {
         "unit": unit,
         "samples": samples,
@@ -123,8 +119,11 @@ def measure(samples: int, unit: str, folder: str) -> dict[str, Any]:
         "blocks": mix["blocks"],
         "mix_s": mixed - started,
         "plan_s": planned - mixed,
-        "before_mb": before,
-        "peak_mb": _peak(),
+        "mix_us_per_sample": (mixed - started) / mix["samples"] * 1e6,
+        "plan_us_per_sample": (planned - mixed) / mix["samples"] * 1e6,
+        "imports_mb": before,
+        "mix_peak_mb": mix_mb,
+        "plan_peak_mb": plan_mb,
         **_rows(root / "plan"),
         "prefixes": _prefixes(root / "plan", mix),
     }
@@ -199,7 +198,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for unit in options.units:
         for size in options.sizes:
-            with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
+            with tempfile.TemporaryDirectory() as folder, context.Pool(1, maxtasksperchild=1) as pool:
+                pool.apply(write_parts, (folder, int(size)))
                 result = pool.apply(measure, (int(size), unit, folder))
             prefixes = result.pop("prefixes")
             print(

@@ -49,9 +49,21 @@ def mixture_of(recipe: Recipe, stage: Stage) -> Mixture:
 
 
 def check(recipe: Recipe) -> None:
-    """Read every stage's mixture once, so that a mistake shows before any work begins."""
-    for stage in recipe.stages:
-        mixture_of(recipe, stage)
+    """Read every stage's mixture once, so that a mistake shows before any work begins.
+
+    Raises:
+        RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
+    """
+    mixtures = {stage.name: mixture_of(recipe, stage) for stage in recipe.stages}
+    for name, mixture in mixtures.items():
+        for source, fraction in mixture.held_out.items():
+            for other, trained in mixtures.items():
+                uses = source in {part.source for part in trained.resolved()}
+                if uses and trained.held_out.get(source, 0.0) != fraction:
+                    raise RecipeError(
+                        f"stages.{other}.mixture.held_out: stage {name!r} keeps {fraction} of {source!r} for evaluation and {other!r} "
+                        f"would train on it; write held_out: {{{source}: {fraction}}} in both"
+                    )
 
 
 def build_stages(run: Run) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mixtures.mixture import Mixture, Totals
+from mixtures.solve import Solution
 from pipeline.reasons import Reason
 
 REPETITION = 4
@@ -19,18 +20,18 @@ LOSS = 0.1
 def lint(
     mixture: Mixture,
     selected: Sequence[Mapping[str, Any]],
-    repetition: Sequence[float],
+    solution: Solution,
     planned: Sequence[Totals],
 ) -> list[str]:
-    """Warnings about a solved mixture, in the order of its parts; pure.
+    """Warnings about a solved mixture: what binds, then the rest in the order of its parts; pure.
 
     Args:
         mixture: the settings.
         selected: what the select step found of each part (`selection.json`).
-        repetition: passes over each part.
+        solution: what the solver made of it.
         planned: what is planned of each part, by unit.
     """
-    warnings = []
+    warnings = [str(binding) for binding in solution.binding]
     twice = [source for source, number in Counter(part.source for part in mixture.resolved()).items() if number > 1]
     if twice:
         warnings.append(
@@ -40,7 +41,7 @@ def lint(
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
     for label, part, facts, passes, plan in zip(
-        mixture.labels(), mixture.resolved(), selected, repetition, planned, strict=True
+        mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
         found = (*_taking(part.take), *_planned(part.max_repetition, passes, plan), *_content(facts))
         warnings.extend(f"{label}: {warning}" for warning in found)
@@ -55,9 +56,7 @@ def _taking(take: str) -> Iterator[str]:
 def _planned(cap: float | None, passes: float, planned: Totals) -> Iterator[str]:
     if not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
-    if cap is not None and passes >= cap * (1 - 1e-9):
-        yield f"passed {passes:g} times, which is its cap"
-    elif passes > REPETITION:
+    if cap is None and passes > REPETITION:
         yield f"passed {passes:.3g} times; max_repetition would bound that"
 
 

@@ -71,9 +71,9 @@ class Mix:
                 {"label": label, **facts, "repetition": count / max(part.walk.size, 1), "planned": plan}
                 for label, facts, part, count, plan in zip(labels, selected, parts, counts, planned, strict=True)
             ],
-            "binding": [{**asdict(binding), "text": str(binding)} for binding in solution.binding],
-            "exact_up_to": solution.exact_up_to,
-            "warnings": lint(mixture, selected, solution.repetition, planned),
+            "binding": [asdict(binding) for binding in solution.binding],
+            "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
+            "warnings": lint(mixture, selected, solution, planned),
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
         return {"samples": Count(sum(counts), sum(counts))}
@@ -109,10 +109,8 @@ def ordered(parts: Sequence[Selection], start: Sequence[int], counts: Sequence[i
     totals = [part.spent(count) for part, count in zip(parts, counts, strict=True)]
     spent = [part.spent(count) for part, count in zip(parts, start, strict=True)]
     lengths = [_lengths(part, first, last) for part, first, last in zip(parts, start, counts, strict=True)]
-    if any(
-        count and not total for count, total in zip(counts, totals, strict=True)
-    ):  # repeats of what holds nothing of the unit
-        totals, spent = list(counts), list(start)
+    if any(count and not total for count, total in zip(counts, totals, strict=True)):
+        totals, spent = list(counts), list(start)  # a repeat of what holds nothing of the unit: by samples
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
     return merge(totals, spent, lengths)
 
@@ -132,6 +130,8 @@ def _fill(mixture: Mixture, parts: Sequence[Selection], counts: Sequence[int]) -
             segments = part.segments(samples)
             tokens.append(segments.tokens)
             tiles.append(segments.tiles)
+    if not tokens:
+        return 1.0
     lengths = np.concatenate(tokens)
     rows = pack(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_row)
     return float(lengths.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)

@@ -1,4 +1,4 @@
-"""What a stage is trained on: the settings of a mixture, and the solver that turns shares and a budget into repetitions.
+"""What a stage is trained on: the settings of a mixture.
 
     mixture:
       shares: {web: 0.4, quiz: 0.4, scans: 0.2}
@@ -33,6 +33,7 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 Totals = Mapping[str, int]
 """Amounts by unit; also `tiles`, `segments` where they are known."""
 
+POSITIVE = ("sequence_length", "tiles_per_row", "max_repetition", "shard_window", "pack_window", "windows_per_block")
 TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 
@@ -77,9 +78,7 @@ class Mixture:
     repeat: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
-    epochs: float | None = (
-        None  # budget: tokens of so many passes over all sources; with `repeat`, so many times the repeats
-    )
+    epochs: float | None = None  # budget: tokens of so many passes over all sources; repeats, so many times
     tokens: float | None = None  # budget: tokens in rows, padding aside
     rows: float | None = None  # budget: packed rows; met within the error of a guess at their fill
     tiles_per_row: int = 64  # encoder inputs of a row at most
@@ -111,37 +110,17 @@ class Mixture:
         budgets = [name for name in ("epochs", "tokens", "rows") if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise ValueError(f"a mixture has one budget at most; this one has {' and '.join(budgets)}")
-        positive = (
-            "sequence_length",
-            "tiles_per_row",
-            "max_repetition",
-            "shard_window",
-            "pack_window",
-            "windows_per_block",
-            *budgets,
-        )
-        wrong = {
-            name: getattr(self, name)
-            for name in positive
-            if getattr(self, name) is not None and not getattr(self, name) > 0
-        }
-        wrong |= {
-            f"{table}.{name}": value
-            for table in ("shares", "repeat")
-            for name, value in getattr(self, table).items()
-            if not value > 0
-        }
-        if wrong:
-            raise ValueError(f"{', '.join(f'{name} is {value}' for name, value in wrong.items())}; it must be above 0")
+        for name in (*POSITIVE, *budgets):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         parts = self.resolved()
         if len({part.share is None for part in parts}) > 1:
             raise ValueError("either all parts have a share or none has")
         if any(part.share is not None and part.repeat is not None for part in parts):
             raise ValueError("a part has a share or a repeat, not both")
-        sources = [part.source for part in parts]
         for name, fraction in self.held_out.items():
-            if name not in sources:
-                raise ValueError(f"held_out names {name!r}; {nearest(name, sources)}")
+            if name not in {part.source for part in parts}:
+                raise ValueError(f"held_out names {name!r}; {nearest(name, [part.source for part in parts])}")
             if not 0 <= fraction < 1:
                 raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
 

@@ -128,11 +128,12 @@ def merge(totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterato
     done, clock = list(spent), sum(spent)
     whole = sum(totals)
     pace = [whole / total if total else 0.0 for total in totals]
+    slack = whole * 1e-15  # what a product of two floats may be off by
     waiting = [(spent * pace, source) for source, (spent, pace) in enumerate(zip(done, pace, strict=True))]
     heapq.heapify(waiting)
     ready: list[tuple[float, int, int]] = []
     while waiting or ready:
-        while waiting and (waiting[0][0] <= clock or not ready):
+        while waiting and (waiting[0][0] <= clock + slack or not ready):
             source = heapq.heappop(waiting)[1]
             length = next(lengths[source], None)
             if length is not None:

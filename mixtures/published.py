@@ -35,7 +35,7 @@ class Known:
 
     def totals(self, part: Part) -> dict[str, int]:
         """One pass over what `take` leaves, 0 for what was not published. Tokens, where unknown, are the best known instead."""
-        counts = {unit: getattr(self, unit, None) or 0 for unit in UNITS}
+        counts: dict[str, int] = {unit: getattr(self, unit, None) or 0 for unit in UNITS}
         counts["tokens"] = self.tokens or self.supervised or self.text or counts["samples"]
         if part.take == "all":
             return counts

@@ -47,6 +47,7 @@ SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name
 
 HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
 
+INDEX_COLUMNS = ("id", "file", "origin_row", "page", "group", "licence", "nodes")
 NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role")
 ELIGIBLE, KEPT_OUT, PASSED_OVER = 0, 1, 2
 
@@ -110,9 +111,9 @@ class Select:
         """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
         fates = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.part.where is not None:
-            fates[~_where(self.part, _flat(inputs, shard))] = PASSED_OVER
+            fates[~_where(self.part, _flat(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
         if self.held_out:
-            names = _read(inputs[shard.index], shard, ["id", "group"])
+            names = _read(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
             fates[self._kept_out(documents)] = KEPT_OUT
         return fates
@@ -140,11 +141,8 @@ class Select:
 
     def _measure(self, inputs: Inputs, shard: Shard, fates: np.ndarray, report: Report) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = (
-            _flat(inputs, shard)
-            .select("id", "licence", "nodes", *AMOUNTS[1:5], "tiles")
-            .with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
-        )
+        table = _flat(inputs, shard, ("id", "licence", "nodes"))
+        table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = fates == ELIGIBLE
         blank = columns["images"] >= columns["nodes"]
@@ -163,34 +161,17 @@ class Select:
         """Segments of the rows that do not fit, and the lost nodes of each by reason."""
         segments: list[tuple[int, ...]] = []
         lost: dict[int, Counter[Reason]] = {}
-        if rows.size:
-            for row, nodes in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
-                lengths = [text + visual for text, visual in zip(nodes["text"], nodes["visual"], strict=True)]
-                parted = cut(
-                    Nodes(lengths, nodes["tiles"], nodes["image"], nodes["turn"], nodes["role"]),
-                    self.limit - self.overhead,
-                    self.tiles_per_row,
+        for row, columns in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
+            tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
+            nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
+            parted = cut(nodes, self.limit - self.overhead, self.tiles_per_row)
+            lost[row] = Counter(parted.lost.values())
+            for first, last in parted.segments:
+                images, text, visual, supervised, tiles = (
+                    sum(columns[name][first:last]) for name in ("image", "text", "visual", "supervised", "tiles")
                 )
-                lost[row] = Counter(parted.lost.values())
-                for first, last in parted.segments:
-                    sums = {
-                        name: sum(nodes[name][first:last])
-                        for name in ("image", "text", "visual", "supervised", "tiles")
-                    }
-                    tokens = sums["text"] + sums["visual"] + self.overhead
-                    segments.append(
-                        (
-                            row,
-                            first,
-                            last,
-                            sums["image"],
-                            sums["text"],
-                            sums["visual"],
-                            sums["supervised"],
-                            tokens,
-                            sums["tiles"],
-                        )
-                    )
+                length = text + visual + self.overhead
+                segments.append((row, first, last, images, text, visual, supervised, length, tiles))
         return np.array(segments, CUTS), lost
 
 
@@ -318,8 +299,8 @@ def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarr
     return cuts
 
 
-def _read(path: Path, shard: Shard, columns: list[str]) -> pl.DataFrame:
-    table = pl.read_parquet(path, columns=columns)
+def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+    table = pl.read_parquet(path, columns=list(columns))
     if table.height != shard.samples:
         raise StoreError(
             f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run with: vlmill verify DIR"
@@ -327,11 +308,10 @@ def _read(path: Path, shard: Shard, columns: list[str]) -> pl.DataFrame:
     return table
 
 
-def _flat(inputs: Inputs, shard: Shard) -> pl.DataFrame:
-    """Index and lengths of a shard side by side, without the lists."""
-    index = _read(inputs[shard.index], shard, ["id", "file", "origin_row", "page", "group", "licence", "nodes"])
-    lengths = _read(inputs[shard.lengths], shard, ["images", "text", "visual", "supervised", "tiles"])
-    return index.hstack(lengths)
+def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+    """Some columns of a shard's index, and its lengths beside them."""
+    index = _read(inputs[shard.index], shard, columns)
+    return index.hstack(_read(inputs[shard.lengths], shard, ("images", "text", "visual", "supervised", "tiles")))
 
 
 def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
@@ -351,6 +331,8 @@ def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
 
 def _nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
     """The node lengths of some rows, a list per column."""
+    if not rows.size:
+        return
     column = pl.read_parquet(path, columns=["nodes"])["nodes"].gather(rows)
     counts = column.list.len().to_list()
     flat = column.explode().struct.unnest()

@@ -96,24 +96,29 @@ class Selection:
         return Segments(item[order], **{name: column[order] for name, column in columns.items()})
 
     def prefix(self, count: int) -> dict[str, int]:
-        """What the first `count` items of the order add up to, by unit."""
-        if not self.walk.size:
-            return dict.fromkeys(("samples", *AMOUNTS), 0)
-        epochs, rest = divmod(count, self.walk.size)
-        windows, bounds = self.walk.windows(epochs)
-        full = int(np.searchsorted(bounds, rest, "right")) - 1
-        passed = self.shards[np.concatenate([np.empty(0, np.int64), *windows[:full]])]
-        totals = {
-            name: epochs * int(self.shards[name].sum()) + int(passed[name].sum()) for name in ("samples", *AMOUNTS)
-        }
-        for _, samples in self.items(epochs * self.walk.size + int(bounds[full]), count):
-            for name, amount in self._amounts(samples).items():
-                totals[name] += amount
+        """What the first `count` items of the order add up to, by unit. Needs `units`."""
+        totals, samples = self._passed(count)
+        for name, amount in self._amounts(samples).items():
+            totals[name] += amount
         return totals
 
     def spent(self, count: int) -> int:
         """What the first `count` items hold of the mixture's unit."""
-        return count if self.unit == "samples" else self.prefix(count)[self.unit]
+        if self.unit == "samples":
+            return count
+        totals, samples = self._passed(count)
+        return totals[self.unit] + int(self.weights(samples).sum())
+
+    def _passed(self, count: int) -> tuple[dict[str, int], np.ndarray]:
+        """The first `count` items: what whole epochs and windows of them add up to, and the samples beyond those."""
+        epochs, rest = divmod(count, max(self.walk.size, 1))
+        windows, bounds = self.walk.windows(epochs)
+        full = int(np.searchsorted(bounds, rest, "right")) - 1
+        passed = self.shards[np.concatenate([np.empty(0, np.int64), *windows[:full]])]
+        names = ("samples", *AMOUNTS)
+        totals = {name: epochs * int(self.shards[name].sum()) + int(passed[name].sum()) for name in names}
+        beyond = self.items(epochs * self.walk.size + int(bounds[full]), count)
+        return totals, np.concatenate([np.empty(0, np.int64), *(samples for _, samples in beyond)])
 
     def count_for(self, weight: float) -> int:
         """How many items come nearest to holding `weight` of the mixture's unit."""

@@ -7,13 +7,18 @@ there, and what they leave is divided among the others in the proportions declar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mixtures.mixture import Mixture, Totals
+from mixtures.mixture import Mixture, Part, Totals
 from pipeline.errors import RecipeError
+
+PASSES = (1 << 15) - 1
+"""Passes over a part that a plan has room to number."""
+
+SLACK = 1e-9
+"""What sums of floats may be off by, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class Binding:
 
     constraint: Literal["max_repetition", "empty", "budget"]
     part: str  # its label; empty for the budget
-    wanted: float  # passes, or tokens for the budget
+    wanted: float  # passes, before others left anything; tokens for the budget
     allowed: float
 
     def __str__(self) -> str:
@@ -31,7 +36,9 @@ class Binding:
             return f"the caps allow {self.allowed:,.0f} tokens of a budget of {self.wanted:,.0f}"
         if self.constraint == "empty":
             return f"{self.part} holds nothing of the unit that shares count, so it gets no share"
-        return f"{self.part} may be passed {self.allowed:g} times, its share asks for {self.wanted:.3g}"
+        if self.wanted <= self.allowed:
+            return f"{self.part} may be passed {self.allowed:g} times, and comes to that with what others leave"
+        return f"{self.part} may be passed {self.allowed:g} times, its share asks for {self.wanted:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Solution:
 
     repetition: tuple[float, ...]
     binding: tuple[Binding, ...]
-    exact_up_to: float | None  # tokens; None: no cap would ever bind
+    exact_up_to: float | None  # tokens; None: no cap was declared
 
 
 def solve(mixture: Mixture, available: Sequence[Totals], fill: float = 1.0) -> Solution:
@@ -54,36 +61,28 @@ def solve(mixture: Mixture, available: Sequence[Totals], fill: float = 1.0) -> S
     Raises:
         RecipeError: the mixture is strict and cannot be met; or no part holds anything.
     """
-    parts, labels = mixture.resolved(), mixture.labels()
+    labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
-    rates = [
-        (part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit])
-        if _usable(mixture, totals)
-        else 0.0
-        for part, totals in zip(parts, available, strict=True)
-    ]
-    caps = [part.max_repetition for part in parts]
+    rates = [_rate(mixture, part, totals) for part, totals in zip(mixture.resolved(), available, strict=True)]
+    caps = [min(part.max_repetition or PASSES, PASSES) for part in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
             f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"
         )
-    steady = sum(
-        rate * amount for rate, amount in zip(rates, tokens, strict=True)
-    )  # tokens per unit of level, without caps
-    budget = _budget(mixture, tokens, rates, steady, fill)
-    level = _level(rates, caps, tokens, budget) if mixture.by_share else budget / steady
-    repetition = tuple(_passes(rate, cap, level) for rate, cap in zip(rates, caps, strict=True))
-    binding = [
-        Binding("empty", label, 1.0, 0.0)
-        if not rate
-        else Binding("max_repetition", label, rate * budget / steady, cap or 0.0)
-        for label, rate, cap in zip(labels, rates, caps, strict=True)
-        if not rate or (cap is not None and rate * level > cap * (1 + 1e-9))
-    ]
+    slope = sum(rate * amount for rate, amount in zip(rates, tokens, strict=True))  # tokens of one level, without caps
+    budget = _budget(mixture, tokens, rates, slope, fill)
+    level = _level(rates, caps, tokens, budget) if mixture.by_share else budget / slope
+    repetition = tuple(min(rate * level, cap) for rate, cap in zip(rates, caps, strict=True))
+    binding = []
+    for label, rate, cap in zip(labels, rates, caps, strict=True):
+        if not rate:
+            binding.append(Binding("empty", label, 1.0, 0.0))
+        elif rate * level > cap * (1 + SLACK):
+            binding.append(Binding("max_repetition", label, rate * budget / slope, cap))
     reached = sum(passes * amount for passes, amount in zip(repetition, tokens, strict=True))
-    if reached < budget * (1 - 1e-9):
+    if reached < budget * (1 - SLACK):
         binding.append(Binding("budget", "", budget, reached))
-    limits = [cap / rate * steady for rate, cap in zip(rates, caps, strict=True) if rate and cap is not None]
+    limits = [cap / rate * slope for rate, cap in zip(rates, caps, strict=True) if rate and cap < PASSES]
     solution = Solution(repetition, tuple(binding), min(limits, default=None))
     if mixture.strict and binding:
         raise RecipeError(refusal(solution))
@@ -98,11 +97,14 @@ def refusal(solution: Solution) -> str:
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
-def _usable(mixture: Mixture, totals: Totals) -> bool:
-    return totals["tokens"] > 0 and (not mixture.by_share or totals[mixture.unit] > 0)
+def _rate(mixture: Mixture, part: Part, totals: Totals) -> float:
+    """Passes over a part per level; 0 for one that has nothing to give."""
+    if not totals["tokens"] or (part.share is not None and not totals[mixture.unit]):
+        return 0.0
+    return part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit]
 
 
-def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], steady: float, fill: float) -> float:
+def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], slope: float, fill: float) -> float:
     """The budget in tokens."""
     if mixture.tokens is not None:
         return mixture.tokens
@@ -110,25 +112,16 @@ def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], s
         return mixture.rows * mixture.sequence_length * fill
     epochs = mixture.epochs or 1.0
     if not mixture.by_share:
-        return epochs * steady
+        return epochs * slope
     return epochs * sum(amount for amount, rate in zip(tokens, rates, strict=True) if rate)
 
 
-def _passes(rate: float, cap: float | None, level: float) -> float:
-    return rate * level if cap is None else min(rate * level, cap)
-
-
-def _level(rates: Sequence[float], caps: Sequence[float | None], tokens: Sequence[float], budget: float) -> float:
-    """The level at which sources, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
-    filled = [
-        (math.inf if cap is None else cap / rate, rate * amount)
-        for rate, cap, amount in zip(rates, caps, tokens, strict=True)
-        if rate
-    ]
-    filled.sort()
-    for number, (bend, _) in enumerate(filled):
-        capped = sum(full * inflow for full, inflow in filled[:number])
-        level = (budget - capped) / sum(inflow for _, inflow in filled[number:])
+def _level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
+    """The level at which parts, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
+    bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
+    for number, (bend, _) in enumerate(bends):
+        capped = sum(full * inflow for full, inflow in bends[:number])
+        level = (budget - capped) / sum(inflow for _, inflow in bends[number:])
         if level <= bend:
             return level
-    return filled[-1][0]
+    return bends[-1][0]

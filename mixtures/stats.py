@@ -12,6 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from mixtures.mixture import UNITS
+from pipeline.reasons import Reason
+
+UNFIT = (Reason.TOO_LONG, Reason.LATER_TURNS, Reason.NO_TEXT)
+"""Why a node is in no row although its sample was wanted."""
 
 COMPARED = ("samples", "images", "tokens")
 """What a difference is counted in."""
@@ -44,7 +48,7 @@ def describe(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, An
                 "budget": settings["tiles_per_row"],
             },
         },
-        "binding": [binding["text"] for binding in mix["binding"]],
+        "binding": mix["binding"],
         "exact_up_to": mix["exact_up_to"],
         "warnings": mix["warnings"],
     }
@@ -109,7 +113,6 @@ def table(stats: Mapping[str, Any]) -> Table:
         result.add_column(name, justify="right")
     for source in stats["sources"]:
         planned = source["planned"]
-        lost = ", ".join(f"{reason} {short(number)}" for reason, number in sorted(source["lost"]["samples"].items()))
         result.add_row(
             source["name"],
             f"{source['declared']:.2%}",
@@ -117,7 +120,7 @@ def table(stats: Mapping[str, Any]) -> Table:
             f"{source['repetition']:.2f}",
             *(short(planned[name]) for name in ("samples", "images", "text", "visual", "supervised", "tokens")),
             f"{source['mean_length']:.0f}",
-            lost or "-",
+            _listed(source["lost"]["samples"]) or "-",
         )
     total = stats["total"]
     sums = (short(total[name]) for name in ("samples", "images", "text", "visual", "supervised", "tokens"))
@@ -133,12 +136,20 @@ def _caption(stats: Mapping[str, Any]) -> str:
         f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full, "
         f"{packing['segments_per_row']:.1f} segments and {tiles['mean']:.1f} of {tiles['budget']} tiles a row (most {tiles['most']})"
     )
-    lines = [
-        fill,
-        *(f"binding: {text}" for text in stats["binding"]),
-        *(f"note: {text}" for text in stats["warnings"]),
-    ]
-    return "\n".join(lines)
+    lost = (_lost(source) for source in stats["sources"])
+    notes = (f"note: {text}" for text in stats["warnings"])
+    return "\n".join((fill, *filter(None, lost), *notes))
+
+
+def _lost(source: Mapping[str, Any]) -> str:
+    """The nodes of a source that no row has room for, in a sentence; nothing where there are none."""
+    nodes = {reason: source["lost"]["nodes"].get(reason, 0) for reason in UNFIT}
+    return f"nodes lost of {source['name']}: {_listed(nodes)}" if any(nodes.values()) else ""
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """What was lost by reason: `too_long 57, no_text 3`."""
+    return ", ".join(f"{reason} {short(number)}" for reason, number in sorted(counts.items()) if number)
 
 
 def short(number: float) -> str:

@@ -302,4 +302,7 @@ def differences(before: Any, now: Any, where: str = "") -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         lines = [differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})]
         return "\n".join(line for line in lines if line)
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        lines = [differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))]
+        return "\n".join(line for line in lines if line)
     return "" if before == now else f"  {where}: {before!r} there, {now!r} here"

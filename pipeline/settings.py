@@ -43,6 +43,8 @@ def _explain(kind: type[Any], where: str, item: Any) -> str:
         return f"{place}: unknown key {item['loc'][-1]!r}; {nearest(str(item['loc'][-1]), names)}"
     if item["type"] in {"missing", "missing_argument"}:
         return f"{place}: is missing"
+    if item["type"] == "value_error":  # raised by a class of ours, which names the value itself
+        return f"{place}: {item['ctx']['error']}"
     return f"{place}: {item['msg']}, not {item['input']!r}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
 
 
 class Store:
-    """A folder of shards, and the steps of a stage run over it in the way the runner does."""
+    """A folder of shards, and the steps of a stage run over it in the way the runner does: each sees what it declares to read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -173,6 +174,7 @@ class Store:
         number = len(list(folder.parent.glob(f"{folder.name}*"))) if folder.parent.exists() else 0
         folder = folder.with_name(f"{folder.name}.{number}")
         folder.mkdir(parents=True)
-        counts = step.run(self.inputs, folder)
+        read = {name: path for name, path in self.inputs.items() if any(fnmatch(name, form) for form in step.reads)}
+        counts = step.run(read, folder)
         assert all(count.balanced() for count in counts.values())
         return counts, sorted(folder.iterdir())

@@ -4,17 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures.lint import lint
 from mixtures.mixture import Mixture, Part
 from mixtures.select import selects
 from mixtures.selection import Selection
-from mixtures.solve import solve
+from mixtures.solve import PASSES, Binding, Solution, solve
 from pipeline.errors import RecipeError, StoreError
 from pipeline.settings import build
 from tests.synthetic import OVERHEAD, Store, image, lone, quiz, text, web
+
+UNTIMED = settings(deadline=None)
 
 
 def mixture(**settings):
@@ -49,7 +51,7 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
         ({}, "one of shares, repeat and parts; this one has none"),
         ({"shares": {"web": 1}, "repeat": {"web": 1}}, "this one has shares and repeat"),
         ({"shares": {"web": 1}, "epochs": 2, "tokens": 5}, "one budget at most"),
-        ({"shares": {"web": 0}}, "shares.web is 0"),
+        ({"shares": {"web": 0}}, "share of 'web' is 0"),
         ({"shares": {"web": 1}, "pack_window": 0}, "pack_window is 0"),
         ({"parts": {"web": 1, "quiz": {}}}, "either all parts have a share or none has"),
         ({"parts": {"web": {"share": 1, "repeat": 1}}}, "a share or a repeat, not both"),
@@ -140,6 +142,7 @@ AMOUNTS = st.lists(
 )
 
 
+@UNTIMED
 @given(AMOUNTS, st.floats(0.1, 4))
 def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
     parts = [Part(f"s{number}", share=share, max_repetition=cap) for number, (share, _, cap) in enumerate(amounts)]
@@ -149,7 +152,7 @@ def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
         [holdings(1, amount) for _, amount, _ in amounts],
     )
     passes = np.array(solution.repetition)
-    caps = np.array([np.inf if cap is None else cap for _, _, cap in amounts])
+    caps = np.array([cap or PASSES for _, _, cap in amounts])
     levels = passes * tokens / [share for share, _, _ in amounts]
     capped = passes >= caps * (1 - 1e-9)
     assert np.all(passes <= caps * (1 + 1e-9))
@@ -171,7 +174,12 @@ def facts(licences=None, too_long=0):
         ({"shares": {"web": 0.3}}, {}, 1, "the shares add up to 0.3"),
         ({"parts": {"web": {"take": "first:10%"}}}, {}, 1, "random:10% is as many from all of it"),
         ({"shares": {"web": 1}}, {"planned": 0}, 1, "less than one sample"),
-        ({"shares": {"web": 1}, "max_repetition": 2}, {}, 2, "which is its cap"),
+        (
+            {"shares": {"web": 1}, "max_repetition": 2},
+            {"binding": Binding("max_repetition", "web", 3, 2)},
+            2,
+            "web may be passed 2 times, its share asks for 3",
+        ),
         ({"shares": {"web": 1}}, {}, 9, "passed 9 times; max_repetition would bound that"),
         ({"shares": {"web": 1}}, {"licences": {"": 3}}, 1, "3 samples without a licence"),
         ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a row"),
@@ -180,8 +188,9 @@ def facts(licences=None, too_long=0):
 def test_lint_says_what_a_person_should_look_at(settings, more, passes, warning):
     asked = mixture(**settings)
     count = len(asked.labels())
+    solution = Solution((passes,) * count, (more.pop("binding"),) if "binding" in more else (), None)
     planned = holdings(more.pop("planned", 5), 100)
-    found = lint(asked, [facts(**more)] * count, [passes] * count, [planned] * count)
+    found = lint(asked, [facts(**more)] * count, solution, [planned] * count)
     assert len(found) == 1
     assert warning in found[0]
 

@@ -5,19 +5,22 @@ from itertools import islice, repeat
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures.order import Walk, key_of, merge, permute
 
+UNTIMED = settings(deadline=None)
 KEYS = st.integers(0, 2**64 - 1)
 
 
+@UNTIMED
 @given(st.integers(1, 3000) | st.integers(4000, 20_000), KEYS)
 def test_a_shuffle_is_a_bijection(size, key):
     assert sorted(permute(np.arange(size), size, key)) == list(range(size))
 
 
+@UNTIMED
 @given(st.integers(1, 10**12), KEYS, st.data())
 def test_a_shuffle_is_a_function_of_the_index(size, key, data):
     index = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20)))
@@ -62,6 +65,7 @@ def deviations(totals, lengths):
     return np.array(found)
 
 
+@UNTIMED
 @given(st.lists(st.integers(1, 120), min_size=1, max_size=12))
 def test_every_prefix_is_within_one_sample_of_its_share(counts):
     assert np.abs(deviations(counts, [[1] * count for count in counts])).max() <= 1 + 1e-9
@@ -73,6 +77,7 @@ def test_one_large_and_many_small_sources_stay_within_one_sample(small):
     assert np.abs(deviations(counts, [[1] * count for count in counts])).max() <= 1 + 1e-9
 
 
+@UNTIMED
 @given(st.lists(st.lists(st.integers(1, 2048), min_size=1, max_size=40), min_size=1, max_size=10))
 def test_with_lengths_every_prefix_is_within_the_longest_sample(lengths):
     longest = max(max(items) for items in lengths)
@@ -87,6 +92,7 @@ def test_a_source_of_three_samples_is_spread_over_a_hundred_thousand():
     assert places == pytest.approx([0, 1 / 3, 2 / 3], abs=1e-4)
 
 
+@UNTIMED
 @given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=30), min_size=1, max_size=5), st.integers(0, 100))
 def test_a_merge_goes_on_from_any_start(lengths, start):
     totals = [sum(items) for items in lengths]
@@ -120,6 +126,7 @@ def visited(walk, start, stop):
     return items
 
 
+@UNTIMED
 @given(WALKS, st.integers(1, 3))
 def test_every_epoch_visits_every_sample_once(walk, epochs):
     items = visited(walk, 0, epochs * walk.size)
@@ -130,12 +137,14 @@ def test_every_epoch_visits_every_sample_once(walk, epochs):
         assert set(here) == everything
 
 
+@UNTIMED
 @given(WALKS, st.integers(0, 60), st.integers(0, 60))
 def test_a_stretch_of_a_walk_needs_nothing_before_it(walk, start, length):
     whole = visited(walk, 0, start + length)
     assert visited(walk, start, start + length) == whole[start:]
 
 
+@UNTIMED
 @given(WALKS)
 def test_a_walk_has_no_more_shards_open_than_its_window(walk):
     windows, _ = walk.windows(0)

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures.cut import Nodes, cut
 from mixtures.pack import pack
 from pipeline.reasons import Reason
 
+UNTIMED = settings(deadline=None)
 SEGMENTS = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 6)), max_size=80)
 
 
@@ -17,6 +18,7 @@ def packed(segments, row_tokens=100, row_tiles=6):
     return pack(tokens, tiles, row_tokens, row_tiles)
 
 
+@UNTIMED
 @given(SEGMENTS)
 def test_every_segment_is_in_one_row_and_no_row_exceeds_a_budget(segments):
     rows = packed(segments)
@@ -26,6 +28,7 @@ def test_every_segment_is_in_one_row_and_no_row_exceeds_a_budget(segments):
         assert np.all(np.bincount(rows, [segment[at] for segment in segments]) <= budget) or not segments
 
 
+@UNTIMED
 @given(SEGMENTS)
 def test_two_rows_that_fit_into_one_are_not_left(segments):
     rows = packed(segments)
@@ -111,6 +114,7 @@ def test_a_conversation_whose_first_turn_does_not_fit_is_lost():
 ITEMS = st.lists(st.builds("{}{}".format, st.sampled_from("ti"), st.integers(1, 30)) | st.just("|"), max_size=15)
 
 
+@UNTIMED
 @given(ITEMS, st.sampled_from(["none", "chat"]), st.integers(1, 40), st.integers(1, 4))
 def test_a_node_is_in_one_segment_or_lost_for_a_reason(items, role, tokens, tiles):
     sample = nodes(*items, role=role)

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixtures.lock import locate, verify
-from mixtures.mix import Mix
 from mixtures.mixture import Mixture
 from mixtures.plan import ROWS, Plan
 from tests.synthetic import Store, image, lone, quiz, text, web
@@ -160,6 +159,18 @@ def test_another_part_leaves_the_order_inside_a_source_alone(store):
     assert alone[:shorter] == beside[:shorter]
 
 
+def test_the_rows_of_a_step_are_a_small_image_of_the_window(tmp_path):
+    store = Store(tmp_path)
+    store.add("web", lone(np.random.default_rng(0).integers(20, 128, 600).tolist()), per_shard=200)
+    store.add("pairs", lone([9] * 600), per_shard=200)
+    rows = store.plan(Mixture(128, shares={"web": 0.7, "pairs": 0.3}, unit="tokens", epochs=2))
+    held = np.array(
+        [[sum(s["tokens"] for s in row["segments"] if s["source"] == source) for source in (0, 1)] for row in rows]
+    )
+    steps = held[: len(held) // 32 * 32].reshape(-1, 32, 2).sum(axis=1)
+    assert np.abs(steps[:, 1] / steps.sum(axis=1) - 0.3).max() < 0.05
+
+
 def test_rows_of_a_window_do_not_come_by_length(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone(np.random.default_rng(0).integers(5, 128, 2000).tolist()), per_shard=500)
@@ -250,10 +261,3 @@ def test_the_columns_of_a_plan_are_those_that_trainers_rely_on():
             "last: int32 not null, epoch: int16 not null, tokens: int32 not null, tiles: int32 not null> not null>"
         ),
     ]
-
-
-def test_steps_declare_what_they_read(store):
-    asked = mixture()
-    store.plan(asked)
-    assert set(Mix("align", asked, 17).reads) <= set(store.inputs)
-    assert Plan(0).reads == ("mix.json", "starts.npy", "*/sizes.npy", "*/cuts.npy", "*/shards.npy")

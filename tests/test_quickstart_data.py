@@ -11,8 +11,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import PIL
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pypdfium2
 import pytest
@@ -107,8 +105,8 @@ def made_again(tmp_path_factory):
 def test_the_script_makes_what_is_committed(made_again):
     committed, made = files(DATA), files(made_again)
     assert made.keys() == committed.keys()
-    # another version of Pillow or pyarrow may compress the same rows and pixels to other bytes
-    same_versions = MANIFEST["made_by"] == {"pillow": PIL.__version__, "pyarrow": pa.__version__}
+    # other versions of Pillow or pyarrow, or another processor, may compress the same rows and pixels to other bytes
+    same_versions = MANIFEST["made_by"] == generate.made_by()
     different = [name for name in made if made[name].read_bytes() != committed[name].read_bytes()]
     assert [name for name in different if same_versions or content(made[name]) != content(committed[name])] == []
 
@@ -166,14 +164,15 @@ def test_everything_that_the_pipeline_exists_for_is_planted():
         for entry in PLANTED
         if "other" in entry
     }
-    assert {("web", "web"), ("web", "quiz"), ("web", "papers"), ("quiz", "quiz"), ("scans", "scans")} <= across
+    assert {("web", "web"), ("web", "quiz"), ("quiz", "quiz"), ("scans", "scans")} <= across
 
 
 def test_keepers_stand_before_their_duplicates():
     for entry in PLANTED:
         if "other" in entry:
             kept, lost = SampleId.parse(entry["other"]), SampleId.parse(entry["id"])
-            assert (generate.PRIORITIES[kept.source], kept) < (generate.PRIORITIES[lost.source], lost)
+            assert (generate.PRIORITIES[kept.source], kept) <= (generate.PRIORITIES[lost.source], lost)
+            assert kept != lost or entry["node"] > 0
 
 
 def nodes():
@@ -204,11 +203,15 @@ def shingles(text, size=5):
     return {tuple(words[start : start + size]) for start in range(max(1, len(words) - size + 1))}
 
 
+def of_one_source(pair):
+    return len({sample.partition("/")[0] for sample in pair}) == 1
+
+
 def test_texts_repeat_only_where_it_was_planted():
     planted = {
         frozenset((entry["id"], entry["other"])) for entry in PLANTED if "other" in entry and "node" not in entry
     }
-    planted = {pair for pair in planted if not any(sample.startswith("quiz/") for sample in pair)}
+    planted = {pair for pair in planted if of_one_source(pair) and not min(pair).startswith("quiz/")}
     texts = {
         sample: "\n".join(node.text for node in page.nodes if node.text)
         for sample, page in read()[0].items()
@@ -221,7 +224,7 @@ def test_texts_repeat_only_where_it_was_planted():
     alike = {frozenset(pair) for group in holders.values() for pair in combinations(group, 2)}
     similar = {
         pair
-        for pair in alike
+        for pair in filter(of_one_source, alike)
         if len(set.intersection(*(cut[s] for s in pair))) >= 0.7 * len(set.union(*(cut[s] for s in pair)))
     }
     assert similar == planted

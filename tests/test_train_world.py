@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -32,11 +33,24 @@ def test_a_world_of_one_changes_nothing():
     assert world.total(torch.tensor([2.0])).tolist() == [2.0]
 
 
-def test_two_ranks_have_the_losses_and_weights_of_one_even_if_one_sees_no_image(tmp_path):
-    """The rows hold either pictures or none, so that the ranks' gradients have holes in different places."""
+def tiles_of(root: Path, rows: range) -> int:
+    """How many tiles plan rows hold."""
+    blocks = [
+        pq.read_table(path)["tiles"].to_pylist() for path in sorted((root / "mixtures" / "align" / "plan").iterdir())
+    ]
+    tiles = [tiles for block in blocks for tiles in block]
+    return sum(tiles[row] for row in rows)
+
+
+def test_two_ranks_have_the_losses_of_one_even_where_one_sees_no_image(tmp_path):
     only_text = [((node,), []) for nodes, _ in map(article, range(40)) for node in nodes if node.kind == "text"]
-    sources = {"quiz": [question(number) for number in range(30)], "web": [*only_text[:60], article(0)]}
-    roots = [write_run(tmp_path / name, sources, length=60) for name in ("one", "two")]
+    made = {"some": [*only_text[:6], *map(question, range(30))]}
+    roots = [write_run(tmp_path / name, made, length=60) for name in ("one", "two")]
+    ranks_of_steps = [
+        [tiles_of(roots[0], range(first, first + 2)) for first in (step * 4, step * 4 + 2)]
+        for step in range(TRAINING.steps)
+    ]
+    assert any(min(ranks) == 0 < max(ranks) for ranks in ranks_of_steps)
     alone = train(roots[0])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from pipeline.store import write_atomically
 
-LINE_EVERY = 5.0
+LINE_EVERY = 15.0
 """Seconds between two plain lines where there is no terminal."""
 
 

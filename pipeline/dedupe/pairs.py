@@ -76,7 +76,12 @@ class Pairs:
     @property
     def reads(self) -> tuple[str, ...]:
         """The sketches of all partitions."""
-        return ("*/*/text.places.parquet", "*/*/text.evidence.npy", "*/*/image.places.parquet", "*/*/image.evidence.npy")
+        return (
+            "*/*/text.places.parquet",
+            "*/*/text.evidence.npy",
+            "*/*/image.places.parquet",
+            "*/*/image.evidence.npy",
+        )
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
@@ -196,7 +201,9 @@ def _measured(kind: Kind, filed: _Filed, first: NDArray[np.int64], second: NDArr
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=PAIRS)
 
 
-def _batches(first: NDArray[np.int64], second: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _batches(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     for start in range(0, first.size, BATCH):
         yield first[start : start + BATCH], second[start : start + BATCH]
 

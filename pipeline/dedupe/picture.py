@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedupe.hashing import mix
 
+Pixels = NDArray[np.float64]
 Window = tuple[float, float, float, float]
 """Top, bottom, left and right as shares of the height and width."""
 
@@ -30,10 +31,10 @@ WINDOWS: tuple[Window, ...] = (
     (0.0, 0.95, 0.05, 1.0),
     (0.0, 0.95, 0.0, 0.95),
 )
-TABLE_BITS = 2
+TABLE_BITS = 3
 """Four orders of the hash bits: copies that differ in the first bits of one order agree in those of another."""
 HASH_BITS = 64 - TABLE_BITS
-GROUP_BITS = TABLE_BITS + 12
+GROUP_BITS = TABLE_BITS + 10
 """Leading bits of a place that candidates share. With 4 tables and 12 bits, 667 pictures in 9 altered copies each were found
 to at least 0.99 each, among 8,000 (see benchmarks/dedupe.py)."""
 NEAR_BITS = 12
@@ -83,7 +84,7 @@ def flat(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return thumbnails.std(axis=(1, 2)) < FLAT
 
 
-def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
+def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Pixels:
     """Correlation of luminance of n pairs of pictures after alignment, from -1 to 1, to 4 decimals; pure, and each pair on its own.
 
     The best of all pairs of windows is refined by Gauss-Newton steps over the edges of the first picture's window (after Lucas
@@ -94,12 +95,12 @@ def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.f
         other: (n, side, side).
     """
     first, second, best = _start(one, other)
-    one, other = one.astype(np.float64), other.astype(np.float64)
+    a, b = one.astype(np.float64), other.astype(np.float64)
     hopeful = np.flatnonzero(best >= HOPELESS)
-    best[hopeful] = _compare(one[hopeful], other[hopeful], first[hopeful], second[hopeful])
+    best[hopeful] = _compare(a[hopeful], b[hopeful], first[hopeful], second[hopeful])
     unsure = hopeful[best[hopeful] < CERTAIN]
-    aligned = _align(one[unsure], other[unsure], first[unsure], second[unsure])
-    best[unsure] = np.maximum(best[unsure], _compare(one[unsure], other[unsure], aligned, second[unsure]))
+    aligned = _align(a[unsure], b[unsure], first[unsure], second[unsure])
+    best[unsure] = np.maximum(best[unsure], _compare(a[unsure], b[unsure], aligned, second[unsure]))
     return best.round(4)
 
 
@@ -115,13 +116,13 @@ def _signs(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 @cache
-def _cosines(size: int, count: int) -> NDArray[np.float64]:
+def _cosines(size: int, count: int) -> Pixels:
     """The `count` lowest frequencies of a DCT-II of `size` values."""
     return np.cos(np.pi * np.outer(np.arange(count), 2 * np.arange(size) + 1) / (2 * size))
 
 
 @cache
-def _area(cells: int, start: float, stop: float, side: int) -> NDArray[np.float64]:
+def _area(cells: int, start: float, stop: float, side: int) -> Pixels:
     """(cells, side): the mean over each of `cells` equal parts of [start, stop) of `side` pixels."""
     edges = np.linspace(start * side, stop * side, cells + 1)
     pixels = np.arange(side)
@@ -129,7 +130,7 @@ def _area(cells: int, start: float, stop: float, side: int) -> NDArray[np.float6
     return np.maximum(shares, 0) / (edges[1] - edges[0])
 
 
-def _start(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[NDArray[np.float64], ...]:
+def _start(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Pixels, ...]:
     """(n, 4) each: the pair of windows that correlate best, and their correlation."""
     correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), -1)
     best = correlations.argmax(axis=1)
@@ -137,27 +138,43 @@ def _start(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[NDArray[np
     return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
 
 
-def _align(
-    one: NDArray[np.float64], other: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _align(one: Pixels, other: Pixels, first: Pixels, second: Pixels) -> Pixels:
     """(n, 4): the first one's window, moved to where it shows what the second one's shows."""
     low, high = (first - REACH).clip(0, 1), (first + REACH).clip(0, 1)
+    targets = {blur: _look(other, second, blur)[0] for blur in set(BLURS)}
     for blur in BLURS:
-        step = _step(*_look(one, first, blur), _look(other, second, blur)[0])
-        first = (first + step).clip(low, high)
+        shown, down, right = _look(one, first, blur)
+        first = (first + _step(shown, down, right, targets[blur])).clip(low, high)
     return first
 
 
-def _compare(
-    one: NDArray[np.float64], other: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _compare(one: Pixels, other: Pixels, first: Pixels, second: Pixels) -> Pixels:
     """(n,): the correlation of two windows under the gain that suits best."""
     shown, target = _look(one, first, BLURS[-1])[0], _look(other, second, BLURS[-1])[0]
-    correlations: NDArray[np.float64] = np.max([_correlation(*_expose(shown, target, gain)) for gain in GAINS], axis=0)
-    return correlations
+    exposed = [
+        _correlation(np.minimum(shown * max(gain, 1), 255), np.minimum(target * max(1 / gain, 1), 255))
+        for gain in GAINS
+    ]
+    return np.max(np.stack(exposed), axis=0)
 
 
-def _views(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _correlation(one: Pixels, other: Pixels) -> Pixels:
+    """(n,): the correlation of two samplings, or the least without one of the eighths that lie on top of each other.
+
+    So a caption that two different pictures have in common does not make them one.
+    """
+    eighths = np.stack([np.ones_like(one), one, other, one * one, other * other, one * other])
+    sums = eighths.reshape(6, len(one), 8, -1).sum(axis=3)
+    whole = sums.sum(axis=2, keepdims=True)
+    count, a, b, aa, bb, ab = np.concatenate([whole, whole - sums], axis=2)
+    spread = (aa / count - (a / count) ** 2).clip(0), (bb / count - (b / count) ** 2).clip(0)
+    telling = np.minimum(*spread) >= FLAT * FLAT
+    correlation = (ab / count - a * b / count**2) / np.sqrt(np.maximum(spread[0] * spread[1], 1e-6))
+    least: Pixels = np.where(telling[:, 1:], correlation[:, 1:], 1.0).min(axis=1)
+    return np.minimum(correlation[:, 0], least)
+
+
+def _views(thumbnails: NDArray[np.uint8]) -> Pixels:
     """(n, windows, COARSE * COARSE): all windows, with mean 0 and norm 1."""
     side, pixels = thumbnails.shape[1], thumbnails.astype(np.float64)
     views = [
@@ -167,14 +184,14 @@ def _views(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
     return _normal(np.stack(views, axis=1).reshape(len(pixels), len(WINDOWS), -1))[0]
 
 
-def _normal(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _normal(values: Pixels) -> tuple[Pixels, Pixels]:
     """Values with mean 0 and norm 1 along the last axis, and what they were divided by."""
     centred = values - values.mean(axis=-1, keepdims=True)
     norm = np.maximum(np.sqrt((centred * centred).sum(axis=-1, keepdims=True)), 1e-3)
     return centred / norm, norm
 
 
-def _look(pixels: NDArray[np.float64], windows: NDArray[np.float64], blur: float) -> tuple[NDArray[np.float64], ...]:
+def _look(pixels: Pixels, windows: Pixels, blur: float) -> tuple[Pixels, ...]:
     """(n, FINE, FINE) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
     side = pixels.shape[1]
     rows, sloping_rows = _kernel(windows[:, 0], windows[:, 1], side, blur)
@@ -183,9 +200,7 @@ def _look(pixels: NDArray[np.float64], windows: NDArray[np.float64], blur: float
     return rows @ across, sloping_rows @ across, rows @ pixels @ sloping_columns.transpose(0, 2, 1)
 
 
-def _kernel(
-    start: NDArray[np.float64], stop: NDArray[np.float64], side: int, blur: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _kernel(start: Pixels, stop: Pixels, side: int, blur: float) -> tuple[Pixels, Pixels]:
     """(n, FINE, side) each: weights of the pixels at FINE points of [start, stop), and their derivative by the point (as a share)."""
     points = start[:, None] + (stop - start)[:, None] * ((np.arange(FINE) + 0.5) / FINE)
     centres = (np.arange(side) + 0.5) / side
@@ -198,20 +213,7 @@ def _kernel(
     return weights, slope - weights * slope.sum(axis=2, keepdims=True)
 
 
-def _expose(one: NDArray[np.float64], other: NDArray[np.float64], gain: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both as they would be had the first one been brightened by `gain`, or the second one by its inverse, and saturated."""
-    return np.minimum(one * max(gain, 1), 255), np.minimum(other * max(1 / gain, 1), 255)
-
-
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    count = len(one)
-    product: NDArray[np.float64] = _normal(one.reshape(count, FINE * FINE))[0] * _normal(other.reshape(count, FINE * FINE))[0]
-    return product.sum(axis=1)
-
-
-def _step(
-    shown: NDArray[np.float64], down: NDArray[np.float64], right: NDArray[np.float64], target: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _step(shown: Pixels, down: Pixels, right: Pixels, target: Pixels) -> Pixels:
     """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target."""
     count, share = len(shown), (np.arange(FINE) + 0.5) / FINE
     (a, norm), (b, _) = _normal(shown.reshape(count, FINE * FINE)), _normal(target.reshape(count, FINE * FINE))
@@ -222,5 +224,5 @@ def _step(
     hessian = slopes @ slopes.transpose(0, 2, 1)
     damping = np.eye(4) * (1e-6 + 0.01 * np.einsum("nii->ni", hessian))[:, :, None]
     towards = slopes @ (b - a * (a * b).sum(axis=1, keepdims=True))[:, :, None]
-    step: NDArray[np.float64] = np.linalg.solve(hessian + damping, towards)[:, :, 0]
+    step: Pixels = np.linalg.solve(hessian + damping, towards)[:, :, 0]
     return step.clip(-0.05, 0.05)

@@ -29,9 +29,7 @@ from pipeline.reasons import Reason
 from pipeline.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
 from pipeline.step import Count, Counts, Inputs
 
-DROPS = pl.Schema(
-    {"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "score": pl.Float64, "keeper": pl.UInt32}
-)
+DROPS = pl.Schema({"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "score": pl.Float64, "keeper": pl.UInt32})
 """Samples (`node` WHOLE_SAMPLE) and nodes that go. `order` and `keeper` are places in the order of preference."""
 
 
@@ -157,7 +155,9 @@ def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
         same_files=pl.col("files") == pl.col("files").first().over(thing),
         same_text=pl.col("text") == pl.col("text").first().over(thing),
     )
-    exact = pl.when(pl.col("files") == "").then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.EXACT_IMAGE.value))
+    exact = (
+        pl.when(pl.col("files") == "").then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.EXACT_IMAGE.value))
+    )
     return _whole(
         compared,
         reason=pl.when(~pl.col("same_files"))
@@ -187,9 +187,7 @@ def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
         "nodes",
         "keeper",
         "all_again",
-        reason=pl.when("same_files")
-        .then(pl.lit(Reason.EXACT_IMAGE.value))
-        .otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
+        reason=pl.when("same_files").then(pl.lit(Reason.EXACT_IMAGE.value)).otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
         score=pl.when("same_files").then(1.0).otherwise("likeness"),
     )
     whole = turns.filter("all_again").unique("order", keep="first", maintain_order=True)

@@ -124,5 +124,7 @@ def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 @cache
 def _cached_powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     bases = GOLDEN, pow(GOLDEN, -1, 1 << 64)
-    powers, inverse = (np.cumprod(np.concatenate([[np.uint64(1)], np.full(size - 1, base, np.uint64)])) for base in bases)
+    powers, inverse = (
+        np.cumprod(np.concatenate([[np.uint64(1)], np.full(size - 1, base, np.uint64)])) for base in bases
+    )
     return powers, inverse

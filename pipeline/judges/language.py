@@ -85,19 +85,17 @@ class Language:
         taken = [(row, sample, nodes) for row, sample in batch if (nodes := _readable(sample, only_han=only_han))]
         texts = [(sample.nodes[node].text or "")[:CHARACTERS] for _, sample, nodes in taken for node in nodes]
         reading = read(texts, None if only_han else self._unwanted, weights)
-        margins = self._margins(reading.scores)
+        margins, sizes = self._margins(reading.scores), reading.words.tolist()
         start = 0
         for row, sample, nodes in taken:
             part = slice(start, start := start + len(nodes))
             turns = [None if sample.nodes[node].role == "none" else sample.nodes[node].turn for node in nodes]
-            if len(nodes) > 1 and np.abs(margins[part]).min() < reach(weights) + MARGIN:
+            if len(nodes) > 1 and min(map(abs, margins[part])) < reach(weights) + MARGIN:
                 alone = Reading(reading.scores[part], reading.words[part])
                 margins[part] = self._margins(with_context(alone, turns, weights))
-            sizes = [
-                size if turn is None else float(size > 0)
-                for size, turn in zip(reading.words[part].tolist(), turns, strict=True)
-            ]
-            yield from self._findings(row, nodes, margins[part].tolist(), sizes)
+            if turns[0] is not None:  # a conversation: each text counts the same, however long the answers
+                sizes[part] = [float(size > 0) for size in sizes[part]]
+            yield from self._findings(row, nodes, margins[part], sizes[part])
 
     def _findings(
         self, row: int, nodes: Sequence[int], margins: Sequence[float], sizes: Sequence[float]
@@ -119,13 +117,14 @@ class Language:
     def _unwanted(self, code: str) -> bool:
         return code in self.drop if self.drop is not None else code not in (self.keep or ())
 
-    def _margins(self, scores: np.ndarray) -> np.ndarray:
+    def _margins(self, scores: np.ndarray) -> list[float]:
         """By how many nats unwanted languages lead (or, negative, trail); -MOST for texts in no language."""
         bad = [column for code, column in HAN_LANGUAGES.items() if self._unwanted(code)] + [Column.UNWANTED]
         good = [column for column in Column if column not in bad]
         worst, best = scores[:, bad].max(axis=1), scores[:, good].max(axis=1)
         none = np.isneginf(worst)
-        return np.where(none, -MOST, np.clip(np.where(none, 0, worst) - best, -MOST, MOST))
+        margins = np.where(none, -MOST, np.clip(np.where(none, 0, worst) - best, -MOST, MOST))
+        return [float(margin) for margin in margins]
 
 
 def _readable(sample: Sample, *, only_han: bool) -> list[int]:

@@ -37,6 +37,7 @@ class Trait(IntEnum):
     INFLECTION = 9  # nats for Japanese
     GRAMMAR = 10  # nats for Chinese: function characters that are rare between kanji
     FUNCTION = 11  # all function characters of Chinese
+    FULL_STOP = 12
 
 
 MISSING = 8.0  # ln(25 % / 0.01 %): every fourth or fifth character of the one language is missing in the other's set
@@ -44,7 +45,6 @@ LESSER = 2.0  # level 2 of Big5, rare in Chinese
 UNUSUAL = 4.0  # outside KS X 1001, which has one form of each character (畵, not 畫)
 STRONG = frozenset("是我也就或其而之如此於且你那把被")  # 1 nat; each also lives in a few Japanese words (是非, 自我)
 WEAK = frozenset("的在不了和到將将若可以為与從，")  # noqa: RUF001 - 0.5 nats; the wide comma is Chinese, Japanese writes 、
-FULL_STOP = 1.5  # nats: Japanese has hardly a sentence without kana
 FUNCTION = STRONG | frozenset(
     "的在不了和到將将若可以為为与與從从這这個个們们哪什么麼吗嗎呢吧啊很都还還没沒有能会會要让讓给給请請对對所但因果然后後时時上中下里裡用使及等每各"
 )
@@ -85,8 +85,10 @@ def _traits(character: str) -> Mapping[Trait, float]:  # noqa: PLR0911 - one lin
         return {Trait.KANA: 1, Trait.INFLECTION: 0.5 if character in LOOKALIKE else 1 if character == BORROWED else 2}
     if character in "々〆":
         return {Trait.HAN: 1, Trait.INFLECTION: 1.5}
-    if character in "，。":  # noqa: RUF001 - wide ones only
-        return {Trait.GRAMMAR: FULL_STOP if character == "。" else 0.5}
+    if character == "。":
+        return {Trait.FULL_STOP: 1}
+    if character in WEAK:
+        return {Trait.GRAMMAR: 0.5}
     if point in range(0x3105, 0x3130) or point in range(0x31A0, 0x31C0):  # Bopomofo
         return {Trait.HAN: 1, Trait.NOT_JAPANESE: MISSING, Trait.NOT_KOREAN: MISSING}
     folded = unicodedata.normalize("NFKC", character) if point >= 0x2E80 else character
