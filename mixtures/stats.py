@@ -143,7 +143,7 @@ def _caption(stats: Mapping[str, Any]) -> str:
 
 def _lost(source: Mapping[str, Any]) -> str:
     """The nodes of a source that no row has room for, in a sentence; nothing where there are none."""
-    nodes = {reason: source["lost"]["nodes"].get(reason, 0) for reason in UNFIT}
+    nodes = {str(reason): source["lost"]["nodes"].get(reason, 0) for reason in UNFIT}
     return f"nodes lost of {source['name']}: {_listed(nodes)}" if any(nodes.values()) else ""
 
 

@@ -284,8 +284,8 @@ def test_pages_of_a_document_are_held_out_together_and_alike_in_every_stage(tmp_
     groups = [f"document-{number // 4}" for number in range(200)]
     store.add("scans", lone([20] * 200), groups=groups)
     held = []
-    for settings in ({"shares": {"scans": 1}}, {"parts": {"scans": {"take": "first:10"}}, "unit": "tokens"}):
-        store.select(mixture(**settings, held_out={"scans": 0.2}))
+    for asked in ({"shares": {"scans": 1}}, {"parts": {"scans": {"take": "first:10"}}, "unit": "tokens"}):
+        store.select(mixture(**asked, held_out={"scans": 0.2}))
         places = np.load(store.inputs["scans/held_out.npy"])
         held.append([int(shard) * 50 + int(row) for shard, row in places])
     assert held[0] == held[1]

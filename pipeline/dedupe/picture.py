@@ -164,7 +164,7 @@ def _correlation(one: Pixels, other: Pixels) -> Pixels:
     So a caption that two different pictures have in common does not make them one.
     """
     eighths = np.stack([np.ones_like(one), one, other, one * one, other * other, one * other])
-    sums = eighths.reshape(6, len(one), 8, -1).sum(axis=3)
+    sums = eighths.reshape(6, len(one), 8, one.shape[1] * one.shape[2] // 8).sum(axis=3)
     whole = sums.sum(axis=2, keepdims=True)
     count, a, b, aa, bb, ab = np.concatenate([whole, whole - sums], axis=2)
     spread = (aa / count - (a / count) ** 2).clip(0), (bb / count - (b / count) ** 2).clip(0)
