@@ -163,13 +163,18 @@ def short(number: float) -> str:
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """What `after` holds more than `before` (negative: less), by source and in total, in samples, images and tokens; pure.
 
-    Both are statistics as `describe` returns them. Sources that one of them lacks count as empty there.
+    Both are statistics as `describe` returns them, or locks. Sources that one of them lacks count as empty there.
     """
-    sides = [{source["name"]: source["planned"] for source in stats["sources"]} for stats in (before, after)]
-    names = [*sides[0], *(name for name in sides[1] if name not in sides[0])]
-    rows = {name: [side.get(name, dict.fromkeys(COMPARED, 0)) for side in sides] for name in names}
-    rows["total"] = [before["total"], after["total"]]
-    return {name: {unit: int(new[unit]) - int(old[unit]) for unit in COMPARED} for name, (old, new) in rows.items()}
+    sides = [
+        {part.get("label", part["name"]): part["planned"] for part in mixture["sources"]} for mixture in (before, after)
+    ]
+    names = dict.fromkeys((*sides[0], *sides[1]))
+    nothing = dict.fromkeys(COMPARED, 0)
+    rows = {
+        name: {unit: round(sides[1].get(name, nothing)[unit] - sides[0].get(name, nothing)[unit]) for unit in COMPARED}
+        for name in names
+    }
+    return rows | {"total": {unit: sum(row[unit] for row in rows.values()) for unit in COMPARED}}
 
 
 def difference_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:

@@ -190,7 +190,7 @@ def _served(recipe: Any, base: Path) -> Iterator[dict[str, dict[str, str]]]:
         for name, settings in recipe.sources.items():
             for prefix, folder in settings.serve.items():
                 server = _Server(("127.0.0.1", 0), partial(_Quiet, directory=str(base / folder)))
-                Thread(target=server.serve_forever, daemon=True).start()
+                Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
                 servers.append(server)
                 mirrors.setdefault(name, {})[prefix] = f"http://127.0.0.1:{server.server_address[1]}/"
         yield mirrors

@@ -51,7 +51,7 @@ class Reason(StrEnum):
     TURN_LOST = "turn_lost"  # the other half of a dropped turn
     NOTHING_LEFT = "nothing_left"  # all nodes are gone
     # dropped: a candidate of dedupe
-    PAIR_CAP = "pair_cap"  # a pair beyond the cap of its group: not measured
+    PAIR_CAP = "pair_cap"  # a pair that shares a place beyond the cap, and is not measured
     # dropped: by the mixture of a stage
     HELD_OUT = "held_out"  # kept for evaluation
     NOT_TAKEN = "not_taken"  # past the part's `where` or `take`

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -48,12 +48,14 @@ def _explain(kind: type[Any], where: str, item: Any) -> str:
     return f"{place}: {item['msg']}, not {item['input']!r}"
 
 
-def _owner(kind: type[Any], path: tuple[Any, ...]) -> type[Any]:
-    """The dataclass that `path` leads to from `kind`, as far as field annotations tell."""
+def _owner(kind: Any, path: tuple[Any, ...]) -> type[Any]:
+    """The dataclass that `path` leads to from `kind`, through fields, mappings and lists, as far as annotations tell."""
+    owner: type[Any] = kind
     for part in path:
-        if not dataclasses.is_dataclass(kind):
-            break
-        found = {f.name: f.type for f in dataclasses.fields(kind)}.get(str(part))
-        if isinstance(found, type) and dataclasses.is_dataclass(found):
-            kind = found
-    return kind
+        if dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind).get(str(part))
+        else:
+            kind = next((item for item in reversed(get_args(kind)) if item is not ...), None)  # of Mapping[str, V], tuple[V, ...]
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            owner = kind
+    return owner

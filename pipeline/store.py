@@ -141,7 +141,7 @@ class Store:
         """Write the receipt; for an impure task adopt the receipt that another process wrote first."""
         path = self._receipt_path(task, receipt.key)
         written = write_atomically(path, receipt.to_json(), only_if_absent=not task.step.pure)
-        if written:
+        if written or task.step.pure:
             return receipt
         winner = self.find(task)
         if winner is None:
@@ -208,11 +208,13 @@ def _check_balance(task: Task, counts: Counts) -> None:
 
 
 def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) -> bool:
-    """Write JSON under a temporary name, flush it, and move it into place. Says whether it was written.
+    """Write JSON (or a text) under a temporary name, flush it, and move it into place. Says whether it was written.
 
-    With `only_if_absent` a file that is there stays, and the answer is False.
+    With `only_if_absent` a file that is there stays, and the answer is False; so is one that holds the same already.
     """
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    if not only_if_absent and path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:

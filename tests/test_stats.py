@@ -78,13 +78,19 @@ def test_declared_shares_of_repeats_are_what_they_come_to(tmp_path):
 def test_a_difference_counts_samples_images_and_tokens(stats):
     other = json.loads(json.dumps(stats))
     other["sources"][0]["planned"]["samples"] += 5
-    other["total"]["samples"] += 5
     other["sources"][1]["name"] = "exam"
     found = difference(stats, other)
     assert found["web"] == {"samples": 5, "images": 0, "tokens": 0}
     assert found["quiz"]["tokens"] == -found["exam"]["tokens"] < 0
     assert found["total"] == {"samples": 5, "images": 0, "tokens": 0}
     assert "exam" in shown(difference_table(stats, other))
+
+
+def test_locks_can_be_set_beside_each_other_too(tmp_path):
+    store = Store(tmp_path)
+    store.add("web", lone([10] * 30))
+    once, twice = (store.lock(Mixture(64, repeat={"web": passes}))[0] for passes in (1, 2))
+    assert difference(once, twice)["web"] == {"samples": 30, "images": 0, "tokens": 300}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Training:
     loss: Loss = "answers"
     seed: int = 0  # of new weights and dropout
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
-    checkpoint_every: Positive = 500  # steps
+    checkpoint_every: Positive = 100  # steps
     keep_last: Positive = 2  # checkpoints
     evaluate: Annotated[int, Field(ge=0)] = 200  # held-out samples per source that the trained stage is scored on
 

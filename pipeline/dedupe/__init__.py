@@ -30,7 +30,9 @@ class Dedupe:
     text: Annotated[float, Field(ge=TEXT.floor, le=1)] = 0.8  # Jaccard index of shingles from which texts are the same
     image: Annotated[float, Field(ge=IMAGE.floor, le=1)] = 0.95  # correlation from which images are the same
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
-    near_images: bool = True  # whether similar images count as the same in web documents, or only equal files
+    near_images: bool = (
+        False  # whether similar images count as the same in web documents: there they show before and after
+    )
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = 16  # tasks that look for pairs
     cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see pairs

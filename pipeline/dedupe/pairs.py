@@ -6,7 +6,7 @@ bucket, and a batch of evidence at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +21,8 @@ from pipeline.dedupe import picture, text
 from pipeline.reasons import Reason
 from pipeline.step import Count, Counts, Inputs
 
-BUCKET_BITS = 14
-"""Leading bits of a place that say which bucket it belongs to; so there are at most 2 ** 14 buckets."""
+BUCKET_BITS = picture.GROUP_BITS
+"""Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192 buckets."""
 BATCH = 256
 """Pairs measured at a time: two thumbnails and their derivatives take 0.3 MB a pair."""
 
@@ -62,7 +62,7 @@ IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS, 
 class Pairs:
     """Step: the pairs of one bucket. Pure.
 
-    Counts `text_pairs` and `image_pairs`: kept is what was measured, dropped for PAIR_CAP what a group has beyond its cap.
+    Counts `text_pairs` and `image_pairs`: kept is what was measured, dropped for PAIR_CAP what shares a place and was not.
     """
 
     name: ClassVar[str] = "pairs"
@@ -104,7 +104,7 @@ class Pairs:
 def candidates(
     kind: Kind, places: Places, keys: NDArray[np.uint64], cap: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs left out for `cap`.
+    """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs at one place left out for `cap`.
 
     Args:
         kind: Says which rows make a group.
@@ -117,10 +117,10 @@ def candidates(
     looked_at = 0
     for distance in range(1, min(cap, places.size - 1) + 1):
         row = np.flatnonzero(groups[distance:] == groups[:-distance])
-        looked_at += row.size
+        looked_at += int((places[row] == places[row + distance]).sum())
         row = row[_alike(kind, places[row], places[row + distance]) & (keys[row] != keys[row + distance])]
         found.append(np.stack([row, row + distance]))
-    sizes = np.unique(groups, return_counts=True)[1]
+    sizes = np.unique(places, return_counts=True)[1]
     excess = int((sizes * (sizes - 1) // 2).sum()) - looked_at
     pairs = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.int64)
     ends = np.sort(keys[pairs], axis=0)
@@ -137,7 +137,8 @@ def _alike(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
     if not kind.hash_bits:
         return np.ones(one.size, bool)
     mask = np.uint64((1 << kind.hash_bits) - 1)
-    return np.bitwise_count((one ^ other) & mask) <= kind.near_bits
+    differing: NDArray[np.uint8] = np.bitwise_count((one ^ other) & mask)
+    return differing <= kind.near_bits
 
 
 @dataclass(frozen=True)
@@ -162,16 +163,15 @@ def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
     """The rows [first, last] of all partitions, one for each content and place, sorted by place and key."""
     names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.places.parquet"))
     parts = [_rows(inputs[name], first, last) for name in names]
-    columns = [np.concatenate([part[column] for part in parts]) for column in range(4)] if parts else [np.empty(0)] * 4
+    places, keys, starts, stops = (np.concatenate(column) for column in zip(*parts, strict=True))
     files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-    places, keys = columns[0].astype(np.uint64), columns[1].astype(np.uint64)
     order = np.lexsort((files, keys, places))
     new = np.ones(order.size, bool)
     new[1:] = (np.diff(places[order]) != 0) | (np.diff(keys[order]) != 0)
     order = order[new]
     paths = [inputs[name.replace(".places.parquet", ".evidence.npy")] for name in names]
     evidence = tuple(np.load(path, mmap_mode="r") for path in paths)
-    return _Filed(places[order], keys[order], columns[2][order], columns[3][order], files[order], evidence)
+    return _Filed(places[order], keys[order], starts[order], stops[order], files[order], evidence)
 
 
 def _rows(path: Path, first: int, last: int) -> list[NDArray[Any]]:
@@ -187,25 +187,17 @@ def _rows(path: Path, first: int, last: int) -> list[NDArray[Any]]:
 
 def _overlaps(file: pq.ParquetFile, number: int, first: int, last: int) -> bool:
     held = file.metadata.row_group(number).column(0).statistics
-    return held is not None and held.min <= last and held.max >= first
+    return held is not None and held.has_min_max and held.min <= last and held.max >= first
 
 
 def _measured(kind: Kind, filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -> pa.Table:
     """PAIRS at or above the floor."""
-    similarities = [np.empty(0)]
-    for rows in _batches(first, second):
-        similarities.append(kind.measure(*(_evidence(filed, side) for side in rows)))
-    similarity = np.concatenate(similarities)
+    batches = (slice(start, start + BATCH) for start in range(0, first.size, BATCH))
+    measured = [kind.measure(_evidence(filed, first[rows]), _evidence(filed, second[rows])) for rows in batches]
+    similarity = np.concatenate([np.empty(0), *measured])
     kept = similarity >= kind.floor
     columns = filed.keys[first[kept]], filed.keys[second[kept]], similarity[kept]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=PAIRS)
-
-
-def _batches(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    for start in range(0, first.size, BATCH):
-        yield first[start : start + BATCH], second[start : start + BATCH]
 
 
 def _evidence(filed: _Filed, rows: NDArray[np.int64]) -> list[NDArray[Any]]:

@@ -125,7 +125,9 @@ def _pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
 def _clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:
     """`key`, its cluster's `label`, and its `best` similarity to another of the cluster."""
     left = keys.unique().sort()
-    pairs = pairs.filter(pl.col("similarity") >= threshold, pl.col("one").is_in(left), pl.col("other").is_in(left))
+    pairs = pairs.filter(pl.col("similarity") >= threshold)
+    for end in ("one", "other"):
+        pairs = pairs.join(left.to_frame(end), on=end, how="semi")
     labels = components(left.to_numpy(), pairs["one"].to_numpy(), pairs["other"].to_numpy())
     ends = [pairs.select(key=end, best="similarity") for end in ("one", "other")]
     best = pl.concat(ends).group_by("key").agg(pl.col("best").max())
@@ -193,7 +195,7 @@ def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     whole = turns.filter("all_again").unique("order", keep="first", maintain_order=True)
     whole = whole.with_columns(node=pl.lit(WHOLE_SAMPLE, pl.Int32))
     parts = turns.filter(~pl.col("all_again")).explode("nodes").rename({"nodes": "node"})
-    return pl.concat([frame.select(DROPS.names()).cast(dict(DROPS)) for frame in (whole, parts)])
+    return pl.concat([frame.select(DROPS.names()).cast(DROPS) for frame in (whole, parts)])
 
 
 def _albums(shown: pl.DataFrame) -> pl.DataFrame:
@@ -206,7 +208,7 @@ def _whole(samples: pl.DataFrame, reason: pl.Expr, score: pl.Expr) -> pl.DataFra
     """Drops of the whole samples that are not their own keepers."""
     drops = samples.filter(pl.col("order") != pl.col("keeper"))
     drops = drops.select("order", "keeper", node=pl.lit(WHOLE_SAMPLE, pl.Int32), reason=reason, score=score)
-    return drops.select(DROPS.names()).cast(dict(DROPS))
+    return drops.select(DROPS.names()).cast(DROPS)
 
 
 def _verdict(row: Mapping[str, object]) -> Verdict:

@@ -47,8 +47,8 @@ def _read_part(inputs: Mapping[str, Path], part: str, judges: Sequence[str]) -> 
     ]
     nodes = outline.select("part", "sample", "nodes").explode("nodes").unnest("nodes")
     nodes = nodes.with_columns(node=pl.int_range(pl.len(), dtype=pl.Int32).over("sample"))
-    schema = {"sample": nodes.schema["sample"], "node": pl.Int32}
-    nodes = nodes.join(pl.DataFrame(lost, schema, orient="row"), on=["sample", "node"], how="anti")
+    gone = pl.DataFrame(lost, pl.Schema({"sample": pl.UInt32, "node": pl.Int32}), orient="row")
+    nodes = nodes.join(gone, on=["sample", "node"], how="anti")
     left = nodes.group_by("sample").agg(left=pl.len())
     return outline.drop("nodes").join(left, on="sample"), nodes.drop("reason")
 

@@ -73,7 +73,9 @@ def shingles(text: str) -> NDArray[np.uint32]:
     first, stop = (starts[:-SHINGLE], starts[SHINGLE:]) if starts.size > SHINGLE else (starts[:1], starts[-1:])
     hashes = mix((sums[stop] - sums[first]) * inverse[first])
     ordered = np.sort((hashes >> np.uint64(32)).astype(np.uint32))
-    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    new = np.ones(ordered.size, bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[new]
 
 
 def bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:

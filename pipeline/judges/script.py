@@ -66,13 +66,17 @@ def measure(texts: Sequence[str]) -> np.ndarray:
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
     """The class of each UTF-16 unit, and the traits of each class: all characters fall into fewer than 256."""
-    numbers: dict[tuple[float, ...], int] = {(0.0,) * len(Trait): 0}
+    numbers: dict[tuple[tuple[Trait, float], ...], int] = {(): 0}
     classes = np.zeros(1 << 16, np.uint8)
     for unit in range(1 << 16):
         found = {Trait.HAN: 1.0} if unit in SURROGATES else _traits(chr(unit))
         if found:
-            classes[unit] = numbers.setdefault(tuple(found.get(trait, 0.0) for trait in Trait), len(numbers))
-    return classes, np.array(list(numbers))
+            classes[unit] = numbers.setdefault(tuple(found.items()), len(numbers))
+    values = np.zeros((len(numbers), len(Trait)))
+    for pairs, number in numbers.items():
+        for trait, value in pairs:
+            values[number, trait] = value
+    return classes, values
 
 
 def _traits(character: str) -> Mapping[Trait, float]:  # noqa: PLR0911 - one line for each script
