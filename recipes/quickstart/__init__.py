@@ -1,0 +1,1 @@
+"""The data of the recipe `quickstart`, and the scripts that make them."""
