@@ -69,7 +69,8 @@ def build(
     loaded, data, base = load(recipe, _pairs(source, "--source"), limit, _pairs(set_, "--set"))
     check_mixtures(loaded)
     check_training(loaded)
-    root = out or Path("build") / loaded.name
+    shown = out or Path("build") / loaded.name
+    root = shown.absolute()  # workers stand in folders of their own
     with opened(root, again=remake), _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
         lock(root, data, relock=relock)
         run = Run(root, loaded, base, pool, watcher, serving, retry=retry_failed)
@@ -79,7 +80,7 @@ def build(
             build_stages(run)
         if until is None:
             clean(root)
-    console.print(f"built {root}. Next: vlmill status {root}, vlmill stats {root}" + (f", vlmill train {root}" if loaded.stages else ""))
+    console.print(f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}" + (f", vlmill train {shown}" if loaded.stages else ""))
 
 
 @app.command()

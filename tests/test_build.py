@@ -112,8 +112,9 @@ def test_a_second_build_does_nothing(recipe, built):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, workers):
-    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", workers) == 0
+def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, monkeypatch, workers):
+    monkeypatch.chdir(tmp_path)  # a relative folder has to mean the same in every worker
+    assert vlmill("build", recipe, "--out", "run", "--workers", workers) == 0
     assert product(tmp_path / "run") == product(built)
 
 
