@@ -150,7 +150,14 @@ def train(
     """
     from train.run import train_stages
 
-    train_stages(directory, stage, console)
+    results = train_stages(directory, stage, console)
+    last = results[-1]
+    console.print(
+        f"trained {', '.join(result.stage for result in results)}. The model lies in {last.export}: "
+        "AutoModelForImageTextToText and AutoProcessor of transformers load it from there.\n"
+        f"Next: vlmill trace {directory} ID follows a sample to its origin, vlmill verify {directory} checks every file; "
+        "copy a recipe, change a share or a threshold, and build again with --relock: only what the change touches is made anew."
+    )
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -194,7 +194,7 @@ def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
     """
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     bars = logging.is_progress_bar_enabled()
-    torch.set_num_threads(machine.threads or threads)
+    torch.set_num_threads(machine.threads or max(1, (os.cpu_count() or 2) - 1))
     torch.use_deterministic_algorithms(device.type == "cpu")
     logging.disable_progress_bar()
     try:
