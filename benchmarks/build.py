@@ -62,16 +62,22 @@ def make(folder: Path, images: int) -> None:
         (folder / "images" / f"{number}.jpg").write_bytes(picture(number))
     rows = []
     for start in range(0, images, PER_DOCUMENT):
-        urls = [f"http://images.example.test/{number}.jpg" for number in range(start, min(images, start + PER_DOCUMENT))]
+        urls = [
+            f"http://images.example.test/{number}.jpg" for number in range(start, min(images, start + PER_DOCUMENT))
+        ]
         texts = [f"Paragraph {start} about the picture that follows it." for _ in urls]
-        rows.append({
-            "images": [url if turn else None for url in urls for turn in (0, 1)],
-            "texts": [None if turn else text for text in texts for turn in (0, 1)],
-            "metadata": json.dumps([None] * (2 * len(urls))),
-            "general_metadata": json.dumps({"url": f"http://documents.example.test/{start}"}),
-        })
+        rows.append(
+            {
+                "images": [url if turn else None for url in urls for turn in (0, 1)],
+                "texts": [None if turn else text for text in texts for turn in (0, 1)],
+                "metadata": json.dumps([None] * (2 * len(urls))),
+                "general_metadata": json.dumps({"url": f"http://documents.example.test/{start}"}),
+            }
+        )
     strings = pa.list_(pa.string())
-    schema = pa.schema([("images", strings), ("texts", strings), ("metadata", pa.string()), ("general_metadata", pa.string())])
+    schema = pa.schema(
+        [("images", strings), ("texts", strings), ("metadata", pa.string()), ("general_metadata", pa.string())]
+    )
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "documents.parquet")
     recipe = {
         "name": "benchmark",
@@ -108,7 +114,10 @@ def run_bare(folder: Path, images: int, port: int, workers: int) -> None:
     """The bare work in `workers` processes."""
     spawn = multiprocessing.get_context("spawn")
     numbers = list(range(images))
-    processes = [spawn.Process(target=bare, args=(numbers[w::workers], port, str(folder / f"bare-{w}.tar"))) for w in range(workers)]
+    processes = [
+        spawn.Process(target=bare, args=(numbers[w::workers], port, str(folder / f"bare-{w}.tar")))
+        for w in range(workers)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -119,7 +128,19 @@ def run_bare(folder: Path, images: int, port: int, workers: int) -> None:
 def run_build(folder: Path, port: int, workers: int) -> None:
     """The same through `vlmill build`."""
     mirror = json.dumps({"http://images.example.test/": f"http://127.0.0.1:{port}/"})
-    command = [sys.executable, "-m", "pipeline.cli", "build", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--workers", str(workers), "--set", f"fetch.mirrors={mirror}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "build",
+        str(folder / "recipe.yaml"),
+        "--out",
+        str(folder / "out"),
+        "--workers",
+        str(workers),
+        "--set",
+        f"fetch.mirrors={mirror}",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -191,7 +212,14 @@ def compare(images: int, workers: int) -> list[str]:
         finally:
             server.kill()
             server.join()
-    return [f"{images:,}", f"{plain:.1f}", f"{built:.1f}", f"{built / plain:.2f}", f"{plain_memory:.0f}", f"{built_memory:.0f}"]
+    return [
+        f"{images:,}",
+        f"{plain:.1f}",
+        f"{built:.1f}",
+        f"{built / plain:.2f}",
+        f"{plain_memory:.0f}",
+        f"{built_memory:.0f}",
+    ]
 
 
 def main() -> None:

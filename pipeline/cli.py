@@ -36,17 +36,56 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.
 
 @app.command()
 def build(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")],
-    out: Annotated[Path | None, typer.Option(help="Where the run's files go. Default: build/ and the recipe's name.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes on this machine; 0 works in this process, without Ray. Default: one per core.")] = None,
-    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster, for example auto or ray://head:10001. All nodes must see DIR.")] = None,
-    source: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere: a folder, a file or a pattern.")] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the run's files go. Default: build/ and the recipe's name.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Worker processes on this machine; 0 works in this process, without Ray. Default: one per core."
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Join a Ray cluster, for example auto or ray://head:10001. All nodes must see DIR."
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere: a folder, a file or a pattern."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe, for example judges.language.in_doubt=drop.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this phase: survey, curate, dedupe, shard or mixture.")] = None,
-    relock: Annotated[bool, typer.Option("--relock", help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.")] = False,
-    remake: Annotated[bool, typer.Option("--remake", help="Make pure steps anew under today's library versions. Nothing is fetched again.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask once more for the images that could not be had, and only for those.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace one value of the recipe, for example judges.language.in_doubt=drop.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Stop after this phase: survey, curate, dedupe, shard or mixture."),
+    ] = None,
+    relock: Annotated[
+        bool,
+        typer.Option(
+            "--relock",
+            help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.",
+        ),
+    ] = False,
+    remake: Annotated[
+        bool,
+        typer.Option("--remake", help="Make pure steps anew under today's library versions. Nothing is fetched again."),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask once more for the images that could not be had, and only for those."),
+    ] = False,
 ) -> None:
     """Carry a recipe's raw data to shards, mixtures and plans.
 
@@ -71,7 +110,12 @@ def build(
     check_training(loaded)
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
-    with opened(root, again=remake), _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
+    with (
+        opened(root, again=remake),
+        _served(loaded, base) as serving,
+        Progressing(console) as watcher,
+        executor(workers, ray) as pool,
+    ):
         lock(root, data, relock=relock)
         run = Run(root, loaded, base, pool, watcher, serving, retry=retry_failed)
         for phase in phases(run, until):
@@ -80,7 +124,10 @@ def build(
             build_stages(run)
         if until is None:
             clean(root)
-    console.print(f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}" + (f", vlmill train {shown}" if loaded.stages else ""))
+    console.print(
+        f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}"
+        + (f", vlmill train {shown}" if loaded.stages else "")
+    )
 
 
 @app.command()
@@ -97,7 +144,11 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
-def stats(directory: Folder, stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None, as_json: JsonFlag = False) -> None:
+def stats(
+    directory: Folder,
+    stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses."""
     from mixtures.build import read_stats
     from mixtures.stats import table
@@ -111,11 +162,16 @@ def stats(directory: Folder, stage: Annotated[str | None, typer.Option(help="One
 
 
 @app.command()
-def trace(directory: Folder, name: Annotated[str, typer.Argument(metavar="ID", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")]) -> None:
+def trace(
+    directory: Folder,
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")
+    ],
+) -> None:
     """Follow a sample or a shard member back to its origin, with every verdict on it.
 
-        vlmill trace demo web/part-0.parquet#12
-        vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
+    vlmill trace demo web/part-0.parquet#12
+    vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
     """
     from pipeline.trace import lines
     from pipeline.trace import trace as traced
@@ -133,7 +189,9 @@ def verify(directory: Folder) -> None:
     for line in promises:
         console.print(line, markup=False)
     if promises:
-        console.print(f"{len(promises)} broken. Delete the receipts of the damaged files and build again: what is sound is kept.")
+        console.print(
+            f"{len(promises)} broken. Delete the receipts of the damaged files and build again: what is sound is kept."
+        )
         raise typer.Exit(1)
     console.print(f"{directory} is sound: every file, count and lock is as its receipts say")
 
@@ -141,12 +199,15 @@ def verify(directory: Folder) -> None:
 @app.command()
 def train(
     directory: Folder,
-    stage: Annotated[str | None, typer.Option(help="One stage only, starting from the stage before it. Default: all stages in order.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="One stage only, starting from the stage before it. Default: all stages in order."),
+    ] = None,
 ) -> None:
     """Train the recipe's model on its mixtures: one stage, or all in order. Resumes where it was interrupted.
 
-        vlmill train demo
-        vlmill train demo --stage align
+    vlmill train demo
+    vlmill train demo --stage align
     """
     from train.run import train_stages
 

@@ -27,7 +27,9 @@ PACKAGES = ("pipeline", "mixtures", "train")
 class Executor(Protocol):
     """Runs one function over many items."""
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
+    ) -> Iterator[tuple[int, Result]]:
         """Yield (index of the item, its result) as results come.
 
         An item that killed its process is tried again as `careful(item)`. The first error of a function is raised.
@@ -38,7 +40,9 @@ class Executor(Protocol):
 class Inline:
     """Runs everything in this process, one item after the other."""
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
+    ) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one, so `careful` has no use here."""
         del careful
         for index, item in enumerate(items):
@@ -53,7 +57,9 @@ class OnRay:
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
+    ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
@@ -69,7 +75,11 @@ class OnRay:
                 index = flying.pop(reference)
                 try:
                     yield index, ray.get(reference)
-                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
+                except (
+                    ray.exceptions.WorkerCrashedError,
+                    ray.exceptions.OutOfMemoryError,
+                    ray.exceptions.NodeDiedError,
+                ) as error:
                     attempts[index] += 1
                     if attempts[index] == self.ATTEMPTS:
                         raise StoreError(f"a worker died {self.ATTEMPTS} times over {items[index]}: {error}") from error
@@ -82,7 +92,9 @@ def _checked(code: Mapping[str, str], function: Callable[[Item], Result], item: 
     """Run `function` in a worker, after a look at whether it has the driver's code."""
     for name, expected in code.items():
         if _code(name) != expected:
-            raise VlmillError(f"a worker imports {name!r} from {_folder(name)}, which is not the driver's code: rename that file, or start Ray elsewhere")
+            raise VlmillError(
+                f"a worker imports {name!r} from {_folder(name)}, which is not the driver's code: rename that file, or start Ray elsewhere"
+            )
     return function(item)
 
 
@@ -95,7 +107,9 @@ def check_packages() -> None:
     ours = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         if _folder(name) != ours / name:
-            raise VlmillError(f"`import {name}` finds {_folder(name)}, not vlmill's {ours / name}: rename that one, or run from another folder")
+            raise VlmillError(
+                f"`import {name}` finds {_folder(name)}, not vlmill's {ours / name}: rename that one, or run from another folder"
+            )
 
 
 def _folder(name: str) -> Path:
@@ -128,10 +142,18 @@ def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
     packages = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty:
         # Workers put the driver's working directory ahead of site-packages: an empty one, and our packages by name
-        environment = {"working_dir": empty, "py_modules": [str(packages / name) for name in PACKAGES], "env_vars": {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}}
+        environment = {
+            "working_dir": empty,
+            "py_modules": [str(packages / name) for name in PACKAGES],
+            "env_vars": {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+        }
         options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
-            options |= {"num_cpus": workers or os.cpu_count() or 1, "include_dashboard": False, "object_store_memory": 128 << 20}
+            options |= {
+                "num_cpus": workers or os.cpu_count() or 1,
+                "include_dashboard": False,
+                "object_store_memory": 128 << 20,
+            }
         else:
             options |= {"address": address}
         ray.init(**options)

@@ -42,8 +42,12 @@ def list_origins(source: str, root: str, pattern: str) -> list[Origin]:
     start = f"{start.rstrip('/')}/"
     found = sorted(path[len(start) :] for path in filesystem.glob(start + pattern) if not filesystem.isdir(path))
     if not found:
-        raise SourceError(f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH")
-    return [Origin(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)]
+        raise SourceError(
+            f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH"
+        )
+    return [
+        Origin(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)
+    ]
 
 
 @contextmanager

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Progressing:
@@ -18,19 +27,28 @@ class Progressing:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = (
-            Progress(TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+            Progress(
+                TextColumn("{task.description:<18}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
             if console.is_terminal
             else None
         )
         self.bar: TaskID | None = None
         self.name, self.total, self.count, self.began, self.said = "", 0, 0, 0.0, 0.0
 
-    def __enter__(self) -> Progressing:
+    def __enter__(self) -> Self:
         if self.bars:
             self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
         if self.bars:
             self.bars.stop()
@@ -66,4 +84,6 @@ class Progressing:
         spent = time.monotonic() - self.began
         rate = self.count / spent if spent else 0.0
         left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
-        self.console.print(f"{self.name}: {self.count} of {self.total} parts in {spent:.1f} s ({rate:.1f}/s{left})", highlight=False)
+        self.console.print(
+            f"{self.name}: {self.count} of {self.total} parts in {spent:.1f} s ({rate:.1f}/s{left})", highlight=False
+        )

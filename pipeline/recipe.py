@@ -48,7 +48,9 @@ class SourceSettings:
     priority: int = 0  # of two duplicates the one with the lower priority number is kept
     options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
     fetch: Mapping[str, Any] = field(default_factory=dict)  # what differs from the recipe's fetch block
-    serve: Mapping[str, str] = field(default_factory=dict, metadata=RUNTIME)  # URL prefix -> folder served on loopback in its place
+    serve: Mapping[str, str] = field(
+        default_factory=dict, metadata=RUNTIME
+    )  # URL prefix -> folder served on loopback in its place
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -115,7 +117,9 @@ class Recipe:
         judges = []
         for place, entry in enumerate(self.judges):
             if len(entry) != 1:
-                raise RecipeError(f"judges[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}")
+                raise RecipeError(
+                    f"judges[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}"
+                )
             ((name, values),) = entry.items()
             judges.append(_from_table(STEPS, {"kind": name, **(values or {})}, f"judges.{name}"))
         names = [judge.name for judge in judges]
@@ -130,7 +134,9 @@ class Recipe:
     def policy(self, name: str) -> Policy:
         """An image policy."""
         if name not in self.policies:
-            raise RecipeError(f"policy {name!r} does not stand in the recipe's policies; {nearest(name, list(self.policies))}")
+            raise RecipeError(
+                f"policy {name!r} does not stand in the recipe's policies; {nearest(name, list(self.policies))}"
+            )
         return _from_table(POLICIES, self.policies[name], f"policies.{name}")
 
 
@@ -153,13 +159,17 @@ def recipe_path(name: str) -> Path:
         if not path.is_file():
             raise RecipeError(f"{name}: there is no such recipe file")
         return path
-    shipped = {Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")}
+    shipped = {
+        Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")
+    }
     if name not in shipped:
         raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {nearest(name, list(shipped))}")
     return shipped[name]
 
 
-def load(name: str, sources: Mapping[str, str] | None = None, limit: int | None = None, sets: Mapping[str, str] | None = None) -> tuple[Recipe, dict[str, Any], Path]:
+def load(
+    name: str, sources: Mapping[str, str] | None = None, limit: int | None = None, sets: Mapping[str, str] | None = None
+) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
     `sources` moves a source's files (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
@@ -258,9 +268,13 @@ def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in block.items() if name not in runtime}
 
-    kept = {name: value for name, value in data.items() if name not in {"tokenizer"}}
+    kept = {name: value for name, value in data.items() if name != "tokenizer"}
     kept["sources"] = {
-        name: {key: fetch(value) if key == "fetch" else value for key, value in block.items() if key not in {"root", "serve"}}
+        name: {
+            key: fetch(value) if key == "fetch" else value
+            for key, value in block.items()
+            if key not in {"root", "serve"}
+        }
         for name, block in data["sources"].items()
     }
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
@@ -300,7 +314,9 @@ def locked_recipe(root: Path) -> Recipe:
 def differences(before: Any, now: Any, where: str = "") -> str:
     """The leaves in which two recipes differ, one per line."""
     if isinstance(before, dict) and isinstance(now, dict):
-        lines = [differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})]
+        lines = [
+            differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})
+        ]
         return "\n".join(line for line in lines if line)
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         lines = [differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))]

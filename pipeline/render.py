@@ -85,9 +85,7 @@ def _enter(counts: Counts, sample: Sample, settled: Settled) -> None:
     """Enter a sample in the books, at all three levels."""
     fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
     fates += [
-        ("images", reason)
-        for node, reason in zip(sample.nodes, settled.nodes, strict=True)
-        if node.image is not None
+        ("images", reason) for node, reason in zip(sample.nodes, settled.nodes, strict=True) if node.image is not None
     ]
     for level, reason in fates:
         if reason is None:
@@ -112,9 +110,7 @@ def _draw(
         drawn = easel.draw(list(shown.values()))
         if not isinstance(drawn, dict):
             return settled, drawn, found
-        found += [
-            Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn
-        ]
+        found += [Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn]
 
 
 @dataclass
@@ -134,17 +130,13 @@ class _Easel:
             layouts = self.policy.layout(sizes)
         except Unrenderable:
             failed = {
-                number: Reason.UNRENDERABLE
-                for number, size in zip(numbers, sizes, strict=True)
-                if not self._fits(size)
+                number: Reason.UNRENDERABLE for number, size in zip(numbers, sizes, strict=True) if not self._fits(size)
             }
             if not failed:  # the policy breaks its promise, and settling again would change nothing
                 raise
             return failed
         drawn = [self._one(number, layout) for number, layout in zip(numbers, layouts, strict=True)]
-        broken = {
-            number: image for number, image in zip(numbers, drawn, strict=True) if isinstance(image, Reason)
-        }
+        broken = {number: image for number, image in zip(numbers, drawn, strict=True) if isinstance(image, Reason)}
         return broken or tuple(image for image in drawn if isinstance(image, Rendered))
 
     def _fits(self, size: Size) -> bool:
@@ -192,8 +184,7 @@ class _Images:
         if "supplement.parquet" in inputs:
             self.retried = _Column(inputs["supplement.parquet"])
             self.places = {
-                row["image"]: place
-                for place, row in enumerate(read_rows(inputs["supplement.parquet"], ["image"]))
+                row["image"]: place for place, row in enumerate(read_rows(inputs["supplement.parquet"], ["image"]))
             }
 
     def read(self, number: int) -> bytes:
@@ -210,9 +201,7 @@ class _Column:
         self.file = pq.ParquetFile(path)
         sizes = (self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups))
         self.starts = [0, *accumulate(sizes)]
-        self.group = lru_cache(ROW_GROUPS)(
-            lambda group: self.file.read_row_group(group, columns=["bytes"])["bytes"]
-        )
+        self.group = lru_cache(ROW_GROUPS)(lambda group: self.file.read_row_group(group, columns=["bytes"])["bytes"])
 
     def read(self, row: int) -> bytes:
         group = bisect_right(self.starts, row) - 1

@@ -69,7 +69,10 @@ class Lane:
 
     def careful(self) -> Lane:
         """The same lane for a second attempt, after a worker died of it: images are decoded in a process of their own."""
-        links = (replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, Inspect) else link for link in self.links)
+        links = (
+            replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, Inspect) else link
+            for link in self.links
+        )
         return replace(self, links=tuple(links))
 
 
@@ -141,7 +144,9 @@ class Walk:
         if origin is None or "origin" not in task.inputs or store.find(task) is not None:
             return store.perform(task)
         with local(origin) as path:
-            return store.perform(replace(task, inputs={**task.inputs, "origin": replace(task.inputs["origin"], path=str(path))}))
+            return store.perform(
+                replace(task, inputs={**task.inputs, "origin": replace(task.inputs["origin"], path=str(path))})
+            )
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,17 @@ class Content:
 class Run:
     """A build in progress: what the phases share. Only the driver holds one."""
 
-    def __init__(self, root: Path, recipe: Recipe, base: Path, executor: Executor, watcher: Watcher, serving: Serving, *, retry: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        recipe: Recipe,
+        base: Path,
+        executor: Executor,
+        watcher: Watcher,
+        serving: Serving,
+        *,
+        retry: bool = False,
+    ) -> None:
         self.root, self.recipe, self.base, self.executor, self.watcher = root, recipe, base, executor, watcher
         self.serving, self.retry = serving, retry
         self.parts: dict[str, list[Part]] = {}
@@ -166,13 +181,27 @@ class Run:
 
     def survey(self) -> None:
         """Find the origin files and cut them into partitions."""
-        origins = [origin for name, settings in self.recipe.sources.items() for origin in list_origins(name, self._place(settings.root), settings.files)]
+        origins = [
+            origin
+            for name, settings in self.recipe.sources.items()
+            for origin in list_origins(name, self._place(settings.root), settings.files)
+        ]
         files: list[File | None] = [None] * len(origins)
         for index, file in self.executor.each(Content(), origins, lambda origin: origin):
             files[index] = file
         bounds = self.recipe.partition
         lanes = [
-            Lane(f"{origin.number:05d}", (Link(f"steps/{origin.source}/survey", Survey(self.recipe.source(origin.source), bounds.rows, bounds.bytes)),), origin, (file,))
+            Lane(
+                f"{origin.number:05d}",
+                (
+                    Link(
+                        f"steps/{origin.source}/survey",
+                        Survey(self.recipe.source(origin.source), bounds.rows, bounds.bytes),
+                    ),
+                ),
+                origin,
+                (file,),
+            )
             for origin, file in zip(origins, files, strict=True)
             if file
         ]
@@ -181,13 +210,23 @@ class Run:
             parts = [Part(lane.origin, lane.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)]  # type: ignore[arg-type]
             self.parts.setdefault(lane.origin.source, []).extend(parts)  # type: ignore[union-attr]
         for source in self.recipe.sources:
-            self.parts[source] = _first(sorted(self.parts.get(source, []), key=lambda part: part.name), self.recipe.limit)
+            self.parts[source] = _first(
+                sorted(self.parts.get(source, []), key=lambda part: part.name), self.recipe.limit
+            )
             if not self.parts[source]:
-                raise RecipeError(f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH")
+                raise RecipeError(
+                    f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH"
+                )
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
-        for _ in self.walk("curate", [Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file,)) for part in self._all_parts()]):
+        for _ in self.walk(
+            "curate",
+            [
+                Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file,))
+                for part in self._all_parts()
+            ],
+        ):
             pass
 
     def dedupe(self) -> None:
@@ -196,9 +235,15 @@ class Run:
         if settings is None:
             return
         sketches = self._gather("sketch")
-        buckets = [Lane(f"{step.bucket:05d}", (Link("steps/dedupe/pairs", step),), files=sketches) for step in settings.pairs()]
+        buckets = [
+            Lane(f"{step.bucket:05d}", (Link("steps/dedupe/pairs", step),), files=sketches) for step in settings.pairs()
+        ]
         found = [receipts[-1][1] for _, receipts in self.walk("dedupe: pairs", buckets)]
-        pairs = tuple(replace(file, name=f"{receipt.part}/{file.name}") for receipt in sorted(found, key=lambda r: r.part) for file in receipt.files)
+        pairs = tuple(
+            replace(file, name=f"{receipt.part}/{file.name}")
+            for receipt in sorted(found, key=lambda r: r.part)
+            for file in receipt.files
+        )
         judged = tuple(file for judge in self.recipe.judging() for file in self._gather(judge.name))
         inspected, read = self._gather("inspect"), self._gather("read")
         files = (*pairs, *sketches, *judged, *inspected, *read)
@@ -213,7 +258,14 @@ class Run:
         for policy in self.recipe.policies:
             for part in self._all_parts():
                 extra = (*self._dedupe_verdicts(part), *([tokenizer] if tokenizer else []))
-                lanes.append(Lane(part.name, (*self._curation(part), *self._sharding(part, policy)), part.origin, (part.file, *extra)))
+                lanes.append(
+                    Lane(
+                        part.name,
+                        (*self._curation(part), *self._sharding(part, policy)),
+                        part.origin,
+                        (part.file, *extra),
+                    )
+                )
         for _ in self.walk("shard", lanes):
             pass
 
@@ -222,7 +274,19 @@ class Run:
     def _curation(self, part: Part, *, retry: bool = False) -> tuple[Link, ...]:
         name, settings = part.origin.source, self.recipe.sources[part.origin.source]
         source, folder = self.recipe.source(name), f"steps/{name}"
-        links = [Link(f"{folder}/read", Read(source=source, name_of_source=name, file=part.origin.name, start=part.start, stop=part.stop, licence=settings.licence))]
+        links = [
+            Link(
+                f"{folder}/read",
+                Read(
+                    source=source,
+                    name_of_source=name,
+                    file=part.origin.name,
+                    start=part.start,
+                    stop=part.stop,
+                    licence=settings.licence,
+                ),
+            )
+        ]
         if source.fetches:
             fetch = self._fetch(name)
             links.append(Link(f"{folder}/fetch", fetch))
@@ -234,8 +298,17 @@ class Run:
 
     def _sharding(self, part: Part, policy: str) -> tuple[Link, ...]:
         folder, bounds = f"shards/{part.origin.source}/{policy}", self.recipe.shards
-        judges = tuple(judge.name for judge in self.recipe.judging()) + (("dedupe",) if self.recipe.dedupe is not None else ())
-        render = Render(policy=self.recipe.policy(policy), judges=judges, samples=bounds.samples, bytes=bounds.bytes, file_number=part.origin.number, chunk=part.chunk)
+        judges = tuple(judge.name for judge in self.recipe.judging()) + (
+            ("dedupe",) if self.recipe.dedupe is not None else ()
+        )
+        render = Render(
+            policy=self.recipe.policy(policy),
+            judges=judges,
+            samples=bounds.samples,
+            bytes=bounds.bytes,
+            file_number=part.origin.number,
+            chunk=part.chunk,
+        )
         links = [Link(folder, render)]
         if self.recipe.tokenizer:
             links.append(Link(f"{folder}/lengths", Measure(self.recipe.chat)))
@@ -248,13 +321,19 @@ class Run:
     def _resolution(self, settings: Dedupe) -> Step:
         parts = tuple(f"{source}/{part.name}" for source in sorted(self.parts) for part in self.parts[source])
         priority = {name: source.priority for name, source in self.recipe.sources.items()}
-        return settings.resolve(parts=parts, priority=priority, judges=tuple(judge.name for judge in self.recipe.judging()))
+        return settings.resolve(
+            parts=parts, priority=priority, judges=tuple(judge.name for judge in self.recipe.judging())
+        )
 
     def _dedupe_verdicts(self, part: Part) -> tuple[File, ...]:
         if self.recipe.dedupe is None:
             return ()
         wanted = f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"
-        return tuple(replace(file, name="dedupe.verdicts.parquet") for file in self.manifest("steps/dedupe/resolve")[0].files if file.name == wanted)
+        return tuple(
+            replace(file, name="dedupe.verdicts.parquet")
+            for file in self.manifest("steps/dedupe/resolve")[0].files
+            if file.name == wanted
+        )
 
     def _tokenizer(self) -> File | None:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""
@@ -262,7 +341,9 @@ class Run:
             return None
         origin, here = self.base / self.recipe.tokenizer, self.root / "tokenizer.json"
         if not origin.is_file():
-            raise RecipeError(f"tokenizer: there is no file {origin}; give the path of a tokenizer.json, relative to the recipe")
+            raise RecipeError(
+                f"tokenizer: there is no file {origin}; give the path of a tokenizer.json, relative to the recipe"
+            )
         if not here.exists() or file_sha256(here) != file_sha256(origin):
             write_atomically(here, origin.read_text(encoding="utf-8"))
         return File("tokenizer.json", "tokenizer.json", file_sha256(here), here.stat().st_size)
@@ -275,7 +356,9 @@ class Run:
         books: dict[str, dict[tuple[str, str], Receipt]] = {}
         for index, receipts in self.executor.each(Walk(self.root), lanes, Lane.careful):
             for folder, receipt in receipts:
-                books.setdefault(folder, {})[receipt.part, receipt.key] = receipt  # a lane per policy has its first steps in common
+                books.setdefault(folder, {})[receipt.part, receipt.key] = (
+                    receipt  # a lane per policy has its first steps in common
+                )
             self.watcher.done()
             yield lanes[index], receipts
         for folder, receipts_of_step in books.items():
@@ -283,7 +366,10 @@ class Run:
 
     def _write_manifest(self, folder: str, ordered: list[Receipt]) -> None:
         books = {level: count.to_json() for level, count in sorted(total(ordered).items())}
-        write_atomically(self.root / folder / "manifest.json", {"folder": folder, "counts": books, "receipts": [r.to_json() for r in ordered]})
+        write_atomically(
+            self.root / folder / "manifest.json",
+            {"folder": folder, "counts": books, "receipts": [r.to_json() for r in ordered]},
+        )
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""
@@ -313,7 +399,9 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
     """
     path = root / folder / "manifest.json"
     if not path.exists():
-        raise StoreError(f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}")
+        raise StoreError(
+            f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
+        )
     return [Receipt.from_json(item) for item in json.loads(path.read_bytes())["receipts"]]
 
 

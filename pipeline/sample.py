@@ -212,7 +212,9 @@ def write_facts(path: Path, facts: Iterable[ImageFacts]) -> None:
 
 def read_facts(path: Path) -> list[ImageFacts]:
     """The facts of a partition's images; the list index is the image number."""
-    return [ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)]
+    return [
+        ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)
+    ]
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
@@ -228,7 +230,9 @@ def read_verdicts(path: Path) -> Iterator[Verdict]:
         yield Verdict(**{**row, "reason": Reason(row["reason"])})
 
 
-def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096, group_bytes: int = 32 << 20) -> int:
+def write_rows(
+    path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096, group_bytes: int = 32 << 20
+) -> int:
     """Write rows as Parquet in row groups of at most `group` rows and about `group_bytes`, so that memory stays flat.
 
     The bytes depend on the rows and the version of pyarrow alone. Returns the number of rows.

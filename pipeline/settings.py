@@ -55,7 +55,9 @@ def _owner(kind: Any, path: tuple[Any, ...]) -> type[Any]:
         if dataclasses.is_dataclass(kind):
             kind = get_type_hints(kind).get(str(part))
         else:
-            kind = next((item for item in reversed(get_args(kind)) if item is not ...), None)  # of Mapping[str, V], tuple[V, ...]
+            kind = next(
+                (item for item in reversed(get_args(kind)) if item is not ...), None
+            )  # of Mapping[str, V], tuple[V, ...]
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             owner = kind
     return owner

@@ -51,9 +51,7 @@ def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFac
         verdicts: Those on this sample, in recipe order of their judges.
         facts: Of all images of the partition; the index is the image's number.
     """
-    nodes: list[Reason | None] = [
-        None if node.image is None else facts[node.image].reason for node in sample.nodes
-    ]
+    nodes: list[Reason | None] = [None if node.image is None else facts[node.image].reason for node in sample.nodes]
     whole = _draw(sample.nodes, nodes)
     for _, spoken in groupby(verdicts, key=lambda verdict: verdict.judge):
         if whole:

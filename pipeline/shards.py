@@ -246,9 +246,7 @@ def _record(entry: Entry) -> bytes:
         "licence": sample.licence,
         "url": sample.url,
     }
-    return json.dumps(
-        {**about, "nodes": nodes}, ensure_ascii=False, sort_keys=True, separators=(",", ":")
-    ).encode()
+    return json.dumps({**about, "nodes": nodes}, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _index_row(entry: Entry, row: int, offset: int, size: int) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _surveyed(root: Path, source: str) -> int | None:
 
 
 def funnel(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """source -> level -> in, kept, dropped by reason, failed by reason.
+    """Source -> level -> in, kept, dropped by reason, failed by reason.
 
     `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
     policy (the others differ only in images that they cannot render).
@@ -62,7 +62,10 @@ def funnel(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     recipe = locked_recipe(root)
     books: dict[str, dict[str, dict[str, Any]]] = {}
     for source in sorted(recipe.sources):
-        lines = {**_counts(root, f"steps/{source}/read"), **(_counts(root, f"shards/{source}/{next(iter(recipe.policies))}") if recipe.policies else {})}
+        lines = {
+            **_counts(root, f"steps/{source}/read"),
+            **(_counts(root, f"shards/{source}/{next(iter(recipe.policies))}") if recipe.policies else {}),
+        }
         books[source] = {level: lines[level] for level in LEVELS if level in lines}
     return books
 
@@ -88,7 +91,15 @@ def tables(root: Path) -> Iterator[Table]:
     if not any(books.values()):
         return
     table = Table(title="Funnel", title_justify="left")
-    for name, justify in (("source", "left"), ("", "left"), ("in", "right"), ("kept", "right"), ("dropped", "right"), ("failed", "right"), ("why", "left")):
+    for name, justify in (
+        ("source", "left"),
+        ("", "left"),
+        ("in", "right"),
+        ("kept", "right"),
+        ("dropped", "right"),
+        ("failed", "right"),
+        ("why", "left"),
+    ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for source, lines in books.items():
         for level, line in lines.items():
@@ -101,12 +112,32 @@ def tables(root: Path) -> Iterator[Table]:
 
 def _steps(root: Path) -> Table:
     """A line per source: its steps in the order of their work, with the partitions that are there."""
-    table = Table(title="Partitions", title_justify="left", caption="n: complete; n/m: to be continued by the same build command", caption_justify="left")
+    table = Table(
+        title="Partitions",
+        title_justify="left",
+        caption="n: complete; n/m: to be continued by the same build command",
+        caption_justify="left",
+    )
     table.add_column("source")
     table.add_column("steps")
     recipe = locked_recipe(root)
     judges = [judge.name for judge in recipe.judging()]
-    order = ["survey", "read", "fetch", "retry", "inspect", *judges, "sketch", "pairs", "resolve", *recipe.policies, "select", "mix", "plan", "lock"]
+    order = [
+        "survey",
+        "read",
+        "fetch",
+        "retry",
+        "inspect",
+        *judges,
+        "sketch",
+        "pairs",
+        "resolve",
+        *recipe.policies,
+        "select",
+        "mix",
+        "plan",
+        "lock",
+    ]
     lines: dict[str, list[tuple[int, str]]] = {}
     for step in progress(root):
         source, *names = step.folder.split("/")[1:]
@@ -122,4 +153,12 @@ def _steps(root: Path) -> Table:
 def _funnel_row(table: Table, source: str, level: str, line: dict[str, Any]) -> None:
     lost = sorted({**line["dropped"], **line["failed"]}.items(), key=lambda item: (-item[1], item[0]))
     why = ", ".join(f"{reason} {number:,}" for reason, number in lost)
-    table.add_row(source, level, f"{line['in']:,}", f"{line['kept']:,}", f"{sum(line['dropped'].values()):,}", f"{sum(line['failed'].values()):,}", why)
+    table.add_row(
+        source,
+        level,
+        f"{line['in']:,}",
+        f"{line['kept']:,}",
+        f"{sum(line['dropped'].values()):,}",
+        f"{sum(line['failed'].values()):,}",
+        why,
+    )

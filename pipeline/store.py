@@ -58,7 +58,13 @@ class Receipt:
     def to_json(self) -> dict[str, Any]:
         """The receipt as it is written."""
         files = [{"name": f.name, "path": f.path, "sha256": f.sha256, "size": f.size} for f in self.files]
-        return {"key": self.key, "part": self.part, "files": files, "counts": self.counts, "made_by": dict(self.made_by)}
+        return {
+            "key": self.key,
+            "part": self.part,
+            "files": files,
+            "counts": self.counts,
+            "made_by": dict(self.made_by),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Receipt:
@@ -103,7 +109,9 @@ class Store:
             path = self._receipt_path(task, key)
             raise StoreError(f"{path} is no receipt ({error}); delete it and run the build again") from error
         if receipt.key != key:
-            raise StoreError(f"{self._receipt_path(task, key)} was written for key {receipt.key}, not {key}; delete it and run the build again")
+            raise StoreError(
+                f"{self._receipt_path(task, key)} was written for key {receipt.key}, not {key}; delete it and run the build again"
+            )
         return receipt
 
     def perform(self, task: Task) -> Receipt:
@@ -171,7 +179,11 @@ class Store:
             return
         before = json.loads(path.read_bytes())
         if before != now:
-            differing = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+            differing = ", ".join(
+                f"{name} {before.get(name)} -> {now.get(name)}"
+                for name in sorted({*before, *now})
+                if before.get(name) != now.get(name)
+            )
             raise StoreError(
                 f"{task.folder} was begun with other versions ({differing}). Install those again, or run the build with --remake, "
                 "which makes pure steps anew under today's versions and never fetches again what was fetched"
@@ -189,7 +201,9 @@ class Store:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StoreError(f"{self.root}: another build is at work in this folder; wait for it, or give this one another --out") from None
+                raise StoreError(
+                    f"{self.root}: another build is at work in this folder; wait for it, or give this one another --out"
+                ) from None
             yield
 
     def sweep(self) -> None:
@@ -204,7 +218,9 @@ class Store:
 def _check_balance(task: Task, counts: Counts) -> None:
     for level, count in counts.items():
         if not count.balanced():
-            raise StoreError(f"{task.folder} {task.part}: the books of {task.step.name} do not balance: {level} {count.to_json()}")
+            raise StoreError(
+                f"{task.folder} {task.part}: the books of {task.step.name} do not balance: {level} {count.to_json()}"
+            )
 
 
 def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) -> bool:

@@ -11,7 +11,17 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.recipe import locked_recipe
 from pipeline.run import read_manifest
-from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, SampleId, Verdict, read_facts, read_rows, read_samples, read_verdicts
+from pipeline.sample import (
+    WHOLE_SAMPLE,
+    ImageFacts,
+    Sample,
+    SampleId,
+    Verdict,
+    read_facts,
+    read_rows,
+    read_samples,
+    read_verdicts,
+)
 from pipeline.settle import Settled, settle
 from pipeline.store import File
 
@@ -57,13 +67,17 @@ def trace(root: Path, name: str) -> Traced:
     wanted = find_id(root, name)
     recipe = locked_recipe(root)
     if wanted.source not in recipe.sources:
-        raise StoreError(f"{name}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}")
+        raise StoreError(
+            f"{name}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}"
+        )
     for receipt in read_manifest(root, f"steps/{wanted.source}/read"):
         files = {file.name: file for file in receipt.files}
         for row, sample in enumerate(read_samples(root / files["samples.parquet"].path)):
             if sample.id == wanted:
                 return _traced(root, sample, row, receipt.part)
-    raise StoreError(f"{name}: no such sample. Its origin has no such row, or the row could not be read: see `vlmill status {root}`")
+    raise StoreError(
+        f"{name}: no such sample. Its origin has no such row, or the row could not be read: see `vlmill status {root}`"
+    )
 
 
 def _traced(root: Path, sample: Sample, row: int, part: str) -> Traced:
@@ -71,11 +85,21 @@ def _traced(root: Path, sample: Sample, row: int, part: str) -> Traced:
     facts = read_facts(root / _file(root, f"steps/{source}/inspect", part, "facts.parquet").path)
     verdicts: list[Verdict] = []
     for judge in recipe.judging():
-        verdicts += _verdicts(root / _file(root, f"steps/{source}/{judge.name}", part, f"{judge.name}.verdicts.parquet").path, row)
+        verdicts += _verdicts(
+            root / _file(root, f"steps/{source}/{judge.name}", part, f"{judge.name}.verdicts.parquet").path, row
+        )
     if recipe.dedupe is not None:
-        verdicts += _verdicts(root / _file(root, "steps/dedupe/resolve", "all", f"{source}.{part}.dedupe.verdicts.parquet").path, row)
-    rendered = [(policy, verdict) for policy in recipe.policies for verdict in _drawn(root, f"shards/{source}/{policy}", part, row)]
-    shards = [place for policy in recipe.policies for place in _places(root, f"shards/{source}/{policy}", part, sample.id)]
+        verdicts += _verdicts(
+            root / _file(root, "steps/dedupe/resolve", "all", f"{source}.{part}.dedupe.verdicts.parquet").path, row
+        )
+    rendered = [
+        (policy, verdict)
+        for policy in recipe.policies
+        for verdict in _drawn(root, f"shards/{source}/{policy}", part, row)
+    ]
+    shards = [
+        place for policy in recipe.policies for place in _places(root, f"shards/{source}/{policy}", part, sample.id)
+    ]
     return Traced(sample, part, facts, verdicts, settle(sample, verdicts, facts), rendered, shards)
 
 
@@ -113,7 +137,11 @@ def lines(traced: Traced) -> Iterator[str]:
     """The story of a sample for people."""
     sample = traced.sample
     yield f"{sample.id}"
-    yield f"  origin    {sample.id.file}, row {sample.id.row}" + (f", page {sample.id.page}" if sample.id.page >= 0 else "") + f" (partition {traced.part})"
+    yield (
+        f"  origin    {sample.id.file}, row {sample.id.row}"
+        + (f", page {sample.id.page}" if sample.id.page >= 0 else "")
+        + f" (partition {traced.part})"
+    )
     for name, value in (("url", sample.url), ("licence", sample.licence), ("group", sample.group)):
         if value:
             yield f"  {name:<9} {value}"
@@ -139,7 +167,11 @@ def _fate(reason: Any) -> str:
 def _content(node: Any, facts: list[ImageFacts]) -> str:
     if node.kind == "image":
         fact = facts[node.image]
-        seen = f"{fact.format} {fact.width}x{fact.height} sha256 {fact.sha256[:12]}" if fact.reason is None else str(fact.reason)
+        seen = (
+            f"{fact.format} {fact.width}x{fact.height} sha256 {fact.sha256[:12]}"
+            if fact.reason is None
+            else str(fact.reason)
+        )
         return f"image {seen} {node.url or ''}".rstrip()
     text = " ".join((node.text or "").split())
     who = "" if node.role == "none" else f"{node.role}: "

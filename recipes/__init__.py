@@ -1,0 +1,1 @@
+"""Recipes that ship with vlmill, and the data of the quickstart."""

@@ -12,7 +12,9 @@ POINTS = ("fsync", "replace", "link", "rename")
 """Every way in which the store changes what a later reader can see, or makes it last."""
 
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["pipeline.cli", "pipeline.run", "mixtures.build", "train.settings", "pytest", "webdataset", "polars"])
+SPAWN.set_forkserver_preload(
+    ["pipeline.cli", "pipeline.run", "mixtures.build", "train.settings", "pytest", "webdataset", "polars"]
+)
 
 
 def _victim(point: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -79,9 +79,7 @@ def cases() -> dict[str, Case]:
         Idefics3ImageProcessorPil(**RAW),
         GotOcr2ImageProcessorPil(size=_square(448), crop_to_patches=True, **RAW),
     )
-    smolvlm = SmolVLMImageProcessorPil(
-        size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}, **RAW
-    )
+    smolvlm = SmolVLMImageProcessorPil(size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}, **RAW)
     return {
         "llava": Case(
             Letterbox(side=336, fill=CLIP_GREY),
@@ -114,9 +112,7 @@ def cases() -> dict[str, Case]:
             smolvlm,
             lambda size: 64 * max(1, smolvlm.get_number_of_image_patches(*size[::-1])[0]),
         ),
-        "internvl": Case(
-            InternVL(), internvl, lambda size: 256 * internvl.get_number_of_image_patches(*size[::-1])
-        ),
+        "internvl": Case(InternVL(), internvl, lambda size: 256 * internvl.get_number_of_image_patches(*size[::-1])),
     }
 
 

@@ -15,13 +15,38 @@ from tests.stages import write_tokenizer
 from tests.upstream import cauldron, idl_json, obelics, pdf, pdfa_json, picture, tar, tiff
 
 CHINESE = "这个软件的主要功能是帮助用户编辑图片和处理文字。您可以在设置中选择不同的语言，然后重新启动程序。"
-ENGLISH = "The gardener walked along the river every morning and counted the boats that were tied to the old wooden bridge."
+ENGLISH = (
+    "The gardener walked along the river every morning and counted the boats that were tied to the old wooden bridge."
+)
 
 
 def prose(number: int) -> str:
     """A paragraph that is like no other."""
-    words = "amber basin cliff drift ember field grove hollow island jetty kernel lantern meadow north orchard pebble quarry ridge stone tunnel".split()
-    chosen = [words[int(digit, 16) % len(words)] + digit for digit in hashlib.sha256(str(number).encode()).hexdigest()[:24]]
+    words = [
+        "amber",
+        "basin",
+        "cliff",
+        "drift",
+        "ember",
+        "field",
+        "grove",
+        "hollow",
+        "island",
+        "jetty",
+        "kernel",
+        "lantern",
+        "meadow",
+        "north",
+        "orchard",
+        "pebble",
+        "quarry",
+        "ridge",
+        "stone",
+        "tunnel",
+    ]
+    chosen = [
+        words[int(digit, 16) % len(words)] + digit for digit in hashlib.sha256(str(number).encode()).hexdigest()[:24]
+    ]
     return f"Report {number} describes " + " and the ".join(chosen) + "."
 
 
@@ -33,10 +58,28 @@ def write_origins(folder: Path) -> None:
     (folder / "served" / "page.png").write_bytes(b"<!doctype html><title>Sign in</title>")
     url = "http://img.small.test/{}.png".format
     documents = [[prose(number), url(number), prose(100 + number)] for number in range(4)]
-    documents += [[prose(0), url(0), prose(100)], [CHINESE, CHINESE], [ENGLISH, CHINESE, url(4)], [prose(7), url("missing"), url("page"), url(5)]]
+    documents += [
+        [prose(0), url(0), prose(100)],
+        [CHINESE, CHINESE],
+        [ENGLISH, CHINESE, url(4)],
+        [prose(7), url("missing"), url("page"), url(5)],
+    ]
     obelics(folder / "web.parquet", documents)
-    cauldron(folder / "quiz.parquet", [([picture(50 + n, (200, 60 + n))], [(f"What stands in field {n}?", f"Thing {n}"), (f"And in {n + 1}?", "Nothing")]) for n in range(8)])
-    scans = {f"{n}.{form}": data for n in range(3) for form, data in (("json", idl_json([[prose(200 + n)]])), ("tif", tiff([_page(n)])))}
+    cauldron(
+        folder / "quiz.parquet",
+        [
+            (
+                [picture(50 + n, (200, 60 + n))],
+                [(f"What stands in field {n}?", f"Thing {n}"), (f"And in {n + 1}?", "Nothing")],
+            )
+            for n in range(8)
+        ],
+    )
+    scans = {
+        f"{n}.{form}": data
+        for n in range(3)
+        for form, data in (("json", idl_json([[prose(200 + n)]])), ("tif", tiff([_page(n)])))
+    }
     tar(folder / "scans.tar", scans)
     pages = [[prose(300)[:40], "second line"], [prose(301)[:40], "another line"]]
     tar(folder / "papers.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
@@ -54,7 +97,12 @@ RECIPE: dict[str, Any] = {
     "name": "small",
     "seed": 5,
     "sources": {
-        "web": {"kind": "obelics", "files": "web.parquet", "licence": "CC0-1.0", "serve": {"http://img.small.test/": "served"}},
+        "web": {
+            "kind": "obelics",
+            "files": "web.parquet",
+            "licence": "CC0-1.0",
+            "serve": {"http://img.small.test/": "served"},
+        },
         "quiz": {"kind": "cauldron", "files": "quiz.parquet", "licence": "CC0-1.0"},
         "scans": {"kind": "idl", "files": "scans.tar", "licence": "CC0-1.0"},
         "papers": {"kind": "pdfa", "files": "papers.tar", "licence": "CC0-1.0"},
@@ -68,7 +116,11 @@ RECIPE: dict[str, Any] = {
         {
             "name": "align",
             "policy": "small",
-            "mixture": {"shares": {"web": 0.4, "quiz": 0.3, "scans": 0.2, "papers": 0.1}, "epochs": 1, "sequence_length": 512},
+            "mixture": {
+                "shares": {"web": 0.4, "quiz": 0.3, "scans": 0.2, "papers": 0.1},
+                "epochs": 1,
+                "sequence_length": 512,
+            },
             "train": {"steps": 2, "rows": 2, "learning_rate": {"text": 0.001, "projector": 0.001, "vision": 0.001}},
         }
     ],

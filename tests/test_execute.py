@@ -71,15 +71,15 @@ def test_an_item_that_kills_its_worker_is_tried_again_with_care(ray_pool):
     assert set(found) == {0, 1, 2}
 
 
-
-
 def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
     """Run from a folder with a hostile `train.py` and `pipeline/`: the command starts, and workers import ours."""
     (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the wrong pipeline')")
     script = "import builtins\nfrom pipeline.execute import executor\nwith executor(1, None) as pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2], abs)))"
-    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[(0, 1), (1, 2)]"
 
@@ -88,6 +88,8 @@ def test_a_clash_in_the_driver_names_the_file(tmp_path):
     (tmp_path / "train.py").write_text("")
     package = Path(__file__).parent.parent
     script = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.path.append({str(package)!r})\nfrom pipeline.execute import check_packages\ncheck_packages()"
-    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert f"`import train` finds {tmp_path / 'train.py'}" in done.stderr

@@ -105,9 +105,7 @@ def tiny_models():
     idefics = {"vision_config": VISION, "text_config": TEXT, "image_token_id": 1}
     internvl = {**VISION, "image_size": [56, 56], "patch_size": [14, 14]}
     grids = [[list(pinpoint) for pinpoint in policy.pinpoints] for policy in (NEXT, CAPPED)]
-    onevision = LlavaOnevisionConfig(
-        **LLAVA, image_grid_pinpoints=grids[1], vision_aspect_ratio="anyres_max_2"
-    )
+    onevision = LlavaOnevisionConfig(**LLAVA, image_grid_pinpoints=grids[1], vision_aspect_ratio="anyres_max_2")
     return [
         (Letterbox(side=56), LlavaModel(LlavaConfig(**LLAVA))),
         (NEXT, LlavaNextModel(LlavaNextConfig(**LLAVA, image_grid_pinpoints=grids[0]))),
@@ -123,9 +121,7 @@ def tiny_models():
 
 def consumed(model, tiles, size):
     """How many visual tokens a model makes of an image's encoder inputs."""
-    pixels = (
-        torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2) / 255 - 0.51
-    )  # never exactly 0, which is padding
+    pixels = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2) / 255 - 0.51  # never exactly 0, which is padding
     extra = {}
     if isinstance(model, (LlavaNextModel, LlavaOnevisionModel)):
         extra["image_sizes"] = torch.tensor([size[::-1]])

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from pipeline.errors import RecipeError, StoreError
-from pipeline.recipe import load, lock, locked_recipe, shaping
-from pipeline.run import _first, Part
 from pipeline.origin import Origin, cut, list_origins
+from pipeline.recipe import load, lock, locked_recipe, shaping
+from pipeline.run import Part, _first
 from pipeline.store import File
 
 GOOD = {
@@ -40,9 +40,15 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
     ("change", "message"),
     [
         ({"sauces": {}}, r"unknown key 'sauces'; did you mean 'sources'\?"),
-        ({"sources": {"web": {"kind": "obelix", "files": "*"}}}, r"sources\.web\.kind: 'obelix' is none of ours; did you mean 'obelics'\?"),
+        (
+            {"sources": {"web": {"kind": "obelix", "files": "*"}}},
+            r"sources\.web\.kind: 'obelix' is none of ours; did you mean 'obelics'\?",
+        ),
         ({"sources": {"web": {"kind": "obelics"}}}, r"sources\.web\.files: is missing"),
-        ({"sources": {"web": {"kind": "obelics", "files": "*", "licens": "x"}}}, r"unknown key 'licens'; did you mean 'licence'\?"),
+        (
+            {"sources": {"web": {"kind": "obelics", "files": "*", "licens": "x"}}},
+            r"unknown key 'licens'; did you mean 'licence'\?",
+        ),
         ({"sources": {"we b": {"kind": "obelics", "files": "*"}}}, "may hold letters"),
         ({"sources": {}}, "needs at least one"),
         ({"judges": [{"langauge": None}]}, r"did you mean 'language'\?"),
@@ -50,7 +56,10 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
         ({"judges": [{"shape": {"max_ration": 2}}]}, r"did you mean 'max_ratio'\?"),
         ({"seed": "many"}, r"seed: .*integer.*'many'"),
         ({"policies": {"small": {"kind": "letterbux"}}}, r"did you mean 'letterbox'\?"),
-        ({"stages": [{"name": "a", "policy": "smal", "mixture": {}}]}, r"policy 'smal' does not stand.*did you mean 'small'\?"),
+        (
+            {"stages": [{"name": "a", "policy": "smal", "mixture": {}}]},
+            r"policy 'smal' does not stand.*did you mean 'small'\?",
+        ),
         ({"fetch": {"max_byte": 5}}, r"did you mean 'max_bytes'\?"),
     ],
 )
@@ -110,7 +119,11 @@ def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
     for name in ("b/2.parquet", "a.parquet", "b/10.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [origin.name for origin in list_origins("web", str(tmp_path), "**/*.parquet")] == ["a.parquet", "b/10.parquet", "b/2.parquet"]
+    assert [origin.name for origin in list_origins("web", str(tmp_path), "**/*.parquet")] == [
+        "a.parquet",
+        "b/10.parquet",
+        "b/2.parquet",
+    ]
 
 
 def test_the_limit_takes_rows_from_the_front():

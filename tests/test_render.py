@@ -165,9 +165,7 @@ def test_a_size_that_the_policy_cannot_answer_is_a_verdict(tmp_path):
 def test_bytes_that_turn_out_broken_are_a_verdict(tmp_path):
     inputs = partition(tmp_path / "in", [document(0, text(), image(0), image(1))], [b"no picture", png()])
     folder, counts = render(tmp_path, inputs)
-    assert list(read_verdicts(folder / "render.verdicts.parquet")) == [
-        Verdict(0, 1, "render", Reason.UNDECODABLE)
-    ]
+    assert list(read_verdicts(folder / "render.verdicts.parquet")) == [Verdict(0, 1, "render", Reason.UNDECODABLE)]
     assert counts["images"]["failed"] == {"undecodable": 1}
     assert len(stored(folder)[0][1]["nodes"]) == 2
 
@@ -190,9 +188,7 @@ def test_layouts_are_of_the_images_that_are_left(tmp_path):
 
 
 def test_nothing_kept_is_no_shard_and_all_in_the_books(tmp_path):
-    folder, counts = render(
-        tmp_path, partition(tmp_path / "in", [question(0, 0)], [Reason.HTTP_CLIENT_ERROR])
-    )
+    folder, counts = render(tmp_path, partition(tmp_path / "in", [question(0, 0)], [Reason.HTTP_CLIENT_ERROR]))
     assert [path.name for path in folder.iterdir()] == ["render.verdicts.parquet"]
     assert counts["samples"] == {"in": 1, "kept": 0, "dropped": {}, "failed": {"http_client_error": 1}}
     assert counts["nodes"]["failed"] == {"http_client_error": 3}
@@ -238,10 +234,7 @@ fates = st.sampled_from([png(), png((3, 50)), png((40, 1)), b"no picture", Reaso
 
 @st.composite
 def partitions(draw):
-    samples = [
-        document(row, *draw(st.lists(nodes, min_size=1, max_size=4)))
-        for row in range(draw(st.integers(1, 5)))
-    ]
+    samples = [document(row, *draw(st.lists(nodes, min_size=1, max_size=4))) for row in range(draw(st.integers(1, 5)))]
     places = [(row, node) for row, sample in enumerate(samples) for node in (-1, *range(len(sample.nodes)))]
     dropped = draw(st.lists(st.sampled_from(places), max_size=3, unique=True))
     verdicts = [Verdict(row, node, "ratio", Reason.IMAGE_RATIO) for row, node in dropped]
@@ -289,8 +282,6 @@ def test_the_same_partition_gives_the_same_bytes(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         folder, _ = render(tmp_path / name, inputs, samples=4)
-        digests.append(
-            {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-        )
+        digests.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()})
     assert digests[0] == digests[1]
     assert len(digests[0]) == 7

@@ -69,9 +69,7 @@ def test_a_required_image_that_render_failed_with_takes_the_sample_with_its_own_
 
 @pytest.mark.parametrize("half", [1, 2])
 def test_a_turn_falls_whole_and_the_image_that_later_turns_see_stays(half):
-    settled = settle(
-        sample(image(role="user"), *turn(0), *turn(1)), [drop(half, "text", Reason.NEAR_TEXT)], [GOOD]
-    )
+    settled = settle(sample(image(role="user"), *turn(0), *turn(1)), [drop(half, "text", Reason.NEAR_TEXT)], [GOOD])
     other = 3 - half
     assert settled.sample is None
     assert settled.nodes[half] is Reason.NEAR_TEXT
@@ -110,9 +108,7 @@ def test_the_first_judge_of_the_recipe_gets_the_attribution():
 
 
 def test_verdicts_are_gathered_in_recipe_order(tmp_path):
-    write_verdicts(
-        tmp_path / "a", [Verdict(3, 1, "a", Reason.IMAGE_RATIO), Verdict(0, -1, "a", Reason.NEAR_TEXT)]
-    )
+    write_verdicts(tmp_path / "a", [Verdict(3, 1, "a", Reason.IMAGE_RATIO), Verdict(0, -1, "a", Reason.NEAR_TEXT)])
     write_verdicts(tmp_path / "b", [Verdict(3, 0, "b", Reason.LANGUAGE)])
     inputs = {"a.verdicts.parquet": tmp_path / "a", "b.verdicts.parquet": tmp_path / "b"}
     found = gather(inputs, ["b", "a"])
@@ -133,9 +129,7 @@ dropping = st.sampled_from([reason for reason in Reason if reason not in FAILURE
 @st.composite
 def cases(draw):
     made = sample(*draw(st.lists(nodes, min_size=1, max_size=8)))
-    spoken = draw(
-        st.lists(st.tuples(st.integers(0, 2), st.integers(-1, len(made.nodes) - 1), dropping), max_size=6)
-    )
+    spoken = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, len(made.nodes) - 1), dropping), max_size=6))
     verdicts = [Verdict(0, node, f"judge{judge}", reason) for judge, node, reason in sorted(spoken)]
     return made, verdicts, draw(st.lists(st.sampled_from([GOOD, DEAD]), min_size=4, max_size=4))
 
@@ -155,9 +149,7 @@ def test_every_node_is_kept_or_lost_for_a_reason_and_the_sample_goes_with_its_no
 def test_nothing_that_a_judge_or_the_world_spoke_against_is_kept(case):
     made, verdicts, facts = case
     settled = settle(made, verdicts, facts)
-    dead = {
-        index for index, node in enumerate(made.nodes) if node.image is not None and facts[node.image].reason
-    }
+    dead = {index for index, node in enumerate(made.nodes) if node.image is not None and facts[node.image].reason}
     spoken = {verdict.node for verdict in verdicts}
     assert not set(settled.kept) & (dead | spoken)
     if WHOLE_SAMPLE in spoken:
@@ -172,14 +164,10 @@ def test_no_half_turn_and_no_sample_without_its_required_images_is_kept(case):
     if settled.sample is not None:
         return
     spoken = [
-        index
-        for index, node in enumerate(made.nodes)
-        if node.kind == "text" and node.role in {"user", "assistant"}
+        index for index, node in enumerate(made.nodes) if node.kind == "text" and node.role in {"user", "assistant"}
     ]
     for number in {made.nodes[index].turn for index in spoken}:
-        assert (
-            len({settled.nodes[index] is None for index in spoken if made.nodes[index].turn == number}) == 1
-        )
+        assert len({settled.nodes[index] is None for index in spoken if made.nodes[index].turn == number}) == 1
     fallen = [settled.nodes[index] for index, node in enumerate(made.nodes) if node.required]
     assert set(fallen) <= {None, Reason.TURN_LOST}
 

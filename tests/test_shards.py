@@ -92,16 +92,13 @@ def test_the_json_holds_the_nodes_that_stay_and_names_their_pictures(tmp_path):
 def test_one_read_by_the_index_gives_what_reading_the_whole_tar_gives(tmp_path):
     write(tmp_path, [entry(row, data=b"x" * row) for row in range(0, 1500, 300)])
     whole = {
-        sample.pop("__key__"): sample
-        for sample in webdataset.WebDataset(str(tmp_path / "00.tar"), shardshuffle=False)
+        sample.pop("__key__"): sample for sample in webdataset.WebDataset(str(tmp_path / "00.tar"), shardshuffle=False)
     }
     rows = list(read_rows(tmp_path / "00.index.parquet"))
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4]
     for row in rows:
         members = read_member(tmp_path / "00.tar", row["offset"], row["size"])
-        assert members == {
-            name: data for name, data in whole[row["key"]].items() if not name.startswith("__")
-        }
+        assert members == {name: data for name, data in whole[row["key"]].items() if not name.startswith("__")}
     names = [name for name, _ in parse((tmp_path / "00.tar").read_bytes())]
     assert len(names) == 3 * len(rows)
 
@@ -154,8 +151,7 @@ def test_what_stands_in_a_shard_does_not_hang_on_its_bounds(tmp_path):
         folder.mkdir()
         write(folder, [entry(row) for row in range(3)], samples=samples)
     members = [
-        [member for tar in sorted(folder.glob("*.tar")) for member in parse(tar.read_bytes())]
-        for folder in folders
+        [member for tar in sorted(folder.glob("*.tar")) for member in parse(tar.read_bytes())] for folder in folders
     ]
     assert members[0] == members[1]
 

@@ -80,7 +80,11 @@ def shout(root: Path, **changes: object) -> Task:
 
 def visible(root: Path) -> dict[str, str]:
     """Everything a reader can see: path -> sha256, without leftovers of the dead."""
-    return {str(p.relative_to(root)): file_sha256(p) for p in sorted(root.glob("steps/**/*")) if p.is_file() and ".tmp-" not in str(p)}
+    return {
+        str(p.relative_to(root)): file_sha256(p)
+        for p in sorted(root.glob("steps/**/*"))
+        if p.is_file() and ".tmp-" not in str(p)
+    }
 
 
 def test_a_task_is_done_once_and_then_only_read(tmp_path):
@@ -190,7 +194,11 @@ def test_books_that_do_not_balance_are_refused(tmp_path):
 
 
 def test_a_second_build_in_the_same_folder_is_refused(tmp_path):
-    with Store(tmp_path).locked(), pytest.raises(StoreError, match="another build is at work"), Store(tmp_path).locked():
+    with (
+        Store(tmp_path).locked(),
+        pytest.raises(StoreError, match="another build is at work"),
+        Store(tmp_path).locked(),
+    ):
         pass
     with Store(tmp_path).locked():
         pass

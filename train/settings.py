@@ -101,7 +101,9 @@ class Machine:
     """What only runs a training, and shapes nothing but speed."""
 
     device: str = "auto"  # a GPU if there is one
-    threads: Annotated[int, Field(ge=0)] = 0  # of torch on a CPU, 0: all cores but one, which reads and decodes; the same bits want the same number
+    threads: Annotated[int, Field(ge=0)] = (
+        0  # of torch on a CPU, 0: all cores but one, which reads and decodes; the same bits want the same number
+    )
     readers: Positive = 2  # threads that read and decode
     ahead: Positive = 4  # steps that are read ahead
 

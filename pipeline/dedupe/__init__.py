@@ -35,7 +35,7 @@ class Dedupe:
     )
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = 16  # tasks that look for pairs
-    cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see pairs
+    cap: Annotated[int, Field(ge=1)] = 16  # candidates of its group that a thing is compared with; see pairs
 
     def sketch(self) -> Sketch:
         """The step for each partition."""

@@ -45,9 +45,7 @@ class AnyRes:
         """Refuse pinpoints that tiles cannot fill."""
         for lengths in self.pinpoints or ((),):
             if not lengths or any(length < 1 or length % self.side for length in lengths):
-                raise ValueError(
-                    f"pinpoints: at least one, in multiples of side ({self.side} px), not {lengths}"
-                )
+                raise ValueError(f"pinpoints: at least one, in multiples of side ({self.side} px), not {lengths}")
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and overview for each image, or one letterboxed tile each where there are several and `many` says so."""

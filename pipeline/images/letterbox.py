@@ -29,9 +29,7 @@ class Letterbox:
     version: ClassVar[int] = 1
 
     side: PositiveInt = 384  # of the encoder's input
-    patch: PositiveInt = (
-        14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
-    )
+    patch: PositiveInt = 14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
     fill: tuple[int, int, int] = (127, 127, 127)  # int(255 * mean): SigLIP's; CLIP's is (122, 116, 104)
     quality: Quality = None
 

@@ -76,9 +76,7 @@ class Tiles:
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
         """The tiles row by row, then the overview."""
         canvas = np.asarray(parts["canvas"])
-        return (
-            [canvas] if layout.tiles == 1 else [*pixels.cut(canvas, self.side), np.asarray(parts["overview"])]
-        )
+        return [canvas] if layout.tiles == 1 else [*pixels.cut(canvas, self.side), np.asarray(parts["overview"])]
 
     def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
         """Lossless WebP, or JPEG where a quality is set."""

@@ -62,7 +62,9 @@ def _document(number: int, row: dict[str, Any] | None) -> Row:
             nodes.append(Node("image", image=len(pictures), url=url))
             pictures.append(Picture(url=url))
         else:
-            nodes += [Node("text", supervised=True, text=part.strip()) for part in text.split(END_OF_DOCUMENT) if part.strip()]
+            nodes += [
+                Node("text", supervised=True, text=part.strip()) for part in text.split(END_OF_DOCUMENT) if part.strip()
+            ]
     if not nodes:
         return Row(number, failed=((Reason.EMPTY_ROW, "neither text nor image"),))
     return Row(number, (Page(tuple(nodes), tuple(pictures), url=_address(row["general_metadata"])),))
