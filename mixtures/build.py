@@ -25,8 +25,9 @@ from mixtures.select import selects
 from pipeline.encode import FORMATS
 from pipeline.errors import RecipeError, StoreError
 from pipeline.keys import canonical, file_sha256
+from pipeline.lanes import Lane, Link
 from pipeline.recipe import Recipe, Stage, locked_recipe
-from pipeline.run import Lane, Link, Run
+from pipeline.run import Run
 from pipeline.settings import build, nearest
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically

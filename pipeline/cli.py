@@ -98,9 +98,10 @@ def build(
     from mixtures.build import build_stages
     from mixtures.build import check as check_mixtures
     from pipeline.execute import executor
+    from pipeline.folder import clean, opened
     from pipeline.progress import Progressing
     from pipeline.recipe import load, lock
-    from pipeline.run import PHASES, Run, clean, opened, phases
+    from pipeline.run import PHASES, Run, phases
     from train.settings import check as check_training
 
     if until is not None and until not in PHASES:

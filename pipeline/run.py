@@ -1,79 +1,36 @@
 """The run: from a recipe to committed shards and lengths, by lanes of tasks.
 
-    survey   one lane per origin file          cut it into partitions
-    curate   one lane per partition            read, fetch, inspect, every judge, sketch
-    dedupe   one task per bucket, then one     pairs, resolve
-    shard    one lane per partition, policy    ... render, measure
-
-A lane is walked in one process: every step finds its receipt or does its task. So a lane can be walked again from its start
-at no cost, by anybody, after any death.
+survey   one lane per origin file          cut it into partitions
+curate   one lane per partition            read, fetch, inspect, every judge, sketch
+dedupe   one task per bucket, then one     pairs, resolve
+shard    one lane per partition, policy    ... render, measure
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.dedupe import Dedupe
-from pipeline.errors import RecipeError, StoreError
+from pipeline.errors import RecipeError
 from pipeline.execute import Executor
 from pipeline.fetch import Fetch, Retry
-from pipeline.inspect import Inspect
 from pipeline.judges import Judging
 from pipeline.keys import file_sha256
+from pipeline.lanes import Content, Lane, Link, Rounds, Walk, read_manifest, write_manifest
 from pipeline.measure import Measure
-from pipeline.origin import Origin, Survey, content, list_origins, local
+from pipeline.origin import Origin, Survey, list_origins
 from pipeline.read import Read
 from pipeline.recipe import Recipe
 from pipeline.render import Render
 from pipeline.step import Step
-from pipeline.store import File, Receipt, Store, Task, select, total, write_atomically
+from pipeline.store import File, Receipt, write_atomically
 
 PHASES = ("survey", "curate", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """One step of a lane, and the folder that its files go to."""
-
-    folder: str
-    step: Step
-
-
-@dataclass(frozen=True)
-class Rounds(Link):
-    """A retry: every round of it that was done counts, and one more is done if `again`."""
-
-    step: Retry
-    again: bool = False
-
-
-@dataclass(frozen=True)
-class Lane:
-    """Steps over one partition, each reading what those before it left."""
-
-    part: str
-    links: tuple[Link, ...]
-    origin: Origin | None = None
-    files: tuple[File, ...] = ()  # what is there before the first step
-
-    def __str__(self) -> str:
-        """The name of the partition, for progress and errors."""
-        return f"{self.links[-1].folder} {self.part}"
-
-    def careful(self) -> Lane:
-        """The same lane for a second attempt, after a worker died of it: images are decoded in a process of their own."""
-        links = (
-            replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, Inspect) else link
-            for link in self.links
-        )
-        return replace(self, links=tuple(links))
 
 
 @dataclass(frozen=True)
@@ -110,53 +67,6 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """Something worth a line."""
         ...
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Walks lanes of one run; travels to workers."""
-
-    root: Path
-
-    def __call__(self, lane: Lane) -> tuple[tuple[str, Receipt], ...]:
-        """(folder, receipt) of every step of the lane, doing what is still to be done."""
-        store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, list[tuple[str, Receipt]]()
-        for link in lane.links:
-            for receipt in self._receipts(store, lane, link, files):
-                files |= {file.name: file for file in receipt.files}
-                receipts.append((link.folder, receipt))
-        return tuple(receipts)
-
-    def _receipts(self, store: Store, lane: Lane, link: Link, files: Mapping[str, File]) -> Iterator[Receipt]:
-        """What a link has to show; `files` is looked at again after each receipt."""
-        task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
-        if not isinstance(link, Rounds):
-            yield self._perform(store, task, lane.origin)
-            return
-        while (receipt := store.find(task)) is not None:
-            yield receipt
-            step = replace(link.step, round=task.step.round + 1)  # type: ignore[attr-defined]
-            task = Task(link.folder, lane.part, step, select(files, step.reads))
-        if link.again:
-            yield store.perform(task)
-
-    def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
-        if origin is None or "origin" not in task.inputs or store.find(task) is not None:
-            return store.perform(task)
-        with local(origin) as path:
-            return store.perform(
-                replace(task, inputs={**task.inputs, "origin": replace(task.inputs["origin"], path=str(path))})
-            )
-
-
-@dataclass(frozen=True)
-class Content:
-    """Hashes origins in workers."""
-
-    def __call__(self, origin: Origin) -> File:
-        """The origin as an input of tasks."""
-        sha256, size = content(origin)
-        return File("origin", origin.url, sha256, size)
 
 
 class Run:
@@ -362,14 +272,7 @@ class Run:
             self.watcher.done()
             yield lanes[index], receipts
         for folder, receipts_of_step in books.items():
-            self._write_manifest(folder, [receipts_of_step[key] for key in sorted(receipts_of_step)])
-
-    def _write_manifest(self, folder: str, ordered: list[Receipt]) -> None:
-        books = {level: count.to_json() for level, count in sorted(total(ordered).items())}
-        write_atomically(
-            self.root / folder / "manifest.json",
-            {"folder": folder, "counts": books, "receipts": [r.to_json() for r in ordered]},
-        )
+            write_manifest(self.root, folder, [receipts_of_step[key] for key in sorted(receipts_of_step)])
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""
@@ -391,20 +294,6 @@ class Run:
         return root if "://" in root else str((self.base / root).resolve())
 
 
-def read_manifest(root: Path, folder: str) -> list[Receipt]:
-    """The receipts of a complete step, ordered by partition.
-
-    Raises:
-        StoreError: the step is not complete.
-    """
-    path = root / folder / "manifest.json"
-    if not path.exists():
-        raise StoreError(
-            f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
-        )
-    return [Receipt.from_json(item) for item in json.loads(path.read_bytes())["receipts"]]
-
-
 def _first(parts: list[Part], limit: int | None) -> list[Part]:
     """The partitions that hold the first `limit` rows; the last one is cut short."""
     if limit is None:
@@ -418,51 +307,8 @@ def _first(parts: list[Part], limit: int | None) -> list[Part]:
     return kept
 
 
-def clean(root: Path) -> None:
-    """Remove what no manifest names any more: files of earlier recipes. What was fetched stays.
-
-    Call it after a complete build, while the folder is locked.
-    """
-    for manifest in sorted(root.glob("s*/**/manifest.json")):
-        folder = manifest.parent
-        if folder.name in {"fetch", "retry"}:
-            continue
-        receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
-        named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
-        signed = {f"{receipt.part}.{receipt.key[:12]}.receipt.json" for receipt in receipts}
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
-                path.unlink()
-
-
-def remake(root: Path) -> None:
-    """Forget under which versions steps were made: pure steps are removed to be made anew, fetched files stay."""
-    for path in sorted(root.glob("s*/**/made_by.json")):
-        if path.parent.name in {"fetch", "retry"}:
-            path.unlink()
-        else:
-            shutil.rmtree(path.parent)
-
-
 def phases(run: Run, until: str | None) -> Iterator[Callable[[], None]]:
     """The phases of a build in order, up to and with `until`."""
     for name in PHASES[: PHASES.index(until) + 1 if until else None]:
         if name != "mixture":
             yield getattr(run, name)
-
-
-@contextmanager
-def opened(root: Path, *, again: bool = False) -> Iterator[Store]:
-    """The folder of a build, locked against a second one and swept of what killed tasks left behind."""
-    store = Store(root)
-    with store.locked():
-        store.sweep()
-        if again:
-            remake(root)
-        yield store
-
-
-def summary(root: Path, folder: str) -> dict[str, Any]:
-    """The added-up books of a complete step: level -> in, kept, dropped, failed."""
-    books: dict[str, Any] = json.loads((root / folder / "manifest.json").read_bytes())["counts"]
-    return books

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.lanes import read_manifest
 from pipeline.recipe import locked_recipe
-from pipeline.run import read_manifest
 from pipeline.sample import (
     WHOLE_SAMPLE,
     ImageFacts,

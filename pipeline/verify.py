@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.keys import file_sha256
+from pipeline.lanes import read_manifest
 from pipeline.recipe import locked_recipe
-from pipeline.run import read_manifest
 from pipeline.step import Count
 from pipeline.store import Receipt, total
 

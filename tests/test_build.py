@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from pipeline.run import read_manifest
+from pipeline.lanes import read_manifest
 from pipeline.status import added, funnel
 from pipeline.store import Store
 from tests.killing import killed_at
