@@ -26,7 +26,7 @@ import rensa
 from PIL import Image, ImageDraw, ImageEnhance
 
 from pipeline.dedupe import Dedupe
-from pipeline.dedupe.pairs import TEXT, candidates
+from pipeline.dedupe.candidates import TEXT, candidates
 from pipeline.dedupe.sketch import image_key
 from pipeline.dedupe.text import ALONE, SHINGLE, UNSPACED, WORD, bands, jaccard, shingles, text_key
 from pipeline.images.decode import Undecodable, decode
@@ -62,13 +62,15 @@ def run_steps(samples: Sequence[Sample], facts: Sequence[ImageFacts]) -> tuple[P
     DEFAULTS.sketch().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
     seconds["sketch"] = time.perf_counter() - start
     inputs = {f"web/0/{path.name}": path for path in folder.iterdir()}
-    start = time.perf_counter()
-    for step in DEFAULTS.pairs():
-        bucket = folder / f"{step.bucket:05d}"
-        bucket.mkdir()
-        step.run(inputs, bucket)
-        inputs |= {f"{bucket.name}/{path.name}": path for path in bucket.iterdir()}
-    seconds["pairs"] = time.perf_counter() - start
+    for name, steps in (("candidates", DEFAULTS.candidates()), ("pairs", DEFAULTS.pairs())):
+        start, made = time.perf_counter(), dict[str, Path]()
+        for number, step in enumerate(steps):
+            target = folder / f"{name}-{number:05d}"
+            target.mkdir()
+            step.run(inputs, target)  # type: ignore[attr-defined]
+            made |= {f"{number:05d}/{path.name}": path for path in target.iterdir()}
+        inputs |= made
+        seconds[name] = time.perf_counter() - start
     start = time.perf_counter()
     DEFAULTS.resolve(parts=("web/0",), priority={}, judges=()).run(inputs, folder)
     seconds["resolve"] = time.perf_counter() - start

@@ -145,21 +145,27 @@ class Run:
         if settings is None:
             return
         sketches = self._gather("sketch")
-        buckets = [
-            Lane(f"{step.bucket:05d}", (Link("steps/dedupe/pairs", step),), files=sketches) for step in settings.pairs()
-        ]
-        found = [receipts[-1][1] for _, receipts in self.walk("dedupe: pairs", buckets)]
-        pairs = tuple(
-            replace(file, name=f"{receipt.part}/{file.name}")
-            for receipt in sorted(found, key=lambda r: r.part)
-            for file in receipt.files
-        )
+        candidates = self._each("candidates", settings.candidates(), sketches)
+        pairs = self._each("pairs", settings.pairs(), (*candidates, *sketches))
         judged = tuple(file for judge in self.recipe.judging() for file in self._gather(judge.name))
         inspected, read = self._gather("inspect"), self._gather("read")
         files = (*pairs, *sketches, *judged, *inspected, *read)
         lane = Lane("all", (Link("steps/dedupe/resolve", self._resolution(settings)),), files=files)
         for _ in self.walk("dedupe: resolve", [lane]):
             pass
+
+    def _each(self, name: str, steps: Sequence[Step], files: tuple[File, ...]) -> tuple[File, ...]:
+        """One lane per step, all over the same files; what they leave, named `<number>/<name>`."""
+        lanes = [
+            Lane(f"{number:05d}", (Link(f"steps/dedupe/{name}", step),), files=files)
+            for number, step in enumerate(steps)
+        ]
+        found = [receipts[-1][1] for _, receipts in self.walk(f"dedupe: {name}", lanes)]
+        return tuple(
+            replace(file, name=f"{receipt.part}/{file.name}")
+            for receipt in sorted(found, key=lambda receipt: receipt.part)
+            for file in receipt.files
+        )
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""

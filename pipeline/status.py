@@ -130,6 +130,7 @@ def _steps(root: Path) -> Table:
         "inspect",
         *judges,
         "sketch",
+        "candidates",
         "pairs",
         "resolve",
         *recipe.policies,

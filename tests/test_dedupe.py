@@ -129,10 +129,14 @@ def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, judges=("ta
             (root / part / "sketch").mkdir()
             dedupe.sketch().run(given, root / part / "sketch")
             inputs |= {f"{part}/{path.name}": path for path in (root / part / "sketch").iterdir()}
-        for step in dedupe.pairs():
-            (root / f"{step.bucket:05d}").mkdir()
-            step.run(inputs, root / f"{step.bucket:05d}")
-            inputs |= {f"{step.bucket:05d}/{path.name}": path for path in (root / f"{step.bucket:05d}").iterdir()}
+        for name, steps in (("candidates", dedupe.candidates()), ("pairs", dedupe.pairs())):
+            made = {}
+            for number, step in enumerate(steps):
+                folder = root / f"{name}-{number:05d}"
+                folder.mkdir()
+                step.run(inputs, folder)
+                made |= {f"{number:05d}/{path.name}": path for path in folder.iterdir()}
+            inputs |= made
         (root / "resolved").mkdir()
         resolve = dedupe.resolve(parts=tuple(names), priority=priority or {}, judges=judges)
         counts = resolve.run(inputs, root / "resolved")
@@ -360,9 +364,10 @@ def test_every_partition_gets_a_file_even_without_a_sample(tmp_path):
     given = {name: tmp_path / "web/00000-0000" / name for name in ("samples.parquet", "facts.parquet")}
     Dedupe().sketch().run(given, tmp_path / "sketch")
     inputs = {f"web/00000-0000/{path.name}": path for path in (tmp_path / "sketch").iterdir()}
-    (tmp_path / "pairs").mkdir()
-    Dedupe(buckets=1).pairs()[0].run(inputs, tmp_path / "pairs")
-    inputs |= {f"00000/{path.name}": path for path in (tmp_path / "pairs").iterdir()}
+    for step in (Dedupe(buckets=1).candidates()[0], Dedupe(buckets=1).pairs()[0]):
+        (tmp_path / step.name).mkdir()
+        step.run(inputs, tmp_path / step.name)
+        inputs |= {f"00000/{path.name}": path for path in (tmp_path / step.name).iterdir()}
     Dedupe().resolve(("web/00000-0000",), {}, ()).run(inputs, tmp_path)
     assert list(read_rows(tmp_path / "web.00000-0000.dedupe.verdicts.parquet")) == []
 

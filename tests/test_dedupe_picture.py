@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from pipeline.dedupe import picture
-from pipeline.dedupe.pairs import IMAGE, candidates
+from pipeline.dedupe.candidates import IMAGE, candidates
 
 SIZE = (320, 240)
 

@@ -1,8 +1,9 @@
-"""Dedupe: exact and near duplicates of texts and images, within and across sources, in three steps.
+"""Dedupe: exact and near duplicates of texts and images, within and across sources, in four steps.
 
-    sketch    per partition   hashes that let similar things meet, and what similarity is measured on
-    pairs     per bucket      similar texts and images of everything, and how similar: no threshold, no judge
-    resolve   once            which of them go, among what the judges left
+    sketch       per partition   hashes that let similar things meet, and what similarity is measured on
+    candidates   per bucket      which texts and images of everything are worth comparing
+    pairs        per share       how similar they are: no threshold, no judge
+    resolve      once            which of them go, among what the judges left
 
 A new threshold, another judge or a new priority redoes `resolve` alone, which takes seconds.
 """
@@ -15,35 +16,44 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipeline.dedupe.pairs import BUCKET_BITS, IMAGE, TEXT, Pairs
+from pipeline.dedupe.candidates import BUCKET_BITS, Candidates
+from pipeline.dedupe.pairs import FLOORS, Pairs
 from pipeline.dedupe.resolve import Resolve
 from pipeline.dedupe.sketch import Sketch
 from pipeline.settings import STRICT
 
-__all__ = ["Dedupe", "Pairs", "Resolve", "Sketch"]
+__all__ = ["Candidates", "Dedupe", "Pairs", "Resolve", "Sketch"]
 
 
 @dataclass(frozen=True, config=STRICT)
 class Dedupe:
-    """The recipe's dedupe block: makes the three steps."""
+    """The recipe's dedupe block: makes the four steps."""
 
-    text: Annotated[float, Field(ge=TEXT.floor, le=1)] = 0.8  # Jaccard index of shingles from which texts are the same
-    image: Annotated[float, Field(ge=IMAGE.floor, le=1)] = 0.95  # correlation from which images are the same
+    text: Annotated[float, Field(ge=FLOORS["text"], le=1)] = (
+        0.8  # Jaccard index of shingles from which texts are the same
+    )
+    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.95  # correlation from which images are the same
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
     near_images: bool = (
         False  # whether similar images count as the same in web documents: there they show before and after
     )
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
-    buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = 16  # tasks that look for pairs
-    cap: Annotated[int, Field(ge=1)] = 16  # candidates of its group that a thing is compared with; see pairs
+    buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
+        16  # tasks that look for candidates, and that measure them
+    )
+    cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see candidates
 
     def sketch(self) -> Sketch:
         """The step for each partition."""
         return Sketch()
 
-    def pairs(self) -> tuple[Pairs, ...]:
+    def candidates(self) -> tuple[Candidates, ...]:
         """The steps for the buckets."""
-        return tuple(Pairs(bucket=bucket, buckets=self.buckets, cap=self.cap) for bucket in range(self.buckets))
+        return tuple(Candidates(bucket=bucket, buckets=self.buckets, cap=self.cap) for bucket in range(self.buckets))
+
+    def pairs(self) -> tuple[Pairs, ...]:
+        """The steps for the shares of the candidates."""
+        return tuple(Pairs(share=share, shares=self.buckets) for share in range(self.buckets))
 
     def resolve(self, parts: tuple[str, ...], priority: Mapping[str, int], judges: tuple[str, ...]) -> Resolve:
         """The last step. `parts` are all partitions as `<source>/<part>`, `judges` the names of those before."""

@@ -1,7 +1,7 @@
-"""Step `pairs`: similar texts and images of one bucket, over all sources, with their measured similarity.
+"""Step `pairs`: the measured similarity of candidates, for one share of them, over all sources.
 
-Knows no threshold and no judge, so a new threshold or another judge leaves it as it is. It needs in memory the places of its
-bucket, and a batch of evidence at a time.
+Knows no threshold and no judge, so a new threshold or another judge leaves it as it is. It needs in memory its share of the
+candidates, and a batch of evidence at a time.
 """
 
 from __future__ import annotations
@@ -18,31 +18,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.dedupe import picture, text
-from pipeline.reasons import Reason
+from pipeline.dedupe.candidates import BUCKET_BITS, CANDIDATES, IMAGE, TEXT, Kind, bounds, read_span
 from pipeline.step import Count, Counts, Inputs
 
-BUCKET_BITS = picture.GROUP_BITS
-"""Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192 buckets."""
 BATCH = 256
 """Pairs measured at a time: two thumbnails and their derivatives take 0.3 MB a pair."""
 
 PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
-"""Sorted by keys, one < other. A pair may stand in several buckets, each time the same."""
+"""Sorted by keys, one < other."""
 
-Places = NDArray[np.uint64]
 Measure = Callable[[Sequence[NDArray[Any]], Sequence[NDArray[Any]]], NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What can be similar, and how that is seen."""
-
-    name: str
-    group_bits: int  # leading bits of their places that candidates share
-    hash_bits: int  # last bits of their places in which candidates differ by at most near_bits; 0: not compared
-    near_bits: int
-    floor: float  # least similarity that is written
-    measure: Measure
 
 
 def _measure_texts(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
@@ -53,153 +38,83 @@ def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) 
     return picture.similarity(np.concatenate(one), np.concatenate(other))
 
 
-TEXT = Kind("text", 64, 0, 0, 0.5, _measure_texts)
-IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS, 0.8, _measure_images)
-"""Below their floors candidates are found too rarely for a threshold to mean anything."""
+MEASURES: Mapping[str, Measure] = {"text": _measure_texts, "image": _measure_images}
+
+FLOORS: Mapping[str, float] = {"text": 0.5, "image": 0.8}
+"""Least similarity that is written. Below it candidates are found too rarely for a threshold to mean anything."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Step: the pairs of one bucket. Pure.
+    """Step: measures the candidates whose smaller key lies in one share of all keys. Pure.
 
-    Counts `text_pairs` and `image_pairs`: kept is what was measured, dropped for PAIR_CAP what shares a place and was not.
+    Counts `text_pairs` and `image_pairs`: those measured.
     """
 
     name: ClassVar[str] = "pairs"
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = True
 
-    bucket: int
-    buckets: int
-    cap: int  # things that each thing of a group is compared with: its next ones in the order of places
+    share: int
+    shares: int
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The sketches of all partitions."""
-        return (
-            "*/*/text.places.parquet",
-            "*/*/text.evidence.npy",
-            "*/*/image.places.parquet",
-            "*/*/image.evidence.npy",
-        )
+        """All candidates, and the evidence of all partitions, which is mapped."""
+        names = (f"{kind}.{form}" for kind in MEASURES for form in ("candidates.parquet", "evidence.npy"))
+        return tuple(f"*/{name}" for name in names)
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Find and measure, first texts, then images. The order of `inputs` does not matter."""
+        """Write `{text,image}.pairs.parquet`. The order of `inputs` does not matter."""
         counts = {}
         for kind in (TEXT, IMAGE):
-            filed = _read(kind, inputs, *_bounds(self.bucket, self.buckets))
-            first, second, excess = candidates(kind, filed.places, filed.keys, self.cap)
-            table = _measured(kind, filed, first, second)
+            found = _candidates(kind, inputs, *bounds(self.share, self.shares, BUCKET_BITS))
+            table = _measured(kind, found, _evidence(kind, inputs))
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
-            counts[f"{kind.name}_pairs"] = count = Count()
-            count.keep(first.size)
-            count.lose(Reason.PAIR_CAP, excess)
+            counts[f"{kind.name}_pairs"] = Count(found["one"].size, found["one"].size)
         return counts
 
 
-def candidates(
-    kind: Kind, places: Places, keys: NDArray[np.uint64], cap: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs at one place left out for `cap`.
+Found = dict[str, NDArray[Any]]
+"""Columns of CANDIDATES."""
 
-    Args:
-        kind: Says which rows make a group.
-        places: Sorted.
-        keys: Of the things filed there, sorted within a place.
-        cap: Rows of its group that follow a row and are compared with it.
-    """
-    groups = places >> np.uint64(64 - kind.group_bits)
-    found: list[NDArray[np.int64]] = []
-    looked_at = 0
-    for distance in range(1, min(cap, places.size - 1) + 1):
-        row = np.flatnonzero(groups[distance:] == groups[:-distance])
-        looked_at += int((places[row] == places[row + distance]).sum())
-        row = row[_alike(kind, places[row], places[row + distance]) & (keys[row] != keys[row + distance])]
-        found.append(np.stack([row, row + distance]))
-    sizes = np.unique(places, return_counts=True)[1]
-    excess = int((sizes * (sizes - 1) // 2).sum()) - looked_at
-    pairs = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.int64)
-    ends = np.sort(keys[pairs], axis=0)
-    order = np.lexsort((ends[1], ends[0]))
-    ends, pairs = ends[:, order], pairs[:, order]
+
+def _candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found:
+    """The candidates of all buckets with their smaller key in [first, last], each once, sorted."""
+    names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.candidates.parquet"))
+    parts = [read_span(inputs[name], tuple(CANDIDATES.names), first, last) for name in names]
+    columns = dict(zip(CANDIDATES.names, (np.concatenate(column) for column in zip(*parts, strict=True)), strict=True))
+    order = np.lexsort((columns["other"], columns["one"]))
+    one, other = columns["one"][order], columns["other"][order]
     new = np.ones(order.size, bool)
-    new[1:] = (ends[:, 1:] != ends[:, :-1]).any(axis=0)
-    pairs, ends = pairs[:, new], ends[:, new]
-    swapped = keys[pairs[0]] != ends[0]
-    return np.where(swapped, pairs[1], pairs[0]), np.where(swapped, pairs[0], pairs[1]), excess
+    new[1:] = (np.diff(one) != 0) | (np.diff(other) != 0)
+    return {name: column[order[new]] for name, column in columns.items()}
 
 
-def _alike(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
-    if not kind.hash_bits:
-        return np.ones(one.size, bool)
-    mask = np.uint64((1 << kind.hash_bits) - 1)
-    differing: NDArray[np.uint8] = np.bitwise_count((one ^ other) & mask)
-    return differing <= kind.near_bits
+def _evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
+    """The evidence of all partitions, in the order of their names; mapped, not read."""
+    names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.evidence.npy"))
+    return [np.load(inputs[name], mmap_mode="r") for name in names]
 
 
-@dataclass(frozen=True)
-class _Filed:
-    """The places of one bucket, and where the evidence on their keys is."""
-
-    places: Places
-    keys: NDArray[np.uint64]
-    starts: NDArray[np.int64]
-    stops: NDArray[np.int64]
-    files: NDArray[np.int64]  # index into evidence
-    evidence: tuple[NDArray[Any], ...]  # mapped, not read
-
-
-def _bounds(bucket: int, buckets: int) -> tuple[int, int]:
-    """First and last place of a bucket: buckets share the leading BUCKET_BITS evenly."""
-    first, stop = (-(-number * (1 << BUCKET_BITS) // buckets) << (64 - BUCKET_BITS) for number in (bucket, bucket + 1))
-    return first, stop - 1
-
-
-def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
-    """The rows [first, last] of all partitions, one for each content and place, sorted by place and key."""
-    names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.places.parquet"))
-    parts = [_rows(inputs[name], first, last) for name in names]
-    places, keys, starts, stops = (np.concatenate(column) for column in zip(*parts, strict=True))
-    files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-    order = np.lexsort((files, keys, places))
-    new = np.ones(order.size, bool)
-    new[1:] = (np.diff(places[order]) != 0) | (np.diff(keys[order]) != 0)
-    order = order[new]
-    paths = [inputs[name.replace(".places.parquet", ".evidence.npy")] for name in names]
-    evidence = tuple(np.load(path, mmap_mode="r") for path in paths)
-    return _Filed(places[order], keys[order], starts[order], stops[order], files[order], evidence)
-
-
-def _rows(path: Path, first: int, last: int) -> list[NDArray[Any]]:
-    """Columns of the rows with a place in [first, last]; reads the row groups that hold them, which lie side by side."""
-    with pq.ParquetFile(path) as file:
-        groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, first, last)]
-        table = file.read_row_groups(groups)
-    columns = [table.column(name).to_numpy() for name in ("place", "key", "start", "stop")]
-    start = np.searchsorted(columns[0], np.uint64(first), side="left")
-    stop = np.searchsorted(columns[0], np.uint64(last), side="right")
-    return [column[start:stop] for column in columns]
-
-
-def _overlaps(file: pq.ParquetFile, number: int, first: int, last: int) -> bool:
-    held = file.metadata.row_group(number).column(0).statistics
-    return held is not None and held.has_min_max and held.min <= last and held.max >= first
-
-
-def _measured(kind: Kind, filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -> pa.Table:
+def _measured(kind: Kind, found: Found, evidence: list[NDArray[Any]]) -> pa.Table:
     """PAIRS at or above the floor."""
-    batches = (slice(start, start + BATCH) for start in range(0, first.size, BATCH))
-    measured = [kind.measure(_evidence(filed, first[rows]), _evidence(filed, second[rows])) for rows in batches]
-    similarity = np.concatenate([np.empty(0), *measured])
-    kept = similarity >= kind.floor
-    columns = filed.keys[first[kept]], filed.keys[second[kept]], similarity[kept]
+    similarity = np.empty(found["one"].size)
+    for start in range(0, similarity.size, BATCH):
+        rows = range(start, min(start + BATCH, similarity.size))
+        similarity[start : start + BATCH] = MEASURES[kind.name](
+            *(
+                [
+                    evidence[found[f"{end}_file"][row]][found[f"{end}_start"][row] : found[f"{end}_stop"][row]]
+                    for row in rows
+                ]
+                for end in ("one", "other")
+            )
+        )
+    kept = similarity >= FLOORS[kind.name]
+    columns = found["one"][kept], found["other"][kept], similarity[kept]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=PAIRS)
-
-
-def _evidence(filed: _Filed, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """The evidence on the keys of some rows; nothing else of the files is read."""
-    return [filed.evidence[filed.files[row]][filed.starts[row] : filed.stops[row]] for row in rows]

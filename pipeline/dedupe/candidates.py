@@ -1,0 +1,192 @@
+"""Step `candidates`: which texts and images of one bucket are worth comparing, over all sources.
+
+Looks at places alone, so it is cheap. A similar pair meets at many places; `pairs` measures it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.dedupe import picture
+from pipeline.reasons import Reason
+from pipeline.step import Count, Counts, Inputs
+
+BUCKET_BITS = picture.GROUP_BITS
+"""Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192 buckets."""
+
+ROW_GROUP = 4096
+
+CANDIDATES = pa.schema(
+    [
+        ("one", pa.uint64()),
+        ("other", pa.uint64()),
+        *((f"{end}_{name}", pa.int64()) for end in ("one", "other") for name in ("file", "start", "stop")),
+    ]
+)
+"""Content keys, one < other, sorted; and where the evidence on each lies: which of the partitions in the order of their names, which rows."""
+
+Places = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be similar, and how that is seen."""
+
+    name: str
+    group_bits: int  # leading bits of their places that candidates share
+    hash_bits: int  # last bits of their places in which candidates differ by at most near_bits; 0: not compared
+    near_bits: int
+
+
+TEXT = Kind("text", 64, 0, 0)
+IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Step: the candidates of one bucket of places. Pure.
+
+    Counts `text_candidates` and `image_candidates`: kept is what is to be measured, dropped for PAIR_CAP what shares a place and
+    is not.
+    """
+
+    name: ClassVar[str] = "candidates"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    bucket: int
+    buckets: int
+    cap: int  # things that each thing of a group is compared with: its next ones in the order of places
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The places of all partitions."""
+        return ("*/*/text.places.parquet", "*/*/image.places.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The libraries that calculate and write."""
+        return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write `{text,image}.candidates.parquet`. The order of `inputs` does not matter."""
+        counts = {}
+        for kind in (TEXT, IMAGE):
+            filed = _read(kind, inputs, *bounds(self.bucket, self.buckets, BUCKET_BITS))
+            first, second, excess = candidates(kind, filed.places, filed.keys, self.cap)
+            path = folder / f"{kind.name}.candidates.parquet"
+            pq.write_table(_table(filed, first, second), path, compression="zstd", row_group_size=ROW_GROUP)
+            counts[f"{kind.name}_candidates"] = count = Count()
+            count.keep(first.size)
+            count.lose(Reason.PAIR_CAP, excess)
+        return counts
+
+
+def candidates(
+    kind: Kind, places: Places, keys: NDArray[np.uint64], cap: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs at one place left out for `cap`.
+
+    Args:
+        kind: Says which rows make a group.
+        places: Sorted.
+        keys: Of the things filed there, sorted within a place.
+        cap: Rows of its group that follow a row and are compared with it.
+    """
+    groups = places >> np.uint64(64 - kind.group_bits)
+    found: list[NDArray[np.int64]] = []
+    looked_at = 0
+    for distance in range(1, min(cap, places.size - 1) + 1):
+        row = np.flatnonzero(groups[distance:] == groups[:-distance])
+        looked_at += int((places[row] == places[row + distance]).sum())
+        row = row[_alike(kind, places[row], places[row + distance]) & (keys[row] != keys[row + distance])]
+        found.append(np.stack([row, row + distance]))
+    sizes = np.unique(places, return_counts=True)[1]
+    excess = int((sizes * (sizes - 1) // 2).sum()) - looked_at
+    pairs = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.int64)
+    ends = np.sort(keys[pairs], axis=0)
+    order = np.lexsort((ends[1], ends[0]))
+    ends, pairs = ends[:, order], pairs[:, order]
+    new = np.ones(order.size, bool)
+    new[1:] = (ends[:, 1:] != ends[:, :-1]).any(axis=0)
+    pairs, ends = pairs[:, new], ends[:, new]
+    swapped = keys[pairs[0]] != ends[0]
+    return np.where(swapped, pairs[1], pairs[0]), np.where(swapped, pairs[0], pairs[1]), excess
+
+
+def _alike(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
+    if not kind.hash_bits:
+        return np.ones(one.size, bool)
+    mask = np.uint64((1 << kind.hash_bits) - 1)
+    differing: NDArray[np.uint8] = np.bitwise_count((one ^ other) & mask)
+    return differing <= kind.near_bits
+
+
+@dataclass(frozen=True)
+class _Filed:
+    """The places of one bucket, and where the evidence on their keys is."""
+
+    places: Places
+    keys: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    files: NDArray[np.int64]
+
+
+def _table(filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -> pa.Table:
+    """CANDIDATES of pairs of rows."""
+    columns: list[NDArray[Any]] = [filed.keys[first], filed.keys[second]]
+    for rows in (first, second):
+        columns += [filed.files[rows], filed.starts[rows].astype(np.int64), filed.stops[rows].astype(np.int64)]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=CANDIDATES)
+
+
+def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
+    """The rows [first, last] of all partitions, one for each content and place, sorted by place and key."""
+    names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.places.parquet"))
+    parts = [_rows(inputs[name], first, last) for name in names]
+    places, keys, starts, stops = (np.concatenate(column) for column in zip(*parts, strict=True))
+    files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    order = np.lexsort((files, keys, places))
+    new = np.ones(order.size, bool)
+    new[1:] = (np.diff(places[order]) != 0) | (np.diff(keys[order]) != 0)
+    order = order[new]
+    return _Filed(places[order], keys[order], starts[order], stops[order], files[order])
+
+
+def _rows(path: Path, first: int, last: int) -> list[NDArray[Any]]:
+    """Columns of the rows with a place in [first, last]."""
+    return read_span(path, ("place", "key", "start", "stop"), first, last)
+
+
+def bounds(number: int, parts: int, bits: int) -> tuple[int, int]:
+    """First and last of the 64-bit values of a part, where `parts` share the leading `bits` evenly."""
+    first, stop = (-(-place * (1 << bits) // parts) << (64 - bits) for place in (number, number + 1))
+    return first, stop - 1
+
+
+def read_span(path: Path, names: tuple[str, ...], first: int, last: int) -> list[NDArray[Any]]:
+    """Columns of the rows whose first column, by which the file is sorted, lies in [first, last].
+
+    Reads the row groups that hold them, which lie side by side.
+    """
+    with pq.ParquetFile(path) as file:
+        groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, first, last)]
+        table = file.read_row_groups(groups, columns=list(names))
+    columns = [table.column(name).to_numpy() for name in names]
+    start = np.searchsorted(columns[0], np.uint64(first), side="left")
+    stop = np.searchsorted(columns[0], np.uint64(last), side="right")
+    return [column[start:stop] for column in columns]
+
+
+def _overlaps(file: pq.ParquetFile, number: int, first: int, last: int) -> bool:
+    held = file.metadata.row_group(number).column(0).statistics
+    return held is not None and held.has_min_max and held.min <= last and held.max >= first
