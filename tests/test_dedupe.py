@@ -263,18 +263,17 @@ def test_images_of_other_documents_stay_unless_the_recipe_says_otherwise():
 
 
 def test_a_question_stays_unless_image_question_and_answer_come_again():
-    found = run([
+    items = [
         quiz(0, "p1", ("What is it?", "A drawing."), ("How many?", "Twelve.")),
         quiz(1, "p1", ("What is it?", "A picture.")),
         quiz(2, "p2", ("What is it?", "A drawing.")),
         quiz(3, "p1", ("How many?", "Twelve."), ("Why?", "Because.")),
         quiz(4, "bright1", ("What is it?", "A drawing.")),
-    ])  # fmt: skip
-    assert reasons(found) == {
-        ("quiz/origin.parquet#3", 1): Reason.EXACT_IMAGE,
-        ("quiz/origin.parquet#3", 2): Reason.EXACT_IMAGE,
-        ("quiz/origin.parquet#4", WHOLE_SAMPLE): Reason.NEAR_IMAGE,
-    }
+    ]
+    same_file = {("quiz/origin.parquet#3", node): Reason.EXACT_IMAGE for node in (1, 2)}
+    assert reasons(run(items)) == same_file, "templated sets ask the same of scenes that are nearly the same"
+    found = run(items, near_images=True)
+    assert reasons(found) == {**same_file, ("quiz/origin.parquet#4", WHOLE_SAMPLE): Reason.NEAR_IMAGE}
     assert {verdict.other for verdict in found.values()} == {"quiz/origin.parquet#0"}
 
 

@@ -34,9 +34,9 @@ class Dedupe:
     )
     image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.95  # correlation from which images are the same
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
-    near_images: bool = (
-        False  # whether similar images count as the same in web documents: there they show before and after
-    )
+    near_images: bool = False
+    """Whether similar images count as the same in web documents, which show before and after, and under questions: sets made
+    from templates ask the same of scenes that differ by a block or a colour. Pages are held against their text as well."""
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
         16  # tasks that look for candidates, and that measure them
