@@ -99,6 +99,7 @@ def build(
     from mixtures.build import check as check_mixtures
     from pipeline.execute import executor
     from pipeline.folder import clean, opened
+    from pipeline.folder import remake as forget
     from pipeline.progress import Progressing
     from pipeline.recipe import load, lock
     from pipeline.run import PHASES, Run, phases
@@ -111,18 +112,16 @@ def build(
     check_training(loaded)
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
-    with (
-        opened(root, again=remake),
-        _served(loaded, base) as serving,
-        Progressing(console) as watcher,
-        executor(workers, ray) as pool,
-    ):
+    with opened(root):
         lock(root, data, relock=relock)
-        run = Run(root, loaded, base, pool, watcher, serving, retry=retry_failed)
-        for phase in phases(run, until):
-            phase()
-        if until in (None, "mixture"):
-            build_stages(run)
+        if remake:
+            forget(root)
+        with _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
+            run = Run(root, loaded, base, pool, watcher, serving, retry=retry_failed)
+            for phase in phases(run, until):
+                phase()
+            if until in (None, "mixture"):
+                build_stages(run)
         if until is None:
             clean(root)
     console.print(
@@ -274,10 +273,7 @@ def main() -> None:
     """The console command: errors for people go to standard error without a stack trace, and end with 1."""
     try:
         app()
-    except VlmillError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(str(error))}")
-        sys.exit(1)
-    except OSError as error:  # a full disk, no permission
+    except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:

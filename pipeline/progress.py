@@ -70,10 +70,6 @@ class Progressing:
             self.said = time.monotonic()
             self._line()
 
-    def say(self, text: str) -> None:
-        """Print a line above the bars."""
-        self.console.print(text)
-
     def _close(self) -> None:
         if self.name and not self.bars:
             self._line()

@@ -64,10 +64,6 @@ class Watcher(Protocol):
         """So many lanes of the phase are done."""
         ...
 
-    def say(self, text: str) -> None:
-        """Something worth a line."""
-        ...
-
 
 class Run:
     """A build in progress: what the phases share. Only the driver holds one."""

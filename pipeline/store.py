@@ -229,7 +229,7 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
     With `only_if_absent` a file that is there stays, and the answer is False; so is one that holds the same already.
     """
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    if not only_if_absent and path.exists() and path.read_text(encoding="utf-8") == text:
+    if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")

@@ -172,6 +172,24 @@ def test_another_threshold_touches_no_image_and_the_way_back_is_free(recipe, bui
     assert product(root) == product(built)
 
 
+def test_remake_makes_pure_steps_anew_and_never_touches_what_the_world_had_a_say_in(recipe, built, tmp_path, capsys):
+    root = tmp_path / "run"
+    shutil.copytree(built, root)
+
+    def written(step):
+        return {path: path.stat().st_ino for path in (root / step).glob("*.parquet")}
+
+    impure = {step: written(step) for step in ("steps/web/fetch", "steps/papers/read", "steps/scans/read")}
+    pure = written("steps/web/language")
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--remake", "--set", "seed=99") == 1
+    assert "locked to another recipe" in capsys.readouterr().err
+    assert written("steps/web/language") == pure, "a refused build removes nothing"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--remake") == 0
+    assert {step: written(step) for step in impure} == impure
+    assert written("steps/web/language") != pure
+    assert product(root) == product(built)
+
+
 # -- bad input
 
 
