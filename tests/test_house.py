@@ -19,7 +19,7 @@ from train.settings import check as check_training
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("pipeline", "mixtures", "train") for path in (ROOT / package).rglob("*.py"))
 LEVEL = {"pipeline": 0, "mixtures": 1, "train": 2}
-SEAM = ROOT / "pipeline/cli.py"  # puts the three together
+SEAM = ROOT / "pipeline/cli"  # puts the three together
 
 
 def imported(path: Path) -> set[str]:
@@ -37,7 +37,7 @@ def imported(path: Path) -> set[str]:
 def test_imports_run_from_train_to_mixtures_to_pipeline_and_never_back(path):
     own = path.relative_to(ROOT).parts[0]
     others = {name.split(".")[0] for name in imported(path)} & set(LEVEL)
-    assert path == SEAM or all(LEVEL[other] <= LEVEL[own] for other in others)
+    assert path.parent == SEAM or all(LEVEL[other] <= LEVEL[own] for other in others)
 
 
 def test_one_file_imports_ray_and_steps_know_neither_runner_nor_store():

@@ -1,0 +1,38 @@
+"""The command `vlmill`: where the three packages are put together. The only room that may import all of them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.cli.build import build
+from pipeline.cli.look import stats, status, trace, verify
+from pipeline.cli.training import train
+from pipeline.errors import VlmillError
+
+app = typer.Typer(
+    name="vlmill",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
+    "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
+)
+for command in (build, status, stats, trace, verify, train):
+    app.command()(command)
+
+
+def main() -> None:
+    """The console command: errors for people go to standard error without a stack trace, and end with 1."""
+    try:
+        app()
+    except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted. Run the same command again to go on.")
+        sys.exit(130)

@@ -1,0 +1,142 @@
+"""The command that makes a run: build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.terms import console, pairs
+from pipeline.errors import RecipeError
+
+
+def build(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the run's files go. Default: build/ and the recipe's name.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Worker processes on this machine; 0 works in this process, without Ray. Default: one per core."
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Join a Ray cluster, for example auto or ray://head:10001. All nodes must see DIR."
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere: a folder, a file or a pattern."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace one value of the recipe, for example judges.language.in_doubt=drop.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Stop after this phase: survey, curate, dedupe, shard or mixture."),
+    ] = None,
+    relock: Annotated[
+        bool,
+        typer.Option(
+            "--relock",
+            help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.",
+        ),
+    ] = False,
+    remake: Annotated[
+        bool,
+        typer.Option("--remake", help="Make pure steps anew under today's library versions. Nothing is fetched again."),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask once more for the images that could not be had, and only for those."),
+    ] = False,
+) -> None:
+    """Carry a recipe's raw data to shards, mixtures and plans.
+
+    Run it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
+
+        vlmill build quickstart --out demo
+        vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
+        vlmill build my.yaml --out run --source web=/data/obelics --ray auto
+    """
+    from mixtures.build import build_stages
+    from mixtures.build import check as check_mixtures
+    from pipeline.execute import executor
+    from pipeline.folder import clean, opened
+    from pipeline.folder import remake as forget
+    from pipeline.progress import Progressing
+    from pipeline.recipe import load, lock
+    from pipeline.run import PHASES, Run, phases
+    from train.settings import check as check_training
+
+    if until is not None and until not in PHASES:
+        raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
+    loaded, data, base = load(recipe, pairs(source, "--source"), limit, pairs(set_, "--set"))
+    check_mixtures(loaded)
+    check_training(loaded)
+    shown = out or Path("build") / loaded.name
+    root = shown.absolute()  # workers stand in folders of their own
+    with opened(root):
+        lock(root, data, relock=relock)
+        if remake:
+            forget(root)
+        with _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
+            run = Run(root, loaded, base, pool, watcher, serving, retry=retry_failed)
+            for phase in phases(run, until):
+                phase()
+            if until in (None, "mixture"):
+                build_stages(run)
+        if until is None:
+            clean(root)
+    console.print(
+        f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}"
+        + (f", vlmill train {shown}" if loaded.stages else "")
+    )
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512  # with the default of 5, connections are lost and asked for again after a second
+    daemon_threads = True
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+@contextmanager
+def _served(recipe: Any, base: Path) -> Iterator[dict[str, dict[str, str]]]:
+    """Serve the folders that sources name under `serve` on loopback; yields source -> {URL prefix: served prefix}."""
+    servers: list[_Server] = []
+    mirrors: dict[str, dict[str, str]] = {}
+    try:
+        for name, settings in recipe.sources.items():
+            for prefix, folder in settings.serve.items():
+                server = _Server(("127.0.0.1", 0), partial(_Quiet, directory=str(base / folder)))
+                Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+                servers.append(server)
+                mirrors.setdefault(name, {})[prefix] = f"http://127.0.0.1:{server.server_address[1]}/"
+        yield mirrors
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()

@@ -1,0 +1,71 @@
+"""Commands that show a run and change nothing: status, stats, trace, verify."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+
+
+def status(directory: Folder, as_json: JsonFlag = False) -> None:
+    """Say which parts of a run exist, which are missing, and the funnel: in, kept, dropped by reason, failed by reason."""
+    from pipeline.status import funnel, progress, tables
+
+    if as_json:
+        steps = {step.folder: {"done": step.done, "parts": step.parts} for step in progress(directory)}
+        print_json({"steps": steps, "funnel": funnel(directory)})
+        return
+    for table in tables(directory):
+        console.print(table)
+
+
+def stats(
+    directory: Folder,
+    stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses."""
+    from mixtures.build import read_stats
+    from mixtures.stats import table
+
+    found = read_stats(directory, stage)
+    if as_json:
+        print_json(found)
+        return
+    for stats_of_stage in found.values():
+        console.print(table(stats_of_stage))
+
+
+def trace(
+    directory: Folder,
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")
+    ],
+) -> None:
+    """Follow a sample or a shard member back to its origin, with every verdict on it.
+
+    vlmill trace demo web/part-0.parquet#12
+    vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
+    """
+    from pipeline.trace import lines
+    from pipeline.trace import trace as traced
+
+    for line in lines(traced(directory, name)):
+        console.print(line, markup=False)
+
+
+def verify(directory: Folder) -> None:
+    """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
+    from pipeline.verify import verify as broken
+
+    promises = list(broken(directory))
+    for line in promises:
+        console.print(line, markup=False)
+    if promises:
+        console.print(
+            f"{len(promises)} broken. Delete the receipts of the damaged files and build again: what is sound is kept."
+        )
+        raise typer.Exit(1)
+    console.print(f"{directory} is sound: every file, count and lock is as its receipts say")

@@ -1,0 +1,37 @@
+"""What commands have in common: the console, the arguments that several take, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import RecipeError
+
+WIDE = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, as given to build --out.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """NAME=VALUE arguments as a mapping."""
+    found = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise RecipeError(f"{option} {item}: give a name, = and a value")
+        found[name] = value
+    return found
+
+
+def print_json(value: Any) -> None:
+    """Write a value with sorted keys to standard output."""
+    sys.stdout.write(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
