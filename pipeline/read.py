@@ -36,7 +36,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     source: Source
     name_of_source: str

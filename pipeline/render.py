@@ -9,11 +9,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import features
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
-RECENT_BYTES = 64 << 20  # of encoded parts kept for the next sample that shows the same image
-ROW_GROUPS = 2  # of images.parquet in memory, about 32 MB each
+RECENT_BYTES = 32 << 20  # of encoded parts kept for the next sample that shows the same image
+ROW_GROUPS = 4  # of images.parquet in memory, about 8 MB each
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,18 @@ class _Column:
         self.file = pq.ParquetFile(path)
         sizes = (self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups))
         self.starts = [0, *accumulate(sizes)]
-        self.group = lru_cache(ROW_GROUPS)(lambda group: self.file.read_row_group(group, columns=["bytes"])["bytes"])
+        # Not an lru_cache over a method: it would hold itself, and with it the images, until the next garbage collection
+        self.recent = OrderedDict[int, pa.ChunkedArray]()
 
     def read(self, row: int) -> bytes:
         group = bisect_right(self.starts, row) - 1
-        data: bytes = self.group(group)[row - self.starts[group]].as_py()
+        if group in self.recent:
+            self.recent.move_to_end(group)
+        else:
+            self.recent[group] = self.file.read_row_group(group, columns=["bytes"])["bytes"]
+            if len(self.recent) > ROW_GROUPS:
+                self.recent.popitem(last=False)
+        data: bytes = self.recent[group][row - self.starts[group]].as_py()
         return data
 
 

@@ -231,14 +231,14 @@ def read_verdicts(path: Path) -> Iterator[Verdict]:
 
 
 def write_rows(
-    path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096, group_bytes: int = 32 << 20
+    path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096, group_bytes: int = 8 << 20
 ) -> int:
     """Write rows as Parquet in row groups of at most `group` rows and about `group_bytes`, so that memory stays flat.
 
     The bytes depend on the rows and the version of pyarrow alone. Returns the number of rows.
     """
     count, pending, weight = 0, list[Mapping[str, Any]](), 0
-    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=True) as writer:
+    with pq.ParquetWriter(path, schema, **_coding(schema)) as writer:
         for row in rows:
             pending.append(row)
             weight += len(row.get("bytes") or b"") + 64
@@ -250,9 +250,19 @@ def write_rows(
     return count + len(pending)
 
 
+def _coding(schema: pa.Schema) -> dict[str, Any]:
+    """zstd, but for the bytes of images: those come compressed, and a dictionary of them would be a second copy."""
+    if "bytes" not in schema.names:
+        return {"compression": "zstd"}
+    return {
+        "compression": {name: "none" if name == "bytes" else "zstd" for name in schema.names},
+        "use_dictionary": [name for name in schema.names if name != "bytes"],
+    }
+
+
 def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file in order, one batch in memory at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # buffering ahead would hold the bytes of all row groups
         for part in file.iter_batches(batch_size=batch, columns=list(columns) if columns else None):
             yield from part.to_pylist()
 

@@ -44,7 +44,7 @@ class Fetch:
     """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none."""
 
     name: ClassVar[str] = "fetch"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = False
 
     max_bytes: pydantic.PositiveInt = 20 << 20  # of one body, packed or unpacked
@@ -110,7 +110,7 @@ class Retry:
     """Try once more, and for each `round` once, the addresses that failed for a reason that may have passed."""
 
     name: ClassVar[str] = "retry"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = False
 
     fetch: Fetch
