@@ -165,11 +165,11 @@ class Run:
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""
-        tokenizer = self._tokenizer()
+        tokenizer, verdicts = self._tokenizer(), self._dedupe_verdicts()
         lanes = []
         for policy in self.recipe.policies:
             for part in self._all_parts():
-                extra = (*self._dedupe_verdicts(part), *([tokenizer] if tokenizer else []))
+                extra = (*verdicts.get(f"{part.origin.source}/{part.name}", ()), *([tokenizer] if tokenizer else []))
                 lanes.append(
                     Lane(
                         part.name,
@@ -237,15 +237,19 @@ class Run:
             parts=parts, priority=priority, judges=tuple(judge.name for judge in self.recipe.judging())
         )
 
-    def _dedupe_verdicts(self, part: Part) -> tuple[File, ...]:
+    def _dedupe_verdicts(self) -> dict[str, tuple[File]]:
+        """What dedupe says of each partition, by `<source>/<part>`."""
         if self.recipe.dedupe is None:
-            return ()
-        wanted = f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"
-        return tuple(
-            replace(file, name="dedupe.verdicts.parquet")
-            for file in self.manifest("steps/dedupe/resolve")[0].files
-            if file.name == wanted
-        )
+            return {}
+        files = {file.name: file for file in self.manifest("steps/dedupe/resolve")[0].files}
+        return {
+            f"{part.origin.source}/{part.name}": (
+                replace(
+                    files[f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"], name="dedupe.verdicts.parquet"
+                ),
+            )
+            for part in self._all_parts()
+        }
 
     def _tokenizer(self) -> File | None:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""
