@@ -1,4 +1,4 @@
-"""The folder of a run as a build finds and leaves it: locked, swept, and without what no manifest names any more."""
+"""The folder of a run as a build finds and leaves it: locked, pinned, swept, and without what no manifest names any more."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
+from pipeline import hub
+from pipeline.errors import StoreError
 from pipeline.keys import DIGITS
-from pipeline.store import Receipt, Store
+from pipeline.recipe import Recipe
+from pipeline.store import Receipt, Store, write_atomically
+
+PINS = "hub.lock.yaml"
+"""Which commit each root on the Hugging Face Hub stood for when the run was begun: source -> root, pinned."""
 
 
 @contextmanager
@@ -19,6 +28,34 @@ def opened(root: Path) -> Iterator[None]:
     with store.locked():
         store.sweep()
         yield
+
+
+def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
+    """The recipe with commits in its roots on the Hugging Face Hub: those that the folder was begun with.
+
+    Raises:
+        StoreError: a branch or tag has moved since; the message has the ways out.
+        SourceError: the Hub cannot be asked, or has no such dataset or revision.
+    """
+    path = root / PINS
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    sources, pins = dict(recipe.sources), {}
+    for name, settings in recipe.sources.items():
+        if not hub.is_hub(settings.root):
+            continue
+        now, then = hub.pinned(settings.root), before.get(name, {})
+        if not relock and then.get("root") == settings.root and then["pinned"] != now:
+            raise StoreError(
+                f"source {name!r}: {settings.root} has moved since this folder was begun\n"
+                f"  {then['pinned']} then\n  {now} now\n"
+                f"Go on with what it was: --source {name}={then['pinned']}/\n"
+                "or take what it is now with --relock: of files that are the same nothing is made again"
+            )
+        sources[name] = replace(settings, root=now)
+        pins[name] = {"root": settings.root, "pinned": now}
+    if pins:
+        write_atomically(path, yaml.safe_dump({**before, **pins}, sort_keys=True, allow_unicode=True, width=120))
+    return replace(recipe, sources=sources)
 
 
 def clean(root: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.fetch import Retry
 from pipeline.inspect import Inspect
-from pipeline.origin import Origin, content, local
+from pipeline.origin import Origin, content, opened
 from pipeline.step import Step
 from pipeline.store import File, Receipt, Store, Task, select, total, write_atomically
 
@@ -88,10 +88,8 @@ class Walk:
     def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
         if origin is None or "origin" not in task.inputs or store.find(task) is not None:
             return store.perform(task)
-        with local(origin) as path:
-            return store.perform(
-                replace(task, inputs={**task.inputs, "origin": replace(task.inputs["origin"], path=str(path))})
-            )
+        with opened(origin) as path:
+            return store.perform(task, {"origin": path})
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,29 @@
-"""Origins: the upstream files of a source, listed by name and handed to steps as local files.
+"""Origins: the upstream files of a source, listed by name and handed to steps for reading.
 
 The order of names decides the file numbers, so it decides the names of partitions and shards; the listing order of a file
-system or an object store never does.
+system or an object store never does. Origins lie on this machine, on anything fsspec reads, or on the Hugging Face Hub.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import fsspec
 
+from pipeline import hub
 from pipeline.errors import SourceError
 from pipeline.keys import file_sha256, to_json
 from pipeline.sources import Source
 from pipeline.step import Count, Counts, Inputs
+
+COPIED = 32 << 20
+"""Bytes that are asked for at a time when a whole file is copied from the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +34,44 @@ class Origin:
     number: int  # its place among the source's files, ordered by name
     name: str  # relative to the source's root, with "/"
     url: str  # where it lies now; in no key and no file
+    size: int = 0  # where it lies on the Hub
+    sha256: str = ""  # of its content, where the listing knows it
+    ranged: bool = False  # whether its source asks for parts of it, so that it need not be copied
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it lies on the Hugging Face Hub."""
+        return hub.is_hub(self.url)
 
 
-def list_origins(source: str, root: str, pattern: str) -> list[Origin]:
-    """The files under `root` (a folder or an fsspec URL) that match `pattern`, ordered by name.
+def list_origins(
+    source: str,
+    root: str,
+    pattern: str | None,
+    *,
+    subset: str | None = None,
+    split: str | None = None,
+    ranged: bool = False,
+) -> list[Origin]:
+    """The files of a source, ordered by name.
+
+    Args:
+        source: Its name.
+        root: A folder, an fsspec URL, or `hf://datasets/OWNER/NAME[@REVISION][/FOLDER]`.
+        pattern: Which files below it; None for those of a split.
+        subset: Of a repository on the Hub, which names its files itself; None for its only or default one.
+        split: Of the subset.
+        ranged: Whether the source asks for parts of a file.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is none, or the Hub is not to be had.
     """
+    if pattern is None and split is not None:
+        return _numbered(source, hub.find_split(root, subset, split), ranged)
+    if pattern is None:
+        raise SourceError(f"source {source!r}: neither a pattern of files nor a split says what to read below {root}")
+    if hub.is_hub(root):
+        return _numbered(source, hub.find(root, pattern), ranged)
     base = f"{root.rstrip('/')}/"
     filesystem, start = fsspec.core.url_to_fs(base)
     start = f"{start.rstrip('/')}/"
@@ -50,9 +85,28 @@ def list_origins(source: str, root: str, pattern: str) -> list[Origin]:
     ]
 
 
+def _numbered(source: str, entries: list[hub.Entry], ranged: bool) -> list[Origin]:
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    return [Origin(source, number, e.name, e.url, e.size, e.sha256, ranged) for number, e in enumerate(ordered)]
+
+
+@contextmanager
+def opened(origin: Origin) -> Iterator[Path]:
+    """The origin as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
+    if origin.on_hub and origin.ranged:
+        yield cast("Path", hub.RemoteFile(origin.url, origin.size))  # such a source opens its origin, and no more
+        return
+    with local(origin) as path:
+        yield path
+
+
 @contextmanager
 def local(origin: Origin) -> Iterator[Path]:
     """The origin as a local file: itself where it is local, else a copy for as long as the context lasts."""
+    if origin.on_hub:
+        with _copied(origin) as path:
+            yield path
+        return
     filesystem, path = fsspec.core.url_to_fs(origin.url)
     if "file" in filesystem.protocol:
         yield Path(path)
@@ -63,8 +117,24 @@ def local(origin: Origin) -> Iterator[Path]:
         yield copy
 
 
+@contextmanager
+def _copied(origin: Origin) -> Iterator[Path]:
+    """A copy of a file on the Hub, checked against its sha256."""
+    with tempfile.TemporaryDirectory(prefix="vlmill-origin-") as folder:
+        copy = Path(folder) / Path(origin.name).name
+        with hub.RemoteFile(origin.url, origin.size).open() as remote, copy.open("wb") as file:
+            shutil.copyfileobj(remote, file, COPIED)
+        if origin.sha256 and file_sha256(copy) != origin.sha256:
+            raise SourceError(
+                f"{origin.url}: what came is not what the Hub lists (sha256 {origin.sha256}); run it again"
+            )
+        yield copy
+
+
 def content(origin: Origin) -> tuple[str, int]:
-    """sha256 and size of an origin, read in full: its content decides every key that follows."""
+    """sha256 and size of an origin, read in full unless the listing has them: its content decides every key that follows."""
+    if origin.sha256:
+        return origin.sha256, origin.size
     try:
         with local(origin) as path:
             return file_sha256(path), path.stat().st_size

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from importlib.resources import files
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic.dataclasses import dataclass
 
+from pipeline import hub
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError, StoreError
 from pipeline.fetch import Fetch
@@ -42,8 +44,10 @@ class SourceSettings:
     """One named source of a recipe."""
 
     kind: str  # a row shape of SOURCES
-    files: str  # pattern below root
-    root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe file) or fsspec URL
+    files: str | None = None  # pattern below root
+    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
+    split: str | None = None  # ... and split
+    root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     licence: str = ""
     priority: int = 0  # of two duplicates the one with the lower priority number is kept
     options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
@@ -206,6 +210,7 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"sources.{name}: this name is taken by a folder of our own; choose another")
         recipe.source(name)
         recipe.fetching(name)
+        _check_files(name, recipe.sources[name])
     if not recipe.sources:
         raise RecipeError("sources: a recipe needs at least one")
     recipe.inspecting()
@@ -218,6 +223,26 @@ def check(recipe: Recipe) -> None:
         recipe.policy(policy)
     if recipe.stages and recipe.tokenizer is None:
         raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
+
+
+def _check_files(name: str, settings: SourceSettings) -> None:
+    """One way or the other, a source says which files are its own."""
+    named = settings.subset is not None or settings.split is not None
+    if settings.files is None and not named:
+        raise RecipeError(
+            f"sources.{name}.files: is missing; give a pattern below root (or, of a dataset on the Hugging Face Hub, `split`)"
+        )
+    if settings.files is not None and named:
+        raise RecipeError(
+            f"sources.{name}: `files` says which files to read, and so do `subset` and `split`; leave one out"
+        )
+    if named and settings.split is None:
+        raise RecipeError(f"sources.{name}.split: is missing beside `subset`; say which split, such as train")
+    if named and not hub.is_hub(settings.root):
+        raise RecipeError(
+            f"sources.{name}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root {settings.root!r} is "
+            f"none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
+        )
 
 
 def _set(data: dict[str, Any], key: str, value: Any) -> None:
@@ -250,15 +275,18 @@ def _inside(place: Any, part: str, key: str) -> Any:
 
 
 def _move(data: dict[str, Any], source: str, place: str) -> None:
-    """Point a source at other files: a folder keeps the pattern, a file or pattern replaces it."""
+    """Point a source at other files: a folder or repository keeps the pattern, a file or pattern replaces it."""
     sources = data.get("sources") or {}
     if source not in sources:
         raise RecipeError(f"--source {source}: the recipe has no such source; {nearest(source, list(sources))}")
-    if Path(place).is_dir() or place.endswith("/"):
+    if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
         sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
         return
-    root, _, pattern = place.rpartition("/")
+    root, _, _ = re.split(r"[*?\[]", place, maxsplit=1)[0].rpartition("/")
+    pattern = place.removeprefix(f"{root}/")
     sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
+    for name in ("subset", "split"):
+        sources[source].pop(name, None)
 
 
 def shaping(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,14 @@ class Run:
         origins = [
             origin
             for name, settings in self.recipe.sources.items()
-            for origin in list_origins(name, self._place(settings.root), settings.files)
+            for origin in list_origins(
+                name,
+                self._place(settings.root),
+                settings.files,
+                subset=settings.subset,
+                split=settings.split,
+                ranged=self.recipe.source(name).ranged,
+            )
         ]
         files: list[File | None] = [None] * len(origins)
         for index, file in self.executor.each(Content(), origins, lambda origin: origin):

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import StoreError
@@ -114,8 +115,10 @@ class Store:
             )
         return receipt
 
-    def perform(self, task: Task) -> Receipt:
+    def perform(self, task: Task, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Receipt:
         """The receipt of `task`, doing it first if nobody has. Safe to call in many processes at once.
+
+        `elsewhere` says where inputs lie that are not in the folder: origins.
 
         Raises:
             StoreError: other versions made the earlier partitions of this step; or a step whose books do not balance.
@@ -126,7 +129,7 @@ class Store:
         self._check_made_by(task)
         with self._working_folder(task) as folder:
             paths = {name: self.root / file.path for name, file in task.inputs.items()}
-            counts = task.step.run(paths, folder)
+            counts = task.step.run({**paths, **elsewhere}, folder)
             _check_balance(task, counts)
             return self._commit(task, folder, counts)
 

@@ -37,7 +37,11 @@ def build(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere: a folder, a file or a pattern."),
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Take a source's files from elsewhere: a folder, a file or a pattern, here or on anything fsspec reads, "
+            "or hf://datasets/OWNER/NAME@REVISION.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
     set_: Annotated[
@@ -75,11 +79,12 @@ def build(
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
+        vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
     """
     from mixtures.build import build_stages
     from mixtures.build import check as check_mixtures
     from pipeline.execute import executor
-    from pipeline.folder import clean, opened
+    from pipeline.folder import clean, opened, pin
     from pipeline.folder import remake as forget
     from pipeline.progress import Progressing
     from pipeline.recipe import load, lock
@@ -95,6 +100,7 @@ def build(
     root = shown.absolute()  # workers stand in folders of their own
     with opened(root):
         lock(root, data, relock=relock)
+        loaded = pin(root, loaded, relock=relock)
         if remake:
             forget(root)
         with _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:

@@ -32,6 +32,7 @@ class Cauldron:
     kind: ClassVar[str] = "cauldron"
     fetches: ClassVar[bool] = False
     isolated: ClassVar[bool] = False
+    ranged: ClassVar[bool] = True
 
     def survey(self, path: Path) -> list[int]:
         """Mean bytes per row of each row group. Raises SourceError."""

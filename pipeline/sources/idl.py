@@ -25,6 +25,7 @@ class Idl:
     kind: ClassVar[str] = "idl"
     fetches: ClassVar[bool] = False
     isolated: ClassVar[bool] = True
+    ranged: ClassVar[bool] = False
 
     long_side: int = 1280  # pixels of a rendered page: 116 dpi on A4, where 8 point print can be read
     max_pages: int = 256  # the pages of one document are held in memory together, 0.1 to 2 MB each

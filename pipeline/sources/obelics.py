@@ -33,6 +33,7 @@ class Obelics:
     kind: ClassVar[str] = "obelics"
     fetches: ClassVar[bool] = True
     isolated: ClassVar[bool] = False
+    ranged: ClassVar[bool] = True
 
     def survey(self, path: Path) -> list[int]:
         """Mean bytes per row of each row group. Raises SourceError."""

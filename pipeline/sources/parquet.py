@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from pipeline.errors import SourceError
 
 Columns = Mapping[str, pa.DataType]
 """What a source reads: column names and their types. Large, view and dictionary variants of a type fit it as well."""
+
+LOCAL, REMOTE = 1 << 20, 8 << 20
+"""Bytes of a column that are asked for at a time; of a remote file each is a request."""
 
 BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
 
@@ -44,8 +48,9 @@ def rows(path: Path, columns: Columns, start: int, stop: int) -> Iterator[tuple[
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
             if first < stop and last > start:
-                batches = _batches(path, file, group, columns)
-                yield from ((number, _row(row)) for number, row in enumerate(batches, first) if start <= number < stop)
+                numbered = enumerate(_batches(path, file, group, columns), first)
+                wanted = islice(numbered, max(start - first, 0), stop - first)  # nothing after `stop` is read
+                yield from ((number, _row(row)) for number, row in wanted)
             first = last
 
 
@@ -71,8 +76,11 @@ def _row(batch: pa.RecordBatch) -> dict[str, Any] | None:
 @contextmanager
 def _opened(path: Path, columns: Columns) -> Iterator[pq.ParquetFile]:
     """The file, checked to have `columns`. It streams within row groups instead of holding whole column chunks."""
+    local = isinstance(path, Path)
     try:
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = pq.ParquetFile(
+            path if local else path.open("rb"), buffer_size=LOCAL if local else REMOTE, pre_buffer=False
+        )
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: expected a Parquet file, found none ({error})") from error
     with file:

@@ -50,6 +50,7 @@ class Source(Protocol):
     kind: ClassVar[str]
     fetches: ClassVar[bool]  # whether its pictures are addresses
     isolated: ClassVar[bool]  # whether rows are read in a child process under a time limit (so the step is impure)
+    ranged: ClassVar[bool]  # whether `path` is only ever opened, and read in parts: one on the Hub is then not copied
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""
