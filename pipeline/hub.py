@@ -167,7 +167,7 @@ def _data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
 def _listed(where: HfUri, folder: str) -> list[Entry]:
     """Every file below a folder of the root; none where there is no such folder."""
     api = HfApi(endpoint=constants.ENDPOINT, library_name=LIBRARY)
-    top = posixpath.join(where.path_in_repo, folder)
+    top = posixpath.join(where.path_in_repo, folder).rstrip("/")
     with _explained(where):
         try:
             items = list(

@@ -23,6 +23,9 @@ Columns = Mapping[str, pa.DataType]
 LOCAL, REMOTE = 1 << 20, 8 << 20
 """Bytes of a column that are asked for at a time; of a remote file each is a request."""
 
+HELD = 64 << 20
+"""Row groups of a remote file are held in memory up to this size, so that their columns come with one or two requests."""
+
 BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
 
 
@@ -76,16 +79,21 @@ def _row(batch: pa.RecordBatch) -> dict[str, Any] | None:
 @contextmanager
 def _opened(path: Path, columns: Columns) -> Iterator[pq.ParquetFile]:
     """The file, checked to have `columns`. It streams within row groups instead of holding whole column chunks."""
-    local = isinstance(path, Path)
     try:
-        file = pq.ParquetFile(
-            path if local else path.open("rb"), buffer_size=LOCAL if local else REMOTE, pre_buffer=False
-        )
+        file = pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _remote(path)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: expected a Parquet file, found none ({error})") from error
     with file:
         _check(path, file.schema_arrow, columns)
         yield file
+
+
+def _remote(path: Any) -> pq.ParquetFile:
+    """A file that is not on this machine, read by range."""
+    file = path.open("rb")
+    metadata = pq.read_metadata(file)
+    largest = max((metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)), default=0)
+    return pq.ParquetFile(file, metadata=metadata, buffer_size=REMOTE, pre_buffer=largest <= HELD)
 
 
 def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
