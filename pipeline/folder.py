@@ -54,7 +54,8 @@ def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
         sources[name] = replace(settings, root=now)
         pins[name] = {"root": settings.root, "pinned": now}
     if pins:
-        write_atomically(path, yaml.safe_dump({**before, **pins}, sort_keys=True, allow_unicode=True, width=120))
+        kept = {name: noted for name, noted in before.items() if name in sources}
+        write_atomically(path, yaml.safe_dump({**kept, **pins}, sort_keys=True, allow_unicode=True, width=120))
     return replace(recipe, sources=sources)
 
 

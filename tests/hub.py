@@ -50,14 +50,13 @@ def is_large(path: str) -> bool:
     return path.endswith((".parquet", ".tar"))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What was asked, and how many bytes of a body went out."""
 
-    method: str
     path: str
     headers: Message
-    sent: int
+    sent: int = 0
 
 
 class Visit(BaseHTTPRequestHandler):
@@ -67,11 +66,11 @@ class Visit(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Give the answer of the first fault that fits, else the true one."""
-        self.sent = 0
+        """Note the request, and give the answer of the first fault that fits, else the true one."""
+        self.noted = Request(self.path, self.headers)
+        self.server.hub.note(self.noted)
         with suppress(ConnectionError):
             self.server.hub.answer(self)
-        self.server.hub.note(Request(self.command, self.path, self.headers, self.sent))
 
     do_HEAD = do_GET  # noqa: N815 - http.server calls it so
 
@@ -85,8 +84,8 @@ class Visit(BaseHTTPRequestHandler):
                 self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
         if self.command != "HEAD":
+            self.noted.sent = len(body)  # first, so that nobody who has the body finds it missing
             self.wfile.write(body)
-            self.sent = len(body)
 
     def reply_json(self, value: Any, **headers: str) -> None:
         """Send JSON."""
