@@ -242,6 +242,13 @@ def test_a_tar_is_copied_for_as_long_as_it_is_read(here, tmp_path):
     assert not path.exists()
 
 
+def test_a_small_file_that_comes_whole_whatever_is_asked_for_is_read(here, pages):
+    here.repository("acme/pages", {"in-git.pq": pages})
+    (origin,) = list_origins("web", ROOT, "*.pq", ranged=True)
+    with opened(origin) as path:
+        assert [row.row for row in Obelics().rows(path, 6, 9)] == [6, 7, 8]
+
+
 def test_a_parquet_file_that_is_none_is_named(here):
     here.repository("acme/pages", {"1.parquet": b"these are not the bytes of a table"})
     (origin,) = list_origins("web", ROOT, "*", ranged=True)
