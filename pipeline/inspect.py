@@ -41,7 +41,7 @@ class Inspect:
     """
 
     name: ClassVar[str] = "inspect"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     max_pixels: int = MAX_PIXELS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -22,7 +22,8 @@ from pipeline.errors import SourceError
 from pipeline.reasons import Reason
 from pipeline.sample import IMAGES, NO_PAGE, SAMPLES, Sample, SampleId, sample_row
 from pipeline.sources import Page, Picture, Row, Source
-from pipeline.step import Count, Counts, Inputs
+from pipeline.sources.files import Files
+from pipeline.step import RUNTIME, Count, Counts, Inputs
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Read:
     """Step: rows [start, stop) of an origin file. Leaves `samples.parquet` and `images.parquet`.
 
     An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
+    Files that rows name are read here, so that from now on the run holds them; one that is not there is an image with a reason.
 
     Counts `rows` of the origin, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
     is a sample, and a row that is lost as a whole counts as one.
@@ -44,11 +46,12 @@ class Read:
     start: int
     stop: int
     licence: str = ""
+    images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
     @property
     def pure(self) -> bool:
-        """Whether no time limit has a say."""
-        return not self.source.isolated
+        """Whether neither a time limit has a say nor what else lies in a folder."""
+        return not (self.source.isolated or self.source.opens)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -71,7 +74,7 @@ class Read:
             _Table(folder / "samples.parquet", SAMPLES, repeats=True) as samples,
             _Table(folder / "images.parquet", IMAGES, repeats=False) as table,
         ):
-            images = _Images(table)
+            images = _Images(table, Files(self.images))
             for row in self._rows(inputs["origin"]):
                 made, failed = self._samples(row, images)
                 for sample in made:
@@ -173,12 +176,17 @@ class _Table:
 class _Images:
     """Numbers pictures in the order in which they first come, and writes each once."""
 
-    def __init__(self, table: _Table) -> None:
-        self._table = table
+    def __init__(self, table: _Table, files: Files) -> None:
+        self._table, self._files = table, files
         self._known: dict[str | bytes, int] = {}
+        self._paths: dict[str, int] = {}
 
     def number(self, picture: Picture) -> int:
-        """The picture's row in the image table."""
+        """The picture's row in the image table. Each file is read once, and files with the same bytes are one image."""
+        if picture.path is not None:
+            if picture.path not in self._paths:
+                self._paths[picture.path] = self.number(self._files.load(picture.path))
+            return self._paths[picture.path]
         mark = hashlib.sha256(picture.data).digest() if picture.data is not None else picture.url
         if mark is None:
             return self._add(picture)

@@ -16,7 +16,7 @@ class Reason(StrEnum):
     UNSUPPORTED_MEDIA = "unsupported_media"  # video or audio
     # failed: an address
     BAD_URL = "bad_url"  # no http or https, or no host
-    FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback or link-local
+    FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback or link-local; a path out of the folder of images
     NAME_LOOKUP = "name_lookup"
     CONNECTION = "connection"
     TIMED_OUT = "timed_out"
@@ -28,6 +28,7 @@ class Reason(StrEnum):
     EMPTY_BODY = "empty_body"
     OPTED_OUT = "opted_out"  # X-Robots-Tag
     NOT_AN_IMAGE = "not_an_image"
+    MISSING_FILE = "missing_file"  # an image file that a row names by its path
     # failed: an image
     UNDECODABLE = "undecodable"
     TOO_MANY_PIXELS = "too_many_pixels"

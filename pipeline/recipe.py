@@ -1,7 +1,7 @@
 """Recipes: one YAML file says what a run is made of. Read once into frozen objects; an unknown key is an error.
 
 A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`.
-What only says where things lie or how fast they are had (`root`, `serve`, the fetch block's mirrors, threads and times) is not in
+What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times) is not in
 the lock, as it is in no key.
 """
 
@@ -48,6 +48,7 @@ class SourceSettings:
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
+    images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
     licence: str = ""
     priority: int = 0  # of two duplicates the one with the lower priority number is kept
     options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
@@ -190,10 +191,10 @@ def load(
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
     data = copy.deepcopy(data)
-    for key, text in (sets or {}).items():
-        _set(data, key, yaml.safe_load(text))
     for source, place in (sources or {}).items():
         _move(data, source, place)
+    for key, text in (sets or {}).items():
+        _set(data, key, yaml.safe_load(text))
     if limit is not None:
         data["limit"] = limit
     recipe = build(Recipe, data, path.name)
@@ -275,10 +276,11 @@ def _inside(place: Any, part: str, key: str) -> Any:
 
 
 def _move(data: dict[str, Any], source: str, place: str) -> None:
-    """Point a source at other files: a folder or repository keeps the pattern, a file or pattern replaces it."""
+    """Point a source at other files: a folder or repository keeps the pattern, a file or pattern replaces it; its images are there as well."""
     sources = data.get("sources") or {}
     if source not in sources:
         raise RecipeError(f"--source {source}: the recipe has no such source; {nearest(source, list(sources))}")
+    sources[source].pop("images", None)
     if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
         sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
         return
@@ -301,7 +303,7 @@ def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
         name: {
             key: fetch(value) if key == "fetch" else value
             for key, value in block.items()
-            if key not in {"root", "serve"}
+            if key not in {"root", "images", "serve"}
         }
         for name, block in data["sources"].items()
     }

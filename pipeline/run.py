@@ -203,6 +203,7 @@ class Run:
                     start=part.start,
                     stop=part.stop,
                     licence=settings.licence,
+                    images=self._place(settings.images or settings.root),
                 ),
             )
         ]

@@ -119,9 +119,24 @@ def test_16_bit_grey_and_16_bit_colour_agree():
     np.testing.assert_array_equal(np.asarray(decode(png(0, 1))), np.asarray(decode(png(2, 3))))
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("bits", "highest"), [(8, 200), (10, 1023), (12, 4095), (12, 1024), (14, 9000), (16, 16_384)])
+def test_grey_of_fewer_bits_in_16_is_as_bright_as_it_was(form, bits, highest):
+    levels = np.array([[0, highest // 2, highest]], np.uint16)
+    grey = np.asarray(decode(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist()
+    assert grey == [level >> (bits - 8) for level in levels[0].tolist()]
+
+
+@given(st.lists(st.integers(0, 65_535), min_size=1, max_size=9))
+def test_grey_of_16_bits_keeps_its_order(levels):
+    grey = np.asarray(decode(encoded(Image.fromarray(np.array([sorted(levels)], np.uint16)))))[0, :, 0].tolist()
+    assert grey == sorted(grey)
+    assert max(levels) < 64 or grey[-1] >= 32  # never so dark that nothing can be seen
+
+
 def test_the_transparent_level_of_16_bit_grey_becomes_white():
-    levels = Image.fromarray(np.array([[1000, 1001]], np.uint16))
-    assert np.asarray(decode(encoded(levels, transparency=1001)))[0, :, 0].tolist() == [3, 255]
+    levels = Image.fromarray(np.array([[40_000, 40_001]], np.uint16))
+    assert np.asarray(decode(encoded(levels, transparency=40_001)))[0, :, 0].tolist() == [156, 255]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])

@@ -1,8 +1,7 @@
 """Sources: every row of an origin file comes out once, as pages or with the reason why not."""
 
-import io
 import json
-import tarfile
+import pickle
 from itertools import pairwise
 
 import psutil
@@ -11,19 +10,23 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from pipeline.errors import SourceError
-from pipeline.images.decode import decode
 from pipeline.keys import canonical
+from pipeline.read import Read
 from pipeline.reasons import Reason
-from pipeline.sample import Node
+from pipeline.sample import Node, read_samples
+from pipeline.settings import build
 from pipeline.sources import SOURCES
 from pipeline.sources.cauldron import Cauldron
-from pipeline.sources.idl import Idl
+from pipeline.sources.finevision import FineVision
+from pipeline.sources.interleaved import Interleaved
 from pipeline.sources.obelics import Obelics
-from pipeline.sources.pdfa import Pdfa
+from pipeline.sources.pairs import Pairs, PairsWds
+from pipeline.sources.rendered_text import RenderedText
+from pipeline.sources.websight import WebSight
 from tests import upstream
+from tests.upstream import SHAPES
 
 ADDRESS = "http://img.test/a.png"
 
@@ -43,10 +46,113 @@ def _no_process_is_left():
     assert set(psutil.Process().children()) <= before
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-def test_the_table_names_each_source_as_it_calls_itself_and_its_options_have_a_key(kind):
-    assert SOURCES[kind].kind == kind
-    assert "seconds" not in canonical(SOURCES[kind]())
+# -- every source ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=sorted(SOURCES))
+def shape(request):
+    """One of the shapes of upstream, and the source that reads it."""
+    found = SHAPES[request.param]
+    return found, build(SOURCES[request.param], dict(found.options), request.param)
+
+
+@pytest.fixture
+def several(shape, tmp_path):
+    """A file with a bad row among four good ones."""
+    found, source = shape
+    good = [found.row(number) for number in range(4)]
+    return source, found.write(tmp_path / "several", [*good[:2], found.bad, *good[2:]])
+
+
+def test_the_table_names_each_source_as_it_calls_itself_and_its_options_have_a_key(shape):
+    _, source = shape
+    assert SOURCES[source.kind] is type(source)
+    assert "seconds" not in canonical(source)
+    assert pickle.loads(pickle.dumps(source)) == source  # it travels to workers
+
+
+def test_a_bad_row_is_lost_alone_and_says_why(several):
+    source, path = several
+    found = rows(source, path)
+    assert [row.row for row in found] == [0, 1, 2, 3, 4]
+    assert [len(row.pages) for row in found] == [1, 1, 0, 1, 1]
+    assert [reasons(row) for row in found] == [[], [], [Reason.BAD_ROW], [], []]
+    assert found[2].failed[0][1]
+
+
+def test_rows_read_in_pieces_are_the_rows_read_at_once(several):
+    source, path = several
+    whole = rows(source, path)
+    for cuts in ([0, 2, 2, 5],) if source.isolated else ([0, 2, 2, 5], [0, 1, 3, 5], [0, 4, 5]):
+        assert [row for start, stop in pairwise(cuts) for row in source.rows(path, start, stop)] == whole
+
+
+def test_the_survey_weighs_every_row(several):
+    source, path = several
+    weights = source.survey(path)
+    assert len(weights) == 5
+    assert all(isinstance(weight, int) and weight >= 0 for weight in weights)
+    assert sum(weights)
+
+
+def test_nodes_point_at_the_pictures_of_their_page_and_answers_or_texts_alone_are_learnt(several):
+    source, path = several
+    for page in (page for row in rows(source, path) for page in row.pages):
+        shown = [node for node in page.nodes if node.kind == "image"]
+        assert [node.image for node in shown] == list(range(len(page.pictures)))
+        assert all(node.required == (source.kind != "obelics") for node in shown)
+        said = [node for node in page.nodes if node.kind == "text"]
+        assert all(node.supervised == (node.role in {"none", "assistant"}) for node in said)
+        assert any(node.supervised for node in page.nodes)
+        spoken = [(node.turn, node.role) for node in said if node.role != "none"]
+        assert spoken == [(place // 2, ("user", "assistant")[place % 2]) for place in range(len(spoken))]
+
+
+def test_pictures_are_addresses_bytes_or_files_as_the_source_declares(several):
+    source, path = several
+    pictures = [picture for row in rows(source, path) for page in row.pages for picture in page.pictures]
+    assert all((picture.url is not None) == source.fetches for picture in pictures)
+    assert source.opens or all(picture.path is None for picture in pictures)
+
+
+def test_samples_are_named_by_file_and_row_and_the_books_add_up(several, tmp_path):
+    source, path = several
+    counts = Read(source, "web", "a/file", 1, 5, images=str(tmp_path)).run({"origin": path}, tmp_path)
+    ids = [str(sample.id) for sample in read_samples(tmp_path / "samples.parquet")]
+    page = ".0" if source.isolated else ""
+    assert ids == [f"web/a/file#{row}{page}" for row in (1, 3, 4)]
+    assert counts["rows"].to_json() == {"in": 4, "kept": 3, "dropped": {}, "failed": {"bad_row": 1}}
+
+
+def test_what_is_named_otherwise_than_expected_is_an_error_that_lists_what_is_there(shape, tmp_path):
+    found, source = shape
+    path = found.write(tmp_path / "misspelt", [found.misspelt] * 2)
+    with pytest.raises(SourceError) as wrong:
+        source.survey(path)
+    assert all(part in str(wrong.value) for part in ("misspelt", *found.named))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>404</html>\n", b"version https://git-lfs.github.com/spec/v1\n", b"\x1f\x8b\x08packed", bytes(700)],
+)
+def test_a_file_of_another_format_is_an_error_that_names_it(shape, tmp_path, content):
+    _, source = shape
+    path = tmp_path / "other.format"
+    path.write_bytes(content)
+    if source.kind in {"idl", "pdfa", "pairs_wds", "rendered_text"} and not any(content):
+        assert source.survey(path) == []  # a tar of nothing is zeros
+        return
+    for use in (source.survey, lambda path: list(source.rows(path, 0, 1))):
+        with pytest.raises(SourceError, match=r"other\.format.*expected"):
+            use(path)
+
+
+def test_a_file_without_rows_has_none(shape, tmp_path):
+    found, source = shape
+    path = found.write(tmp_path / "empty", [])
+    assert source.survey(path) == []
+    assert list(source.rows(path, 0, 0)) == []
 
 
 # -- Parquet ---------------------------------------------------------------------------------------------------------
@@ -152,10 +258,6 @@ def test_other_layouts_of_the_same_type_are_read_as_well(tmp_path, text):
     ("table", "said"),
     [
         (
-            pa.table({"images": [["u"]], "general_metadata": ["{}"]}),
-            "column 'texts' is missing; it has images, general_metadata",
-        ),
-        (
             pa.table({"images": [[1]], "texts": [["t"]], "general_metadata": ["{}"]}),
             r"column 'images' is list<element: int64>, expected list<item: string>",
         ),
@@ -195,246 +297,131 @@ def test_the_survey_of_a_parquet_file_weighs_rows_by_their_group(tmp_path):
     assert max(weights[:3]) < 2_000 < min(weights[3:])
 
 
-def test_an_empty_parquet_file_has_no_rows(tmp_path):
-    assert Obelics().survey(upstream.obelics(tmp_path / "o", [])) == []
+def test_nulls_everywhere_are_bad_or_empty_rows_and_no_errors(tmp_path):
+    nothing = {
+        Obelics(): {"images": None, "texts": None, "general_metadata": None},
+        Cauldron(): {"images": None, "texts": None},
+        FineVision(): {"images": None, "texts": [None]},
+        Interleaved(): {"images": [None], "conversation": [None]},
+        WebSight(): {"image": None, "text": None},
+        Pairs(): {"url": None, "caption": None},
+    }
+    for number, (source, row) in enumerate(nothing.items()):
+        (found,) = rows(source, upstream.parquet(tmp_path / str(number), [row]))
+        assert reasons(found) in ([Reason.BAD_ROW], [Reason.EMPTY_ROW])
 
 
-# -- tars ------------------------------------------------------------------------------------------------------------
-
-LINES = ["A line", "and another"]
-
-
-def scan(frames=1, **members):
-    """Members of an IDL document."""
-    images = [Image.open(io.BytesIO(upstream.picture(seed, mode="L"))) for seed in range(frames)]
-    return {"json": upstream.idl_json([LINES] * frames), "tif": upstream.tiff(images), **members}
+def test_ratings_travel_as_signals_of_the_sample_and_of_each_turn(tmp_path):
+    turns = [{"user": "Q", "assistant": "A", "source": None}] * 2
+    row = {"images": [upstream.image(0)], "texts": turns, "source": "chartqa", "relevance_ratings": [5, None]}
+    path = upstream.parquet(tmp_path / "f", [{**row, "relevance_min": 5, "formatting_min": None}])
+    ((page,),) = (row.pages for row in rows(FineVision(), path))
+    assert page.signals == {"relevance_min": 5.0, "relevance_ratings.0": 5.0}
+    assert {node.url for node in page.nodes if node.kind == "text"} == {"chartqa"}
 
 
-def packed(path, documents):
-    return upstream.tar(
-        path,
-        [(f"{key}.{suffix}", data) for key, members in documents.items() for suffix, data in members.items()],
+def test_an_image_may_be_all_that_the_first_question_says(tmp_path):
+    image = upstream.picture()
+    first, later, alone = rows(
+        Cauldron(),
+        upstream.cauldron(
+            tmp_path / "c", [([image], [("", "A")]), ([image], [("Q", "A"), ("", "A")]), ([], [("", "A")])]
+        ),
     )
+    assert [(node.kind, node.role) for node in first.pages[0].nodes] == [("image", "user"), ("text", "assistant")]
+    assert reasons(later) == reasons(alone) == [Reason.BAD_ROW]
 
 
-def test_a_scan_keeps_its_bytes_and_its_text_is_supervised(tmp_path):
-    members = scan()
-    (row,) = rows(Idl(), packed(tmp_path / "t", {"0": {**members, "ocr": b"?", "pdf": b"never opened"}}))
-    (page,) = row.pages
+def test_images_of_a_conversation_stand_where_it_marks_them(tmp_path):
+    said = upstream.talk("Is <image> like <image>?", "No.", keys=("role", "content"))
+    row = {"images": [upstream.image(1), {"bytes": None, "path": "b/2.png"}], "conversation": said}
+    ((page,),) = (row.pages for row in rows(Interleaved(), upstream.parquet(tmp_path / "i", [row])))
+    assert [node.text if node.kind == "text" else node.url for node in page.nodes] == [
+        "Is ",
+        "1.png",
+        " like ",
+        "b/2.png",
+        "?",
+        "No.",
+    ]
+    assert [(picture.data is None, picture.path) for picture in page.pictures] == [(False, None), (True, "b/2.png")]
+
+
+def test_one_image_a_row_and_llavas_names_are_read_as_well(tmp_path):
+    rows_there = [
+        {"image": upstream.image(0), "conversations": upstream.talk("<image>\nQ", "A")},
+        {"image": None, "conversations": upstream.talk("Q", "A")},
+    ]
+    source = Interleaved(images="image", turns="conversations")
+    found = rows(source, upstream.parquet(tmp_path / "n", rows_there))
+    assert [len(row.pages[0].pictures) for row in found] == [1, 0]
+
+
+# -- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_is_an_image_that_is_required_and_a_caption_that_is_learnt(tmp_path):
+    laion = {"URL": ADDRESS, "TEXT": " A dog ", "LICENSE": "CC-BY-2.0", "similarity": 0.5, "punsafe": float("nan")}
+    path = upstream.parquet(tmp_path / "p", [laion, {**laion, "LICENSE": "?"}, {**laion, "TEXT": " "}])
+    source = Pairs(url="URL", caption="TEXT", licence="LICENSE", signals=("similarity", "punsafe"))
+    first, second, blank = rows(source, path)
+    (page,) = first.pages
     assert page.nodes == (
-        Node("image", image=0, required=True, url="0.tif#page=1"),
-        Node("text", supervised=True, text="A line\nand another"),
+        Node("image", image=0, required=True, url=ADDRESS),
+        Node("text", supervised=True, text="A dog"),
     )
-    assert page.pictures[0].data == members["tif"]
-    assert page.page == 0
+    assert [picture.url for picture in page.pictures] == [ADDRESS]
+    assert (page.licence, page.signals) == ("CC-BY-2.0", {"similarity": 0.5})
+    assert second.pages[0].licence == ""
+    assert reasons(blank) == [Reason.EMPTY_ROW]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16", "CMYK"])
-def test_frames_of_a_tif_become_pages_without_a_changed_pixel(tmp_path, mode):
-    if mode == "I;16":
-        frames = [Image.new(mode, (9, 7), level) for level in (300, 60_000)]
-    else:
-        frames = [Image.open(io.BytesIO(upstream.picture(seed, (9, 7)))).convert(mode) for seed in range(2)]
-    (row,) = rows(Idl(), packed(tmp_path / "t", {"0": scan(2, tif=upstream.tiff(frames))}))
-    assert [page.page for page in row.pages] == [0, 1]
-    for page, frame in zip(row.pages, frames, strict=True):
-        assert decode(page.pictures[0].data).tobytes() == decode(upstream.tiff([frame])).tobytes()
-        assert page.pictures[0].data.startswith(b"\x89PNG")
+def test_a_column_of_another_type_is_named_with_both_types(tmp_path):
+    path = upstream.parquet(tmp_path / "p", [{"url": ADDRESS, "caption": "A dog", "NSFW": "UNLIKELY"}])
+    with pytest.raises(SourceError, match="column 'NSFW' is string, expected double"):
+        Pairs(signals=("NSFW",)).survey(path)
 
 
-def test_a_document_without_tif_is_rendered_from_its_pdf(tmp_path):
-    members = {"json": upstream.idl_json([LINES]), "pdf": upstream.pdf([LINES])}
-    (row,) = rows(Idl(long_side=200), packed(tmp_path / "t", {"0": members}))
-    assert decode(row.pages[0].pictures[0].data).size == (142, 200)
-
-
-def test_pages_of_a_pdf_are_rendered_in_order_grey_where_they_are_grey(tmp_path):
-    members = [upstream.pdf([["one"], ["two"]]), upstream.pdf([["red"]], colour="1 0 0")]
-    documents = {
-        "a": {"pdf": members[0], "json": upstream.pdfa_json([["one"], ["two"]])},
-        "b": {"json": upstream.pdfa_json([["red"]]), "pdf": members[1]},
-    }
-    grey, red = rows(Pdfa(long_side=300), packed(tmp_path / "t", documents))
-    assert [(page.page, page.nodes[1].text, page.nodes[0].url) for page in grey.pages] == [
-        (0, "one", "a.pdf#page=1"),
-        (1, "two", "a.pdf#page=2"),
+def test_a_pair_in_a_tar_takes_address_and_licence_from_its_json(tmp_path):
+    about = json.dumps({"url": ADDRESS, "license": "CC0-1.0", "similarity": 0.25}).encode()
+    good = {"webp": upstream.picture(form="WEBP"), "txt": "Ein Hund, süß".encode()}
+    members = [{**good, "json": about}, good, {**good, "json": b"[]"}, {**good, "mp4": b""}, {**good, "txt": b" "}]
+    found = rows(PairsWds(licence="license", signals=("similarity",)), upstream.members(tmp_path / "p.tar", members))
+    (page,) = found[0].pages
+    assert (page.nodes[0].url, page.licence, page.signals) == (ADDRESS, "CC0-1.0", {"similarity": 0.25})
+    assert found[1].pages[0].nodes[0].url == "001.webp"
+    assert [reasons(row) for row in found[2:]] == [
+        [Reason.BAD_ROW],
+        [Reason.UNSUPPORTED_MEDIA],
+        [Reason.EMPTY_ROW],
     ]
-    pictures = [Image.open(io.BytesIO(page.pictures[0].data)) for row in (grey, red) for page in row.pages]
-    assert [(picture.format, picture.mode, picture.size) for picture in pictures] == [("PNG", "L", (212, 300))] * 2 + [
-        ("PNG", "RGB", (212, 300))
-    ]
-    assert pictures[0].tobytes() != pictures[1].tobytes()
-
-
-def test_the_pixels_of_a_page_are_bounded_in_both_directions(tmp_path):
-    documents = {
-        "long": {"json": upstream.pdfa_json([["x"]]), "pdf": upstream.pdf([["x"]], size=(14_400, 200))},
-        "tiny": {
-            "json": upstream.pdfa_json([["x"]]),
-            "pdf": upstream.pdf([["x"]], size=(72, 72)).replace(b"40 12 Td", b"10 20 Td"),
-        },
-    }
-    found = rows(Pdfa(long_side=640), packed(tmp_path / "t", documents))
-    sizes = [decode(page.pictures[0].data).size for row in found for page in row.pages]
-    assert sizes == [(640, 9), (300, 300)]
-
-
-def test_a_page_that_has_text_and_comes_out_empty_is_a_bad_page(tmp_path):
-    members = {"json": upstream.pdfa_json([["text of a missing font"]]), "pdf": upstream.pdf([[]])}
-    (row,) = rows(Pdfa(), packed(tmp_path / "t", {"0": members}))
-    assert reasons(row) == [Reason.BAD_PAGE]
-    assert "comes out empty" in row.failed[0][1]
-
-
-def test_pages_without_text_over_the_cap_or_without_form_are_counted_one_by_one(tmp_path):
-    pages = json.loads(upstream.pdfa_json([["one"], [" "], ["three"], ["four"], ["five"]]))
-    pages["pages"][2] = None
-    members = {
-        "json": json.dumps(pages).encode(),
-        "pdf": upstream.pdf([["one"], [], ["three"], ["four"], ["five"]]),
-    }
-    (row,) = rows(Pdfa(max_pages=4), packed(tmp_path / "t", {"0": members}))
-    assert [page.page for page in row.pages] == [0, 3]
-    assert sorted(reasons(row)) == sorted([Reason.EMPTY_ROW, Reason.BAD_PAGE, Reason.PAGE_CAP])
-
-
-def test_text_of_other_pages_than_the_document_has_is_trusted_for_none(tmp_path):
-    members = {
-        "json": upstream.pdfa_json([["one"], ["two"]]),
-        "pdf": upstream.pdf([["one"], ["two"], ["three"]]),
-    }
-    (row,) = rows(Pdfa(), packed(tmp_path / "t", {"0": members}))
-    assert row.failed == (
-        (Reason.BAD_PAGE, "page 0: text of 2 pages beside a pdf of 3"),
-        (Reason.BAD_PAGE, "page 1: text of 2 pages beside a pdf of 3"),
-    )
 
 
 @pytest.mark.parametrize(
-    ("members", "reason"),
+    ("about", "text"),
     [
-        ({"pdf": b"%PDF-1.4 but no more"}, Reason.BAD_PAGE),
-        ({"pdf": b""}, Reason.BAD_PAGE),
-        ({"json": b"{"}, Reason.BAD_ROW),
-        ({"json": b"[" * 4_000}, Reason.BAD_ROW),
-        ({"json": b"[]"}, Reason.BAD_ROW),
-        ({"json": b"\xff\xfe"}, Reason.BAD_ROW),
-        ({"json": b'{"pages": 3}'}, Reason.BAD_ROW),
-        ({"json": b'{"pages": []}'}, Reason.EMPTY_ROW),
-        ({"json": b'{"pages": [{"lines": {"text": [1]}}]}'}, Reason.BAD_PAGE),
-        ({"mp4": b"film"}, Reason.UNSUPPORTED_MEDIA),
-        ({"mp3": b"song"}, Reason.UNSUPPORTED_MEDIA),
-        ({"zip": bytes(6_000)}, Reason.TOO_MANY_BYTES),
+        ({"text": "one\ntwo"}, "one\ntwo"),
+        ({"text": ["one", "two"]}, "one\ntwo"),
+        ({"lines": [{"text": "one", "bbox": [0, 0]}, {"text": "two"}]}, "one\ntwo"),
+        ({"lines": ["one", "two"]}, "one\ntwo"),
     ],
 )
-def test_a_document_that_cannot_be_read_is_lost_for_its_reason_and_the_next_is_read(tmp_path, members, reason):
-    good = {"json": upstream.pdfa_json([["one"]]), "pdf": upstream.pdf([["one"]])}
-    bad, after = rows(Pdfa(max_bytes=6_000), packed(tmp_path / "t", {"bad": {**good, **members}, "good": good}))
-    assert not bad.pages
-    assert reasons(bad) == [reason]
-    assert len(after.pages) == 1
+def test_rendered_text_is_found_at_the_first_place_that_has_it(tmp_path, about, text):
+    path = upstream.members(tmp_path / "r", [{"png": upstream.picture(), "json": json.dumps(about).encode()}])
+    (page,) = rows(RenderedText(), path)[0].pages
+    assert (page.nodes[1].text, page.nodes[1].supervised, page.nodes[0].required) == (text, True, True)
 
 
-@pytest.mark.parametrize(("command", "reason"), [(b"CRASH", Reason.CRASHED), (b"HANG", Reason.TIMED_OUT)])
-def test_a_document_that_kills_or_stops_its_reader_loses_the_pages_not_yet_given(
-    tmp_path, monkeypatch, command, reason
-):
-    monkeypatch.setattr("pipeline.sources.documents.render", upstream.render_or_die)
-    text = upstream.pdfa_json([["one"], ["two"], ["three"]])
-    path = packed(tmp_path / "t", {"bad": {"json": text, "pdf": command}, "good": {"json": text, "pdf": b"FINE"}})
-    bad, good = rows(Pdfa(seconds=0.5), path)
-    assert [page.page for page in bad.pages] == [0]
-    assert reasons(bad) == [reason] * 2
-    assert [page.pictures[0].data for page in good.pages] == [b"FINE#0", b"FINE#1", b"FINE#2"]
+def test_where_rendered_text_stands_can_be_said(tmp_path):
+    about = json.dumps({"ocr": {"said": "one"}}).encode()
+    path = upstream.members(tmp_path / "r", [{"png": upstream.picture(), "json": about}])
+    assert rows(RenderedText(text=("ocr.said",)), path)[0].pages[0].nodes[1].text == "one"
 
 
-def test_members_belong_together_by_their_name_up_to_the_first_dot(tmp_path):
-    members = [
-        ("a/1.json", b"1"),
-        ("a/1.TIF", b"22"),
-        ("a/1.ocr.json", b"333"),
-        ("b/1.json", b"4444"),
-        ("a.b/1.json", b"5"),
-    ]
-    assert Idl().survey(upstream.tar(tmp_path / "t", members)) == [6, 4, 1]
-
-
-def test_a_member_that_belongs_to_no_document_is_a_bad_row_not_silence(tmp_path):
-    path = tmp_path / "t"
-    upstream.tar(path, [("README", b"hi"), ("._0.json", b"mac"), ("0.json", b"{}"), ("0.json", b"{}")])
-    with tarfile.open(path, "a") as file:
-        link = tarfile.TarInfo("1.json")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        file.addfile(link)
-        folder = tarfile.TarInfo("folder")
-        folder.type = tarfile.DIRTYPE
-        file.addfile(folder)
-    found = rows(Idl(), path)
-    assert [reasons(row) for row in found] == [[Reason.BAD_ROW]] * 4
-    assert [row.failed[0][1] for row in found] == [
-        "README has no name of the form key.suffix",
-        "._0.json has no name of the form key.suffix",
-        "0.json stands there twice",
-        "1.json is a link or a device",
-    ]
-
-
-def test_a_tar_that_is_cut_off_anywhere_is_an_error(tmp_path):
-    whole = packed(tmp_path / "whole", {str(key): scan() for key in range(3)}).read_bytes()
-    end = len(whole.rstrip(b"\0"))
-    end += -end % 512
-    for length in {0, 100, 512, 700, end // 2, end - 600, end - 1, end, end + 511}:
-        (tmp_path / "cut.tar").write_bytes(whole[:length])
-        with pytest.raises(SourceError, match=r"cut\.tar"):
-            Idl().survey(tmp_path / "cut.tar")
-    (tmp_path / "short.tar").write_bytes(whole[: end + 512])
-    assert len(Idl().survey(tmp_path / "short.tar")) == 3
-
-
-def test_what_is_no_plain_tar_is_an_error_that_says_so(tmp_path):
-    whole = packed(tmp_path / "whole", {"0": scan(), "1": scan()}).read_bytes()
-    damaged = bytearray(whole)
-    second = whole.index(b"1.json\0")
-    damaged[second : second + 512] = b"x" * 512
-    negative = bytearray(whole)
-    negative[124:136] = b"\xff" * 12
-    for content in (b"PK\3\4" + bytes(2000), whole + whole, bytes(damaged), bytes(negative)):
-        (tmp_path / "odd.tar").write_bytes(content)
-        with pytest.raises(SourceError, match=r"odd\.tar"):
-            Idl().survey(tmp_path / "odd.tar")
-
-
-def test_an_empty_tar_has_no_rows(tmp_path):
-    assert Idl().survey(upstream.tar(tmp_path / "t", {})) == []
-
-
-# -- every source ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def origins(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("origins")
-    return [
-        (Obelics(), upstream.obelics(folder / "o", [[f"text {row}", ADDRESS] for row in range(7)] + [[]])),
-        (
-            Cauldron(),
-            upstream.cauldron(folder / "c", [([upstream.picture(row)], [("Q", f"A{row}")]) for row in range(8)]),
-        ),
-        (
-            Idl(),
-            packed(
-                folder / "i", {str(key): {"json": b""} for key in range(8)}
-            ),  # no child: each says its key and what it lacks
-        ),
-    ]
-
-
-@settings(max_examples=15, deadline=None)
-@given(which=st.integers(0, 2), cuts=st.lists(st.integers(0, 8), max_size=3))
-def test_rows_read_in_pieces_are_the_rows_read_at_once(origins, which, cuts):
-    source, path = origins[which]
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.integers(0, 8), max_size=3))
+def test_any_cut_of_a_parquet_file_gives_the_same_rows(tmp_path_factory, cuts):
+    path = upstream.obelics(tmp_path_factory.mktemp("o") / "o", [[f"text {row}", ADDRESS] for row in range(7)] + [[]])
     bounds = [0, *sorted(cuts), 8]
-    assert len(source.survey(path)) == 8
-    pieces = [row for start, stop in pairwise(bounds) for row in source.rows(path, start, stop)]
-    assert pieces == rows(source, path)
-    assert [row.row for row in pieces] == list(range(8))
+    pieces = [row for start, stop in pairwise(bounds) for row in Obelics().rows(path, start, stop)]
+    assert pieces == rows(Obelics(), path)

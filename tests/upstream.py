@@ -1,4 +1,4 @@
-"""Small files in the upstream formats, made for tests: OBELICS, The Cauldron, IDL and PDFA, and hostile ones."""
+"""Small files in the upstream formats, made for tests: one of each shape in SHAPES, and hostile ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import signal
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,31 @@ def tar(path: Path, members: Sequence[tuple[str, bytes]] | Mapping[str, bytes]) 
     return path
 
 
+def parquet(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema | None = None) -> Path:
+    """A Parquet file of these rows, three in a row group."""
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, row_group_size=3)
+    return path
+
+
+def json_array(path: Path, rows: Sequence[Any], **options: Any) -> Path:
+    """A JSON file that is one array."""
+    path.write_text(json.dumps(list(rows), ensure_ascii=False, **options), encoding="utf-8")
+    return path
+
+
+def json_lines(path: Path, rows: Sequence[Any]) -> Path:
+    """A JSON Lines file; a row of bytes stands in it as it is."""
+    lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def talk(*texts: str | None, keys: tuple[str, str] = ("from", "value")) -> list[dict[str, Any]]:
+    """Turns of human and gpt, as LLaVA and ShareGPT have them; by `keys` of user and assistant, as Mantis has them."""
+    speakers = ("human", "gpt") if keys[0] == "from" else ("user", "assistant")
+    return [dict(zip(keys, (speakers[place % 2], text), strict=True)) for place, text in enumerate(texts)]
+
+
 def idl_json(pages: Sequence[Sequence[str]]) -> bytes:
     """The lines of each page as IDL has them."""
     return json.dumps(
@@ -133,6 +159,143 @@ def pdf(
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
     end = f"trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(body)}\n%%EOF\n"
     return body + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}{end}".encode()
+
+
+# One of every shape: what the contract of a source is tested with.
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A row shape of upstream."""
+
+    write: Callable[[Path, Sequence[Any]], Path]
+    row: Callable[[int], Any]  # the n-th good row
+    bad: Any  # a row that has not the form
+    misspelt: Any  # a row in which something that is needed has another name
+    named: tuple[str, ...]  # what the error about that says
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def members(path: Path, rows: Sequence[Mapping[str, bytes]]) -> Path:
+    """A tar of rows of members by suffix."""
+    return tar(path, [(f"{key:03d}.{suffix}", data) for key, row in enumerate(rows) for suffix, data in row.items()])
+
+
+def image(seed: int) -> dict[str, Any]:
+    """An image as the Hub stores it."""
+    return {"bytes": picture(seed), "path": f"{seed}.png"}
+
+
+def _cauldron_row(row: int) -> dict[str, Any]:
+    return {"images": [image(row)], "texts": [{"user": f"Question {row}?", "assistant": "Yes.", "source": "quiz"}]}
+
+
+def _table(schema: Mapping[str, pa.DataType]) -> Callable[[Path, Sequence[Any]], Path]:
+    """Writes Parquet of these columns; of other columns where the first row has others."""
+
+    def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+        fits = not rows or set(rows[0]) == set(schema)
+        return parquet(path, rows, pa.schema(schema) if fits else None)
+
+    return write
+
+
+IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+QUESTIONS = pa.list_(pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()}))
+MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+STRINGS = pa.list_(pa.string())
+
+SHAPES: dict[str, Shape] = {
+    "obelics": Shape(
+        _table({"images": STRINGS, "texts": STRINGS, "general_metadata": pa.string()}),
+        lambda row: {"images": [None, "http://img.test/a"], "texts": [f"{row}", None], "general_metadata": "{}"},
+        {"images": [None], "texts": ["a", "b"], "general_metadata": "{}"},
+        {"images": [None], "text": ["a"], "general_metadata": "{}"},
+        ("column 'texts' is missing", "it has images, text, general_metadata"),
+    ),
+    "cauldron": Shape(
+        _table({"images": pa.list_(IMAGE), "texts": QUESTIONS}),
+        _cauldron_row,
+        {"images": [None], "texts": _cauldron_row(0)["texts"]},
+        {"image": [image(0)], "texts": _cauldron_row(0)["texts"]},
+        ("column 'images' is missing", "it has image, texts"),
+    ),
+    "finevision": Shape(
+        _table({"images": pa.list_(IMAGE), "texts": QUESTIONS, "relevance_ratings": pa.list_(pa.int64())}),
+        lambda row: {**_cauldron_row(row), "relevance_ratings": [4]},
+        {"images": [], "texts": [{"user": "Q"}], "relevance_ratings": None},
+        {"images": [image(0)], "conversation": [{"user": "Q", "assistant": "A"}]},
+        ("column 'texts' is missing", "it has images, conversation"),
+    ),
+    "interleaved": Shape(
+        _table({"images": pa.list_(IMAGE), "conversation": MESSAGES}),
+        lambda row: {
+            "images": [image(row), image(row + 100)],
+            "conversation": talk(f"<image><image>{row}?", "A", keys=("role", "content")),
+        },
+        {"images": [], "conversation": talk("<image>", "A", keys=("role", "content"))},
+        {"images": [image(0)], "conversations": talk("<image>", "A", keys=("role", "content"))},
+        ("column 'conversation' is missing", "it has images, conversations"),
+    ),
+    "websight": Shape(
+        _table({"image": IMAGE, "text": pa.string()}),
+        lambda row: {"image": image(row), "text": f"<html>{row}</html>"},
+        {"image": None, "text": "<html></html>"},
+        {"image": image(0), "html": "<html></html>"},
+        ("column 'text' is missing", "it has image, html"),
+    ),
+    "pairs": Shape(
+        _table({"URL": pa.string(), "TEXT": pa.string()}),
+        lambda row: {"URL": f"http://img.test/{row}", "TEXT": f"Picture {row}"},
+        {"URL": None, "TEXT": "Nothing"},
+        {"URL": "http://img.test/0", "caption": "Picture"},
+        ("column 'TEXT' is missing", "it has URL, caption"),
+        {"url": "URL", "caption": "TEXT"},
+    ),
+    "pairs_wds": Shape(
+        members,
+        lambda row: {"jpg": picture(row, form="JPEG"), "txt": f"Picture {row}".encode()},
+        {"jpg": b"", "txt": b"\xff"},
+        {"jpg": b"", "caption": b"A caption"},
+        ("no row has jpg or", "and txt; its members are caption, jpg"),
+    ),
+    "rendered_text": Shape(
+        members,
+        lambda row: {"png": picture(row), "json": json.dumps({"text": f"Line {row}"}).encode()},
+        {"png": b"", "json": b"["},
+        {"png": b"", "json": b'{"txt": "Line", "font": "serif"}'},
+        ("no row has a text at text or", "the first has txt, font"),
+    ),
+    "idl": Shape(
+        members,
+        lambda row: {"json": idl_json([[f"Line {row}"]]), "tif": picture(row, form="TIFF")},
+        {"json": b"{}", "tif": b""},
+        {"jsn": idl_json([["Line"]]), "tif": b""},
+        ("no row has json and tif or", "its members are jsn, tif"),
+    ),
+    "pdfa": Shape(
+        members,
+        lambda row: {"json": pdfa_json([[f"Line {row}"]]), "pdf": pdf([[f"Line {row}"]])},
+        {"json": b"[]", "pdf": b""},
+        {"json": pdfa_json([["Line"]]), "tif": b""},
+        ("no row has json and pdf", "its members are json, tif"),
+        {"long_side": 200},
+    ),
+    "llava": Shape(
+        json_array,
+        lambda row: {"id": "twice", "image": f"{row}.png", "conversations": talk(f"<image>\n{row}?", "A")},
+        {"image": "0.png", "conversations": talk("Q", "A")},
+        {"image": "0.png", "conversation": talk("Q", "A")},
+        ("no row has 'conversations'", "the first has image, conversation"),
+    ),
+    "chat": Shape(
+        json_lines,
+        lambda row: {"conversations": talk(f"Question {row}?", "A")},
+        b'{"conversations": [',
+        {"turns": talk("Q", "A")},
+        ("no row has 'conversations' or 'messages'", "the first has turns"),
+    ),
+}
 
 
 # What a child process may run into. These stand here because a child imports its function by name.

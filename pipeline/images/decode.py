@@ -1,9 +1,9 @@
 """From bytes as they came to an upright RGB picture: the one decoder of the pipeline.
 
 The result equals what transformers' image processors make of the same file (`convert_to_rgb` in `image_transforms`, 5.21
-and later: transparency composited on white) after EXIF rotation. Two kinds of pictures differ on purpose. 16-bit grey keeps its
-high byte, as Pillow itself reads 16-bit RGB and libpng strips to 8 bits, where `convert` would turn all above 255 white. 32-bit and
-float pixels are refused: they have no agreed white.
+and later: transparency composited on white) after EXIF rotation. Two kinds of pictures differ on purpose. 16-bit grey keeps the
+highest 8 of the bits that it uses, where `convert` would turn all above 255 white. 32-bit and float pixels are refused: they have
+no agreed white.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ used and seldom tested, and icons, fonts and textures are no pictures to learn f
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit for a warning: 0.25 GB as RGB."""
+
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that sensors and scanners have. Files say 16 for all of them, and few tell which of these they use."""
 
 
 class Undecodable(Exception):  # noqa: N818 - a verdict about an image, not a programming error
@@ -73,7 +76,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         image = _upright(image)
         if image.mode.startswith("I;16"):
-            return _high_byte(image)
+            return _eight_bits(image)
         if image.mode in {"I", "F"}:
             raise Undecodable(Reason.UNDECODABLE, f"mode {image.mode} has no agreed white")
         if "A" in image.getbands() or image.info.get("transparency") is not None:
@@ -97,10 +100,15 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
 
 
-def _high_byte(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8 bits; the one transparent level that PNG allows becomes white."""
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8 bits; the one transparent level that PNG allows becomes white.
+
+    White is the highest level of the smallest of DEPTHS that holds all levels: 12-bit data read as 16-bit ones would be nearly black. At 16
+    bits this is the high byte, as Pillow itself reads 16-bit RGB and libpng strips to 8 bits; at 8 bits, what `convert` does.
+    """
     pixels = np.asarray(image)
-    grey = (pixels >> 8).astype(np.uint8)
+    depth = next(depth for depth in DEPTHS if int(pixels.max()) < 1 << depth)
+    grey = (pixels >> (depth - 8)).astype(np.uint8)
     if (level := image.info.get("transparency")) is not None:
         grey[pixels == level] = 255
     return Image.fromarray(grey).convert("RGB")

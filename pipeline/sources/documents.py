@@ -1,4 +1,4 @@
-"""Documents in tars: pages with their text beside them, one sample per page. What IDL and PDFA share.
+"""Documents in tars: pages with their text beside them, one sample per page. What IDL and PDFA share, down to their options.
 
 The texts are read here, the pictures are made by `rendering.py` in a child process. A document that hangs or kills the child loses
 the pages that it had not yet given; reading goes on with the next document and a new child.
@@ -8,77 +8,57 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
+
+import pydantic.dataclasses
 
 from pipeline.isolate import ChildCrashed, ChildTimedOut, Isolated
 from pipeline.reasons import Reason
 from pipeline.sample import Node
+from pipeline.settings import STRICT
 from pipeline.sources import tars
 from pipeline.sources.rendering import Form, render
-from pipeline.sources.source import Page, Picture, Row
+from pipeline.sources.source import Page, Picture, Row, Source, Unfit
+from pipeline.step import RUNTIME
 
 FORMS: dict[str, Form] = {"tif": "tif", "tiff": "tif", "pdf": "pdf"}
 """What the member of a suffix is."""
 
-VIDEO = frozenset({"avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "webm", "wmv"})
-AUDIO = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav", "wma"})
-
 Loss = tuple[Reason, str]
 
 
-class Options(Protocol):
-    """What a recipe can say about documents."""
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class DocumentSource(Source, Protocol):
+    """A source whose rows are documents of a tar: it says which members hold their pages."""
 
-    @property
-    def long_side(self) -> int:
-        """Pixels of the longer side of a rendered page."""
-        ...
+    isolated: ClassVar[bool] = True
+    suffixes: ClassVar[tuple[str, ...]]  # the pictures come from the first of these that a document has
 
-    @property
-    def max_pages(self) -> int:
-        """Pages of one document that are read; the others are counted as dropped."""
-        ...
+    long_side: int = 1280  # pixels of a rendered page: 116 dpi on A4, where 8 point print can be read
+    max_pages: int = 256  # the pages of one document are held in memory together, 0.1 to 2 MB each
+    max_bytes: int = 1 << 28  # of a document's members
+    seconds: float = field(default=30.0, metadata=RUNTIME)  # for one page; 0.05 are usual
 
-    @property
-    def max_bytes(self) -> int:
-        """Bytes of all members of one document."""
-        ...
+    def needs(self) -> tars.Needs:
+        """A text and something to look at."""
+        return (("json",), self.suffixes)
 
-    @property
-    def seconds(self) -> float:
-        """Seconds for one page."""
-        ...
+    def survey(self, path: Path) -> list[int]:
+        """Bytes of each document's members. Raises SourceError as `tars.index`."""
+        return [entry.size for entry in tars.index(path, self.needs())]
 
-
-def survey(path: Path) -> list[int]:
-    """Bytes of each document's members. Raises SourceError."""
-    return [entry.size for entry in tars.index(path)]
-
-
-def rows(path: Path, start: int, stop: int, *, suffixes: Sequence[str], options: Options) -> Iterator[Row]:
-    """Documents [start, stop) of a tar; the pictures come from the first of `suffixes` that a document has.
-
-    Raises:
-        SourceError: see `tars.index`.
-    """
-    entries = tars.index(path)[start:stop]
-    with path.open("rb") as file, Isolated(render, options.seconds) as worker:
-        reader = _Reader(file, worker, suffixes, options)
-        for number, entry in enumerate(entries, start):
-            try:
-                yield reader.document(number, entry)
-            except _Lost as lost:
-                yield Row(number, failed=(lost.loss,))
-
-
-class _Lost(Exception):  # noqa: N818 - a verdict about a document
-    """Nothing of a document can be read."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.loss: Loss = (reason, detail)
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """One sample per page of the documents [start, stop): the image, then its text. Raises SourceError as `tars.index`."""
+        entries = tars.index(path, self.needs())[start:stop]
+        with path.open("rb") as file, Isolated(render, self.seconds) as worker:
+            reader = _Reader(file, worker, self)
+            for number, entry in enumerate(entries, start):
+                try:
+                    yield reader.document(number, entry)
+                except Unfit as unfit:
+                    yield Row(number, failed=((unfit.reason, str(unfit)),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +67,15 @@ class _Reader:
 
     file: BinaryIO
     worker: Isolated[[Form, bytes, int, Sequence[int], int], bytes | str]
-    suffixes: Sequence[str]
-    options: Options
+    source: DocumentSource
 
     def document(self, number: int, entry: tars.Entry) -> Row:
-        """The pages of one document, and the losses of the others. Raises _Lost."""
-        suffix = self._check(entry)
+        """The pages of one document, and the losses of the others. Raises Unfit where none can be read."""
+        _, suffix = tars.choose(entry, self.source.needs())
+        if entry.size > self.source.max_bytes:
+            raise Unfit(f"{entry.key} has {entry.size} bytes, allowed {self.source.max_bytes}", Reason.TOO_MANY_BYTES)
         texts = self._texts(entry)
-        wanted, failed = _choose(texts, self.options.max_pages)
+        wanted, failed = _choose(texts, self.source.max_pages)
         data = tars.read(self.file, entry.members[suffix])
         pages = list[Page]()
         for place, picture in zip(wanted, self._pictures(FORMS[suffix], data, len(texts), list(wanted)), strict=True):
@@ -104,37 +85,23 @@ class _Reader:
                 failed.append((picture[0], f"page {place}: {picture[1]}"))
         return Row(number, tuple(pages), tuple(failed))
 
-    def _check(self, entry: tars.Entry) -> str:
-        """The suffix of the member that holds the pictures. Raises _Lost for a document that cannot be read at all."""
-        if entry.trouble:
-            raise _Lost(Reason.BAD_ROW, entry.trouble)
-        if media := sorted((VIDEO | AUDIO).intersection(entry.members)):
-            raise _Lost(Reason.UNSUPPORTED_MEDIA, f"{entry.key}.{media[0]}")
-        suffix = next((suffix for suffix in self.suffixes if suffix in entry.members), None)
-        if suffix is None or "json" not in entry.members:
-            found, needed = ", ".join(sorted(entry.members)), " or ".join(self.suffixes)
-            raise _Lost(Reason.BAD_ROW, f"{entry.key} has {found}; it needs json and {needed}")
-        if entry.size > self.options.max_bytes:
-            raise _Lost(Reason.TOO_MANY_BYTES, f"{entry.key} has {entry.size} bytes, allowed {self.options.max_bytes}")
-        return suffix
-
     def _texts(self, entry: tars.Entry) -> list[str | None]:
-        """The text of each page, None where it has not the form. Raises _Lost where there are no pages."""
+        """The text of each page, None where it has not the form. Raises Unfit where there are no pages."""
         try:
             pages = json.loads(tars.read(self.file, entry.members["json"]))["pages"]
         except (ValueError, RecursionError, TypeError, KeyError):
             pages = None
         if not isinstance(pages, list):
-            raise _Lost(Reason.BAD_ROW, f"{entry.key}.json has no list of pages")
+            raise Unfit(f"{entry.key}.json has no list of pages")
         if not pages:
-            raise _Lost(Reason.EMPTY_ROW, f"{entry.key}.json has no pages")
+            raise Unfit(f"{entry.key}.json has no pages", Reason.EMPTY_ROW)
         return [_text(page) for page in pages]
 
     def _pictures(self, form: Form, data: bytes, count: int, wanted: list[int]) -> Iterator[bytes | Loss]:
         """One item per wanted page: its picture, or the loss of it. The child is not asked for nothing."""
         given = 0
         try:
-            for answer in self.worker.run(form, data, count, wanted, self.options.long_side) if wanted else ():
+            for answer in self.worker.run(form, data, count, wanted, self.source.long_side) if wanted else ():
                 given += 1
                 yield answer if isinstance(answer, bytes) else (Reason.BAD_PAGE, answer)
         except (ChildCrashed, ChildTimedOut) as error:

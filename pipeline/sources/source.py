@@ -1,22 +1,29 @@
-"""The contract of a source: rows of pages with nodes and pictures, read from an origin file."""
+"""The contract of a source: rows of pages with nodes and pictures, read from an origin file.
+
+A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `records.JsonSource`,
+`tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from pipeline.reasons import Reason
 from pipeline.sample import NO_PAGE, Node
 
+Raw = TypeVar("Raw")
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that a row names or carries: an address to fetch, bytes, or the reason why there are none."""
+    """An image that a row names or carries: an address to fetch, bytes, a file, or the reason why there are none."""
 
     url: str | None = None
     data: bytes | None = None
+    path: str | None = None  # of a file, relative to where the source's images lie
     media_type: str | None = None
     reason: Reason | None = None
     detail: str | None = None
@@ -44,13 +51,33 @@ class Row:
     failed: tuple[tuple[Reason, str], ...] = ()  # one entry per lost page, or one for a whole row
 
 
+class Unfit(Exception):  # noqa: N818 - a verdict about a row
+    """No sample can be made of a row: `reason`, with the message as its detail."""
+
+    def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def pages(rows: Iterable[tuple[int, Raw | Unfit]], page: Callable[[Raw], Page]) -> Iterator[Row]:
+    """One page per row, or why there is none; `rows` holds an Unfit in place of a row that cannot be read."""
+    for number, row in rows:
+        try:
+            if isinstance(row, Unfit):
+                raise row
+            yield Row(number, (page(row),))
+        except Unfit as unfit:
+            yield Row(number, failed=((unfit.reason, str(unfit)),))
+
+
 class Source(Protocol):
     """A frozen dataclass with the options of a row shape."""
 
     kind: ClassVar[str]
-    fetches: ClassVar[bool]  # whether its pictures are addresses
-    isolated: ClassVar[bool]  # whether rows are read in a child process under a time limit (so the step is impure)
-    ranged: ClassVar[bool]  # whether `path` is only ever opened, and read in parts: one on the Hub is then not copied
+    fetches: ClassVar[bool] = False  # whether its pictures are addresses
+    opens: ClassVar[bool] = False  # whether its pictures are files that rows name (so reading is impure)
+    isolated: ClassVar[bool] = False  # whether rows are read in a child process under a time limit (impure as well)
+    ranged: ClassVar[bool] = False  # whether `path` is only ever opened, and read in parts: one on the Hub is then not copied
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""

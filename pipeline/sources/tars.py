@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from pipeline.errors import SourceError
+from pipeline.reasons import Reason
+from pipeline.sources.source import Page, Row, Source, Unfit, pages
+
+VIDEO = frozenset({"avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "webm", "wmv"})
+AUDIO = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav", "wma"})
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif", "bmp", "tif", "tiff")
+"""Suffixes of pictures in pairs, the usual first."""
+
+Needs = Sequence[Sequence[str]]
+"""What a row cannot do without: of each group of suffixes one, the first that it has."""
 
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 """Key and suffix of a member's name."""
@@ -53,19 +64,78 @@ class Entry:
     size: int = 0  # of all its members
 
 
-def index(path: Path) -> list[Entry]:
+class TarSource(Source, Protocol):
+    """A source whose rows are the members of a tar that share a key: it names their suffixes, and says what a row becomes."""
+
+    def needs(self) -> Needs:
+        """The members that it cannot do without."""
+        ...
+
+    def page(self, key: str, members: Mapping[str, bytes]) -> Page:
+        """What becomes of a row with the key and these members, by suffix. Raises Unfit."""
+        ...
+
+    def survey(self, path: Path) -> list[int]:
+        """Bytes of each row's members. Raises SourceError as `index`."""
+        return [entry.size for entry in index(path, self.needs())]
+
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """A page for each of the rows [start, stop) in order. Raises SourceError as `index`."""
+        entries = index(path, self.needs())[start:stop]
+        with path.open("rb") as file:
+            yield from pages(
+                ((number, _members(file, entry, self.needs())) for number, entry in enumerate(entries, start)),
+                lambda row: self.page(*row),
+            )
+
+
+def index(path: Path, needs: Needs) -> list[Entry]:
     """The rows of a tar in order; only its headers are read.
 
     Raises:
-        SourceError: it is no tar, is compressed, ends early, or holds something after its end.
+        SourceError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it needs.
     """
-    return [_entry(key, list(members)) for key, members in groupby(_members(path), key=lambda member: member.key)]
+    entries = [_entry(key, list(members)) for key, members in groupby(_headers(path), key=lambda member: member.key)]
+    if entries and not any(_has(entry, needs) for entry in entries):
+        found = sorted({suffix for entry in entries for suffix in entry.members})
+        raise SourceError(
+            f"{path}: no row has {_said(needs)}; its members are {', '.join(found) or 'without a suffix'}"
+        )
+    return entries
+
+
+def choose(entry: Entry, needs: Needs) -> list[str]:
+    """The suffix of each group that a row has. Raises Unfit for a row that cannot be read, or lacks one."""
+    if entry.trouble:
+        raise Unfit(entry.trouble)
+    if media := sorted((VIDEO | AUDIO).intersection(entry.members)):
+        raise Unfit(f"{entry.key}.{media[0]}", Reason.UNSUPPORTED_MEDIA)
+    if not _has(entry, needs):
+        raise Unfit(f"{entry.key} has {', '.join(sorted(entry.members))}; it needs {_said(needs)}")
+    return [next(suffix for suffix in group if suffix in entry.members) for group in needs]
 
 
 def read(file: BinaryIO, member: Member) -> bytes:
     """The bytes of a member."""
     file.seek(member.offset)
     return file.read(member.size)
+
+
+def _members(file: BinaryIO, entry: Entry, needs: Needs) -> tuple[str, dict[str, bytes]] | Unfit:
+    """The key of a row, and its members by suffix."""
+    try:
+        choose(entry, needs)
+    except Unfit as unfit:
+        return unfit
+    return entry.key, {suffix: read(file, member) for suffix, member in entry.members.items()}
+
+
+def _has(entry: Entry, needs: Needs) -> bool:
+    return all(not entry.members.keys().isdisjoint(group) for group in needs)
+
+
+def _said(needs: Needs) -> str:
+    return " and ".join(" or ".join(group) for group in needs)
 
 
 def _entry(key: str, members: list[Member]) -> Entry:
@@ -81,7 +151,7 @@ def _entry(key: str, members: list[Member]) -> Entry:
     return Entry(key, dict(zip(suffixes, members, strict=True)), size=size)
 
 
-def _members(path: Path) -> Iterator[Member]:
+def _headers(path: Path) -> Iterator[Member]:
     """Every member but folders. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
     end = 0
     try:

@@ -1,0 +1,31 @@
+"""Chat without images, as JSON or JSON Lines: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`.
+
+So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from pipeline.settings import STRICT
+from pipeline.sources.conversation import plain
+from pipeline.sources.records import JsonSource
+from pipeline.sources.source import Page
+
+
+@dataclass(frozen=True, config=STRICT)
+class Chat(JsonSource):
+    """Conversations of text."""
+
+    kind: ClassVar[str] = "chat"
+
+    def keys(self) -> tuple[str, ...]:
+        """The turns, as either calls them."""
+        return ("conversations", "messages")
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """One sample of several turns. BAD_ROW as `conversation.plain`."""
+        return Page(plain(row.get("conversations", row.get("messages"))))

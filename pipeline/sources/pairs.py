@@ -1,0 +1,109 @@
+"""Pairs of an image and a caption: Parquet of addresses, as LAION and PMD are published, and WebDataset tars, as img2dataset leaves.
+
+The caption has no role and is supervised: Idefics2 reads a pair as a short document, LLaVA's first stage leaves its question
+out, and in both every token of the caption is learnt. The image is required; a caption alone says nothing of what is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic.dataclasses import dataclass
+
+from pipeline.reasons import Reason
+from pipeline.sample import Node
+from pipeline.settings import STRICT
+from pipeline.sources.parquet import Columns, ParquetSource
+from pipeline.sources.source import Page, Picture, Unfit
+from pipeline.sources.tars import PICTURES, Needs, TarSource
+
+NO_LICENCE = frozenset({"", "?"})
+"""What stands in LAION's LICENSE where none is known."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Pairs(ParquetSource):
+    """Addresses of images with captions; the options name the columns."""
+
+    kind: ClassVar[str] = "pairs"
+    fetches: ClassVar[bool] = True
+
+    url: str = "url"
+    caption: str = "caption"
+    licence: str | None = None  # of each image; else all have the source's
+    signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample, such as similarity
+
+    def columns(self) -> Columns:
+        """Those that the options name."""
+        named = {name: pa.string() for name in (self.url, self.caption, self.licence) if name}
+        return {**named, **dict.fromkeys(self.signals, pa.float64())}
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """The image, then its caption; BAD_ROW without the one, EMPTY_ROW without the other."""
+        if not (url := row[self.url]):
+            raise Unfit(f"no {self.url}")
+        licence = row[self.licence] if self.licence else None
+        return paired(Picture(url=url), row[self.caption], url, licence, numbers(row, self.signals))
+
+
+@dataclass(frozen=True, config=STRICT)
+class PairsWds(TarSource):
+    """Images with captions in tars: per key a picture, `.txt`, and perhaps `.json`, whose keys the options name."""
+
+    kind: ClassVar[str] = "pairs_wds"
+
+    url: str = "url"
+    licence: str | None = None  # of each image; else all have the source's
+    signals: tuple[str, ...] = ()  # numbers that travel with the sample
+
+    def needs(self) -> Needs:
+        """A picture and its caption."""
+        return (PICTURES, ("txt",))
+
+    def page(self, key: str, members: Mapping[str, bytes]) -> Page:
+        """The image, then its caption; EMPTY_ROW where that is blank, BAD_ROW where it is no UTF-8 or the JSON is no object."""
+        about = json_object(key, members["json"]) if "json" in members else {}
+        try:
+            caption = members["txt"].decode()
+        except UnicodeDecodeError as error:
+            raise Unfit(f"{key}.txt is no UTF-8: {error}") from error
+        suffix = next(suffix for suffix in PICTURES if suffix in members)
+        url, licence = about.get(self.url), about.get(self.licence) if self.licence else None
+        return paired(
+            Picture(data=members[suffix]), caption, url or f"{key}.{suffix}", licence, numbers(about, self.signals)
+        )
+
+
+def paired(
+    picture: Picture, text: Any, url: Any = None, licence: Any = None, signals: Mapping[str, float] | None = None
+) -> Page:
+    """The page of an image and what is to be said of it. Raises Unfit where nothing is."""
+    if not isinstance(text, str) or not text.strip():
+        raise Unfit("no text", Reason.EMPTY_ROW)
+    image = Node("image", image=0, required=True, url=url if isinstance(url, str) else None)
+    nodes = (image, Node("text", supervised=True, text=text.strip()))
+    known = isinstance(licence, str) and licence.strip() not in NO_LICENCE
+    return Page(nodes, (picture,), licence=licence.strip() if known else "", signals=signals or {})
+
+
+def numbers(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
+    """The numbers among the values of these names; null and NaN are none."""
+    values = {name: row.get(name) for name in names}
+    return {
+        name: float(value) for name, value in values.items() if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def json_object(key: str, data: bytes) -> dict[str, Any]:
+    """The object in a member `.json`. Raises Unfit."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Unfit(f"{key}.json is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise Unfit(f"{key}.json holds no object")
+    return found
