@@ -20,6 +20,7 @@ from pipeline.sample import IMAGES, SAMPLES, Node, SampleId, read_rows, read_sam
 from pipeline.sources import Page, Picture, Row
 from pipeline.sources.cauldron import Cauldron
 from pipeline.sources.idl import Idl
+from pipeline.sources.llava import Llava
 from pipeline.sources.obelics import Obelics
 from pipeline.sources.pdfa import Pdfa
 from tests import upstream
@@ -31,6 +32,7 @@ class Told:
 
     kind: ClassVar[str] = "told"
     fetches: ClassVar[bool] = False
+    opens: ClassVar[bool] = False
     isolated: ClassVar[bool] = False
 
     told: tuple[Row, ...]
@@ -104,6 +106,19 @@ def test_bytes_that_several_rows_carry_stand_in_the_image_table_once(read, tmp_p
         [1, 0],
         [0],
     ]
+
+
+def test_files_that_rows_name_stand_in_the_image_table_once(tmp_path):
+    for name, seed in (("a", 1), ("copy", 1), ("b", 2)):
+        (tmp_path / name).write_bytes(upstream.picture(seed))
+    paths = ["a", "b", "a", "./a", "copy", "gone", "gone"]
+    node = (Node("image", image=0),)
+    told = tuple(Row(row, (Page(node, (Picture(path=path),)),)) for row, path in enumerate(paths))
+    Read(Told(told), "web", "f", 0, len(told), images=str(tmp_path)).run({"origin": tmp_path}, tmp_path)
+    images = list(read_rows(tmp_path / "images.parquet"))
+    assert [image["reason"] for image in images] == [None, None, "missing_file"]
+    shown = [sample.nodes[0].image for sample in read_samples(tmp_path / "samples.parquet")]
+    assert shown == [0, 1, 0, 0, 0, 2, 2]
 
 
 def test_pictures_that_could_not_be_had_keep_their_own_reasons(read, tmp_path):
@@ -185,9 +200,10 @@ def test_reading_twice_gives_the_same_bytes(tmp_path):
     assert written[0] == written[1]
 
 
-def test_the_step_is_pure_unless_a_time_limit_has_a_say():
+def test_the_step_is_pure_unless_a_time_limit_or_other_files_have_a_say():
     assert Read(Obelics(), "web", "f", 0, 1).pure
     assert not Read(Pdfa(), "web", "f", 0, 1).pure
+    assert not Read(Llava(), "web", "f", 0, 1).pure
     assert set(Read(Obelics(), "web", "f", 0, 1).made_by()) == {"pyarrow"}
     assert set(Read(Pdfa(), "web", "f", 0, 1).made_by()) == {"pyarrow", "pillow", "pypdfium2"}
 

@@ -111,10 +111,12 @@ def build(
                 build_stages(run)
         if until is None:
             clean(root)
-    console.print(
-        f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}"
-        + (f", vlmill train {shown}" if loaded.stages else "")
-    )
+    if loaded.stages:
+        console.print(f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}, vlmill train {shown}")
+    else:
+        console.print(
+            f"built {shown}. Next: vlmill status {shown}. The recipe has no stages, so nothing is mixed or trained"
+        )
 
 
 class _Server(ThreadingHTTPServer):

@@ -34,6 +34,10 @@ def stats(
     if as_json:
         print_json(found)
         return
+    if not found:
+        console.print(
+            f"{directory} has no stages, so nothing is mixed; see what became of the data with: vlmill status {directory}"
+        )
     for stats_of_stage in found.values():
         console.print(table(stats_of_stage))
 
