@@ -77,7 +77,7 @@ class Source(Protocol):
     fetches: ClassVar[bool] = False  # whether its pictures are addresses
     opens: ClassVar[bool] = False  # whether its pictures are files that rows name (so reading is impure)
     isolated: ClassVar[bool] = False  # whether rows are read in a child process under a time limit (impure as well)
-    ranged: ClassVar[bool] = False  # whether `path` is only ever opened, and read in parts: one on the Hub is then not copied
+    ranged: ClassVar[bool] = False  # whether it only opens `path` and reads parts: one on the Hub is then not copied
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""
