@@ -1,13 +1,13 @@
 """Mixtures that others published: what they declared, what they said came of it, and what comes of it here.
 
-Each YAML beside this file is one of them, its contradictions noted in comments. `realised` solves a stage over the published
-counts, so what a paper claims can be held against what its own numbers make; `describe` puts it into the form of `stats.json`,
-so that `difference` compares it with any other mixture.
+Each YAML beside this file is one of them, and says where its publication contradicts itself. `realised` solves a stage over the
+published counts, so what a paper claims can be held against what its own numbers make; `describe` puts it into the form of
+`stats.json`, so that `difference` compares it with any other mixture; `tables` is what `vlmill mixtures show` prints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from importlib.resources import files
 from pathlib import Path
@@ -15,11 +15,16 @@ from typing import Any
 
 import yaml
 from pydantic.dataclasses import dataclass
+from rich.table import Table
 
 from mixtures.mixture import UNITS, Mixture, Part, Totals
 from mixtures.solve import solve
+from mixtures.stats import grid, short
 from pipeline.errors import RecipeError
 from pipeline.settings import STRICT, build, nearest
+
+AGREE = 0.05
+"""Points by which a published percentage may be off what its own counts make before it is said to disagree."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -63,8 +68,9 @@ class Published:
     """A published mixture."""
 
     title: str
-    reference: str
     stages: Mapping[str, Stage]
+    reference: str = ""
+    contradictions: tuple[str, ...] = ()  # in what was published
 
 
 def names() -> list[str]:
@@ -73,15 +79,18 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Published:
-    """A published mixture by name.
+    """A published mixture by name, or any file of the same form.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: there is none of that name, or the file has another form.
     """
-    if name not in names():
-        raise RecipeError(f"there is no published mixture {name!r}; {nearest(name, names())}")
-    text = files("mixtures").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return build(Published, yaml.safe_load(text), f"{name}.yaml")
+    if name in names():
+        text = files("mixtures").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise RecipeError(f"{name!r} is neither a file nor a published mixture; {nearest(name, names())}")
+    return build(Published, yaml.safe_load(text), Path(name).name)
 
 
 def realised(stage: Stage) -> dict[str, float]:
@@ -107,3 +116,72 @@ def describe(stage: Stage, name: str = "") -> dict[str, Any]:
         ],
         "total": {unit: sum(plan[unit] for plan in planned) for unit in UNITS},
     }
+
+
+def listing() -> Table:
+    """What ships: a line per stage, with what its counts add up to beside what was claimed."""
+    table = grid("Published mixtures")
+    for name in ("name", "stage", "shares in"):
+        table.add_column(name, no_wrap=True)
+    for name in ("parts", "counted", "claimed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in names():
+        for number, (stage, found) in enumerate(load(name).stages.items()):
+            unit = found.mixture.unit
+            whole, claimed = describe(found)["total"]["samples"], found.claimed.get("samples")
+            parts = str(len(found.mixture.labels()))
+            table.add_row("" if number else name, stage, unit, parts, short(whole), short(claimed) if claimed else "-")
+    return table
+
+
+def tables(published: Published, only: str | None = None) -> Iterator[Table]:
+    """A table per stage: what each part was given, the percentage published, and what its own counts make.
+
+    Raises:
+        RecipeError: there is no stage `only`.
+    """
+    if only is not None and only not in published.stages:
+        raise RecipeError(f"--stage {only}: {nearest(only, list(published.stages))}")
+    for name, stage in published.stages.items():
+        if only not in {None, name}:
+            continue
+        table = grid(f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_sums(stage)))
+        table.add_column("part", overflow="fold")
+        table.add_column("given", no_wrap=True)
+        for column in ("samples", "published", "realised", "off by"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("")
+        shares = realised(stage)
+        for part, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
+            known = stage.published.get(label, Known())
+            table.add_row(
+                label,
+                _given(part),
+                "-" if known.samples is None else short(known.samples),
+                *_held(known, shares[label]),
+            )
+        yield table
+
+
+def _given(part: Part) -> str:
+    """What a part was declared with."""
+    how = f"share {part.share:g}" if part.share is not None else f"x {part.repeat or 1:g}"
+    return how + ("" if part.take == "all" else f", {part.take}") + (f" where {part.where}" if part.where else "")
+
+
+def _held(known: Known, share: float) -> tuple[str, str, str, str]:
+    """A published percentage, what its counts make of it, their difference, and a mark where they disagree."""
+    if known.percent is None:
+        return "-", f"{share:.2f}%", "-", ""
+    gap = share - known.percent
+    return f"{known.percent:.2f}%", f"{share:.2f}%", f"{gap:+.2f}", "disagrees" if abs(gap) > AGREE else ""
+
+
+def _sums(stage: Stage) -> Iterator[str]:
+    """What the counts add up to, and what was claimed."""
+    totals = describe(stage)["total"]
+    for unit, claimed in stage.claimed.items():
+        yield f"{unit}: counts make {totals[unit]:,.0f}, claimed are {claimed:,}"
+    uncounted = [label for label in stage.mixture.labels() if label not in stage.published]
+    if uncounted:
+        yield f"without a published count, and so without a share here: {', '.join(uncounted)}"

@@ -1,24 +1,18 @@
-"""The statistics of a planned mixture: what was declared, what came of it, and how two of them differ.
+"""The statistics of a planned mixture: what was declared, and what came of it.
 
-`stats.json` is what `describe` returns; `table` shows it to a person, `difference` sets two beside each other.
+`stats.json` is what `describe` returns; `table` shows it to a person in a terminal, `page/` in a browser, `compare.py` sets two
+beside each other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 
 from mixtures.mixture import UNITS
-from pipeline.reasons import Reason
-
-UNFIT = (Reason.TOO_LONG, Reason.LATER_TURNS, Reason.NO_TEXT)
-"""Why a node is in no row although its sample was wanted."""
-
-COMPARED = ("samples", "images", "tokens")
-"""What a difference is counted in."""
 
 
 def describe(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, Any]:
@@ -92,25 +86,29 @@ def to_json(stats: Mapping[str, Any]) -> str:
     return json.dumps(stats, sort_keys=True, indent=1)
 
 
+def grid(title: str, caption: str = "") -> Table:
+    """An empty table that fits a terminal of 80 columns: no rules, and a blank between columns."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=f"{caption}\n",
+        caption_justify="left",
+        caption_style="none",
+        header_style="underline",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
 def table(stats: Mapping[str, Any]) -> Table:
-    """One table that a person can read at a glance: a line per source, the sum, packing and warnings below."""
-    unit, packing = stats["unit"], stats["packing"]
-    result = Table(title=f"{stats['stage']}: shares in {unit}", caption=_caption(stats), caption_justify="left")
-    result.add_column("source")
-    for name in (
-        "declared",
-        "realised",
-        "passes",
-        "samples",
-        "images",
-        "text",
-        "visual",
-        "supervised",
-        "tokens",
-        "mean",
-        "lost",
-    ):
-        result.add_column(name, justify="right")
+    """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below."""
+    unit = stats["unit"]
+    result = grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
+    result.add_column("source", overflow="fold", min_width=6)
+    for name in ("declared", "realised", "passes", *UNITS[:2], "text", "visual", "super-\nvised", "tokens", "mean"):
+        result.add_column(name, justify="right", no_wrap=True)
     for source in stats["sources"]:
         planned = source["planned"]
         result.add_row(
@@ -118,33 +116,25 @@ def table(stats: Mapping[str, Any]) -> Table:
             f"{source['declared']:.2%}",
             f"{source['realised'][unit]:.2%}",
             f"{source['repetition']:.2f}",
-            *(short(planned[name]) for name in ("samples", "images", "text", "visual", "supervised", "tokens")),
+            *(short(planned[name]) for name in UNITS),
             f"{source['mean_length']:.0f}",
-            _listed(source["lost"]["samples"]) or "-",
         )
     total = stats["total"]
-    sums = (short(total[name]) for name in ("samples", "images", "text", "visual", "supervised", "tokens"))
-    result.add_section()
-    result.add_row("total", "100%", "100%", "", *sums, f"{total['mean_length']:.0f}", f"{short(packing['rows'])} rows")
+    result.add_row("total", "", "", "", *(short(total[name]) for name in UNITS), f"{total['mean_length']:.0f}")
     return result
 
 
-def _caption(stats: Mapping[str, Any]) -> str:
-    packing = stats["packing"]
-    tiles = packing["tiles_per_row"]
-    fill = (
-        f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full, "
-        f"{packing['segments_per_row']:.1f} segments and {tiles['mean']:.1f} of {tiles['budget']} tiles a row (most {tiles['most']})"
-    )
-    lost = (_lost(source) for source in stats["sources"])
-    notes = (f"note: {text}" for text in stats["warnings"])
-    return "\n".join((fill, *filter(None, lost), *notes))
-
-
-def _lost(source: Mapping[str, Any]) -> str:
-    """The nodes of a source that no row has room for, in a sentence; nothing where there are none."""
-    nodes = {str(reason): source["lost"]["nodes"].get(reason, 0) for reason in UNFIT}
-    return f"nodes lost of {source['name']}: {_listed(nodes)}" if any(nodes.values()) else ""
+def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
+    """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
+    packing, tiles = stats["packing"], stats["packing"]["tiles_per_row"]
+    available = sum(source["available"]["tokens"] for source in stats["sources"])
+    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {_ratio(stats['total']['tokens'], available):.3g} epochs of what there is"
+    yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
+    for source in stats["sources"]:
+        lost = {level: _listed(counts) for level, counts in source["lost"].items()}
+        if any(lost.values()):
+            yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
+    yield from (f"note: {text}" for text in stats["warnings"])
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -158,32 +148,3 @@ def short(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.3g}{mark}"
     return f"{number:.0f}"
-
-
-def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """What `after` holds more than `before` (negative: less), by source and in total, in samples, images and tokens; pure.
-
-    Both are statistics as `describe` returns them, or locks. Sources that one of them lacks count as empty there.
-    """
-    sides = [
-        {part.get("label", part["name"]): part["planned"] for part in mixture["sources"]} for mixture in (before, after)
-    ]
-    names = dict.fromkeys((*sides[0], *sides[1]))
-    nothing = dict.fromkeys(COMPARED, 0)
-    rows = {
-        name: {unit: round(sides[1].get(name, nothing)[unit] - sides[0].get(name, nothing)[unit]) for unit in COMPARED}
-        for name in names
-    }
-    return rows | {"total": {unit: sum(row[unit] for row in rows.values()) for unit in COMPARED}}
-
-
-def difference_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
-    """`difference` for a person, sources that do not differ left out."""
-    result = Table(title=f"{before['stage']} -> {after['stage']}")
-    result.add_column("source")
-    for unit in COMPARED:
-        result.add_column(unit, justify="right")
-    for name, row in difference(before, after).items():
-        if any(row.values()) or name == "total":
-            result.add_row(name, *(("+" if row[unit] > 0 else "") + short(row[unit]) for unit in COMPARED))
-    return result

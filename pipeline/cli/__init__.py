@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from pipeline.cli.build import build
 from pipeline.cli.look import stats, status, trace, verify
+from pipeline.cli.mixture import diff, mixtures
 from pipeline.cli.training import train
 from pipeline.errors import VlmillError
 
@@ -22,8 +23,9 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
-for command in (build, status, stats, trace, verify, train):
+for command in (build, status, stats, diff, trace, verify, train):
     app.command()(command)
+app.add_typer(mixtures, name="mixtures")
 
 
 def main() -> None:

@@ -1,0 +1,102 @@
+"""What one mixture holds more or less than another, and how people name the two: runs, stages, locks, published mixtures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mixtures import published
+from mixtures.build import read_stats
+from mixtures.mixture import UNITS
+from mixtures.stats import grid, short
+from pipeline.errors import RecipeError
+
+Stats = Mapping[str, Any]
+"""Of a stage: as `stats.describe` returns it, or a lock."""
+
+
+def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
+    """The stages to set beside each other: those named; of two whole runs the ones they have in common.
+
+    Args:
+        before: DIR, DIR:STAGE, a file of statistics or a lock, or NAME or NAME:STAGE of a published mixture.
+        after: the same.
+
+    Raises:
+        RecipeError: one is nothing of these, or there are no two stages to compare.
+    """
+    sides = [stages(name) for name in (before, after)]
+    if all(len(side) == 1 for side in sides):
+        return [(*sides[0].values(), *sides[1].values())]  # type: ignore[list-item]
+    common = [stage for stage in sides[0] if stage in sides[1]]
+    if not common:
+        had = (f"{name} has {', '.join(side)}" for name, side in zip((before, after), sides, strict=True))
+        raise RecipeError(
+            f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as {before}:{next(iter(sides[0]))}"
+        )
+    return [(sides[0][stage], sides[1][stage]) for stage in common]
+
+
+def stages(name: str) -> dict[str, Stats]:
+    """The statistics of what a person named, by stage.
+
+    Raises:
+        RecipeError: it is no run, file or published mixture, or has no such stage.
+        StoreError: it is a run whose stage is not mixed yet.
+    """
+    if Path(name).is_file() and Path(name).suffix == ".json":
+        found = json.loads(Path(name).read_bytes())
+        if not isinstance(found, dict) or not {"stage", "sources"} <= found.keys():
+            raise RecipeError(f"{name}: neither a mixture.lock.json nor a stats.json")
+        return {found["stage"]: found}
+    whole, colon, stage = (name, "", "") if _exists(name) else name.rpartition(":")
+    if not (whole and _exists(whole)):
+        raise RecipeError(
+            f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, a file, "
+            f"or NAME:STAGE of {', '.join(published.names())}"
+        )
+    if Path(whole).is_dir():
+        return read_stats(Path(whole), stage or None)
+    known = published.load(whole).stages
+    if colon and stage not in known:
+        raise RecipeError(f"{name!r}: {whole} has no stage {stage!r}; it has {', '.join(known)}")
+    return {label: published.describe(known[label], f"{whole}:{label}") for label in ([stage] if colon else known)}
+
+
+def _exists(name: str) -> bool:
+    return Path(name).exists() or name in published.names()
+
+
+def difference(before: Stats, after: Stats) -> dict[str, dict[str, int]]:
+    """What `after` holds more than `before` (negative: less), by source and in total, in every unit; pure.
+
+    Sources that one of them lacks count as empty there.
+    """
+    sides = [
+        {part.get("label", part["name"]): part["planned"] for part in mixture["sources"]} for mixture in (before, after)
+    ]
+    names = dict.fromkeys((*sides[0], *sides[1]))
+    nothing = dict.fromkeys(UNITS, 0)
+    rows = {
+        name: {unit: round(sides[1].get(name, nothing)[unit] - sides[0].get(name, nothing)[unit]) for unit in UNITS}
+        for name in names
+    }
+    return rows | {"total": {unit: sum(row[unit] for row in rows.values()) for unit in UNITS}}
+
+
+def difference_table(before: Stats, after: Stats) -> Table:
+    """`difference` for a person, sources that do not differ left out."""
+    rows = difference(before, after)
+    same = [name for name, row in rows.items() if name != "total" and not any(row.values())]
+    result = grid(f"{before['stage']} -> {after['stage']}", f"no difference: {', '.join(same)}" if same else "")
+    result.add_column("source", overflow="fold")
+    for unit in UNITS:
+        result.add_column(unit, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        if name not in same:
+            result.add_row(name, *(("+" if row[unit] > 0 else "") + short(row[unit]) for unit in UNITS))
+    return result

@@ -1,0 +1,98 @@
+"""Commands about mixtures themselves: diff, and mixtures list, show and import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terms import JsonFlag, console, print_json
+
+Side = Annotated[
+    str,
+    typer.Argument(
+        metavar="MIXTURE",
+        help="DIR or DIR:STAGE of a run, a mixture.lock.json or stats.json, or NAME or NAME:STAGE of a published mixture.",
+    ),
+]
+
+
+def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
+    """Show what a mixture holds more or less than another, by source: samples, images, text, visual and supervised tokens, all tokens.
+
+    vlmill diff demo:align demo:tune
+    vlmill diff before after                 all stages that both runs have
+    vlmill diff before/mixtures/align/mixture.lock.json after:align
+    vlmill diff prismatic:llava-v15 prismatic:llava-lrv
+    """
+    from mixtures.compare import difference, difference_table, paired
+
+    sides = paired(before, after)
+    if as_json:
+        print_json({f"{one['stage']} -> {other['stage']}": difference(one, other) for one, other in sides})
+        return
+    for one, other in sides:
+        console.print(difference_table(one, other))
+
+
+mixtures = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Mixtures that others published: list them, hold what was claimed against what their numbers make, import one.",
+)
+
+
+@mixtures.command("list")
+def list_() -> None:
+    """List the published mixtures that ship, with what their counts add up to and what was claimed.
+
+    vlmill mixtures list
+    """
+    from mixtures.published import listing
+
+    console.print(listing())
+
+
+@mixtures.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a file of the same form.")],
+    stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
+) -> None:
+    """Hold the percentages that were published against what the published counts make, and say where a publication contradicts itself.
+
+    vlmill mixtures show the_cauldron
+    vlmill mixtures show llava_onevision --stage single_image
+    """
+    from mixtures.published import load, tables
+
+    published = load(name)
+    for table in tables(published, stage):
+        console.print(table)
+    for number, sentence in enumerate(published.contradictions):
+        console.print("The publication contradicts itself:" if not number else "", end="" if number else "\n")
+        console.print(f"  - {sentence}", markup=False)
+    if published.reference:
+        console.print(f"From {published.reference}", markup=False)
+
+
+@mixtures.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="YAML with `datasets`, as LLaVA-NeXT and LLaVA-OneVision have it.")
+    ],
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a packed row.")] = 32768,
+) -> None:
+    """Turn the YAML of LLaVA-NeXT and LLaVA-OneVision into a mixture, printed as YAML.
+
+    Its `mixture` goes into a stage of a recipe whose sources have the same names; `vlmill mixtures show` and `diff` read the file as it is.
+
+        vlmill mixtures import scripts/train/onevision.yaml > onevision-as-ours.yaml
+        vlmill mixtures show onevision-as-ours.yaml
+    """
+    from mixtures.imported import read, to_yaml
+    from pipeline.errors import RecipeError
+
+    if not file.is_file():
+        raise RecipeError(f"{file}: there is no such file")
+    typer.echo(to_yaml(read(file, sequence_length)), nl=False)
