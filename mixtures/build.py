@@ -20,6 +20,7 @@ from mixtures import Shard
 from mixtures.lock import Lock
 from mixtures.mix import Mix
 from mixtures.mixture import Mixture
+from mixtures.notes import notes
 from mixtures.plan import Plan
 from mixtures.select import selects
 from pipeline.encode import FORMATS
@@ -181,23 +182,25 @@ def publish(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File
 
 
 def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
-    """Stage -> its statistics, for one stage or all.
+    """Stage -> its statistics, for one stage or all; `notes` are what a person should look at.
 
     Raises:
         RecipeError: the recipe has no such stage.
         StoreError: a stage has no statistics yet.
     """
-    names = [item.name for item in locked_recipe(root).stages]
+    recipe = locked_recipe(root)
+    names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage, names)}")
     found = {}
     for name in names if stage is None else [stage]:
-        path = root / "mixtures" / name / "stats.json"
-        if not path.exists():
+        folder = root / "mixtures" / name
+        if not (folder / LOCK).exists():
             raise StoreError(
                 f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}"
             )
-        found[name] = json.loads(path.read_bytes())
+        stats, lock = (json.loads((folder / file).read_bytes()) for file in ("stats.json", LOCK))
+        found[name] = {**stats, "notes": list(notes(root, recipe, name, stats, lock))}
     return found
 
 

@@ -131,10 +131,10 @@ def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
     yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {_ratio(stats['total']['tokens'], available):.3g} epochs of what there is"
     yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
-        lost = {level: _listed(counts) for level, counts in source["lost"].items()}
+        lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
-    yield from (f"note: {text}" for text in stats["warnings"])
+    yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -81,7 +81,7 @@ def build(
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
     """
-    from mixtures.build import build_stages
+    from mixtures.build import build_stages, read_stats
     from mixtures.build import check as check_mixtures
     from pipeline.execute import executor
     from pipeline.folder import clean, opened, pin
@@ -111,6 +111,10 @@ def build(
                 build_stages(run)
         if until is None:
             clean(root)
+    if loaded.stages and until in (None, "mixture"):
+        for stage, stats in read_stats(root, None).items():
+            for note in stats["notes"]:
+                console.print(f"{stage}: {note}", markup=False)
     if loaded.stages:
         console.print(f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}, vlmill train {shown}")
     else:
