@@ -1,49 +1,89 @@
 """How full rows get and how long packing takes, beside other packers on the same segments: `python -m benchmarks.pack`.
 
-Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean), documents longer than a row
-cut between nodes. `full` is tokens over rows times the length of a row; `bound` is how full the fewest thinkable rows would be,
-which is less than 1 where tiles run out before tokens. Seconds are of the processor.
+Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean, about 540 px a side) under
+three image policies, documents longer than a row cut between nodes. `full` is tokens over rows times the length of a row; `bound` is how full the
+fewest thinkable rows would be, which is less than 1 where tiles run out before tokens. Seconds are of the processor.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from mixtures.cut import Nodes, cut
 from mixtures.mixture import Mixture
 from mixtures.pack import pack
+from pipeline.images import Policy
+from pipeline.images.anyres import AnyRes
+from pipeline.images.letterbox import Letterbox
 
-IMAGE = 64
+DOCUMENTS = 20_000
+ROWS = ((2048, 64), (8192, 64), (8192, 24))
+"""Tokens and tiles of a row: 64 tiles is what a mixture has by default; with 24, both bind."""
+
 WINDOW = Mixture.pack_window
 OVERHEAD = 2
+
+Shows = Callable[[list[tuple[int, int]]], list[tuple[int, int]]]
+"""Sizes of a document's images -> tokens and tiles of each."""
 
 Packer = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 
 
-def segments(
-    documents: int, row_tokens: int, row_tiles: int, tiles_per_image: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and tiles of the segments of made-up documents, in order."""
+def sixty_four(sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """64 tokens of one tile each, whatever the size: a perceiver, as in Idefics2."""
+    return [(64, 1)] * len(sizes)
+
+
+def of_policy(policy: Policy) -> Shows:
+    """Tokens and tiles of images under a policy."""
+    return lambda sizes: [(layout.tokens, layout.tiles) for layout in policy.layout(sizes)]
+
+
+POLICIES: dict[str, Shows] = {
+    "AnyRes (336 px, LLaVA-NeXT)": of_policy(AnyRes()),
+    "letterbox (384 px, patch 14)": of_policy(Letterbox(side=384, patch=14)),
+    "64 tokens": sixty_four,
+}
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Segments of made-up documents, in order, and what no row has room for."""
+
+    tokens: np.ndarray
+    tiles: np.ndarray
+    nodes: int
+    lost: Counter[str]
+
+
+def segments(documents: int, row_tokens: int, row_tiles: int, shows: Shows, seed: int = 0) -> Documents:
+    """Documents cut as the select step cuts them."""
     random = np.random.default_rng(seed)
-    tokens, tiles = [], []
+    tokens, tiles, nodes, lost = [], [], 0, Counter[str]()
     for text, images in zip(
-        random.lognormal(6.2, 1.0, documents).astype(int) + 8, random.geometric(0.4, documents), strict=True
+        random.lognormal(6.2, 1.0, documents).astype(int) + 8, random.geometric(0.4, documents).tolist(), strict=True
     ):
-        nodes = int(images) * 2
-        lengths = [IMAGE * tiles_per_image, int(min(text // images, row_tokens - OVERHEAD))] * int(images)
-        inputs = [tiles_per_image, 0] * int(images)
+        sides = random.lognormal(6.3, 0.5, (images, 2)).astype(int).clip(32, 4096)
+        shown = shows([(width, height) for width, height in sides.tolist()])
+        lengths = [cost for (visual, _) in shown for cost in (visual, int(text // images))]
+        inputs = [cost for (_, inside) in shown for cost in (inside, 0)]
+        count = len(lengths)
         parted = cut(
-            Nodes(lengths, inputs, [True, False] * int(images), [0] * nodes, ["none"] * nodes),
+            Nodes(lengths, inputs, [True, False] * images, [0] * count, ["none"] * count),
             row_tokens - OVERHEAD,
             row_tiles,
         )
+        nodes += count
+        lost.update(str(reason) for reason in parted.lost.values())
         tokens += [sum(lengths[first:last]) + OVERHEAD for first, last in parted.segments]
         tiles += [sum(inputs[first:last]) for first, last in parted.segments]
-    return np.array(tokens), np.array(tiles)
+    return Documents(np.array(tokens), np.array(tiles), nodes, lost)
 
 
 def windowed(packer: Packer) -> Packer:
@@ -115,27 +155,23 @@ PACKERS: dict[str, Packer] = {
 
 
 def main() -> None:
-    """Print a line per row size and packer."""
-    for row_tokens, row_tiles, tiles_per_image in (
-        (1024, 16, 1),
-        (2048, 32, 1),
-        (2048, 8, 1),
-        (2048, 64, 5),
-        (8192, 128, 1),
-        (8192, 24, 1),
-        (8192, 128, 5),
-    ):
-        tokens, tiles = segments(60_000, row_tokens, row_tiles, tiles_per_image)
-        fewest = max(tokens.sum() / row_tokens, tiles.sum() / row_tiles)
-        print(
-            f"{tokens.size:,} segments, rows of {row_tokens:,} tokens and {row_tiles} tiles, {tiles_per_image} tiles an image; bound {tokens.sum() / row_tokens / fewest:.2%}"
-        )
-        for name, packer in PACKERS.items():
-            started = time.process_time()
-            rows = packer(tokens, tiles, row_tokens, row_tiles)
-            seconds = time.process_time() - started
-            full = tokens.sum() / row_tokens / (int(rows.max()) + 1)
-            print(f"  {name:<38} {full:.2%} full, {seconds:.2f} s, {tokens.size / seconds:,.0f} segments/s")
+    """Print a line per policy, row and packer."""
+    for policy, shows in POLICIES.items():
+        for row_tokens, row_tiles in ROWS:
+            made = segments(DOCUMENTS, row_tokens, row_tiles, shows)
+            whole = made.tokens.sum() / row_tokens
+            fewest = max(whole, made.tiles.sum() / row_tiles)
+            lost = ", ".join(f"{reason} {number:,}" for reason, number in sorted(made.lost.items())) or "none"
+            print(
+                f"{policy}: {made.tokens.size:,} segments of {DOCUMENTS:,} documents, rows of {row_tokens:,} tokens and {row_tiles} tiles; "
+                f"bound {whole / fewest:.2%}; nodes lost of {made.nodes:,}: {lost}"
+            )
+            for name, packer in PACKERS.items():
+                started = time.process_time()
+                rows = packer(made.tokens, made.tiles, row_tokens, row_tiles)
+                seconds = time.process_time() - started
+                full = whole / (int(rows.max()) + 1)
+                print(f"  {name:<30} {full:.2%} full, {seconds:6.2f} s, {made.tokens.size / seconds:>9,.0f} segments/s")
 
 
 if __name__ == "__main__":

@@ -64,8 +64,13 @@ def alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], 
     outlines, kept = [], []
     for source in sources:
         outlines += _files(root, f"steps/{source}/sketch", "outline.parquet")
-        shards = pl.scan_parquet(_files(root, f"shards/{source}/{policy}", ".index.parquet"))
+        indices = _files(root, f"shards/{source}/{policy}", ".index.parquet")
+        if not indices:
+            continue
+        shards = pl.scan_parquet(indices)
         kept.append(shards.select(pl.lit(source).alias("source"), "file", pl.col("origin_row").alias("row"), "page"))
+    if not kept:
+        return {}
     texts = pl.scan_parquet(outlines).filter("long").select(*PLACE, "text")
     texts = texts.join(pl.concat(kept), on=PLACE, how="semi").select("source", "text")
     found = pairs.join(texts, left_on="one", right_on="text").join(

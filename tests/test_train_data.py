@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixtures.locked import Mixture, Segment
 from pipeline.encode import IGNORE, encode, load_tokenizer
 from pipeline.errors import StoreError
 from tests.stages import ANYRES, LETTERBOX, article, model_settings, question, write_run
 from train.data import PADDING, Document, Reader, load, pack, rows_of_step
 from train.families import find
-from train.plan import Mixture, Segment
 
 SOURCES = {"quiz": [question(number) for number in range(30)], "web": [article(number) for number in range(10)]}
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mixtures.locked import Mixture, Segment
 from pipeline.encode import FORMATS, encode, load_tokenizer
 from pipeline.images.letterbox import Letterbox
 from pipeline.sample import Node
@@ -19,7 +20,6 @@ from train.data import Reader, pack
 from train.export import export
 from train.families import find
 from train.model import create, features
-from train.plan import Mixture, Segment
 
 CHAT = FORMATS["vlmill"]
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from mixtures.locked import Mixture
 from pipeline.encode import FORMATS, load_tokenizer
 from pipeline.errors import RecipeError, StoreError
 from pipeline.settings import build
@@ -18,7 +19,6 @@ from tests.stages import ANYRES, COLOURS, LETTERBOX, MACHINE, article, model_set
 from train import checkpoint, loop
 from train.evaluate import majority, turns
 from train.loop import planned_steps
-from train.plan import Mixture
 from train.run import train_stage
 from train.settings import Training
 

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
+from mixtures.locked import Mixture, Segment, Stored
 from pipeline.encode import IGNORE, Loss, encode
 from pipeline.errors import StoreError
 from pipeline.images import Layout
 from train.families import Family
-from train.plan import Mixture, Segment, Stored
 
 PADDING = -1
 """The source of a token that belongs to none."""

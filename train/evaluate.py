@@ -16,12 +16,12 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from mixtures.locked import Mixture, Segment
 from pipeline.encode import encode, mark_id
 from pipeline.sample import Node
 from train.data import Document, Reader, pack
 from train.export import generation
 from train.model import token_losses
-from train.plan import Mixture, Segment
 
 T = TypeVar("T")
 

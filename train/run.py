@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
+from mixtures.locked import Mixture
 from pipeline.encode import load_tokenizer
 from pipeline.errors import RecipeError, StoreError
 from pipeline.images import Policy
@@ -28,7 +29,6 @@ from train.export import export
 from train.families import find
 from train.loop import Setup, planned_steps, run
 from train.model import create
-from train.plan import Mixture
 from train.settings import Machine, ModelSettings, Training, model_of, training_of
 from train.world import World, joined
 

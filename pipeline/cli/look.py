@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,11 +26,22 @@ def stats(
     directory: Folder,
     stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
     as_json: JsonFlag = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page for a browser: the same, with plots and samples to search."),
+    ] = None,
 ) -> None:
-    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses."""
+    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.
+
+    vlmill stats demo
+    vlmill stats demo --html demo.html     one file that needs no network: plots, samples as the trainer sees them, search
+    """
     from mixtures.build import read_stats
     from mixtures.stats import table
 
+    if html is not None:
+        _write_page(directory, stage, html)
+        return
     found = read_stats(directory, stage)
     if as_json:
         print_json(found)
@@ -40,6 +52,18 @@ def stats(
         )
     for stats_of_stage in found.values():
         console.print(table(stats_of_stage))
+
+
+def _write_page(directory: Path, stage: str | None, file: Path) -> None:
+    """Make the page before its file is opened, so that a failure leaves the one that was there."""
+    from mixtures.page import page
+    from pipeline.recipe import locked_recipe
+    from pipeline.store import write_atomically
+    from train.settings import training_of
+
+    losses = {item.name: training_of(item).loss for item in locked_recipe(directory).stages}
+    write_atomically(file, page(directory, stage, losses))
+    console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
 def trace(

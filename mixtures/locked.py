@@ -1,4 +1,4 @@
-"""A stage's mixture as the trainer reads it: its lock, the rows of its plan, and the samples behind them.
+"""A stage's mixture as the trainer and the page of statistics read it: its lock, the rows of its plan, and the samples behind them.
 
 Nothing is drawn at random here: row n of the plan is the same for every rank, worker and process.
 """
@@ -69,6 +69,7 @@ class Mixture:
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
         self._block = lru_cache(BLOCKS)(self._read_block)
         self._index = lru_cache(INDICES)(self._read_index)
+        self._names = lru_cache(INDICES)(self._read_names)
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -131,6 +132,12 @@ class Mixture:
             parts=tuple({name.split(".")[1]: members[name] for name in names} for names in named),
         )
 
+    def about(self, segment: Segment) -> dict[str, Any]:
+        """The id and licence of the sample that a segment is of."""
+        shard = self.lock["sources"][segment.source]["shards"][segment.shard]
+        table = self._names(shard["index"])
+        return {name: table[name][segment.row].as_py() for name in ("id", "licence")}
+
     def nodes(self, segment: Segment) -> tuple[Node, ...]:
         """The nodes alone of the sample that a segment is of; no image is read."""
         offset, _, _ = self._index(segment.source, segment.shard)
@@ -148,3 +155,6 @@ class Mixture:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
         table = pq.read_table(path, columns=["offset", "size", "images"])
         return table["offset"].to_numpy(), table["size"].to_numpy(), table["images"].combine_chunks()
+
+    def _read_names(self, index: str) -> Any:
+        return pq.read_table(self.root / index, columns=["id", "licence"])

@@ -1,0 +1,146 @@
+"""What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full rows are, what sources have in common.
+
+Tables are read by columns, of a source's shards at most `SHARDS`, chosen by hash; so the page costs the same for any run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mixtures.locked import Mixture
+from mixtures.notes import alike
+from mixtures.order import key_of
+from pipeline.lanes import read_manifest
+from pipeline.recipe import Recipe
+
+SHARDS = 64
+"""Of a source, that are read for histograms."""
+
+BLOCKS = 16
+"""Of a plan, that are read for how full rows are."""
+
+Rows = list[dict[str, Any]]
+"""Of a plot's table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The tables of a stage's plots."""
+
+    lengths: Rows  # source, from, to (tokens of a sample), samples
+    sizes: Rows  # width, width_to, height, height_to (pixels of an original), images
+    tiles: Rows  # source, tiles (of an image), images
+    fill: Rows  # from, to (fraction of a row), of (tokens or tiles), rows
+    shards: str  # what part of the shards was read
+
+
+def of_stage(root: Path, mixture: Mixture) -> Counted:
+    """Count a stage. Sources that stand in several parts are counted once."""
+    sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
+    chosen = {name: _chosen(shards) for name, shards in sources.items()}
+    lengths, images = [], []
+    for name, shards in chosen.items():
+        if shards:
+            lengths.append(_lengths(root, name, shards, mixture.lock["overhead"]))
+            images.append(_images(root, name, shards))
+    shown = (
+        pl.concat(images)
+        if images
+        else pl.DataFrame(schema={"source": pl.String, "width": int, "height": int, "tiles": int})
+    )
+    read, whole = (sum(len(shards) for shards in each.values()) for each in (chosen, sources))
+    return Counted(
+        lengths=_rows(pl.concat(lengths).group_by("source", "from", "to").len("samples")) if lengths else [],
+        sizes=_rows(shown.group_by(*_bins("width"), *_bins("height")).len("images")),
+        tiles=_rows(shown.group_by("source", "tiles").len("images")),
+        fill=_fill(mixture),
+        shards="all shards" if read == whole else f"{read:,} of {whole:,} shards, chosen by hash",
+    )
+
+
+def _chosen(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(shards, key=lambda shard: key_of("page", shard["sha256"]))[:SHARDS]
+
+
+def _lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
+    table = pl.scan_parquet([root / shard["lengths"] for shard in shards])
+    lengths = table.select((pl.col("text") + pl.col("visual") + overhead).alias("tokens")).collect()
+    return lengths.select(
+        pl.lit(source).alias("source"),
+        *(bound.alias(name) for bound, name in zip(_bins("tokens"), ("from", "to"), strict=True)),
+    )
+
+
+def _bins(column: str) -> tuple[pl.Expr, pl.Expr]:
+    """The bounds of the bin that a number falls into; bins grow by the square root of 2."""
+    power = (pl.col(column).cast(pl.Float64).log(2) * 2 + 1e-9).floor()
+    return (2 ** (power / 2)).round(1).alias(column), (2 ** ((power + 1) / 2)).round(1).alias(f"{column}_to")
+
+
+def _images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    images = pl.scan_parquet([root / shard["index"] for shard in shards]).select("images").collect()
+    shown = images.explode("images").drop_nulls().unnest("images")
+    return shown.select(
+        pl.lit(source).alias("source"), *(pl.col(name).cast(pl.Int64) for name in ("width", "height", "tiles"))
+    )
+
+
+def _fill(mixture: Mixture) -> Rows:
+    """How many rows are how full, in twentieths."""
+    blocks = sorted(mixture.lock["plan"]["blocks"], key=lambda block: key_of("page", block["sha256"]))[:BLOCKS]
+    if not blocks:
+        return []
+    rows = pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
+    found = []
+    for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_row"])):
+        part = (pl.col(name) * 20 // budget).clip(0, 19)
+        counts = (
+            rows.group_by(part.alias("part"))
+            .len("rows")
+            .select(
+                (pl.col("part") / 20).alias("from"),
+                ((pl.col("part") + 1) / 20).alias("to"),
+                pl.lit(name).alias("of"),
+                "rows",
+            )
+        )
+        found += _rows(counts)
+    return found
+
+
+def _rows(table: pl.DataFrame) -> Rows:
+    return table.sort(table.columns).to_dicts()
+
+
+def overlap(root: Path, recipe: Recipe, policies: Mapping[str, str]) -> dict[str, Rows]:
+    """What sources have in common: what was dropped as a copy of what, and what is alike and stayed. Pairs by source."""
+    if recipe.dedupe is None or not (root / "steps/dedupe/resolve/manifest.json").exists():
+        return {}
+    dropped = pl.concat(
+        [pl.DataFrame(schema={"source": pl.String, "keeper": pl.String, "copies": pl.UInt32}), *_copies(root, recipe)]
+    )
+    stayed = alike(root, sorted(recipe.sources), next(iter(policies.values())))
+    return {
+        "dropped": _rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),
+        "stayed": [{"source": one, "other": other, "pairs": pairs} for (one, other), pairs in stayed.items()],
+    }
+
+
+def _copies(root: Path, recipe: Recipe) -> list[pl.DataFrame]:
+    """Per source: how many of its samples and nodes were dropped for one that another, or itself, keeps."""
+    found = []
+    files = [file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files]
+    for source in recipe.sources:
+        mine = [root / file.path for file in files if file.name.startswith(f"{source}.")]
+        if mine:
+            keeper = pl.col("other").str.split("/").list.first().alias("keeper")
+            verdicts = (
+                pl.scan_parquet(mine).filter(pl.col("other") != "").select(pl.lit(source).alias("source"), keeper)
+            )
+            found.append(verdicts.group_by("source", "keeper").len("copies").collect())
+    return found

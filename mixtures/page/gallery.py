@@ -1,0 +1,161 @@
+"""The page's gallery: segments of a plan as the trainer sees them, a few of every part, chosen by hash.
+
+Tokens, labels and tiles are had from the same functions that the trainer calls, so a card shows what is learnt from.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+from tokenizers import Tokenizer
+
+from mixtures.locked import Mixture, Stored
+from mixtures.order import key_of, permute
+from pipeline.encode import IGNORE, Encoded, Loss, load_tokenizer, pieces
+from pipeline.images import Layout
+from pipeline.page import data_url
+from pipeline.sample import Node
+
+CARDS = 32
+"""Of a stage, shared among its parts; each has one at least."""
+
+BLOCKS = 2
+"""Of a plan, that cards are chosen from."""
+
+PICTURES = 4
+LONGEST = 360  # pixels of a picture on the page
+CHARACTERS = 1500  # of a node's text
+NODES = 40
+SEAM = (255, 0, 110)  # between tiles
+SEAM_WIDTH = 2
+
+Card = dict[str, Any]
+
+
+def cards(mixture: Mixture, loss: Loss, seed: int) -> list[Card]:
+    """Cards of a stage, its parts in turn; pure but for reading the run.
+
+    Raises:
+        StoreError: the tokenizer is not the one that the plan was made with.
+    """
+    tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
+    found = [list(_of_part(mixture, part, seed)) for part in range(len(mixture.sources))]
+    turns = [each[turn] for turn in range(max(map(len, found), default=0)) for each in found if turn < len(each)]
+    return [_card(mixture, row, place, tokenizer, loss) for row, place in turns]
+
+
+def _of_part(mixture: Mixture, part: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Rows of the plan and places in them, of segments of one part."""
+    blocks = mixture.lock["plan"]["blocks"]
+    near = sorted(blocks, key=lambda block: key_of(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
+    places = [np.empty((0, 2), np.int64)]
+    for block in near:
+        column = pq.read_table(mixture.folder / block["path"], columns=["segments"])["segments"].combine_chunks()
+        rows, starts = column.value_parent_indices().to_numpy(), column.offsets.to_numpy()
+        mine = np.flatnonzero(column.flatten().field("source").to_numpy() == part)
+        places.append(np.stack([rows[mine] + block["first"], mine - starts[rows[mine]]], axis=1))
+    every = np.concatenate(places)
+    wanted = min(max(CARDS // len(mixture.sources), 1), len(every))
+    if wanted:
+        chosen = permute(np.arange(wanted), len(every), key_of(seed, "gallery", mixture.stage, part))
+        yield from ((int(row), int(place)) for row, place in every[chosen])
+
+
+def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
+    """A segment, and the row that it is packed into."""
+    segments = mixture.row(row)
+    segment = segments[place]
+    stored = mixture.read(segment)
+    last = len(stored.nodes) if segment.last is None else segment.last
+    nodes = stored.nodes[segment.first : last]
+    before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
+    mine = slice(before, before + sum(node.kind == "image" for node in nodes))
+    layouts = mixture.policy.layout(stored.sizes)[mine]
+    encoded = pieces(nodes, stored.tokens[mine], tokenizer, mixture.chat, loss)
+    learnt = sum(piece.supervised for piece in encoded) + (loss == "text")
+    return {
+        "stage": mixture.stage,
+        "row": row,
+        "place": place,
+        "id": mixture.about(segment)["id"],
+        "part": mixture.sources[segment.source],
+        "source": mixture.lock["sources"][segment.source]["name"],
+        "licence": mixture.about(segment)["licence"],
+        "tokens": segment.tokens,
+        "learnt": learnt,
+        "length": mixture.lock["sequence_length"],
+        "nodes": [segment.first, last, len(stored.nodes)],
+        "pictures": _pictures(mixture, stored, layouts, mine),
+        "text": list(_text(nodes, encoded, tokenizer)),
+        "neighbours": [
+            {"id": mixture.about(other)["id"], "part": mixture.sources[other.source], "tokens": other.tokens}
+            for other in segments
+        ],
+    }
+
+
+def _pictures(mixture: Mixture, stored: Stored, layouts: Sequence[Layout], mine: slice) -> list[dict[str, Any]]:
+    """The first images of a segment with their tiles, and what each costs."""
+    shown = zip(stored.parts[mine][:PICTURES], layouts, stored.tokens[mine], strict=False)
+    return [
+        {
+            "picture": data_url(tiled(mixture, parts, layout), LONGEST),
+            "size": list(layout.size),
+            "tiles": layout.tiles,
+            "tokens": tokens,
+        }
+        for parts, layout, tokens in shown
+    ]
+
+
+def tiled(mixture: Mixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
+    """What the encoder is shown of an image: its tiles in their grid with seams between them, the overview on the left."""
+    parts = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, data in encoded.items()}
+    tiles = mixture.policy.tiles(parts, layout)
+    rows, columns = layout.grid
+    overview: list[np.ndarray] = []
+    if len(tiles) == rows * columns + 1:
+        small = np.asarray(parts.get("overview", parts["canvas"]))
+        overview = [tiles.pop(0 if np.array_equal(tiles[0], small) else -1)]
+    if len(tiles) != rows * columns:  # a policy whose tiles are no grid: side by side
+        rows, columns = 1, len(tiles)
+    grid = [tiles[row * columns : (row + 1) * columns] for row in range(rows)]
+    return Image.fromarray(_beside([*overview, _below([_beside(line) for line in grid])]))
+
+
+def _beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    return _below([picture.swapaxes(0, 1) for picture in pictures]).swapaxes(0, 1)
+
+
+def _below(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures one below the other, each in a frame of seams, the narrower ones filled up with white."""
+    width = max(picture.shape[1] for picture in pictures)
+    framed = []
+    for number, picture in enumerate(pictures):
+        filled = np.full((picture.shape[0], width, 3), 255, np.uint8)
+        filled[:, : picture.shape[1]] = picture
+        framed += [filled] if not number else [np.full((SEAM_WIDTH, width, 3), SEAM, np.uint8), filled]
+    return np.concatenate(framed)
+
+
+def _text(nodes: Sequence[Node], encoded: Sequence[Encoded], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """Runs of tokens that are learnt or not, as text; an image by how many placeholders it has."""
+    for node, piece in list(zip(nodes, encoded, strict=True))[:NODES]:
+        place = 0
+        for learnt, run in groupby(piece.labels, key=lambda label: label != IGNORE):
+            ids = piece.ids[place : place + len(list(run))]
+            place += len(ids)
+            image = [token for token in ids if node.kind == "image" and ids.count(token) > 1]
+            if node.kind == "image":
+                yield {"image": len(image) or len(ids)}
+            else:
+                text = tokenizer.decode(ids, skip_special_tokens=False)
+                yield {"text": text[:CHARACTERS] + (" ..." if len(text) > CHARACTERS else ""), "learnt": learnt}
+    if len(nodes) > NODES:
+        yield {"text": f" ... and {len(nodes) - NODES} nodes more", "learnt": False}

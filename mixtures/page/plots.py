@@ -1,0 +1,283 @@
+"""The page's plots, as Vega-Lite: a title and a specification each. The page draws them, and shows numbers under the mouse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from mixtures.mixture import UNITS
+from mixtures.page.counts import Counted, Rows
+
+PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
+"""Observable's ten, told apart by most eyes; further sources start again."""
+
+GREY = "#c8cdd6"
+KEPT = "kept"
+OTHERS = "other reasons"
+LANGUAGES = 20
+"""The most frequent, in a plot."""
+
+WIDTH, HEIGHT = 290, 190
+
+Plot = dict[str, Any]
+"""title, note, spec."""
+
+
+def colours(sources: Sequence[str]) -> dict[str, str]:
+    """A colour for each source, the same in every plot."""
+    return {source: PALETTE[place % len(PALETTE)] for place, source in enumerate(sources)}
+
+
+def of_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
+    """The plots of a stage."""
+    labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
+    return [
+        _plot("Declared and realised share", f"of {stats['unit']}", _shares(stats)),
+        _plot("What the rows are made of", "realised share in every unit", _units(stats, labels)),
+        _plot("Length of a sample", "tokens, of what lies in the shards", _lengths(counted.lengths, by_source)),
+        _plot("Size of an image", "pixels of the original", _sizes(counted.sizes)),
+        _plot("Tiles of an image", "encoder inputs, the overview included", _tiles(counted.tiles, by_source)),
+        _plot("How full rows are", "share of the row's tokens and tiles", _fill(counted.fill)),
+    ]
+
+
+def of_run(
+    funnel: Mapping[str, Any], languages: Rows, overlap: Mapping[str, Rows], by_source: Mapping[str, str]
+) -> list[Plot]:
+    """The plots of a whole run."""
+    plots = [
+        _plot(f"What became of {level}", "by the first reason", _funnel(rows))
+        for level in ("rows", "samples", "nodes", "images")
+        if (rows := _fates(funnel, level))
+    ]
+    if languages:
+        plots.append(_plot("Languages", "of a sample that came in", _languages(languages, by_source)))
+    if overlap.get("dropped"):
+        plots.append(
+            _plot(
+                "Dropped copies",
+                "from the left source; the top one keeps it",
+                _matrix(overlap["dropped"], "keeper", "copies"),
+            )
+        )
+    if overlap.get("stayed"):
+        plots.append(
+            _plot(
+                "Alike, and kept",
+                "pairs of samples with texts half alike",
+                _matrix(overlap["stayed"], "other", "pairs"),
+            )
+        )
+    return plots
+
+
+def _plot(title: str, note: str, chart: Any) -> Plot:
+    return {"title": title, "note": note, "spec": chart.configure_view(stroke=None).to_dict()}
+
+
+def _chart(rows: Rows) -> alt.Chart:
+    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
+
+
+def _source(by_source: Mapping[str, str]) -> alt.Color:
+    scale = alt.Scale(domain=list(by_source), range=list(by_source.values()))
+    return alt.Color("source:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=4, symbolLimit=0))
+
+
+def _shares(stats: Mapping[str, Any]) -> Any:
+    rows = [
+        {"source": source["name"], "which": which, "share": share}
+        for source in stats["sources"]
+        for which, share in (("declared", source["declared"]), ("realised", source["realised"][stats["unit"]]))
+    ]
+    names = [source["name"] for source in stats["sources"]]
+    return (
+        _chart(rows)
+        .mark_bar()
+        .encode(
+            alt.Y("source:N", sort=names, title=None),
+            alt.X("share:Q", axis=alt.Axis(format="%"), title=None),
+            alt.YOffset("which:N"),
+            alt.Color(
+                "which:N", title=None, scale=alt.Scale(range=[GREY, PALETTE[0]]), legend=alt.Legend(orient="bottom")
+            ),
+            tooltip=["source:N", "which:N", alt.Tooltip("share:Q", format=".2%")],
+        )
+        .properties(width=WIDTH, height=max(HEIGHT, 26 * len(names)))
+    )
+
+
+def _units(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
+    rows = [
+        {"source": source["name"], "unit": unit, "share": source["realised"][unit]}
+        for source in stats["sources"]
+        for unit in UNITS
+    ]
+    return (
+        _chart(rows)
+        .mark_bar()
+        .encode(
+            alt.Y("unit:N", sort=list(UNITS), title=None),
+            alt.X("share:Q", axis=alt.Axis(format="%"), title=None, scale=alt.Scale(domain=[0, 1])),
+            _source(labels),
+            tooltip=["source:N", "unit:N", alt.Tooltip("share:Q", format=".2%")],
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+
+
+def _logarithmic(title: str) -> dict[str, Any]:
+    return {
+        "scale": alt.Scale(type="log", base=2, nice=False),
+        "title": title,
+        "axis": alt.Axis(format=",d", tickCount=6),
+    }
+
+
+def _lengths(rows: Rows, by_source: Mapping[str, str]) -> Any:
+    return (
+        _chart(rows)
+        .mark_bar(orient="vertical", binSpacing=0)
+        .encode(
+            alt.X("from:Q", **_logarithmic("tokens")),
+            alt.X2("to:Q"),
+            alt.Y("samples:Q", title=None, stack=True),
+            _source(by_source),
+            tooltip=["source:N", "from:Q", "to:Q", "samples:Q"],
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+
+
+def _sizes(rows: Rows) -> Any:
+    return (
+        _chart(rows)
+        .mark_rect()
+        .encode(
+            alt.X("width:Q", **_logarithmic("width")),
+            alt.X2("width_to:Q"),
+            alt.Y("height:Q", **_logarithmic("height")),
+            alt.Y2("height_to:Q"),
+            alt.Color("images:Q", scale=alt.Scale(scheme="blues", type="sqrt"), title=None),
+            tooltip=["width:Q", "width_to:Q", "height:Q", "height_to:Q", "images:Q"],
+        )
+        .properties(width=WIDTH - 40, height=HEIGHT + 30)
+    )
+
+
+def _tiles(rows: Rows, by_source: Mapping[str, str]) -> Any:
+    return (
+        _chart(rows)
+        .mark_bar()
+        .encode(
+            alt.X("tiles:O", title="tiles", axis=alt.Axis(labelAngle=0)),
+            alt.Y("images:Q", title=None),
+            _source(by_source),
+            tooltip=["source:N", "tiles:O", "images:Q"],
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+
+
+def _fill(rows: Rows) -> Any:
+    return (
+        _chart(rows)
+        .mark_bar(binSpacing=1)
+        .encode(
+            alt.X("from:Q", bin="binned", axis=alt.Axis(format="%"), title=None),
+            alt.X2("to:Q"),
+            alt.Y("rows:Q", title="rows"),
+            alt.Row("of:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left")),
+            tooltip=["of:N", alt.Tooltip("from:Q", format="%"), alt.Tooltip("to:Q", format="%"), "rows:Q"],
+        )
+        .properties(width=WIDTH - 40, height=HEIGHT // 2 - 10)
+    )
+
+
+def _fates(funnel: Mapping[str, Any], level: str) -> Rows:
+    """What became of a level's things, by source; of reasons the most frequent, and the others in one."""
+    books = {source: lines[level] for source, lines in funnel.items() if level in lines}
+    whole: Counter[str] = Counter()
+    for line in books.values():
+        whole.update(line["dropped"])
+        whole.update(line["failed"])
+    named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[: len(PALETTE) - 1]]
+    rows = []
+    for source, line in books.items():
+        lost = {**line["dropped"], **line["failed"]}
+        fates = {KEPT: line["kept"], **{reason: lost.get(reason, 0) for reason in named}}
+        fates[OTHERS] = sum(lost.values()) + line["kept"] - sum(fates.values())
+        rows += [
+            {"source": source, "fate": fate, "number": number, "place": place}
+            for place, (fate, number) in enumerate(fates.items())
+            if number
+        ]
+    return rows
+
+
+def _funnel(rows: Rows) -> Any:
+    fates = [fate for _, fate in sorted({(row["place"], row["fate"]) for row in rows})]
+    shades = [GREY, *PALETTE][: len(fates)] if fates[0] == KEPT else list(PALETTE[: len(fates)])
+    return (
+        _chart(rows)
+        .mark_bar()
+        .encode(
+            alt.Y("source:N", title=None),
+            alt.X("number:Q", title=None, axis=_counted(row["number"] for row in rows)),
+            alt.Color(
+                "fate:N",
+                sort=fates,
+                title=None,
+                scale=alt.Scale(domain=fates, range=shades),
+                legend=alt.Legend(orient="bottom", columns=3, symbolLimit=0),
+            ),
+            alt.Order("place:Q"),
+            tooltip=["source:N", "fate:N", "number:Q"],
+        )
+        .properties(width=WIDTH, height=max(100, 26 * len({row["source"] for row in rows})))
+    )
+
+
+def _counted(numbers: Iterable[int]) -> alt.Axis:
+    """An axis of whole numbers, few enough not to run into each other."""
+    return alt.Axis(format=",d" if max(numbers, default=0) < 10_000 else "~s", tickCount=5)
+
+
+def _languages(rows: Rows, by_source: Mapping[str, str]) -> Any:
+    whole: Counter[str] = Counter()
+    for row in rows:
+        whole[row["language"]] += row["samples"]
+    order = [language for language, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[:LANGUAGES]]
+    shown = [row for row in rows if row["language"] in order]
+    place = alt.Y("language:N", sort=order, title=None)
+    bars = (
+        _chart(shown)
+        .mark_bar()
+        .encode(
+            place,
+            alt.X("samples:Q", title=None, axis=_counted(whole.values())),
+            _source(by_source),
+            tooltip=["source:N", "language:N", "samples:Q"],
+        )
+    )
+    sums = [{"language": language, "samples": whole[language]} for language in order]
+    numbers = (
+        _chart(sums).mark_text(align="left", dx=4).encode(place, alt.X("samples:Q"), alt.Text("samples:Q", format=","))
+    )
+    return (bars + numbers).properties(width=WIDTH)
+
+
+def _matrix(rows: Rows, other: str, number: str) -> Any:
+    base = _chart(rows).encode(
+        alt.Y("source:N", title=None), alt.X(f"{other}:N", title=None, axis=alt.Axis(labelAngle=0, orient="top"))
+    )
+    cells = base.mark_rect().encode(
+        alt.Color(f"{number}:Q", scale=alt.Scale(scheme="oranges", type="sqrt"), legend=None),
+        tooltip=["source:N", f"{other}:N", f"{number}:Q"],
+    )
+    return (cells + base.mark_text().encode(alt.Text(f"{number}:Q", format=","))).properties(
+        width=alt.Step(64), height=alt.Step(34)
+    )

@@ -1,0 +1,230 @@
+"""The page of statistics: what it counts, what its cards show, what can be searched, and that it needs nothing but itself."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mixtures.locked import Mixture
+from mixtures.page import counts, page, search
+from mixtures.page.gallery import SEAM, SEAM_WIDTH, cards, tiled
+from pipeline.images.anyres import AnyRes
+from pipeline.images.letterbox import Letterbox
+from pipeline.images.navit import NaViT
+from pipeline.images.tiles import Tiles
+from pipeline.page import as_json, render, script
+from pipeline.recipe import locked_recipe
+from pipeline.status import added, funnel
+from tests.small import RECIPE, vlmill, write_recipe
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("built") / "run"
+    stage = {**RECIPE["stages"][0], "mixture": {**RECIPE["stages"][0]["mixture"], "sequence_length": 1024, "epochs": 2}}
+    recipe = write_recipe(tmp_path_factory.mktemp("origins"), stages=[stage])
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def html(built):
+    return page(built, None, {"align": "answers"})
+
+
+@pytest.fixture(scope="module")
+def mixture(built):
+    return Mixture(built, "align")
+
+
+def data(html, name="data"):
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', html, re.DOTALL)[1])
+
+
+# -- the file
+
+
+def test_a_page_needs_no_network(html):
+    own = re.sub(r"<script[^>]*>.*?</script>", "<script></script>", html, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)=\"(?!#)", own)
+    assert not re.findall(r"url\(|@import", own)
+    assert len(re.findall("<script", html)) >= 4
+
+
+def test_the_command_writes_the_same_page(built, html, tmp_path, capsys):
+    assert vlmill("stats", built, "--html", tmp_path / "page.html") == 0
+    assert "page.html" in capsys.readouterr().out
+    assert (tmp_path / "page.html").read_text() == html
+
+
+def test_a_stage_that_does_not_exist_is_refused_and_no_file_is_written(built, tmp_path, capsys):
+    assert vlmill("stats", built, "--stage", "alien", "--html", tmp_path / "page.html") == 1
+    assert "did you mean 'align'" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_no_text_of_a_sample_ends_a_script():
+    text = "</script><script>alert(1)</script><!--"
+    assert "<" not in as_json({"text": text})
+    assert json.loads(as_json({"text": text})) == {"text": text}
+    assert "</script" not in script('x = "</script>"')
+
+
+def test_names_are_escaped_where_they_stand_in_html(built):
+    values = {"stages": [], "plots": [], "data": {}, "searchable": 0, "samples": 0, "vega": "", "short": str}
+    assert "<h1>&lt;b&gt;: mixtures</h1>" in render("mixtures.page", "page.html.jinja", name="<b>", **values)
+
+
+# -- what is counted
+
+
+def test_every_sample_of_the_shards_is_in_the_histogram_of_lengths(built, mixture):
+    counted = counts.of_stage(built, mixture)
+    kept = added(funnel(built))
+    assert sum(row["samples"] for row in counted.lengths) == kept["samples"].kept
+    assert (
+        sum(row["images"] for row in counted.sizes)
+        == sum(row["images"] for row in counted.tiles)
+        == kept["images"].kept
+    )
+    assert all(row["from"] < row["to"] for row in counted.lengths)
+    assert counted.shards == "all shards"
+
+
+def test_every_row_of_the_plan_is_in_the_histogram_of_fill(built, mixture):
+    counted = counts.of_stage(built, mixture)
+    for of in ("tokens", "tiles"):
+        assert sum(row["rows"] for row in counted.fill if row["of"] == of) == mixture.rows
+
+
+def test_copies_are_counted_by_who_lost_and_who_keeps_them(built):
+    recipe = locked_recipe(built)
+    assert counts.overlap(built, recipe, {"align": "small"})["dropped"] == [
+        {"source": "web", "keeper": "web", "copies": 1}
+    ]
+
+
+def test_plots_show_declared_beside_realised_and_all_reasons(html):
+    plots = data(html, "plots")
+    rows = next(iter(plots["stages"][0][0]["spec"]["data"].values()))
+    assert {(row["source"], row["which"]) for row in rows} >= {("web", "declared"), ("web", "realised")}
+    samples = next(plot for plot in plots["run"] if plot["title"] == "What became of samples")
+    fates = {row["fate"] for row in samples["spec"]["data"]["values"]}
+    assert {"kept", "language", "exact_text"} <= fates
+
+
+# -- what can be searched
+
+
+def test_every_sample_is_found_with_its_language_and_fate(built, html):
+    index = data(html)["index"]
+    rows = index["rows"]
+    assert len(rows["source"]) == added(funnel(built))["samples"].came
+    web = {
+        rows["row"][n]: (index["languages"][rows["language"][n]], index["reasons"][rows["reason"][n]])
+        for n in range(len(rows["source"]))
+        if index["sources"][rows["source"][n]] == "web"
+    }
+    assert web[5] == ("zh", "lost: language")
+    assert web[4][1] == "lost: exact_text"
+    assert web[6][1] == "language"  # one node of it
+    assert web[0][1] == ""
+
+
+def test_what_was_kept_stands_with_its_tokens(html):
+    index = data(html)["index"]
+    kept = [not index["reasons"][reason].startswith("lost") for reason in index["rows"]["reason"]]
+    assert [tokens is not None for tokens in index["tokens"][0]] == kept
+
+
+def test_an_index_of_fewer_samples_has_some_of_every_source_and_always_the_same(built):
+    recipe = locked_recipe(built)
+    few, again = (search.index(built, recipe, ["small"], 8) for _ in range(2))
+    assert few == again
+    assert len(few["rows"]["source"]) == 8
+    assert set(few["sources"]) == set(recipe.sources)
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.integers(0, 500), max_size=6), st.integers(0, 1000))
+def test_sources_share_an_index_alike_and_leave_what_they_do_not_need(sizes, most):
+    quotas = search.quotas(sizes, most)
+    assert sum(quotas.values()) == min(most, sum(sizes.values()))
+    short = [quotas[name] for name in sizes if quotas[name] < sizes[name]]
+    assert all(quota <= min(short, default=0) + 1 for quota in quotas.values()) or not short
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("The boats were tied to the old bridge.", "en"), ("3 + 4 = 7", "?"), ("", "?")]
+)
+def test_a_language_is_named_only_where_it_is_likely(text, code):
+    assert search.language(text) == code
+
+
+# -- cards
+
+
+@pytest.fixture(scope="module")
+def gallery(mixture):
+    return cards(mixture, "answers", 5)
+
+
+def test_every_part_has_cards(gallery, mixture):
+    assert {card["part"] for card in gallery} == set(mixture.sources)
+
+
+def test_a_card_shows_its_segment_among_its_neighbours(gallery, mixture):
+    for card in gallery:
+        assert card["neighbours"][card["place"]]["id"] == card["id"]
+        assert card["neighbours"][card["place"]]["tokens"] == card["tokens"]
+        assert sum(other["tokens"] for other in card["neighbours"]) <= card["length"]
+        assert len(card["neighbours"]) == len(mixture.row(card["row"]))
+
+
+def test_of_a_conversation_the_answers_are_learnt_and_of_a_document_all_text(gallery):
+    asked = next(card for card in gallery if card["source"] == "quiz")
+    learnt = "".join(run["text"] for run in asked["text"] if run.get("learnt"))
+    read = "".join(run["text"] for run in asked["text"] if not run.get("learnt", True))
+    assert "Thing" in learnt
+    assert "What stands in field" in read
+    told = next(card for card in gallery if card["source"] == "web")
+    assert all(run.get("learnt", True) for run in told["text"])
+
+
+def test_if_all_text_is_learnt_so_are_the_questions(mixture):
+    asked = next(card for card in cards(mixture, "text", 5) if card["source"] == "quiz")
+    assert "What stands in field" in "".join(run["text"] for run in asked["text"] if run.get("learnt"))
+
+
+def test_an_image_stands_in_the_text_with_its_placeholders(gallery):
+    asked = next(card for card in gallery if card["source"] == "quiz")
+    assert [run["image"] for run in asked["text"] if "image" in run] == [shown["tokens"] for shown in asked["pictures"]]
+    assert asked["pictures"][0]["picture"].startswith("data:image/webp;base64,")
+
+
+class Shown:
+    """A mixture of a policy alone."""
+
+    def __init__(self, policy):
+        self.policy = policy
+
+
+@pytest.mark.parametrize(
+    ("policy", "size", "shape", "seams"),
+    [
+        (Letterbox(side=28, patch=14), (60, 40), (28, 28), 0),
+        (AnyRes(side=28, patch=14, pinpoints=((56, 56),)), (90, 80), (28 + 2 + 58, 58), 2),
+        (Tiles(side=28, longest=56, patch=14), (90, 40), (28 + 2 + 58, 28), 2),
+        (NaViT(), (90, 40), None, 0),
+    ],
+)
+def test_tiles_are_drawn_in_their_grid_beside_the_overview(policy, size, shape, seams):
+    image = Image.new("RGB", size, (10, 200, 30))
+    (layout,) = policy.layout([size])
+    stored = {part: policy.encode(part, drawn)[1] for part, drawn in policy.render(image, layout).items()}
+    drawn = tiled(Shown(policy), stored, layout)
+    assert shape is None or drawn.size == shape
+    assert (np.asarray(drawn) == SEAM).all(axis=2).all(axis=0).sum() == seams * SEAM_WIDTH  # from top to bottom
