@@ -121,12 +121,18 @@ def measure(samples: int, unit: str, folder: str) -> dict[str, Any]:
         "plan_s": planned - mixed,
         "mix_us_per_sample": (mixed - started) / mix["samples"] * 1e6,
         "plan_us_per_sample": (planned - mixed) / mix["samples"] * 1e6,
+        "select_bytes_per_sample": _bytes(root, "*/sizes.npy") / samples,
+        "plan_bytes_per_sample": _bytes(root, "plan/*") / mix["samples"],
         "imports_mb": before,
         "mix_peak_mb": mix_mb,
         "plan_peak_mb": plan_mb,
         **_rows(root / "plan"),
         "prefixes": _prefixes(root / "plan", mix),
     }
+
+
+def _bytes(root: Path, form: str) -> int:
+    return sum(path.stat().st_size for path in root.glob(form))
 
 
 def _peak() -> float:
@@ -143,7 +149,7 @@ def _rows(folder: Path) -> dict[str, float]:
 def _prefixes(folder: Path, mix: dict[str, Any]) -> list[dict[str, Any]]:
     """Realised shares of the first rows of the plan, for numbers of ranks that read them in turn."""
     declared = np.array([SHARES[part["label"]] for part in mix["parts"]])
-    rows, sources, amounts = _segments(folder, mix["mixture"]["unit"])
+    rows, sources, amounts = segments_of(folder, mix["mixture"]["unit"])
     found = []
     for prefix in (10**power for power in range(2, 7)):
         if prefix > rows.max():
@@ -161,7 +167,7 @@ def _prefixes(folder: Path, mix: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _segments(folder: Path, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def segments_of(folder: Path, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Plan row, source and amount of every segment; a sample counts with its first segment."""
     rows, sources, amounts, start = [], [], [], 0
     for path in sorted(folder.iterdir()):
