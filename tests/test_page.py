@@ -108,6 +108,13 @@ def test_copies_are_counted_by_who_lost_and_who_keeps_them(built):
     ]
 
 
+def test_what_dedupe_found_two_sources_to_have_in_common_becomes_a_matrix():
+    assert counts.shared({"web": {"web": 0, "quiz": 3}, "quiz": {"web": 2}}) == [
+        {"source": "quiz", "other": "web", "number": 2},
+        {"source": "web", "other": "quiz", "number": 3},
+    ]
+
+
 def test_plots_show_declared_beside_realised_and_all_reasons(html):
     plots = data(html, "plots")
     rows = next(iter(plots["stages"][0][0]["spec"]["data"].values()))
@@ -190,6 +197,7 @@ def test_of_a_conversation_the_answers_are_learnt_and_of_a_document_all_text(gal
     read = "".join(run["text"] for run in asked["text"] if not run.get("learnt", True))
     assert "Thing" in learnt
     assert "What stands in field" in read
+    assert read.startswith("<|user|>")
     told = next(card for card in gallery if card["source"] == "web")
     assert all(run.get("learnt", True) for run in told["text"])
 

@@ -5,6 +5,7 @@ Tables are read by columns, of a source's shards at most `SHARDS`, chosen by has
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +127,27 @@ def overlap(root: Path, recipe: Recipe, policies: Mapping[str, str]) -> dict[str
     )
     stayed = alike(root, sorted(recipe.sources), next(iter(policies.values())))
     return {
+        **_shared(root),
         "dropped": _rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),
         "stayed": [{"source": one, "other": other, "pairs": pairs} for (one, other), pairs in stayed.items()],
     }
+
+
+def _shared(root: Path) -> dict[str, Rows]:
+    """What dedupe counted before it dropped anything, where it did: contents of a source that stand in another as well."""
+    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
+    found = [json.loads((root / file.path).read_bytes()) for file in receipt.files if file.name == "overlap.json"]
+    return {kind: shared(matrices["near"]) for overlap in found for kind, matrices in overlap.items()}
+
+
+def shared(matrix: Mapping[str, Mapping[str, int]]) -> Rows:
+    """Row -> column -> number, as rows of a plot; without the zeros."""
+    return [
+        {"source": source, "other": other, "number": number}
+        for source, line in sorted(matrix.items())
+        for other, number in sorted(line.items())
+        if number
+    ]
 
 
 def _copies(root: Path, recipe: Recipe) -> list[pl.DataFrame]:

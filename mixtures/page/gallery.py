@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from mixtures.locked import Mixture, Stored
 from mixtures.order import key_of, permute
-from pipeline.encode import IGNORE, Encoded, Loss, load_tokenizer, pieces
+from pipeline.encode import IGNORE, Encoded, Loss, load_tokenizer, mark_id, pieces
 from pipeline.images import Layout
 from pipeline.page import data_url
 from pipeline.sample import Node
@@ -92,7 +92,7 @@ def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Lo
         "length": mixture.lock["sequence_length"],
         "nodes": [segment.first, last, len(stored.nodes)],
         "pictures": _pictures(mixture, stored, layouts, mine),
-        "text": list(_text(nodes, encoded, tokenizer)),
+        "text": list(_text(nodes, encoded, tokenizer, mark_id(tokenizer, mixture.chat.image))),
         "neighbours": [
             {"id": mixture.about(other)["id"], "part": mixture.sources[other.source], "tokens": other.tokens}
             for other in segments
@@ -144,18 +144,21 @@ def _below(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(framed)
 
 
-def _text(nodes: Sequence[Node], encoded: Sequence[Encoded], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """Runs of tokens that are learnt or not, as text; an image by how many placeholders it has."""
-    for node, piece in list(zip(nodes, encoded, strict=True))[:NODES]:
+def _text(
+    nodes: Sequence[Node], encoded: Sequence[Encoded], tokenizer: Tokenizer, placeholder: int
+) -> Iterator[dict[str, Any]]:
+    """Runs of tokens that are learnt or not, as text; the placeholders of an image by their number."""
+    for node, piece in zip(nodes[:NODES], encoded, strict=False):
+        kinds = [
+            (label != IGNORE, node.kind == "image" and token == placeholder)
+            for token, label in zip(piece.ids, piece.labels, strict=True)
+        ]
         place = 0
-        for learnt, run in groupby(piece.labels, key=lambda label: label != IGNORE):
+        for (learnt, image), run in groupby(kinds):
             ids = piece.ids[place : place + len(list(run))]
             place += len(ids)
-            image = [token for token in ids if node.kind == "image" and ids.count(token) > 1]
-            if node.kind == "image":
-                yield {"image": len(image) or len(ids)}
-            else:
-                text = tokenizer.decode(ids, skip_special_tokens=False)
-                yield {"text": text[:CHARACTERS] + (" ..." if len(text) > CHARACTERS else ""), "learnt": learnt}
+            text = "" if image else tokenizer.decode(ids, skip_special_tokens=False)
+            shown = {"text": text[:CHARACTERS] + (" ..." if len(text) > CHARACTERS else ""), "learnt": learnt}
+            yield {"image": len(ids)} if image else shown
     if len(nodes) > NODES:
         yield {"text": f" ... and {len(nodes) - NODES} nodes more", "learnt": False}

@@ -63,6 +63,10 @@ def of_run(
                 _matrix(overlap["dropped"], "keeper", "copies"),
             )
         )
+    for kind in ("texts", "images"):
+        if overlap.get(kind):
+            chart = _matrix(overlap[kind], "other", "number")
+            plots.append(_plot(f"{kind.capitalize()} in common", "of the left source, alike in the top one", chart))
     if overlap.get("stayed"):
         plots.append(
             _plot(
