@@ -33,7 +33,8 @@ LONGEST = 360  # pixels of a picture on the page
 CHARACTERS = 1500  # of a node's text
 NODES = 40
 SEAM = (255, 0, 110)  # between tiles
-SEAM_WIDTH = 2
+SEAM_WIDTH = 2  # at least; of tiles of 112 px and more, enough to be seen when the picture is scaled down
+BACKGROUND = 247  # where the overview is lower than the tiles
 
 Card = dict[str, Any]
 
@@ -125,22 +126,23 @@ def tiled(mixture: Mixture, encoded: Mapping[str, bytes], layout: Layout) -> Ima
         overview = [tiles.pop(0 if np.array_equal(tiles[0], small) else -1)]
     if len(tiles) != rows * columns:  # a policy whose tiles are no grid: side by side
         rows, columns = 1, len(tiles)
+    seam = max(SEAM_WIDTH, tiles[0].shape[0] // 56)
     grid = [tiles[row * columns : (row + 1) * columns] for row in range(rows)]
-    return Image.fromarray(_beside([*overview, _below([_beside(line) for line in grid])]))
+    return Image.fromarray(_beside([*overview, _below([_beside(line, seam) for line in grid], seam)], seam))
 
 
-def _beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    return _below([picture.swapaxes(0, 1) for picture in pictures]).swapaxes(0, 1)
+def _beside(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
+    return _below([picture.swapaxes(0, 1) for picture in pictures], seam).swapaxes(0, 1)
 
 
-def _below(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures one below the other, each in a frame of seams, the narrower ones filled up with white."""
+def _below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
+    """Pictures one below the other with a seam between them, the narrower ones filled up."""
     width = max(picture.shape[1] for picture in pictures)
     framed = []
     for number, picture in enumerate(pictures):
-        filled = np.full((picture.shape[0], width, 3), 255, np.uint8)
+        filled = np.full((picture.shape[0], width, 3), BACKGROUND, np.uint8)
         filled[:, : picture.shape[1]] = picture
-        framed += [filled] if not number else [np.full((SEAM_WIDTH, width, 3), SEAM, np.uint8), filled]
+        framed += [filled] if not number else [np.full((seam, width, 3), SEAM, np.uint8), filled]
     return np.concatenate(framed)
 
 

@@ -81,7 +81,7 @@ function drawn(card) {
       make("figcaption", {}, `${shown.size.join(" x ")} px, ${shown.tiles} ${shown.tiles === 1 ? "tile" : "tiles"}, ${number(shown.tokens)} tokens`))))] : []),
     make("div", { className: "text" }, ...card.text.flatMap(run)),
     packed(card),
-    make("div", { className: "soft", style: "font-size:.78rem" }, `row ${number(card.row)}, ${card.neighbours.length} segments`));
+    make("div", { className: "soft", style: "font-size:.78rem" }, `row ${number(card.row)}, ${card.neighbours.length === 1 ? "alone" : `${card.neighbours.length} segments`}`));
 }
 
 // -- a line of the index

@@ -137,7 +137,7 @@ def _logarithmic(title: str) -> dict[str, Any]:
     return {
         "scale": alt.Scale(type="log", base=2, nice=False),
         "title": title,
-        "axis": alt.Axis(format=",d", tickCount=6),
+        "axis": alt.Axis(format=".3~s", tickCount=6),
     }
 
 
