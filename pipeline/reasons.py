@@ -1,9 +1,17 @@
 """Why something was not kept: the closed list of codes that verdicts, receipts and the ledger use.
 
-`failed` is trouble with the thing itself (it could not be had or read); `dropped` is a decision about it.
+`failed` is trouble with the thing itself (it could not be had or read); `dropped` is a decision about it. One family stands beside the
+list: `judge:<name>`, the reason of whatever a judge of one's own drops.
 """
 
+from __future__ import annotations
+
+import re
 from enum import StrEnum
+from functools import cache
+
+JUDGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""What a judge of one's own may be called."""
 
 
 class Reason(StrEnum):
@@ -41,6 +49,18 @@ class Reason(StrEnum):
     IMAGE_RATIO = "image_ratio"
     TOO_FEW_IMAGES = "too_few_images"
     TOO_MANY_IMAGES = "too_many_images"
+    WORDS_PER_IMAGE = "words_per_image"
+    BLANK_IMAGE = "blank_image"  # one flat colour, or nearly
+    BLURRED_IMAGE = "blurred_image"
+    TOO_FEW_WORDS = "too_few_words"
+    TOO_MANY_WORDS = "too_many_words"
+    CHARACTER_REPETITION = "character_repetition"
+    WORD_REPETITION = "word_repetition"
+    SPECIAL_CHARACTERS = "special_characters"
+    STOP_WORDS = "stop_words"  # too few for running text
+    FLAGGED_WORDS = "flagged_words"
+    PUNCTUATION = "punctuation"  # too little for running text
+    OPT_OUT_LIST = "opt_out_list"  # named in a list of the recipe
     EXACT_TEXT = "exact_text"
     NEAR_TEXT = "near_text"
     EXACT_IMAGE = "exact_image"
@@ -59,6 +79,19 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"  # does not fit a row, and cannot be cut
     LATER_TURNS = "later_turns"  # turns after those that fit a row
     NO_TEXT = "no_text"  # a segment of images alone: nothing to learn
+
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        kind, _, name = str(value).partition(":")
+        return _of_judge(name) if kind == "judge" and JUDGE_NAME.fullmatch(name) else None
+
+
+@cache
+def _of_judge(name: str) -> Reason:
+    """One object for each name, so that `is` and pickling work as for the codes of the list."""
+    reason = str.__new__(Reason, f"judge:{name}")
+    reason._name_, reason._value_ = f"JUDGE_{name.upper()}", f"judge:{name}"
+    return reason
 
 
 FAILURES = frozenset(list(Reason)[: list(Reason).index(Reason.LANGUAGE)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pipeline.reasons import Reason
 from pipeline.sample import FACTS, WHOLE_SAMPLE, ImageFacts, Sample, Verdict, read_rows, read_samples, write_verdicts
@@ -30,9 +30,20 @@ Finding = Verdict | Doubt
 class Judge(Protocol):
     """A frozen dataclass whose fields are its parameters."""
 
-    name: ClassVar[str]
-    version: ClassVar[int]  # raised whenever the same samples and parameters give other verdicts
-    facts: ClassVar[tuple[str, ...]]  # columns of facts.parquet it looks at; with none it need not wait for images
+    @property
+    def name(self) -> str:
+        """What recipes, verdicts and folders call it; a ClassVar for all but judges of one's own."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the same samples and parameters give other verdicts."""
+        ...
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Columns of facts.parquet it looks at; with none it need not wait for images."""
+        ...
 
     def made_by(self) -> Mapping[str, str]:
         """What else decides its verdicts: library versions, the sha256 of a model."""
@@ -44,6 +55,20 @@ class Judge(Protocol):
         Pure. What it says about a sample depends on that sample alone, so partitions can be cut anywhere, and it holds
         no more than a batch of samples. `facts` is indexed by `Node.image` and has the columns asked for.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsLists(Judge, Protocol):
+    """A judge that needs files which the recipe names. What is in them is in the key; where they lie is not."""
+
+    @property
+    def lists(self) -> Mapping[str, str]:
+        """Name of the input -> path, as the recipe has it."""
+        ...
+
+    def opened(self, paths: Mapping[str, Path]) -> Judge:
+        """The judge, with its lists to be read from these places."""
         ...
 
 
@@ -69,8 +94,9 @@ class Judging:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, and facts if the judge asks for any."""
-        return ("samples.parquet", "facts.parquet") if self.judge.facts else ("samples.parquet",)
+        """Samples, facts if the judge asks for any, and the lists it needs."""
+        lists = tuple(self.judge.lists) if isinstance(self.judge, ReadsLists) else ()
+        return ("samples.parquet", *(("facts.parquet",) if self.judge.facts else ()), *lists)
 
     def made_by(self) -> Mapping[str, str]:
         """The judge's own."""
@@ -86,7 +112,10 @@ class Judging:
                 yield row, sample
 
         facts = _facts(inputs["facts.parquet"], self.judge.facts) if self.judge.facts else []
-        findings = list(self.judge.judge(noted(), facts))
+        judge = self.judge
+        if isinstance(judge, ReadsLists):
+            judge = judge.opened({name: inputs[name] for name in judge.lists})
+        findings = list(judge.judge(noted(), facts))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / f"{self.name}.verdicts.parquet", verdicts)
         return _counts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Doubt)])

@@ -32,7 +32,6 @@ from pipeline.settings import STRICT, nearest
 
 BATCH = 64  # samples read at once
 CHARACTERS = 1 << 16  # read of a text: any longer one has shown its language by then
-MARGIN = 2.0  # nats: right seven times in eight; more than the model alone can say
 MOST = 30.0  # nats: where the odds of a certain case are cut off
 HAN_LANGUAGES = {"zh": Column.ZH, "ja": Column.JA, "ko": Column.KO}
 
@@ -46,6 +45,8 @@ class Language:
         keep: codes of the only wanted languages, instead of `drop`.
         sample_share: a sample goes as a whole when at least this share of it is unwanted: of its words in documents, of its text
             nodes in conversations.
+        threshold: probability from which a node counts as unwanted, and below one minus which as wanted; between the two it cannot be
+            told. The default takes two nats, more than the model alone can say.
         in_doubt: what becomes of a node that cannot be told.
     """
 
@@ -56,6 +57,7 @@ class Language:
     drop: tuple[str, ...] | None = None
     keep: tuple[str, ...] | None = None
     sample_share: float = Field(default=0.8, gt=0.0, le=1.0)
+    threshold: float = Field(default=0.88, gt=0.5, lt=1.0)
     in_doubt: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class Language:
         for row, sample, nodes in taken:
             part = slice(start, start := start + len(nodes))
             turns = [None if sample.nodes[node].role == "none" else sample.nodes[node].turn for node in nodes]
-            if len(nodes) > 1 and min(map(abs, margins[part])) < reach(weights) + MARGIN:
+            if len(nodes) > 1 and min(map(abs, margins[part])) < reach(weights) + self._margin:
                 alone = Reading(reading.scores[part], reading.words[part])
                 margins[part] = self._margins(with_context(alone, turns, weights))
             if turns[0] is not None:  # a conversation: each text counts the same, however long the answers
@@ -103,9 +105,9 @@ class Language:
         """Findings on the text nodes of one sample, each unwanted by a margin and of a size."""
         dropped, bad = dict[int, float](), 0.0
         for node, margin, size in zip(nodes, margins, sizes, strict=True):
-            if abs(margin) < MARGIN:
+            if abs(margin) < self._margin:
                 yield Doubt(row, node)
-            if margin >= MARGIN or (margin > -MARGIN and self.in_doubt == "drop"):
+            if margin >= self._margin or (margin > -self._margin and self.in_doubt == "drop"):
                 dropped[node] = margin
                 bad += size
         if dropped and bad >= self.sample_share * sum(sizes):
@@ -113,6 +115,11 @@ class Language:
         else:
             for node, margin in dropped.items():
                 yield Verdict(row, node, self.name, Reason.LANGUAGE, 1 / (1 + math.exp(-margin)))
+
+    @property
+    def _margin(self) -> float:
+        """The threshold in nats."""
+        return math.log(self.threshold / (1 - self.threshold))
 
     def _unwanted(self, code: str) -> bool:
         return code in self.drop if self.drop is not None else code not in (self.keep or ())

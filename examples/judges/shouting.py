@@ -1,0 +1,26 @@
+"""A judge of one's own: drops texts in capitals.
+
+vlmill build RECIPE --judge examples/judges/shouting.py --set shouting.share=0.8
+"""
+
+from dataclasses import dataclass
+
+from pipeline.judges import Drop
+
+
+@dataclass(frozen=True)
+class Shouting:
+    """Drops text nodes most of whose letters are capitals; short ones are headings and abbreviations."""
+
+    name = "shouting"
+    share: float = 0.9
+    letters: int = 20
+
+    def judge(self, samples, facts):
+        """Yield what has to go."""
+        for row, sample in samples:
+            for index, node in enumerate(sample.nodes):
+                found = list(filter(str.isalpha, node.text or ""))
+                share = sum(map(str.isupper, found)) / max(len(found), 1)
+                if len(found) >= self.letters and share > self.share:
+                    yield Drop(row, index, share)

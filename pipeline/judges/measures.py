@@ -1,0 +1,109 @@
+"""What a text is like, in numbers: the measures behind the judge `text_quality`. All are pure, and 0 for an empty text.
+
+The formulas are those of the ROOTS corpus (Laurencon et al. 2022, arXiv:2303.03915, appendix on filtering; `filtering.py` of
+bigscience-workshop/data-preparation) as OBELICS uses them (Laurencon et al. 2023, arXiv:2306.16527, appendix A.2;
+`web_document_filtering.py`), so thresholds that were published for them hold here. Two things differ:
+
+- Special characters and punctuation are Unicode's categories, not lists: all that is no letter or mark, and all of P.
+- Scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) need no tokenizer: every two characters count as a word, for
+  Chinese words have 1.6 characters on average. Counts of words there are approximate, and word lists have no use.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
+from math import isqrt
+
+import numpy as np
+
+CHARACTERS = 10  # of the runs whose repetition counts
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, of many bits: 2^64 over the golden ratio
+WORDS = 5  # of the runs of words whose repetition counts
+
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+)"
+)
+_PIECE = re.compile(r"[\w']+")
+
+
+class _Categories(dict[str, str]):
+    """The first letter of a character's Unicode category, looked up once."""
+
+    def __missing__(self, character: str) -> str:
+        """Remember a character that is new."""
+        self[character] = unicodedata.category(character)[0]
+        return self[character]
+
+
+_CATEGORY = _Categories()
+
+
+def words(text: str) -> list[str]:
+    """What stands between spaces, in lower case, without special characters at its ends; numbers and signs are no words."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    found: list[str] = []
+    for piece in text.lower().split():
+        word = _stripped(piece)
+        if word.isascii() or not _UNSPACED.search(word):
+            found += [word] if word else []
+        else:
+            found += [pair for run in _UNSPACED.split(word) for pair in _in_pairs(run)]
+    return found
+
+
+def character_repetition(text: str) -> float:
+    """Share of the most frequent runs of 10 characters among all: of as many kinds as the root of all kinds, if they repeat.
+
+    Runs are told apart by 64-bit hashes: five times as fast as by themselves.
+    """
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
+    total = len(codes) - CHARACTERS + 1
+    if total < 1:
+        return 0.0
+    runs = np.zeros(total, np.uint64)
+    for start in range(CHARACTERS):
+        runs = runs * MULTIPLIER + codes[start : start + total]
+    numbers = np.sort(np.unique(runs, return_counts=True)[1])[::-1]
+    most = min(isqrt(len(numbers)), int(np.count_nonzero(numbers > 1)))
+    return int(numbers[:most].sum()) / total
+
+
+def word_repetition(words: Sequence[str]) -> float:
+    """Share of the runs of 5 words that come more than once."""
+    runs = Counter(zip(*(words[start:] for start in range(WORDS)), strict=False))
+    return sum(number for number in runs.values() if number > 1) / max(runs.total(), 1)
+
+
+def special_characters(text: str) -> float:
+    """Share of the characters that are neither letters nor marks: spaces, digits, punctuation, symbols, emoji."""
+    return sum(_CATEGORY[character] not in "LM" for character in text) / max(len(text), 1)
+
+
+def punctuation(text: str) -> float:
+    """Share of punctuation marks among these and what stands between them; an apostrophe belongs to its word."""
+    marks = sum(_CATEGORY[character] == "P" and character not in "'_" for character in text)
+    return marks / max(marks + len(_PIECE.findall(text)), 1)
+
+
+def share(words: Sequence[str], of: Collection[str]) -> float:
+    """Share of the words that stand in a list."""
+    return sum(word in of for word in words) / max(len(words), 1)
+
+
+def _stripped(piece: str) -> str:
+    start, stop = 0, len(piece)
+    while start < stop and _CATEGORY[piece[start]] not in "LM":
+        start += 1
+    while start < stop and _CATEGORY[piece[stop - 1]] not in "LM":
+        stop -= 1
+    return piece[start:stop]
+
+
+def _in_pairs(run: str) -> list[str]:
+    if not _UNSPACED.match(run):
+        return [word] if (word := _stripped(run)) else []
+    return [run[start : start + 2] for start in range(0, len(run), 2)]

@@ -1,0 +1,186 @@
+"""Judges of one's own: a file named on the command line, whose code is part of the recipe.
+
+The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts of this judge
+anew and nothing else. A judge of one's own is a frozen dataclass, its fields are its settings:
+
+    @dataclass(frozen=True)
+    class Shouting:
+        name = "shouting"
+        share: float = 0.5
+
+        def judge(self, samples, facts):
+            for row, sample in samples:
+                for index, node in enumerate(sample.nodes):
+                    if capitals(node.text or "") > self.share:
+                        yield Drop(row, index)
+
+It promises what every judge does (see `judging.Judge`), but need not have `version`, `made_by`, nor `facts` if it looks at no images. It
+yields `Drop`, or `Doubt`; the reason of what it drops is `judge:<name>`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline.errors import RecipeError
+from pipeline.judges.judging import Doubt, Finding
+from pipeline.reasons import JUDGE_NAME, Reason
+from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
+from pipeline.settings import build, nearest
+from pipeline.step import RUNTIME
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What a judge of one's own yields to drop a sample or one node of it."""
+
+    sample: int  # row in samples.parquet
+    node: int = WHOLE_SAMPLE  # index into Sample.nodes, or WHOLE_SAMPLE
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Own:
+    """A judge of one's own, as every other judge is. Made anew from its code wherever it is asked."""
+
+    name: str
+    settings: Mapping[str, Any]
+    sha256: str  # of the code
+    code: str = field(metadata=RUNTIME, repr=False)  # sha256 speaks for it in keys
+    file: str = field(metadata=RUNTIME)  # its name, for errors
+
+    version = 1  # the code is in the key
+
+    def __post_init__(self) -> None:
+        self._made()
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What its class says, nothing by default."""
+        return tuple(getattr(self._class(), "facts", ()))
+
+    def made_by(self) -> Mapping[str, str]:
+        """What its class says, nothing by default."""
+        judge = self._made()
+        return dict(judge.made_by()) if hasattr(judge, "made_by") else {}
+
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+        """Its findings as verdicts.
+
+        Raises:
+            RecipeError: it raised, or yielded something else; the message names the last sample that it was given.
+        """
+        given = dict[int, int]()
+        last = ""
+
+        def noted() -> Iterator[tuple[int, Sample]]:
+            nonlocal last
+            for row, sample in samples:
+                given[row], last = len(sample.nodes), str(sample.id)
+                yield row, sample
+
+        try:
+            for finding in self._made().judge(noted(), facts):
+                if not isinstance(finding, Drop | Doubt):
+                    raise TypeError(f"it yields {finding!r}, not Drop(row, node, score) or Doubt(row, node)")  # noqa: TRY301
+                if finding.sample not in given or not WHOLE_SAMPLE <= finding.node < given[finding.sample]:
+                    raise IndexError(f"{finding!r} is about no node of the samples that it was given")  # noqa: TRY301
+                yield self._verdict(finding)
+        except RecipeError:
+            raise
+        except Exception as error:
+            raise RecipeError(
+                f"judge {self.name!r} ({self.file}{_line(error, self.file)}) failed on sample {last}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _verdict(self, finding: Drop | Doubt) -> Finding:
+        if isinstance(finding, Doubt):
+            return finding
+        return Verdict(finding.sample, finding.node, self.name, Reason(f"judge:{self.name}"), float(finding.score))
+
+    def _class(self) -> type[Any]:
+        return classes(self.file, self.code)[self.name]
+
+    def _made(self) -> Any:
+        kind, where = self._class(), f"judges.{self.name}"
+        known = [field.name for field in dataclasses.fields(kind)]
+        for name in self.settings:
+            if name not in known:
+                raise RecipeError(f"{where}: unknown key {name!r}; {nearest(name, known)}")
+        return build(kind, dict(self.settings), where)
+
+
+def sha256(code: str) -> str:
+    """The sha256, in hexadecimal, of a judge's code."""
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def read_code(path: str) -> str:
+    """The code of a judge's file.
+
+    Raises:
+        RecipeError: there is no such file, or it is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"--judge {path}: there is no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise RecipeError(f"--judge {path}: this is no Python file: {error}") from error
+
+
+@cache
+def classes(file: str, code: str) -> Mapping[str, type[Any]]:
+    """The judges in a file, by name.
+
+    Raises:
+        RecipeError: it is no Python, raises when it is imported, or holds no judge; the message names the line.
+    """
+    module = _module(file, code)
+    found: dict[str, type[Any]] = {}
+    for kind in vars(module).values():
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "judge"):
+            found[_name(file, kind)] = kind
+    if not found:
+        raise RecipeError(
+            f"{file}: there is no judge in it. A judge is a frozen dataclass with a `name` and `judge(self, samples, facts)`"
+        )
+    return found
+
+
+def _name(file: str, kind: type[Any]) -> str:
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str) or not JUDGE_NAME.fullmatch(name):
+        raise RecipeError(
+            f"{file}: the name of judge {kind.__name__} is {name!r}; give it `name = ...` of small letters, digits and _"
+        )
+    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise RecipeError(f"{file}: judge {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it")
+    return name
+
+
+def _module(file: str, code: str) -> ModuleType:
+    module = ModuleType(f"vlmill_judge_{sha256(code)[:12]}")
+    sys.modules[module.__name__] = module  # where dataclasses look annotations up
+    try:
+        exec(compile(code, file, "exec"), vars(module))  # noqa: S102 - code that the command line named, or the lock of the run
+    except SyntaxError as error:
+        raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise RecipeError(f"{file}{_line(error, file)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line(error: Exception, file: str) -> str:
+    """The last line of the file that an error went through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", line {lines[-1]}" if lines else ""
