@@ -1,4 +1,4 @@
-"""The folder of a run as a build finds and leaves it: locked, pinned, swept, and without what no manifest names any more."""
+"""The folder of a run as a build finds and leaves it: locked, pinned, swept, with the recipe's lists, without what no manifest names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import yaml
 
 from pipeline import hub
-from pipeline.errors import StoreError
-from pipeline.keys import DIGITS
+from pipeline.errors import RecipeError, StoreError
+from pipeline.keys import DIGITS, file_sha256
 from pipeline.recipe import Recipe
-from pipeline.store import Receipt, Store, write_atomically
+from pipeline.store import File, Receipt, Store, write_atomically
 
 PINS = "hub.lock.yaml"
 """Which commit each root on the Hugging Face Hub stood for when the run was begun: source -> root, pinned."""
@@ -57,6 +57,25 @@ def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
         kept = {name: noted for name, noted in before.items() if name in sources}
         write_atomically(path, yaml.safe_dump({**kept, **pins}, sort_keys=True, allow_unicode=True, width=120))
     return replace(recipe, sources=sources)
+
+
+def take_in(root: Path, base: Path, path: str, name: str) -> File:
+    """A file that the recipe names, copied into `lists/`: where every worker sees it, and an edit does not reach a build at work.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
+    origin = base / path
+    if not origin.is_file():
+        raise RecipeError(f"there is no file {origin}; the path of a list is relative to the recipe")
+    sha256 = file_sha256(origin)
+    place = f"lists/{sha256[:DIGITS]}.{origin.name}"
+    if not (root / place).exists():
+        try:
+            write_atomically(root / place, origin.read_bytes().decode())
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{origin} is no list: it has to be UTF-8 text ({error})") from None
+    return File(name, place, sha256, origin.stat().st_size)
 
 
 def clean(root: Path) -> None:

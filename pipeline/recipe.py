@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,9 @@ from pipeline.errors import RecipeError, StoreError
 from pipeline.fetch import Fetch
 from pipeline.images import POLICIES, Policy
 from pipeline.inspect import Inspect
-from pipeline.judges import STEPS, Judge
+from pipeline.judges import STEPS, Judge, Own
+from pipeline.judges import own as own_judges
+from pipeline.overrides import DEFAULT_JUDGES, add_judges, move_source, set_value
 from pipeline.settings import STRICT, build, nearest
 from pipeline.sources import SOURCES, Source
 from pipeline.step import RUNTIME
@@ -34,6 +36,10 @@ from pipeline.store import write_atomically
 LOCK = "recipe.lock.yaml"
 
 Made = TypeVar("Made")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxlist = _SHORT.maxdict = 20
 
 RESERVED = ("dedupe", "mixtures")
 """Folders under steps/ that belong to no source."""
@@ -75,6 +81,14 @@ class Shards:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Code:
+    """A judge of one's own: what stands in its file, and the sha256 of that."""
+
+    sha256: str
+    code: str
+
+
+@dataclass(frozen=True, config=STRICT)
 class Stage:
     """One training stage: which policy's shards it reads, in what mixture, and how it trains."""
 
@@ -95,7 +109,8 @@ class Recipe:
     partition: Partition = field(default_factory=Partition)
     fetch: Mapping[str, Any] = field(default_factory=dict)
     inspect: Mapping[str, Any] = field(default_factory=dict)
-    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
+    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_JUDGES
+    own_judges: Mapping[str, Code] = field(default_factory=dict)  # file name -> code; --judge puts it here
     dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shards: Shards = field(default_factory=Shards)
@@ -126,11 +141,21 @@ class Recipe:
                     f"judges[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}"
                 )
             ((name, values),) = entry.items()
-            judges.append(_from_table(STEPS, {"kind": name, **(values or {})}, f"judges.{name}"))
+            judges.append(self._judge(name, values or {}))
         names = [judge.name for judge in judges]
         if len(set(names)) != len(names):
             raise RecipeError(f"judges: each may stand once, not {', '.join(names)}")
         return tuple(judges)
+
+    def _judge(self, name: str, values: Mapping[str, Any]) -> Judge:
+        for file, code in self.own_judges.items():
+            if name in own_judges.classes(file, code.code):
+                return Own(name, values, code.sha256, code.code, file)
+        if name not in STEPS:
+            raise RecipeError(
+                f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
+            )
+        return build(STEPS[name], dict(values), f"judges.{name}")
 
     def deduping(self) -> Dedupe | None:
         """The dedupe settings, or None where the recipe says null."""
@@ -173,33 +198,49 @@ def recipe_path(name: str) -> Path:
 
 
 def load(
-    name: str, sources: Mapping[str, str] | None = None, limit: int | None = None, sets: Mapping[str, str] | None = None
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    sets: Mapping[str, str] | None = None,
+    judges: Sequence[tuple[str, str]] = (),
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
     `sources` moves a source's files (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
-    `sets` replaces single values (dotted key -> YAML text).
+    `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
+    (name, code).
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
     """
     path = recipe_path(name)
+    data = copy.deepcopy(read_mapping(path))
+    for file, code in judges:
+        add_judges(data, file, code)
+    for source, place in (sources or {}).items():
+        move_source(data, source, place)
+    for key, text in (sets or {}).items():
+        set_value(data, key, text)
+    if limit is not None:
+        data["limit"] = limit
+    recipe = build(Recipe, data, path.name)
+    check(recipe)
+    return recipe, data, path.parent
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What stands in a recipe file.
+
+    Raises:
+        RecipeError: it is no YAML, or no mapping.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is no YAML: {error}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
-    data = copy.deepcopy(data)
-    for source, place in (sources or {}).items():
-        _move(data, source, place)
-    for key, text in (sets or {}).items():
-        _set(data, key, yaml.safe_load(text))
-    if limit is not None:
-        data["limit"] = limit
-    recipe = build(Recipe, data, path.name)
-    check(recipe)
-    return recipe, data, path.parent
+    return data
 
 
 def check(recipe: Recipe) -> None:
@@ -244,51 +285,6 @@ def _check_files(name: str, settings: SourceSettings) -> None:
             f"sources.{name}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root {settings.root!r} is "
             f"none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
         )
-
-
-def _set(data: dict[str, Any], key: str, value: Any) -> None:
-    """Replace the value at a dotted key; a number steps into a list, a judge's name into the list of judges."""
-    *path, last = key.split(".")
-    place: Any = data
-    for part in path:
-        place = _inside(place, part, key)
-    if isinstance(place, list):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise RecipeError(f"--set {key}: {path[-1]} holds {place!r}, which has no {last!r}")
-
-
-def _inside(place: Any, part: str, key: str) -> Any:
-    if isinstance(place, list):
-        named = [item for item in place if isinstance(item, dict) and (part in item or item.get("name") == part)]
-        if named:
-            return named[0][part] if part in named[0] else named[0]
-        if part.isdigit() and int(part) < len(place):
-            return place[int(part)]
-        raise RecipeError(f"--set {key}: no {part!r} in this list of {len(place)}")
-    if isinstance(place, dict):
-        if place.get(part) is None:
-            place[part] = {}
-        return place[part]
-    raise RecipeError(f"--set {key}: {place!r} has no {part!r}")
-
-
-def _move(data: dict[str, Any], source: str, place: str) -> None:
-    """Point a source at other files: a folder or repository keeps the pattern, a file or pattern replaces it; its images are there as well."""
-    sources = data.get("sources") or {}
-    if source not in sources:
-        raise RecipeError(f"--source {source}: the recipe has no such source; {nearest(source, list(sources))}")
-    sources[source].pop("images", None)
-    if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
-        sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
-        return
-    root, _, _ = re.split(r"[*?\[]", place, maxsplit=1)[0].rpartition("/")
-    pattern = place.removeprefix(f"{root}/")
-    sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
-    for name in ("subset", "split"):
-        sources[source].pop(name, None)
 
 
 def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -351,4 +347,4 @@ def differences(before: Any, now: Any, where: str = "") -> str:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         lines = [differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))]
         return "\n".join(line for line in lines if line)
-    return "" if before == now else f"  {where}: {before!r} there, {now!r} here"
+    return "" if before == now else f"  {where}: {_SHORT.repr(before)} there, {_SHORT.repr(now)} here"

@@ -18,7 +18,8 @@ from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
 from pipeline.fetch import Fetch, Retry
-from pipeline.judges import Judging
+from pipeline.folder import take_in
+from pipeline.judges import Judging, ReadsLists
 from pipeline.keys import file_sha256
 from pipeline.lanes import Content, Lane, Link, Rounds, Walk, read_manifest, write_manifest
 from pipeline.measure import Measure
@@ -133,10 +134,11 @@ class Run:
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
+        lists = self._lists()
         for _ in self.walk(
             "curate",
             [
-                Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file,))
+                Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file, *lists))
                 for part in self._all_parts()
             ],
         ):
@@ -172,11 +174,12 @@ class Run:
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""
-        tokenizer, verdicts = self._tokenizer(), self._dedupe_verdicts()
+        tokenizer, lists, verdicts = self._tokenizer(), self._lists(), self._dedupe_verdicts()
         lanes = []
         for policy in self.recipe.policies:
             for part in self._all_parts():
-                extra = (*verdicts.get(f"{part.origin.source}/{part.name}", ()), *([tokenizer] if tokenizer else []))
+                dropped = verdicts.get(f"{part.origin.source}/{part.name}", ())
+                extra = (*lists, *dropped, *([tokenizer] if tokenizer else []))
                 lanes.append(
                     Lane(
                         part.name,
@@ -258,6 +261,11 @@ class Run:
             )
             for part in self._all_parts()
         }
+
+    def _lists(self) -> tuple[File, ...]:
+        """The lists that judges read, in the run's folder."""
+        wanted = [judge.lists for judge in self.recipe.judging() if isinstance(judge, ReadsLists)]
+        return tuple(take_in(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
 
     def _tokenizer(self) -> File | None:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""

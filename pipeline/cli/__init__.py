@@ -12,6 +12,7 @@ from pipeline.cli.build import build
 from pipeline.cli.look import stats, status, trace, verify
 from pipeline.cli.mixture import diff, mixtures
 from pipeline.cli.training import train
+from pipeline.cli.what_if import what_if
 from pipeline.errors import VlmillError
 
 app = typer.Typer(
@@ -23,8 +24,8 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
-for command in (build, status, stats, diff, trace, verify, train):
-    app.command()(command)
+for command in (build, status, what_if, stats, diff, trace, verify, train):
+    app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")
 
 

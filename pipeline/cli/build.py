@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.terms import console, pairs
+from pipeline.cli.terms import JudgeFiles, console, own_judges, pairs
 from pipeline.errors import RecipeError
 
 
@@ -52,6 +52,7 @@ def build(
             help="Replace one value of the recipe, for example judges.language.in_doubt=drop.",
         ),
     ] = None,
+    judge: JudgeFiles = None,
     until: Annotated[
         str | None,
         typer.Option(metavar="STEP", help="Stop after this phase: survey, curate, dedupe, shard or mixture."),
@@ -80,6 +81,7 @@ def build(
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
+        vlmill build my.yaml --out run --judge examples/judges/shouting.py
     """
     from mixtures.build import build_stages, read_stats
     from mixtures.build import check as check_mixtures
@@ -93,7 +95,7 @@ def build(
 
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
-    loaded, data, base = load(recipe, pairs(source, "--source"), limit, pairs(set_, "--set"))
+    loaded, data, base = load(recipe, pairs(source, "--source"), limit, pairs(set_, "--set"), own_judges(judge))
     check_mixtures(loaded)
     check_training(loaded)
     shown = out or Path("build") / loaded.name

@@ -18,6 +18,14 @@ WIDE = 160
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, as given to build --out.")]
+JudgeFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge",
+        metavar="FILE",
+        help="A Python file with a judge of your own. The recipe may say where it is asked, and with what settings; else it comes last.",
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -30,6 +38,13 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
             raise RecipeError(f"{option} {item}: give a name, = and a value")
         found[name] = value
     return found
+
+
+def own_judges(given: list[str] | None) -> list[tuple[str, str]]:
+    """The files of --judge: name and code."""
+    from pipeline.judges.own import read_code
+
+    return [(Path(path).name, read_code(path)) for path in given or []]
 
 
 def print_json(value: Any) -> None:

@@ -1,0 +1,116 @@
+"""The command that asks a run what another setting would keep: what-if."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.terms import JsonFlag, JudgeFiles, console, own_judges, pairs, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.what_if import Answer
+
+
+def what_if(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="The recipe that the run was built from, or the run's folder.")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another setting of a judge or of dedupe, for example language.sample_share=0.5. A judge that was not asked joins as the last.",
+        ),
+    ] = None,
+    judge: JudgeFiles = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder. Default: build/ and the recipe's name, as in build.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what another threshold would keep, in seconds: from the tables of a run that is there, without touching an image.
+
+    Judges with other settings look again, duplicates are resolved again, and nothing is written. Build with the setting and --relock
+    to have it so.
+
+        vlmill what-if quickstart --out demo --set shape.max_ratio=2
+        vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5
+        vlmill what-if demo --set text_quality.node.min_words=4
+        vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
+    """
+    from pipeline.what_if import ask
+
+    root, answer = ask(recipe, out, pairs(set_, "--set"), own_judges(judge))
+    if as_json:
+        print_json(_json(root, answer))
+        return
+    for table in _tables(answer):
+        console.print(table)
+    if not answer.reasons:
+        console.print("nothing would change")
+    for note in answer.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _json(root: Path, answer: Answer) -> dict[str, Any]:
+    reasons: dict[str, dict[str, Any]] = {}
+    for (level, reason), change in answer.reasons.items():
+        reasons.setdefault(level, {})[str(reason)] = vars(change)
+    sources = {
+        source: {level: vars(kept) for level, kept in levels.items()} for source, levels in answer.sources.items()
+    }
+    return {
+        "run": str(root),
+        "asked": list(answer.asked),
+        "sources": sources,
+        "reasons": reasons,
+        "notes": answer.notes,
+    }
+
+
+def _tables(answer: Answer) -> Iterator[Table]:
+    from rich.table import Table
+
+    table = Table(title="What would be kept", title_justify="left")
+    for name in ("source", ""):
+        table.add_column(name)
+    for name in ("in", "kept now", "kept then", "newly dropped", "newly kept"):
+        table.add_column(name, justify="right")
+    for source, levels in answer.sources.items():
+        for level, kept in levels.items():
+            numbers = (kept.came, kept.now, kept.then, kept.newly_dropped, kept.newly_kept)
+            table.add_row(source if level == next(iter(levels)) else "", level, *(f"{number:,}" for number in numbers))
+        table.add_section()
+    yield table
+    if answer.reasons:
+        yield _why(answer)
+
+
+def _why(answer: Answer) -> Table:
+    """By level and reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
+    from rich.table import Table
+
+    table = Table(title="Why", title_justify="left")
+    for name, justify in (
+        ("", "left"),
+        ("reason", "left"),
+        ("newly dropped", "right"),
+        ("newly kept", "right"),
+        ("such as", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for level in next(iter(answer.sources.values())):
+        changes = [(reason, change) for (where, reason), change in answer.reasons.items() if where == level]
+        for place, (reason, change) in enumerate(sorted(changes)):
+            name = "" if place else level
+            table.add_row(
+                name, str(reason), f"{change.newly_dropped:,}", f"{change.newly_kept:,}", "\n".join(change.examples)
+            )
+        table.add_section()
+    return table

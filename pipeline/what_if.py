@@ -1,0 +1,330 @@
+"""What another setting of the judges or of dedupe would keep, from the tables of a run that is there. Writes nothing into its folder.
+
+Judges whose settings changed look at the samples again, dedupe resolves the pairs that were measured, and both outcomes are settled. No
+image is touched. The answer is what a build would come to: pairs are measured down to a floor below every threshold that a recipe
+may name. Only what the image policy cannot draw is unknown for images that were not drawn before.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.dedupe import Dedupe
+from pipeline.errors import RecipeError, StoreError
+from pipeline.folder import take_in
+from pipeline.judges import Judging, ReadsLists
+from pipeline.lanes import read_manifest
+from pipeline.overrides import add_judges, set_value
+from pipeline.reasons import Reason
+from pipeline.recipe import LOCK, Recipe, check, differences, load, locked_recipe, read_mapping, recipe_path, shaping
+from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
+from pipeline.settings import build
+from pipeline.settle import Settled, gather, settle
+
+LEVELS = ("samples", "nodes", "images")
+EXAMPLES = 3
+ANSWERED = ("judges", "own_judges", "dedupe")
+"""Blocks of a recipe whose change is answered; with them the sources' priorities."""
+UPSTREAM = ("sources", "limit", "partition", "fetch", "inspect")
+"""Blocks that decide what judges see."""
+OUTLINE = ("kind", "role", "turn", "required", "image")
+"""What settling needs of a node."""
+
+
+@dataclass
+class Change:
+    """Things of one level and reason that would be lost, or kept, though they are not now."""
+
+    newly_dropped: int = 0
+    newly_kept: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Kept:
+    """Things of one level: how many came, are kept now, and would be kept then."""
+
+    came: int = 0
+    now: int = 0
+    then: int = 0
+    newly_dropped: int = 0
+    newly_kept: int = 0
+
+
+@dataclass
+class Answer:
+    """What would change: by source and level; by level and reason. Notes say what the answer leaves open."""
+
+    sources: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    reasons: dict[tuple[str, Reason], Change] = field(default_factory=lambda: defaultdict(Change))
+    asked: tuple[str, ...] = ()  # judges that looked again
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One partition: its tables, and which verdicts count, in the order of attribution, now and then."""
+
+    source: str
+    name: str
+    tables: Mapping[str, Path]  # samples.parquet, facts.parquet
+    now: dict[str, Path] = field(default_factory=dict)  # judge -> verdicts
+    then: dict[str, Path] = field(default_factory=dict)
+
+
+def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[tuple[str, str]]) -> tuple[Path, Answer]:
+    """The folder of the run, and what would change in it.
+
+    Args:
+        name: A recipe (file or shipped) whose judges and dedupe count, or the folder of a run, whose own count.
+        out: The run's folder; by default `build/` and the recipe's name.
+        sets: Dotted key -> YAML text.
+        judges: Files with judges of one's own: name, code.
+
+    Raises:
+        RecipeError: a change that only a build can answer.
+        StoreError: there is no run, or it has not come to the judges.
+    """
+    if (Path(name) / LOCK).is_file():
+        root, base, notes = Path(name), Path(), list[str]()
+        data = _locked(root)
+    else:
+        root = out or Path("build") / str(read_mapping(recipe_path(name)).get("name"))
+        data, base, notes = _with_blocks(_locked(root), name, judges)
+    for file, code in judges:
+        data.setdefault("own_judges", {}).pop(file, None)
+        add_judges(data, file, code)
+    for key, text in sets.items():
+        set_value(data, key, text)
+    now, then = locked_recipe(root), build(Recipe, data, name)
+    _check_answered(shaping(_locked(root)), shaping(data))
+    check(replace(then, tokenizer=now.tokenizer))
+    answer = compare(root, now, then, base)
+    return root, replace(answer, notes=[*notes, *answer.notes])
+
+
+def compare(root: Path, now: Recipe, then: Recipe, base: Path) -> Answer:
+    """What would change in a run if its recipe were another in judges, dedupe or priorities.
+
+    `base` is the folder that the paths of lists start from.
+    """
+    answer, parts = Answer(), [part for source in sorted(now.sources) for part in _parts(root, source)]
+    with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
+        answer.asked = _judge(root, now, then, base, parts, Path(folder))
+        answer.notes += _dedupe(root, now, then, parts, Path(folder))
+        _rendered(root, now, parts)
+        for part in parts:
+            _compare(part, answer)
+    if any(kept["images"].newly_kept for kept in answer.sources.values()):
+        answer.notes.append("images that are newly kept were never drawn: the image policy may find fault with some")
+    return answer
+
+
+def _locked(root: Path) -> dict[str, Any]:
+    locked_recipe(root)  # says what is wrong if there is none
+    data: dict[str, Any] = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))
+    return data
+
+
+def _with_blocks(
+    locked: dict[str, Any], name: str, judges: Sequence[tuple[str, str]]
+) -> tuple[dict[str, Any], Path, list[str]]:
+    """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
+    given = {file for file, _ in judges}
+    known = [(file, own["code"]) for file, own in locked.get("own_judges", {}).items() if file not in given]
+    _, data, base = load(name, judges=[*known, *judges])
+    differing = [block for block in UPSTREAM if shaping(data).get(block) != locked.get(block)]
+    notes = [f"{', '.join(differing)} of {name} differ from the run's; the answer is for the run as it is"] * bool(
+        differing
+    )
+    kept = {block: value for block, value in copy.deepcopy(locked).items() if block not in ANSWERED}
+    return kept | {block: data[block] for block in ANSWERED if block in data}, base, notes
+
+
+def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse what the tables cannot tell."""
+
+    def others(data: Mapping[str, Any]) -> dict[str, Any]:
+        sources = {
+            name: {key: value for key, value in block.items() if key != "priority"}
+            for name, block in data["sources"].items()
+        }
+        return {block: value for block, value in data.items() if block not in ANSWERED} | {"sources": sources}
+
+    if others(before) != others(after):
+        raise RecipeError(
+            "what-if answers for judges, dedupe and the priorities of sources; this has to be built, with vlmill build RECIPE --relock:\n"
+            + differences(others(before), others(after))
+        )
+
+
+def _parts(root: Path, source: str) -> Iterator[Part]:
+    tables = defaultdict[str, dict[str, Path]](dict)
+    for step in ("read", "inspect"):
+        for receipt in read_manifest(root, f"steps/{source}/{step}"):
+            tables[receipt.part] |= {file.name: root / file.path for file in receipt.files}
+    for name, found in sorted(tables.items()):
+        yield Part(source, name, found)
+
+
+def _judge(root: Path, now: Recipe, then: Recipe, base: Path, parts: Sequence[Part], folder: Path) -> tuple[str, ...]:
+    """Enter the verdicts of all judges, asking those again whose settings changed; return their names."""
+    before, asked = now.judging(), list[str]()
+    for judge in before:
+        for part in parts:
+            part.now[judge.name] = _verdicts(root, part, judge.name)
+    for judge in then.judging():
+        if judge in before and not (isinstance(judge, ReadsLists) and base != Path()):
+            for part in parts:
+                part.then[judge.name] = part.now[judge.name]
+            continue
+        asked.append(judge.name)
+        lists = judge.lists if isinstance(judge, ReadsLists) else {}
+        opened = {name: folder / take_in(folder, base, path, name).path for name, path in lists.items()}
+        for part in parts:
+            step, place = Judging(judge), folder / part.source / part.name / judge.name
+            place.mkdir(parents=True)
+            step.run({**part.tables, **opened}, place)
+            part.then[judge.name] = place / f"{judge.name}.verdicts.parquet"
+    return tuple(asked)
+
+
+def _dedupe(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part], folder: Path) -> list[str]:
+    """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
+    before, after = now.deduping(), then.deduping()
+    if before is None and after is not None:
+        raise RecipeError(
+            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --relock"
+        )
+    if before is None:
+        return []
+    if not (root / "steps/dedupe/resolve/manifest.json").exists():
+        return ["the run has not come to dedupe: the answer is what the judges alone would keep"]
+    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
+    resolved = {file.name: root / file.path for file in receipt.files}
+    for part in parts:
+        part.now["dedupe"] = resolved[f"{part.source}.{part.name}.dedupe.verdicts.parquet"]
+    if after is None:
+        return []
+    priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
+    if before == after and priorities[0] == priorities[1] and all(_same_judges(part) for part in parts):
+        for part in parts:
+            part.then["dedupe"] = part.now["dedupe"]
+        return []
+    if (before.buckets, before.cap) != (after.buckets, after.cap):
+        raise RecipeError(
+            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE --relock"
+        )
+    _resolve(root, after, priorities[1], parts, folder / "resolve")
+    return []
+
+
+def _resolve(root: Path, settings: Dedupe, priority: Mapping[str, int], parts: Sequence[Part], folder: Path) -> None:
+    step = settings.resolve(
+        parts=tuple(f"{part.source}/{part.name}" for part in parts), priority=priority, judges=tuple(parts[0].then)
+    )
+    found = {
+        f"{receipt.part}/{file.name}": root / file.path
+        for receipt in read_manifest(root, "steps/dedupe/pairs")
+        for file in receipt.files
+    }
+    for source in sorted({part.source for part in parts}):
+        for receipt in read_manifest(root, f"steps/{source}/sketch"):
+            found |= {f"{source}/{receipt.part}/{file.name}": root / file.path for file in receipt.files}
+    for part in parts:
+        found |= {f"{part.source}/{part.name}/{judge}.verdicts.parquet": path for judge, path in part.then.items()}
+    folder.mkdir()
+    step.run(
+        {name: path for name, path in found.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)},
+        folder,
+    )
+    for part in parts:
+        part.then["dedupe"] = folder / f"{part.source}.{part.name}.dedupe.verdicts.parquet"
+
+
+def _rendered(root: Path, now: Recipe, parts: Sequence[Part]) -> None:
+    """Enter what the first policy could not draw, as the funnel does."""
+    for source in {part.source for part in parts}:
+        folder = f"shards/{source}/{next(iter(now.policies), '')}"
+        if (root / folder / "manifest.json").exists():
+            found = {
+                receipt.part: root / file.path
+                for receipt in read_manifest(root, folder)
+                for file in receipt.files
+                if file.name == "render.verdicts.parquet"
+            }
+            for part in parts:
+                if part.source == source and part.name in found:
+                    part.now["render"] = part.then["render"] = found[part.name]
+
+
+def _same_judges(part: Part) -> bool:
+    """Whether all judges before dedupe say the same, in the same order."""
+    before = [item for item in part.now.items() if item[0] != "dedupe"]
+    return before == list(part.then.items())
+
+
+def _verdicts(root: Path, part: Part, judge: str) -> Path:
+    for receipt in read_manifest(root, f"steps/{part.source}/{judge}"):
+        for file in receipt.files:
+            if receipt.part == part.name and file.name == f"{judge}.verdicts.parquet":
+                return root / file.path
+    raise StoreError(
+        f"steps/{part.source}/{judge}: no verdicts for {part.name}; check the run with: vlmill verify {root}"
+    )
+
+
+def _compare(part: Part, answer: Answer) -> None:
+    """Settle every sample of a partition twice, and enter the difference."""
+    kept = answer.sources.setdefault(part.source, {level: Kept() for level in LEVELS})
+    facts = [
+        ImageFacts(row["image"], Reason(row["reason"]) if row["reason"] else None)
+        for row in read_rows(part.tables["facts.parquet"], ["image", "reason"])
+    ]
+    now, then = (_gathered(verdicts) for verdicts in (part.now, part.then))
+    for row, sample in enumerate(_outlines(part.tables["samples.parquet"])):
+        before = after = settle(sample, now.get(row, []), facts)
+        if now.get(row) != then.get(row):
+            after = settle(sample, then.get(row, []), facts)
+        for level, place, was, will in _fates(sample, before, after):
+            line = kept[level]
+            line.came += 1
+            line.now += was is None
+            line.then += will is None
+            if (was is None) != (will is None):
+                change = answer.reasons[level, was or will or Reason.NOTHING_LEFT]
+                for found in (line, change):
+                    found.newly_dropped += was is None
+                    found.newly_kept += will is None
+                if len(change.examples) < EXAMPLES:
+                    change.examples.append(f"{sample.id}{place}")
+
+
+def _gathered(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
+    return gather({f"{judge}.verdicts.parquet": path for judge, path in verdicts.items()}, tuple(verdicts))
+
+
+def _fates(sample: Sample, before: Settled, after: Settled) -> Iterator[tuple[str, str, Reason | None, Reason | None]]:
+    """Level, place in the sample, why it is lost now, why it would be."""
+    yield "samples", "", before.sample, after.sample
+    for index, (node, was, will) in enumerate(zip(sample.nodes, before.nodes, after.nodes, strict=True)):
+        yield "nodes", f" node {index}", was, will
+        if node.image is not None:
+            yield "images", f" node {index}", was, will
+
+
+def _outlines(path: Path) -> Iterator[Sample]:
+    """Samples without their texts."""
+    columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in OUTLINE)]
+    for row in read_rows(path, columns):
+        identity = SampleId(*(row[name] for name in SampleId._fields))
+        yield Sample(identity, tuple(Node(**node) for node in row["nodes"]))
