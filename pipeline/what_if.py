@@ -42,7 +42,7 @@ OUTLINE = ("kind", "role", "turn", "required", "image")
 
 @dataclass
 class Change:
-    """Things of one level and reason that would be lost, or kept, though they are not now."""
+    """Things of one reason that would be lost, or kept, though they are not now."""
 
     newly_dropped: int = 0
     newly_kept: int = 0
@@ -58,16 +58,22 @@ class Kept:
     then: int = 0
     newly_dropped: int = 0
     newly_kept: int = 0
+    why: dict[Reason, Change] = field(default_factory=dict)
+    """By reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
 
 
 @dataclass
 class Answer:
-    """What would change: by source and level; by level and reason. Notes say what the answer leaves open."""
+    """What would change, by source and level. Notes say what the answer leaves open."""
 
     sources: dict[str, dict[str, Kept]] = field(default_factory=dict)
-    reasons: dict[tuple[str, Reason], Change] = field(default_factory=lambda: defaultdict(Change))
     asked: tuple[str, ...] = ()  # judges that looked again
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything would be kept or dropped that is not now."""
+        return any(kept.why for levels in self.sources.values() for kept in levels.values())
 
 
 @dataclass(frozen=True)
@@ -301,7 +307,7 @@ def _compare(part: Part, answer: Answer) -> None:
             line.now += was is None
             line.then += will is None
             if (was is None) != (will is None):
-                change = answer.reasons[level, was or will or Reason.NOTHING_LEFT]
+                change = line.why.setdefault(was or will or Reason.NOTHING_LEFT, Change())
                 for found in (line, change):
                     found.newly_dropped += was is None
                     found.newly_kept += will is None

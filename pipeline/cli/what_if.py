@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,26 +53,14 @@ def what_if(
         return
     for table in _tables(answer):
         console.print(table)
-    if not answer.reasons:
+    if not answer.changes:
         console.print("nothing would change")
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
 
 
 def _json(root: Path, answer: Answer) -> dict[str, Any]:
-    reasons: dict[str, dict[str, Any]] = {}
-    for (level, reason), change in answer.reasons.items():
-        reasons.setdefault(level, {})[str(reason)] = vars(change)
-    sources = {
-        source: {level: vars(kept) for level, kept in levels.items()} for source, levels in answer.sources.items()
-    }
-    return {
-        "run": str(root),
-        "asked": list(answer.asked),
-        "sources": sources,
-        "reasons": reasons,
-        "notes": answer.notes,
-    }
+    return {"run": str(root), "asked": list(answer.asked), "sources": asdict(answer)["sources"], "notes": answer.notes}
 
 
 def _tables(answer: Answer) -> Iterator[Table]:
@@ -88,29 +77,24 @@ def _tables(answer: Answer) -> Iterator[Table]:
             table.add_row(source if level == next(iter(levels)) else "", level, *(f"{number:,}" for number in numbers))
         table.add_section()
     yield table
-    if answer.reasons:
+    if answer.changes:
         yield _why(answer)
 
 
 def _why(answer: Answer) -> Table:
-    """By level and reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
+    """By source, level and reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
     from rich.table import Table
 
     table = Table(title="Why", title_justify="left")
-    for name, justify in (
-        ("", "left"),
-        ("reason", "left"),
-        ("newly dropped", "right"),
-        ("newly kept", "right"),
-        ("such as", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for level in next(iter(answer.sources.values())):
-        changes = [(reason, change) for (where, reason), change in answer.reasons.items() if where == level]
-        for place, (reason, change) in enumerate(sorted(changes)):
-            name = "" if place else level
-            table.add_row(
-                name, str(reason), f"{change.newly_dropped:,}", f"{change.newly_kept:,}", "\n".join(change.examples)
-            )
+    for name in ("source", "", "reason"):
+        table.add_column(name)
+    for name in ("newly dropped", "newly kept"):
+        table.add_column(name, justify="right")
+    table.add_column("such as", overflow="fold")
+    for source, levels in answer.sources.items():
+        for level in ("samples", "nodes"):  # what is said of images is said of nodes
+            for reason, change in sorted(levels[level].why.items()):
+                numbers = (f"{change.newly_dropped:,}", f"{change.newly_kept:,}")
+                table.add_row(source, level, str(reason), *numbers, ", ".join(change.examples))
         table.add_section()
     return table

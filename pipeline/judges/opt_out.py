@@ -77,7 +77,10 @@ class OptOut:
         Raises:
             RecipeError: an entry of a list is none; the message names file and line.
         """
-        urls, domains, digests = (_entries(getattr(self, kind), READ[kind]) for kind in LISTS)
+        urls, domains, digests = (
+            frozenset().union(*(_entries(path, Path(path).stat().st_mtime_ns, kind) for path in getattr(self, kind)))
+            for kind in LISTS
+        )
 
         def listed(url: str | None) -> bool:
             return bool(url) and (normalised(url or "") in urls or any(name in domains for name in _domains(url or "")))
@@ -148,15 +151,16 @@ READ: Mapping[str, Callable[[str], str]] = {"urls": _read_url, "domains": _read_
 
 
 @lru_cache(16)  # a process judges one partition after the other with the same lists
-def _entries(paths: tuple[str, ...], read: Callable[[str], str]) -> Collection[str]:
+def _entries(path: str, changed: int, kind: str) -> Collection[str]:
+    """What stands in a list; `changed` tells its editions apart."""
+    del changed
     found = set[str]()
-    for path in paths:
-        with Path(path).open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                entry = line.strip()
-                if entry and not entry.startswith("#"):
-                    try:
-                        found.add(read(entry))
-                    except ValueError as error:
-                        raise RecipeError(f"{path}, line {number}: {entry[:80]!r}: {error}") from None
+    with Path(path).open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            entry = line.strip()
+            if entry and not entry.startswith("#"):
+                try:
+                    found.add(READ[kind](entry))
+                except ValueError as error:
+                    raise RecipeError(f"{path}, line {number}: {entry[:80]!r}: {error}") from None
     return found

@@ -1,0 +1,241 @@
+"""A judge of one's own: from a file on the command line to verdicts, the lock, the key and the funnel."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import RecipeError
+from pipeline.judges import Doubt, Judging, Own
+from pipeline.judges import own as own_judges
+from pipeline.keys import task_key
+from pipeline.reasons import FAILURES, Reason
+from pipeline.recipe import load, locked_recipe
+from pipeline.sample import WHOLE_SAMPLE, Node, Sample, SampleId, Verdict
+from pipeline.status import funnel
+from pipeline.step import Count
+from pipeline.trace import trace
+from pipeline.verify import verify
+from tests.small import vlmill, write_recipe
+
+JUDGE = """
+from dataclasses import dataclass
+from pipeline.judges import Drop
+
+@dataclass(frozen=True)
+class Short:
+    name = "short"
+    least: int = 5
+
+    def judge(self, samples, facts):
+        for row, sample in samples:
+            for index, node in enumerate(sample.nodes):
+                if node.text is not None and len(node.text) < self.least:
+                    yield Drop(row, index, len(node.text))
+"""
+
+
+def own(code=JUDGE, name="short", **settings):
+    return Own(name, settings, own_judges.sha256(code), code, "mine.py")
+
+
+def samples(*texts):
+    return list(
+        enumerate(Sample(SampleId("web", "a", row), (Node("text", text=text),)) for row, text in enumerate(texts))
+    )
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def test_what_it_drops_has_its_name_as_the_reason():
+    (verdict,) = own().judge(samples("long enough", "no"), [])
+    assert verdict == Verdict(1, 0, "short", Reason("judge:short"), 2.0)
+
+
+def test_its_fields_are_its_settings_and_others_are_refused():
+    assert list(own(least=2).judge(samples("no"), [])) == []
+    with pytest.raises(RecipeError, match=r"judges.short: unknown key 'leest'; did you mean 'least'\?"):
+        own(leest=2)
+    with pytest.raises(RecipeError, match="judges.short.least: .*not 'many'"):
+        own(least="many")
+
+
+def test_reasons_of_judges_are_a_family_beside_the_closed_list():
+    reason = Reason("judge:short")
+    assert reason not in list(Reason)
+    assert reason not in FAILURES
+    assert Reason("judge:short") is reason
+    assert pickle.loads(pickle.dumps(reason)) is reason
+    count = Count()
+    count.lose(reason, 3)
+    assert Count.from_json(json.loads(json.dumps(count.to_json()))) == count
+    for name in ("judge:", "judge:Short", "judge:a b", "other:short"):
+        with pytest.raises(ValueError, match="is not a valid Reason"):
+            Reason(name)
+
+
+def test_an_edit_of_the_code_or_of_a_setting_is_another_key_and_another_file_name_is_not():
+    def key(judge):
+        return task_key(Judging(judge), {"samples.parquet": "0"})
+
+    assert key(own()) == key(own())
+    assert key(own()) != key(own(JUDGE + "# looked at\n"))
+    assert key(own()) != key(own(least=6))
+    moved = Own("short", {}, own_judges.sha256(JUDGE), JUDGE, "renamed.py")
+    assert key(moved) == key(own())
+
+
+def test_the_step_works_in_a_process_that_never_saw_the_file(tmp_path):
+    (tmp_path / "step.pickle").write_bytes(pickle.dumps((Judging(own()), samples("no"))))
+    script = "import pickle, sys; step, samples = pickle.load(open(sys.argv[1], 'rb')); print(list(step.judge.judge(samples, []))[0].reason)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "step.pickle"],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "judge:short"
+
+
+# -- what is said of mistakes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\nif x\n    pass\n", r"mine.py, line 2: expected ':'"),
+        ("import no_such_module\n", r"mine.py, line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("x = 1\n", r"mine.py: there is no judge in it. A judge is a frozen dataclass"),
+        (JUDGE.replace('name = "short"', "pass"), r"the name of judge Short is None"),
+        (
+            JUDGE.replace('"short"', '"Too Short"'),
+            r"the name of judge Short is 'Too Short'; give it .* of small letters",
+        ),
+        (
+            JUDGE.replace("(frozen=True)", ""),
+            r"judge Short is no frozen dataclass; put @dataclass\(frozen=True\) above it",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_judge_says_why_and_where(code, message):
+    with pytest.raises(RecipeError, match=message):
+        own_judges.classes("mine.py", code)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "yield 1 / 0",
+            r"judge 'short' \(mine.py, line 8\) failed on sample web/a#1: ZeroDivisionError: division by zero",
+        ),
+        ("yield row", r"failed on sample web/a#1: TypeError: it yields 1, not Drop\(row, node, score\) or Doubt"),
+        (
+            "yield Drop(row, 7)",
+            r"Drop\(sample=1, node=7, score=0.0\) is about no node of the samples that it was given",
+        ),
+        ("yield Drop(99, 0)", r"Drop\(sample=99, node=0, score=0.0\) is about no node"),
+    ],
+)
+def test_a_judge_that_goes_wrong_is_named_with_its_line_and_the_sample(body, message):
+    head = "from dataclasses import dataclass\nfrom pipeline.judges import Drop\n@dataclass(frozen=True)\nclass Short:\n    name = 'short'"
+    code = f"{head}\n    def judge(self, samples, facts):\n        for row, sample in samples:\n            if row == 1: {body}\n"
+    with pytest.raises(RecipeError, match=message):
+        list(own(code).judge(samples("a", "b"), []))
+
+
+def test_doubts_and_drops_of_whole_samples_are_findings_too():
+    code = JUDGE.replace("from pipeline.judges import Drop", "from pipeline.judges import Doubt, Drop").replace(
+        "            for index", "            yield Doubt(row, -1)\n            yield Drop(row)\n            for index"
+    )
+    doubt, verdict, _ = own(code).judge(samples("no"), [])
+    assert doubt == Doubt(0, WHOLE_SAMPLE)
+    assert (verdict.node, verdict.judge) == (WHOLE_SAMPLE, "short")
+
+
+# -- in a recipe -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    write_recipe(folder, stages=[])
+    (folder / "mine.py").write_text(JUDGE.replace("least: int = 5", "least: int = 8"))
+    return folder
+
+
+def loaded(folder, *files, **sets):
+    codes = [(path.name, own_judges.read_code(path)) for path in files]
+    return load(str(folder / "recipe.yaml"), sets=sets, judges=codes)[0]
+
+
+def test_it_is_asked_last_with_its_defaults_or_where_the_recipe_names_it(folder):
+    assert [judge.name for judge in loaded(folder, folder / "mine.py").judging()] == ["language", "shape", "short"]
+    (named := folder / "named.yaml").write_text(
+        yaml.safe_dump(
+            yaml.safe_load((folder / "recipe.yaml").read_text())
+            | {"judges": [{"short": {"least": 9}}, {"shape": None}]}
+        )
+    )
+    recipe = load(str(named), judges=[("mine.py", JUDGE)])[0]
+    assert [judge.name for judge in recipe.judging()] == ["short", "shape"]
+    assert recipe.judging()[0].settings == {"least": 9}
+    with pytest.raises(RecipeError, match="'short' is none of ours; .*One of your own comes with --judge FILE"):
+        load(str(named))
+
+
+def test_settings_of_its_own_are_set_like_all_others(folder):
+    recipe = load(str(folder / "recipe.yaml"), sets={"short.least": "3"}, judges=[("mine.py", JUDGE)])[0]
+    assert recipe.judging()[-1].settings == {"least": 3}
+
+
+@pytest.mark.parametrize("name", ["language", "sketch"])
+def test_a_name_that_is_taken_is_refused(folder, name):
+    with pytest.raises(RecipeError, match=f"mine.py: the name '{name}' is taken: .* has it; choose another"):
+        load(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE.replace('"short"', f'"{name}"'))])
+
+
+def test_two_judges_of_one_name_and_two_files_of_one_name_are_refused(folder):
+    with pytest.raises(RecipeError, match="the name 'short' is taken: a judge of mine.py has it"):
+        load(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE), ("other.py", JUDGE)])
+    with pytest.raises(RecipeError, match="a file of that name is already among"):
+        load(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE), ("mine.py", JUDGE)])
+
+
+def test_a_missing_file_is_named(folder, capsys):
+    assert vlmill("build", folder / "recipe.yaml", "--out", folder / "none", "--judge", folder / "gone.py") == 1
+    assert "gone.py: there is no such file" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
+    root, build = folder / "run", ("build", folder / "recipe.yaml", "--out", folder / "run", "--workers", 0)
+    assert vlmill(*build, "--judge", folder / "mine.py") == 0
+    code = (folder / "mine.py").read_text()
+    assert yaml.safe_load((root / "recipe.lock.yaml").read_text())["own_judges"] == {
+        "mine.py": {"sha256": own_judges.sha256(code), "code": code}
+    }
+    assert funnel(root)["quiz"]["nodes"]["dropped"]["judge:short"] == 8 * 2  # both answers of each row
+    assert list(verify(root)) == []
+    traced = trace(root, "quiz/quiz.parquet#0")  # from the lock alone
+    assert {(verdict.judge, verdict.reason) for verdict in traced.verdicts} == {("short", Reason("judge:short"))}
+    assert locked_recipe(root).judging()[-1].sha256 == own_judges.sha256(code)
+
+    files = {path: path.stat().st_mtime_ns for path in (root / "steps").rglob("*.parquet")}
+    (folder / "mine.py").write_text(code.replace("int = 8", "int = 3"))
+    capsys.readouterr()
+    assert vlmill(*build, "--judge", folder / "mine.py") == 1
+    assert "own_judges.mine.py.sha256" in capsys.readouterr().err
+    assert vlmill(*build, "--judge", folder / "mine.py", "--relock") == 0
+    assert "judge:short" not in str(funnel(root)["quiz"])
+    touched = {
+        path.parent.name for path in (root / "steps").rglob("*.parquet") if files.get(path) != path.stat().st_mtime_ns
+    }
+    assert touched == {"short", "resolve"}
