@@ -57,6 +57,7 @@ class Reason(StrEnum):
     CHARACTER_REPETITION = "character_repetition"
     WORD_REPETITION = "word_repetition"
     SPECIAL_CHARACTERS = "special_characters"
+    UNREADABLE_CHARACTERS = "unreadable_characters"  # controls, private use: what a broken extraction leaves
     STOP_WORDS = "stop_words"  # too few for running text
     FLAGGED_WORDS = "flagged_words"
     PUNCTUATION = "punctuation"  # too little for running text

@@ -38,7 +38,7 @@ def said(judge, *texts, role="none", facts=()):
 
 def quality(node=None, sample=None, **settings):
     """The judge with nothing asked but what is given."""
-    off = dict.fromkeys(("max_character_repetition", "max_word_repetition", "max_special_characters"))
+    off = dict.fromkeys(("max_character_repetition", "max_word_repetition", "max_unreadable_characters"))
     return build(TextQuality, {"node": off | (node or {}), "sample": off | (sample or {}), **settings}, "text_quality")
 
 
@@ -86,6 +86,7 @@ def test_every_measure_is_a_share(text):
         measures.character_repetition(text),
         measures.word_repetition(found),
         measures.special_characters(text),
+        measures.unreadable_characters(text),
         measures.punctuation(text),
         measures.share(found, {"the"}),
     ):
@@ -99,6 +100,12 @@ def test_special_characters_are_all_but_letters_and_their_marks():
     assert measures.special_characters("") == 0.0
 
 
+def test_unreadable_characters_are_those_that_stand_for_nothing():
+    assert measures.unreadable_characters("\x01\x02ab") == 0.5
+    assert measures.unreadable_characters("\ufffd\ue000\U000e0fff") == 1.0
+    assert measures.unreadable_characters("tab\tand line\r\n, 👩\u200d🔬, \u00ad, ｗｉｄｅ\u3000") == 0.0
+
+
 def test_punctuation_is_counted_against_words_and_an_apostrophe_is_none():
     assert measures.punctuation("It's cold, isn't it?") == pytest.approx(2 / 6)
     assert measures.punctuation("harbour winter ship") == 0.0
@@ -107,7 +114,7 @@ def test_punctuation_is_counted_against_words_and_an_apostrophe_is_none():
 # -- text quality ------------------------------------------------------------------------------------------------------
 
 
-def test_the_defaults_drop_loops_and_signs_and_leave_all_that_says_something():
+def test_the_defaults_drop_loops_and_garbage_and_leave_all_that_says_something():
     stay = [
         ENGLISH,
         GERMAN,
@@ -118,8 +125,10 @@ def test_the_defaults_drop_loops_and_signs_and_leave_all_that_says_something():
         "TOTAL 12.50 EUR\nCASH 20.00\nCHANGE 7.50",
     ]
     assert said(TextQuality(), *stay) == ([], [])
-    loops = ["Read more about this! " * 30, "-" * 40, "|", "\x01\x02\x03", ". . . . . . . . . . . . . . 12"]
-    assert [node for node, _ in said(TextQuality(), *loops)[0]] == [0, 1, 2, 3, 4]
+    contents = "\n".join(f"{word} {'. ' * 30}{number}" for number, word in enumerate(KEYWORDS.split()))
+    assert said(TextQuality(), contents, "854.9 839.3 837.5 851.5", "|", "12") == ([], [])
+    loops = ["Read more about this! " * 30, "-" * 40, "\x01\x02\x03", "下一页请看说明" * 20]
+    assert [node for node, _ in said(TextQuality(), *loops)[0]] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +139,7 @@ def test_the_defaults_drop_loops_and_signs_and_leave_all_that_says_something():
         ({"max_character_repetition": 0.1}, "Next page, please. " * 8, Reason.CHARACTER_REPETITION),
         ({"max_word_repetition": 0.1}, "Go to the next page. " * 4, Reason.WORD_REPETITION),
         ({"max_special_characters": 0.3}, "12.50 + 7.50 = 20.00 (EUR)", Reason.SPECIAL_CHARACTERS),
+        ({"max_unreadable_characters": 0.1}, "fi\ufffdrst \x01\ue000", Reason.UNREADABLE_CHARACTERS),
         ({"min_stop_words": 0.2}, KEYWORDS, Reason.STOP_WORDS),
         (
             {"max_flagged_words": 0.1},

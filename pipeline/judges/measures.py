@@ -2,7 +2,7 @@
 
 The formulas are those of the ROOTS corpus (Laurencon et al. 2022, arXiv:2303.03915, appendix on filtering; `filtering.py` of
 bigscience-workshop/data-preparation) as OBELICS uses them (Laurencon et al. 2023, arXiv:2306.16527, appendix A.2;
-`web_document_filtering.py`), so thresholds that were published for them hold here. Two things differ:
+`web_document_filtering.py`), so thresholds that were published for them hold here; unreadable characters are our own. Two things differ:
 
 - Special characters and punctuation are Unicode's categories, not lists: all that is no letter or mark, and all of P.
 - Scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) need no tokenizer: every two characters count as a word, for
@@ -23,6 +23,9 @@ CHARACTERS = 10  # of the runs whose repetition counts
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, of many bits: 2^64 over the golden ratio
 WORDS = 5  # of the runs of words whose repetition counts
 
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+UNREADABLE = frozenset({"Cc", "Cn", "Co", "Cs"})
+
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+)"
 )
@@ -30,11 +33,11 @@ _PIECE = re.compile(r"[\w']+")
 
 
 class _Categories(dict[str, str]):
-    """The first letter of a character's Unicode category, looked up once."""
+    """A character's Unicode category, looked up once."""
 
     def __missing__(self, character: str) -> str:
         """Remember a character that is new."""
-        self[character] = unicodedata.category(character)[0]
+        self[character] = "Cc" if character == UNKNOWN else unicodedata.category(character)
         return self[character]
 
 
@@ -80,12 +83,19 @@ def word_repetition(words: Sequence[str]) -> float:
 
 def special_characters(text: str) -> float:
     """Share of the characters that are neither letters nor marks: spaces, digits, punctuation, symbols, emoji."""
-    return sum(_CATEGORY[character] not in "LM" for character in text) / max(len(text), 1)
+    return sum(_CATEGORY[character][0] not in "LM" for character in text) / max(len(text), 1)
+
+
+def unreadable_characters(text: str) -> float:
+    """Share of the characters that stand for nothing: controls, private use, unassigned, and the mark of what was lost."""
+    if UNKNOWN not in text and text.replace("\n", "").isprintable():  # most texts are, and this takes no time
+        return 0.0
+    return sum(_CATEGORY[character] in UNREADABLE and not character.isspace() for character in text) / len(text)
 
 
 def punctuation(text: str) -> float:
     """Share of punctuation marks among these and what stands between them; an apostrophe belongs to its word."""
-    marks = sum(_CATEGORY[character] == "P" and character not in "'_" for character in text)
+    marks = sum(_CATEGORY[character][0] == "P" and character not in "'_" for character in text)
     return marks / max(marks + len(_PIECE.findall(text)), 1)
 
 
@@ -96,9 +106,9 @@ def share(words: Sequence[str], of: Collection[str]) -> float:
 
 def _stripped(piece: str) -> str:
     start, stop = 0, len(piece)
-    while start < stop and _CATEGORY[piece[start]] not in "LM":
+    while start < stop and _CATEGORY[piece[start]][0] not in "LM":
         start += 1
-    while start < stop and _CATEGORY[piece[stop - 1]] not in "LM":
+    while start < stop and _CATEGORY[piece[stop - 1]][0] not in "LM":
         stop -= 1
     return piece[start:stop]
 

@@ -1,7 +1,7 @@
 """Text quality: drops paragraphs, then documents, that are no running text, by measures of ROOTS and OBELICS (see `measures`).
 
 Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for both. By default
-only loops and signs go, in any language; what was published for English web pages is
+only what says one thing over and over goes, and what nobody can read, in any language; what was published for English web pages is
 
     - text_quality:          # OBELICS, config_filter_web_documents.yaml
         node: {min_words: 4, max_words: 1000, max_character_repetition: 0.1, max_word_repetition: 0.1, max_special_characters: 0.3,
@@ -32,6 +32,7 @@ from pipeline.judges.measures import (
     punctuation,
     share,
     special_characters,
+    unreadable_characters,
     word_repetition,
     words,
 )
@@ -51,9 +52,11 @@ class Bounds:
     Attributes:
         min_words: words it has at least; headings have few.
         max_words: words it has at most.
-        max_character_repetition: of its runs of 10 characters. Prose has up to 0.2, lists of similar names 0.4, dotted lines and loops more.
-        max_word_repetition: of its runs of 5 words. Reference pages have up to 0.7.
-        max_special_characters: of its characters, spaces and digits among them. English has 0.2, receipts 0.5, code up to 0.9.
+        max_character_repetition: of its runs of 10 characters. Prose has up to 0.2, lists of similar names 0.4, tables of contents with dotted
+            lines 0.8, a row of one sign 1.
+        max_word_repetition: of its runs of 5 words. Prose has up to 0.2, reference pages 0.7, what was said over and over 1.
+        max_special_characters: of its characters, spaces and digits among them. English has 0.2, receipts 0.5, code 0.7, tables of numbers 1.
+        max_unreadable_characters: of its characters. What a PDF without a table of its characters gives has most.
         min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
         max_flagged_words: of its words.
         min_punctuation: of its words and punctuation marks. Thai has none.
@@ -62,9 +65,10 @@ class Bounds:
 
     min_words: Number | None = None
     max_words: Number | None = None
-    max_character_repetition: Share | None = 0.6
-    max_word_repetition: Share | None = 0.8
-    max_special_characters: Share | None = 0.95
+    max_character_repetition: Share | None = 0.9
+    max_word_repetition: Share | None = 0.9
+    max_special_characters: Share | None = None
+    max_unreadable_characters: Share | None = 0.2
     min_stop_words: Share | None = None
     max_flagged_words: Share | None = None
     min_punctuation: Share | None = None
@@ -174,6 +178,7 @@ def _by_form(bounds: Bounds, text: str, found: Sequence[str], *, long: bool) -> 
     checks: tuple[tuple[float | None, Reason, Callable[[], float]], ...] = (
         (bounds.max_character_repetition, Reason.CHARACTER_REPETITION, lambda: character_repetition(text)),
         (bounds.max_special_characters, Reason.SPECIAL_CHARACTERS, lambda: special_characters(text)),
+        (bounds.max_unreadable_characters, Reason.UNREADABLE_CHARACTERS, lambda: unreadable_characters(text)),
         (bounds.max_word_repetition if long else None, Reason.WORD_REPETITION, lambda: word_repetition(found)),
     )
     for bound, reason, measure in checks:
