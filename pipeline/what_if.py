@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import fnmatch
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import yaml
 
 from pipeline.dedupe import Dedupe
-from pipeline.errors import RecipeError, StoreError
+from pipeline.errors import RecipeError
 from pipeline.folder import take_in
 from pipeline.judges import Judging, ReadsLists
 from pipeline.lanes import read_manifest
@@ -101,7 +100,7 @@ def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[t
         StoreError: there is no run, or it has not come to the judges.
     """
     if (Path(name) / LOCK).is_file():
-        root, base, notes = Path(name), Path(), list[str]()
+        root, base, notes = Path(name), None, list[str]()
         data = _locked(root)
     else:
         root = out or Path("build") / str(read_mapping(recipe_path(name)).get("name"))
@@ -118,10 +117,10 @@ def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[t
     return root, replace(answer, notes=[*notes, *answer.notes])
 
 
-def compare(root: Path, now: Recipe, then: Recipe, base: Path) -> Answer:
+def compare(root: Path, now: Recipe, then: Recipe, base: Path | None) -> Answer:
     """What would change in a run if its recipe were another in judges, dedupe or priorities.
 
-    `base` is the folder that the paths of lists start from.
+    `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not read again.
     """
     answer, parts = Answer(), [part for source in sorted(now.sources) for part in _parts(root, source)]
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
@@ -174,28 +173,42 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
 
 
 def _parts(root: Path, source: str) -> Iterator[Part]:
-    tables = defaultdict[str, dict[str, Path]](dict)
-    for step in ("read", "inspect"):
-        for receipt in read_manifest(root, f"steps/{source}/{step}"):
-            tables[receipt.part] |= {file.name: root / file.path for file in receipt.files}
-    for name, found in sorted(tables.items()):
-        yield Part(source, name, found)
+    read, inspected = (_tables(root, f"steps/{source}/{step}") for step in ("read", "inspect"))
+    for name in sorted(read):
+        yield Part(source, name, read[name] | inspected[name])
 
 
-def _judge(root: Path, now: Recipe, then: Recipe, base: Path, parts: Sequence[Part], folder: Path) -> tuple[str, ...]:
+def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
+    """What a complete step left: partition -> name -> file."""
+    return {
+        receipt.part: {file.name: root / file.path for file in receipt.files} for receipt in read_manifest(root, folder)
+    }
+
+
+def _enter(root: Path, folder: str, judge: str, parts: Sequence[Part]) -> None:
+    """Enter the verdicts that the run has of a judge."""
+    for source in {part.source for part in parts}:
+        tables = _tables(root, folder.format(source=source))
+        for part in parts:
+            if part.source == source:
+                part.now[judge] = tables[part.name][f"{judge}.verdicts.parquet"]
+
+
+def _judge(
+    root: Path, now: Recipe, then: Recipe, base: Path | None, parts: Sequence[Part], folder: Path
+) -> tuple[str, ...]:
     """Enter the verdicts of all judges, asking those again whose settings changed; return their names."""
     before, asked = now.judging(), list[str]()
     for judge in before:
-        for part in parts:
-            part.now[judge.name] = _verdicts(root, part, judge.name)
+        _enter(root, f"steps/{{source}}/{judge.name}", judge.name, parts)
     for judge in then.judging():
-        if judge in before and not (isinstance(judge, ReadsLists) and base != Path()):
+        if judge in before and not (isinstance(judge, ReadsLists) and base):
             for part in parts:
                 part.then[judge.name] = part.now[judge.name]
             continue
         asked.append(judge.name)
         lists = judge.lists if isinstance(judge, ReadsLists) else {}
-        opened = {name: folder / take_in(folder, base, path, name).path for name, path in lists.items()}
+        opened = {name: folder / take_in(folder, base or Path(), path, name).path for name, path in lists.items()}
         for part in parts:
             step, place = Judging(judge), folder / part.source / part.name / judge.name
             place.mkdir(parents=True)
@@ -259,34 +272,17 @@ def _resolve(root: Path, settings: Dedupe, priority: Mapping[str, int], parts: S
 
 def _rendered(root: Path, now: Recipe, parts: Sequence[Part]) -> None:
     """Enter what the first policy could not draw, as the funnel does."""
-    for source in {part.source for part in parts}:
-        folder = f"shards/{source}/{next(iter(now.policies), '')}"
-        if (root / folder / "manifest.json").exists():
-            found = {
-                receipt.part: root / file.path
-                for receipt in read_manifest(root, folder)
-                for file in receipt.files
-                if file.name == "render.verdicts.parquet"
-            }
-            for part in parts:
-                if part.source == source and part.name in found:
-                    part.now["render"] = part.then["render"] = found[part.name]
+    policy = next(iter(now.policies), "")
+    if all((root / f"shards/{part.source}/{policy}/manifest.json").exists() for part in parts):
+        _enter(root, f"shards/{{source}}/{policy}", "render", parts)
+        for part in parts:
+            part.then["render"] = part.now["render"]
 
 
 def _same_judges(part: Part) -> bool:
     """Whether all judges before dedupe say the same, in the same order."""
     before = [item for item in part.now.items() if item[0] != "dedupe"]
     return before == list(part.then.items())
-
-
-def _verdicts(root: Path, part: Part, judge: str) -> Path:
-    for receipt in read_manifest(root, f"steps/{part.source}/{judge}"):
-        for file in receipt.files:
-            if receipt.part == part.name and file.name == f"{judge}.verdicts.parquet":
-                return root / file.path
-    raise StoreError(
-        f"steps/{part.source}/{judge}: no verdicts for {part.name}; check the run with: vlmill verify {root}"
-    )
 
 
 def _compare(part: Part, answer: Answer) -> None:

@@ -239,3 +239,56 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
         path.parent.name for path in (root / "steps").rglob("*.parquet") if files.get(path) != path.stat().st_mtime_ns
     }
     assert touched == {"short", "resolve"}
+
+
+# -- the examples that ship ----------------------------------------------------------------------------------------------
+
+
+def example(name, **settings):
+    code = own_judges.read_code(Path(__file__).parent.parent / "examples" / "judges" / f"{name}.py")
+    return Own(name, settings, own_judges.sha256(code), code, f"{name}.py")
+
+
+def dropped(judge, *texts):
+    return [finding.sample for finding in judge.judge(samples(*texts), [])]
+
+
+def test_the_example_for_personal_data_finds_addresses_and_numbers_of_people_and_not_those_of_examples():
+    people = [
+        "write to ada.lovelace+ships@harbour.co.uk.",
+        "Tel.: (030) 123 45 67",
+        "call +44 20 7946 0018 now",
+        "seen from 81.2.69.142 at night",
+        "Schreiben Sie an jörg@häfen.de",
+    ]
+    assert dropped(example("personal_data"), *people) == [0, 1, 2, 3, 4]
+    others = [
+        "name@example.org, x@host.test",
+        "section 6.5.4.4 of version 1.2.3.4",
+        "10.20.30.40 and 192.168.10.10",
+        "+1 202 555 0123",
+        "2023-11-04 12:30:45, 1234567890, 640 x 480",
+        "a @ b, @handle, user@localhost",
+    ]
+    assert dropped(example("personal_data"), *others) == []
+    assert dropped(example("personal_data", emails=False, phones=False), *people) == [3]
+
+
+def test_the_example_for_ratings_drops_by_them_and_marks_what_has_none():
+    rated = [
+        (row, Sample(SampleId("pairs", "a", row), (Node("text", text="x"),), signals=signals))
+        for row, signals in enumerate([{"punsafe": 0.9}, {"punsafe": 0.2}, {}])
+    ]
+    verdict, doubt = example("nsfw").judge(rated, [])
+    assert (verdict.sample, verdict.node, verdict.reason) == (0, WHOLE_SAMPLE, "judge:nsfw")
+    assert doubt == Doubt(2, WHOLE_SAMPLE)
+
+
+def test_the_example_for_capitals_leaves_scripts_without_them_alone():
+    assert dropped(
+        example("shouting"),
+        "BUY YOUR HARBOUR TICKETS HERE",
+        "Buy your tickets",
+        "港口在冬天的大部分时间里都结了冰" * 2,
+        "NASA",
+    ) == [0]

@@ -97,11 +97,14 @@ def test_a_judge_of_ones_own_can_be_tried_on_a_run(folder):
     assert {reason for levels in answer.sources.values() for reason in levels["nodes"].why} == {Reason("judge:no")}
 
 
-def test_lists_are_read_from_beside_the_recipe(folder):
+def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
     (folder / "domains.txt").write_text("small.test\n")
     _, answer = ask(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
     assert answer.sources["web"]["images"].then == 0
     assert not (folder / "run" / "lists").exists()
+    monkeypatch.chdir(folder)  # a recipe in this very folder
+    _, answer = ask("recipe.yaml", folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
+    assert answer.sources["web"]["images"].then == 0
     with pytest.raises(RecipeError, match="there is no file .*gone.txt"):
         ask(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[gone.txt]"}, [])
 

@@ -15,7 +15,8 @@ anew and nothing else. A judge of one's own is a frozen dataclass, its fields ar
                         yield Drop(row, index)
 
 It promises what every judge does (see `judging.Judge`), but need not have `version`, `made_by`, nor `facts` if it looks at no images. It
-yields `Drop`, or `Doubt`; the reason of what it drops is `judge:<name>`.
+yields `Drop`, or `Doubt`; the reason of what it drops is `judge:<name>`. What the file imports has to be installed wherever it is asked: the
+file alone travels.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ def classes(file: str, code: str) -> Mapping[str, type[Any]]:
     found: dict[str, type[Any]] = {}
     for kind in vars(module).values():
         if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "judge"):
-            found[_name(file, kind)] = kind
+            name = _name(file, kind)
+            if found.setdefault(name, kind) is not kind:
+                raise RecipeError(f"{file}: two judges in it are called {name!r}; give each its name")
     if not found:
         raise RecipeError(
             f"{file}: there is no judge in it. A judge is a frozen dataclass with a `name` and `judge(self, samples, facts)`"
