@@ -17,6 +17,7 @@ from typing import Literal
 from tokenizers import AddedToken, Tokenizer
 
 from pipeline.errors import RecipeError
+from pipeline.frames import BARE, BRACKETED, FENCED, TAGGED, Frame, Pictured
 from pipeline.sample import Node, Role
 
 Loss = Literal["answers", "text"]
@@ -31,7 +32,7 @@ class ChatFormat:
     """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
 
     A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare, and
-    each text is followed by `separator`. An image is `image`, repeated.
+    each text is followed by `separator`. An image is `image`, repeated, in what `frame` puts around it.
     """
 
     roles: tuple[tuple[Role, str], ...] = (
@@ -45,11 +46,13 @@ class ChatFormat:
     pad: str = "<|pad|>"
     image: str = "<image>"
     separator: str = "\n\n"
+    frame: Frame = BARE
 
     @property
     def specials(self) -> tuple[str, ...]:
         """All special tokens, in the order in which a tokenizer that lacks them is given them."""
-        return (self.bos, self.eos, self.pad, self.image, *(mark for _, mark in self.roles), self.end)
+        marks = (mark for _, mark in self.roles)
+        return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.frame.specials)
 
     @property
     def overhead(self) -> int:
@@ -65,7 +68,7 @@ class ChatFormat:
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
         content = (
             "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
-            f"{{% if part.type == 'image' %}}{self.image}{{% else %}}{{{{ part.text }}}}{{% endif %}}"
+            f"{{% if part.type == 'image' %}}{{{{ {self.image + self.frame.after!r} }}}}{{% else %}}{{{{ part.text }}}}{{% endif %}}"
             "{% endfor %}{% endif %}" + self.end
         )
         return (
@@ -76,7 +79,13 @@ class ChatFormat:
         )
 
 
-FORMATS: dict[str, ChatFormat] = {"vlmill": ChatFormat()}
+FORMATS: dict[str, ChatFormat] = {
+    "vlmill": ChatFormat(),
+    "idefics": ChatFormat(frame=FENCED),
+    "idefics3": ChatFormat(frame=TAGGED),
+    "internvl": ChatFormat(frame=BRACKETED, image="<IMG_CONTEXT>"),
+}
+"""One set of turn marks; images as the processor of a model family spells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def mark_id(tokenizer: Tokenizer, mark: str) -> int:
 
 def pieces(
     nodes: Sequence[Node],
-    image_tokens: Sequence[int],
+    images: Sequence[Pictured],
     tokenizer: Tokenizer,
     chat: ChatFormat,
     loss: Loss = "answers",
@@ -136,7 +145,7 @@ def pieces(
 
     Args:
         nodes: of a sample, or of a segment cut at borders of runs.
-        image_tokens: placeholders of each image among `nodes`, in order.
+        images: the layout of each image among `nodes`, in order.
         tokenizer: from `load_tokenizer`.
         chat: the format.
         loss: what is learnt.
@@ -145,8 +154,7 @@ def pieces(
         (node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"
     ]
     encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-    counts = iter(image_tokens)
-    image, end = mark_id(tokenizer, chat.image), mark_id(tokenizer, chat.end)
+    shown, end = iter(images), mark_id(tokenizer, chat.end)
     marks = {role: mark_id(tokenizer, mark) for role, mark in chat.roles}
     done = []
     for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
@@ -156,7 +164,7 @@ def pieces(
         )
         learnt = node.supervised or loss == "text"
         head = [marks[node.role]] if opens else []
-        body = next(encoded).ids if node.kind == "text" else [image] * next(counts)
+        body = next(encoded).ids if node.kind == "text" else _spelt(next(shown), tokenizer, chat)
         tail = [end] if closes else []
         done.append(
             Encoded(
@@ -173,18 +181,29 @@ def pieces(
 
 def encode(
     nodes: Sequence[Node],
-    image_tokens: Sequence[int],
+    images: Sequence[Pictured],
     tokenizer: Tokenizer,
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> Encoded:
     """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is learnt only if all text is."""
     bos, eos = mark_id(tokenizer, chat.bos), mark_id(tokenizer, chat.eos)
-    parts = pieces(nodes, image_tokens, tokenizer, chat, loss)
+    parts = pieces(nodes, images, tokenizer, chat, loss)
     ids = [bos, *(token for part in parts for token in part.ids), eos]
     return Encoded(
         ids, [IGNORE, *(label for part in parts for label in part.labels), eos if loss == "text" else IGNORE]
     )
+
+
+def _spelt(image: Pictured, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
+    """The tokens of an image."""
+    ids: list[int] = []
+    for said, times in chat.frame.spell(image):
+        if said is None or said in chat.frame.specials:
+            ids += [mark_id(tokenizer, said or chat.image)] * times
+        else:
+            ids += tokenizer.encode(said, add_special_tokens=False).ids * times
+    return ids
 
 
 def _together(one: Node | None, other: Node | None) -> bool:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from pipeline.encode import FORMATS, ChatFormat, load_tokenizer, pieces
 from pipeline.errors import RecipeError
+from pipeline.frames import Shown
 from pipeline.sample import Node, read_rows, write_rows
 from pipeline.settings import STRICT, nearest
 from pipeline.shards import BLOCK, to_nodes
@@ -109,7 +110,8 @@ def _nodes(
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
-    for node, piece in zip(nodes, pieces(nodes, [image["tokens"] for image in images], tokenizer, chat), strict=True):
+    pictured = [Shown(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
+    for node, piece in zip(nodes, pieces(nodes, pictured, tokenizer, chat), strict=True):
         image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
         yield {
             "text": len(piece.ids) - image["tokens"],

@@ -46,7 +46,7 @@ INDEX = pa.schema(
                 pa.struct(
                     [
                         pa.field(name, pa.int32(), nullable=False)
-                        for name in ("node", "width", "height", "tiles", "tokens")
+                        for name in ("node", "width", "height", "rows", "columns", "tiles", "tokens")
                     ]
                 )
             ),
@@ -256,6 +256,8 @@ def _index_row(entry: Entry, row: int, offset: int, size: int) -> dict[str, Any]
             "node": place,
             "width": layout.size[0],
             "height": layout.size[1],
+            "rows": layout.grid[0],
+            "columns": layout.grid[1],
             "tiles": layout.tiles,
             "tokens": layout.tokens,
         }

@@ -85,7 +85,7 @@ def article(number: int) -> Made:
 
 
 def write_shards(
-    root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24
+    root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24, chat: str = "vlmill"
 ) -> list[dict[str, Any]]:
     """The shards of a source as the lock lists them; lengths lie beside them as `<nn>.lengths.parquet`."""
     folder = root / "shards" / source / policy.kind
@@ -95,7 +95,7 @@ def write_shards(
             sample = Sample(SampleId(source, "made", row), tuple(nodes), licence="CC0-1.0")
             shards.add(Entry(f"{row:015d}", sample, tuple(range(len(nodes))), tuple(render(policy, pictures))))
     inputs = {path.name: path for path in folder.iterdir()} | {"tokenizer.json": root / "tokenizer.json"}
-    Measure().run(inputs, folder)
+    Measure(chat).run(inputs, folder)
     tars = sorted(folder.glob("*.tar"))
     indices = [tar.with_name(tar.name.replace(".tar", ".index.parquet")) for tar in tars]
     return [
@@ -125,12 +125,13 @@ def write_run(
     length: int = 160,
     hold_out: int = 0,
     passes: int = 1,
+    chat: str = "vlmill",
 ) -> Path:
     """A run with one mixture: sources in turns, every sample `passes` times, packed in order; the last `hold_out` of each are held out."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "tokenizer.json").exists():
         write_tokenizer(root / "tokenizer.json")
-    shards = [write_shards(root, f"{name}", policy, made) for name, made in sources.items()]
+    shards = [write_shards(root, f"{name}", policy, made, chat=chat) for name, made in sources.items()]
     samples, held_out = [], []
     for source, files in enumerate(shards):
         mine = [segment for shard, file in enumerate(files) for segment in _segments(root, source, shard, file)]
@@ -163,7 +164,7 @@ def write_run(
         "sequence_length": length,
         "policy": {"kind": policy.kind, **asdict(policy)},  # type: ignore[call-overload]
         "tokenizer": {"path": "tokenizer.json", "sha256": file_sha256(root / "tokenizer.json")},
-        "chat": "vlmill",
+        "chat": chat,
         "sources": [
             {"name": name, "label": name, "shards": files} for name, files in zip(sources, shards, strict=True)
         ],

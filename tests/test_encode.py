@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from pipeline.encode import FORMATS, IGNORE, encode, load_tokenizer, mark_id, pieces
 from pipeline.errors import RecipeError
+from pipeline.frames import Shown
 from pipeline.sample import Node
 from tests.stages import write_tokenizer
 
@@ -37,7 +38,7 @@ def learnt(tokenizer, encoded):
 
 
 def test_a_conversation_is_turns_between_marks_with_images_in_their_place(tokenizer):
-    encoded = encode(QUESTION, [3], tokenizer, CHAT)
+    encoded = encode(QUESTION, [Shown(3)], tokenizer, CHAT)
     assert (
         spelt(tokenizer, encoded.ids)
         == "<|start|><|user|><image><image><image>What colour is it?<|end|><|assistant|>red<|end|><|stop|>"
@@ -45,24 +46,24 @@ def test_a_conversation_is_turns_between_marks_with_images_in_their_place(tokeni
 
 
 def test_answers_supervise_the_answer_and_its_end_alone(tokenizer):
-    assert learnt(tokenizer, encode(QUESTION, [3], tokenizer, CHAT)) == "red<|end|>"
+    assert learnt(tokenizer, encode(QUESTION, [Shown(3)], tokenizer, CHAT)) == "red<|end|>"
 
 
 def test_text_supervises_all_but_placeholders_and_the_start(tokenizer):
-    encoded = encode(QUESTION, [3], tokenizer, CHAT, "text")
+    encoded = encode(QUESTION, [Shown(3)], tokenizer, CHAT, "text")
     assert learnt(tokenizer, encoded) == "<|user|>What colour is it?<|end|><|assistant|>red<|end|><|stop|>"
 
 
 def test_documents_stand_bare_and_each_text_ends_with_the_separator(tokenizer):
     nodes = [Node("text", text="One"), Node("image", image=0), Node("text", text="two"), Node("text", text="three")]
-    encoded = encode(nodes, [2], tokenizer, CHAT, "text")
+    encoded = encode(nodes, [Shown(2)], tokenizer, CHAT, "text")
     assert spelt(tokenizer, encoded.ids) == "<|start|>One\n\n<image><image>two\n\nthree\n\n<|stop|>"
     assert learnt(tokenizer, encoded) == "One\n\ntwo\n\nthree\n\n<|stop|>"
 
 
 def test_a_label_is_its_own_token_and_the_first_token_is_never_learnt(tokenizer):
     for loss in ("answers", "text"):
-        encoded = encode(QUESTION, [3], tokenizer, CHAT, loss)
+        encoded = encode(QUESTION, [Shown(3)], tokenizer, CHAT, loss)
         assert all(label in (token, IGNORE) for token, label in zip(encoded.ids, encoded.labels, strict=True))
         assert encoded.labels[0] == IGNORE  # else packing would have one document predict the next
 
@@ -94,7 +95,7 @@ SHAPES = nodes_of(st.sampled_from(["none", "system", "user", "assistant"]))
 
 
 def images_in(nodes):
-    return [3 + place for place, node in enumerate(nodes) if node.kind == "image"]
+    return [Shown(3 + place) for place, node in enumerate(nodes) if node.kind == "image"]
 
 
 @given(nodes=SHAPES, loss=st.sampled_from(["answers", "text"]))
@@ -148,7 +149,7 @@ def test_a_tokenizer_that_treats_the_first_word_apart_is_refused(tmp_path):
 
 def test_a_tokenizer_without_the_marks_says_how_to_load_it(tmp_path):
     with pytest.raises(ValueError, match="load_tokenizer"):
-        pieces(QUESTION, [1], Tokenizer.from_file(str(write_tokenizer(Path(tmp_path) / "t.json"))), CHAT)
+        pieces(QUESTION, [Shown(1)], Tokenizer.from_file(str(write_tokenizer(Path(tmp_path) / "t.json"))), CHAT)
 
 
 def messages(nodes):
@@ -177,7 +178,7 @@ TALK = (
 def test_the_chat_template_gives_the_same_tokens_and_the_same_answers(tokenizer, nodes):
     from train.export import hugging_face
 
-    ours = encode(nodes, [1] * sum(node.kind == "image" for node in nodes), tokenizer, CHAT)
+    ours = encode(nodes, [Shown(1)] * sum(node.kind == "image" for node in nodes), tokenizer, CHAT)
     theirs = hugging_face(tokenizer, CHAT).apply_chat_template(
         messages(nodes), chat_template=CHAT.template, return_assistant_tokens_mask=True, return_dict=True
     )

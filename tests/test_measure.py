@@ -33,7 +33,7 @@ def test_lengths_are_those_of_the_encoded_samples(shard):
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4, 5]
     for row, (nodes, pictures) in zip(rows, made, strict=True):
         layouts = [image.layout for image in render(ANYRES, pictures)]
-        encoded = encode(nodes, [layout.tokens for layout in layouts], tokenizer, CHAT)
+        encoded = encode(nodes, layouts, tokenizer, CHAT)
         assert row["text"] + row["visual"] + CHAT.overhead == len(encoded.ids)
         assert row["visual"] == sum(layout.tokens for layout in layouts)
         assert row["tiles"] == sum(layout.tiles for layout in layouts)

@@ -131,7 +131,7 @@ def test_what_is_stored_shows_the_model_what_the_policy_draws(tmp_path):
     (tile,) = SMALL.tiles({"canvas": Image.open(io.BytesIO(members["0.canvas.webp"]))}, layout)
     (drawn,) = SMALL.tiles(SMALL.render(Image.open(io.BytesIO(png((50, 9)))), layout), layout)
     assert np.array_equal(tile, drawn)
-    assert row["images"] == [{"node": 0, "width": 50, "height": 9, "tiles": 1, "tokens": 4}]
+    assert row["images"] == [{"node": 0, "width": 50, "height": 9, "rows": 1, "columns": 1, "tiles": 1, "tokens": 4}]
 
 
 def test_webdataset_decodes_the_pictures(tmp_path):

@@ -113,7 +113,7 @@ def test_the_index_says_where_a_sample_comes_from_and_what_its_images_cost(tmp_p
         "book",
         4,
     )
-    assert row["images"] == [{"node": 1, "width": 40, "height": 30, "tiles": 2, "tokens": 9}]
+    assert row["images"] == [{"node": 1, "width": 40, "height": 30, "rows": 1, "columns": 1, "tiles": 2, "tokens": 9}]
 
 
 def test_the_lineage_leads_each_node_back_to_its_place_and_bytes(tmp_path):

@@ -65,8 +65,7 @@ def test_a_row_is_the_documents_that_the_plan_lists(run):
     assert len(found) == len(segments) > 1
     tokenizer = reader(run).tokenizer
     for document, segment in zip(found, segments, strict=True):
-        tokens = [layout.tokens for layout in document.layouts]
-        expected = encode(made[segment.source, segment.row], tokens, tokenizer, Mixture(run, "align").chat)
+        expected = encode(made[segment.source, segment.row], document.layouts, tokenizer, Mixture(run, "align").chat)
         assert (document.ids, document.labels) == (expected.ids, expected.labels)
         assert document.source == segment.source
 
@@ -76,7 +75,7 @@ def test_tiles_are_those_of_the_image_policy(run):
     _, (image,) = SOURCES["quiz"][0]
     (layout,) = ANYRES.layout([image.size])
     tiles = ANYRES.tiles(ANYRES.render(image, layout), layout)  # the shards are stored without loss
-    np.testing.assert_array_equal(document.tiles[0], np.stack(tiles))
+    np.testing.assert_array_equal(document.tiles[0], tiles)
 
 
 def test_a_segment_from_the_middle_of_a_document_has_its_own_images(run):

@@ -11,7 +11,8 @@ import io
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from mixtures.locked import Mixture, Segment, Stored
-from pipeline.encode import IGNORE, Loss, encode
+from pipeline.encode import IGNORE, Loss, encode, mark_id
 from pipeline.errors import StoreError
 from pipeline.images import Layout
 from train.families import Family
@@ -35,7 +36,7 @@ class Document:
     source: int
     ids: Sequence[int]
     labels: Sequence[int]  # IGNORE where nothing is learnt
-    tiles: tuple[np.ndarray, ...] = ()  # per image: (tiles, side, side, 3) uint8
+    tiles: tuple[Sequence[np.ndarray], ...] = ()  # per image its encoder inputs: (height, width, 3) uint8
     layouts: tuple[Layout, ...] = ()  # per image
 
 
@@ -47,8 +48,19 @@ class Batch:
     labels: torch.Tensor  # (rows, length) int64, not shifted; the first token of a document is never learnt
     positions: torch.Tensor  # (rows, length) int64, from 0 in every document
     sources: torch.Tensor  # (rows, length) int64, PADDING where there is none
-    tiles: tuple[np.ndarray, ...]
+    tiles: tuple[Sequence[np.ndarray], ...]
     layouts: tuple[Layout, ...]
+    blank: bool = False  # whether its only image is one that no document shows
+
+    def to(self, device: torch.device) -> Batch:
+        """The same with its tokens on a device."""
+        planes = {name: getattr(self, name).to(device) for name in ("ids", "labels", "positions", "sources")}
+        return replace(self, **planes)
+
+    @property
+    def shown(self) -> int:
+        """Tiles of documents."""
+        return 0 if self.blank else sum(map(len, self.tiles))
 
     @property
     def supervised(self) -> int:
@@ -86,7 +98,7 @@ class Reader:
         nodes = stored.nodes[segment.first : last]
         before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
         mine = slice(before, before + sum(node.kind == "image" for node in nodes))
-        encoded = encode(nodes, stored.tokens[mine], self.tokenizer, self.mixture.chat, self.loss)
+        encoded = encode(nodes, layouts[mine], self.tokenizer, self.mixture.chat, self.loss)
         if segment.tokens is not None and len(encoded.ids) != segment.tokens:
             raise StoreError(
                 f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the build again, so that its lengths are measured anew"
@@ -95,6 +107,15 @@ class Reader:
             self._tiles(parts, layout) for parts, layout in zip(stored.parts[mine], layouts[mine], strict=True)
         )
         return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine])
+
+    @cached_property
+    def blank(self) -> Document:
+        """A black image that belongs to no source, of the smallest that the image policy makes."""
+        policy, shapes = self.mixture.policy, ((2, 2), (2, 200), (200, 2))
+        layout = min((policy.layout([shape])[0] for shape in shapes), key=lambda layout: layout.tokens)
+        tiles = policy.tiles(policy.render(Image.new("RGB", layout.size), layout), layout)
+        ids = [mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
+        return Document(PADDING, ids, [IGNORE] * len(ids), (tiles,), (layout,))
 
     def _layouts(self, segment: Segment, stored: Stored) -> tuple[Layout, ...]:
         """Layouts of all images of a sample. Index, policy and model class must agree about their tokens."""
@@ -112,23 +133,33 @@ class Reader:
                 )
         return layouts
 
-    def _tiles(self, parts: Mapping[str, bytes], layout: Layout) -> np.ndarray:
+    def _tiles(self, parts: Mapping[str, bytes], layout: Layout) -> Sequence[np.ndarray]:
         pictures = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, data in parts.items()}
-        return np.stack(self.mixture.policy.tiles(pictures, layout))
+        return self.mixture.policy.tiles(pictures, layout)
 
     def _name(self, segment: Segment) -> str:
         source = self.mixture.lock["sources"][segment.source]
         return f"{source['shards'][segment.shard]['path']} row {segment.row}"
 
 
-def pack(rows: Sequence[Sequence[Document]], pad: int) -> Batch:
-    """Lay each row's documents end to end, and pad all rows to the longest."""
+def pack(rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = None, *, left: bool = False) -> Batch:
+    """Lay each row's documents end to end, and pad all rows to the longest.
+
+    Args:
+        rows: of documents.
+        pad: the padding token.
+        blank: a document of one image that stands behind the first row's if no document has any. A model that is sharded
+            over ranks needs all of them to run its vision tower, and a gradient of zero is not the same as none.
+        left: pad before the documents, as generation wants it.
+    """
+    if blank is not None and rows and not any(document.tiles for row in rows for document in row):
+        return replace(pack([[*rows[0], blank], *rows[1:]], pad, left=left), blank=True)
     length = max(sum(len(document.ids) for document in row) for row in rows)
     planes = np.empty((4, len(rows), length), np.int64)
     ids, labels, positions, sources = planes
-    ids[:], labels[:], sources[:] = pad, IGNORE, PADDING
+    ids[:], labels[:], positions[:], sources[:] = pad, IGNORE, np.arange(length), PADDING
     for number, row in enumerate(rows):
-        end = 0
+        end = length - sum(len(document.ids) for document in row) if left else 0
         for document in row:
             start, end = end, end + len(document.ids)
             ids[number, start:end], labels[number, start:end] = document.ids, document.labels
@@ -160,6 +191,7 @@ def load(
     pad: int,
     threads: int,
     ahead: int,
+    blank: Document | None = None,
 ) -> Generator[tuple[Batch, ...]]:
     """The micro-batches of each step, in order.
 
@@ -169,6 +201,7 @@ def load(
         pad: the padding token.
         threads: that read rows.
         ahead: steps that are being read before they are asked for; more are never held.
+        blank: see `pack`.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
     waiting: deque[list[list[Future[Sequence[Document]]]]] = deque()
@@ -176,12 +209,12 @@ def load(
         for step in steps:
             waiting.append([[pool.submit(row, number) for number in micro] for micro in step])
             if len(waiting) > ahead:
-                yield _packed(waiting.popleft(), pad)
+                yield _packed(waiting.popleft(), pad, blank)
         while waiting:
-            yield _packed(waiting.popleft(), pad)
+            yield _packed(waiting.popleft(), pad, blank)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _packed(step: list[list[Future[Sequence[Document]]]], pad: int) -> tuple[Batch, ...]:
-    return tuple(pack([future.result() for future in micro], pad) for micro in step)
+def _packed(step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None) -> tuple[Batch, ...]:
+    return tuple(pack([future.result() for future in micro], pad, blank) for micro in step)

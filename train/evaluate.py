@@ -17,9 +17,9 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from mixtures.locked import Mixture, Segment
-from pipeline.encode import encode, mark_id
+from pipeline.encode import IGNORE, encode, mark_id
 from pipeline.sample import Node
-from train.data import Document, Reader, pack
+from train.data import PADDING, Document, Reader, pack
 from train.export import generation
 from train.model import token_losses
 
@@ -103,11 +103,10 @@ def turns(nodes: Sequence[Node]) -> Iterator[Turn]:
 def prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Document:
     """What stands before an answer, `nodes` being all before it: no EOS, but the mark that the assistant begins with."""
     images = sum(node.kind == "image" for node in nodes)
-    tokens = [layout.tokens for layout in document.layouts[:images]]
     chat = reader.mixture.chat
-    begun = encode(nodes, tokens, reader.tokenizer, chat).ids[:-1]
+    begun = encode(nodes, document.layouts[:images], reader.tokenizer, chat).ids[:-1]
     ids = [*begun, mark_id(reader.tokenizer, dict(chat.roles)["assistant"])]
-    return Document(document.source, ids, [], document.tiles[:images], document.layouts[:images])
+    return Document(document.source, ids, [IGNORE] * len(ids), document.tiles[:images], document.layouts[:images])
 
 
 def answers(
@@ -118,17 +117,13 @@ def answers(
     settings.max_new_tokens = 1 + max(
         len(reader.tokenizer.encode(turn.answer, add_special_tokens=False).ids) for turn, _ in asked
     )
-    length = max(len(document.ids) for _, document in asked)
-    ids = torch.full((len(asked), length), settings.pad_token_id)
-    for row, (_, document) in enumerate(asked):
-        ids[row, length - len(document.ids) :] = torch.tensor(document.ids)
-    shown = (ids != settings.pad_token_id).long()
-    tiles = [tile for _, document in asked for tile in document.tiles]
-    layouts = [layout for _, document in asked for layout in document.layouts]
-    images = reader.family.inputs(tiles, layouts, device)
+    batch = pack([[document] for _, document in asked], settings.pad_token_id, left=True).to(device)
     said = model.generate(
-        input_ids=ids.to(device), attention_mask=shown.to(device), generation_config=settings, **images
+        **{**reader.family.inputs(model, batch), "attention_mask": (batch.sources != PADDING).long()},
+        input_ids=batch.ids,
+        generation_config=settings,
     )
+    length = batch.ids.shape[1]
     return [text.strip() for text in reader.tokenizer.decode_batch(said[:, length:].tolist(), skip_special_tokens=True)]
 
 

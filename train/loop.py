@@ -102,7 +102,7 @@ def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     share = {"accumulation": training.accumulation, "rank": world.rank, "ranks": world.size}
     rows = (rows_of_step(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
     pad = mark_id(setup.reader.tokenizer, mixture.chat.pad)
-    return load(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead)
+    return load(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
 
 
 def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]) -> dict[str, Any]:
@@ -148,6 +148,6 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tupl
 
 def _counts(batch: tuple[Batch, ...]) -> list[int]:
     """Learnt tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
-    tiles = sum(len(tile) for micro in batch for tile in micro.tiles)
+    tiles = sum(micro.shown for micro in batch)
     places = sum(micro.ids.numel() for micro in batch)
     return [sum(micro.supervised for micro in batch), sum(micro.tokens for micro in batch), places, tiles]

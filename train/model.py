@@ -57,7 +57,7 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
         raise StoreError(
             f"{folder / WEIGHTS} holds the weights of another model: "
             f"it lacks {sorted(set(missing) - set(may_lack)) or 'nothing'}, and has {sorted(unexpected) or 'nothing'} besides. "
-            "All stages of a recipe train one model; policies may go from letterbox to anyres, not back"
+            "All stages of a recipe train one model; policies may go from one tile to anyres, not back"
         )
 
 
@@ -108,28 +108,25 @@ def token_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of every learnt token in float32, and the source of each, in reading order.
 
-    Only learnt tokens reach the language model's head. There is no attention mask and no cache, on which the
-    isolation of packed documents rests (see train/data.py).
+    Only learnt tokens reach the language model's head. There is no cache, and no attention mask but a family's own, on
+    which the isolation of packed documents rests (see train/data.py).
     """
-    images = family.inputs(batch.tiles, batch.layouts, device)
-    learnt = (batch.labels[:, 1:] != IGNORE).to(device)
+    batch = batch.to(device)
+    learnt = batch.labels[:, 1:] != IGNORE
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        hidden = features(model, batch, images, device)
+        hidden = features(model, family, batch)
         logits = model.get_output_embeddings()(hidden[:, :-1][learnt])
-    losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:].to(device)[learnt], reduction="none")
-    return losses, batch.sources[:, 1:].to(device)[learnt]
+    losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
+    return losses, batch.sources[:, 1:][learnt]
 
 
-def features(
-    model: PreTrainedModel, batch: Batch, images: Mapping[str, torch.Tensor], device: torch.device
-) -> torch.Tensor:
-    """The last hidden states (rows, length, width) of packed rows."""
+def features(model: PreTrainedModel, family: Family, batch: Batch) -> torch.Tensor:
+    """The last hidden states (rows, length, width) of packed rows on the model's device."""
     found: Any = model.base_model(
-        input_ids=batch.ids.to(device),
-        position_ids=batch.positions.to(device),
-        attention_mask=None,
+        **{"attention_mask": None, **family.inputs(model, batch)},
+        input_ids=batch.ids,
+        position_ids=batch.positions,
         use_cache=False,
-        **images,
     )
     states: torch.Tensor = found.last_hidden_state
     return states

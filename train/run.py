@@ -126,7 +126,7 @@ def train_stage(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
             f"run the build again: vlmill build RECIPE --out {directory}"
         )
-    family = find(model, mixture.policy)
+    family = find(model, mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
     steps, identity = planned_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
     folder, device = directory / "train" / stage, _device(machine)

@@ -60,7 +60,7 @@ class Training:
 class VisionTower:
     """A vision transformer with new weights, of transformers' class for `kind`."""
 
-    kind: Literal["siglip", "clip"]
+    kind: Literal["siglip", "clip", "dinov2", "internvit"]
     hidden_size: Positive
     layers: Positive
     heads: Positive
@@ -70,30 +70,60 @@ class VisionTower:
 
 @dataclass(frozen=True, config=STRICT)
 class TextModel:
-    """A language model with new weights, of transformers' class for `kind`."""
+    """A language model with new weights, of transformers' class for `kind`; SmolLM and SmolLM2 are Llamas with tied embeddings."""
 
-    kind: Literal["llama"]
+    kind: Literal["llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
     hidden_size: Positive
     layers: Positive
     heads: Positive
+    kv_heads: Positive | None = None  # of keys and values; None: as many as heads
     positions: Positive = 8192  # longest sequence
+    tied: bool = False  # one matrix embeds tokens and predicts them
 
 
 @dataclass(frozen=True, config=STRICT)
 class Pretrained:
-    """A tower from a local folder that transformers' `from_pretrained` reads."""
+    """What transformers' `from_pretrained` reads: a folder, or a name on the Hub."""
 
     kind: Literal["pretrained"]
     path: str
+    revision: str | None = None  # of a name on the Hub: the commit, so that the same recipe is the same model
+    gguf: str | None = None  # a file in it that holds a language model in llama.cpp's format
+
+
+@dataclass(frozen=True, config=STRICT)
+class FusedTower:
+    """Two towers over one image, their patches side by side (Prismatic: DINOv2 and SigLIP)."""
+
+    kind: Literal["fused"]
+    first: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]
+    second: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Connector:
+    """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
+
+    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct"] | None = None
+    depth: Positive | None = None  # layers of a perceiver resampler; None: as the family's paper has it
+    interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSettings:
-    """The model that all stages of a recipe train."""
+    """The model that all stages of a recipe train: two towers and a connector with new weights, or a whole checkpoint."""
 
     family: str  # of FAMILIES
-    vision: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]
-    text: Annotated[TextModel | Pretrained, Field(discriminator="kind")]
+    vision: Annotated[VisionTower | Pretrained | FusedTower, Field(discriminator="kind")] | None = None
+    text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
+    connector: Connector = Connector()
+    checkpoint: Pretrained | None = None  # of the family's own class
+
+    def __post_init__(self) -> None:
+        """Refuse half a model, or two."""
+        towers = (self.vision is None) + (self.text is None)
+        if towers != (0 if self.checkpoint is None else 2):
+            raise ValueError("give either vision and text, or a checkpoint of both")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -139,4 +169,4 @@ def check(recipe: Recipe) -> None:
     model = model_of(recipe)
     for stage in recipe.stages:
         training_of(stage)
-        class_of(model, recipe.policy(stage.policy))
+        class_of(model, recipe.policy(stage.policy), recipe.chat)

@@ -27,11 +27,12 @@ class Resize:
 
     side: PositiveInt = 384  # of the encoder's input
     patch: PositiveInt = 14
+    whole: bool = False  # one placeholder an image, not one a patch, for models that look by cross-attention (Idefics)
     quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image."""
-        tokens = (self.side // self.patch) ** 2
+        tokens = 1 if self.whole else (self.side // self.patch) ** 2
         return tuple(Layout(check(size), (self.side, self.side), (1, 1), 1, tokens) for size in sizes)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:

@@ -1,36 +1,54 @@
 """Model families: how the layouts of an image policy become the inputs of a model class of transformers.
 
-FAMILIES names them for recipes, and for each the image policies that it can be trained under. To add one, write a file with a
-frozen dataclass that has the methods of `Family`, and a line here. Classes stand as text, so that reading
-a recipe imports no torch.
+FAMILIES names them for recipes, and for each the image policies and chat formats that it can be trained under. To add one,
+write a file with a frozen dataclass that has the methods of `Family`, and an entry here. Classes stand as text, so that
+reading a recipe imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pipeline.errors import RecipeError
 from pipeline.settings import nearest
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from pipeline.encode import ChatFormat
     from pipeline.images import Layout, Policy
+    from train.data import Batch
+    from train.export import Processor
     from train.settings import ModelSettings, Part
 
-FAMILIES: Mapping[str, Mapping[str, str]] = {
-    "llava": {"letterbox": "train.families.llava:Llava"},
-    # one tile at first and AnyRes later is how LLaVA-NeXT was trained; only the newline embedding is new then
-    "llava_next": {
-        "letterbox": "train.families.llava:Llava",
-        "anyres": "train.families.llava_next:LlavaNext",
-    },
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a family says of itself before anything of it is imported."""
+
+    classes: Mapping[str, str]  # by kind of image policy
+    connectors: tuple[str, ...]  # that a recipe may choose from
+    chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
+
+
+LLAVA = "train.families.llava:Llava"
+ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
+
+FAMILIES: Mapping[str, Declared] = {
+    "llava": Declared(ONE_TILE, ("mlp", "linear")),
+    # one tile at first and AnyRes later is how both were trained; only the newline embedding is new then
+    "llava_next": Declared(ONE_TILE | {"anyres": "train.families.llava_next:LlavaNext"}, ("mlp", "linear")),
+    "llava_onevision": Declared(
+        ONE_TILE | {"anyres": "train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
+    ),
+    "idefics": Declared({"resize": "train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
+    "idefics2": Declared({"navit": "train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
+    "idefics3": Declared({"tiles": "train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
+    "internvl": Declared({"internvl": "train.families.internvl:InternVL"}, ("shuffle",), "internvl"),
 }
 
 
@@ -43,20 +61,21 @@ class Family(Protocol):
         """Raises RecipeError if the vision tower cannot take what the policy makes."""
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
-        """The model: new weights drawn from torch's generator, pretrained towers from their folders. In float32, on the CPU."""
+        """The model: new weights drawn from torch's generator, pretrained ones read. In float32, on the CPU."""
         ...
 
     def visual_tokens(self, layout: Layout) -> int:
         """Features that the model class makes of an image, by transformers' own arithmetic; a policy must count the same."""
         ...
 
-    def inputs(
-        self, tiles: Sequence[np.ndarray], layouts: Sequence[Layout], device: torch.device
-    ) -> dict[str, torch.Tensor]:
-        """What the model's forward takes besides text, from each image's tiles (number, side, side, 3) uint8, in reading order."""
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
+        """What the model's forward takes besides tokens and positions, from a batch on its device.
+
+        An image is seen by its own document alone. An attention mask is among them only if the class needs one for that.
+        """
         ...
 
-    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> ProcessorMixin:
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """The processor of transformers, set to give from an image what the policy and `inputs` give."""
         ...
 
@@ -65,30 +84,39 @@ class Family(Protocol):
         ...
 
 
-def class_of(settings: ModelSettings, policy: Policy) -> str:
-    """Where in FAMILIES the class of a recipe's model stands, for one of its image policies.
+def class_of(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> str:
+    """Where in FAMILIES the class of a recipe's model stands, for one of its image policies and its chat format.
 
     Raises:
-        RecipeError: there is no such family, or it cannot be trained under this policy.
+        RecipeError: there is no such family, or it cannot be trained under this policy, connector or chat format.
     """
     if settings.family not in FAMILIES:
         raise RecipeError(f"model.family: there is no {settings.family!r}; {nearest(settings.family, list(FAMILIES))}")
-    classes = FAMILIES[settings.family]
-    if policy.kind not in classes:
-        others = [name for name, kinds in FAMILIES.items() if policy.kind in kinds]
+    declared, connector = FAMILIES[settings.family], settings.connector.kind
+    if policy.kind not in declared.classes:
+        others = [name for name, other in FAMILIES.items() if policy.kind in other.classes]
         raise RecipeError(
-            f"model.family: {settings.family} takes images of policies of kind {', '.join(classes)}, not {policy.kind}; "
+            f"model.family: {settings.family} takes images of policies of kind {', '.join(declared.classes)}, not {policy.kind}; "
             f"families that take {policy.kind}: {', '.join(others) or 'none'}"
         )
-    return classes[policy.kind]
+    if connector not in {None, *declared.connectors}:
+        raise RecipeError(
+            f"model.connector.kind: {settings.family} has {' or '.join(declared.connectors)}, not {connector}"
+        )
+    if chat != declared.chat:
+        raise RecipeError(
+            f"chat: {settings.family} spells images as format {declared.chat!r} does, not {chat!r}; "
+            f"write chat: {declared.chat} in the recipe"
+        )
+    return declared.classes[policy.kind]
 
 
-def find(settings: ModelSettings, policy: Policy) -> Family:
-    """The family of a recipe's model, for one of its image policies.
+def find(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> Family:
+    """The family of a recipe's model, for one of its image policies and its chat format.
 
     Raises:
         RecipeError: see `class_of`; or the vision tower cannot take what the policy makes.
     """
-    module, _, name = class_of(settings, policy).partition(":")
+    module, _, name = class_of(settings, policy, chat).partition(":")
     family: type[Family] = getattr(import_module(module), name)
     return family(settings, policy)

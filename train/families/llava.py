@@ -1,13 +1,11 @@
-"""LLaVA: one letterboxed tile per image (transformers' `LlavaForConditionalGeneration`)."""
+"""LLaVA: one tile per image (transformers' `LlavaForConditionalGeneration`); LLaVA-1.5, Prismatic and MobileVLM are its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import (
@@ -16,59 +14,99 @@ from transformers import (
     LlavaProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    ProcessorMixin,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from pipeline.encode import ChatFormat
+from pipeline.errors import RecipeError
 from pipeline.images import Layout
+from pipeline.images.crop import Crop
 from pipeline.images.letterbox import Letterbox
-from train.families import towers
+from pipeline.images.resize import Resize
+from train.data import Batch
+from train.export import Processor
+from train.families import towers, vision
 from train.settings import ModelSettings, Part
+
+
+def projector(settings: ModelSettings, tower: Any) -> dict[str, Any]:
+    """What the configurations of all LLaVA classes say of the vision tower and the projector behind it."""
+    how = vision.reading(tower)
+    return {
+        "vision_config": tower,
+        "vision_feature_layer": how.layer,
+        "vision_feature_select_strategy": how.strategy,
+        "projector_hidden_act": "linear" if towers.connector(settings) == "linear" else "gelu",
+    }
 
 
 @dataclass(frozen=True)
 class Llava:
-    """LLaVA 1.5 under a letterbox policy."""
+    """LLaVA 1.5 under a policy of one tile per image."""
 
     settings: ModelSettings
-    policy: Letterbox
+    policy: Letterbox | Resize | Crop
 
     new: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Refuse a policy that does not fit the vision tower."""
-        towers.check_encoder(self._vision, self.policy, fill=self.policy.fill)
+        vision.check_encoder(self._vision, self.policy, fill=isinstance(self.policy, Letterbox))
+        if isinstance(self.policy, Resize) and self.policy.whole:
+            raise RecipeError("the image policy (resize) is whole, for cross-attention; LLaVA reads every patch")
 
     @cached_property
     def _vision(self) -> Any:
-        return towers.vision_config(self.settings.vision)
+        return vision.configure(self.settings, self.policy.side)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
-        return cast(
-            "PreTrainedModel",
-            towers.assemble(LlavaForConditionalGeneration, LlavaConfig, self.settings, tokenizer, chat),
-        )
+        config = projector(self.settings, self._vision) | {"image_seq_length": self._patches}
+        classes = (LlavaForConditionalGeneration, LlavaConfig)
+        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+
+    @property
+    def _patches(self) -> int:
+        return int((vision.side(self._vision) // vision.patch(self._vision)) ** 2)
 
     def visual_tokens(self, layout: Layout) -> int:  # noqa: ARG002 - every image has as many
         """See `Family`."""
-        return int((self._vision.image_size // self._vision.patch_size) ** 2)
+        return self._patches
 
-    def inputs(
-        self,
-        tiles: Sequence[np.ndarray],
-        layouts: Sequence[Layout],  # noqa: ARG002 - squares need no sizes
-        device: torch.device,
-    ) -> dict[str, torch.Tensor]:
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
         """`pixel_values` (images, 3, side, side); nothing for a batch without images."""
-        return {"pixel_values": towers.pixels(tiles, self._vision, device)} if tiles else {}
+        return {"pixel_values": torch.stack(vision.pixels(batch, self._vision))} if batch.tiles else {}
 
-    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> ProcessorMixin:
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        images = LlavaImageProcessorPil(do_pad=True, **towers.image_settings(self._vision))
-        return cast("ProcessorMixin", towers.processor(LlavaProcessor, images, self._vision, tokenizer, chat))
+        settings, side = vision.image_settings(self._vision), vision.side(self._vision)
+        if isinstance(self.policy, Letterbox):
+            images = LlavaImageProcessorPil(do_pad=True, crop_size=settings["size"], **settings)
+        elif isinstance(self.policy, Crop):
+            images = CLIPImageProcessorPil(
+                **{**settings, "size": {"shortest_edge": side}}, crop_size=settings["size"], do_center_crop=True
+            )
+        else:
+            images = SiglipImageProcessorPil(**settings)
+        return processor(LlavaProcessor, images, self._vision, tokenizer, chat)
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
         return towers.part(parameter)
+
+
+def processor(processor_class: Any, images: Any, tower: Any, tokenizer: Any, chat: ChatFormat) -> Processor:
+    """A LLaVA processor over an image processor and a tokenizer, with the chat format as its template."""
+    how = vision.reading(tower)
+    made = processor_class(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=vision.patch(tower),
+        vision_feature_select_strategy=how.strategy,
+        num_additional_image_tokens=how.others,
+        image_token=chat.image,
+        chat_template=chat.template,
+    )
+    return cast("Processor", made)

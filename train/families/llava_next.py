@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import (
@@ -16,7 +14,6 @@ from transformers import (
     LlavaNextProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    ProcessorMixin,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
@@ -25,8 +22,25 @@ from pipeline.encode import ChatFormat
 from pipeline.errors import RecipeError
 from pipeline.images import Layout
 from pipeline.images.anyres import AnyRes
-from train.families import towers
+from train.data import Batch
+from train.export import Processor
+from train.families import llava, towers, vision
 from train.settings import ModelSettings, Part
+
+
+def pinpoints(policy: AnyRes) -> list[list[int]]:
+    """As transformers has them: (height, width)."""
+    return [list(pinpoint) for pinpoint in policy.pinpoints]
+
+
+def shown(layout: Layout, policy: AnyRes, tower: Any) -> tuple[int, int]:
+    """Rows and columns of patches on an image's canvas that are not padding, by the model classes' own functions."""
+    width, height = layout.size
+    across = vision.side(tower) // vision.patch(tower)
+    rows, columns = get_anyres_image_grid_shape((height, width), pinpoints(policy), vision.side(tower))
+    canvas = torch.empty(1, rows * across, columns * across, device="meta")
+    _, down, wide = unpad_image(canvas, (height, width)).shape
+    return down, wide
 
 
 @dataclass(frozen=True)
@@ -40,53 +54,45 @@ class LlavaNext:
 
     def __post_init__(self) -> None:
         """Refuse a policy that does not fit the vision tower, or that is LLaVA-OneVision's."""
-        towers.check_encoder(self._vision, self.policy)
+        vision.check_encoder(self._vision, self.policy)
         if self.policy.cap is not None or self.policy.many != "tiles":
             raise RecipeError(
-                "the image policy (anyres) has a cap or letterboxes several images; family llava_next takes cap: null and many: tiles"
+                "the image policy (anyres) has a cap or letterboxes several images; family llava_next takes cap: null and "
+                "many: tiles, family llava_onevision takes what it has"
             )
 
     @cached_property
     def _vision(self) -> Any:
-        return towers.vision_config(self.settings.vision)
-
-    @cached_property
-    def _pinpoints(self) -> list[list[int]]:
-        return [list(pinpoint) for pinpoint in self.policy.pinpoints]
+        return vision.configure(self.settings, self.policy.side)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
+        config = llava.projector(self.settings, self._vision) | {"image_grid_pinpoints": pinpoints(self.policy)}
         classes = (LlavaNextForConditionalGeneration, LlavaNextConfig)
-        return cast(
-            "PreTrainedModel",
-            towers.assemble(*classes, self.settings, tokenizer, chat, image_grid_pinpoints=self._pinpoints),
-        )
+        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
         """See `Family`: the overview's patches, and a row's patches and its newline for each row that is not padding."""
-        width, height = layout.size
-        across = self._vision.image_size // self._vision.patch_size
-        rows, columns = get_anyres_image_grid_shape((height, width), self._pinpoints, self._vision.image_size)
-        canvas = torch.empty(1, rows * across, columns * across, device="meta")
-        _, shown_rows, shown_columns = unpad_image(canvas, (height, width)).shape
-        return int(across**2 + shown_rows * (shown_columns + 1))
+        rows, columns = shown(layout, self.policy, self._vision)
+        return int((self.policy.side // self.policy.patch) ** 2 + rows * (columns + 1))
 
-    def inputs(
-        self, tiles: Sequence[np.ndarray], layouts: Sequence[Layout], device: torch.device
-    ) -> dict[str, torch.Tensor]:
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
         """`pixel_values` (tiles of all images, 3, side, side) and `image_sizes` (images, 2) as (height, width) of the originals."""
-        if not tiles:
+        if not batch.tiles:
             return {}
-        sizes = [(layout.size[1], layout.size[0]) for layout in layouts]
+        sizes = [(layout.size[1], layout.size[0]) for layout in batch.layouts]
         return {
-            "pixel_values": towers.pixels(tiles, self._vision, device),
-            "image_sizes": torch.tensor(sizes, device=device),
+            "pixel_values": torch.stack(vision.pixels(batch, self._vision)),
+            "image_sizes": torch.tensor(sizes, device=batch.ids.device),
         }
 
-    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> ProcessorMixin:
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        images = LlavaNextImageProcessorPil(image_grid_pinpoints=self._pinpoints, **towers.image_settings(self._vision))
-        return cast("ProcessorMixin", towers.processor(LlavaNextProcessor, images, self._vision, tokenizer, chat))
+        settings = vision.image_settings(self._vision)
+        images = LlavaNextImageProcessorPil(
+            image_grid_pinpoints=pinpoints(self.policy), crop_size=settings["size"], **settings
+        )
+        return llava.processor(LlavaNextProcessor, images, self._vision, tokenizer, chat)
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""

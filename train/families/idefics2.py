@@ -1,0 +1,114 @@
+"""Idefics2: images in their own shape, a perceiver resampler (transformers' `Idefics2ForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
+    Idefics2Processor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
+from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+
+from pipeline.encode import ChatFormat
+from pipeline.errors import RecipeError
+from pipeline.images import Layout
+from pipeline.images.navit import NaViT
+from train.data import Batch
+from train.export import Processor
+from train.families import language, towers, vision
+from train.settings import ModelSettings, Part
+
+HEAD = 96  # width of a perceiver's heads, and 4 queries to a key, as in the paper's model
+DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Idefics2:
+    """Idefics2 under a NaViT policy."""
+
+    settings: ModelSettings
+    policy: NaViT
+
+    new: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a policy with another number of latents than a checkpoint's, or with images smaller than a patch."""
+        if self._latents != self.policy.latents:
+            raise RecipeError(
+                f"the image policy (navit) has latents {self.policy.latents}, and the checkpoint's resampler has {self._latents}"
+            )
+        if self.policy.shortest < vision.patch(self._vision):
+            raise RecipeError(
+                f"the image policy (navit) has shortest {self.policy.shortest}, less than a patch of {vision.patch(self._vision)} px"
+            )
+
+    @cached_property
+    def _vision(self) -> Any:
+        """Positions of a pretrained tower are interpolated to the longest side, as the paper does."""
+        pretrained = self.settings.vision is not None and self.settings.vision.kind == "pretrained"
+        fits = {"image_size": self.policy.longest} if pretrained else {}
+        return vision.converted(self.settings, "siglip_vision_model", Idefics2VisionConfig, **fits)
+
+    @cached_property
+    def _latents(self) -> int:
+        if (source := self.settings.checkpoint) is None:
+            return self.policy.latents
+        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+        return int(config.perceiver_config.resampler_n_latents)
+
+    def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
+        """See `Family`."""
+        config: dict[str, Any] = {"vision_config": self._vision}
+        if self.settings.checkpoint is None:
+            text = language.configure(self.settings, tokenizer, chat)
+            heads = max(1, text.hidden_size // HEAD // 4) * 4
+            config["perceiver_config"] = {
+                "hidden_size": text.hidden_size,
+                "rms_norm_eps": getattr(text, "rms_norm_eps", 1e-6),
+                "resampler_n_latents": self.policy.latents,
+                "resampler_depth": self.settings.connector.depth or DEPTH,
+                "resampler_n_heads": heads,
+                "num_key_value_heads": heads // 4,
+                "resampler_head_dim": HEAD,
+            }
+        classes = (Idefics2ForConditionalGeneration, Idefics2Config)
+        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+
+    def visual_tokens(self, layout: Layout) -> int:
+        """See `Family`: as many for every input, whatever its size."""
+        return layout.tiles * self._latents
+
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
+        """`pixel_values` (1, inputs of all images, 3, height, width), padded below and to the right, and the mask of what is not padding."""
+        if not batch.tiles:
+            return {}
+        images = vision.pixels(batch, self._vision)
+        height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+        padded = torch.zeros(1, len(images), 3, height, width, device=batch.ids.device)
+        mask = torch.zeros(1, len(images), height, width, dtype=torch.long, device=batch.ids.device)
+        for number, image in enumerate(images):
+            padded[0, number, :, : image.shape[1], : image.shape[2]] = image
+            mask[0, number, : image.shape[1], : image.shape[2]] = 1
+        return {"pixel_values": padded, "pixel_attention_mask": mask}
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
+        """See `Family`."""
+        bounds = {"shortest_edge": self.policy.shortest, "longest_edge": self.policy.longest}
+        settings = vision.image_settings(self._vision) | {"size": bounds}
+        images = Idefics2ImageProcessorPil(do_image_splitting=self.policy.split, **settings)
+        made = Idefics2Processor(images, tokenizer, image_seq_len=self._latents, chat_template=chat.template)
+        return cast("Processor", made)
+
+    def part(self, parameter: str) -> Part:
+        """See `Family`."""
+        return towers.part(parameter)

@@ -1,0 +1,96 @@
+"""InternVL: tiles and a thumbnail, pixel shuffle (transformers' `InternVLForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from pipeline.encode import ChatFormat
+from pipeline.errors import RecipeError
+from pipeline.images import Layout
+from pipeline.images.internvl import InternVL as Policy
+from train.data import Batch
+from train.export import Processor, VideoProcessor
+from train.families import towers, vision
+from train.settings import ModelSettings, Part
+
+
+@dataclass(frozen=True)
+class InternVL:
+    """InternVL under its policy, over an InternViT."""
+
+    settings: ModelSettings
+    policy: Policy
+
+    new: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that does not fit the vision tower or the shuffle."""
+        vision.check_encoder(self._vision, self.policy)
+        if self._across % self.policy.shuffle:
+            raise RecipeError(
+                f"the image policy (internvl) shuffles {self.policy.shuffle} x {self.policy.shuffle} patches, and a tile has {self._across} x {self._across}"
+            )
+
+    @cached_property
+    def _vision(self) -> Any:
+        return vision.converted(self.settings, "internvl_vision", InternVLVisionConfig)
+
+    @property
+    def _across(self) -> int:
+        return vision.side(self._vision) // vision.patch(self._vision)
+
+    def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
+        """See `Family`."""
+        how = vision.reading(self._vision)
+        config = {
+            "vision_config": self._vision,
+            "vision_feature_layer": how.layer,
+            "vision_feature_select_strategy": how.strategy,
+            "downsample_ratio": 1 / self.policy.shuffle,
+            "image_seq_length": (self._across // self.policy.shuffle) ** 2,
+        }
+        classes = (InternVLForConditionalGeneration, InternVLConfig)
+        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+
+    def visual_tokens(self, layout: Layout) -> int:
+        """See `Family`: as many for every tile."""
+        return int(layout.tiles * (self._across // self.policy.shuffle) ** 2)
+
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
+        """`pixel_values` (tiles of all images, 3, side, side); nothing for a batch without images."""
+        return {"pixel_values": torch.stack(vision.pixels(batch, self._vision))} if batch.tiles else {}
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
+        """See `Family`. The class asks its tokenizer for the marks of an image."""
+        start, end, video = chat.frame.specials
+        marks = {"start_image_token": start, "end_image_token": end, "context_image_token": chat.image}
+        named = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer.backend_tokenizer,
+            **tokenizer.special_tokens_map,
+            extra_special_tokens=marks | {"video_token": video},
+        )
+        images = GotOcr2ImageProcessorPil(
+            crop_to_patches=True,
+            min_patches=self.policy.fewest,
+            max_patches=self.policy.most,
+            **vision.image_settings(self._vision),
+        )
+        says = {"image_seq_length": (self._across // self.policy.shuffle) ** 2}
+        return VideoProcessor("InternVL", images, named, chat.template, says)
+
+    def part(self, parameter: str) -> Part:
+        """See `Family`."""
+        return towers.part(parameter)

@@ -1,0 +1,93 @@
+"""Language models: from settings, local folders or the Hub, with room for every token of the recipe's tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
+
+from pipeline.encode import ChatFormat, mark_id
+from pipeline.errors import RecipeError
+from train.settings import ModelSettings, Pretrained, TextModel
+
+CONFIGS = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "phi": PhiConfig,
+    "phi3": Phi3Config,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "smollm3": SmolLM3Config,
+}
+
+
+def vocabulary(tokenizer: Tokenizer) -> int:
+    """How many rows an embedding needs for every token."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -> Any:
+    """The configuration of a model's language model."""
+    text = settings.text
+    marks = {f"{name}_token_id": mark_id(tokenizer, getattr(chat, name)) for name in ("bos", "eos", "pad")}
+    if isinstance(text, TextModel):
+        plain = text.kind == "phi"  # a network without a gate
+        return CONFIGS[text.kind](
+            vocab_size=vocabulary(tokenizer),
+            hidden_size=text.hidden_size,
+            intermediate_size=4 * text.hidden_size if plain else 8 * text.hidden_size // 3,
+            num_hidden_layers=text.layers,
+            num_attention_heads=text.heads,
+            num_key_value_heads=text.kv_heads or text.heads,
+            max_position_embeddings=text.positions,
+            tie_word_embeddings=text.tied,
+            **({"head_dim": text.hidden_size // text.heads} if text.kind == "qwen3" else {}),
+            **marks,
+        )
+    assert text is not None
+    config = AutoConfig.from_pretrained(text.path, **_source(text))
+    config.vocab_size = max(config.vocab_size, vocabulary(tokenizer))
+    config.update(marks)
+    return config
+
+
+def load(model: Any, base: Any, source: Pretrained) -> None:
+    """Put pretrained weights into the language model `base` of a new model and into its head.
+
+    Embeddings of tokens that the recipe's tokenizer adds are drawn around the mean of the others, as transformers does.
+
+    Raises:
+        RecipeError: the pretrained model has what the model class has no place for.
+    """
+    text = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, **_source(source))
+    text.resize_token_embeddings(model.get_input_embeddings().num_embeddings)
+    head = text.get_output_embeddings().state_dict()
+    if "bias" in head and head.pop("bias").any():
+        raise RecipeError(
+            f"model.text.path: the head of {source.path} ({text.config.model_type}) has a bias, and that of "
+            f"{type(model).__name__} has none; take a language model without (Phi 3, not Phi 1 or 2)"
+        )
+    missing, unexpected = base.load_state_dict(text.base_model.state_dict(), strict=False)
+    lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm"))]
+    if lacking or unexpected:
+        raise RecipeError(
+            f"model.text.path: {source.path} ({text.config.model_type}) is no language model for {type(model).__name__}: "
+            f"it lacks {lacking[:3] or 'nothing'}, and has {unexpected[:3] or 'nothing'} besides"
+        )
+    model.get_output_embeddings().load_state_dict(head)
+
+
+def _source(source: Pretrained) -> dict[str, Any]:
+    return {"revision": source.revision} | ({"gguf_file": source.gguf} if source.gguf else {})

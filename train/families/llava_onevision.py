@@ -1,0 +1,121 @@
+"""LLaVA-OneVision: AnyRes with a bound on the tokens of an image (transformers' `LlavaOnevisionForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+from pipeline.encode import ChatFormat
+from pipeline.errors import RecipeError
+from pipeline.images import Layout
+from pipeline.images.anyres import AnyRes
+from train.data import Batch
+from train.export import Processor, VideoProcessor
+from train.families import llava, towers, vision
+from train.families.llava_next import pinpoints, shown
+from train.settings import ModelSettings, Part
+
+
+class Letterboxed(int):
+    """How many images of a group have one tile, never equal to 1.
+
+    The model class tiles an image that is alone in its group (`n == 1`), and a cut document may have one image left of many.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+@dataclass(frozen=True)
+class LlavaOnevision:
+    """LLaVA-OneVision under an AnyRes policy with a cap: what is above it is reduced by bilinear interpolation."""
+
+    settings: ModelSettings
+    policy: AnyRes
+
+    new: ClassVar[tuple[str, ...]] = ("model.image_newline",)
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that does not fit the vision tower, or that is LLaVA-NeXT's."""
+        vision.check_encoder(self._vision, self.policy)
+        if self.policy.cap is None or self.policy.many != "letterbox":
+            raise RecipeError(
+                "the image policy (anyres) has no cap or tiles several images; family llava_onevision takes a cap (9 in the paper) "
+                "and many: letterbox, family llava_next takes what it has"
+            )
+        if self.policy.fill != vision.reading(self._vision).fill:
+            raise RecipeError(
+                f"the image policy (anyres) has fill {self.policy.fill}, and the model's vision tower takes "
+                f"{vision.reading(self._vision).fill}; make them equal in the recipe"
+            )
+
+    @cached_property
+    def _vision(self) -> Any:
+        return vision.configure(self.settings, self.policy.side)
+
+    @property
+    def _aspect(self) -> str:
+        return f"anyres_max_{self.policy.cap}"
+
+    def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
+        """See `Family`."""
+        config = llava.projector(self.settings, self._vision) | {
+            "image_grid_pinpoints": pinpoints(self.policy),
+            "vision_aspect_ratio": self._aspect,
+        }
+        classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionConfig)
+        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+
+    def visual_tokens(self, layout: Layout) -> int:
+        """See `Family`: LLaVA-NeXT's, its rows and columns divided where they are too many; or a tile's and a newline."""
+        tile = (self.policy.side // self.policy.patch) ** 2
+        if layout.tiles == 1:
+            return tile + 1
+        rows, columns = shown(layout, self.policy, self._vision)
+        excess = math.sqrt(rows * columns / ((self.policy.cap or 1) * tile))
+        if excess > 1.1:  # so in the class's `pack_image_features`
+            rows, columns = int(rows // excess), int(columns // excess)
+        return int(tile + rows * (columns + 1))
+
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
+        """As LLaVA-NeXT's, and `batch_num_images`, which says of each image whether it is tiled."""
+        if not batch.tiles:
+            return {}
+        sizes = [(layout.size[1], layout.size[0]) for layout in batch.layouts]
+        return {
+            "pixel_values": torch.stack(vision.pixels(batch, self._vision)),
+            "image_sizes": torch.tensor(sizes, device=batch.ids.device),
+            "batch_num_images": [1 if layout.tiles > 1 else Letterboxed(1) for layout in batch.layouts],
+        }
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
+        """See `Family`."""
+        images = LlavaOnevisionImageProcessorPil(
+            image_grid_pinpoints=pinpoints(self.policy), **vision.image_settings(self._vision)
+        )
+        how = vision.reading(self._vision)
+        says = {
+            "num_image_tokens": (self.policy.side // self.policy.patch) ** 2 + how.others,
+            "vision_feature_select_strategy": how.strategy,
+            "vision_aspect_ratio": self._aspect,
+            "image_token": chat.image,
+        }
+        return VideoProcessor("LlavaOnevision", images, tokenizer, chat.template, says)
+
+    def part(self, parameter: str) -> Part:
+        """See `Family`."""
+        return towers.part(parameter)

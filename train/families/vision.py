@@ -1,0 +1,228 @@
+"""Vision towers: from settings, local folders or the Hub; how each kind is fed and read; pixels as they take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    InternVLVisionConfig,
+    SiglipVisionConfig,
+)
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
+
+from pipeline.errors import RecipeError
+from train.data import Batch
+from train.families import FAMILIES
+from train.settings import ModelSettings, Pretrained, VisionTower
+
+POSITIONS = "position_embedding"
+"""Begins the last part of the name of position embeddings in every kind of tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a kind of vision tower is fed and read."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layer: int  # of hidden states that the projector gets
+    others: int  # tokens besides the patches (CLS), left out
+
+    @property
+    def strategy(self) -> str:
+        """What transformers calls leaving out the first token, or none."""
+        return "default" if self.others else "full"
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The mean as a colour, which a letterbox is filled with."""
+        return tuple(int(255 * mean) for mean in self.mean)
+
+
+_HALF = (tuple(IMAGENET_STANDARD_MEAN), tuple(IMAGENET_STANDARD_STD))
+_CLIP = (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
+_IMAGENET = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
+READINGS = {
+    "siglip_vision_model": Reading(*_HALF, -1, 0),
+    "clip_vision_model": Reading(*_CLIP, -2, 1),
+    "dinov2": Reading(*_IMAGENET, -2, 1),
+    "internvl_vision": Reading(*_IMAGENET, -1, 1),
+    "idefics_vision": Reading(*_CLIP, -1, 0),
+    "idefics2_vision": Reading(*_HALF, -1, 0),
+    "idefics3_vision": Reading(*_HALF, -1, 0),
+}
+"""By transformers' model type. As the papers read them: SigLIP's and InternViT's last layer, CLIP's last but one (LLaVA) and
+DINOv2's (Prismatic), without their CLS token. The last three stand in one model class each, which reads all of them."""
+
+CONFIGS = {
+    "siglip": SiglipVisionConfig,
+    "clip": CLIPVisionConfig,
+    "dinov2": Dinov2Config,
+    "internvit": InternVLVisionConfig,
+}
+
+
+def reading(config: Any) -> Reading:
+    """How the tower of a configuration is fed and read."""
+    return READINGS[config.model_type]
+
+
+def side(config: Any) -> int:
+    """Pixels of a side of the tower's input."""
+    return _first(config.image_size)
+
+
+def patch(config: Any) -> int:
+    """Pixels of a side of a patch."""
+    return _first(config.patch_size)
+
+
+def _first(length: Any) -> int:
+    """Of (height, width), as InternViT has them."""
+    return int(length[0] if isinstance(length, (list, tuple)) else length)
+
+
+def configure(settings: ModelSettings, wanted: int | None = None) -> Any:
+    """The configuration of a model's vision tower.
+
+    Args:
+        settings: of the model.
+        wanted: side of the input; a pretrained DINOv2, which interpolates its positions, takes any.
+
+    Raises:
+        RecipeError: there is no tower that READINGS knows.
+    """
+    tower = settings.vision
+    if isinstance(tower, VisionTower):
+        config = CONFIGS[tower.kind](
+            hidden_size=tower.hidden_size,
+            intermediate_size=4 * tower.hidden_size,
+            num_hidden_layers=tower.layers,
+            num_attention_heads=tower.heads,
+            image_size=tower.image_size,
+            patch_size=tower.patch_size,
+        )
+    else:
+        source = settings.checkpoint or tower
+        assert isinstance(source, Pretrained)
+        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+        config = getattr(config, "vision_config", config)
+        if config.model_type not in READINGS:
+            raise RecipeError(
+                f"model: {source.path} holds a {config.model_type}; a vision tower must be one of {', '.join(READINGS)}"
+            )
+        if config.model_type == "dinov2" and wanted:
+            config.image_size = wanted
+    if config.model_type == "siglip_vision_model":
+        config.vision_use_head = False  # its pooling is never read
+    return config
+
+
+def converted(settings: ModelSettings, like: str, config_class: Any, **changes: Any) -> Any:
+    """The configuration of a tower that a model class has of its own, from that of the tower whose weights it can take.
+
+    Args:
+        settings: of the model.
+        like: the model type of that tower.
+        config_class: of the class's own.
+        changes: what differs.
+
+    Raises:
+        RecipeError: the settings name a tower of another form.
+    """
+    config = configure(settings)
+    if config.model_type == config_class.model_type:
+        return config
+    if config.model_type != like:
+        raise RecipeError(
+            f"model.vision: family {settings.family} has a tower of the form of {like}, not {config.model_type}; "
+            f"families whose tower may be any: {', '.join(name for name in FAMILIES if name.startswith('llava'))}"
+        )
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
+    kept = {name: getattr(config, name) for name in (*names, "layer_norm_eps", "image_size", "patch_size")}
+    kept |= changes
+    if config_class.model_type == "idefics_vision":
+        kept["embed_dim"] = kept.pop("hidden_size")
+    return config_class(**kept)
+
+
+def load(tower: Any, source: Pretrained) -> None:
+    """Put pretrained weights into a tower of the same form; position embeddings are interpolated to its grid (bicubic)."""
+    config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+    config = getattr(config, "vision_config", config)
+    if config.model_type == "siglip_vision_model":
+        config.vision_use_head = False
+    found = MODEL_MAPPING[type(config)].from_pretrained(
+        source.path, revision=source.revision, config=config, dtype=torch.float32
+    )
+    weights = found.state_dict()
+    for name, ours in tower.state_dict().items():
+        if POSITIONS in name and weights[name].shape != ours.shape:
+            weights[name] = _interpolated(weights[name], ours.shape, reading(config).others)
+    tower.load_state_dict(weights)
+
+
+def _interpolated(positions: torch.Tensor, shape: torch.Size, others: int) -> torch.Tensor:
+    """Position embeddings (..., others + a square of patches, width) for the square of patches that `shape` asks for."""
+    rows = positions.reshape(-1, shape[-1])
+    first, grid = rows[:others], rows[others:]
+    before, after = round(len(grid) ** 0.5), round((shape[-2] - others) ** 0.5)
+    square = grid.T.reshape(1, -1, before, before)
+    resized = functional.interpolate(square, (after, after), mode="bicubic", antialias=True)
+    return torch.cat([first, resized.reshape(shape[-1], -1).T]).reshape(shape)
+
+
+def check_encoder(config: Any, policy: Any, *, fill: bool = False) -> None:
+    """Refuse a policy whose tiles are not what the vision tower takes.
+
+    Raises:
+        RecipeError: names what differs: the side, the patch, or if asked for the fill.
+    """
+    wants = {"side": side(config), "patch": patch(config)} | ({"fill": reading(config).fill} if fill else {})
+    for name, wanted in wants.items():
+        has = getattr(policy, name)
+        if has != wanted:
+            raise RecipeError(
+                f"the image policy ({policy.kind}) has {name} {has}, and the model's vision tower "
+                f"({config.model_type}) takes {wanted}; make them equal in the recipe"
+            )
+
+
+def pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
+    """Each tile of each image, normalised: (3, height, width) float32 on the batch's device, in reading order.
+
+    The arithmetic of `rescale` and `normalize` in transformers' image_transforms, in their order.
+    """
+    tiles = [tile for image in batch.tiles for tile in image]
+    if len({tile.shape for tile in tiles}) == 1:
+        return list(_normalised(np.stack(tiles), config, batch.ids.device))
+    return [_normalised(np.stack([tile]), config, batch.ids.device)[0] for tile in tiles]
+
+
+def _normalised(tiles: np.ndarray, config: Any, device: torch.device) -> torch.Tensor:
+    raw = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2).float() * (1 / 255)
+    how = reading(config)
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (how.mean, how.std))
+    return (raw - mean) / std
+
+
+def image_settings(config: Any) -> dict[str, Any]:
+    """What image processors are told: one tile is the encoder's square, pixels are normalised."""
+    how = reading(config)
+    square = {"height": side(config), "width": side(config)}
+    return {"size": square, "image_mean": list(how.mean), "image_std": list(how.std)}
