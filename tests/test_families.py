@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.encode import FORMATS, IGNORE, load_tokenizer, mark_id
+from pipeline.errors import RecipeError
 from pipeline.images import Policy
 from pipeline.images.anyres import AnyRes
 from pipeline.images.crop import Crop
@@ -20,13 +24,15 @@ from pipeline.images.navit import NaViT
 from pipeline.images.resize import Resize
 from pipeline.images.tiles import Tiles
 from pipeline.settings import build
-from tests.stages import question, write_run, write_tokenizer
-from train.data import Document, Reader, pack
+from tests.stages import MACHINE, article, question, write_run, write_tokenizer
+from train.data import PADDING, Document, Reader, pack
 from train.export import export
 from train.families import FAMILIES, find
-from train.model import create, features
+from train.families.idefics import causal, last_seen
+from train.model import create, features, token_losses
 from train.plan import Mixture, Segment
-from train.settings import ModelSettings
+from train.run import train_stage
+from train.settings import ModelSettings, Training
 
 TEXT = {"kind": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "positions": 2048}
 VISION = {"kind": "siglip", "hidden_size": 32, "layers": 2, "heads": 2, "image_size": 28, "patch_size": 14}
@@ -225,3 +231,228 @@ def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tok
         with torch.no_grad():
             found = theirs(**inputs).logits[0]
         assert (found - of_batch(reader.family, ours, batch)[0]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, name):
+    case = CASES[name]
+    samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
+    write_run(tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, passes=20)
+    rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
+    training = build(Training, {"steps": 6, "rows": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train")
+    result = train_stage(tmp_path, "align", training, case.settings, machine=MACHINE)
+    losses = [json.loads(line)["loss"] for line in result.log.read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    assert (result.scores["quiz"].questions, result.scores["web"].samples) == (1, 1)
+
+    from safetensors.torch import load_file
+
+    family, tokenizer = case.found, load_tokenizer(tmp_path / "tokenizer.json", FORMATS[case.chat])
+    before = create(family, tokenizer, FORMATS[case.chat], training.seed).state_dict()
+    after = load_file(result.checkpoint / "model.safetensors")
+    changed = {family.part(name) for name, weights in after.items() if not torch.equal(before[name], weights)}
+    assert changed == {"text", "vision", "projector"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_image_matters_to_its_own_document_and_to_no_other(tokenizers, name):
+    case = CASES[name]
+    family, model = made(case, tokenizers)
+    one, other = document(case, tokenizers, 1, ((40, 20), (30, 50))), document(case, tokenizers, 2)
+    for place in range(2):
+        dark = tuple(
+            [255 - np.asarray(tile) for tile in tiles] if number == place else tiles
+            for number, tiles in enumerate(one.tiles)
+        )
+        usual, changed = (logits(family, model, [[shown, other]])[0] for shown in (one, replace(one, tiles=dark)))
+        end = len(one.ids)
+        assert (usual[:end] - changed[:end]).abs().max() > 1e-4
+        assert torch.equal(usual[end:], changed[end:])
+
+
+@given(st.tuples(st.integers(2, 3000), st.integers(2, 3000)))
+@settings(max_examples=30, deadline=None)
+def test_policy_and_model_class_count_the_same_tokens(size):
+    for case in CASES.values():
+        for layout in (*case.policy.layout([size]), *case.policy.layout([size, (30, 30)])):
+            assert case.found.visual_tokens(layout) == layout.tokens
+
+
+# -- documents without images
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.text])
+def test_a_batch_without_images_runs_every_part_on_a_blank_that_changes_nothing(tmp_path, tokenizers, name):
+    case = CASES[name]
+    reader, model = of_shards(tmp_path, case, SIZES[:1], tokenizers)
+    words = document(case, tokenizers, 3, ())
+    usual, blank = pack([[words], [words]], 0), pack([[words], [words]], 0, reader.blank)
+    assert (blank.blank, blank.shown, blank.tokens, blank.supervised) == (True, 0, usual.tokens, usual.supervised)
+    expected, _ = token_losses(model, reader.family, usual, torch.device("cpu"), torch.float32)
+    losses, sources = token_losses(model, reader.family, blank, torch.device("cpu"), torch.float32)
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=0)
+    assert PADDING not in sources
+    losses.sum().backward()
+    for part in ("vision", "projector"):
+        gradients = [weights.grad for name, weights in model.named_parameters() if reader.family.part(name) == part]
+        assert any(gradient is not None for gradient in gradients)  # all ranks meet in its layers
+        if case.family != "idefics":  # whose gated layers change what they show no image, too
+            assert not any(gradient.any() for gradient in gradients if gradient is not None)
+
+
+def test_a_batch_with_an_image_gets_no_blank(tmp_path, tokenizers):
+    case = CASES["llava"]
+    reader, _ = of_shards(tmp_path, case, SIZES[:1], tokenizers)
+    batch = pack([[document(case, tokenizers, 1)]], 0, reader.blank)
+    assert not batch.blank
+    assert batch.shown == 1
+
+
+# -- LLaVA-OneVision
+
+
+def test_an_image_that_a_cut_has_left_alone_keeps_the_tile_that_it_was_rendered_as(tokenizers):
+    case = CASES["llava_onevision"]
+    family, model = made(case, tokenizers)
+    many = document(case, tokenizers, 1, ((60, 20), (20, 60)))
+    alone = Document(1, many.ids[: 7 + many.layouts[0].tokens], many.labels, many.tiles[:1], many.layouts[:1])
+    alone = replace(alone, labels=many.labels[: len(alone.ids)])
+    tiled = document(case, tokenizers, 2, ((60, 20),))
+    assert (alone.layouts[0].tiles, tiled.layouts[0].tiles > 1) == (1, True)
+    found = logits(family, model, [[tiled, alone, tiled]])[0]
+    start = len(tiled.ids)
+    expected = logits(family, model, [[many]])[0, : len(alone.ids)]
+    assert (found[start : start + len(alone.ids)] - expected).abs().max() <= 1e-5
+
+
+# -- Idefics
+
+
+def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone():
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0]])
+    shown = torch.tensor([[0, 1, 0, 1, 0, 1, 0, 0]]).bool()
+    assert last_seen(shown, positions).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
+    assert (causal(positions)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
+
+
+# -- weights from elsewhere
+
+
+FORMS = {"llava": "siglip", "idefics": "clip", "idefics2": "siglip", "idefics3": "siglip", "internvl": "internvit"}
+
+
+@pytest.mark.parametrize("family", FORMS)
+def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_added(tmp_path, tokenizers, family):
+    from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
+
+    from train.families import vision
+
+    case = CASES[family]
+    tower = build(
+        ModelSettings,
+        {"family": "llava", "vision": {**(case.vision or VISION), "kind": FORMS[family]}, "text": TEXT},
+        "model",
+    )
+    AutoModel.from_config(vision.configure(tower)).save_pretrained(tmp_path / "vision")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = LlamaForCausalLM(LlamaConfig(vocab_size=280, **sizes))
+    text.save_pretrained(tmp_path / "text")
+    paths = {name: {"kind": "pretrained", "path": str(tmp_path / name)} for name in ("vision", "text")}
+    _, model = made(replace(case, **paths), tokenizers)
+    found, known = model.state_dict(), AutoModel.from_pretrained(tmp_path / "vision").state_dict()
+    ends = {name.split("vision_tower.")[-1].split("vision_model.")[-1]: name for name in found}
+    for name, weights in known.items():
+        if name in ends and "position" not in name:
+            torch.testing.assert_close(found[ends[name]], weights)
+    assert sum(name in ends for name in known) > 20
+    embedded = model.get_input_embeddings().weight
+    torch.testing.assert_close(embedded[:280], text.get_input_embeddings().weight)
+    assert len(embedded) == 1 + max(tokenizers[case.chat].get_vocab().values())
+    torch.testing.assert_close(model.get_output_embeddings().weight[:280], text.lm_head.weight)
+
+
+def test_positions_of_a_smaller_tower_are_interpolated(tmp_path, tokenizers):
+    from transformers import AutoModel, SiglipVisionConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = AutoModel.from_config(SiglipVisionConfig(image_size=14, patch_size=7, vision_use_head=False, **sizes))
+    with torch.no_grad():
+        small.embeddings.position_embedding.weight[:] = torch.tensor([0.0, 1.0, 0.0, 1.0])[
+            :, None
+        ]  # from left to right
+    small.save_pretrained(tmp_path / "vision")
+    case = replace(CASES["idefics3"], vision={"kind": "pretrained", "path": str(tmp_path / "vision")})
+    _, model = made(case, tokenizers)
+    grid = model.model.vision_model.embeddings.position_embedding.weight.view(4, 4, 32)
+    assert torch.allclose(grid, grid[:1].expand_as(grid), atol=1e-6)  # every row alike
+    assert (grid[0].diff(dim=0) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["llava", "llava_next", "llava_onevision", "idefics", "idefics2", "idefics3", "internvl"]
+)
+def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name):
+    case = CASES[name]
+    _, before = made(case, tokenizers, seed=7)
+    before.save_pretrained(tmp_path)
+    ours = {"family": case.family, "checkpoint": {"kind": "pretrained", "path": str(tmp_path)}}
+    family = find(build(ModelSettings, ours, "model"), case.policy, case.chat)
+    after = create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
+    assert all(torch.equal(weights, after.state_dict()[key]) for key, weights in before.state_dict().items())
+    one = document(case, tokenizers, 1)
+    assert torch.equal(logits(case.found, before, [[one]]), logits(family, after.eval(), [[one]]))
+
+
+# -- what does not fit
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (Case("idefics2", Tiles()), "idefics2 takes images of policies of kind navit, not tiles; .* idefics3"),
+        (Case("llava", Resize(side=28, patch=14, whole=True)), "LLaVA reads every patch"),
+        (Case("idefics", Resize(side=28, patch=14), {**VISION, "kind": "clip"}), "whole: true"),
+        (Case("idefics", Resize(side=28, patch=14, whole=True)), "tower of the form of clip_vision_model, not siglip"),
+        (Case("internvl", InternVL(side=28, patch=7), FINE), "of the form of internvl_vision, not siglip"),
+        (Case("idefics3", Tiles(side=28, longest=84, patch=14, shuffle=3)), "shuffles 3 x 3 patches, and a tile has 2 x 2"),
+        (Case("idefics3", Tiles(side=28, longest=280, patch=14)), "names for 6 tiles"),
+        (Case("llava_next", ONEVISION, FINE), "family llava_onevision takes what it has"),
+        (Case("llava_onevision", CASES["llava_next"].policy), "takes a cap .9 in the paper. and many: letterbox"),
+        (Case("llava_onevision", replace(ONEVISION, fill=CLIP_GREY), FINE), "fill .122, 116, 104., .* takes .127"),
+        (Case("idefics2", NaViT(shortest=7, longest=56)), "less than a patch of 14 px"),
+        (Case("llava", LETTERBOX := Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "llava has mlp or linear, not shuffle"),
+    ],
+)  # fmt: skip
+def test_what_a_family_cannot_take_is_refused_with_what_it_can(case, said):
+    with pytest.raises(RecipeError, match=said):
+        _ = case.found
+
+
+@pytest.mark.parametrize(
+    ("text", "connector", "said"),
+    [
+        ({"kv_heads": 1}, {}, "as many key heads as heads, not of llama with 1 of 2"),
+        ({"kind": "qwen2"}, {}, "not of qwen2"),
+        ({"layers": 3}, {"interval": 2}, "2 does not divide 3 layers"),
+    ],
+)
+def test_idefics_says_which_language_models_it_can_be(tokenizers, text, connector, said):
+    with pytest.raises(RecipeError, match=said):
+        made(replace(CASES["idefics"], text=TEXT | text, connector=connector), tokenizers)
+
+
+def test_a_chat_format_that_spells_images_otherwise_is_refused():
+    with pytest.raises(
+        RecipeError, match="idefics3 spells images as format 'idefics3' does, not 'vlmill'; write chat: idefics3"
+    ):
+        find(CASES["idefics3"].settings, CASES["idefics3"].policy, "vlmill")
+
+
+def test_half_a_model_is_refused():
+    for values in (
+        {"vision": VISION},
+        {"vision": VISION, "text": TEXT, "checkpoint": {"kind": "pretrained", "path": "x"}},
+        {},
+    ):
+        with pytest.raises(RecipeError, match="either vision and text, or a checkpoint of both"):
+            build(ModelSettings, {"family": "llava", **values}, "model")
