@@ -152,6 +152,57 @@ def test_a_tokenizer_without_the_marks_says_how_to_load_it(tmp_path):
         pieces(QUESTION, [Shown(1)], Tokenizer.from_file(str(write_tokenizer(Path(tmp_path) / "t.json"))), CHAT)
 
 
+# -- what stands around images
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def spelling(request, tmp_path_factory):
+    """A chat format, and a tokenizer for it."""
+    chat = FORMATS[request.param]
+    return chat, load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"), chat)
+
+
+FENCE = "<fake_token_around_image>"
+SPELT = {
+    ("vlmill", 1): "<image><image>",
+    ("idefics", 1): f"{FENCE}<image><image>{FENCE}\n",
+    ("idefics", 2): f"{FENCE}<image>{FENCE}<image>{FENCE}\n",
+    ("idefics3", 1): f"{FENCE}<global-img><image><image>{FENCE}",
+    ("idefics3", 3): (f"{FENCE}<row_1_col_1><image>\n{FENCE}<row_2_col_1><image>\n\n{FENCE}<global-img><image>{FENCE}"),
+    ("internvl", 2): "<img><IMG_CONTEXT><IMG_CONTEXT></img>",
+}
+
+
+@pytest.mark.parametrize(("name", "tiles"), SPELT)
+def test_an_image_is_spelt_as_the_processor_of_its_family_spells_it(tmp_path, name, tiles):
+    chat = FORMATS[name]
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path / "tokenizer.json"), chat)
+    shown = Shown(max(2, tiles), tiles, (2, 1) if tiles == 3 else (1, 1))
+    (piece,) = pieces([Node("image", image=0)], [shown], tokenizer, chat, "text")
+    assert spelt(tokenizer, piece.ids) == SPELT[name, tiles]
+    assert piece.supervised == 0
+
+
+def test_more_tiles_than_there_are_names_for_are_an_error(tmp_path):
+    chat = FORMATS["idefics3"]
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path / "tokenizer.json"), chat)
+    with pytest.raises(ValueError, match="7 x 1 tiles.*tags for 6 x 6"):
+        pieces([Node("image", image=0)], [Shown(8, 8, (7, 1))], tokenizer, chat)
+
+
+def test_a_spelling_does_not_depend_on_its_neighbours(spelling):
+    chat, tokenizer = spelling
+    nodes = [
+        Node("image", "user", 0, image=0),
+        Node("image", "user", 0, image=1),
+        Node("text", "user", 0, text="Which?"),
+    ]
+    whole = pieces(nodes, [Shown(2), Shown(2)], tokenizer, chat)
+    (alone,) = pieces([Node("image", image=0)], [Shown(2)], tokenizer, chat)
+    assert whole[1].ids == alone.ids
+    assert whole[0].ids == [mark_id(tokenizer, "<|user|>"), *alone.ids]
+
+
 def messages(nodes):
     """The conversation as transformers' chat templates take it."""
     found = []

@@ -79,6 +79,9 @@ CASES = {
     "llava, InternViT": Case(
         "llava", Letterbox(side=28, patch=14, fill=(123, 116, 103)), {**VISION, "kind": "internvit"}
     ),
+    "llava, fused": Case(
+        "llava", Letterbox(side=28, patch=14), {"kind": "fused", "first": {**VISION, "kind": "dinov2"}, "second": VISION}
+    ),
     "llava_next": Case("llava_next", AnyRes(side=28, patch=14, pinpoints=PINPOINTS)),
     "llava_next, CLIP": Case(
         "llava_next", AnyRes(side=28, patch=14, pinpoints=PINPOINTS), {**VISION, "kind": "clip"}
@@ -211,15 +214,17 @@ def processed(case, processor, size):
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.text])
-def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tokenizers, name):
-    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tokenizers, monkeypatch, name):
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, dynamic_module_utils
 
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     reader, ours = of_shards(tmp_path / "run", case, SIZES, tokenizers)
     folder = export(tmp_path / "export", ours, reader.family, reader.tokenizer, reader.mixture.chat)
-    theirs = AutoModelForImageTextToText.from_pretrained(folder)
-    assert type(theirs) is type(ours)
-    processor = (AutoImageProcessor if case.video else AutoProcessor).from_pretrained(folder)
+    trust = {"trust_remote_code": name == "llava, fused"}
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, **trust)
+    assert type(theirs).__name__ == type(ours).__name__
+    processor = (AutoImageProcessor if case.video else AutoProcessor).from_pretrained(folder, **trust)
     for row, size in enumerate(SIZES):
         batch = pack([[reader.document(Segment(0, 0, row))]], 0)
         if case.video:
@@ -371,6 +376,23 @@ def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_adde
     torch.testing.assert_close(model.get_output_embeddings().weight[:280], text.lm_head.weight)
 
 
+def test_each_of_two_fused_towers_has_its_own_weights(tmp_path, tokenizers):
+    from transformers import AutoModel
+
+    from train.families import vision
+
+    case, saved = CASES["llava, fused"], {}
+    for place in ("first", "second"):
+        alone = build(ModelSettings, {"family": "llava", "vision": case.vision[place], "text": TEXT}, "model")
+        saved[place] = AutoModel.from_config(vision.configure(alone))
+        saved[place].save_pretrained(tmp_path / place)
+    paths = {place: {"kind": "pretrained", "path": str(tmp_path / place)} for place in saved}
+    _, model = made(replace(case, vision={"kind": "fused", **paths}), tokenizers)
+    for place, tower in saved.items():
+        found = getattr(model.model.vision_tower, place).state_dict()
+        assert all(torch.equal(found[name], weights) for name, weights in tower.state_dict().items())
+
+
 def test_positions_of_a_smaller_tower_are_interpolated(tmp_path, tokenizers):
     from transformers import AutoModel, SiglipVisionConfig
 
@@ -419,6 +441,7 @@ def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name):
         (Case("llava_next", ONEVISION, FINE), "family llava_onevision takes what it has"),
         (Case("llava_onevision", CASES["llava_next"].policy), "takes a cap .9 in the paper. and many: letterbox"),
         (Case("llava_onevision", replace(ONEVISION, fill=CLIP_GREY), FINE), "fill .122, 116, 104., .* takes .127"),
+        (Case("llava_next", CASES["llava_next"].policy, CASES["llava, fused"].vision), "fused towers are for family llava"),
         (Case("idefics2", NaViT(shortest=7, longest=56)), "less than a patch of 14 px"),
         (Case("llava", LETTERBOX := Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "llava has mlp or linear, not shuffle"),
     ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,13 +22,24 @@ from train.data import Reader, pack
 from train.export import export
 from train.families import find
 from train.model import create, features
+from train.settings import FusedTower
 
 CHAT = FORMATS["vlmill"]
+
+
+def tower(kind):
+    return model_settings("llava", kind).vision
+
+
 CASES = {
     "letterbox, SigLIP": (model_settings("llava"), LETTERBOX),
     "anyres, SigLIP": (model_settings("llava_next"), ANYRES),
     "letterbox, CLIP": (model_settings("llava", "clip"), Letterbox(side=28, patch=14, fill=(122, 116, 104))),
     "anyres, CLIP": (model_settings("llava_next", "clip"), ANYRES),
+    "fused": (
+        replace(model_settings("llava"), vision=FusedTower("fused", *map(tower, ("dinov2", "siglip")))),
+        LETTERBOX,
+    ),
 }
 
 WITHOUT_US = """
@@ -45,7 +58,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 torch.set_num_threads(1)
 picture = Image.open(sys.argv[1])
 for folder in sys.argv[2:]:
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    trust = "fused" in folder  # its code lies in the folder
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=trust)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
     asked = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What colour is it?"}]}]
     text = processor.apply_chat_template(asked, add_generation_prompt=True)
     inputs = processor(images=picture, text=text, return_tensors="pt")
@@ -121,15 +136,16 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
-    names = ["letterbox, SigLIP", "anyres, CLIP"]
+    names = ["letterbox, SigLIP", "anyres, CLIP", "fused"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
-        export(tmp_path / f"export-{place}", model, reader.family, reader.tokenizer, CHAT)
-        for place, (reader, model) in enumerate(both)
+        export(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, CHAT)
+        for name, (reader, model) in zip(names, both, strict=True)
     ]
     picture(50, 20).save(tmp_path / "picture.png")
     command = [sys.executable, "-P", "-c", WITHOUT_US, str(tmp_path / "picture.png"), *map(str, folders)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers = [
         json.loads(line.removeprefix("found: ")) for line in done.stdout.splitlines() if line.startswith("found: ")

@@ -28,6 +28,7 @@ from pipeline.images.resize import Resize
 from train.data import Batch
 from train.export import Processor
 from train.families import towers, vision
+from train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
 from train.settings import ModelSettings, Part
 
 
@@ -64,7 +65,11 @@ class Llava:
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
         config = projector(self.settings, self._vision) | {"image_seq_length": self._patches}
-        classes = (LlavaForConditionalGeneration, LlavaConfig)
+        classes: tuple[Any, Any] = (LlavaForConditionalGeneration, LlavaConfig)
+        if isinstance(self._vision, FusedVisionConfig):
+            classes = (FusedLlava, FusedLlavaConfig)
+            FusedLlavaConfig.register_for_auto_class()
+            FusedLlava.register_for_auto_class("AutoModelForImageTextToText")
         return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
 
     @property

@@ -62,9 +62,7 @@ def assemble(
 
 def fill(model: Any, settings: ModelSettings, text: Any) -> None:
     """Put the weights of pretrained towers into a new model whose language model is `text`."""
-    if isinstance(settings.vision, Pretrained):
-        inner = model.model
-        vision.load(getattr(inner, "vision_tower", None) or inner.vision_model, settings.vision)
+    vision.load(getattr(model.model, "vision_tower", None) or model.model.vision_model, settings.vision)
     if isinstance(settings.text, Pretrained):
         language.load(model, text, settings.text)
 

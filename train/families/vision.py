@@ -28,7 +28,8 @@ from transformers.image_utils import (
 from pipeline.errors import RecipeError
 from train.data import Batch
 from train.families import FAMILIES
-from train.settings import ModelSettings, Pretrained, VisionTower
+from train.families.fused import FusedVisionConfig
+from train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
 
 POSITIONS = "position_embedding"
 """Begins the last part of the name of position embeddings in every kind of tower."""
@@ -62,12 +63,14 @@ READINGS = {
     "clip_vision_model": Reading(*_CLIP, -2, 1),
     "dinov2": Reading(*_IMAGENET, -2, 1),
     "internvl_vision": Reading(*_IMAGENET, -1, 1),
+    "fused_vision": Reading(*_HALF, -1, 0),
     "idefics_vision": Reading(*_CLIP, -1, 0),
     "idefics2_vision": Reading(*_HALF, -1, 0),
     "idefics3_vision": Reading(*_HALF, -1, 0),
 }
 """By transformers' model type. As the papers read them: SigLIP's and InternViT's last layer, CLIP's last but one (LLaVA) and
-DINOv2's (Prismatic), without their CLS token. The last three stand in one model class each, which reads all of them."""
+DINOv2's (Prismatic, which reads both towers of a fused one there), without their CLS token. The last three stand in one
+model class each, which reads all of them."""
 
 CONFIGS = {
     "siglip": SiglipVisionConfig,
@@ -105,31 +108,61 @@ def configure(settings: ModelSettings, wanted: int | None = None) -> Any:
         wanted: side of the input; a pretrained DINOv2, which interpolates its positions, takes any.
 
     Raises:
-        RecipeError: there is no tower that READINGS knows.
+        RecipeError: there is no tower that READINGS knows, or two in a family that has one, or two that do not fit.
     """
-    tower = settings.vision
-    if isinstance(tower, VisionTower):
-        config = CONFIGS[tower.kind](
-            hidden_size=tower.hidden_size,
-            intermediate_size=4 * tower.hidden_size,
-            num_hidden_layers=tower.layers,
-            num_attention_heads=tower.heads,
-            image_size=tower.image_size,
-            patch_size=tower.patch_size,
+    source = settings.checkpoint or settings.vision
+    if not isinstance(source, FusedTower):
+        assert source is not None
+        return _tower(source, wanted)
+    towers = [_tower(each, wanted) for each in (source.first, source.second)]
+    first, second = ((side(tower), side(tower) // patch(tower)) for tower in towers)
+    if settings.family != "llava" or first != second:
+        raise RecipeError(
+            f"model.vision: fused towers are for family llava, and must have one side and as many patches; "
+            f"here are {first[0]} px of {first[1]} patches and {second[0]} px of {second[1]} in family {settings.family}"
+        )
+    hows, given = [reading(tower) for tower in towers], READINGS["fused_vision"]
+    return FusedVisionConfig(
+        first=towers[0].to_dict(),
+        second=towers[1].to_dict(),
+        mean=list(given.mean),
+        std=list(given.std),
+        means=[list(how.mean) for how in hows],
+        stds=[list(how.std) for how in hows],
+        layers=[-2, -2],
+        others=[how.others for how in hows],
+        image_size=first[0],
+        patch_size=patch(towers[0]),
+    )
+
+
+def _tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
+    if isinstance(source, VisionTower):
+        config = CONFIGS[source.kind](
+            hidden_size=source.hidden_size,
+            intermediate_size=4 * source.hidden_size,
+            num_hidden_layers=source.layers,
+            num_attention_heads=source.heads,
+            image_size=source.image_size,
+            patch_size=source.patch_size,
         )
     else:
-        source = settings.checkpoint or tower
-        assert isinstance(source, Pretrained)
-        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-        config = getattr(config, "vision_config", config)
-        if config.model_type not in READINGS:
-            raise RecipeError(
-                f"model: {source.path} holds a {config.model_type}; a vision tower must be one of {', '.join(READINGS)}"
-            )
+        config = _pretrained(source)
         if config.model_type == "dinov2" and wanted:
             config.image_size = wanted
     if config.model_type == "siglip_vision_model":
         config.vision_use_head = False  # its pooling is never read
+    return config
+
+
+def _pretrained(source: Pretrained) -> Any:
+    """The configuration of a tower in a folder or on the Hub, or of the one in a model there."""
+    config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+    config = getattr(config, "vision_config", config)
+    if config.model_type not in READINGS:
+        raise RecipeError(
+            f"model: {source.path} holds a {config.model_type}; a vision tower must be one of {', '.join(READINGS)}"
+        )
     return config
 
 
@@ -161,10 +194,14 @@ def converted(settings: ModelSettings, like: str, config_class: Any, **changes: 
     return config_class(**kept)
 
 
-def load(tower: Any, source: Pretrained) -> None:
-    """Put pretrained weights into a tower of the same form; position embeddings are interpolated to its grid (bicubic)."""
-    config = AutoConfig.from_pretrained(source.path, revision=source.revision)
-    config = getattr(config, "vision_config", config)
+def load(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
+    """Put pretrained weights, if any, into a tower of the same form; position embeddings are interpolated to its grid (bicubic)."""
+    if isinstance(source, FusedTower):
+        load(tower.first, source.first)
+        load(tower.second, source.second)
+    if not isinstance(source, Pretrained):
+        return
+    config = _pretrained(source)
     if config.model_type == "siglip_vision_model":
         config.vision_use_head = False
     found = MODEL_MAPPING[type(config)].from_pretrained(
