@@ -88,7 +88,6 @@ class Pretrained:
     kind: Literal["pretrained"]
     path: str
     revision: str | None = None  # of a name on the Hub: the commit, so that the same recipe is the same model
-    gguf: str | None = None  # a file in it that holds a language model in llama.cpp's format
 
 
 @dataclass(frozen=True, config=STRICT)

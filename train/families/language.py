@@ -57,7 +57,7 @@ def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -
             **marks,
         )
     assert text is not None
-    config = AutoConfig.from_pretrained(text.path, **_source(text))
+    config = AutoConfig.from_pretrained(text.path, revision=text.revision)
     config.vocab_size = max(config.vocab_size, vocabulary(tokenizer))
     config.update(marks)
     return config
@@ -71,7 +71,7 @@ def load(model: Any, base: Any, source: Pretrained) -> None:
     Raises:
         RecipeError: the pretrained model has what the model class has no place for.
     """
-    text = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, **_source(source))
+    text = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
     text.resize_token_embeddings(model.get_input_embeddings().num_embeddings)
     head = text.get_output_embeddings().state_dict()
     if "bias" in head and head.pop("bias").any():
@@ -87,7 +87,3 @@ def load(model: Any, base: Any, source: Pretrained) -> None:
             f"it lacks {lacking[:3] or 'nothing'}, and has {unexpected[:3] or 'nothing'} besides"
         )
     model.get_output_embeddings().load_state_dict(head)
-
-
-def _source(source: Pretrained) -> dict[str, Any]:
-    return {"revision": source.revision} | ({"gguf_file": source.gguf} if source.gguf else {})
