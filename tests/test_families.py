@@ -471,6 +471,13 @@ def test_a_chat_format_that_spells_images_otherwise_is_refused():
         find(CASES["idefics3"].settings, CASES["idefics3"].policy, "vlmill")
 
 
+@pytest.mark.parametrize("part", ["vision", "text"])
+def test_a_pretrained_tower_that_is_not_there_is_named(tmp_path, tokenizers, part):
+    missing = {"kind": "pretrained", "path": str(tmp_path / "missing")}
+    with pytest.raises(RecipeError, match="missing is no folder with a model that transformers reads"):
+        made(replace(CASES["llava"], **{part: missing}), tokenizers)
+
+
 def test_half_a_model_is_refused():
     for values in (
         {"vision": VISION},

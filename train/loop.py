@@ -117,7 +117,7 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tupl
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
         losses, sources = token_losses(
-            setup.model, setup.reader.family, micro, setup.device, getattr(torch, training.dtype)
+            setup.model, setup.reader.family, micro, setup.device, getattr(torch, training.dtype), training.neftune
         )
         (losses.sum() / max(supervised, 1)).backward()
         sums[0].index_add_(0, sources, losses.detach().double())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,62 +16,76 @@ from transformers import PreTrainedModel
 
 from pipeline.encode import IGNORE, ChatFormat
 from pipeline.errors import StoreError
+from train import adapters
 from train.data import Batch
 from train.families import Family
-from train.settings import Part, Training
+from train.settings import Adapter, Part, Training
 
 WEIGHTS = "model.safetensors"
+MERGED = "merged.safetensors"
+"""In the last checkpoint of a stage that trained adapters: the model that it hands on."""
 
 
 def create(
-    family: Family, tokenizer: Tokenizer, chat: ChatFormat, seed: int, start_from: Path | None = None
+    family: Family,
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    seed: int,
+    start_from: Path | None = None,
+    adapter: Adapter | None = None,
 ) -> PreTrainedModel:
     """A model with weights drawn from `seed`, or with those that an earlier stage left in the folder `start_from`. On the CPU.
 
     Raises:
         StoreError: the weights are those of another model.
+        RecipeError: an adapter is asked for, and peft is not installed.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = family.build(tokenizer, chat)
-    if start_from is not None:
-        load_weights(model, start_from, family.new)
+        if start_from is not None:
+            name = MERGED if (start_from / MERGED).exists() else WEIGHTS
+            load_weights(model, start_from, family.new, name)
+        if adapter is not None:
+            adapters.inject(model, family, adapter)
     return model
 
 
-def save_weights(model: PreTrainedModel, folder: Path) -> None:
+def save_weights(model: PreTrainedModel, folder: Path, name: str = WEIGHTS) -> None:
     """Write all weights to a file in `folder`."""
-    save_model(model, str(folder / WEIGHTS))
+    save_model(model, str(folder / name))
 
 
-def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...] = ()) -> None:
+def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...] = (), name: str = WEIGHTS) -> None:
     """Read the weights that `save_weights` wrote; parameters of `may_lack` stay as they are if the file lacks them.
 
     Raises:
         StoreError: names, shapes or their number differ.
     """
+    path = folder / name
     try:
-        missing, unexpected = load_model(model, folder / WEIGHTS, strict=False)
+        missing, unexpected = load_model(model, path, strict=False)
     except RuntimeError as error:
-        raise StoreError(f"{folder / WEIGHTS} holds the weights of another model: {error}") from error
+        raise StoreError(f"{path} holds the weights of another model: {error}") from error
     if unexpected or set(missing) - set(may_lack):
         raise StoreError(
-            f"{folder / WEIGHTS} holds the weights of another model: "
+            f"{path} holds the weights of another model: "
             f"it lacks {sorted(set(missing) - set(may_lack)) or 'nothing'}, and has {sorted(unexpected) or 'nothing'} besides. "
             "All stages of a recipe train one model; policies may go from one tile to anyres, not back"
         )
 
 
 def optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
-    """AdamW over the parts that have a learning rate; all others are frozen.
+    """AdamW over the parts that have a learning rate, of adapted ones over the adapters; all else is frozen.
 
     Each part has a group that decays and one that does not (norms, biases and single vectors). A group's `part` names it,
     its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[Part, bool], list[torch.nn.Parameter]] = {}
+    adapted = training.adapter.parts if training.adapter else ()
     for name, parameter in model.named_parameters():
         part = family.part(name)
-        parameter.requires_grad_(part in training.learning_rate)
+        parameter.requires_grad_(part in training.learning_rate and (part not in adapted or adapters.MARK in name))
         if parameter.requires_grad:
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
@@ -104,7 +119,12 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> Mapping[str, f
 
 
 def token_losses(
-    model: PreTrainedModel, family: Family, batch: Batch, device: torch.device, dtype: torch.dtype
+    model: PreTrainedModel,
+    family: Family,
+    batch: Batch,
+    device: torch.device,
+    dtype: torch.dtype,
+    neftune: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of every learnt token in float32, and the source of each, in reading order.
 
@@ -113,11 +133,32 @@ def token_losses(
     """
     batch = batch.to(device)
     learnt = batch.labels[:, 1:] != IGNORE
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _noise(model, batch, neftune):
         hidden = features(model, family, batch)
         logits = model.get_output_embeddings()(hidden[:, :-1][learnt])
     losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
     return losses, batch.sources[:, 1:][learnt]
+
+
+@contextmanager
+def _noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Iterator[None]:
+    """NEFTune: uniform noise on each embedding of a token, of at most alpha / sqrt(document's length x width)."""
+    if alpha is None:
+        yield
+        return
+    document = (batch.positions == 0).cumsum(1)
+    counts = document.new_zeros(len(document), int(document.max()) + 1)
+    lengths = counts.scatter_add(1, document, torch.ones_like(document)).gather(1, document)
+
+    def add(_: torch.nn.Module, __: Any, embedded: torch.Tensor) -> torch.Tensor:
+        bound = alpha / (lengths * embedded.shape[-1]).sqrt()
+        return embedded + (torch.rand_like(embedded) * 2 - 1) * bound[..., None].to(embedded.dtype)
+
+    hook = model.get_input_embeddings().register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def features(model: PreTrainedModel, family: Family, batch: Batch) -> torch.Tensor:

@@ -22,13 +22,13 @@ from pipeline.keys import digest, to_json
 from pipeline.recipe import locked_recipe
 from pipeline.settings import nearest
 from pipeline.store import Store, write_atomically
-from train import checkpoint
+from train import adapters, checkpoint
 from train.data import Reader
 from train.evaluate import Score, evaluate, table
 from train.export import export
 from train.families import find
 from train.loop import Setup, planned_steps, run
-from train.model import create
+from train.model import MERGED, create, save_weights
 from train.settings import Machine, ModelSettings, Training, model_of, training_of
 from train.world import World, joined
 
@@ -132,9 +132,15 @@ def train_stage(
     folder, device = directory / "train" / stage, _device(machine)
     with _prepared(machine, device), joined(device) as world, _alone(folder, world):
         if not _finished(folder, identity):
-            network = create(family, reader.tokenizer, mixture.chat, training.seed, start_from)
-            run(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
+            network = create(
+                family, reader.tokenizer, mixture.chat, training.seed, start_from, adapter=training.adapter
+            )
+            last = run(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
+            if training.adapter is not None:
+                adapters.merge(network)
             if world.leads:
+                if training.adapter is not None:
+                    save_weights(network, last, MERGED)  # for the next stage
                 export(folder / "export", network, family, reader.tokenizer, mixture.chat)
                 _conclude(folder, identity, evaluate(network, reader, device, training.evaluate))
             world.wait()

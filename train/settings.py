@@ -26,6 +26,17 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, config=STRICT)
+class Adapter:
+    """LoRA: low-rank updates of the linear layers of some parts, in place of all their weights. Needs peft."""
+
+    parts: tuple[Part, ...] = ("text",)
+    rank: Positive = 16
+    alpha: Rate | None = None  # updates are scaled by alpha / rank; None: not at all
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dora: bool = False  # directions and magnitudes apart (Liu et al., 2024), as Idefics2 was trained
+
+
+@dataclass(frozen=True, config=STRICT)
 class Training:
     """One stage of training. A part without a learning rate is frozen."""
 
@@ -40,7 +51,9 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
     clip: Rate | None = 1.0  # of the gradient's norm
     loss: Loss = "answers"
-    seed: int = 0  # of new weights and dropout
+    adapter: Adapter | None = None  # what is trained of some parts in place of their weights, and merged at the end
+    neftune: Rate | None = None  # alpha of noise on the embeddings of tokens (Jain et al., 2023)
+    seed: int = 0  # of new weights, dropout and noise
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
     checkpoint_every: Positive = 100  # steps
     keep_last: Positive = 2  # checkpoints
@@ -52,6 +65,9 @@ class Training:
             raise ValueError("give either steps or epochs")
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
+        idle = [part for part in (self.adapter.parts if self.adapter else ()) if part not in self.learning_rate]
+        if idle:
+            raise ValueError(f"adapter.parts: {', '.join(idle)} has no learning_rate")
         if self.rows % self.accumulation:
             raise ValueError(f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)")
 

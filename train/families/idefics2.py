@@ -9,7 +9,6 @@ from typing import Any, ClassVar, cast
 import torch
 from tokenizers import Tokenizer
 from transformers import (
-    AutoConfig,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
     Idefics2Processor,
@@ -26,6 +25,7 @@ from pipeline.images.navit import NaViT
 from train.data import Batch
 from train.export import Processor
 from train.families import language, towers, vision
+from train.families.sources import configuration
 from train.settings import ModelSettings, Part
 
 HEAD = 96  # width of a perceiver's heads, and 4 queries to a key, as in the paper's model
@@ -63,7 +63,7 @@ class Idefics2:
     def _latents(self) -> int:
         if (source := self.settings.checkpoint) is None:
             return self.policy.latents
-        config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+        config = configuration(source)
         return int(config.perceiver_config.resampler_n_latents)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:

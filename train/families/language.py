@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
@@ -20,6 +19,7 @@ from transformers import (
 
 from pipeline.encode import ChatFormat, mark_id
 from pipeline.errors import RecipeError
+from train.families.sources import configuration
 from train.settings import ModelSettings, Pretrained, TextModel
 
 CONFIGS = {
@@ -57,7 +57,7 @@ def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -
             **marks,
         )
     assert text is not None
-    config = AutoConfig.from_pretrained(text.path, revision=text.revision)
+    config = configuration(text)
     config.vocab_size = max(config.vocab_size, vocabulary(tokenizer))
     config.update(marks)
     return config

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 from transformers import (
     MODEL_MAPPING,
-    AutoConfig,
     CLIPVisionConfig,
     Dinov2Config,
     InternVLVisionConfig,
@@ -29,6 +28,7 @@ from pipeline.errors import RecipeError
 from train.data import Batch
 from train.families import FAMILIES
 from train.families.fused import FusedVisionConfig
+from train.families.sources import configuration
 from train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
 
 POSITIONS = "position_embedding"
@@ -157,7 +157,7 @@ def _tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
 
 def _pretrained(source: Pretrained) -> Any:
     """The configuration of a tower in a folder or on the Hub, or of the one in a model there."""
-    config = AutoConfig.from_pretrained(source.path, revision=source.revision)
+    config = configuration(source)
     config = getattr(config, "vision_config", config)
     if config.model_type not in READINGS:
         raise RecipeError(

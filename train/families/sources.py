@@ -1,0 +1,25 @@
+"""Configurations of pretrained models, from local folders or the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig
+
+from pipeline.errors import RecipeError
+from train.settings import Pretrained
+
+
+def configuration(source: Pretrained) -> Any:
+    """What a pretrained model says of itself.
+
+    Raises:
+        RecipeError: there is none, or it cannot be reached.
+    """
+    try:
+        return AutoConfig.from_pretrained(source.path, revision=source.revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"model: {source.path} is no folder with a model that transformers reads, nor a model on the Hub that can be reached: {reason}"
+        ) from error
