@@ -99,6 +99,7 @@ CASES = {
     "idefics3": Case("idefics3", Tiles(side=28, longest=84, patch=7), FINE),
     "internvl": Case("internvl", InternVL(side=28, patch=7, most=4), {**FINE, "kind": "internvit"}, video=True),
 }  # fmt: skip
+PLAIN = tuple(CASES)
 LANGUAGES = {
     "mistral": {"kind": "mistral", "kv_heads": 1},
     "phi": {"kind": "phi"},
@@ -213,7 +214,7 @@ def processed(case, processor, size):
     return processor(images=picture(*size), text=processor.apply_chat_template(asked), return_tensors="pt")
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.text])
+@pytest.mark.parametrize("name", PLAIN)
 def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tokenizers, monkeypatch, name):
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, dynamic_module_utils
 
@@ -259,7 +260,7 @@ def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, na
     assert changed == {"text", "vision", "projector"}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_every_image_matters_to_its_own_document_and_to_no_other(tokenizers, name):
     case = CASES[name]
     family, model = made(case, tokenizers)
@@ -278,7 +279,7 @@ def test_every_image_matters_to_its_own_document_and_to_no_other(tokenizers, nam
 @given(st.tuples(st.integers(2, 3000), st.integers(2, 3000)))
 @settings(max_examples=30, deadline=None)
 def test_policy_and_model_class_count_the_same_tokens(size):
-    for case in CASES.values():
+    for case in (CASES[name] for name in PLAIN):
         for layout in (*case.policy.layout([size]), *case.policy.layout([size, (30, 30)])):
             assert case.found.visual_tokens(layout) == layout.tokens
 
@@ -286,7 +287,7 @@ def test_policy_and_model_class_count_the_same_tokens(size):
 # -- documents without images
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.text])
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_batch_without_images_runs_every_part_on_a_blank_that_changes_nothing(tmp_path, tokenizers, name):
     case = CASES[name]
     reader, model = of_shards(tmp_path, case, SIZES[:1], tokenizers)
@@ -423,6 +424,28 @@ def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name):
     assert all(torch.equal(weights, after.state_dict()[key]) for key, weights in before.state_dict().items())
     one = document(case, tokenizers, 1)
     assert torch.equal(logits(case.found, before, [[one]]), logits(family, after.eval(), [[one]]))
+
+
+def saved(case, tokenizers, folder):
+    made(case, tokenizers)[1].save_pretrained(folder)
+    return build(
+        ModelSettings, {"family": case.family, "checkpoint": {"kind": "pretrained", "path": str(folder)}}, "model"
+    )
+
+
+def test_a_checkpoint_lays_images_out_as_the_policy_does(tmp_path, tokenizers):
+    case = CASES["llava_onevision"]
+    other = replace(case, policy=replace(case.policy, cap=1, pinpoints=((28, 84), (84, 84))))
+    family = find(saved(case, tokenizers, tmp_path), other.policy, case.chat)
+    model = create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
+    assert logits(family, model, [[document(other, tokenizers, 1, ((100, 40),))]]).isfinite().all()
+
+
+def test_a_checkpoint_of_another_shuffle_is_refused(tmp_path, tokenizers):
+    case = CASES["idefics3"]
+    family = find(saved(case, tokenizers, tmp_path), replace(case.policy, shuffle=4), case.chat)
+    with pytest.raises(RecipeError, match="scale_factor 2, and the image policy's shuffle means 4"):
+        create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
 
 
 # -- what does not fit

@@ -17,7 +17,7 @@ def configuration(source: Pretrained) -> Any:
         RecipeError: there is none, or it cannot be reached.
     """
     try:
-        return AutoConfig.from_pretrained(source.path, revision=source.revision)
+        return AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(

@@ -51,6 +51,7 @@ def assemble(
     if settings.checkpoint is not None:
         model = _checkpoint(model_class, settings.checkpoint, tokenizer)
         model.config.image_token_id = image
+        _follow(model.config, config, settings.checkpoint)
         return model
     text = language.configure(settings, tokenizer, chat)
     named = "image_token_index" if hasattr(config_class, "image_token_index") else "image_token_id"
@@ -77,3 +78,15 @@ def _checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> A
             )
         model.resize_token_embeddings(needed)
     return model
+
+
+def _follow(config: Any, ours: dict[str, Any], source: Pretrained) -> None:
+    """Let a checkpoint lay images out as the policy does; what its weights were shaped by has to agree."""
+    for name in ("image_grid_pinpoints", "vision_aspect_ratio"):
+        if name in ours:
+            setattr(config, name, ours[name])
+    for name in ("scale_factor", "downsample_ratio"):
+        if name in ours and getattr(config, name) != ours[name]:
+            raise RecipeError(
+                f"model.checkpoint: {source.path} was made with {name} {getattr(config, name)}, and the image policy's shuffle means {ours[name]}"
+            )
