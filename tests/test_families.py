@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mixtures.locked import Mixture, Segment
 from pipeline.encode import FORMATS, IGNORE, load_tokenizer, mark_id
 from pipeline.errors import RecipeError
 from pipeline.images import Policy
@@ -30,7 +31,6 @@ from train.export import export
 from train.families import FAMILIES, find
 from train.families.idefics import causal, last_seen
 from train.model import create, features, token_losses
-from train.plan import Mixture, Segment
 from train.run import train_stage
 from train.settings import ModelSettings, Training
 

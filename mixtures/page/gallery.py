@@ -78,7 +78,7 @@ def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Lo
     before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
     mine = slice(before, before + sum(node.kind == "image" for node in nodes))
     layouts = mixture.policy.layout(stored.sizes)[mine]
-    encoded = pieces(nodes, stored.tokens[mine], tokenizer, mixture.chat, loss)
+    encoded = pieces(nodes, layouts, tokenizer, mixture.chat, loss)
     learnt = sum(piece.supervised for piece in encoded) + (loss == "text")
     return {
         "stage": mixture.stage,
