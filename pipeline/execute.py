@@ -24,6 +24,10 @@ PACKAGES = ("pipeline", "mixtures", "train")
 """Our import packages. Their names are common words, so workers check where they came from."""
 
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+"""There is a worker per core."""
+
+
 class Executor(Protocol):
     """Runs one function over many items."""
 
@@ -137,6 +141,42 @@ def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
     if workers == 0 and address is None:
         yield Inline()
         return
+    with _cluster(workers, address, ONE_THREAD) as width:
+        yield OnRay(width)
+
+
+def together(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
+    """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
+
+    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank.
+    """
+    check_packages()
+    import ray  # noqa: PLC0415
+    from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    code = {name: _code(name) for name in PACKAGES}
+    with (
+        _cluster(ranks, address, {}, gpus=gpus),
+        tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
+    ):
+        trainer = TorchTrainer(
+            lambda: (_checked(code, lambda _: function(), None), None)[1],
+            scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            run_config=RunConfig(storage_path=scratch),
+        )
+        try:
+            trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            raise next(iter(error.worker_failures.values()), error) from error
+
+
+@contextmanager
+def _cluster(
+    workers: int | None, address: str | None, variables: Mapping[str, str], *, gpus: bool = False
+) -> Iterator[int]:
+    """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs. With our packages and no others."""
     import ray  # noqa: PLC0415
 
     packages = Path(__file__).resolve().parent.parent
@@ -145,7 +185,7 @@ def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
         environment = {
             "working_dir": empty,
             "py_modules": [str(packages / name) for name in PACKAGES],
-            "env_vars": {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+            "env_vars": dict(variables),
         }
         options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
@@ -153,12 +193,12 @@ def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
                 "num_cpus": workers or os.cpu_count() or 1,
                 "include_dashboard": False,
                 "object_store_memory": 128 << 20,
+                **({} if gpus else {"num_gpus": 0}),
             }
         else:
             options |= {"address": address}
         ray.init(**options)
         try:
-            width = int(ray.cluster_resources().get("CPU", 1))
-            yield OnRay(width)
+            yield int(ray.cluster_resources().get("CPU", 1))
         finally:
             ray.shutdown()

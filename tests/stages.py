@@ -10,8 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.distributed.checkpoint import FileSystemReader, load
 
 from mixtures.lock import HELD_OUT_ROWS
 from mixtures.plan import ROWS
@@ -107,6 +109,22 @@ def write_shards(
         }
         for tar, index in zip(tars, indices, strict=True)
     ]
+
+
+def saved_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint, by parameter."""
+    metadata = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    state = {"model": {}}
+    for name, item in metadata.items():
+        if name.startswith("model."):
+            state["model"][name.removeprefix("model.")] = torch.empty(item.size, dtype=item.properties.dtype)
+    load(state, checkpoint_id=checkpoint, no_dist=True)
+    return state["model"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of weights are the same to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def render(policy: Policy, pictures: Sequence[Image.Image]) -> list[Rendered]:

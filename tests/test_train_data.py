@@ -15,8 +15,9 @@ from mixtures.locked import Mixture, Segment
 from pipeline.encode import IGNORE, encode, load_tokenizer
 from pipeline.errors import StoreError
 from tests.stages import ANYRES, LETTERBOX, article, model_settings, question, write_run
-from train.data import PADDING, Document, Reader, load, pack, rows_of_step
+from train.data import PADDING, Document, Reader, load, pack
 from train.families import find
+from train.steps import rows_of_step
 
 SOURCES = {"quiz": [question(number) for number in range(30)], "web": [article(number) for number in range(10)]}
 

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from mixtures.locked import Mixture
 from pipeline.errors import RecipeError, StoreError
 from tests.stages import ANYRES, LETTERBOX, MACHINE, model_settings, question, write_run
 from train.run import train_stages
+from train.trace import seen, steps_with, trained_stages
 
 CONSOLE = Console(quiet=True)
 TRAIN = {"steps": 1, "rows": 2, "learning_rate": {"text": 1e-3}, "evaluate": 2}
@@ -43,25 +45,42 @@ def to_lists(value):
 
 
 def test_every_stage_is_trained_and_starts_from_the_one_before(run):
-    first, second = train_stages(run, None, CONSOLE, MACHINE)
+    first, second = train_stages(run, None, MACHINE, CONSOLE)
     assert (first.stage, second.stage) == ("align", "instruct")
     assert second.scores["quiz"].samples == 2
     assert (second.export / "processor_config.json").exists()
     # one more run finds all of it done
     before = {path: path.stat().st_mtime_ns for path in (run / "train").glob("**/*.safetensors")}
-    assert train_stages(run, None, CONSOLE, MACHINE) == [first, second]
+    assert train_stages(run, None, MACHINE, CONSOLE) == [first, second]
     assert {path: path.stat().st_mtime_ns for path in (run / "train").glob("**/*.safetensors")} == before
+
+
+def test_what_a_step_saw_and_which_steps_saw_a_sample_are_two_ways_through_one_plan(run):
+    found = {step: [part.id for part in seen(run, "align", step)] for step in range(TRAIN["steps"])}
+    assert trained_stages(run) == ["align", "instruct"]
+    assert len(found[0]) > 1
+    for name in {name for names in found.values() for name in names}:
+        assert steps_with(run, "align", name) == [step for step, names in found.items() if name in names]
+    (first, *_) = seen(run, "align", 0)
+    mixture = Mixture(run, "align")
+    assert (first.row, first.tokens) == (0, mixture.row(0)[0].tokens)
+    assert len(first.images) == 1
+    assert steps_with(run, "align", "quiz/no-such#0") == []
+    with pytest.raises(RecipeError, match="--step 9: stage 'align' has steps 0 to 0"):
+        list(seen(run, "align", 9))
+    with pytest.raises(RecipeError, match="--stage alin: .*did you mean .*align"):
+        list(seen(run, "alin", 0))
 
 
 def test_a_stage_alone_wants_the_one_before_to_be_trained(run):
     with pytest.raises(StoreError, match="stage 'align' is not trained yet.*vlmill train .* --stage align"):
-        train_stages(run, "instruct", CONSOLE, MACHINE)
-    (only,) = train_stages(run, "align", CONSOLE, MACHINE)
+        train_stages(run, "instruct", MACHINE, CONSOLE)
+    (only,) = train_stages(run, "align", MACHINE, CONSOLE)
     assert only.stage == "align"
-    (then,) = train_stages(run, "instruct", CONSOLE, MACHINE)
+    (then,) = train_stages(run, "instruct", MACHINE, CONSOLE)
     assert then.stage == "instruct"
 
 
 def test_a_stage_that_the_recipe_lacks_is_refused_with_the_nearest_name(run):
     with pytest.raises(RecipeError, match="did you mean 'align'"):
-        train_stages(run, "aling", CONSOLE, MACHINE)
+        train_stages(run, "aling", MACHINE, CONSOLE)

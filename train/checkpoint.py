@@ -1,7 +1,8 @@
-"""Checkpoints: what it takes to go on after any step as if nothing had happened.
+"""Checkpoints: what it takes to go on after any step as if nothing had happened, on as many ranks as there are then.
 
-A checkpoint is a folder named by the number of steps that are done, written under a temporary name, flushed and renamed. Schedule, data
-and random numbers are functions of that number, so weights and the optimizer's state are all there is to keep.
+A checkpoint is a folder named by the number of steps that are done, written under a temporary name by all ranks, flushed and
+renamed. Schedule, data and random numbers are functions of that number, so weights and the optimizer's state are all there is to keep;
+torch.distributed.checkpoint writes them by parameter, so another number of ranks reads them back.
 """
 
 from __future__ import annotations
@@ -10,30 +11,52 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load as load_states
+from torch.distributed.checkpoint.state_dict_saver import save as save_states
 from transformers import PreTrainedModel
 
 from pipeline.errors import StoreError
-from train.model import load_weights, save_weights
+from train.world import World
 
 PARTIAL = ".partial-"
 """Begins the names of what is not complete. Not the store's: a build beside the training would sweep it away."""
 
 
 def save(
-    folder: Path, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
-) -> Path:
-    """Commit the state after `step` steps; `identity` is what its course depended on."""
-    partial = folder / f"{PARTIAL}{uuid.uuid4().hex}"
-    partial.mkdir(parents=True)
-    save_weights(model, partial)
-    torch.save(optimizer.state_dict(), partial / "optimizer.pt")
-    (partial / "state.json").write_text(json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1))
-    return commit(partial, folder / f"{step:08d}")
+    folder: Path,
+    step: int,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
+    world: World,
+) -> None:
+    """Commit the state after `step` steps, every rank its share; `identity` is what its course depended on."""
+    partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
+    if world.leads:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    world.wait()
+    weights, moments = get_state_dict(model, optimizer)
+    with _quiet():
+        save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=world.size == 1)
+    world.wait()
+    if world.leads:
+        (partial / "state.json").write_text(json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1))
+        commit(partial, folder / f"{step:08d}")
+    world.wait()
 
 
 def prune(folder: Path, keep_last: int) -> None:
@@ -42,8 +65,10 @@ def prune(folder: Path, keep_last: int) -> None:
         shutil.rmtree(old)
 
 
-def restore(path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]) -> int:
-    """Load a checkpoint and return how many steps it has behind it.
+def restore(
+    path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any], world: World
+) -> int:
+    """Load a checkpoint, every rank its share, and return how many steps it has behind it.
 
     Raises:
         StoreError: it was made under other settings or data; the message names the differences.
@@ -59,9 +84,24 @@ def restore(path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer
         raise StoreError(
             f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to begin anew"
         )
-    load_weights(model, path)
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True))
+    weights, moments = get_state_dict(model, optimizer)
+    with _quiet():
+        load_states({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=world.size == 1)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
+
+
+def whole_weights(model: PreTrainedModel) -> dict[str, Any]:
+    """All weights on the CPU of the first rank, from all ranks' shares; every rank has to call it."""
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning that one process writes on its own, which is what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def complete(folder: Path) -> list[Path]:

@@ -172,19 +172,6 @@ def pack(rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = 
     return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
 
 
-def rows_of_step(
-    step: int, rows: int, plan_rows: int, *, accumulation: int = 1, rank: int = 0, ranks: int = 1
-) -> list[list[int]]:
-    """The plan rows that a rank reads in a step, cut into micro-batches.
-
-    Step s of B rows is rows [s * B, (s + 1) * B) of the plan, which starts again at its end; a rank's slice and its
-    micro-batches are consecutive.
-    """
-    mine = rows // ranks
-    start, size = step * rows + rank * mine, mine // accumulation
-    return [[number % plan_rows for number in range(first, first + size)] for first in range(start, start + mine, size)]
-
-
 def load(
     row: Callable[[int], Sequence[Document]],
     steps: Iterable[list[list[int]]],

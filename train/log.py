@@ -1,14 +1,18 @@
-"""What a training run says: one JSON line per step in `log.jsonl`, and a bar or plain lines for a person."""
+"""What a training run says: one JSON line per step in `log.jsonl`, the same for TensorBoard, and a bar or plain lines for a person."""
 
 from __future__ import annotations
 
 import json
+import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from tensorboardX import SummaryWriter
 
 from pipeline.store import write_atomically
 
@@ -28,8 +33,11 @@ LINE_EVERY = 15.0
 class Log:
     """Writes the lines of steps from `done` on; those that an interrupted run wrote beyond its last checkpoint are taken back."""
 
-    def __init__(self, path: Path, stage: str, done: int, steps: int, console: Console) -> None:
+    def __init__(
+        self, path: Path, stage: str, done: int, steps: int, console: Console, peak: float | None = None
+    ) -> None:
         self.stage, self.steps, self.console, self.said = stage, steps, console, time.monotonic()
+        self.peak = peak  # operations per second of all devices together
         self.path, self.done = path, done
         columns = (
             TextColumn("{task.description}"),
@@ -46,6 +54,7 @@ class Log:
         kept = self.path.read_text().splitlines(keepends=True)[: self.done] if self.path.exists() else []
         write_atomically(self.path, "".join(kept))
         self.file = self.path.open("a")
+        self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.done)
         if self.bars:
             self.bars.start()
         return self
@@ -56,12 +65,22 @@ class Log:
         if self.bars:
             self.bars.stop()
         self.file.close()
+        self.board.close()
 
     def write(self, line: Mapping[str, Any], spent: float, waited: float) -> None:
         """Add the line of the next step, which took `spent` seconds and stood `waited` of them still for data; and show it."""
-        times = {"tokens_per_second": round(line["tokens"] / spent, 1), "waited": round(waited / spent, 4)}
+        times = {
+            "tokens_per_second": round(line["tokens"] / spent, 1),
+            "tiles_per_second": round(line["tiles"] / spent, 1),
+            "flops_per_second": float(f"{line['flops'] / spent:.4g}"),
+            "waited": round(waited / spent, 4),
+            "memory": _memory(),
+            **({"mfu": round(line["flops"] / spent / self.peak, 4)} if self.peak else {}),
+        }
         self.file.write(json.dumps({**line, **times}, sort_keys=True) + "\n")
         self.file.flush()
+        for name, value in _scalars({**line, **times}):
+            self.board.add_scalar(name, value, line["step"])
         done = line["step"] + 1
         if self.bars and self.bar is not None:
             self.bars.update(self.bar, completed=done, loss=line["loss"])
@@ -70,4 +89,46 @@ class Log:
             self.console.print(
                 f"{self.stage}: step {done} of {self.steps}, loss {line['loss']:.3f}, "
                 f"{times['tokens_per_second']:.0f} tokens/s, waited for data {times['waited']:.0%} of the time"
+                + (f", MFU {times['mfu']:.0%}" if self.peak else "")
             )
+
+
+@contextmanager
+def following(folder: Path, console: Console) -> Iterator[None]:
+    """Show now and then where the logs below a folder stand, that other processes write."""
+    stop, began = Event(), time.time()
+
+    def show() -> None:
+        while not stop.wait(LINE_EVERY):
+            for path in sorted(folder.glob("*/log.jsonl")):
+                lines = path.read_text().splitlines() if path.stat().st_mtime >= began else []
+                if lines and time.time() - path.stat().st_mtime < LINE_EVERY:
+                    line = json.loads(lines[-1])
+                    console.print(
+                        f"{path.parent.name}: step {line['step'] + 1}, loss {line['loss']:.3f}, "
+                        f"{line['tokens_per_second']:.0f} tokens/s"
+                    )
+
+    thread = Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _memory() -> int:
+    """Bytes: the most that torch has held on the GPU, else that this process has held."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _scalars(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a line, under its path."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{above}{name}/")
+        elif name != "step":
+            yield f"{above}{name}", value

@@ -15,17 +15,21 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from pipeline.encode import mark_id
 from pipeline.errors import RecipeError
 from pipeline.keys import digest
 from train import checkpoint
-from train.data import Batch, Reader, load, rows_of_step
+from train.data import Batch, Reader, load
+from train.flops import cost, peak
 from train.log import Log
 from train.model import optimizer as make_optimizer
 from train.model import schedule, set_rates, token_losses
 from train.settings import Machine, Training
+from train.steps import rows_of_step
 from train.world import World
 
 
@@ -44,23 +48,18 @@ class Setup:
     world: World
 
 
-def planned_steps(training: Training, plan_rows: int) -> int:
-    """Steps of a stage over a plan of so many rows.
+class Learner(nn.Module):
+    """The model with its loss as its forward: what ranks share between them is gathered around it."""
 
-    Raises:
-        RecipeError: the plan has too few rows.
-    """
-    if training.epochs is not None:
-        steps, enough = training.epochs * plan_rows // training.rows, plan_rows >= training.rows
-    else:
-        steps = training.steps or 0
-        enough = steps * training.rows <= plan_rows
-    if not enough:
-        raise RecipeError(
-            f"train: {steps or 1} steps of {training.rows} rows want {(steps or 1) * training.rows} rows, and the plan has {plan_rows}; "
-            "take fewer steps or rows, a larger budget for the mixture, or epochs in place of steps to pass over the plan several times"
-        )
-    return steps
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.model, self.setup = setup.model, setup
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross entropy of every learnt token, and its source; see `token_losses`."""
+        training = self.setup.training
+        dtype = getattr(torch, training.dtype)
+        return token_losses(self.model, self.setup.reader.family, batch, self.setup.device, dtype, training.neftune)
 
 
 def run(setup: Setup, console: Console) -> Path:
@@ -76,21 +75,32 @@ def run(setup: Setup, console: Console) -> Path:
             f"train.rows: {training.rows} rows cannot be cut into {training.accumulation} micro-batches for each of {world.size} ranks"
         )
     setup.model.to(setup.device).train()
+    if setup.machine.recompute:
+        setup.model.gradient_checkpointing_enable({"use_reentrant": False})
+    learner = Learner(setup)
+    world.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.complete(folder)
-    done = checkpoint.restore(kept[-1], setup.model, optimizer, setup.identity) if kept else 0
+    done = checkpoint.restore(kept[-1], setup.model, optimizer, setup.identity, world) if kept else 0
     world.wait()
-    log = Log(setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console)
+    price = cost(setup.model, setup.reader.family, tuple(training.learning_rate))
+    most = peak(setup.device, training.dtype)
+    log = Log(
+        setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * world.size
+    )
     with log if world.leads else nullcontext(), closing(_batches(setup, done)) as batches:
         for step in range(done, setup.steps):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            line = _step(setup, optimizer, step, batch)
+            line = _step(setup, learner, optimizer, step, batch)
+            flops = torch.tensor(sum(map(price.of, batch)), dtype=torch.float64, device=setup.device)
+            line["flops"] = float(world.total(flops))
             if world.leads:
                 log.write(line, time.perf_counter() - began, waited)
-                if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
-                    checkpoint.save(folder, step + 1, setup.model, optimizer, setup.identity)
+            if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
+                checkpoint.save(folder, step + 1, setup.model, optimizer, setup.identity, world)
+                if world.leads:
                     checkpoint.prune(folder, training.keep_last)
     world.wait()
     return checkpoint.complete(folder)[-1]
@@ -105,7 +115,9 @@ def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     return load(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
 
 
-def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]) -> dict[str, Any]:
+def _step(
+    setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
+) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
 
     The gradient is that of the mean over all learnt tokens of the step, whatever ranks and micro-batches they stand in.
@@ -116,15 +128,15 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tupl
     supervised, tokens, places, tiles = counts
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
-        losses, sources = token_losses(
-            setup.model, setup.reader.family, micro, setup.device, getattr(torch, training.dtype), training.neftune
-        )
+        losses, sources = learner(micro)
         (losses.sum() / max(supervised, 1)).backward()
         sums[0].index_add_(0, sources, losses.detach().double())
         sums[1].index_add_(0, sources, torch.ones_like(sources, dtype=torch.float64))
-    world.sum_gradients(setup.model)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, training.clip or float("inf"))
+    for parameter in trained:  # no gradient counts as zero, so that the optimizer's state is whole after any step
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    norm = nn.utils.clip_grad_norm_(trained, training.clip or float("inf"))
     rates = set_rates(optimizer, schedule(step, setup.steps, training))
     optimizer.step()
     optimizer.zero_grad()
@@ -138,7 +150,7 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer, step: int, batch: tupl
             if learnt[i]
         },
         "learning_rate": dict(rates),
-        "gradient_norm": float(norm),
+        "gradient_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
         "supervised": supervised,
         "tokens": tokens,
         "padding": places - tokens,

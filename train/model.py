@@ -22,8 +22,7 @@ from train.families import Family
 from train.settings import Adapter, Part, Training
 
 WEIGHTS = "model.safetensors"
-MERGED = "merged.safetensors"
-"""In the last checkpoint of a stage that trained adapters: the model that it hands on."""
+"""In the last checkpoint of a stage: the model that it hands on, whole and with its adapters merged."""
 
 
 def create(
@@ -44,25 +43,26 @@ def create(
         torch.manual_seed(seed)
         model = family.build(tokenizer, chat)
         if start_from is not None:
-            name = MERGED if (start_from / MERGED).exists() else WEIGHTS
-            load_weights(model, start_from, family.new, name)
+            load_weights(model, start_from, family.new)
         if adapter is not None:
             adapters.inject(model, family, adapter)
     return model
 
 
-def save_weights(model: PreTrainedModel, folder: Path, name: str = WEIGHTS) -> None:
-    """Write all weights to a file in `folder`."""
-    save_model(model, str(folder / name))
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Write all weights to a file in `folder`, whole or not at all."""
+    partial = folder / f"{WEIGHTS}.partial"
+    save_model(model, str(partial))
+    partial.rename(folder / WEIGHTS)
 
 
-def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...] = (), name: str = WEIGHTS) -> None:
+def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...] = ()) -> None:
     """Read the weights that `save_weights` wrote; parameters of `may_lack` stay as they are if the file lacks them.
 
     Raises:
         StoreError: names, shapes or their number differ.
     """
-    path = folder / name
+    path = folder / WEIGHTS
     try:
         missing, unexpected = load_model(model, path, strict=False)
     except RuntimeError as error:

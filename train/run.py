@@ -27,9 +27,10 @@ from train.data import Reader
 from train.evaluate import Score, evaluate, table
 from train.export import export
 from train.families import find
-from train.loop import Setup, planned_steps, run
-from train.model import MERGED, create, save_weights
+from train.loop import Setup, run
+from train.model import create, save_weights
 from train.settings import Machine, ModelSettings, Training, model_of, training_of
+from train.steps import planned_steps
 from train.world import World, joined
 
 RESULT = "result.json"
@@ -47,7 +48,9 @@ class Result:
     scores: Mapping[str, Score]  # by source; empty where nothing was held out
 
 
-def train_stages(directory: Path, stage: str | None, console: Console, machine: Machine | None = None) -> list[Result]:
+def train_stages(
+    directory: Path, stage: str | None = None, machine: Machine | None = None, console: Console | None = None
+) -> list[Result]:
     """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
 
     Raises:
@@ -71,7 +74,7 @@ def train_stages(directory: Path, stage: str | None, console: Console, machine: 
             start_from=final(directory, names[before]) if before >= 0 else None,
             policy=recipe.policy(item.policy),
             machine=machine,
-            console=console,
+            console=console or Console(highlight=False),
         )
         results.append(result)
     return results
@@ -136,13 +139,16 @@ def train_stage(
                 family, reader.tokenizer, mixture.chat, training.seed, start_from, adapter=training.adapter
             )
             last = run(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
-            if training.adapter is not None:
-                adapters.merge(network)
+            weights = checkpoint.whole_weights(network)
             if world.leads:
+                if world.size > 1:  # what ranks share between them cannot be used by one alone
+                    network = create(family, reader.tokenizer, mixture.chat, training.seed, adapter=training.adapter)
+                    network.load_state_dict(weights)
                 if training.adapter is not None:
-                    save_weights(network, last, MERGED)  # for the next stage
+                    adapters.merge(network)
+                save_weights(network, last)
                 export(folder / "export", network, family, reader.tokenizer, mixture.chat)
-                _conclude(folder, identity, evaluate(network, reader, device, training.evaluate))
+                _conclude(folder, identity, evaluate(network.to(device), reader, device, training.evaluate))
             world.wait()
         result = _result(folder, stage)
         if world.leads and result.scores:

@@ -150,7 +150,17 @@ class Machine:
         0  # of torch on a CPU, 0: all cores but one, which reads and decodes; the same bits want the same number
     )
     readers: Positive = 2  # threads that read and decode
+    recompute: bool = (
+        False  # activations of layers in the backward pass in place of keeping them: less memory, more time
+    )
     ahead: Positive = 4  # steps that are read ahead
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it trains on a GPU, as far as this process can see."""
+        import torch  # noqa: PLC0415 - recipes are read without it
+
+        return self.device.startswith("cuda") or (self.device == "auto" and torch.cuda.is_available())
 
 
 def model_of(recipe: Recipe) -> ModelSettings:

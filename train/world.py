@@ -1,7 +1,8 @@
-"""The ranks of a training run, as `torchrun` starts them; one process on its own is a world of one.
+"""The ranks of a training run, as `torchrun` or Ray Train start them; one process on its own is a world of one.
 
-Gradients are sums over tokens, divided by the tokens of the whole step before they are added up over ranks. So a rank without
-images or without answers takes part like any other, and no world size weighs a token differently.
+More than one rank share the model between them (FSDP2): each keeps a part of every parameter, of its gradient and of the optimizer's
+state. Gradients are sums over tokens, divided by the tokens of the whole step before they are added up over ranks. So a rank without
+answers takes part like any other, and no world size weighs a token differently.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from datetime import timedelta
 
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from transformers import PreTrainedModel
 
 PATIENCE = timedelta(hours=2)
 """How long ranks wait for the first one while it exports and scores a stage."""
@@ -37,15 +41,24 @@ class World:
             distributed.all_reduce(values)
         return values
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Add up every trainable parameter's gradient over all ranks; none counts as zero."""
+    def shard(self, root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        """Share a module's parameters out over all ranks: every layer on its own, the rest with the root.
+
+        Layers are what transformers' classes name in `_no_split_modules`. Gathered in `dtype`, added up in float32. What is not
+        computed by the forward of `root` sees shares of parameters alone.
+        """
         if self.size == 1:
             return
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                distributed.all_reduce(parameter.grad)
+        mesh = init_device_mesh(device.type, (self.size,))
+        precision = MixedPrecisionPolicy(
+            param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        for module in [*layers(root), root]:
+            fully_shard(module, mesh=mesh, mp_policy=precision)
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(enable=True)  # gloo has no scaled sum
 
     def wait(self) -> None:
         """Go on when all ranks have come here."""
@@ -53,9 +66,19 @@ class World:
             distributed.barrier()
 
 
+def layers(root: nn.Module) -> list[nn.Module]:
+    """The layers of all of transformers' models in a module."""
+    models = [module for module in root.modules() if isinstance(module, PreTrainedModel)]
+    names = {name for model in models for name in model._no_split_modules or ()}  # noqa: SLF001 - transformers' own contract with accelerate
+    return [module for module in root.modules() if type(module).__name__ in names]
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that the environment of `torchrun` describes, left again at the end."""
+    """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in."""
+    if distributed.is_initialized():
+        yield World(distributed.get_rank(), distributed.get_world_size())
+        return
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+from pipeline.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
@@ -69,19 +70,43 @@ def _write_page(directory: Path, stage: str | None, file: Path) -> None:
 def trace(
     directory: Folder,
     name: Annotated[
-        str, typer.Argument(metavar="ID", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")
-    ],
+        str | None, typer.Argument(metavar="[ID]", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="List what this step of a training saw, in place of following one sample.")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="The stage that --step is of; needed where there are several.")
+    ] = None,
 ) -> None:
-    """Follow a sample or a shard member back to its origin, with every verdict on it.
+    """Follow a sample or a shard member back to its origin, with every verdict on it and the training steps that see it.
 
-    vlmill trace demo web/part-0.parquet#12
-    vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
+    With --step the other way round: every sample that a step sees, down to its addresses.
+
+        vlmill trace demo web/part-0.parquet#12
+        vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
+        vlmill trace demo --stage align --step 40
     """
     from pipeline.trace import lines
     from pipeline.trace import trace as traced
+    from train.trace import seen, steps_with, trained_stages
 
-    for line in lines(traced(directory, name)):
+    if (name is None) == (step is None):
+        raise RecipeError("trace: give either the id of a sample, or --step and a number")
+    if step is not None:
+        for part in seen(directory, stage, step):
+            nodes = f"nodes {part.first} to {'the end' if part.last is None else part.last - 1}"
+            console.print(f"row {part.row}: {part.id}, {nodes}, {part.tokens} tokens {part.url}".rstrip(), markup=False)
+            for url, sha256 in part.images:
+                console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
+        return
+    found = traced(directory, str(name))
+    for line in lines(found):
         console.print(line, markup=False)
+    for trained in trained_stages(directory):
+        steps = steps_with(directory, trained, str(found.sample.id))
+        shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
+        console.print(f"  stage {trained}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
 
 
 def verify(directory: Folder) -> None:

@@ -1,0 +1,122 @@
+"""From a step of a training to the samples that it saw, and from a sample to the steps that saw it. No torch: the plan says it all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from mixtures.locked import Mixture, Segment
+from pipeline.errors import RecipeError
+from pipeline.recipe import Stage, locked_recipe
+from pipeline.settings import nearest
+from train.settings import training_of
+from train.steps import planned_steps, rows_of_step
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A segment that a step saw, and where it came from."""
+
+    row: int  # of the plan
+    id: str
+    first: int  # nodes [first, last) of the sample as the shard has it
+    last: int | None
+    tokens: int | None
+    url: str  # of the document, where it has one
+    images: tuple[
+        tuple[str, str], ...
+    ]  # (address or page, sha256 of the bytes as they came) of each image of the segment
+
+
+def seen(root: Path, stage: str | None, step: int) -> Iterator[Seen]:
+    """Everything that a step saw, on all ranks, in the order of the plan.
+
+    Raises:
+        RecipeError: there is no such stage, or it has no such step.
+        StoreError: the mixture is missing.
+    """
+    found = _stage(root, stage)
+    mixture, training = Mixture(root, found.name), training_of(found)
+    steps = planned_steps(training, mixture.rows)
+    if not 0 <= step < steps:
+        raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
+    lineages = _Lineages(mixture)
+    for rows in rows_of_step(step, training.rows, mixture.rows):
+        for row in rows:
+            for segment in mixture.row(row):
+                yield lineages.seen(row, segment)
+
+
+def steps_with(root: Path, stage: str, name: str) -> list[int]:
+    """The steps of a stage that saw the sample called `name`, in order.
+
+    Raises:
+        RecipeError: there is no such stage.
+        StoreError: the mixture is missing.
+    """
+    found = _stage(root, stage)
+    mixture, training = Mixture(root, found.name), training_of(found)
+    steps = planned_steps(training, mixture.rows)
+    rows = [row for source, shard, place in _places(mixture, name) for row in _rows(mixture, source, shard, place)]
+    passes = range(-(-steps * training.rows // mixture.rows))
+    numbers = {(number * mixture.rows + row) // training.rows for row in rows for number in passes}
+    return sorted(number for number in numbers if number < steps)
+
+
+def trained_stages(root: Path) -> list[str]:
+    """The stages of a run that have a mixture and settings to train on it."""
+    stages = locked_recipe(root).stages
+    return [stage.name for stage in stages if stage.train and (root / "mixtures" / stage.name).exists()]
+
+
+def _stage(root: Path, name: str | None) -> Stage:
+    stages = {stage.name: stage for stage in locked_recipe(root).stages}
+    if name is None and len(stages) == 1:
+        return next(iter(stages.values()))
+    if name not in stages:
+        raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(str(name), list(stages))}")
+    return stages[name]
+
+
+class _Lineages:
+    """The lineage tables of a mixture's shards, a few in memory."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+        self.table = lru_cache(64)(pq.read_table)
+
+    def seen(self, row: int, segment: Segment) -> Seen:
+        shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
+        path = self.mixture.root / (shard.removesuffix(".tar") + ".lineage.parquet")
+        line = self.table(path).slice(segment.row, 1).to_pylist()[0]
+        nodes = line["nodes"][segment.first : segment.last]
+        images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
+        return Seen(row, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
+
+
+def _places(mixture: Mixture, name: str) -> Iterator[tuple[int, int, int]]:
+    """Where a sample lies in the shards of a mixture: (source, shard, row)."""
+    for source, listed in enumerate(mixture.lock["sources"]):
+        for shard, file in enumerate(listed["shards"]):
+            ids = pq.read_table(mixture.root / file["index"], columns=["id"])["id"].to_pylist()
+            if name in ids:
+                yield source, shard, ids.index(name)
+
+
+def _rows(mixture: Mixture, source: int, shard: int, row: int) -> Iterator[int]:
+    """The plan rows that hold any part of a sample."""
+    for block in mixture.lock["plan"]["blocks"]:
+        segments = pq.read_table(mixture.folder / block["path"], columns=["segments"])["segments"].combine_chunks()
+        flat = segments.flatten()
+        hit = np.logical_and.reduce(
+            [
+                flat.field(name).to_numpy() == value
+                for name, value in (("source", source), ("shard", shard), ("row", row))
+            ]
+        )
+        yield from (block["first"] + int(place) for place in np.unique(segments.value_parent_indices().to_numpy()[hit]))
