@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mixtures.mix import Mix
 from mixtures.mixture import Mixture
 from mixtures.notes import notes
 from mixtures.plan import Plan
+from mixtures.repetition import Repetition
 from mixtures.select import selects
 from pipeline.encode import FORMATS
 from pipeline.errors import RecipeError, StoreError
@@ -98,7 +99,10 @@ class _Stage:
             chat=self.run.recipe.chat,
             overhead=self.chat.overhead,
         )
-        publish(self.run.root, self.stage.name, self._one("lock", lock, (*mixed, *selected, *blocks)), blocks)
+        locked = self._one("lock", lock, (*mixed, *selected, *blocks))
+        counted = self._one("repetition", Repetition(), (*locked, *blocks, *self._lineage(shards)))
+        files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
+        publish(self.run.root, self.stage.name, tuple(files.values()), blocks)
 
     def _policy(self) -> Any:
         return self.run.recipe.policy(self.stage.policy)
@@ -125,6 +129,16 @@ class _Stage:
                 )
                 found.append((shard, (index, length)))
         return found
+
+    def _lineage(self, sources: Iterable[str]) -> tuple[File, ...]:
+        """The lineage beside every shard, by its path."""
+        return tuple(
+            replace(file, name=file.path)
+            for source in sources
+            for receipt in self.run.manifest(f"shards/{source}/{self.stage.policy}")
+            for file in receipt.files
+            if file.name.endswith(".lineage.parquet")
+        )
 
     def _select(
         self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]

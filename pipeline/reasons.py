@@ -67,6 +67,8 @@ class Reason(StrEnum):
     EXACT_IMAGE = "exact_image"
     NEAR_IMAGE = "near_image"
     BOILERPLATE_IMAGE = "boilerplate_image"
+    SAME_ADDRESSES = "same_addresses"  # a document that shows the addresses that another shows
+    REPEATED_PARAGRAPH = "repeated_paragraph"  # one that stands in many documents of a domain
     PAGE_CAP = "page_cap"  # past the number of pages that a source reads of one document
     # dropped: a consequence
     REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a judge

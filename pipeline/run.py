@@ -154,7 +154,7 @@ class Run:
         pairs = self._each("pairs", settings.pairs(), (*candidates, *sketches))
         judged = tuple(file for judge in self.recipe.judging() for file in self._gather(judge.name))
         inspected, read = self._gather("inspect"), self._gather("read")
-        files = (*pairs, *sketches, *judged, *inspected, *read)
+        files = (*pairs, *candidates, *sketches, *judged, *inspected, *read)
         lane = Lane("all", (Link("steps/dedupe/resolve", self._resolution(settings)),), files=files)
         for _ in self.walk("dedupe: resolve", [lane]):
             pass

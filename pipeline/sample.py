@@ -90,7 +90,7 @@ class ImageFacts:
     blur: float = 0.0  # variance of the Laplacian of luminance at 256 px
     phash: int = 0  # 64-bit DCT hash
     dhash: int = 0  # 64-bit gradient hash
-    thumbnail: bytes = b""  # 32 x 32 luminance, row-major
+    thumbnail: bytes = b""  # 64 x 64 luminance, row-major
 
 
 @dataclass(frozen=True, slots=True)

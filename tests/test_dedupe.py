@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.dedupe import Dedupe
+from pipeline.dedupe.domain import host
 from pipeline.inspect import examine
 from pipeline.reasons import Reason
 from pipeline.sample import (
@@ -42,6 +43,7 @@ class Item:
     row: int
     nodes: tuple[Node, ...]
     judged: tuple[int, ...] = ()
+    url: str = ""
 
     @property
     def name(self) -> str:
@@ -61,10 +63,11 @@ PICTURES = {
 
 @cache
 def facts_of(name: str) -> ImageFacts:
+    """Of the picture of that name, or of the one that stands for all that have none."""
     if name == "dead":
         return ImageFacts(0, Reason.UNDECODABLE)
     buffer = io.BytesIO()
-    PICTURES[name].save(buffer, "PNG")
+    PICTURES.get(name, PICTURES["p13"]).save(buffer, "PNG")
     return examine(0, buffer.getvalue())
 
 
@@ -80,6 +83,10 @@ def document(row, *parts, source="web", judged=()):
     """Strings are texts, pictures are named `@name`."""
     nodes = tuple(shows(part[1:]) if part.startswith("@") else words(part) for part in parts)
     return Item(source, row, nodes, judged)
+
+
+def web(row, *parts, host="a.example", judged=()):
+    return replace(document(row, *parts, judged=judged), url=f"https://{host}/{row}")
 
 
 def quiz(row, name, *turns, source="quiz", judged=()):
@@ -100,9 +107,9 @@ def write_part(folder: Path, items: list[Item]) -> None:
         nodes = []
         for node in item.nodes:
             if node.kind == "image":
-                facts.append(replace(facts_of(node.url), image=len(facts)))
-            nodes.append(node if node.kind == "text" else replace(node, image=len(facts) - 1, url=None))
-        samples.append(Sample(item.id, tuple(nodes)))
+                facts.append(replace(facts_of(node.url.rpartition("/")[2]), image=len(facts)))
+            nodes.append(node if node.kind == "text" else replace(node, image=len(facts) - 1))
+        samples.append(Sample(item.id, tuple(nodes), url=item.url))
         verdicts += [Verdict(row, node, "taste", Reason.LANGUAGE) for node in item.judged]
     write_samples(folder / "samples.parquet", samples)
     write_facts(folder / "facts.parquet", facts)
@@ -193,6 +200,19 @@ def test_of_a_chain_one_is_kept_although_its_ends_differ_more_than_the_threshold
 def test_a_chain_whose_middle_a_judge_dropped_keeps_both_ends():
     found = run([CHAIN[0], replace(CHAIN[1], judged=(WHOLE_SAMPLE,)), CHAIN[2]], text=0.8)
     assert found == {}
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.permutations(range(8)), st.sets(st.integers(0, 7)), st.integers(1, 4))
+def test_of_each_unbroken_piece_of_a_chain_the_first_is_kept(places, dropped, cuts):
+    """Neighbours in the chain are similar, any others are not; `places` are their rows."""
+    chain = [edited(STORY, *range(20, 20 + 18 * link, 6)) for link in range(8)]
+    judged = [(WHOLE_SAMPLE,) if link in dropped else () for link in range(8)]
+    found = run([document(places[link], text, judged=judged[link]) for link, text in enumerate(chain)], cuts=cuts)
+    pieces = "".join("." if link in dropped else str(link) for link in range(8)).split(".")
+    kept = {min(places[int(link)] for link in piece) for piece in pieces if piece}
+    left = {places[link] for link in range(8) if link not in dropped}
+    assert {SampleId.parse(name).row for name, _ in found} == left - kept
 
 
 def test_what_a_judge_dropped_is_never_the_keeper():
@@ -318,8 +338,8 @@ turns = st.lists(
 )
 drafts = st.lists(
     st.one_of(
-        st.builds(lambda text, names, gone: lambda row: document(row, text or "x", *(f"@{name}" for name in names), judged=gone),
-                  texts, st.lists(pictures, max_size=3), judged),
+        st.builds(lambda text, names, gone, site: lambda row: web(row, text or "x", "About us", *(f"@{name}" for name in names), host=site, judged=gone),
+                  texts, st.lists(pictures, max_size=3), judged, st.sampled_from(["a.example", "b.example"])),
         st.builds(lambda name, said, gone: lambda row: quiz(row, name, *said, source="web", judged=gone), pictures, turns, judged),
         st.builds(lambda name, text, gone: lambda row: page(row, name, text, source="scans", judged=gone), pictures, texts, judged),
     ),
@@ -333,6 +353,7 @@ drafts = st.lists(
 def test_verdicts_do_not_depend_on_partitions_buckets_or_the_order_of_files(made, cuts, seed, buckets):
     items = [draft(row) for row, draft in enumerate(made)]
     knobs = {"boilerplate": 2, "across_documents": bool(seed % 2), "near_images": seed % 3 == 0}
+    knobs |= {"paragraphs": 2 if seed % 5 else None, "same_addresses": seed % 4 == 0}
     expected = run(items, cuts=1000, buckets=1, **knobs)
     found = run(items, cuts=cuts, shuffled=seed, buckets=buckets, **knobs)
     place = {place: (verdict.reason, verdict.score, verdict.other) for place, verdict in expected.items()}
@@ -342,7 +363,8 @@ def test_verdicts_do_not_depend_on_partitions_buckets_or_the_order_of_files(made
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drafts)
 def test_keepers_are_kept(made):
-    found = run([draft(row) for row, draft in enumerate(made)], boilerplate=2, across_documents=True)
+    knobs = {"boilerplate": 2, "across_documents": True, "paragraphs": 2, "same_addresses": True}
+    found = run([draft(row) for row, draft in enumerate(made)], **knobs)
     dropped = {name for name, node in found if node == WHOLE_SAMPLE}
     assert not dropped & {verdict.other for verdict in found.values()}
 
@@ -376,3 +398,57 @@ def test_thresholds_below_what_pairs_measure_are_refused():
         Dedupe(text=0.3)
     with pytest.raises(ValidationError, match="near_image"):
         Dedupe(near_image=True)
+
+
+# -- OBELICS' own rules --------------------------------------------------------------------------------------------
+
+
+def test_a_paragraph_in_enough_documents_of_a_host_leaves_them_all():
+    items = [web(row, prose(50, row), "Subscribe to  our letter!") for row in range(3)]
+    items += [
+        web(3, prose(50, 3), "Subscribe to our letter!", host="b.example"),
+        document(4, "Subscribe to our letter!"),
+    ]
+    assert run(items) == {}
+    assert run(items, paragraphs=4) == {}
+    found = run(items, paragraphs=3)
+    assert reasons(found) == {(items[row].name, 1): Reason.REPEATED_PARAGRAPH for row in range(3)}
+    assert {verdict.score for verdict in found.values()} == {3}
+
+
+def test_what_is_said_twice_in_one_document_or_in_a_dropped_one_is_not_repeated():
+    items = [
+        web(0, prose(50, 0), "Read more", "Read more", "Read more"),
+        web(1, prose(50, 1), "Read more"),
+        web(2, prose(50, 2), "Read more", judged=(WHOLE_SAMPLE,)),
+        web(3, prose(50, 3), "Read more", judged=(1,)),
+        *(web(row, prose(50, 0), *["Read more"] * 3) for row in (4, 5)),
+    ]
+    assert {node for _, node in run(items, paragraphs=3)} == {WHOLE_SAMPLE}
+
+
+def test_hosts_are_one_whatever_their_case_and_port_and_only_documents_have_them():
+    assert host("https://A.example:8080/x") == host("http://a.example/y")
+    assert host("https://a.example/") != host("https://b.a.example/")
+    assert host("") is host("no address") is host("http://[broken") is None
+    items = [replace(page(row, f"p{row}", "Page of a book"), url="https://a.example/") for row in range(4)]
+    assert run(items, paragraphs=2) == {}
+
+
+def test_documents_that_show_the_same_addresses_are_one_if_the_recipe_says_so():
+    def at(row, *names):
+        shown = tuple(replace(shows("p1"), url=f"http://img.example/{name}") for name in names)
+        return Item("web", row, (words(prose(50, row)), *shown))
+
+    items = [at(4, "a", "b"), at(1, "a", "b", "c"), at(2, "b", "a", "b"), at(3, "a"), at(5)]
+    assert {name for name, node in run(items) if node == WHOLE_SAMPLE} == set()
+    found = {place: verdict for place, verdict in run(items, same_addresses=True).items() if place[1] == WHOLE_SAMPLE}
+    assert reasons(found) == {(items[0].name, WHOLE_SAMPLE): Reason.SAME_ADDRESSES}
+    assert {verdict.other for verdict in found.values()} == {items[2].name}
+
+
+def test_documents_are_not_the_same_for_the_logo_of_their_site():
+    items = [web(row, prose(50, row), "@p1") for row in range(4)]
+    found = run(items, same_addresses=True, boilerplate=3)
+    assert set(reasons(found).values()) == {Reason.BOILERPLATE_IMAGE}
+    assert set(reasons(run(items, same_addresses=True)).values()) == {Reason.SAME_ADDRESSES}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from pipeline.inspect import Inspect, blank, blur, dhash, examine, phash
+from pipeline.inspect import THUMBNAIL, Inspect, blank, blur, dhash, examine, phash
 from pipeline.reasons import Reason
 from pipeline.sample import FACTS, IMAGES, ImageFacts, read_facts, write_rows
 from tests.upstream import encoded, picture
@@ -58,7 +58,7 @@ def test_an_image_is_described_as_it_came_and_as_it_stands(inspect):
     ((fact,), _) = inspect([data])
     assert (fact.format, fact.mode, fact.width, fact.height, fact.frames) == ("JPEG", "L", 32, 64, 1)
     assert fact.sha256 == hashlib.sha256(data).hexdigest()
-    assert len(fact.thumbnail) == 32 * 32
+    assert len(fact.thumbnail) == THUMBNAIL * THUMBNAIL
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 from tokenizers import Tokenizer
 
-from pipeline.dedupe.picture import similarity
+from pipeline.dedupe.picture import similarity, stack
 from pipeline.images.decode import decode
 from pipeline.inspect import examine
 from pipeline.judges import lid
@@ -240,7 +240,7 @@ def test_pictures_look_alike_only_where_it_was_planted():
         for picture in page.pictures
         if picture.data
     ]
-    thumbnails = np.stack([np.frombuffer(thumbnail, np.uint8).reshape(32, 32) for thumbnail in shown])
+    thumbnails = stack(shown)
     flat = thumbnails.reshape(len(shown), -1).astype(float)
     likely = np.argwhere(np.triu(np.corrcoef(flat), 1) > 0.7)
     assert similarity(thumbnails[likely[:, 0]], thumbnails[likely[:, 1]]).max() < 0.95

@@ -59,7 +59,9 @@ def test_padding_and_blank_images_cost_nothing(setting, tmp_path):
     text = write_run(tmp_path, {"web": [([node], []) for node in article(0)[0] if node.kind == "text"]}, ANYRES)
     documents = Reader(Mixture(text, "align"), reader.tokenizer, family, "text").row(0)
     assert price.of(pack([documents], 0, reader.blank)) == price.of(pack([documents], 0))
-    assert price.of(pack([documents, documents[:1]], 0)) == price.of(pack([documents], 0)) + price.of(pack([documents[:1]], 0))
+    assert price.of(pack([documents, documents[:1]], 0)) == price.of(pack([documents], 0)) + price.of(
+        pack([documents[:1]], 0)
+    )
 
 
 def test_a_peak_is_known_of_what_a_data_sheet_says_it():

@@ -14,6 +14,7 @@ from pipeline.errors import RecipeError
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
     """Say which parts of a run exist, which are missing, and the funnel: in, kept, dropped by reason, failed by reason."""
     from pipeline.status import funnel, progress, tables
+    from pipeline.undecided import undecided
 
     if as_json:
         steps = {step.folder: {"done": step.done, "parts": step.parts} for step in progress(directory)}
@@ -21,6 +22,8 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
         return
     for table in tables(directory):
         console.print(table)
+    for line in undecided(directory):
+        console.print(str(line), markup=False)
 
 
 def stats(
@@ -38,6 +41,7 @@ def stats(
     vlmill stats demo --html demo.html     one file that needs no network: plots, samples as the trainer sees them, search
     """
     from mixtures.build import read_stats
+    from mixtures.repetition import summary
     from mixtures.stats import table
 
     if html is not None:
@@ -53,6 +57,7 @@ def stats(
         )
     for stats_of_stage in found.values():
         console.print(table(stats_of_stage))
+        console.print(summary(stats_of_stage["repetition"]))
 
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipeline.dedupe.candidates import BUCKET_BITS, Candidates
+from pipeline.dedupe.domain import LEAST
 from pipeline.dedupe.pairs import FLOORS, Pairs
 from pipeline.dedupe.resolve import Resolve
 from pipeline.dedupe.sketch import Sketch
@@ -32,12 +33,17 @@ class Dedupe:
     text: Annotated[float, Field(ge=FLOORS["text"], le=1)] = (
         0.8  # Jaccard index of shingles from which texts are the same
     )
-    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.95  # correlation from which images are the same
+    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # correlation from which images are the same
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
     near_images: bool = False
     """Whether similar images count as the same in web documents, which show before and after, and under questions: sets made
     from templates ask the same of scenes that differ by a block or a colour. Pages are held against their text as well."""
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
+    same_addresses: bool = False
+    """Whether of web documents with the same set of image addresses one is kept, as OBELICS was cleaned."""
+    paragraphs: Annotated[int, Field(ge=LEAST)] | None = None
+    """Web documents of one host from which a paragraph leaves them all; OBELICS took 3. A paragraph is a text node: give sources of
+    kind obelics `options: {paragraphs: true}`, or a text between two images counts as one."""
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
         16  # tasks that look for candidates, and that measure them
     )
@@ -66,4 +72,6 @@ class Dedupe:
             boilerplate=self.boilerplate,
             near_images=self.near_images,
             across_documents=self.across_documents,
+            same_addresses=self.same_addresses,
+            paragraphs=self.paragraphs,
         )

@@ -1,11 +1,11 @@
-"""Step `candidates`: which texts and images of one bucket are worth comparing, over all sources.
+"""Step `candidates`: which texts and images of one bucket are worth comparing, and which paragraphs come again, over all sources.
 
 Looks at places alone, so it is cheap. A similar pair meets at many places; `pairs` measures it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.dedupe import picture
+from pipeline.dedupe.domain import PARAGRAPHS, repeated
 from pipeline.reasons import Reason
 from pipeline.step import Count, Counts, Inputs
 
@@ -56,11 +57,11 @@ class Candidates:
     """Step: the candidates of one bucket of places. Pure.
 
     Counts `text_candidates` and `image_candidates`: kept is what is to be measured, dropped for PAIR_CAP what shares a place and
-    is not.
+    is not; and `repeated_paragraphs`.
     """
 
     name: ClassVar[str] = "candidates"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     bucket: int
@@ -70,17 +71,21 @@ class Candidates:
     @property
     def reads(self) -> tuple[str, ...]:
         """The places of all partitions."""
-        return ("*/*/text.places.parquet", "*/*/image.places.parquet")
+        return tuple(f"*/*/{thing}.places.parquet" for thing in ("text", "image", "paragraph"))
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `{text,image}.candidates.parquet`. The order of `inputs` does not matter."""
-        counts = {}
+        """Write `{text,image}.candidates.parquet` and `paragraph.repeats.parquet`. The order of `inputs` does not matter."""
+        first_place, last_place = bounds(self.bucket, self.buckets, BUCKET_BITS)
+        repeats = repeated(*_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
+        table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=PARAGRAPHS)
+        pq.write_table(table, folder / "paragraph.repeats.parquet", compression="zstd")
+        counts = {"repeated_paragraphs": Count(table.num_rows, table.num_rows)}
         for kind in (TEXT, IMAGE):
-            filed = _read(kind, inputs, *bounds(self.bucket, self.buckets, BUCKET_BITS))
+            filed = _read(kind, inputs, first_place, last_place)
             first, second, excess = candidates(kind, filed.places, filed.keys, self.cap)
             path = folder / f"{kind.name}.candidates.parquet"
             pq.write_table(_table(filed, first, second), path, compression="zstd", row_group_size=ROW_GROUP)
@@ -151,10 +156,8 @@ def _table(filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -
 
 def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
     """The rows [first, last] of all partitions, one for each content and place, sorted by place and key."""
-    names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.places.parquet"))
-    parts = [_rows(inputs[name], first, last) for name in names]
-    places, keys, starts, stops = (np.concatenate(column) for column in zip(*parts, strict=True))
-    files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    columns, files = _columns(kind.name, ("place", "key", "start", "stop"), inputs, first, last)
+    places, keys, starts, stops = columns
     order = np.lexsort((files, keys, places))
     new = np.ones(order.size, bool)
     new[1:] = (np.diff(places[order]) != 0) | (np.diff(keys[order]) != 0)
@@ -162,9 +165,14 @@ def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
     return _Filed(places[order], keys[order], starts[order], stops[order], files[order])
 
 
-def _rows(path: Path, first: int, last: int) -> list[NDArray[Any]]:
-    """Columns of the rows with a place in [first, last]."""
-    return read_span(path, ("place", "key", "start", "stop"), first, last)
+def _columns(
+    thing: str, names: Sequence[str], inputs: Inputs, first: int, last: int
+) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+    """Columns of the rows with a place in [first, last], of all partitions in the order of their names; and whose each row is."""
+    paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{thing}.places.parquet")]
+    parts = [read_span(path, names, first, last) for path in paths]
+    files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    return [np.concatenate(column) for column in zip(*parts, strict=True)], files
 
 
 def bounds(number: int, parts: int, bits: int) -> tuple[int, int]:
@@ -173,7 +181,7 @@ def bounds(number: int, parts: int, bits: int) -> tuple[int, int]:
     return first, stop - 1
 
 
-def read_span(path: Path, names: tuple[str, ...], first: int, last: int) -> list[NDArray[Any]]:
+def read_span(path: Path, names: Sequence[str], first: int, last: int) -> list[NDArray[Any]]:
     """Columns of the rows whose first column, by which the file is sorted, lies in [first, last].
 
     Reads the row groups that hold them, which lie side by side.

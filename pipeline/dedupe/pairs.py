@@ -21,8 +21,8 @@ from pipeline.dedupe import picture, text
 from pipeline.dedupe.candidates import BUCKET_BITS, CANDIDATES, IMAGE, TEXT, Kind, bounds, read_span
 from pipeline.step import Count, Counts, Inputs
 
-BATCH = 256
-"""Pairs measured at a time: two thumbnails and their derivatives take 0.3 MB a pair."""
+BATCH = 128
+"""Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair."""
 
 PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
 """Sorted by keys, one < other."""
@@ -35,7 +35,9 @@ def _measure_texts(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -
 
 
 def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    return picture.similarity(np.concatenate(one), np.concatenate(other))
+    first, second = np.concatenate(one), np.concatenate(other)
+    pixels = np.minimum(first["size"], second["size"]).astype(np.float64)
+    return picture.similarity(first["thumbnail"], second["thumbnail"], pixels)
 
 
 MEASURES: Mapping[str, Measure] = {"text": _measure_texts, "image": _measure_images}
@@ -52,7 +54,7 @@ class Pairs:
     """
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     share: int

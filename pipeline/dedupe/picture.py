@@ -1,7 +1,9 @@
 """Pictures for dedupe: hashes of windows that find candidates, and the aligned correlation that measures them.
 
-Both look at nothing but square luminance thumbnails, so images are not decoded again. A copy may be recompressed, resized,
-brightened, cropped a little or carry a caption: then a window of one picture shows what a window of the other shows.
+Both look at nothing but square luminance thumbnails and the pictures' sizes, so images are not decoded again. A copy may be
+recompressed, resized, brightened, cropped a little or carry a caption: then a window of one picture shows what a window of the other
+shows. Candidates and alignment need no more than 32 pixels a side; what tells a copy from a picture like it, such as the same
+dialogue in another language, shows at 64.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ NEAR_BITS = 10
 FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
 
+ALIGNED = 32
+"""Most pixels a side at which pictures are aligned, but for the last steps."""
 COARSE = 12
 """Side at which all windows of both pictures are compared to find where alignment starts."""
 HOPELESS = 0.8
@@ -52,14 +56,24 @@ REACH = 0.06
 """How far alignment may move an edge of the window it starts from: as far as windows lie apart."""
 BLURS = (1 / 16, 1 / 16, 1 / 32, 1 / 32, 1 / 64, 1 / 64)
 """Standard deviations of the sampling kernel at each step of alignment, as shares of the picture: from coarse to fine."""
-GAINS = (1 / 1.2, 1 / 1.1, 1 / 1.05, 1.0, 1.05, 1.1, 1.2)
+GAINS = (1 / 1.2, 1 / 1.1, 1 / 1.05, 1.05, 1.1, 1.2)
 """How much brighter the second picture may be where that saturates. Without saturation correlation does not see a gain."""
+RESOLVED = 0.6
+"""Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the other shows."""
 
 
 def stack(pixels: Sequence[bytes]) -> Thumbnails:
     """Square pictures of one size as one array."""
     side = math.isqrt(len(pixels[0])) if pixels else 1
     return np.frombuffer(b"".join(pixels), np.uint8).reshape(len(pixels), side, side)
+
+
+def evidence(thumbnails: Thumbnails, sizes: NDArray[np.int32]) -> NDArray[np.void]:
+    """What similarity is measured on: (n,) records of a thumbnail and of (height, width) of the picture."""
+    fields = np.dtype([("thumbnail", np.uint8, thumbnails.shape[1:]), ("size", np.int32, (2,))])
+    records = np.empty(len(thumbnails), fields)
+    records["thumbnail"], records["size"] = thumbnails, sizes
+    return records
 
 
 def flat(thumbnails: Thumbnails) -> NDArray[np.bool_]:
@@ -86,19 +100,27 @@ def places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     return np.concatenate(filed, axis=1)
 
 
-def similarity(one: Thumbnails, other: Thumbnails) -> Floats:
+def similarity(one: Thumbnails, other: Thumbnails, pixels: Floats | None = None) -> Floats:
     """How alike n pairs of pictures are after alignment: (n,) correlations, to 4 decimals; pure, and each pair for itself.
 
     The best of all pairs of windows is refined by Gauss-Newton steps over the edges of the first picture's window (after Lucas
     and Kanade, 1981).
+
+    Args:
+        one: The first picture of each pair.
+        other: The second ones, of the same side.
+        pixels: (n, 2) height and width of the smaller picture of each pair before it became a thumbnail; many if not given.
     """
+    if pixels is None:
+        pixels = np.full((len(one), 2), np.inf)
     first, second, best = _start(one, other)
     a, b = one.astype(np.float64), other.astype(np.float64)
     hopeful = np.flatnonzero(best >= HOPELESS)
-    best[hopeful] = _compare(a[hopeful], b[hopeful], first[hopeful], second[hopeful])
+    best[hopeful] = _compare(a[hopeful], b[hopeful], first[hopeful], second[hopeful], pixels[hopeful])
     unsure = hopeful[best[hopeful] < CERTAIN]
-    aligned = _align(a[unsure], b[unsure], first[unsure], second[unsure])
-    best[unsure] = np.maximum(best[unsure], _compare(a[unsure], b[unsure], aligned, second[unsure]))
+    a, b, first, second = a[unsure], b[unsure], first[unsure], second[unsure]
+    aligned = _align(a, b, first, second)
+    best[unsure] = np.maximum(best[unsure], _compare(a, b, aligned, second, pixels[unsure]))
     return best.round(4)
 
 
@@ -158,36 +180,62 @@ def _normal(values: Floats) -> tuple[Floats, Floats]:
 def _align(one: Floats, other: Floats, first: Floats, second: Floats) -> Floats:
     """(n, 4): the first one's window, moved to where it shows what the second one's shows."""
     low, high = (first - REACH).clip(0, 1), (first + REACH).clip(0, 1)
-    targets = {blur: _look(other, second, blur)[0] for blur in set(BLURS)}
+    coarse = _reduced(one), _reduced(other)
     for blur in BLURS:
-        shown, down, right = _look(one, first, blur)
-        first = (first + _step(shown, down, right, targets[blur])).clip(low, high)
+        picture, pattern = (one, other) if blur == BLURS[-1] else coarse
+        shown, down, right = _look(picture, first, blur)
+        target = _sample(pattern, second, np.full((len(second), 2), blur))
+        first = (first + _step(shown, down, right, target)).clip(low, high)
     return first
+
+
+def _reduced(pixels: Floats) -> Floats:
+    """Pictures with at most ALIGNED pixels a side."""
+    side = pixels.shape[1]
+    if side <= ALIGNED:
+        return pixels
+    area = _area(ALIGNED, 0.0, 1.0, side)
+    reduced: Floats = area @ pixels @ area.T
+    return reduced
 
 
 def _look(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
     """(n, points, points) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
+    side, blurs = pixels.shape[1], np.full(len(pixels), blur)
+    rows, row_distance = _kernel(windows[:, 0], windows[:, 1], side, blurs)
+    columns, column_distance = _kernel(windows[:, 2], windows[:, 3], side, blurs)
+    across = pixels @ columns.transpose(0, 2, 1)
+    sloping_rows, sloping_columns = _sloping(rows, row_distance / blur), _sloping(columns, column_distance / blur)
+    return rows @ across, sloping_rows @ across, rows @ pixels @ sloping_columns.transpose(0, 2, 1)
+
+
+def _sample(pixels: Floats, windows: Floats, blurs: Floats) -> Floats:
+    """(n, points, points): the windows sampled with Gaussian kernels of (n, 2) standard deviations, down and across."""
     side = pixels.shape[1]
-    rows, sloping_rows = _kernel(windows[:, 0], windows[:, 1], side, blur)
-    columns, sloping_columns = (
-        weights.transpose(0, 2, 1) for weights in _kernel(windows[:, 2], windows[:, 3], side, blur)
-    )
-    across = pixels @ columns
-    return rows @ across, sloping_rows @ across, rows @ pixels @ sloping_columns
+    rows, _ = _kernel(windows[:, 0], windows[:, 1], side, blurs[:, 0])
+    columns, _ = _kernel(windows[:, 2], windows[:, 3], side, blurs[:, 1])
+    sampled: Floats = rows @ pixels @ columns.transpose(0, 2, 1)
+    return sampled
 
 
-def _kernel(start: Floats, stop: Floats, side: int, blur: float) -> tuple[Floats, Floats]:
-    """(n, points, side) each: weights of the pixels at points of [start, stop), and their derivative by the point.
+def _kernel(start: Floats, stop: Floats, side: int, blurs: Floats) -> tuple[Floats, Floats]:
+    """(n, points, side) each: weights of the pixels at points of [start, stop), and their distance in standard deviations.
 
     There are three points to four pixels. Pixels outside the window weigh nothing.
     """
     points = start[:, None] + (stop - start)[:, None] * _middles(side * 3 // 4)
-    distance = (_middles(side) - points[:, :, None]) / blur
+    distance = (_middles(side) - points[:, :, None]) / blurs[:, None, None]
     inside = (_middles(side) > start[:, None] - 0.5 / side) & (_middles(side) < stop[:, None] + 0.5 / side)
-    weights = np.exp(-0.5 * distance * distance) * inside[:, None, :] + 1e-12
+    weights: Floats = np.exp(-0.5 * distance * distance) * inside[:, None, :] + 1e-12
     weights /= weights.sum(axis=2, keepdims=True)
-    slope = weights * distance / blur
-    return weights, slope - weights * slope.sum(axis=2, keepdims=True)
+    return weights, distance
+
+
+def _sloping(weights: Floats, pull: Floats) -> Floats:
+    """The derivative of a kernel's weights by the point, given that of their logarithms."""
+    slope: Floats = weights * pull
+    slope -= weights * slope.sum(axis=2, keepdims=True)
+    return slope
 
 
 def _middles(count: int) -> Floats:
@@ -211,22 +259,45 @@ def _step(shown: Floats, down: Floats, right: Floats, target: Floats) -> Floats:
     return step.clip(-0.05, 0.05)
 
 
-def _compare(one: Floats, other: Floats, first: Floats, second: Floats) -> Floats:
-    """(n,): the correlation of two windows under the gain that suits best.
-
-    It counts as the least of that of the windows and of what is left of them without the top or the bottom eighth, if that
-    shows anything: two pictures are not the same for having the same caption.
-    """
-    shown, target = _look(one, first, BLURS[-1])[0], _look(other, second, BLURS[-1])[0]
+def _compare(one: Floats, other: Floats, first: Floats, second: Floats, pixels: Floats) -> Floats:
+    """(n,): the correlation of two windows under the gain that suits best."""
+    blurs = np.maximum(0.5 / one.shape[1], RESOLVED / pixels)
+    shown, target = _sample(one, first, blurs), _sample(other, second, blurs)
     telling = _moments(shown, target)[1].max(axis=0) >= FLAT * FLAT
     telling[:, 0] = True
-    exposed = []
+    best = _correlate(shown, target, telling)
+    unsure = np.flatnonzero(best < CERTAIN)
+    shown, target, telling = shown[unsure], target[unsure], telling[unsure]
+    lights = _light(shown), _light(target)
     for gain in GAINS:
-        shared, spreads = _moments(np.minimum(shown * max(gain, 1), 255), np.minimum(target * max(1 / gain, 1), 255))
-        correlations = shared / np.sqrt(np.maximum(spreads, FLAT * FLAT).prod(axis=0))
-        exposed.append(np.where(telling, correlations, 1.0).min(axis=1))
-    best: Floats = np.max(np.stack(exposed), axis=0)
+        brighter = shown * np.minimum(max(gain, 1), 255 / lights[0])
+        brighter_target = target * np.minimum(max(1 / gain, 1), 255 / lights[1])
+        best[unsure] = np.maximum(best[unsure], _correlate(brighter, brighter_target, telling))
     return best
+
+
+def _light(sampled: Floats) -> Floats:
+    """The brightest of each point and its eight neighbours, at least 1.
+
+    Where a picture is made brighter it saturates letter by letter, not point by point: of grey letters on white the letters alone
+    become brighter. So a point gains no more than the ground that it lies on.
+    """
+    padded = np.pad(sampled, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    down = np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    light: Floats = np.maximum(np.maximum(down[:, :, :-2], down[:, :, 1:-1]), down[:, :, 2:])
+    return np.maximum(light, 1.0)
+
+
+def _correlate(one: Floats, other: Floats, telling: NDArray[np.bool_]) -> Floats:
+    """(n,): correlations of two samplings, with the mean of the variances in place of their geometric mean.
+
+    So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast. One counts as the least of that of the windows and of what is left of them without the top or the bottom eighth, if that
+    shows anything (`telling`): two pictures are not the same for having the same caption.
+    """
+    shared, spreads = _moments(one, other)
+    correlations = shared / np.maximum(spreads, FLAT * FLAT).mean(axis=0)
+    least: Floats = np.where(telling, correlations, 1.0).min(axis=1)
+    return least
 
 
 def _moments(one: Floats, other: Floats) -> tuple[Floats, Floats]:

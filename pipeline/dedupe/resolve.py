@@ -9,10 +9,13 @@ a cluster is the sample of the source with the lowest priority number, then with
 - Turns about required images fall where images, question and answer are those of another turn; a sample falls with its last.
 - An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents leaves
   them all, as OBELICS removed images by address (Laurencon et al., 2023, section 3.2).
+- Where the recipe says so, a web document falls that shows the addresses that another shows, and a paragraph leaves all documents
+  of a domain that has it in many (`domain.py`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,8 +24,11 @@ from typing import ClassVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline.dedupe.components import components
+from pipeline.dedupe.domain import common_paragraphs, same_addresses
+from pipeline.dedupe.overlap import matrices
 from pipeline.dedupe.sketch import DOCUMENT, PAGE, TURNS
 from pipeline.dedupe.survivors import read_survivors
 from pipeline.reasons import Reason
@@ -37,12 +43,12 @@ DROPS = pl.Schema({"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "s
 class Resolve:
     """Step: the verdicts of dedupe. Pure.
 
-    Leaves one `<source>.<part>.dedupe.verdicts.parquet` for each of `parts`. Counts `deduped` samples and `deduped_nodes` of what
+    Leaves one `<source>.<part>.dedupe.verdicts.parquet` for each of `parts`, and `overlap.json`: what sources have in common. Counts `deduped` samples and `deduped_nodes` of what
     the judges left; nodes that fall as a consequence (the picture of a lost turn) are the business of `settle`.
     """
 
     name: ClassVar[str] = "resolve"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     parts: tuple[str, ...]  # "<source>/<part>" of every partition
@@ -53,13 +59,16 @@ class Resolve:
     boilerplate: int
     near_images: bool
     across_documents: bool
+    same_addresses: bool
+    paragraphs: int | None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """All pairs, outlines, and verdicts of the judges."""
+        """All pairs, repeated paragraphs, outlines, and verdicts of the judges."""
         return (
             "*/text.pairs.parquet",
             "*/image.pairs.parquet",
+            "*/paragraph.repeats.parquet",
             "*/*/outline.parquet",
             *(f"*/*/{judge}.verdicts.parquet" for judge in self.judges),
         )
@@ -70,42 +79,75 @@ class Resolve:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Cluster, keep one of each cluster, and write why the others go."""
-        samples, nodes = read_survivors(inputs, self.parts, self.judges, self.priority)
+        samples, nodes = read_survivors(inputs, self.parts, self.judges, self.priority, self._repeats(inputs))
         texts = _clusters(samples.filter("long")["text"], _pairs(inputs, "text"), self.text)
         samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
-        documents = _drop_documents(samples)
+        documents, images = _drop_documents(samples), nodes.filter(pl.col("kind") == "image")
         nodes = nodes.join(documents, on="order", how="anti")
-        images = nodes.filter(pl.col("kind") == "image")["key"]
-        clusters = _clusters(images, _pairs(inputs, "image"), self.image)
-        shown = nodes.filter(pl.col("kind") == "image").join(clusters, on="key").sort("order", "node")
+        clusters = _clusters(images["key"], _pairs(inputs, "image"), self.image)
+        images = images.join(clusters, on="key").sort("order", "node")
+        shown = images.join(documents, on="order", how="anti")
         pages = _drop_pages(samples.join(documents, on="order", how="anti"), shown)
         asked_of = shown if self.near_images else shown.with_columns(label="key")
         turns = _drop_turns(nodes.filter((pl.col("kind") == "text") & (pl.col("unit") == TURNS)), asked_of)
-        pictures = self._drop_pictures(shown.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti"))
-        drops = pl.concat([documents, pages, turns, pictures]).sort("order", "node")
-        self._write(folder, samples, drops)
-        return _counts(samples, drops)
+        web = nodes.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti")
+        drops = [documents, pages, turns, *self._drop_of_web(web, shown.join(web, on=["order", "node"], how="semi"))]
+        self._write(folder, samples, pl.concat(drops).sort("order", "node"))
+        overlap = matrices(samples, images)
+        (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
+        return _counts(samples, pl.concat(drops))
 
-    def _drop_pictures(self, shown: pl.DataFrame) -> pl.DataFrame:
-        """Image nodes of documents that are boilerplate or come again."""
+    def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
+        """Places of the paragraphs that may have to go; the judges may have left less of them."""
+        if self.paragraphs is None:
+            return np.empty(0, np.uint64)
+        paths = [inputs[name] for name in sorted(inputs) if name.endswith("/paragraph.repeats.parquet")]
+        repeats = pl.scan_parquet(paths).filter(pl.col("documents") >= self.paragraphs).select("place").collect()
+        return repeats["place"].sort().to_numpy()
+
+    def _drop_of_web(self, nodes: pl.DataFrame, shown: pl.DataFrame) -> list[pl.DataFrame]:
+        """What goes of the web documents that are left: nodes, and their images in clusters.
+
+        Images that are everywhere go first, so that documents are not called the same for the logo of their site; and a
+        document that goes counts for no paragraph.
+        """
+        common = self._drop_common(shown)
+        shown = shown.join(common, on=["order", "node"], how="anti")
+        again = _drop_same_addresses(shown) if self.same_addresses else DROPS.to_frame()
+        shown, nodes, common = (frame.join(again, on="order", how="anti") for frame in (shown, nodes, common))
+        said = DROPS.to_frame()
+        if self.paragraphs is not None:
+            said = common_paragraphs(nodes, self.paragraphs).select(
+                "order", "node", reason=pl.lit(Reason.REPEATED_PARAGRAPH.value), score="documents", keeper=None
+            )
+        return [common, again, said.cast(DROPS), self._drop_copies(shown)]
+
+    def _drop_common(self, shown: pl.DataFrame) -> pl.DataFrame:
+        """Images of documents that stand in too many of them."""
+        same = "label" if self.near_images else "key"
+        shown = shown.with_columns(documents=pl.col("order").n_unique().over(same))
+        shown = shown.filter(pl.col("documents") > self.boilerplate)
+        boilerplate = pl.lit(Reason.BOILERPLATE_IMAGE.value)
+        return shown.select("order", "node", reason=boilerplate, score="documents", keeper=None).cast(DROPS)
+
+    def _drop_copies(self, shown: pl.DataFrame) -> pl.DataFrame:
+        """Images of documents that come again."""
         same = "label" if self.near_images else "key"
         place = pl.struct("order", "node")
         shown = shown.with_columns(
-            documents=pl.col("order").n_unique().over(same),
             first=pl.col("key").first().over(same if self.across_documents else ["order", same]),
             keeper=pl.col("order").first().over(same) if self.across_documents else pl.col("order"),
             again=place != place.first().over(same if self.across_documents else ["order", same]),
         )
-        common = pl.col("documents") > self.boilerplate
         exact = pl.col("key") == pl.col("first")
-        copied = pl.when(exact).then(pl.lit(Reason.EXACT_IMAGE.value)).otherwise(pl.lit(Reason.NEAR_IMAGE.value))
-        return shown.filter(common | pl.col("again")).select(
+        copies = shown.filter("again").select(
             "order",
             "node",
-            reason=pl.when(common).then(pl.lit(Reason.BOILERPLATE_IMAGE.value)).otherwise(copied),
-            score=pl.when(common).then("documents").when(exact).then(1.0).otherwise("best").cast(pl.Float64),
-            keeper=pl.when(~common).then("keeper"),
+            reason=pl.when(exact).then(pl.lit(Reason.EXACT_IMAGE.value)).otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
+            score=pl.when(exact).then(1.0).otherwise("best"),
+            keeper="keeper",
         )
+        return copies.cast(DROPS)
 
     def _write(self, folder: Path, samples: pl.DataFrame, drops: pl.DataFrame) -> None:
         """One file of verdicts for each partition."""
@@ -170,6 +212,13 @@ def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
         .otherwise(exact),
         score=pl.when(~pl.col("same_files")).then("likeness").when(~pl.col("same_text")).then("best").otherwise(1.0),
     )
+
+
+def _drop_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
+    """Documents whose images have the addresses that those of an earlier one have."""
+    reason = pl.lit(Reason.SAME_ADDRESSES.value)
+    again = same_addresses(shown).with_columns(node=pl.lit(WHOLE_SAMPLE), reason=reason, score=pl.lit(1.0))
+    return again.select(DROPS.names()).cast(DROPS)
 
 
 def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:

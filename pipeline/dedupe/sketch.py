@@ -1,7 +1,8 @@
 """Step `sketch`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
 
 Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things meet) and an
-array of evidence (`*.evidence.npy`: what similarity is measured on), and `outline.parquet`: the samples without their contents.
+array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples without their contents, and
+`paragraph.places.parquet`: the paragraphs of each domain.
 Texts and images go by 64-bit keys of their contents; a content that a partition holds several times is sketched once.
 """
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.dedupe import picture, text
+from pipeline.dedupe.domain import PARAGRAPHS, host, paragraph_places
 from pipeline.sample import ImageFacts, Node, Sample, read_facts, read_samples, write_rows
 from pipeline.step import Count, Counts, Inputs
 
@@ -38,6 +40,7 @@ OUTLINE_NODE = pa.struct(
         pa.field("turn", pa.int32(), nullable=False),
         pa.field("required", pa.bool_(), nullable=False),
         pa.field("key", pa.uint64()),  # of its text or image; None where there is no image
+        pa.field("url", pa.uint64()),  # key of an image's address; None where it has none
         pa.field("reason", pa.string()),  # why there is none
     ]
 )
@@ -48,6 +51,7 @@ OUTLINE = pa.schema(
         pa.field("row", pa.int64(), nullable=False),
         pa.field("page", pa.int32(), nullable=False),
         pa.field("unit", pa.string(), nullable=False),  # what `unit` says
+        pa.field("host", pa.uint64()),  # key of the host that a document came from; None for anything else
         pa.field("text", pa.uint64(), nullable=False),  # key of all its text
         pa.field("long", pa.bool_(), nullable=False),  # whether that is long enough to be similar to another
         pa.field("nodes", pa.list_(OUTLINE_NODE), nullable=False),
@@ -62,7 +66,7 @@ class Sketch:
     """Step: sketch a partition. Pure. Counts `sketched_texts` and `sketched_images`: different contents that can be similar."""
 
     name: ClassVar[str] = "sketch"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -82,9 +86,11 @@ class Sketch:
         """Sketch texts sample by sample, then images."""
         facts = read_facts(inputs["facts.parquet"])
         texts: dict[int, NDArray[np.uint32]] = {}
-        rows = _outlines(read_samples(inputs["samples.parquet"]), facts, texts)
+        paragraphs: list[NDArray[np.uint64]] = []
+        rows = _outlines(read_samples(inputs["samples.parquet"]), facts, texts, paragraphs)
         write_rows(folder / "outline.parquet", OUTLINE, rows)
         _write_texts(folder, texts)
+        _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
         return {
             "sketched_texts": _counted(sum(1 for shingles in texts.values() if _long(shingles))),
             "sketched_images": _counted(_write_images(folder, facts)),
@@ -113,20 +119,28 @@ def image_key(facts: ImageFacts) -> int:
 
 
 def _outlines(
-    samples: Iterator[Sample], facts: Sequence[ImageFacts], texts: dict[int, NDArray[np.uint32]]
+    samples: Iterator[Sample],
+    facts: Sequence[ImageFacts],
+    texts: dict[int, NDArray[np.uint32]],
+    paragraphs: list[NDArray[np.uint64]],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of OUTLINE; enters the shingles of each new text under its key."""
+    """Rows of OUTLINE; enters the shingles of each new text under its key, and the places of each document's paragraphs."""
     for sample in samples:
         compared, whole = unit(sample), whole_text(sample)
-        key = text.text_key(whole)
+        key, domain = text.text_key(whole), host(sample.url) if compared == DOCUMENT else None
+        nodes = [_outline_node(node, facts) for node in sample.nodes]
         if compared != TURNS and key not in texts:
             texts[key] = text.shingles(whole)
+        if domain is not None:
+            said = np.array([node["key"] for node in nodes if node["kind"] == "text"], np.uint64)
+            paragraphs.append(np.unique(paragraph_places(np.uint64(domain), said)))
         yield {
             **sample.id._asdict(),
             "unit": compared,
+            "host": domain,
             "text": key,
             "long": compared != TURNS and _long(texts[key]),
-            "nodes": [_outline_node(node, facts) for node in sample.nodes],
+            "nodes": nodes,
         }
 
 
@@ -134,9 +148,10 @@ def _outline_node(node: Node, facts: Sequence[ImageFacts]) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
     row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
     if node.image is None:
-        return {**row, "key": text.text_key(node.text or ""), "reason": None}
+        return {**row, "key": text.text_key(node.text or ""), "url": None, "reason": None}
     shown = facts[node.image]
-    return {**row, "key": None if shown.reason else image_key(shown), "reason": shown.reason}
+    address = text.text_key(node.url) if node.url else None
+    return {**row, "key": None if shown.reason else image_key(shown), "url": address, "reason": shown.reason}
 
 
 def _long(shingles: NDArray[np.uint32]) -> bool:
@@ -154,15 +169,15 @@ def _write_texts(folder: Path, texts: Mapping[int, NDArray[np.uint32]]) -> None:
 
 
 def _write_images(folder: Path, facts: Sequence[ImageFacts]) -> int:
-    """Write places and thumbnails of all images that show something; return how many."""
-    shown = {image_key(fact): fact.thumbnail for fact in facts if fact.thumbnail}
-    evidence = picture.stack(list(shown.values()))
-    telling = np.flatnonzero(~picture.flat(evidence))
-    keys = [key for row, key in enumerate(shown) if row in set(telling.tolist())]
-    evidence = evidence[telling]
-    rows = np.arange(len(keys), dtype=np.int64)
-    _write_places(folder / "image.places.parquet", list(picture.places(evidence)), keys, rows, rows + 1)
-    np.save(folder / "image.evidence.npy", evidence)
+    """Write places, thumbnails and sizes of all images that show something; return how many."""
+    shown = {image_key(fact): fact for fact in facts if fact.thumbnail}
+    thumbnails = picture.stack([fact.thumbnail for fact in shown.values()])
+    telling = ~picture.flat(thumbnails)
+    thumbnails, kept = thumbnails[telling], [fact for fact, tells in zip(shown.values(), telling, strict=True) if tells]
+    keys, rows = [image_key(fact) for fact in kept], np.arange(len(kept), dtype=np.int64)
+    _write_places(folder / "image.places.parquet", list(picture.places(thumbnails)), keys, rows, rows + 1)
+    sizes = np.array([(fact.height, fact.width) for fact in kept], np.int32).reshape(-1, 2)
+    np.save(folder / "image.evidence.npy", picture.evidence(thumbnails, sizes))
     return len(keys)
 
 
@@ -182,6 +197,14 @@ def _write_places(
     order = order[_differs(places[order]) | _differs(owned[order])]
     columns = [places[order], owned[order], starts[owners[order]], stops[owners[order]]]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PLACES)
+    pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
+
+
+def _write_paragraphs(path: Path, paragraphs: Sequence[NDArray[np.uint64]]) -> None:
+    """Write PARAGRAPHS: in how many documents of the partition each paragraph of a domain stands."""
+    places = np.concatenate([*paragraphs, np.empty(0, np.uint64)])
+    columns = np.unique(places, return_counts=True)
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PARAGRAPHS)
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
 
 

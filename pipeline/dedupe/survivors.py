@@ -6,34 +6,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from pipeline.dedupe.domain import paragraph_places
 from pipeline.reasons import Reason
 from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict
 from pipeline.settle import gather, settle
 
 
 def read_survivors(
-    inputs: Mapping[str, Path], parts: Sequence[str], judges: Sequence[str], priority: Mapping[str, int]
+    inputs: Mapping[str, Path],
+    parts: Sequence[str],
+    judges: Sequence[str],
+    priority: Mapping[str, int],
+    paragraphs: NDArray[np.uint64],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Samples that the judges left, and the nodes that they left of these. Independent of the order of `parts`.
+
+    Args:
+        inputs: Outlines and verdicts, by partition.
+        parts: `<source>/<part>` of every partition.
+        judges: Whose verdicts count, in recipe order.
+        priority: Source -> number; the lower one comes first.
+        paragraphs: Places of the paragraphs of documents that are wanted, sorted.
 
     Returns:
         Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it (`order`),
         `part`, `sample` (row), the number of nodes `left`, and what stands in the outline but for the nodes.
-        Nodes by sample and node: `order`, `node`, and what stands in the outline. Texts of documents are left out.
+        Nodes by sample and node: `order`, `node`, the place `paragraph` of a wanted one, and what stands in the outline. Other
+        texts of documents are left out.
     """
-    found = [_read_part(inputs, part, judges) for part in sorted(parts)]
+    found = [_read_part(inputs, part, judges, paragraphs) for part in sorted(parts)]
     ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)
     samples = pl.concat([samples for samples, _ in found]).with_columns(priority=ranks)
     samples = samples.sort("priority", "source", "file", "row", "page").with_row_index("order")
     nodes = pl.concat([nodes for _, nodes in found])
-    nodes = nodes.join(samples.select("order", "part", "sample", "unit"), on=["part", "sample"])
-    nodes = nodes.filter((pl.col("kind") == "image") | (pl.col("unit") != "document"))
+    nodes = nodes.join(samples.select("order", "part", "sample"), on=["part", "sample"])
     return samples, nodes.drop("part", "sample").sort("order", "node")
 
 
-def _read_part(inputs: Mapping[str, Path], part: str, judges: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_part(
+    inputs: Mapping[str, Path], part: str, judges: Sequence[str], paragraphs: NDArray[np.uint64]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     outline = pl.read_parquet(inputs[f"{part}/outline.parquet"]).with_row_index("sample")
     outline = outline.with_columns(part=pl.lit(part))
     names = [f"{judge}.verdicts.parquet" for judge in judges]
@@ -50,7 +66,18 @@ def _read_part(inputs: Mapping[str, Path], part: str, judges: Sequence[str]) -> 
     gone = pl.DataFrame(lost, pl.Schema({"sample": pl.UInt32, "node": pl.Int32}), orient="row")
     nodes = nodes.join(gone, on=["sample", "node"], how="anti")
     left = nodes.group_by("sample").agg(left=pl.len())
-    return outline.drop("nodes").join(left, on="sample"), nodes.drop("reason")
+    nodes = _with_paragraphs(nodes.join(outline.select("sample", "unit", "host"), on="sample"), paragraphs)
+    wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("paragraph").is_not_null()
+    return outline.drop("nodes").join(left, on="sample"), nodes.filter(wanted).drop("reason", "host")
+
+
+def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
+    """The nodes, with the places of those that are wanted paragraphs."""
+    hosts, keys = (nodes[name].fill_null(0).to_numpy() for name in ("host", "key"))
+    places = paragraph_places(hosts, keys)
+    said = ((nodes["kind"] == "text") & nodes["host"].is_not_null()).to_numpy()
+    column = pl.Series("paragraph", places).set(pl.Series(~(said & np.isin(places, paragraphs))), None)
+    return nodes.with_columns(column)
 
 
 def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:

@@ -21,11 +21,14 @@ from pipeline.sources.source import Page, Picture, Unfit
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 """What OBELICS' own filters put between parts of a page and did not take out everywhere."""
+PARAGRAPH_BREAK = "\n\n"
 
 
 @dataclass(frozen=True, config=STRICT)
 class Obelics(ParquetSource):
     """Interleaved documents whose images have to be fetched."""
+
+    paragraphs: bool = False  # whether each paragraph is a node of its own, not each text between two images
 
     kind: ClassVar[str] = "obelics"
     fetches: ClassVar[bool] = True
@@ -48,8 +51,9 @@ class Obelics(ParquetSource):
                 nodes.append(Node("image", image=len(pictures), url=url))
                 pictures.append(Picture(url=url))
             else:
-                parts = [part.strip() for part in text.split(END_OF_DOCUMENT) if part.strip()]
-                nodes += [Node("text", supervised=True, text=part) for part in parts]
+                split = PARAGRAPH_BREAK if self.paragraphs else END_OF_DOCUMENT
+                parts = [part.strip() for part in text.replace(END_OF_DOCUMENT, split).split(split)]
+                nodes += [Node("text", supervised=True, text=part) for part in parts if part]
         if not nodes:
             raise Unfit("neither text nor image", Reason.EMPTY_ROW)
         return Page(tuple(nodes), tuple(pictures), url=_address(row["general_metadata"]))

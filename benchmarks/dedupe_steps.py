@@ -1,0 +1,56 @@
+"""What the benchmarks of dedupe have in common: its steps over one partition, and how results are measured."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.dedupe import Dedupe
+from pipeline.sample import ImageFacts, Sample, read_rows, write_facts, write_samples
+
+DEFAULTS = Dedupe()
+
+
+def run_steps(samples: Sequence[Sample], facts: Sequence[ImageFacts]) -> tuple[Path, dict[str, float]]:
+    """A folder with what sketch, pairs and resolve leave of one partition, and the seconds that each took."""
+    folder, seconds = Path(tempfile.mkdtemp()), dict[str, float]()
+    write_samples(folder / "samples.parquet", samples)
+    write_facts(folder / "facts.parquet", facts)
+    start = time.perf_counter()
+    DEFAULTS.sketch().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
+    seconds["sketch"] = time.perf_counter() - start
+    inputs = {f"web/0/{path.name}": path for path in folder.iterdir()}
+    for name, steps in (("candidates", DEFAULTS.candidates()), ("pairs", DEFAULTS.pairs())):
+        start, made = time.perf_counter(), dict[str, Path]()
+        for number, step in enumerate(steps):
+            target = folder / f"{name}-{number:05d}"
+            target.mkdir()
+            step.run(inputs, target)  # type: ignore[attr-defined]
+            made |= {f"{number:05d}/{path.name}": path for path in target.iterdir()}
+        inputs |= made
+        seconds[name] = time.perf_counter() - start
+    start = time.perf_counter()
+    DEFAULTS.resolve(parts=("web/0",), priority={}, judges=()).run(inputs, folder)
+    seconds["resolve"] = time.perf_counter() - start
+    return folder, seconds
+
+
+def found_pairs(folder: Path, kind: str, threshold: float) -> set[tuple[int, int]]:
+    """Pairs of keys at or above the threshold."""
+    rows = (row for path in folder.glob(f"*/{kind}.pairs.parquet") for row in read_rows(path))
+    return {(row["one"], row["other"]) for row in rows if row["similarity"] >= threshold}
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def score(what: str, true: set[tuple[int, ...]], found: set[tuple[int, ...]]) -> None:
+    """Print recall and precision."""
+    common = len(true & found)
+    print(f"  {what}: {len(true)}, recall {common / len(true):.4f}, precision {common / len(found):.4f}")

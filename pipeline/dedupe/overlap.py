@@ -1,0 +1,49 @@
+"""What sources have in common: how many of the images and texts of one stand in another, among what the judges left.
+
+Part of step `resolve`, before anything is dropped for being there twice. Pure functions of its tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from pipeline.dedupe.text import text_key
+
+Matrix = dict[str, dict[str, int]]
+
+
+def matrices(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
+    """`{"images": ..., "texts": ...}`, each with `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
+
+    The number in row A, column B says how many of A's different contents stand in another sample, of B: the same, or similar in
+    the recipe's terms (the same included). So the diagonal says how many come again within a source. A text is that of a whole
+    sample; samples without a word have none.
+
+    Args:
+        samples: That the judges left: `order`, `source`, `text` and its cluster's `label`, if it is long enough for one.
+        images: The image nodes of these: `order`, `key`, `label`.
+    """
+    texts = samples.filter(pl.col("text") != text_key("")).select(
+        "order", "source", key="text", label=pl.coalesce("label", "text")
+    )
+    images = images.select("order", "key", "label").join(samples.select("order", "source"), on="order")
+    return {"images": _overlap(images), "texts": _overlap(texts)}
+
+
+def _overlap(things: pl.DataFrame) -> dict[str, Any]:
+    """Of things with `order`, `source`, `key` and `label`."""
+    sizes = things.group_by("source").agg(size=pl.col("key").n_unique())
+    sources = dict(sizes.sort("source").iter_rows())
+    found = {name: _matrix(things, by, list(sources)) for name, by in (("exact", "key"), ("near", "label"))}
+    return {"sources": sources, **found}
+
+
+def _matrix(things: pl.DataFrame, by: str, sources: list[str]) -> Matrix:
+    """Contents of each source that have their `by` in common with a sample of each source, not counting their only one."""
+    holders = things.group_by(by, pl.col("source").alias("holder")).agg(samples=pl.col("order").n_unique())
+    held = things.select("source", "key", "label").unique().join(holders, on=by)
+    held = held.filter((pl.col("source") != pl.col("holder")) | (pl.col("samples") > 1))
+    counted = {(row[0], row[1]): row[2] for row in held.group_by("source", "holder").len().iter_rows()}
+    return {source: {holder: counted.get((source, holder), 0) for holder in sources} for source in sources}

@@ -1,0 +1,54 @@
+"""How much the judges of a run could not decide, and whether that is more than a person should leave to a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.lanes import read_manifest
+from pipeline.recipe import locked_recipe
+from pipeline.store import total
+
+CAP = 0.01
+"""Share of a source's nodes from which a judge's doubts are worth looking at. Of web documents the language judge doubts 0.1 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """What one judge could not decide about one source."""
+
+    source: str
+    judge: str
+    nodes: int  # it looked at
+    undecided: int
+    settled_by: str | None  # the setting that says what becomes of them
+
+    @property
+    def over(self) -> bool:
+        """Whether that is more than CAP."""
+        return self.undecided > CAP * self.nodes
+
+    def __str__(self) -> str:
+        """A line for people."""
+        share = f"{self.judge} could not decide {self.undecided:,} of {self.nodes:,} nodes of {self.source} ({self.undecided / self.nodes:.2%})"
+        if not self.over:
+            return share
+        advice = (
+            f"look at some, and settle them with --set {self.settled_by}=drop" if self.settled_by else "look at some"
+        )
+        return f"{share}, more than {CAP:.0%}: {advice}"
+
+
+def undecided(root: Path) -> Iterator[Undecided]:
+    """What each judge that is through with a source left undecided there, where it did."""
+    recipe = locked_recipe(root)
+    for source in sorted(recipe.sources):
+        for judge in recipe.judging():
+            folder = f"steps/{source}/{judge.name}"
+            if not (root / folder / "manifest.json").exists():
+                continue
+            books = total(read_manifest(root, folder))
+            if "undecided" in books and books["undecided"].came:
+                setting = f"judges.{judge.name}.in_doubt" if hasattr(judge, "in_doubt") else None
+                yield Undecided(source, judge.name, books["judged"].came, books["undecided"].came, setting)
