@@ -13,7 +13,18 @@ POINTS = ("fsync", "replace", "link", "rename")
 
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(
-    ["pipeline.cli", "pipeline.run", "mixtures.build", "train.settings", "pytest", "webdataset", "polars"]
+    [
+        *(
+            "pipeline.cli",
+            "pipeline.run",
+            "pipeline.progress",
+            "mixtures.build",
+            "train.settings",
+            "pytest",
+            "webdataset",
+        ),
+        *("polars", "pandas", "fasttext", "numpy.random", "PIL.features"),  # slow to import, for each victim anew
+    ]
 )
 
 

@@ -74,7 +74,7 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
     adapter = {"parts": ["text", "vision"], "rank": 2, "dora": True}
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
     first = train_stage(root, "align", training(adapter=adapter, learning_rate=rates), settings, machine=MACHINE)
-    merged = load_file(first.checkpoint / "merged.safetensors")
+    merged = load_file(first.checkpoint / "model.safetensors")
     exported = AutoModelForImageTextToText.from_pretrained(first.export).state_dict()
     assert all(torch.equal(exported[name], weights) for name, weights in merged.items())
     tokenizer = load_tokenizer(root / "tokenizer.json", CHAT)
