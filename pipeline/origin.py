@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def list_origins(
     *,
     subset: str | None = None,
     split: str | None = None,
-    ranged: bool = False,
+    ranged: Callable[[str], bool] = lambda _: False,
 ) -> list[Origin]:
     """The files of a source, ordered by name.
 
@@ -61,7 +61,7 @@ def list_origins(
         pattern: Which files below it; None for those of a split.
         subset: Of a repository on the Hub, which names its files itself; None for its only or default one.
         split: Of the subset.
-        ranged: Whether the source asks for parts of a file.
+        ranged: Whether the source asks for parts of a file of this name.
 
     Raises:
         SourceError: there is none, or the Hub is not to be had.
@@ -85,9 +85,9 @@ def list_origins(
     ]
 
 
-def _numbered(source: str, entries: list[hub.Entry], ranged: bool) -> list[Origin]:
+def _numbered(source: str, entries: list[hub.Entry], ranged: Callable[[str], bool]) -> list[Origin]:
     ordered = sorted(entries, key=lambda entry: entry.name)
-    return [Origin(source, number, e.name, e.url, e.size, e.sha256, ranged) for number, e in enumerate(ordered)]
+    return [Origin(source, number, e.name, e.url, e.size, e.sha256, ranged(e.name)) for number, e in enumerate(ordered)]
 
 
 @contextmanager

@@ -20,11 +20,12 @@ from pipeline.errors import RecipeError, SourceError, StoreError
 from pipeline.folder import PINS, pin
 from pipeline.origin import content, list_origins, local, opened
 from pipeline.recipe import load
+from pipeline.sources.evaluation import Evaluation
 from pipeline.sources.obelics import Obelics
 from pipeline.sources.pdfa import Pdfa
 from tests.hub import Hub, cut, hang_up, other_range, page, status, wrong_bytes
 from tests.small import RECIPE, product, vlmill, write_recipe
-from tests.upstream import pdf, pdfa_json, tar
+from tests.upstream import image, json_lines, parquet, pdf, pdfa_json, separated, tar
 
 TOKEN = "hf_secret"
 ROOT = "hf://datasets/acme/pages"
@@ -212,7 +213,7 @@ def test_a_readme_that_makes_no_sense_is_said(here):
 def test_a_partition_reads_the_columns_and_row_groups_it_needs_and_no_more(here, pages, tmp_path):
     here.repository("acme/pages", {"1.parquet": pages})
     (tmp_path / "1.parquet").write_bytes(pages)
-    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics.ranged)
+    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics().ranged)
     with opened(origin) as path:
         weights = Obelics().survey(path)
         surveyed = here.sent("/storage/")
@@ -236,7 +237,7 @@ def test_a_tar_is_copied_for_as_long_as_it_is_read(here, tmp_path):
     lines = [["first line", "second line"]]
     tar(tmp_path / "papers.tar", {"a.json": pdfa_json(lines), "a.pdf": pdf(lines)})
     here.repository("acme/pages", {"papers.tar": (tmp_path / "papers.tar").read_bytes()})
-    (origin,) = list_origins("papers", ROOT, "*.tar", ranged=Pdfa.ranged)
+    (origin,) = list_origins("papers", ROOT, "*.tar", ranged=Pdfa().ranged)
     with opened(origin) as path:
         assert Pdfa().survey(path) == Pdfa().survey(tmp_path / "papers.tar")
     assert not path.exists()
@@ -244,14 +245,14 @@ def test_a_tar_is_copied_for_as_long_as_it_is_read(here, tmp_path):
 
 def test_a_small_file_that_comes_whole_whatever_is_asked_for_is_read(here, pages):
     here.repository("acme/pages", {"in-git.pq": pages})
-    (origin,) = list_origins("web", ROOT, "*.pq", ranged=True)
+    (origin,) = list_origins("web", ROOT, "*.pq", ranged=Obelics().ranged)
     with opened(origin) as path:
         assert [row.row for row in Obelics().rows(path, 6, 9)] == [6, 7, 8]
 
 
 def test_a_parquet_file_that_is_none_is_named(here):
     here.repository("acme/pages", {"1.parquet": b"these are not the bytes of a table"})
-    (origin,) = list_origins("web", ROOT, "*", ranged=True)
+    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics().ranged)
     with (
         opened(origin) as path,
         pytest.raises(SourceError, match=r"hf://datasets/acme/pages@\w+/1\.parquet: expected a Parquet"),
@@ -311,7 +312,7 @@ def test_a_body_that_is_not_whole_is_asked_for_again_and_never_becomes_data(here
 
 def test_a_source_that_reads_by_range_gets_the_same_care(here, pages):
     here.repository("acme/pages", {"1.parquet": pages})
-    (origin,) = list_origins("web", ROOT, "*", ranged=True)
+    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics().ranged)
     here.fault("/storage/", cut(-1))
     with opened(origin) as path:
         rows = list(Obelics().rows(path, 0, 20))
@@ -516,6 +517,20 @@ def test_a_build_from_the_hub_is_that_from_this_machine_whatever_breaks_on_the_w
     written = [path for path in run.rglob("*") if path.is_file()]
     assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
     assert TOKEN not in said
+
+
+def test_an_evaluation_set_is_read_by_range_or_copied_as_its_format_allows(here, tmp_path):
+    asked = [{"question": f"Which {row}?", "answer": "This", "image": ""} for row in range(3)]
+    shown = [{**row, "image": image(0)} for row in asked]
+    written = [parquet(tmp_path / "a.parquet", shown), separated(tmp_path / "b.tsv", asked)]
+    written.append(json_lines(tmp_path / "c.jsonl", asked))
+    here.repository("acme/pages", {path.name: path.read_bytes() for path in written})
+    source = Evaluation()
+    for origin, path in zip(list_origins("exam", ROOT, "*", ranged=source.ranged), written, strict=True):
+        with opened(origin) as there:
+            assert isinstance(there, hub.RemoteFile) == (path.suffix == ".parquet")
+            assert source.survey(there) == source.survey(path)
+            assert list(source.rows(there, 1, 3)) == list(source.rows(path, 1, 3))
 
 
 def test_a_process_of_its_own_is_pointed_to_a_hub_by_its_environment(origins, tmp_path):

@@ -19,6 +19,7 @@ from pipeline.sample import Node, read_samples
 from pipeline.settings import build
 from pipeline.sources import SOURCES
 from pipeline.sources.cauldron import Cauldron
+from pipeline.sources.evaluation import Evaluation
 from pipeline.sources.finevision import FineVision
 from pipeline.sources.interleaved import Interleaved
 from pipeline.sources.obelics import Obelics
@@ -49,11 +50,15 @@ def _no_process_is_left():
 # -- every source ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=sorted(SOURCES))
+@pytest.fixture(params=sorted(SHAPES))
 def shape(request):
-    """One of the shapes of upstream, and the source that reads it."""
-    found = SHAPES[request.param]
-    return found, build(SOURCES[request.param], dict(found.options), request.param)
+    """One of the shapes of upstream, and the source that reads it, which the first word of its name says."""
+    found, kind = SHAPES[request.param], request.param.split()[0]
+    return found, build(SOURCES[kind], dict(found.options), request.param)
+
+
+def test_every_source_is_held_to_what_follows():
+    assert {name.split()[0] for name in SHAPES} == set(SOURCES)
 
 
 @pytest.fixture
@@ -313,9 +318,10 @@ def test_nulls_everywhere_are_bad_or_empty_rows_and_no_errors(tmp_path):
         Interleaved(): {"images": [None], "conversation": [None]},
         WebSight(): {"image": None, "text": None},
         Pairs(): {"url": None, "caption": None},
+        Evaluation(): {"question": None, "answer": None, "image": None},
     }
     for number, (source, row) in enumerate(nothing.items()):
-        (found,) = rows(source, upstream.parquet(tmp_path / str(number), [row]))
+        (found,) = rows(source, upstream.parquet(tmp_path / f"{number}.parquet", [row]))
         assert reasons(found) in ([Reason.BAD_ROW], [Reason.EMPTY_ROW])
 
 

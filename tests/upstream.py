@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import io
 import json
 import os
@@ -110,6 +112,15 @@ def json_lines(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
+def separated(path: Path, rows: Sequence[Mapping[str, str]], header: Sequence[str] = ()) -> Path:
+    """A TSV or CSV file, as its suffix says; the first row's keys are the header where none is given."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter={".tsv": "\t", ".csv": ","}[path.suffix])
+        writer.writerow(header or list(rows[0]))
+        writer.writerows(list(row.values()) for row in rows)
+    return path
+
+
 def talk(*texts: str | None, keys: tuple[str, str] = ("from", "value")) -> list[dict[str, Any]]:
     """Turns of human and gpt, as LLaVA and ShareGPT have them; by `keys` of user and assistant, as Mantis has them."""
     speakers = ("human", "gpt") if keys[0] == "from" else ("user", "assistant")
@@ -205,6 +216,14 @@ QUESTIONS = pa.list_(pa.struct({"user": pa.string(), "assistant": pa.string(), "
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 STRINGS = pa.list_(pa.string())
 
+QUIZ = {"question": pa.string(), "answer": pa.string(), "choices": pa.list_(MESSAGES), "image": IMAGE}
+
+
+def _question(row: int) -> dict[str, str]:
+    """A row of an evaluation set in text."""
+    return {"question": f"Which {row}?", "answer": "This", "image": base64.b64encode(picture(row)).decode()}
+
+
 SHAPES: dict[str, Shape] = {
     "obelics": Shape(
         _table({"images": STRINGS, "texts": STRINGS, "general_metadata": pa.string()}),
@@ -287,6 +306,28 @@ SHAPES: dict[str, Shape] = {
         {"image": "0.png", "conversations": talk("Q", "A")},
         {"image": "0.png", "conversation": talk("Q", "A")},
         ("no row has 'conversations'", "the first has image, conversation"),
+    ),
+    "evaluation": Shape(
+        lambda path, rows: _table(QUIZ)(path.with_suffix(".parquet"), rows),
+        lambda row: {**_question(row), "choices": [], "image": image(row)},
+        {**_question(0), "choices": [[{"role": "A", "content": "This"}]], "image": image(0)},
+        {"query": "Which?", "answer": "This", "choices": [], "image": image(0)},
+        ("column 'question' is missing", "it has query, answer, choices, image"),
+        {"choices": "choices"},
+    ),
+    "evaluation in TSV": Shape(
+        lambda path, rows: separated(path.with_suffix(".tsv"), rows, () if rows else list(_question(0))),
+        _question,
+        {**_question(0), "more": "than there are columns"},
+        {"query": "Which?", "answer": "This", "image": ""},
+        ("column 'question' is missing", "it has query, answer, image"),
+    ),
+    "evaluation in JSON Lines": Shape(
+        lambda path, rows: json_lines(path.with_suffix(".jsonl"), rows),
+        _question,
+        {**_question(0), "question": {"en": "Which?"}},
+        {"question": "Which?", "answer": "This", "img": ""},
+        ("no row has 'image'", "the first has question, answer, img"),
     ),
     "chat": Shape(
         json_lines,

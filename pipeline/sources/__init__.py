@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from pipeline.sources.cauldron import Cauldron
 from pipeline.sources.chat import Chat
+from pipeline.sources.evaluation import Evaluation
 from pipeline.sources.finevision import FineVision
 from pipeline.sources.idl import Idl
 from pipeline.sources.interleaved import Interleaved
@@ -27,6 +28,7 @@ __all__ = ["SOURCES", "Page", "Picture", "Row", "Source"]
 SOURCES: Mapping[str, type[Source]] = {
     "cauldron": Cauldron,
     "chat": Chat,
+    "evaluation": Evaluation,
     "finevision": FineVision,
     "idl": Idl,
     "interleaved": Interleaved,

@@ -22,9 +22,9 @@ class Chat(JsonSource):
 
     kind: ClassVar[str] = "chat"
 
-    def keys(self) -> tuple[str, ...]:
+    def keys(self) -> tuple[tuple[str, ...], ...]:
         """The turns, as either calls them."""
-        return ("conversations", "messages")
+        return (("conversations", "messages"),)
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns. BAD_ROW as `conversation.plain`."""

@@ -27,9 +27,9 @@ class Llava(JsonSource):
     kind: ClassVar[str] = "llava"
     opens: ClassVar[bool] = True
 
-    def keys(self) -> tuple[str, ...]:
+    def keys(self) -> tuple[tuple[str, ...], ...]:
         """The turns."""
-        return ("conversations",)
+        return (("conversations",),)
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns. BAD_ROW as `conversation.marked`, and for an image that is no path."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from pipeline.sources.source import Page, Picture, Row, Source, Unfit, pages
 
 Columns = Mapping[str, pa.DataType | tuple[pa.DataType, ...]]
 """What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a type fit
-it as well; of numbers, every width does."""
+it as well; of numbers, every width does. Where the type is `pa.null()`, any will do."""
 
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 """How the Hub stores an image."""
@@ -46,7 +46,10 @@ BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB
 class ParquetSource(Source, Protocol):
     """A source whose rows are those of a Parquet file: it names the columns, and says what a row becomes."""
 
-    ranged: ClassVar[bool] = True
+    def ranged(self, name: str) -> bool:
+        """Always."""
+        del name
+        return True
 
     def columns(self) -> Columns:
         """The columns that it cannot do without."""
@@ -158,7 +161,7 @@ def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of type `found` are those of `wanted`, however they are stored. A column of nulls fits everything."""
-    if kinds.is_null(found):
+    if kinds.is_null(found) or kinds.is_null(wanted):
         return True
     if kinds.is_dictionary(found):
         return _fits(found.value_type, wanted)

@@ -33,10 +33,10 @@ SHOWN = 40  # bytes of a file that an error quotes
 
 
 class JsonSource(Source, Protocol):
-    """A source whose rows are JSON objects: it names the key that rows have, and says what a row becomes."""
+    """A source whose rows are JSON objects: it names the keys that rows have, and says what a row becomes."""
 
-    def keys(self) -> tuple[str, ...]:
-        """Names of what it needs, of which a row has one."""
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """What it needs, each thing by the names of which a row has one."""
         ...
 
     def page(self, row: Mapping[str, Any]) -> Page:
@@ -47,7 +47,7 @@ class JsonSource(Source, Protocol):
         """Bytes of each row.
 
         Raises:
-            SourceError: no row is a JSON object, none has any of the `keys`, or an array has no end.
+            SourceError: no row is a JSON object, none has one of the `keys`, or an array has no end.
         """
         with _mapped(path) as data:
             _check(path, data, self.keys())
@@ -126,8 +126,13 @@ def _decoded(data: bytes) -> dict[str, Any] | Unfit:
     return row if isinstance(row, dict) else Unfit(f"expected a JSON object, found {type(row).__name__}")
 
 
-def _check(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
-    """Raise SourceError if rows are there, and none of them is an object with one of `keys`; the first usually is."""
+def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:
+    """Raise SourceError if rows are there, and none of them has something that is needed; the first usually has all."""
+    for keys in needed:
+        _check_one(path, data, keys)
+
+
+def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
     first: dict[str, Any] | Unfit | None = None
     for start, stop in _spans(path, data):
         row = _decoded(data[start:stop])

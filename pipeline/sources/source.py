@@ -1,7 +1,7 @@
 """The contract of a source: rows of pages with nodes and pictures, read from an origin file.
 
 A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `records.JsonSource`,
-`tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
+`separated.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,11 @@ class Source(Protocol):
     fetches: ClassVar[bool] = False  # whether its pictures are addresses
     opens: ClassVar[bool] = False  # whether its pictures are files that rows name (so reading is impure)
     isolated: ClassVar[bool] = False  # whether rows are read in a child process under a time limit (impure as well)
-    ranged: ClassVar[bool] = False  # whether it only opens `path` and reads parts: one on the Hub is then not copied
+
+    def ranged(self, name: str) -> bool:
+        """Whether it only opens a file of this name, and reads parts of it: one on the Hub is then not copied."""
+        del name
+        return False
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""

@@ -1,0 +1,176 @@
+"""Evaluation sets: one question per row, in whatever columns a benchmark has them. Parquet, TSV, CSV, JSON or JSON Lines.
+
+What training data is held against (pipeline/decontaminate); nobody trains on it. The recipe says which columns hold what:
+
+    question   a string
+    answers    a string, a number, a list of them, or of structs with `answer` (VQAv2): the references. A letter or a number counts as
+               the choice of that place where there are choices (A or 0 is the first)
+    choices    one column with a list (or a list written as a string, as MMMU has it), or several columns (A, B, C, D in MMBench)
+    images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings, lists of these
+
+An image that cannot be had stays a failed image of its sample: its question can still be looked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic.dataclasses import dataclass
+
+from pipeline.errors import SourceError
+from pipeline.reasons import Reason
+from pipeline.sample import Node
+from pipeline.settings import STRICT
+from pipeline.sources.parquet import Columns, ParquetSource
+from pipeline.sources.records import JsonSource
+from pipeline.sources.separated import SeparatedSource
+from pipeline.sources.source import Page, Picture, Row, Unfit
+
+Names = str | tuple[str, ...]
+
+FORMATS: Mapping[str, type[ParquetSource | JsonSource | SeparatedSource]] = {
+    ".parquet": ParquetSource,
+    ".json": JsonSource,
+    ".jsonl": JsonSource,
+    ".tsv": SeparatedSource,
+    ".csv": SeparatedSource,
+}
+
+PLACEHOLDER = re.compile(r"<image(?:[ _]?\d+)?>")
+"""Where MMMU and MMStar show an image within the text. Copies seldom have it, or have another."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Evaluation(ParquetSource, JsonSource, SeparatedSource):
+    """Questions with their images, choices and reference answers, from the columns named. The name of a file tells its format."""
+
+    kind: ClassVar[str] = "evaluation"
+
+    question: str = "question"
+    answers: Names = "answer"
+    choices: Names = ()
+    images: Names = "image"
+
+    def ranged(self, name: str) -> bool:
+        """Where it is Parquet."""
+        return _suffix(name) == ".parquet"
+
+    def columns(self) -> Columns:
+        """Those that are named, whatever they hold."""
+        named = (self.question, *_names(self.answers), *_names(self.choices), *_names(self.images))
+        return {name: pa.null() for name in named}
+
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """The same in JSON. Not every row has them all."""
+        return tuple((name,) for name in self.columns())
+
+    def survey(self, path: Path) -> list[int]:
+        """As the format does. Raises SourceError as well for a file of none of the formats."""
+        return _format(path).survey(self, path)
+
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """As the format does. Raises SourceError as `survey`."""
+        return _format(path).rows(self, path, start, stop)
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """One sample of one turn; BAD_ROW for values of another form, EMPTY_ROW where nothing is asked or shown."""
+
+        def told(columns: Names) -> list[Any]:
+            return [value for name in _names(columns) for value in _flat(row.get(name))]
+
+        pictures = tuple(_picture(value) for value in told(self.images))
+        choices = [_text(value) for value in told(self.choices)]
+        question = "\n".join(_text(value) for value in told(self.question))
+        answers = dict.fromkeys(_resolved(value, choices) for value in told(self.answers))
+        if not question and not pictures:
+            raise Unfit("neither question nor image", Reason.EMPTY_ROW)
+        nodes = [Node("image", "user", image=place, required=True) for place in range(len(pictures))]
+        nodes += [Node("text", "user", text=text) for text in (question, "\n".join(choices)) if text]
+        nodes += [Node("text", "assistant", supervised=True, text=answer) for answer in answers]
+        return Page(tuple(nodes), pictures)
+
+
+def _format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSource]:
+    """What reads a file."""
+    found = FORMATS.get(_suffix(str(path)))
+    if found is None:
+        raise SourceError(
+            f"{path}: expected an evaluation set in {', '.join(FORMATS)}; the name of the file tells which"
+        )
+    return found
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _names(columns: Names) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else columns
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """The values in a value: of lists, of lists written as strings, of structs with `answer`; nothing for null, empty and NaN."""
+    if isinstance(value, str):
+        listed = _written_list(value)
+        if listed is not None:
+            value = listed
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, dict) and "answer" in value:
+        yield from _flat(value["answer"])
+    elif not (value is None or value == "" or (isinstance(value, float) and math.isnan(value))):
+        yield value
+
+
+def _written_list(value: str) -> list[Any] | None:
+    """The list that a string such as "['Yes', 'No']" writes, or None."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return None
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _text(value: Any) -> str:
+    """A question, choice or answer as a string. Raises Unfit."""
+    if isinstance(value, str | int | float):
+        return PLACEHOLDER.sub(" ", str(value)).strip()
+    raise Unfit(f"a text is expected, not {type(value).__name__}")
+
+
+def _resolved(value: Any, choices: Sequence[str]) -> str:
+    """An answer, or the choice that it names by letter or by place from 0."""
+    text = _text(value)
+    if text in choices and not isinstance(value, int):
+        return text
+    if len(text) == 1 and "A" <= text <= "Z":
+        place = ord(text) - ord("A")
+    else:
+        place = int(text) if text.isdecimal() else len(choices)
+    return choices[place] if place < len(choices) else text
+
+
+def _picture(value: Any) -> Picture:
+    """The picture in a value that is bytes, a struct of them, or base64. Raises Unfit for any other form."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path") or ""
+    if isinstance(value, bytes):
+        return Picture(data=value)
+    if not isinstance(value, str):
+        raise Unfit(f"an image is expected, not {type(value).__name__}")
+    try:
+        data = base64.b64decode(value.rpartition("base64,")[2], validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="no bytes in the row")
