@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -18,7 +17,7 @@ from pipeline.recipe import Recipe
 from pipeline.store import File, Receipt, Store, write_atomically
 
 PINS = "hub.lock.yaml"
-"""Which commit each root on the Hugging Face Hub stood for when the run was begun: source -> root, pinned."""
+"""Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root, pinned."""
 
 
 @contextmanager
@@ -39,24 +38,24 @@ def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
     """
     path = root / PINS
     before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    sources, pins = dict(recipe.sources), {}
-    for name, settings in recipe.sources.items():
-        if not hub.is_hub(settings.root):
+    roots = recipe.roots()
+    pins = {}
+    for name, place in roots.items():
+        if not hub.is_hub(place):
             continue
-        now, then = hub.pinned(settings.root), before.get(name, {})
-        if not relock and then.get("root") == settings.root and then["pinned"] != now:
+        now, then = hub.pinned(place), before.get(name, {})
+        if not relock and then.get("root") == place and then["pinned"] != now:
             raise StoreError(
-                f"source {name!r}: {settings.root} has moved since this folder was begun\n"
+                f"source {name!r}: {place} has moved since this folder was begun\n"
                 f"  {then['pinned']} then\n  {now} now\n"
                 f"Go on with what it was: --source {name}={then['pinned']}/\n"
                 "or take what it is now with --relock: of files that are the same nothing is made again"
             )
-        sources[name] = replace(settings, root=now)
-        pins[name] = {"root": settings.root, "pinned": now}
+        pins[name] = {"root": place, "pinned": now}
     if pins:
-        kept = {name: noted for name, noted in before.items() if name in sources}
+        kept = {name: noted for name, noted in before.items() if name in roots}
         write_atomically(path, yaml.safe_dump({**kept, **pins}, sort_keys=True, allow_unicode=True, width=120))
-    return replace(recipe, sources=sources)
+    return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
 
 
 def take_in(root: Path, base: Path, path: str, name: str) -> File:

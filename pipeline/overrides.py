@@ -15,7 +15,10 @@ from pipeline.judges import STEPS
 from pipeline.judges import own as own_judges
 from pipeline.settings import nearest
 
-STEP_NAMES = ("survey", "read", "fetch", "retry", "inspect", "sketch", "dedupe", "render")
+STEP_NAMES = (
+    *("survey", "read", "fetch", "retry", "inspect", "sketch", "contamination", "decontaminate"),
+    *("dedupe", "render"),
+)
 """Names of steps beside the judges, which no judge of one's own may take."""
 
 DEFAULT_JUDGES: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
@@ -96,11 +99,22 @@ def _inside(place: Any, part: str, key: str) -> Any:
     raise RecipeError(f"--set {key}: {place!r} has no {part!r}")
 
 
+def places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are spelt out."""
+    against = (data.get("decontaminate") or {}).get("against")
+    return {**(against if isinstance(against, dict) else {}), **(data.get("sources") or {})}
+
+
 def move_source(data: dict[str, Any], source: str, place: str) -> None:
-    """Point a source at other files: a folder or repository keeps the pattern, a file or pattern replaces it. Its images are there too."""
-    sources = data.get("sources") or {}
+    """Point a source or benchmark at other files: a folder or repository keeps the pattern, a file or pattern replaces it.
+
+    A source's images are there too.
+    """
+    sources = places(data)
     if source not in sources:
-        raise RecipeError(f"--source {source}: the recipe has no such source; {nearest(source, list(sources))}")
+        raise RecipeError(
+            f"--source {source}: the recipe has no such source or benchmark; {nearest(source, list(sources))}"
+        )
     sources[source].pop("images", None)
     if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
         sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place

@@ -69,6 +69,8 @@ class Reason(StrEnum):
     BOILERPLATE_IMAGE = "boilerplate_image"
     SAME_ADDRESSES = "same_addresses"  # a document that shows the addresses that another shows
     REPEATED_PARAGRAPH = "repeated_paragraph"  # one that stands in many documents of a domain
+    CONTAMINATED_IMAGE = "contaminated_image"  # an image of an evaluation set
+    CONTAMINATED_TEXT = "contaminated_text"  # a question of an evaluation set
     PAGE_CAP = "page_cap"  # past the number of pages that a source reads of one document
     # dropped: a consequence
     REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a judge

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic.dataclasses import dataclass
 
-from pipeline import hub
+from pipeline.check import check
+from pipeline.decontaminate import Decontamination
+from pipeline.decontaminate.lists import spelt_out
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError, StoreError
 from pipeline.fetch import Fetch
@@ -27,7 +29,7 @@ from pipeline.images import POLICIES, Policy
 from pipeline.inspect import Inspect
 from pipeline.judges import STEPS, Judge, Own
 from pipeline.judges import own as own_judges
-from pipeline.overrides import DEFAULT_JUDGES, add_judges, move_source, set_value
+from pipeline.overrides import DEFAULT_JUDGES, add_judges, move_source, places, set_value
 from pipeline.settings import STRICT, build, nearest
 from pipeline.sources import SOURCES, Source
 from pipeline.step import RUNTIME
@@ -40,9 +42,6 @@ Made = TypeVar("Made")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlist = _SHORT.maxdict = 20
-
-RESERVED = ("dedupe", "mixtures")
-"""Folders under steps/ that belong to no source."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -112,6 +111,7 @@ class Recipe:
     judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_JUDGES
     own_judges: Mapping[str, Code] = field(default_factory=dict)  # file name -> code; --judge puts it here
     dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
+    decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shards: Shards = field(default_factory=Shards)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
@@ -161,6 +161,44 @@ class Recipe:
         """The dedupe settings, or None where the recipe says null."""
         return None if self.dedupe is None else build(Dedupe, dict(self.dedupe), "dedupe")
 
+    def decontaminating(self) -> Decontamination | None:
+        """What training data is held against, or None where the recipe has no such block."""
+        return None if self.decontaminate is None else build(Decontamination, dict(self.decontaminate), "decontaminate")
+
+    def benchmark(self, name: str) -> Source:
+        """The row shape of a benchmark, with its options."""
+        settings = build(Decontamination, dict(self.decontaminate or {}), "decontaminate").against[name]
+        where = f"decontaminate.against.{name}"
+        source = _from_table(SOURCES, {"kind": settings.kind, **settings.options}, where)
+        if source.fetches:
+            raise RecipeError(f"{where}.kind: {settings.kind!r} names addresses; a benchmark has to carry its images")
+        return source
+
+    def roots(self) -> dict[str, str]:
+        """Where the files of each source and benchmark lie."""
+        held = self.decontaminating()
+        return {name: place.root for name, place in (*self.sources.items(), *(held.against.items() if held else ()))}
+
+    def rooted(self, roots: Mapping[str, str]) -> Recipe:
+        """The same with other roots of some sources and benchmarks."""
+        sources = {
+            name: dataclasses.replace(source, root=roots.get(name, source.root))
+            for name, source in self.sources.items()
+        }
+        if self.decontaminate is None:
+            return dataclasses.replace(self, sources=sources)
+        against = {
+            name: {**settings, **({"root": roots[name]} if name in roots else {})}
+            for name, settings in self.decontaminate["against"].items()
+        }
+        return dataclasses.replace(self, sources=sources, decontaminate={**self.decontaminate, "against": against})
+
+    def deciding(self) -> tuple[str, ...]:
+        """Whose verdicts count before dedupe's, in the order of attribution: the judges, and decontaminate where it drops."""
+        against = self.decontaminating()
+        dropping = against is not None and against.action == "drop"
+        return (*(judge.name for judge in self.judging()), *(("decontaminate",) if dropping else ()))
+
     def policy(self, name: str) -> Policy:
         """An image policy."""
         if name not in self.policies:
@@ -206,7 +244,7 @@ def load(
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
-    `sources` moves a source's files (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
+    `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
     `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
     (name, code).
 
@@ -214,13 +252,16 @@ def load(
         RecipeError: names each wrong key or value and what was allowed.
     """
     path = recipe_path(name)
-    data = copy.deepcopy(read_mapping(path))
+    data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
     for file, code in judges:
         add_judges(data, file, code)
-    for source, place in (sources or {}).items():
-        move_source(data, source, place)
+    for source in [name for name in moves if name in places(data)]:
+        move_source(data, source, moves.pop(source))
     for key, text in (sets or {}).items():
         set_value(data, key, text)
+    data = spelt_out(data, path.parent)  # a list of benchmarks may have been set
+    for source, place in moves.items():
+        move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
     recipe = build(Recipe, data, path.name)
@@ -243,50 +284,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def check(recipe: Recipe) -> None:
-    """Build every block once, so that a mistake shows before any work begins."""
-    for name in recipe.sources:
-        if not name.replace("-", "").replace("_", "").isalnum() or name.startswith(("-", "_")):
-            raise RecipeError(f"sources.{name}: a source's name may hold letters, digits, - and _")
-        if name in RESERVED:
-            raise RecipeError(f"sources.{name}: this name is taken by a folder of our own; choose another")
-        recipe.source(name)
-        recipe.fetching(name)
-        _check_files(name, recipe.sources[name])
-    if not recipe.sources:
-        raise RecipeError("sources: a recipe needs at least one")
-    recipe.inspecting()
-    recipe.judging()
-    recipe.deduping()
-    names = [stage.name for stage in recipe.stages]
-    if len(set(names)) != len(names):
-        raise RecipeError(f"stages: each name may stand once, not {', '.join(names)}")
-    for policy in {*recipe.policies, *(stage.policy for stage in recipe.stages)}:
-        recipe.policy(policy)
-    if recipe.stages and recipe.tokenizer is None:
-        raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
-
-
-def _check_files(name: str, settings: SourceSettings) -> None:
-    """One way or the other, a source says which files are its own."""
-    named = settings.subset is not None or settings.split is not None
-    if settings.files is None and not named:
-        raise RecipeError(
-            f"sources.{name}.files: is missing; give a pattern below root (or, of a dataset on the Hugging Face Hub, `split`)"
-        )
-    if settings.files is not None and named:
-        raise RecipeError(
-            f"sources.{name}: `files` says which files to read, and so do `subset` and `split`; leave one out"
-        )
-    if named and settings.split is None:
-        raise RecipeError(f"sources.{name}.split: is missing beside `subset`; say which split, such as train")
-    if named and not hub.is_hub(settings.root):
-        raise RecipeError(
-            f"sources.{name}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root {settings.root!r} is "
-            f"none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
-        )
-
-
 def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recipe's mapping that shapes the output: without places, mirrors, threads and times."""
     runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
@@ -303,6 +300,10 @@ def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, block in data["sources"].items()
     }
+    if kept.get("decontaminate"):
+        against = kept["decontaminate"]["against"].items()
+        held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}
+        kept["decontaminate"] = {**kept["decontaminate"], "against": held}
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
 
 

@@ -1,9 +1,10 @@
 """The run: from a recipe to committed shards and lengths, by lanes of tasks.
 
-survey   one lane per origin file          cut it into partitions
-curate   one lane per partition            read, fetch, inspect, every judge, sketch
-dedupe   one task per bucket, then one     pairs, resolve
-shard    one lane per partition, policy    ... render, measure
+survey      one lane per origin file          cut it into partitions
+benchmarks  one lane per partition, then one  read, inspect, index what training data is held against
+curate      one lane per partition            read, fetch, inspect, every judge, sketch, contamination
+dedupe      one task per bucket, then one     pairs, resolve
+shard       one lane per partition, policy    ... render, measure
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from pipeline import benchmarks
+from pipeline.decontaminate import Decontaminate
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
@@ -30,7 +33,7 @@ from pipeline.render import Render
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
 
-PHASES = ("survey", "curate", "dedupe", "shard", "mixture")
+PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
 
 
@@ -83,6 +86,7 @@ class Run:
         self.root, self.recipe, self.base, self.executor, self.watcher = root, recipe, base, executor, watcher
         self.serving, self.retry = serving, retry
         self.parts: dict[str, list[Part]] = {}
+        self.index: tuple[File, ...] = ()
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +97,7 @@ class Run:
             for name, settings in self.recipe.sources.items()
             for origin in list_origins(
                 name,
-                self._place(settings.root),
+                self.place(settings.root),
                 settings.files,
                 subset=settings.subset,
                 split=settings.split,
@@ -132,13 +136,17 @@ class Run:
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH"
                 )
 
+    def benchmarks(self) -> None:
+        """Index what training data is held against."""
+        self.index = benchmarks.index(self)
+
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
         lists = self._lists()
         for _ in self.walk(
             "curate",
             [
-                Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file, *lists))
+                Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file, *lists, *self.index))
                 for part in self._all_parts()
             ],
         ):
@@ -152,7 +160,7 @@ class Run:
         sketches = self._gather("sketch")
         candidates = self._each("candidates", settings.candidates(), sketches)
         pairs = self._each("pairs", settings.pairs(), (*candidates, *sketches))
-        judged = tuple(file for judge in self.recipe.judging() for file in self._gather(judge.name))
+        judged = tuple(file for judge in self.recipe.deciding() for file in self._gather(judge))
         inspected, read = self._gather("inspect"), self._gather("read")
         files = (*pairs, *candidates, *sketches, *judged, *inspected, *read)
         lane = Lane("all", (Link("steps/dedupe/resolve", self._resolution(settings)),), files=files)
@@ -185,7 +193,7 @@ class Run:
                         part.name,
                         (*self._curation(part), *self._sharding(part, policy)),
                         part.origin,
-                        (part.file, *extra),
+                        (part.file, *self.index, *extra),
                     )
                 )
         for _ in self.walk("shard", lanes):
@@ -206,7 +214,7 @@ class Run:
                     start=part.start,
                     stop=part.stop,
                     licence=settings.licence,
-                    images=self._place(settings.images or settings.root),
+                    images=self.place(settings.images or settings.root),
                 ),
             )
         ]
@@ -216,14 +224,16 @@ class Run:
             links.append(Rounds(f"{folder}/retry", Retry(fetch=fetch), again=retry))
         links.append(Link(f"{folder}/inspect", self.recipe.inspecting()))
         links += [Link(f"{folder}/{judge.name}", Judging(judge)) for judge in self.recipe.judging()]
-        dedupe = self.recipe.deduping()
-        return (*links, *([Link(f"{folder}/sketch", dedupe.sketch())] if dedupe else []))
+        if dedupe := self.recipe.deduping():
+            links.append(Link(f"{folder}/sketch", dedupe.sketch()))
+        if against := self.recipe.decontaminating():
+            links.append(Link(f"{folder}/contamination", against.contamination()))
+            links += [Link(f"{folder}/decontaminate", Decontaminate())] if against.action == "drop" else []
+        return tuple(links)
 
     def _sharding(self, part: Part, policy: str) -> tuple[Link, ...]:
         folder, bounds = f"shards/{part.origin.source}/{policy}", self.recipe.shards
-        judges = tuple(judge.name for judge in self.recipe.judging()) + (
-            ("dedupe",) if self.recipe.dedupe is not None else ()
-        )
+        judges = self.recipe.deciding() + (("dedupe",) if self.recipe.dedupe is not None else ())
         render = Render(
             policy=self.recipe.policy(policy),
             judges=judges,
@@ -244,9 +254,7 @@ class Run:
     def _resolution(self, settings: Dedupe) -> Step:
         parts = tuple(f"{source}/{part.name}" for source in sorted(self.parts) for part in self.parts[source])
         priority = {name: source.priority for name, source in self.recipe.sources.items()}
-        return settings.resolve(
-            parts=parts, priority=priority, judges=tuple(judge.name for judge in self.recipe.judging())
-        )
+        return settings.resolve(parts=parts, priority=priority, judges=self.recipe.deciding())
 
     def _dedupe_verdicts(self) -> dict[str, tuple[File]]:
         """What dedupe says of each partition, by `<source>/<part>`."""
@@ -312,7 +320,8 @@ class Run:
     def _all_parts(self) -> Iterable[Part]:
         return (part for source in sorted(self.parts) for part in self.parts[source])
 
-    def _place(self, root: str) -> str:
+    def place(self, root: str) -> str:
+        """A root as fsspec takes it; relative ones start from the recipe's folder."""
         return root if "://" in root else str((self.base / root).resolve())
 
 

@@ -130,6 +130,8 @@ def _steps(root: Path) -> Table:
         "inspect",
         *judges,
         "sketch",
+        "contamination",
+        "decontaminate",
         "candidates",
         "pairs",
         "resolve",

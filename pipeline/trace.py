@@ -84,9 +84,9 @@ def _traced(root: Path, sample: Sample, row: int, part: str) -> Traced:
     recipe, source = locked_recipe(root), sample.id.source
     facts = read_facts(root / _file(root, f"steps/{source}/inspect", part, "facts.parquet").path)
     verdicts: list[Verdict] = []
-    for judge in recipe.judging():
+    for judge in recipe.deciding():
         verdicts += _verdicts(
-            root / _file(root, f"steps/{source}/{judge.name}", part, f"{judge.name}.verdicts.parquet").path, row
+            root / _file(root, f"steps/{source}/{judge}", part, f"{judge}.verdicts.parquet").path, row
         )
     if recipe.dedupe is not None:
         verdicts += _verdicts(

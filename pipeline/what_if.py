@@ -1,7 +1,7 @@
 """What another setting of the judges or of dedupe would keep, from the tables of a run that is there. Writes nothing into its folder.
 
-Judges whose settings changed look at the samples again, dedupe resolves the pairs that were measured, and both outcomes are settled. No
-image is touched. The answer is what a build would come to: pairs are measured down to a floor below every threshold that a recipe
+Judges whose settings changed look at the samples again, what was found of benchmarks becomes verdicts or not, dedupe resolves the pairs
+that were measured, and both outcomes are settled. No image is touched. The answer is what a build would come to: pairs are measured down to a floor below every threshold that a recipe
 may name. Only what the image policy cannot draw is unknown for images that were not drawn before.
 """
 
@@ -17,6 +17,9 @@ from typing import Any
 
 import yaml
 
+from pipeline.check import check
+from pipeline.decontaminate import Decontaminate
+from pipeline.decontaminate.lists import spelt_out
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.folder import take_in
@@ -24,7 +27,7 @@ from pipeline.judges import Judging, ReadsLists
 from pipeline.lanes import read_manifest
 from pipeline.overrides import add_judges, set_value
 from pipeline.reasons import Reason
-from pipeline.recipe import LOCK, Recipe, check, differences, load, locked_recipe, read_mapping, recipe_path, shaping
+from pipeline.recipe import LOCK, Recipe, differences, load, locked_recipe, read_mapping, recipe_path, shaping
 from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
 from pipeline.settings import build
 from pipeline.settle import Settled, gather, settle
@@ -32,7 +35,7 @@ from pipeline.settle import Settled, gather, settle
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
 ANSWERED = ("judges", "own_judges", "dedupe")
-"""Blocks of a recipe whose change is answered; with them the sources' priorities."""
+"""Blocks of a recipe whose change is answered; with them the sources' priorities, and what becomes of what was found of benchmarks."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "inspect")
 """Blocks that decide what judges see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
@@ -110,7 +113,9 @@ def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[t
         add_judges(data, file, code)
     for key, text in sets.items():
         set_value(data, key, text)
+    data = spelt_out(data, base or Path())
     now, then = locked_recipe(root), build(Recipe, data, name)
+    _check_held(now, then)
     _check_answered(shaping(_locked(root)), shaping(data))
     check(replace(then, tokenizer=now.tokenizer))
     answer = compare(root, now, then, base)
@@ -125,6 +130,7 @@ def compare(root: Path, now: Recipe, then: Recipe, base: Path | None) -> Answer:
     answer, parts = Answer(), [part for source in sorted(now.sources) for part in _parts(root, source)]
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
         answer.asked = _judge(root, now, then, base, parts, Path(folder))
+        _decontaminate(root, now, then, parts, Path(folder))
         answer.notes += _dedupe(root, now, then, parts, Path(folder))
         _rendered(root, now, parts)
         for part in parts:
@@ -147,12 +153,31 @@ def _with_blocks(
     given = {file for file, _ in judges}
     known = [(file, own["code"]) for file, own in locked.get("own_judges", {}).items() if file not in given]
     _, data, base = load(name, judges=[*known, *judges])
-    differing = [block for block in UPSTREAM if shaping(data).get(block) != locked.get(block)]
+    shaped = shaping(data)
+    differing = [block for block in UPSTREAM if shaped.get(block) != locked.get(block)]
+    if shaped.get("decontaminate") and _held(shaped) != _held(locked):
+        differing.append("benchmarks")
     notes = [f"{', '.join(differing)} of {name} differ from the run's; the answer is for the run as it is"] * bool(
         differing
     )
     kept = {block: value for block, value in copy.deepcopy(locked).items() if block not in ANSWERED}
+    if "decontaminate" in shaped and kept.get("decontaminate"):
+        block = shaped["decontaminate"]
+        kept["decontaminate"] = block and {**_held(kept), "action": block.get("action", "report")}
     return kept | {block: data[block] for block in ANSWERED if block in data}, base, notes
+
+
+def _held(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The benchmarks of a recipe's mapping and the thresholds, without what becomes of what is found."""
+    return {key: value for key, value in (data.get("decontaminate") or {}).items() if key != "action"}
+
+
+def _check_held(now: Recipe, then: Recipe) -> None:
+    if then.decontaminate is not None and now.decontaminate is None:
+        raise RecipeError(
+            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill build RECIPE --relock"
+        )
+    then.decontaminating()
 
 
 def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -163,12 +188,14 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
             name: {key: value for key, value in block.items() if key != "priority"}
             for name, block in data["sources"].items()
         }
-        return {block: value for block, value in data.items() if block not in ANSWERED} | {"sources": sources}
+        held = {"decontaminate": _held(data)} if after.get("decontaminate") else {}
+        kept = {block: value for block, value in data.items() if block not in (*ANSWERED, "decontaminate")}
+        return {**kept, **held, "sources": sources}
 
     if others(before) != others(after):
         raise RecipeError(
-            "what-if answers for judges, dedupe and the priorities of sources; this has to be built, with vlmill build RECIPE --relock:\n"
-            + differences(others(before), others(after))
+            "what-if answers for judges, dedupe and the priorities of sources, and for decontaminate.action; this has to be built, with "
+            "vlmill build RECIPE --relock:\n" + differences(others(before), others(after))
         )
 
 
@@ -215,6 +242,26 @@ def _judge(
             step.run({**part.tables, **opened}, place)
             part.then[judge.name] = place / f"{judge.name}.verdicts.parquet"
     return tuple(asked)
+
+
+def _decontaminate(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part], folder: Path) -> None:
+    """Enter the verdicts on what was found of benchmarks, made of the findings where the run has none."""
+    step = Decontaminate()
+    dropping = [step.name in recipe.deciding() for recipe in (now, then)]
+    if dropping[0]:
+        _enter(root, f"steps/{{source}}/{step.name}", step.name, parts)
+    if dropping == [True, True]:
+        for part in parts:
+            part.then[step.name] = part.now[step.name]
+    elif dropping[1]:
+        for source in sorted({part.source for part in parts}):
+            found = _tables(root, f"steps/{source}/contamination")
+            for part in parts:
+                if part.source == source:
+                    place = folder / source / part.name / step.name
+                    place.mkdir(parents=True)
+                    step.run({**part.tables, **found[part.name]}, place)
+                    part.then[step.name] = place / f"{step.name}.verdicts.parquet"
 
 
 def _dedupe(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part], folder: Path) -> list[str]:

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from mixtures import published
 from mixtures.build import check as check_mixtures
+from pipeline.check import check
 from pipeline.cli import app
-from pipeline.recipe import check, load
+from pipeline.recipe import load
 from train.settings import check as check_training
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +46,11 @@ def test_one_file_imports_ray_and_steps_know_neither_runner_nor_store():
         "execute.py"
     ]
     steps = [ROOT / "pipeline" / name for name in ("read.py", "inspect.py", "render.py", "measure.py")]
-    steps += [path for name in ("fetch", "judges", "dedupe") for path in (ROOT / "pipeline" / name).glob("*.py")]
+    steps += [
+        path
+        for name in ("fetch", "judges", "dedupe", "decontaminate")
+        for path in (ROOT / "pipeline" / name).glob("*.py")
+    ]
     for path in steps:
         assert not imported(path) & {"pipeline.run", "pipeline.store", "pipeline.execute", "pipeline.recipe"}, path
 

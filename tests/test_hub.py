@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from huggingface_hub import constants
 
 from pipeline import hub
@@ -517,6 +519,36 @@ def test_a_build_from_the_hub_is_that_from_this_machine_whatever_breaks_on_the_w
     written = [path for path in run.rglob("*") if path.is_file()]
     assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
     assert TOKEN not in said
+
+
+def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here, origins, tmp_path, capsys):
+    run = tmp_path / "run"
+    readme = b"---\nconfigs:\n- config_name: val\n  data_files: [{split: val, path: mmstar.parquet}]\n---\n"
+
+    def files(*seeds):
+        rows = [{"question": f"Which {seed}?", "answer": "A", "image": image(seed)} for seed in seeds]
+        path = parquet(tmp_path / "mmstar.parquet", rows)
+        return {"README.md": readme, path.name: path.read_bytes(), "more.parquet": TINY}
+
+    repository = here.repository("Lin-Chen/MMStar", files(1, 2, 3))
+    first = repository.branches["main"]
+    command = ["build", origins, "--out", run, "--workers", 0, "--until", "curate", "--relock"]
+    command += ["--set", "decontaminate={against: {mmstar: benchmarks}}"]
+    assert vlmill(*command) == 0
+    assert yaml.safe_load((run / PINS).read_text())["mmstar"]["pinned"].endswith(f"MMStar@{first}")
+    capsys.readouterr()
+    assert vlmill("contamination", run, "--json") == 0
+    assert {name: book["items"] for name, book in json.loads(capsys.readouterr().out)["benchmarks"].items()} == {
+        "mmstar.val": 3
+    }
+
+    repository.push(files(4))
+    command.remove("--relock")
+    assert vlmill(*command) == 1
+    assert f"--source mmstar=hf://datasets/Lin-Chen/MMStar@{first}/" in capsys.readouterr().err
+    here.heal()
+    assert vlmill(*command, "--source", f"mmstar=hf://datasets/Lin-Chen/MMStar@{first}/") == 0
+    assert here.asked("/storage/") == [], "what is done is not asked for again"
 
 
 def test_an_evaluation_set_is_read_by_range_or_copied_as_its_format_allows(here, tmp_path):

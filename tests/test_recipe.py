@@ -91,7 +91,7 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     assert recipe.sources["web"].licence == "MIT"
     assert recipe.sources["web"].root == str(tmp_path / "elsewhere")
     assert data["limit"] == 7
-    with pytest.raises(RecipeError, match=r"no such source; did you mean 'web'\?"):
+    with pytest.raises(RecipeError, match=r"no such source or benchmark; did you mean 'web'\?"):
         load(recipe_file(tmp_path), {"wep": "."})
 
 

@@ -105,7 +105,7 @@ def quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
 
 def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Settled]]:
     """The samples of as many partitions as hold `quota`, and what became of each."""
-    judges = tuple(judge.name for judge in recipe.judging())
+    judges = recipe.deciding()
     steps = ["read", "inspect", *judges]
     files: dict[str, dict[str, Path]] = {}
     for step in steps:

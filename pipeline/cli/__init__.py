@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.cli.build import build
+from pipeline.cli.contamination import contamination
 from pipeline.cli.look import stats, status, trace, verify
 from pipeline.cli.mixture import diff, mixtures
 from pipeline.cli.overlap import overlap
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
-for command in (build, status, what_if, stats, diff, overlap, trace, verify, train):
+for command in (build, status, what_if, stats, contamination, diff, overlap, trace, verify, train):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")
 

@@ -39,7 +39,7 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Take a source's files from elsewhere: a folder, a file or a pattern, here or on anything fsspec reads, "
+            help="Take the files of a source or benchmark from elsewhere: a folder, a file or a pattern, here or on anything fsspec reads, "
             "or hf://datasets/OWNER/NAME@REVISION.",
         ),
     ] = None,
@@ -55,7 +55,9 @@ def build(
     judge: JudgeFiles = None,
     until: Annotated[
         str | None,
-        typer.Option(metavar="STEP", help="Stop after this phase: survey, curate, dedupe, shard or mixture."),
+        typer.Option(
+            metavar="STEP", help="Stop after this phase: survey, benchmarks, curate, dedupe, shard or mixture."
+        ),
     ] = None,
     relock: Annotated[
         bool,

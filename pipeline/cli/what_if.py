@@ -26,7 +26,7 @@ def what_if(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Another setting of a judge or of dedupe, for example language.sample_share=0.5. A judge that was not asked joins as the last.",
+            help="Another setting of a judge or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A judge that was not asked joins as the last.",
         ),
     ] = None,
     judge: JudgeFiles = None,
@@ -43,6 +43,7 @@ def what_if(
         vlmill what-if quickstart --out demo --set shape.max_ratio=2
         vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5
         vlmill what-if demo --set text_quality.node.min_words=4
+        vlmill what-if run --set decontaminate.action=drop
         vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
     """
     from pipeline.what_if import ask

@@ -1,0 +1,38 @@
+"""The command that shows what of its benchmarks a build found in its training data: contamination."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+
+
+def contamination(
+    directory: Folder,
+    as_json: JsonFlag = False,
+    samples: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Name up to N pairs of a training sample and a benchmark's item for each line."
+        ),
+    ] = 0,
+) -> None:
+    """Show what of its benchmarks stands in a run's training data: items and samples touched, by image and by text.
+
+    The recipe's decontaminate block says what to hold the data against. `action: report` keeps what is found, `action: drop` drops it.
+
+        vlmill contamination demo
+        vlmill contamination demo --samples 5
+        vlmill trace demo ID
+    """
+    from pipeline.contamination import lines, report, table
+
+    found = report(directory, samples)
+    if as_json:
+        print_json(found)
+        return
+    console.print(table(found))
+    for line in lines(found):
+        console.print(line, markup=False)

@@ -1,0 +1,88 @@
+"""Decontamination: what of the training data stands in evaluation sets, as a report or as verdicts.
+
+    index           once            items of all benchmarks: pictures with their places, questions with their n-grams
+    contamination   per partition   findings: which nodes of training data show a benchmark's picture or ask its question
+    decontaminate   per partition   the findings as verdicts, if the recipe says `action: drop`
+
+Findings do not depend on the action, and a sample's findings on that sample and the benchmarks alone.
+
+What counts, and why so much is needed:
+
+- A picture counts where it is a benchmark's after alignment (pipeline/dedupe/picture.py: recompressed, resized, brightened, cropped a
+  little), seen again at a higher resolution and in its colours (pictures.py). FineVision's report takes near-duplicate images alone as
+  contamination too; Idefics3's found 6.6 % of MathVista by image and 2.2 % by image and question.
+- A question counts without its picture only where it is telling. Overlap is measured in runs of 8 words: PaLM's (Chowdhery et al., 2022,
+  section 8) and Tulu 3's length (Lambert et al., 2024, section 3.2), who ask for 70 % of the n-grams and for 50 % of the words; GPT-3's (Brown
+  et al., 2020, appendix C) are 8 to 13 words by benchmark. `text` says which share of its telling words has to be there.
+- In total 13 words have to be there, GPT-3's longest n-gram; or 8 and an answer beside them. Where training data asks the same of other
+  pictures, an answer of two words or more, or 26 words: short and generic questions are asked of everything.
+- A run of words that stands in items about more than 3 pictures of a benchmark is its template, and does not count (GPT-3 leaves out
+  n-grams that more than 10 documents have). A picture that looks like more than 3 others of its benchmark counts as the same file alone.
+- A number that differs makes another question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipeline.decontaminate.contamination import Contamination
+from pipeline.decontaminate.index import Index
+from pipeline.decontaminate.verdicts import Decontaminate
+from pipeline.dedupe.pairs import FLOORS
+from pipeline.settings import STRICT
+from pipeline.step import RUNTIME
+
+__all__ = ["Benchmark", "Contamination", "Decontaminate", "Decontamination", "Index"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of a benchmark's split: those of a pattern, or those that a dataset on the Hub has in a subset's split."""
+
+    pattern: str | None = None
+    subset: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Benchmark:
+    """One evaluation set of a recipe."""
+
+    files: str | Mapping[str, str] | None = None  # pattern below root; or split -> pattern
+    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
+    split: str | tuple[str, ...] | None = None  # ... and split, or splits
+    kind: str = "evaluation"  # a row shape of SOURCES that carries its images
+    root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape: which columns hold what
+
+    def splits(self, name: str) -> dict[str, Split]:
+        """The files of each split, by the name that its items go by: `mmmu.validation`, or `mmmu` where there are no splits."""
+        if isinstance(self.files, str):
+            return {name: Split(pattern=self.files)}
+        if self.files is not None:
+            return {f"{name}.{split}": Split(pattern=pattern) for split, pattern in self.files.items()}
+        named = (self.split,) if isinstance(self.split, str) else self.split or ()
+        return {f"{name}.{split}": Split(subset=self.subset, split=split) for split in named}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Decontamination:
+    """The recipe's decontaminate block."""
+
+    against: Mapping[str, Benchmark]  # load() has put shipped lists in place of their names
+    action: Literal["report", "drop"] = "report"
+    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.95  # correlation from which pictures are the same
+    text: Annotated[float, Field(ge=0.5, le=1)] = 0.8  # share of a question's telling words from which it is the same
+
+    def index(self) -> Index:
+        """The step over all benchmarks."""
+        return Index(image=self.image)
+
+    def contamination(self) -> Contamination:
+        """The step for each partition."""
+        return Contamination(image=self.image, text=self.text)

@@ -1,0 +1,165 @@
+"""Step `contamination`: what of a partition stands in a benchmark. Findings alone: what becomes of them is another step's business."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.decontaminate.index import FOLDER, Benchmarks, read_index
+from pipeline.decontaminate.pictures import close_up, same
+from pipeline.decontaminate.texts import Passage, Search, passages
+from pipeline.dedupe import picture
+from pipeline.reasons import Reason
+from pipeline.sample import ImageFacts, Sample, read_facts, read_images, read_rows, read_samples, write_rows
+from pipeline.step import Count, Counts, Inputs
+
+SAMPLES_AT_ONCE = 256
+
+FINDINGS = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),  # row in samples.parquet
+        pa.field("node", pa.int32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # image or text
+        pa.field("benchmark", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),  # the id of the benchmark's sample
+        pa.field("score", pa.float32(), nullable=False),  # correlation, or share of telling words, to 4 decimals
+        pa.field("id", pa.string(), nullable=False),  # of the training sample
+    ]
+)
+"""Sorted by all columns."""
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """A row of FINDINGS."""
+
+    sample: int
+    node: int
+    kind: Literal["image", "text"]
+    benchmark: str
+    item: str
+    score: float
+    id: str
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """Step: the findings of a partition. Pure. Leaves `contamination.parquet`.
+
+    Counts samples that were looked at, and those with a finding by image and by text. Nothing is dropped here.
+    """
+
+    name: ClassVar[str] = "contamination"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    image: float  # correlation from which pictures are the same
+    text: float  # share of a question's telling words from which it is the same
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Samples, images (and what a retry fetched), facts and the index."""
+        return ("samples.parquet", "images.parquet", "supplement.parquet", "facts.parquet", f"{FOLDER}/*")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The libraries that calculate and write, and what says which characters are letters."""
+        libraries = {library: version(library) for library in ("numpy", "pillow", "pyarrow")}
+        return {**libraries, "unicode": unicodedata.unidata_version}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Look at the pictures, then at the texts, a batch of samples in memory."""
+        benchmarks, facts = read_index(inputs), read_facts(inputs["facts.parquet"])
+        seen = _seen(inputs, benchmarks, facts, self.image)
+        search = Search(benchmarks, self.text)
+        looked, findings = 0, list[Finding]()
+        samples = enumerate(read_samples(inputs["samples.parquet"]))
+        while batch := list(islice(samples, SAMPLES_AT_ONCE)):
+            findings += sorted(_findings(batch, benchmarks, facts, seen, search))
+            looked += len(batch)
+        write_rows(folder / "contamination.parquet", FINDINGS, (asdict(finding) for finding in findings))
+        by_kind = {kind: len({finding.sample for finding in findings if finding.kind == kind}) for kind in REASONS}
+        counts = {"held_against_benchmarks": looked, **{f"found_by_{kind}": number for kind, number in by_kind.items()}}
+        return {name: Count(number, number) for name, number in counts.items()}
+
+
+REASONS = {"image": Reason.CONTAMINATED_IMAGE, "text": Reason.CONTAMINATED_TEXT}
+
+
+def read_findings(path: Path) -> Iterator[Finding]:
+    """The findings of a partition, in order."""
+    for row in read_rows(path):
+        yield Finding(**row)
+
+
+Seen = Mapping[int, Mapping[int, float]]
+"""Image of the partition -> picture of a benchmark -> how similar they are."""
+
+
+def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageFacts], floor: float) -> Seen:
+    """Which images show which pictures: the same file, or alike at first look and in the close-up."""
+    shown = [fact for fact in facts if fact.reason is None]
+    thumbnails = picture.stack([fact.thumbnail for fact in shown])
+    seen, alike = defaultdict[int, dict[int, float]](dict), defaultdict[int, dict[int, float]](dict)
+    for row, empty in enumerate(picture.flat(thumbnails)):
+        if not empty and shown[row].sha256 in benchmarks.by_sha256:
+            seen[shown[row].image] |= dict.fromkeys(benchmarks.by_sha256[shown[row].sha256], 1.0)
+    for row, other, similarity in benchmarks.gallery.alike(thumbnails, floor):
+        image = shown[row].image
+        if not benchmarks.common[other] and other not in seen.get(image, {}):
+            alike[image][other] = similarity
+    for stored in read_images(inputs) if alike else ():
+        if found := alike.get(stored["image"]):
+            others = list(found)
+            near = np.broadcast_to(close_up(stored["bytes"]), benchmarks.close_ups[others].shape)
+            kept = same(near, benchmarks.close_ups[others])
+            seen[stored["image"]] |= {
+                other: found[other] for other, is_same in zip(others, kept, strict=True) if is_same
+            }
+    return {image: found for image, found in seen.items() if found}
+
+
+def _findings(
+    batch: Sequence[tuple[int, Sample]], benchmarks: Benchmarks, facts: Sequence[ImageFacts], seen: Seen, search: Search
+) -> Iterator[Finding]:
+    """The findings of some samples, in any order."""
+    names = {row: str(sample.id) for row, sample in batch}
+    spoken, shown = list[Passage](), list[frozenset[int] | None]()
+
+    def finding(row: int, node: int, kind: Literal["image", "text"], item: int, score: float) -> Finding:
+        asked = benchmarks.items[item]
+        return Finding(row, node, kind, asked.benchmark, asked.id, round(score, 4), names[row])
+
+    for row, sample in batch:
+        images = {index: node.image for index, node in enumerate(sample.nodes) if node.image is not None}
+        pictures = {index: seen.get(image, {}) for index, image in images.items()}
+        for index, found in pictures.items():
+            for item, score in _by_item(benchmarks, found).items():
+                yield finding(row, index, "image", item, score)
+        own = list(passages(row, sample, benchmarks))
+        for item in sorted({item for found in pictures.values() for item in _by_item(benchmarks, found)}):
+            for node in sorted({node for passage in own for node in search.asks(passage, benchmarks.items[item])}):
+                yield finding(row, node, "text", item, 1.0)
+        spoken += own
+        there = any(facts[image].reason is None for image in images.values())
+        shown += [frozenset(p for found in pictures.values() for p in found) if there else None] * len(own)
+    for hit in search.hits(spoken, shown):
+        for node in hit.nodes:
+            yield finding(spoken[hit.passage].sample, node, "text", hit.item, hit.score)
+
+
+def _by_item(benchmarks: Benchmarks, found: Mapping[int, float]) -> dict[int, float]:
+    """The items about pictures, and the best similarity to one of each."""
+    best = dict[int, float]()
+    for shown, similarity in found.items():
+        for item in benchmarks.items_of[shown]:
+            best[item] = max(similarity, best.get(item, 0.0))
+    return best

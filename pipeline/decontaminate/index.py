@@ -1,0 +1,310 @@
+"""Step `index`: all benchmarks in the form that training data is held against. Small enough for memory, and mapped where it is large.
+
+An item is a question of a benchmark: a turn of one of its samples, or the whole text of a sample without turns. It is named by its
+sample's id. The first text of the user is the question, further ones are choices; texts of the assistant are answers.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.decontaminate.pictures import SIDE, Gallery, close_up, gallery
+from pipeline.decontaminate.words import RUN, Words, numbers, runs, words
+from pipeline.dedupe import picture
+from pipeline.sample import ImageFacts, Sample, read_facts, read_images, read_rows, read_samples, write_rows
+from pipeline.step import Count, Counts, Inputs
+
+COMMON = 3
+"""Pictures of a benchmark that a run of words may be asked of, and other ones that a picture may look like, to be telling."""
+
+FOLDER = "benchmarks"
+"""What the index's files are called by those who read it: benchmarks/items.parquet."""
+
+WORDS = pa.schema([pa.field("word", pa.string(), nullable=False)])
+ITEMS = pa.schema(
+    [
+        pa.field("benchmark", pa.string(), nullable=False),  # with its split: mmmu.validation
+        pa.field("id", pa.string(), nullable=False),  # of the sample
+        pa.field("question", pa.list_(pa.uint32()), nullable=False),
+        pa.field("telling", pa.list_(pa.bool_()), nullable=False),  # words of the question that stand in telling runs
+        pa.field("choices", pa.list_(pa.uint32()), nullable=False),
+        pa.field("answers", pa.list_(pa.list_(pa.uint32())), nullable=False),
+        pa.field("pictures", pa.list_(pa.uint32()), nullable=False),  # rows of PICTURES
+    ]
+)
+"""Sorted by benchmark and id."""
+PICTURES = pa.schema(
+    [
+        pa.field("benchmark", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("common", pa.bool_(), nullable=False),  # looks like many of its benchmark: only the same file counts
+        pa.field("items", pa.list_(pa.uint32()), nullable=False),  # rows of ITEMS
+    ]
+)
+ARRAYS = ("places", "owners", "thumbnails", "close_ups", "hashes", "holders", "starts")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question of a benchmark, in words by number."""
+
+    benchmark: str
+    id: str
+    question: Words
+    telling: NDArray[np.bool_]
+    choices: Words
+    answers: tuple[Words, ...]
+    pictures: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items by row. They stay a table, in some 200 bytes each, and one is made when it is asked for: few are."""
+
+    table: pa.Table
+
+    def __getitem__(self, row: int) -> Item:
+        return _item(self.table.slice(row, 1).to_pylist()[0])
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """The index as it is read."""
+
+    vocabulary: Mapping[str, int]
+    spelt: Sequence[str]  # word of each number
+    items: Items
+    items_of: Sequence[Sequence[int]]  # of each picture
+    common: Sequence[bool]  # of each picture
+    by_sha256: Mapping[str, Sequence[int]]
+    gallery: Gallery
+    close_ups: NDArray[np.uint8]  # (pictures, side, side, 3), mapped
+    hashes: NDArray[np.uint64]  # of telling runs, sorted
+    holders: NDArray[np.uint32]  # the item of each
+    starts: NDArray[np.uint32]  # where it begins in the item's question and choices
+
+
+def read_index(inputs: Inputs) -> Benchmarks:
+    """The index that the step left, from inputs named `benchmarks/<file>`."""
+    spelt = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
+    arrays = {name: np.load(inputs[f"{FOLDER}/{name}.npy"], mmap_mode="r") for name in ARRAYS}
+    pictures = list(read_rows(inputs[f"{FOLDER}/pictures.parquet"]))
+    by_sha256 = defaultdict[str, list[int]](list)
+    for row, shown in enumerate(pictures):
+        by_sha256[shown["sha256"]].append(row)
+    return Benchmarks(
+        vocabulary={word: number for number, word in enumerate(spelt) if number},
+        spelt=spelt,
+        items=Items(pq.read_table(inputs[f"{FOLDER}/items.parquet"])),
+        items_of=[shown["items"] for shown in pictures],
+        common=[shown["common"] for shown in pictures],
+        by_sha256=by_sha256,
+        gallery=Gallery(arrays["places"], arrays["owners"], arrays["thumbnails"]),
+        close_ups=arrays["close_ups"],
+        hashes=arrays["hashes"],
+        holders=arrays["holders"],
+        starts=arrays["starts"],
+    )
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    return Item(
+        row["benchmark"],
+        row["id"],
+        np.array(row["question"], np.uint32),
+        np.array(row["telling"], bool),
+        np.array(row["choices"], np.uint32),
+        tuple(np.array(answer, np.uint32) for answer in row["answers"]),
+        frozenset(row["pictures"]),
+    )
+
+
+@dataclass(frozen=True)
+class Index:
+    """Step: the index of all benchmarks. Pure.
+
+    Counts `benchmark_items` and `benchmark_pictures`.
+    """
+
+    name: ClassVar[str] = "index"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    image: float  # similarity from which pictures of one benchmark look alike
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Samples, facts and images of all benchmarks, named `<benchmark>/<part>/<file>`."""
+        return ("*/*/samples.parquet", "*/*/facts.parquet", "*/*/images.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The libraries that calculate and write, and what says which characters are letters."""
+        libraries = {library: version(library) for library in ("numpy", "pillow", "pyarrow")}
+        return {**libraries, "unicode": unicodedata.unidata_version}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write the index. Neither the order of `inputs` nor how they are cut matters."""
+        raw = sorted(_read(inputs), key=lambda item: (item.benchmark, item.id))
+        spelt = sorted({word for item in raw for text in item.texts() for word in words(text)})
+        write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in spelt))
+        vocabulary = {word: number for number, word in enumerate(spelt, 1)}
+        shown = sorted({(item.benchmark, fact.sha256): fact for item in raw for fact in item.pictures}.items())
+        rows = {key: row for row, (key, _) in enumerate(shown)}
+        items = [_numbered(item, vocabulary, rows) for item in raw]
+        _write_close_ups(folder / "close_ups.npy", inputs, rows)
+        self._write_pictures(folder, items, shown)
+        _write_items(folder, items)
+        return {"benchmark_items": Count(len(items), len(items)), "benchmark_pictures": Count(len(shown), len(shown))}
+
+    def _write_pictures(
+        self, folder: Path, items: Sequence[Item], shown: Sequence[tuple[tuple[str, str], ImageFacts]]
+    ) -> None:
+        holders = defaultdict[int, list[int]](list)
+        for number, item in enumerate(items):
+            for row in item.pictures:
+                holders[row].append(number)
+        made = gallery(picture.stack([fact.thumbnail for _, fact in shown]))
+        common = self._common(made, [benchmark for (benchmark, _), _ in shown])
+        write_rows(
+            folder / "pictures.parquet",
+            PICTURES,
+            (
+                {"benchmark": benchmark, "sha256": sha256, "common": row in common, "items": holders[row]}
+                for row, ((benchmark, sha256), _) in enumerate(shown)
+            ),
+        )
+        for name in ("places", "owners", "thumbnails"):
+            np.save(folder / f"{name}.npy", getattr(made, name))
+
+    def _common(self, made: Gallery, benchmarks: Sequence[str]) -> set[int]:
+        """Rows of pictures that at first look are like more than COMMON others of their benchmark."""
+        others = defaultdict[int, int](int)
+        for one, other, _ in made.alike(made.thumbnails, self.image):
+            others[one] += one != other and benchmarks[one] == benchmarks[other]
+        return {row for row, number in others.items() if number > COMMON}
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """An item as it was read."""
+
+    benchmark: str
+    id: str
+    question: str
+    choices: str
+    answers: tuple[str, ...]
+    pictures: tuple[ImageFacts, ...]
+
+    def texts(self) -> tuple[str, ...]:
+        return (self.question, self.choices, *self.answers)
+
+
+def _read(inputs: Inputs) -> Iterator[_Raw]:
+    for name in sorted(inputs):
+        if name.endswith("/samples.parquet"):
+            facts = read_facts(inputs[name.replace("/samples.", "/facts.")])
+            for sample in read_samples(inputs[name]):
+                yield from _items(sample, facts)
+
+
+def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], int]) -> None:
+    """Write the close-up of each picture in its row, one benchmark's partition after the other."""
+    written = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), SIDE, SIDE, 3))
+    for name in sorted(inputs):
+        if name.endswith("/images.parquet"):
+            benchmark = name.split("/")[0]
+            facts = read_facts(inputs[name.replace("/images.", "/facts.")])
+            for row, fact in zip(read_images({"images.parquet": inputs[name]}), facts, strict=True):
+                if fact.reason is None and (benchmark, fact.sha256) in rows:
+                    written[rows[benchmark, fact.sha256]] = close_up(row["bytes"])
+    written.flush()
+
+
+def _items(sample: Sample, facts: Sequence[ImageFacts]) -> Iterator[_Raw]:
+    """The items of a sample: one per turn, and one where there are no turns."""
+    shown = [facts[node.image] for node in sample.nodes if node.image is not None]
+    pictures = tuple(fact for fact in shown if fact.reason is None)
+    said = defaultdict[int, list[tuple[str, str]]](list)
+    for node in sample.nodes:
+        if node.kind == "text" and node.role != "system":
+            said[node.turn if node.role != "none" else 0].append((node.role, node.text or ""))
+    for turn in sorted(said) or [0]:
+        asked = [text for role, text in said[turn] if role == "user"]
+        plain = "\n".join(text for role, text in said[turn] if role == "none")
+        answers = tuple(text for role, text in said[turn] if role == "assistant")
+        question = asked[0] if asked else plain
+        yield _Raw(sample.id.source, str(sample.id), question, "\n".join(asked[1:]), answers, pictures)
+
+
+def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str, str], int]) -> Item:
+    return Item(
+        raw.benchmark,
+        raw.id,
+        question := numbers([raw.question], vocabulary),
+        np.zeros(question.size, bool),
+        numbers([raw.choices], vocabulary),
+        tuple(numbers([answer], vocabulary) for answer in raw.answers),
+        frozenset(rows[raw.benchmark, fact.sha256] for fact in raw.pictures),
+    )
+
+
+def _write_items(folder: Path, items: Sequence[Item]) -> None:
+    """Write items with their telling words, and the telling runs sorted by hash."""
+    found = [(number, *runs(np.concatenate([item.question, item.choices]))) for number, item in enumerate(items)]
+    holders = np.repeat(
+        np.array([number for number, _, _ in found], np.uint32), [starts.size for _, starts, _ in found]
+    )
+    starts = np.concatenate([np.empty(0, np.int64), *(starts for _, starts, _ in found)])
+    hashes = np.concatenate([np.empty(0, np.uint64), *(hashes for _, _, hashes in found)])
+    telling = _telling(items, holders, hashes)
+    holders, starts, hashes = holders[telling], starts[telling], hashes[telling]
+    for number, start in zip(holders.tolist(), starts.tolist(), strict=True):
+        items[number].telling[start : start + RUN] = True
+    order = np.lexsort((starts, holders, hashes))
+    np.save(folder / "hashes.npy", hashes[order])
+    np.save(folder / "holders.npy", holders[order])
+    np.save(folder / "starts.npy", starts[order].astype(np.uint32))
+    write_rows(
+        folder / "items.parquet",
+        ITEMS,
+        (
+            {
+                **{
+                    name: getattr(item, name)
+                    for name in ("benchmark", "id", "question", "telling", "choices", "answers")
+                },
+                "pictures": sorted(item.pictures),
+            }
+            for item in items
+        ),
+    )
+
+
+def _telling(items: Sequence[Item], holders: NDArray[np.uint32], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which runs are asked of at most COMMON sets of pictures of their benchmark; items without any count by their question."""
+    albums = dict[Any, int]()
+    benchmarks = {name: number for number, name in enumerate(sorted({item.benchmark for item in items}))}
+    album = np.array(
+        [albums.setdefault((item.benchmark, item.pictures or item.question.tobytes()), len(albums)) for item in items],
+        np.int64,
+    )
+    benchmark = np.array([benchmarks[item.benchmark] for item in items], np.int64)
+    asked = np.unique(
+        np.stack([hashes.astype(np.uint64), benchmark[holders].astype(np.uint64), album[holders].astype(np.uint64)]),
+        axis=1,
+    )
+    kinds, counts = np.unique(asked[:2], axis=1, return_counts=True)
+    common = {tuple(kind) for kind in kinds[:, counts > COMMON].T.tolist()}
+    pairs = zip(hashes.tolist(), benchmark[holders].tolist(), strict=True)
+    return np.fromiter((pair not in common for pair in pairs), bool, hashes.size)

@@ -1,0 +1,53 @@
+"""Step `decontaminate`: findings as verdicts, where the recipe says `action: drop`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+from pipeline.decontaminate.contamination import REASONS, Finding, read_findings
+from pipeline.sample import Verdict, read_rows, write_verdicts
+from pipeline.step import Count, Counts, Inputs
+
+
+@dataclass(frozen=True)
+class Decontaminate:
+    """Step: a verdict on each node with a finding, with the item that it is most like. Pure.
+
+    Leaves `decontaminate.verdicts.parquet`; counts nodes under `decontaminated`.
+    """
+
+    name: ClassVar[str] = "decontaminate"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The findings, and how many nodes there are."""
+        return ("contamination.parquet", "samples.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The library that writes."""
+        return {"pyarrow": version("pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write the verdicts."""
+        worst = dict[tuple[int, int], Finding]()
+        for finding in read_findings(inputs["contamination.parquet"]):
+            place = finding.sample, finding.node
+            if place not in worst or finding.score > worst[place].score:
+                worst[place] = finding
+        verdicts = [
+            Verdict(found.sample, found.node, self.name, REASONS[found.kind], found.score, found.item)
+            for found in worst.values()
+        ]
+        write_verdicts(folder / f"{self.name}.verdicts.parquet", verdicts)
+        count = Count()
+        for verdict in verdicts:
+            count.lose(verdict.reason)
+        nodes = sum(len(row["nodes"]) for row in read_rows(inputs["samples.parquet"], ["nodes"]))
+        count.keep(nodes - len(verdicts))
+        return {"decontaminated": count}

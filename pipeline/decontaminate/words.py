@@ -1,0 +1,75 @@
+"""Words for decontamination: how a text is cut into them, and runs of them as numbers.
+
+A text is normalised (NFKC, case folded). Letters, marks and numbers make words; a character of a script without spaces between
+words is one by itself; all else only separates. So copies may differ in case, punctuation and white space.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.dedupe.hashing import mix
+from pipeline.dedupe.text import UNSPACED
+
+RUN = 8
+"""Words of a run: an n-gram's n."""
+
+UNKNOWN = 0
+"""Stands for a word that no benchmark has. No run holds one."""
+
+Words = NDArray[np.uint32]
+"""Numbers of words, from 1 in the order of the vocabulary."""
+
+
+class _Separated(dict[int, str | int]):
+    """What each code point becomes; made when it is first met."""
+
+    def __missing__(self, point: int) -> str | int:
+        character = chr(point)
+        kept: str | int = point if unicodedata.category(character)[0] in "LMN" else " "
+        if any(start <= point <= stop for start, stop in UNSPACED):
+            kept = f" {character} "
+        self[point] = kept
+        return kept
+
+
+_SEPARATED = _Separated()
+
+
+def words(text: str) -> list[str]:
+    """The words of a text; pure."""
+    return unicodedata.normalize("NFKC", text).casefold().translate(_SEPARATED).split()
+
+
+def weight(word: str) -> float:
+    """What a word counts: half where it is one character of a script without spaces, since words have about two there."""
+    return 0.5 if len(word) == 1 and any(start <= ord(word) <= stop for start, stop in UNSPACED) else 1.0
+
+
+def numbers(texts: Sequence[str], vocabulary: Mapping[str, int]) -> Words:
+    """The words of `texts` by number."""
+    return np.array([vocabulary.get(word, UNKNOWN) for text in texts for word in words(text)], np.uint32)
+
+
+def runs(sequence: Words) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Where runs of RUN known words start, and their hashes; pure."""
+    if sequence.size < RUN:
+        return np.empty(0, np.int64), np.empty(0, np.uint64)
+    known = np.concatenate([[0], np.cumsum(sequence != UNKNOWN)])
+    starts = np.flatnonzero(known[RUN:] - known[:-RUN] == RUN)
+    hashes = np.full(starts.size, RUN, np.uint64)
+    for place in range(RUN):
+        hashes = mix(hashes ^ sequence[starts + place].astype(np.uint64))
+    return starts, hashes
+
+
+def find(wanted: Words, sequence: Words) -> NDArray[np.int64]:
+    """Where `wanted`, at least one word, stands in `sequence`; pure."""
+    if not 0 < wanted.size <= sequence.size:
+        return np.empty(0, np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(sequence, wanted.size)
+    return np.flatnonzero((windows == wanted).all(axis=1))
