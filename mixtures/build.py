@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mixtures import Shard
-from mixtures.lock import Lock
+from mixtures.lock import Lock, verify
 from mixtures.mix import Mix
 from mixtures.mixture import Mixture
 from mixtures.notes import notes
@@ -193,6 +193,24 @@ def publish(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File
             write_atomically(path, wanted[path].read_text(encoding="utf-8"))
         else:
             shutil.copyfile(wanted[path], path)
+
+
+def verify_locks(root: Path) -> Iterator[str]:
+    """A line for whatever a stage's lock says that its files do not bear out; nothing where all are sound."""
+    for stage in locked_recipe(root).stages:
+        folder = root / "mixtures" / stage.name
+        if (folder / LOCK).exists():
+            lock = json.loads((folder / LOCK).read_bytes())
+            tables = [
+                shard[name] for source in lock["sources"] for shard in source["shards"] for name in ("index", "lengths")
+            ]
+            inputs = {path: root / path for path in tables}
+            inputs |= {
+                path: folder / path
+                for path in (*(block["path"] for block in lock["plan"]["blocks"]), lock["held_out"]["path"])
+            }
+            for line in verify(lock, inputs):
+                yield f"mixtures/{stage.name}: {line}"
 
 
 def read_stats(root: Path, stage: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ They never become shards. Their files lie under steps/benchmarks/<benchmark>, wi
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,27 @@ def index(run: Run) -> tuple[File, ...]:
     walked = list(
         run.walk("benchmarks: index", [Lane("all", (Link(f"{STEPS}/index", settings.index()),), files=files)])
     )
-    return tuple(replace(file, name=f"{FOLDER}/{file.name}") for file in walked[0][1][-1][1].files)
+    return _named(walked[0][1][-1][1].files)
+
+
+def adopted(run: Run) -> tuple[File, ...]:
+    """The same as the manifest has it, with what it was made of left as it is.
+
+    Raises:
+        StoreError: there is no index yet.
+    """
+    settings = run.recipe.decontaminating()
+    if settings is None:
+        return ()
+    splits = [source for name, benchmark in settings.against.items() for source in benchmark.splits(name)]
+    run.folders |= {f"{STEPS}/{source}/{step}" for source in splits for step in ("survey", "read", "inspect")}
+    run.folders.add(f"{STEPS}/index")
+    (receipt,) = run.manifest(f"{STEPS}/index")
+    return _named(receipt.files)
+
+
+def _named(files: Iterable[File]) -> tuple[File, ...]:
+    return tuple(replace(file, name=f"{FOLDER}/{file.name}") for file in files)
 
 
 def _surveys(run: Run) -> list[Lane]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from pipeline.store import File, Receipt, Store, write_atomically
 
 PINS = "hub.lock.yaml"
 """Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root, pinned."""
+EDITIONS = "lists/editions.yaml"
+"""Which copy of each list the last build read: its path in the recipe -> the copy."""
 
 
 @contextmanager
@@ -58,12 +60,26 @@ def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
     return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
 
 
-def take_in(root: Path, base: Path, path: str, name: str) -> File:
+def take_in(root: Path, base: Path | None, path: str, name: str) -> File:
     """A file that the recipe names, copied into `lists/`: where every worker sees it, and an edit does not reach a build at work.
+
+    Args:
+        root: The run's folder.
+        base: The folder that `path` starts from; None for the copy that the last build made.
+        path: As the recipe has it.
+        name: What steps know the file by.
 
     Raises:
         RecipeError: there is no such file.
+        StoreError: no build has copied it.
     """
+    noted = root / EDITIONS
+    editions = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    if base is None:
+        place = editions.get(path, "")
+        if not (root / place).is_file():
+            raise StoreError(f"{root} has no copy of the list {path}; make one with: vlmill build RECIPE --out {root}")
+        return File(name, place, file_sha256(root / place), (root / place).stat().st_size)
     origin = base / path
     if not origin.is_file():
         raise RecipeError(f"there is no file {origin}; the path of a list is relative to the recipe")
@@ -74,24 +90,46 @@ def take_in(root: Path, base: Path, path: str, name: str) -> File:
             write_atomically(root / place, origin.read_bytes().decode())
         except UnicodeDecodeError as error:
             raise RecipeError(f"{origin} is no list: it has to be UTF-8 text ({error})") from None
+    if editions.get(path) != place:
+        write_atomically(
+            noted, yaml.safe_dump({**editions, path: place}, sort_keys=True, allow_unicode=True, width=120)
+        )
     return File(name, place, sha256, origin.stat().st_size)
 
 
-def clean(root: Path) -> None:
+def clean(root: Path, used: Collection[str] | None = None) -> None:
     """Remove what no manifest names any more: files of earlier recipes. What impure steps left stays.
 
     Call it after a complete build, while the folder is locked.
+
+    Args:
+        root: The run's folder.
+        used: Where something was taken down: the folders of steps that the recipe has today. Then nothing else may stay, not even what was
+            fetched under an earlier recipe, since nobody can say what it holds.
     """
+    if used is not None:
+        for begun in sorted(root.glob("s*/**/made_by.json")):
+            if str(begun.parent.relative_to(root)) not in used:
+                _empty(begun.parent)
     for manifest in sorted(root.glob("s*/**/manifest.json")):
         folder = manifest.parent
         receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
-        if _impure(receipts):
+        if used is None and _impure(receipts):
             continue
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
         signed = {f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
                 path.unlink()
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of a step, its receipts first and what it is found by last; folders of other steps below it stay."""
+    files = (path for path in folder.iterdir() if path.is_file())
+    for path in sorted(files, key=lambda path: (path.name == "made_by.json", not path.name.endswith(".receipt.json"))):
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def remake(root: Path) -> None:

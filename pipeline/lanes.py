@@ -7,16 +7,16 @@ death.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.fetch import Retry
 from pipeline.inspect import Inspect
 from pipeline.origin import Origin, content, opened
 from pipeline.step import Step
 from pipeline.store import File, Receipt, Store, Task, select, total, write_atomically
+from pipeline.takedown import TABLES, Found, Remove, Seek, removal
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,20 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Rounds(Link):
-    """A retry: every round of it that was done counts, and one more is done if `again`."""
+class History(Link):
+    """What was done to a raw table since it came: removals, and retries between them, in the order in which they were done."""
 
-    step: Retry
-    again: bool = False
+    step: Remove
+    retry: Link | None = None
+    again: bool = False  # whether to do one more round of the retry
+
+
+@dataclass(frozen=True)
+class Sought(Link):
+    """Looks for what stands on the list of takedowns. What it finds is removed, and the lane walked again."""
+
+    step: Seek
+    removals: str  # folder of the steps that remove
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,11 @@ class Lane:
         )
         return replace(self, links=tuple(links))
 
+    def done_again(self) -> Lane:
+        """The same lane after its round of retries, which is not to be done a second time."""
+        links = (replace(link, again=False) if isinstance(link, History) else link for link in self.links)
+        return replace(self, links=tuple(links))
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -65,31 +79,115 @@ class Walk:
 
     def __call__(self, lane: Lane) -> tuple[tuple[str, Receipt], ...]:
         """(folder, receipt) of every step of the lane, doing what is still to be done."""
+        while isinstance(walked := self._once(lane), Lane):
+            lane = walked
+        return walked
+
+    def _once(self, lane: Lane) -> tuple[tuple[str, Receipt], ...] | Lane:
+        """The same, or the lane to walk in its place, because it begins with something less than it did."""
         store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, list[tuple[str, Receipt]]()
         for link in lane.links:
-            for receipt in self._receipts(store, lane, link, files):
-                files |= {file.name: file for file in receipt.files}
-                receipts.append((link.folder, receipt))
+            try:
+                for folder, receipt in self._receipts(store, lane, link, files):
+                    if isinstance(link, History) and folder == link.folder:
+                        self._purge(receipt, [*lane.files, *(file for _, before in receipts for file in before.files)])
+                    files |= {file.name: file for file in receipt.files}
+                    receipts.append((folder, receipt))
+            except _Missing as missing:
+                _forget(store, lane, missing, receipts)
+                return lane
+            if isinstance(link, Sought) and self._removed(store, lane, link, files):
+                return lane.done_again()
         return tuple(receipts)
 
-    def _receipts(self, store: Store, lane: Lane, link: Link, files: Mapping[str, File]) -> Iterator[Receipt]:
+    def _receipts(
+        self, store: Store, lane: Lane, link: Link, files: Mapping[str, File]
+    ) -> Iterator[tuple[str, Receipt]]:
         """What a link has to show; `files` is looked at again after each receipt."""
-        task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
-        if not isinstance(link, Rounds):
-            yield self._perform(store, task, lane.origin)
-            return
-        while (receipt := store.find(task)) is not None:
-            yield receipt
-            step = replace(link.step, round=task.step.round + 1)  # type: ignore[attr-defined]
-            task = Task(link.folder, lane.part, step, select(files, step.reads))
-        if link.again:
-            yield store.perform(task)
+        if isinstance(link, History):
+            yield from history(store, lane.part, link, files)
+        else:
+            task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
+            yield link.folder, self._perform(store, task, lane.origin)
+
+    def _removed(self, store: Store, lane: Lane, link: Sought, files: Mapping[str, File]) -> bool:
+        """Whether something was found; it is removed from the tables."""
+        found = Found.read(self.root / files["found.json"].path)
+        for table in TABLES:
+            if getattr(found, table):
+                step = removal(table, found)
+                store.perform(Task(link.removals, lane.part, step, select(files, step.reads)))
+        return bool(found)
+
+    def _purge(self, removal: Receipt, before: Iterable[File]) -> None:
+        """Delete every file that a removal replaced; nobody will ask for it again."""
+        for file in superseded(removal, before):
+            (self.root / file.path).unlink(missing_ok=True)
 
     def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
-        if origin is None or "origin" not in task.inputs or store.find(task) is not None:
+        done = store.find(task)
+        if done is not None:
+            return done
+        for file in task.inputs.values():
+            if file.name != "origin" and not (self.root / file.path).exists():
+                raise _Missing(file)
+        if origin is None or "origin" not in task.inputs:
             return store.perform(task)
         with opened(origin) as path:
             return store.perform(task, {"origin": path})
+
+
+class _Missing(Exception):  # noqa: N818 - not yet an error: it may be made again
+    """A file that a step is to read is not there."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file)
+        self.file = file
+
+
+def _forget(store: Store, lane: Lane, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
+    """Forget the lane's first step, which left the missing file, so that it is done again.
+
+    A removal deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are read
+    from the origin once more, and sought through before anybody sees them.
+
+    Raises:
+        StoreError: something else is missing, which nobody may delete.
+    """
+    if lane.origin is None or not receipts or missing.file not in receipts[0][1].files:
+        raise StoreError(
+            f"{missing.file.path} is missing; see what else is with: vlmill verify {store.root}"
+        ) from missing
+    store.forget(*receipts[0])
+
+
+def history(store: Store, part: str, link: History, files: Mapping[str, File]) -> Iterator[tuple[str, Receipt]]:
+    """(folder, receipt) of what was done to a raw table, in its order; `files` is looked at again after each.
+
+    A removal deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
+    """
+    retry = link.retry
+    while True:
+        removal = store.find(Task(link.folder, part, link.step, select(files, link.step.reads)))
+        if removal is not None:
+            yield link.folder, removal
+            continue
+        if retry is None:
+            return
+        task = Task(retry.folder, part, retry.step, select(files, retry.step.reads))
+        round_done = store.find(task)
+        if round_done is None:
+            if link.again:
+                yield retry.folder, store.perform(task)
+            return
+        yield retry.folder, round_done
+        retry = replace(retry, step=replace(retry.step, round=retry.step.round + 1))  # type: ignore[attr-defined,type-var]
+
+
+def superseded(removal: Receipt, before: Iterable[File]) -> list[File]:
+    """The files that a removal replaced: those of the same names that came before it."""
+    names, own = {file.name for file in removal.files}, {file.path for file in removal.files}
+    return [file for file in before if file.name in names and file.path not in own]
 
 
 @dataclass(frozen=True)

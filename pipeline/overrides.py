@@ -16,7 +16,7 @@ from pipeline.judges import own as own_judges
 from pipeline.settings import nearest
 
 STEP_NAMES = (
-    *("survey", "read", "fetch", "retry", "inspect", "sketch", "contamination", "decontaminate"),
+    *("survey", "read", "fetch", "retry", "takedown", "inspect", "seek", "sketch", "contamination", "decontaminate"),
     *("dedupe", "render"),
 )
 """Names of steps beside the judges, which no judge of one's own may take."""

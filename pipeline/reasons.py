@@ -72,6 +72,8 @@ class Reason(StrEnum):
     CONTAMINATED_IMAGE = "contaminated_image"  # an image of an evaluation set
     CONTAMINATED_TEXT = "contaminated_text"  # a question of an evaluation set
     PAGE_CAP = "page_cap"  # past the number of pages that a source reads of one document
+    # dropped: by hand
+    TAKEN_DOWN = "taken_down"  # by `vlmill takedown`; its text and bytes are gone from the folder
     # dropped: a consequence
     REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a judge
     TURN_LOST = "turn_lost"  # the other half of a dropped turn

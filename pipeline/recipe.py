@@ -199,6 +199,10 @@ class Recipe:
         dropping = against is not None and against.action == "drop"
         return (*(judge.name for judge in self.judging()), *(("decontaminate",) if dropping else ()))
 
+    def voices(self) -> tuple[str, ...]:
+        """The names of all who write verdicts on samples, in the order in which they are heard."""
+        return (*self.deciding(), *(() if self.dedupe is None else ("dedupe",)))
+
     def policy(self, name: str) -> Policy:
         """An image policy."""
         if name not in self.policies:

@@ -6,21 +6,19 @@ parts that were just made are kept for a while, since web documents repeat their
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import features
 
 from pipeline.errors import StoreError
 from pipeline.images import Layout, Policy, Size, Unrenderable
 from pipeline.images.decode import Undecodable, decode
+from pipeline.pictures import Pictures
 from pipeline.reasons import Reason
+from pipeline.recount import enter
 from pipeline.sample import ImageFacts, Sample, Verdict, read_rows, read_samples, write_verdicts
 from pipeline.settle import Settled, gather, settle
 from pipeline.shards import Entry, Rendered, ShardWriter
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
 RECENT_BYTES = 32 << 20  # of encoded parts kept for the next sample that shows the same image
-ROW_GROUPS = 4  # of images.parquet in memory, about 8 MB each
 
 
 @dataclass(frozen=True)
@@ -68,30 +65,17 @@ class Render:
         """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
         counts = {"samples": Count(), "nodes": Count(), "images": Count()}
         verdicts, own = gather(inputs, self.judges), list[Verdict]()
-        easel = _Easel(self.policy, _read_facts(inputs["facts.parquet"]), _Images(inputs))
+        easel = _Easel(self.policy, _read_facts(inputs["facts.parquet"]), Pictures(inputs))
         with ShardWriter(folder, self.samples, self.bytes) as shards:
             for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
                 settled, images, found = _draw(easel, row, sample, verdicts.get(row, []))
                 own += found
-                _enter(counts, sample, settled)
+                enter(counts, sample, settled)
                 if settled.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
                     shards.add(Entry(key, sample, settled.kept, images))
         write_verdicts(folder / "render.verdicts.parquet", own)
         return counts
-
-
-def _enter(counts: Counts, sample: Sample, settled: Settled) -> None:
-    """Enter a sample in the books, at all three levels."""
-    fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
-    fates += [
-        ("images", reason) for node, reason in zip(sample.nodes, settled.nodes, strict=True) if node.image is not None
-    ]
-    for level, reason in fates:
-        if reason is None:
-            counts[level].keep()
-        else:
-            counts[level].lose(reason)
 
 
 def _draw(
@@ -119,7 +103,7 @@ class _Easel:
 
     policy: Policy
     facts: Sequence[ImageFacts]
-    images: _Images
+    images: Pictures
     recent: OrderedDict[tuple[int, Layout], Rendered] = field(default_factory=OrderedDict)
     weight: int = 0  # bytes of `recent`
 
@@ -173,47 +157,6 @@ class _Easel:
         parts = self.policy.render(image, layout)
         encoded = {part: self.policy.encode(part, picture) for part, picture in parts.items()}
         return Rendered(layout, encoded, self.facts[number].sha256)
-
-
-class _Images:
-    """The bytes of images by number, a few row groups in memory; what a retry fetched replaces what was fetched first."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        self.first = _Column(inputs["images.parquet"])
-        self.retried, self.places = None, dict[int, int]()
-        if "supplement.parquet" in inputs:
-            self.retried = _Column(inputs["supplement.parquet"])
-            self.places = {
-                row["image"]: place for place, row in enumerate(read_rows(inputs["supplement.parquet"], ["image"]))
-            }
-
-    def read(self, number: int) -> bytes:
-        """The bytes of an image that inspect could decode."""
-        if self.retried is not None and number in self.places:
-            return self.retried.read(self.places[number])
-        return self.first.read(number)
-
-
-class _Column:
-    """The column `bytes` of a Parquet file by row."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = pq.ParquetFile(path)
-        sizes = (self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups))
-        self.starts = [0, *accumulate(sizes)]
-        # Not an lru_cache over a method: it would hold itself, and with it the images, until the next garbage collection
-        self.recent = OrderedDict[int, pa.ChunkedArray]()
-
-    def read(self, row: int) -> bytes:
-        group = bisect_right(self.starts, row) - 1
-        if group in self.recent:
-            self.recent.move_to_end(group)
-        else:
-            self.recent[group] = self.file.read_row_group(group, columns=["bytes"])["bytes"]
-            if len(self.recent) > ROW_GROUPS:
-                self.recent.popitem(last=False)
-        data: bytes = self.recent[group][row - self.starts[group]].as_py()
-        return data
 
 
 def _read_facts(path: Path) -> list[ImageFacts]:

@@ -2,7 +2,7 @@
 
 survey      one lane per origin file          cut it into partitions
 benchmarks  one lane per partition, then one  read, inspect, index what training data is held against
-curate      one lane per partition            read, fetch, inspect, every judge, sketch, contamination
+curate      one lane per partition            read, fetch, inspect, seek, every judge, sketch, contamination
 dedupe      one task per bucket, then one     pairs, resolve
 shard       one lane per partition, policy    ... render, measure
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -20,11 +21,11 @@ from pipeline.decontaminate import Decontaminate
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
-from pipeline.fetch import Fetch, Retry
+from pipeline.fetch import Fetch
 from pipeline.folder import take_in
 from pipeline.judges import Judging, ReadsLists
 from pipeline.keys import file_sha256
-from pipeline.lanes import Content, Lane, Link, Rounds, Walk, read_manifest, write_manifest
+from pipeline.lanes import Content, Lane, Link, Sought, Walk, read_manifest, write_manifest
 from pipeline.measure import Measure
 from pipeline.origin import Origin, Survey, list_origins
 from pipeline.read import Read
@@ -32,6 +33,8 @@ from pipeline.recipe import Recipe
 from pipeline.render import Render
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
+from pipeline.tables import histories
+from pipeline.takedown import Rules, Seek
 
 PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
@@ -46,6 +49,7 @@ class Part:
     chunk: int
     start: int
     stop: int
+    raw: tuple[File, ...] = ()  # what was read and fetched of it, where no origin is asked any more
 
     @property
     def name(self) -> str:
@@ -70,13 +74,16 @@ class Watcher(Protocol):
 
 
 class Run:
-    """A build in progress: what the phases share. Only the driver holds one."""
+    """A build in progress: what the phases share. Only the driver holds one.
+
+    Relative paths start from `base`; without one, the copies count that the folder has of the tokenizer and of lists.
+    """
 
     def __init__(
         self,
         root: Path,
         recipe: Recipe,
-        base: Path,
+        base: Path | None,
         executor: Executor,
         watcher: Watcher,
         serving: Serving,
@@ -87,6 +94,8 @@ class Run:
         self.serving, self.retry = serving, retry
         self.parts: dict[str, list[Part]] = {}
         self.index: tuple[File, ...] = ()
+        self.rules = Rules.read(root)
+        self.folders: set[str] = set()  # of the steps that this build has to do with
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
@@ -136,20 +145,29 @@ class Run:
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH"
                 )
 
+    def adopt(self) -> None:
+        """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them. What was read and fetched stays as it is.
+
+        Raises:
+            StoreError: a source was not read to its end, or there is no index.
+        """
+        for name in self.recipe.sources:
+            steps = ("survey", "read", "fetch", "retry") if self.recipe.source(name).fetches else ("survey", "read")
+            self.folders |= {f"steps/{name}/{step}" for step in steps}
+            raw: dict[str, tuple[File, ...]] = {}
+            for step in steps[1:3]:
+                for receipt in self.manifest(f"steps/{name}/{step}"):
+                    raw[receipt.part] = (*raw.get(receipt.part, ()), *receipt.files)
+            self.parts[name] = [_adopted(name, part, files) for part, files in sorted(raw.items())]
+        self.index = benchmarks.adopted(self)
+
     def benchmarks(self) -> None:
         """Index what training data is held against."""
         self.index = benchmarks.index(self)
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
-        lists = self._lists()
-        for _ in self.walk(
-            "curate",
-            [
-                Lane(part.name, self._curation(part, retry=self.retry), part.origin, (part.file, *lists, *self.index))
-                for part in self._all_parts()
-            ],
-        ):
+        for _ in self.walk("curate", [self._lane(part, retry=self.retry) for part in self._all_parts()]):
             pass
 
     def dedupe(self) -> None:
@@ -182,61 +200,65 @@ class Run:
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""
-        tokenizer, lists, verdicts = self._tokenizer(), self._lists(), self._dedupe_verdicts()
+        tokenizer, verdicts = self._tokenizer(), self._dedupe_verdicts()
         lanes = []
         for policy in self.recipe.policies:
             for part in self._all_parts():
+                lane = self._lane(part)
                 dropped = verdicts.get(f"{part.origin.source}/{part.name}", ())
-                extra = (*lists, *dropped, *([tokenizer] if tokenizer else []))
-                lanes.append(
-                    Lane(
-                        part.name,
-                        (*self._curation(part), *self._sharding(part, policy)),
-                        part.origin,
-                        (part.file, *self.index, *extra),
-                    )
-                )
+                extra = (*dropped, *([tokenizer] if tokenizer else []))
+                links = (*lane.links, *self._sharding(part, policy))
+                lanes.append(replace(lane, links=links, files=(*lane.files, *extra)))
         for _ in self.walk("shard", lanes):
             pass
 
     # -- what a lane is made of ------------------------------------------------------------------------------------
 
-    def _curation(self, part: Part, *, retry: bool = False) -> tuple[Link, ...]:
+    def _lane(self, part: Part, *, retry: bool = False) -> Lane:
+        """A partition up to its sketch, from its origin or from what was read and fetched of it."""
+        links = (*self._raw(part, retry=retry), *self._curation(part.origin.source))
+        files = (*(part.raw or (part.file,)), *self._lists, *self.index)
+        return Lane(part.name, links, None if part.raw else part.origin, files)
+
+    def _raw(self, part: Part, *, retry: bool) -> Iterator[Link]:
+        """The steps that leave a partition's raw tables, and what was done to these since."""
         name, settings = part.origin.source, self.recipe.sources[part.origin.source]
         source, folder = self.recipe.source(name), f"steps/{name}"
-        links = [
-            Link(
-                f"{folder}/read",
-                Read(
-                    source=source,
-                    name_of_source=name,
-                    file=part.origin.name,
-                    start=part.start,
-                    stop=part.stop,
-                    licence=settings.licence,
-                    images=self.place(settings.images or settings.root),
-                ),
+        if not part.raw:
+            read = Read(
+                source=source,
+                name_of_source=name,
+                file=part.origin.name,
+                start=part.start,
+                stop=part.stop,
+                licence=settings.licence,
+                images=self.place(settings.images or settings.root),
             )
-        ]
-        if source.fetches:
-            fetch = self._fetch(name)
-            links.append(Link(f"{folder}/fetch", fetch))
-            links.append(Rounds(f"{folder}/retry", Retry(fetch=fetch), again=retry))
-        links.append(Link(f"{folder}/inspect", self.recipe.inspecting()))
-        links += [Link(f"{folder}/{judge.name}", Judging(judge)) for judge in self.recipe.judging()]
+            yield Link(f"{folder}/read", read)
+            if source.fetches:
+                yield Link(f"{folder}/fetch", self._fetch(name))
+        yield from histories(name, self._fetch(name) if source.fetches else None, again=retry)
+
+    def _curation(self, name: str) -> Iterator[Link]:
+        """What is found out about a partition of a source."""
+        folder = f"steps/{name}"
+        yield Link(f"{folder}/inspect", self.recipe.inspecting())
+        if self.rules:
+            yield Sought(f"{folder}/seek", Seek(self.rules), f"{folder}/takedown")
+        for judge in self.recipe.judging():
+            yield Link(f"{folder}/{judge.name}", Judging(judge))
         if dedupe := self.recipe.deduping():
-            links.append(Link(f"{folder}/sketch", dedupe.sketch()))
+            yield Link(f"{folder}/sketch", dedupe.sketch())
         if against := self.recipe.decontaminating():
-            links.append(Link(f"{folder}/contamination", against.contamination()))
-            links += [Link(f"{folder}/decontaminate", Decontaminate())] if against.action == "drop" else []
-        return tuple(links)
+            yield Link(f"{folder}/contamination", against.contamination())
+            if against.action == "drop":
+                yield Link(f"{folder}/decontaminate", Decontaminate())
 
     def _sharding(self, part: Part, policy: str) -> tuple[Link, ...]:
         folder, bounds = f"shards/{part.origin.source}/{policy}", self.recipe.shards
-        judges = self.recipe.deciding() + (("dedupe",) if self.recipe.dedupe is not None else ())
         render = Render(
             policy=self.recipe.policy(policy),
-            judges=judges,
+            judges=self.recipe.voices(),
             samples=bounds.samples,
             bytes=bounds.bytes,
             file_number=part.origin.number,
@@ -270,6 +292,7 @@ class Run:
             for part in self._all_parts()
         }
 
+    @cached_property
     def _lists(self) -> tuple[File, ...]:
         """The lists that judges read, in the run's folder."""
         wanted = [judge.lists for judge in self.recipe.judging() if isinstance(judge, ReadsLists)]
@@ -279,7 +302,7 @@ class Run:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""
         if self.recipe.tokenizer is None:
             return None
-        origin, here = self.base / self.recipe.tokenizer, self.root / "tokenizer.json"
+        origin, here = (self.base or self.root) / self.recipe.tokenizer, self.root / "tokenizer.json"
         if not origin.is_file():
             raise RecipeError(
                 f"tokenizer: there is no file {origin}; give the path of a tokenizer.json, relative to the recipe"
@@ -301,8 +324,9 @@ class Run:
                 )
             self.watcher.done()
             yield lanes[index], receipts
-        for folder, receipts_of_step in books.items():
-            write_manifest(self.root, folder, [receipts_of_step[key] for key in sorted(receipts_of_step)])
+        self.folders |= books.keys()
+        for folder, found in books.items():  # several of one part stay in their order
+            write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""
@@ -322,7 +346,13 @@ class Run:
 
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder."""
-        return root if "://" in root else str((self.base / root).resolve())
+        return root if "://" in root else str(((self.base or self.root) / root).resolve())
+
+
+def _adopted(source: str, part: str, raw: tuple[File, ...]) -> Part:
+    """A partition by its name, without its origin."""
+    number, chunk = (int(digits) for digits in part.split("-"))
+    return Part(Origin(source, number, "", ""), File("origin", "", "", 0), chunk, 0, 0, raw)
 
 
 def _first(parts: list[Part], limit: int | None) -> list[Part]:

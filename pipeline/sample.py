@@ -73,6 +73,11 @@ class Sample:
     url: str = ""  # of the document, where it has one
     signals: Mapping[str, float] = field(default_factory=dict)  # ratings and measures of upstream
 
+    @property
+    def taken_down(self) -> bool:
+        """Whether it was taken down: its nodes still say what they were, and hold nothing."""
+        return bool(self.nodes) and all(node.text is None and node.image is None for node in self.nodes)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:

@@ -41,9 +41,9 @@ def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFac
     After each of them the consequences are drawn, so that they too are attributed to the first cause:
 
     - a lost image takes a sample that requires it along: with the image's own reason where it failed (render's verdicts
-      say so too), REQUIRED_LOST where a judge dropped it; any other image falls alone, and the rest keeps its order;
+      say so too) or was taken down, REQUIRED_LOST where a judge dropped it; any other image falls alone, and the rest keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
-    - a sample with nothing left, or nothing but a system prompt, is lost (NOTHING_LEFT);
+    - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else NOTHING_LEFT;
     - the nodes of a lost sample have the sample's reason, unless they had their own before.
 
     Args:
@@ -51,7 +51,7 @@ def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFac
         verdicts: Those on this sample, in recipe order of their judges.
         facts: Of all images of the partition; the index is the image's number.
     """
-    nodes: list[Reason | None] = [None if node.image is None else facts[node.image].reason for node in sample.nodes]
+    nodes = [_had(node, facts) for node in sample.nodes]
     whole = _draw(sample.nodes, nodes)
     for _, spoken in groupby(verdicts, key=lambda verdict: verdict.judge):
         if whole:
@@ -69,6 +69,13 @@ def gather(inputs: Mapping[str, Path], judges: Sequence[str]) -> dict[int, list[
     return dict(found)
 
 
+def _had(node: Node, facts: Sequence[ImageFacts]) -> Reason | None:
+    """Why there is nothing in a node, before anybody judges it."""
+    if node.image is not None:
+        return facts[node.image].reason
+    return Reason.TAKEN_DOWN if node.text is None else None
+
+
 def _hear(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
     """Enter one judge's verdicts on nodes; return its reason against the whole sample."""
     whole: Reason | None = None
@@ -84,10 +91,12 @@ def _draw(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
     """Enter the turns that fall with what is lost; return why the whole sample falls with it, if it does."""
     for node, reason in zip(nodes, lost, strict=True):
         if node.required and reason not in {None, Reason.TURN_LOST}:
-            return reason if reason in FAILURES else Reason.REQUIRED_LOST
+            return reason if reason in FAILURES or reason is Reason.TAKEN_DOWN else Reason.REQUIRED_LOST
     _lose_turns(nodes, lost)
     left = (node for node, reason in zip(nodes, lost, strict=True) if reason is None)
-    return None if any(node.role != "system" for node in left) else Reason.NOTHING_LEFT
+    if any(node.role != "system" for node in left):
+        return None
+    return Reason.TAKEN_DOWN if set(lost) == {Reason.TAKEN_DOWN} else Reason.NOTHING_LEFT
 
 
 def _lose_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> None:

@@ -1,19 +1,14 @@
-"""How far a run is, and its funnel: what came in, what was kept, what was lost and why. Reads manifests and receipts alone."""
+"""How far a run is: which parts exist, which are missing. Reads manifests and receipts alone. `ledger.py` says what became of things."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from pipeline.recipe import locked_recipe
-from pipeline.step import Count
-
-LEVELS = ("rows", "samples", "nodes", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,73 +48,16 @@ def _surveyed(root: Path, source: str) -> int | None:
     return sum(len(json.loads((root / file["path"]).read_bytes())) for receipt in receipts for file in receipt["files"])
 
 
-def funnel(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Source -> level -> in, kept, dropped by reason, failed by reason.
-
-    `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
-    policy (the others differ only in images that they cannot render).
-    """
-    recipe = locked_recipe(root)
-    books: dict[str, dict[str, dict[str, Any]]] = {}
-    for source in sorted(recipe.sources):
-        lines = {
-            **_counts(root, f"steps/{source}/read"),
-            **(_counts(root, f"shards/{source}/{next(iter(recipe.policies))}") if recipe.policies else {}),
-        }
-        books[source] = {level: lines[level] for level in LEVELS if level in lines}
-    return books
-
-
-def _counts(root: Path, folder: str) -> dict[str, Any]:
-    path = root / folder / "manifest.json"
-    return json.loads(path.read_bytes())["counts"] if path.exists() else {}
-
-
-def added(books: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Count]:
-    """The books of all sources in one."""
-    whole: dict[str, Count] = {}
-    for lines in books.values():
-        for level, line in lines.items():
-            whole.setdefault(level, Count()).add(Count.from_json(line))
-    return whole
-
-
-def tables(root: Path) -> Iterator[Table]:
-    """What `vlmill status` prints: partitions done per source and step, then the funnel."""
-    yield _steps(root)
-    books = funnel(root)
-    if not any(books.values()):
-        return
-    table = Table(title="Funnel", title_justify="left")
-    for name, justify in (
-        ("source", "left"),
-        ("", "left"),
-        ("in", "right"),
-        ("kept", "right"),
-        ("dropped", "right"),
-        ("failed", "right"),
-        ("why", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for source, lines in books.items():
-        for level, line in lines.items():
-            _funnel_row(table, source if level == next(iter(lines)) else "", level, line)
-        table.add_section()
-    for level, count in added(books).items():
-        _funnel_row(table, "all" if level == "rows" else "", level, count.to_json())
-    yield table
-
-
-def _steps(root: Path) -> Table:
-    """A line per source: its steps in the order of their work, with the partitions that are there."""
-    table = Table(
+def table(root: Path) -> Table:
+    """What `vlmill status` prints: a line per source: its steps in the order of their work, with the partitions that are there."""
+    shown = Table(
         title="Partitions",
         title_justify="left",
         caption="n: complete; n/m: to be continued by the same build command",
         caption_justify="left",
     )
-    table.add_column("source")
-    table.add_column("steps")
+    shown.add_column("source")
+    shown.add_column("steps")
     recipe = locked_recipe(root)
     judges = [judge.name for judge in recipe.judging()]
     order = [
@@ -127,7 +65,9 @@ def _steps(root: Path) -> Table:
         "read",
         "fetch",
         "retry",
+        "takedown",
         "inspect",
+        "seek",
         *judges,
         "sketch",
         "contamination",
@@ -149,19 +89,5 @@ def _steps(root: Path) -> Table:
         count = f"{step.done:,}" if complete else f"{step.done:,}/{step.parts if step.parts is not None else '?'}"
         lines.setdefault(source, []).append((rank, f"{' '.join(names)} {count}"))
     for source, steps in lines.items():
-        table.add_row(source, ", ".join(text for _, text in sorted(steps)))
-    return table
-
-
-def _funnel_row(table: Table, source: str, level: str, line: dict[str, Any]) -> None:
-    lost = sorted({**line["dropped"], **line["failed"]}.items(), key=lambda item: (-item[1], item[0]))
-    why = ", ".join(f"{reason} {number:,}" for reason, number in lost)
-    table.add_row(
-        source,
-        level,
-        f"{line['in']:,}",
-        f"{line['kept']:,}",
-        f"{sum(line['dropped'].values()):,}",
-        f"{sum(line['failed'].values()):,}",
-        why,
-    )
+        shown.add_row(source, ", ".join(text for _, text in sorted(steps)))
+    return shown

@@ -133,6 +133,10 @@ class Store:
             _check_balance(task, counts)
             return self._commit(task, folder, counts)
 
+    def forget(self, folder: str, receipt: Receipt) -> None:
+        """Undo a receipt, so that its task is done again."""
+        (self.root / folder / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json").unlink(missing_ok=True)
+
     def _commit(self, task: Task, folder: Path, counts: Counts) -> Receipt:
         """Move what the task left in `folder` to its place, then write the receipt."""
         key, target = task.key(), self.root / task.folder

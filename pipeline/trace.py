@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.lanes import read_manifest
-from pipeline.recipe import locked_recipe
+from pipeline.recipe import Recipe, locked_recipe
 from pipeline.sample import (
     WHOLE_SAMPLE,
     ImageFacts,
+    Node,
     Sample,
     SampleId,
     Verdict,
@@ -24,6 +25,8 @@ from pipeline.sample import (
 )
 from pipeline.settle import Settled, settle
 from pipeline.store import File
+from pipeline.tables import judged_tables
+from pipeline.takedown.steps import read_record
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Traced:
     settled: Settled
     rendered: list[tuple[str, Verdict]]  # policy, and what it could not draw
     shards: list[str]  # "path:key", one per policy that kept it
+    taken_down: str = ""  # the rule under which the sample was taken down
+    images_taken_down: Mapping[int, str] = field(default_factory=dict)  # of the whole partition: image -> rule
 
 
 def find_id(root: Path, name: str) -> SampleId:
@@ -70,37 +75,38 @@ def trace(root: Path, name: str) -> Traced:
         raise StoreError(
             f"{name}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}"
         )
-    for receipt in read_manifest(root, f"steps/{wanted.source}/read"):
-        files = {file.name: file for file in receipt.files}
-        for row, sample in enumerate(read_samples(root / files["samples.parquet"].path)):
+    for tables in judged_tables(root, recipe, wanted.source):
+        paths = tables.paths(root)
+        for row, sample in enumerate(read_samples(paths["samples.parquet"])):
             if sample.id == wanted:
-                return _traced(root, sample, row, receipt.part)
+                return _traced(root, recipe, tables.part, paths, row, sample)
     raise StoreError(
-        f"{name}: no such sample. Its origin has no such row, or the row could not be read: see `vlmill status {root}`"
+        f"{name}: no such sample. Its origin has no such row, or the row could not be read: see `vlmill ledger {root}`"
     )
 
 
-def _traced(root: Path, sample: Sample, row: int, part: str) -> Traced:
-    recipe, source = locked_recipe(root), sample.id.source
-    facts = read_facts(root / _file(root, f"steps/{source}/inspect", part, "facts.parquet").path)
-    verdicts: list[Verdict] = []
-    for judge in recipe.deciding():
-        verdicts += _verdicts(
-            root / _file(root, f"steps/{source}/{judge}", part, f"{judge}.verdicts.parquet").path, row
-        )
-    if recipe.dedupe is not None:
-        verdicts += _verdicts(
-            root / _file(root, "steps/dedupe/resolve", "all", f"{source}.{part}.dedupe.verdicts.parquet").path, row
-        )
+def _traced(root: Path, recipe: Recipe, part: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:
+    source = sample.id.source
+    facts = read_facts(paths["facts.parquet"])
+    verdicts = [verdict for name in recipe.voices() for verdict in _verdicts(paths[f"{name}.verdicts.parquet"], row)]
+    folders = {policy: f"shards/{source}/{policy}" for policy in recipe.policies}
+    made = {policy: folder for policy, folder in folders.items() if (root / folder / "manifest.json").exists()}
     rendered = [
         (policy, verdict)
-        for policy in recipe.policies
-        for verdict in _drawn(root, f"shards/{source}/{policy}", part, row)
+        for policy, folder in made.items()
+        for verdict in _verdicts(root / _file(root, folder, part, "render.verdicts.parquet").path, row)
     ]
-    shards = [
-        place for policy in recipe.policies for place in _places(root, f"shards/{source}/{policy}", part, sample.id)
-    ]
-    return Traced(sample, part, facts, verdicts, settle(sample, verdicts, facts), rendered, shards)
+    return Traced(
+        sample=sample,
+        part=part,
+        facts=facts,
+        verdicts=verdicts,
+        settled=settle(sample, verdicts, facts),
+        rendered=rendered,
+        shards=[place for folder in made.values() for place in _places(root, folder, part, sample.id)],
+        taken_down=read_record(paths, "samples").get(row, ""),
+        images_taken_down=read_record(paths, "images"),
+    )
 
 
 def _file(root: Path, folder: str, part: str, name: str) -> File:
@@ -115,16 +121,7 @@ def _verdicts(path: Path, row: int) -> list[Verdict]:
     return [verdict for verdict in read_verdicts(path) if verdict.sample == row]
 
 
-def _drawn(root: Path, folder: str, part: str, row: int) -> list[Verdict]:
-    """What rendering found fault with; nothing while there are no shards."""
-    if not (root / folder / "manifest.json").exists():
-        return []
-    return _verdicts(root / _file(root, folder, part, "render.verdicts.parquet").path, row)
-
-
 def _places(root: Path, folder: str, part: str, wanted: SampleId) -> Iterator[str]:
-    if not (root / folder / "manifest.json").exists():
-        return
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
             if receipt.part == part and file.name.endswith(".index.parquet"):
@@ -147,8 +144,10 @@ def lines(traced: Traced) -> Iterator[str]:
             yield f"  {name:<9} {value}"
     if sample.signals:
         yield f"  signals   {json.dumps(dict(sample.signals), sort_keys=True)}"
+    if traced.taken_down:
+        yield f"  taken down by {traced.taken_down}: its text and images are gone from this folder, and no build here brings them back"
     for index, node in enumerate(sample.nodes):
-        yield f"  {index:>3} {_fate(traced.settled.nodes[index])} {_content(node, traced.facts)}"
+        yield f"  {index:>3} {_fate(traced.settled.nodes[index])} {_content(node, traced)}"
     for verdict in traced.verdicts:
         on = "the sample" if verdict.node == WHOLE_SAMPLE else f"node {verdict.node}"
         other = f", because of {verdict.other}" if verdict.other else ""
@@ -164,15 +163,19 @@ def _fate(reason: Any) -> str:
     return f"{'- ' + str(reason) if reason else '+':<18}"
 
 
-def _content(node: Any, facts: list[ImageFacts]) -> str:
-    if node.kind == "image":
-        fact = facts[node.image]
+def _content(node: Node, traced: Traced) -> str:
+    if node.image is not None and node.image in traced.images_taken_down:
+        return f"image taken down by {traced.images_taken_down[node.image]}"
+    if node.image is not None:
+        fact = traced.facts[node.image]
         seen = (
-            f"{fact.format} {fact.width}x{fact.height} sha256 {fact.sha256[:12]}"
+            f"{fact.format} {fact.width}x{fact.height} sha256 {fact.sha256}"
             if fact.reason is None
             else str(fact.reason)
         )
         return f"image {seen} {node.url or ''}".rstrip()
-    text = " ".join((node.text or "").split())
+    if node.text is None:
+        return str(node.kind)
+    text = " ".join(node.text.split())
     who = "" if node.role == "none" else f"{node.role}: "
     return f"{who}{text[:100]}{'...' if len(text) > 100 else ''}"

@@ -1,20 +1,27 @@
-"""Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes."""
+"""Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes.
+
+Files are held against receipts, receipts against manifests; and the books of every step against what stands in the tables, so that what one
+step kept is what the next one took in, from the rows of the origin to the samples of a mixture.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.keys import file_sha256
+from pipeline.keys import DIGITS, file_sha256
 from pipeline.lanes import read_manifest
-from pipeline.recipe import locked_recipe
+from pipeline.recipe import Recipe, Stage, locked_recipe
+from pipeline.recount import recount
 from pipeline.step import Count
 from pipeline.store import Receipt, total
+from pipeline.tables import Tables, judged_tables, raw_tables
+from pipeline.takedown.rules import LIST, Rules
+from pipeline.takedown.steps import look
 
 
 def verify(root: Path) -> Iterator[str]:
@@ -24,15 +31,22 @@ def verify(root: Path) -> Iterator[str]:
         StoreError: the folder holds no run.
     """
     recipe = locked_recipe(root)
-    for manifest in manifests(root):
-        yield from _manifest(root, manifest)
-    for source in recipe.sources:
-        if (root / f"steps/{source}/read/manifest.json").exists():
-            yield from _funnel(root, source, recipe.policies)
+    read = [name for name in recipe.sources if _complete(root, *_raw_folders(recipe, name))]
+    purged = {file.path for name in read for tables in raw_tables(root, recipe, name) for file in tables.purged}
+    broken = [line for manifest in manifests(root) for line in _manifest(root, manifest, purged)]
+    yield from broken
+    if broken:  # what is damaged is not counted
+        return
+    judged = [name for name in read if _complete(root, *_judged_folders(recipe, name))]
+    counted = {name: _Counted(root, recipe, name) for name in judged}
+    for books in counted.values():
+        yield from books.broken()
+    if len(judged) == len(recipe.sources):
+        yield from _deduped(root, recipe, counted.values())
     for stage in recipe.stages:
         lock = root / "mixtures" / stage.name / "mixture.lock.json"
         if lock.exists():
-            yield from _mixture(root, lock)
+            yield from _mixture(root, stage, lock)
 
 
 def manifests(root: Path) -> list[Path]:
@@ -40,17 +54,38 @@ def manifests(root: Path) -> list[Path]:
     return sorted([*root.glob("steps/**/manifest.json"), *root.glob("shards/**/manifest.json")])
 
 
-def _manifest(root: Path, path: Path) -> Iterator[str]:
-    """Its files are there and unchanged; its receipts balance and add up to its books."""
+def _complete(root: Path, *folders: str) -> bool:
+    return all((root / folder / "manifest.json").exists() for folder in folders)
+
+
+def _raw_folders(recipe: Recipe, source: str) -> list[str]:
+    steps = ("read", "fetch") if recipe.source(source).fetches else ("read",)
+    return [f"steps/{source}/{step}" for step in steps]
+
+
+def _judged_folders(recipe: Recipe, source: str) -> list[str]:
+    steps = ["inspect", *recipe.deciding(), *(["contamination"] if recipe.decontaminate is not None else [])]
+    folders = [f"steps/{source}/{step}" for step in steps]
+    return [*folders, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])]
+
+
+# -- files and receipts ------------------------------------------------------------------------------------------------
+
+
+def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
+    """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
     data = json.loads(path.read_bytes())
     receipts = [Receipt.from_json(item) for item in data["receipts"]]
     for receipt in receipts:
         for file in receipt.files:
-            yield from _file(root, file.path, file.sha256)
+            if file.path not in purged:
+                yield from _file(root, file.path, file.sha256)
+            elif (root / file.path).exists():
+                yield f"{file.path}: holds what was taken down; the next build deletes it"
         for level, line in receipt.counts.items():
             if not Count.from_json(line).balanced():
                 yield f"{path.parent.relative_to(root)} {receipt.part}: {level} does not balance: {line}"
-        written = path.parent / f"{receipt.part}.{receipt.key[:12]}.receipt.json"
+        written = path.parent / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json"
         if not written.exists() or json.loads(written.read_bytes()) != receipt.to_json():
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
     if {level: count.to_json() for level, count in total(receipts).items()} != data["counts"]:
@@ -64,33 +99,138 @@ def _file(root: Path, path: str, sha256: str) -> Iterator[str]:
         yield f"{path}: its sha256 is not the one in its receipt"
 
 
-def _funnel(root: Path, source: str, policies: Iterable[str]) -> Iterator[str]:
-    """What render took in is what stands in the tables that read made, whatever the policy."""
-    made = Counter[str]()
-    for receipt in read_manifest(root, f"steps/{source}/read"):
-        for file in receipt.files:
-            if file.name == "samples.parquet" and (root / file.path).exists():
-                with pq.ParquetFile(root / file.path) as table:
-                    for batch in table.iter_batches(columns=["nodes.list.element.kind"]):
-                        kinds = pc.struct_field(pc.list_flatten(batch.column(0)), "kind")
-                        made["samples"] += batch.num_rows
-                        made["nodes"] += len(kinds)
-                        made["images"] += pc.sum(pc.equal(kinds, "image")).as_py() or 0
-    for policy in policies:
-        path = root / f"shards/{source}/{policy}/manifest.json"
-        rendered = json.loads(path.read_bytes())["counts"] if path.exists() else {}
-        for level, line in rendered.items():
-            if line["in"] != made[level]:
-                yield f"{source}: read made {made[level]} {level}, {policy} took in {line['in']}"
+# -- books -------------------------------------------------------------------------------------------------------------
 
 
-def _mixture(root: Path, lock: Path) -> Iterator[str]:
-    """The lock's shards, plan blocks and held-out list are there and unchanged."""
+class _Counted:
+    """The books of one source, and what its tables come to."""
+
+    def __init__(self, root: Path, recipe: Recipe, source: str) -> None:
+        self.root, self.recipe, self.source = root, recipe, source
+        self.tables = judged_tables(root, recipe, source)
+        self.found = {tables.part: recount(tables.paths(root), recipe.voices()) for tables in self.tables}
+
+    def broken(self) -> Iterator[str]:
+        """Every promise about this source that does not hold."""
+        rules = Rules.read(self.root)
+        for tables in self.tables:
+            if rules and look(rules, tables.paths(self.root)):
+                yield f"{tables}: holds what stands in {LIST}; the next build takes it out"
+        samples = {part: found.samples for part, found in self.found.items()}
+        pictures = {tables.part: _with_bytes(self.root, tables) for tables in self.tables}
+        judged = {part: found.nodes_judged for part, found in self.found.items()}
+        yield from self._taken_in("read", "pages", "kept", samples)
+        yield from self._taken_in("inspect", "images_inspected", "in", pictures)
+        for judge in self.recipe.judging():
+            yield from self._taken_in(judge.name, "judged", "in", judged)
+        if self.recipe.decontaminate is not None:
+            yield from self._taken_in("contamination", "held_against_benchmarks", "in", samples)
+        if "decontaminate" in self.recipe.deciding():
+            nodes = {part: found.books["nodes"].came for part, found in self.found.items()}
+            yield from self._taken_in("decontaminate", "decontaminated", "in", nodes)
+        for policy in self.recipe.policies:
+            folder = f"shards/{self.source}/{policy}"
+            if _complete(self.root, folder):
+                yield from self._rendered(folder)
+            if _complete(self.root, f"{folder}/lengths"):
+                yield from self._measured(folder)
+
+    def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
+        """A step's books agree with the tables, partition by partition."""
+        for receipt in read_manifest(self.root, f"steps/{self.source}/{step}"):
+            said = receipt.counts[level][side]
+            if said != wanted[receipt.part]:
+                yield f"{self.source}/{receipt.part}: {step} counts {said} {level} {side}, its tables have {wanted[receipt.part]}"
+
+    def _rendered(self, folder: str) -> Iterator[str]:
+        """Render's books are what the verdicts come to, its own included; and its shards hold what it kept."""
+        for receipt in read_manifest(self.root, folder):
+            files = {file.name: self.root / file.path for file in receipt.files}
+            tables = next(tables for tables in self.tables if tables.part == receipt.part)
+            paths = {**tables.paths(self.root), "render.verdicts.parquet": files["render.verdicts.parquet"]}
+            books = recount(paths, (*self.recipe.voices(), "render")).books
+            for level, line in books.items():
+                if line.to_json() != receipt.counts[level]:
+                    yield f"{folder} {receipt.part}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
+            rows = sum(_rows(path) for name, path in files.items() if name.endswith(".index.parquet"))
+            if rows != receipt.counts["samples"]["kept"]:
+                yield f"{folder} {receipt.part}: kept {receipt.counts['samples']['kept']} samples, its shards hold {rows}"
+
+    def _measured(self, folder: str) -> Iterator[str]:
+        """What was rendered is what was measured."""
+        lengths = {receipt.part: receipt.counts for receipt in read_manifest(self.root, f"{folder}/lengths")}
+        for receipt in read_manifest(self.root, folder):
+            for level in ("samples", "nodes"):
+                kept, measured = (
+                    receipt.counts[level]["kept"],
+                    lengths.get(receipt.part, {}).get(level, {"in": 0})["in"],
+                )
+                if kept != measured:
+                    yield f"{folder} {receipt.part}: kept {kept} {level}, measured {measured}"
+
+
+def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterator[str]:
+    """What the judges left of all sources is what dedupe took in."""
+    if recipe.dedupe is None:
+        return
+    found = [found for books in counted for found in books.found.values()]
+    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
+    for level, left in (
+        ("deduped", sum(part.samples_left for part in found)),
+        ("deduped_nodes", sum(part.nodes_left for part in found)),
+    ):
+        if receipt.counts[level]["in"] != left:
+            yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the judges left {left}"
+
+
+def _with_bytes(root: Path, tables: Tables) -> int:
+    """Images of a partition that have bytes, by the statistics of its tables; what a retry fetched had none before."""
+    paths = tables.paths(root)
+    return sum(_filled(paths[name]) for name in ("images.parquet", "supplement.parquet") if name in paths)
+
+
+def _filled(path: Path) -> int:
+    with pq.ParquetFile(path) as file:
+        column = file.schema_arrow.names.index("bytes")
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        return sum(group.num_rows - group.column(column).statistics.null_count for group in groups if group.num_rows)
+
+
+def _rows(table: Path) -> int:
+    return int(pq.read_metadata(table).num_rows)
+
+
+# -- mixtures ----------------------------------------------------------------------------------------------------------
+
+
+def _mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
+    """The lock's shards, plan blocks and held-out list are there and unchanged, and the shards are all that the policy has of a source."""
     data = json.loads(lock.read_bytes())
+    selected = {receipt.part: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")}
     for source in data["sources"]:
+        yield from _inputs(root, stage, source, selected)
         for shard in source["shards"]:
             yield from _file(root, shard["path"], shard["sha256"])
     for block in data["plan"]["blocks"]:
         yield from _file(lock.parent, block["path"], block["sha256"])
     if data.get("held_out"):
         yield from _file(lock.parent, data["held_out"]["path"], data["held_out"]["sha256"])
+    if sum(block["rows"] for block in data["plan"]["blocks"]) != data["plan"]["rows"]:
+        yield f"{lock.relative_to(root)}: its blocks do not add up to {data['plan']['rows']} rows"
+
+
+def _inputs(
+    root: Path, stage: Stage, source: Mapping[str, Any], selected: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """What render kept of a source is what the stage locks and selects from."""
+    folder = f"shards/{source['name']}/{stage.policy}"
+    receipts = read_manifest(root, folder)
+    made = {(file.path, file.sha256) for receipt in receipts for file in receipt.files if file.name.endswith(".tar")}
+    locked = {(shard["path"], shard["sha256"]) for shard in source["shards"]}
+    where = f"mixtures/{stage.name}: {source['label']}"
+    for path, _ in sorted(made ^ locked):
+        yield f"{where}: {path} stands in {'its lock' if (path, _) in locked else 'the manifest'} alone; build again"
+    kept = sum(receipt.counts["samples"]["kept"] for receipt in receipts)
+    inside, taken = sum(shard["samples"] for shard in source["shards"]), selected[source["label"]]["samples"]["in"]
+    if not kept == inside == taken:
+        yield f"{where}: render kept {kept} samples, the lock has {inside}, select took in {taken}"

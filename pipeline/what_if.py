@@ -31,6 +31,8 @@ from pipeline.recipe import LOCK, Recipe, differences, load, locked_recipe, read
 from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
 from pipeline.settings import build
 from pipeline.settle import Settled, gather, settle
+from pipeline.tables import known_tables
+from pipeline.takedown.steps import read_record
 
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
@@ -84,7 +86,7 @@ class Part:
 
     source: str
     name: str
-    tables: Mapping[str, Path]  # samples.parquet, facts.parquet
+    tables: Mapping[str, Path]  # as they stand: samples.parquet, facts.parquet, and what was taken down of them
     now: dict[str, Path] = field(default_factory=dict)  # judge -> verdicts
     then: dict[str, Path] = field(default_factory=dict)
 
@@ -127,7 +129,7 @@ def compare(root: Path, now: Recipe, then: Recipe, base: Path | None) -> Answer:
 
     `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not read again.
     """
-    answer, parts = Answer(), [part for source in sorted(now.sources) for part in _parts(root, source)]
+    answer, parts = Answer(), [part for source in sorted(now.sources) for part in _parts(root, now, source)]
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
         answer.asked = _judge(root, now, then, base, parts, Path(folder))
         _decontaminate(root, now, then, parts, Path(folder))
@@ -199,10 +201,9 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
         )
 
 
-def _parts(root: Path, source: str) -> Iterator[Part]:
-    read, inspected = (_tables(root, f"steps/{source}/{step}") for step in ("read", "inspect"))
-    for name in sorted(read):
-        yield Part(source, name, read[name] | inspected[name])
+def _parts(root: Path, recipe: Recipe, source: str) -> Iterator[Part]:
+    for tables in known_tables(root, recipe, source):
+        yield Part(source, tables.part, tables.paths(root))
 
 
 def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
@@ -300,7 +301,8 @@ def _resolve(root: Path, settings: Dedupe, priority: Mapping[str, int], parts: S
     )
     found = {
         f"{receipt.part}/{file.name}": root / file.path
-        for receipt in read_manifest(root, "steps/dedupe/pairs")
+        for step_before in ("candidates", "pairs")
+        for receipt in read_manifest(root, f"steps/dedupe/{step_before}")
         for file in receipt.files
     }
     for source in sorted({part.source for part in parts}):
@@ -340,7 +342,7 @@ def _compare(part: Part, answer: Answer) -> None:
         for row in read_rows(part.tables["facts.parquet"], ["image", "reason"])
     ]
     now, then = (_gathered(verdicts) for verdicts in (part.now, part.then))
-    for row, sample in enumerate(_outlines(part.tables["samples.parquet"])):
+    for row, sample in enumerate(_outlines(part.tables)):
         before = after = settle(sample, now.get(row, []), facts)
         if now.get(row) != then.get(row):
             after = settle(sample, then.get(row, []), facts)
@@ -367,13 +369,15 @@ def _fates(sample: Sample, before: Settled, after: Settled) -> Iterator[tuple[st
     yield "samples", "", before.sample, after.sample
     for index, (node, was, will) in enumerate(zip(sample.nodes, before.nodes, after.nodes, strict=True)):
         yield "nodes", f" node {index}", was, will
-        if node.image is not None:
+        if node.kind == "image":
             yield "images", f" node {index}", was, will
 
 
-def _outlines(path: Path) -> Iterator[Sample]:
-    """Samples without their texts."""
+def _outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
+    """Samples whose texts are empty, but for those that were taken down, which have none."""
     columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in OUTLINE)]
-    for row in read_rows(path, columns):
+    gone = read_record(tables, "samples")
+    for number, row in enumerate(read_rows(tables["samples.parquet"], columns)):
         identity = SampleId(*(row[name] for name in SampleId._fields))
-        yield Sample(identity, tuple(Node(**node) for node in row["nodes"]))
+        text = None if number in gone else ""
+        yield Sample(identity, tuple(Node(**node, text=text) for node in row["nodes"]))

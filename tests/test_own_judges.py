@@ -15,10 +15,10 @@ from pipeline.errors import RecipeError
 from pipeline.judges import Doubt, Judging, Own
 from pipeline.judges import own as own_judges
 from pipeline.keys import task_key
+from pipeline.ledger import funnel
 from pipeline.reasons import FAILURES, Reason
 from pipeline.recipe import load, locked_recipe
 from pipeline.sample import WHOLE_SAMPLE, Node, Sample, SampleId, Verdict
-from pipeline.status import funnel
 from pipeline.step import Count
 from pipeline.trace import trace
 from pipeline.verify import verify

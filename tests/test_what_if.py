@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from pipeline.errors import RecipeError, StoreError
+from pipeline.ledger import funnel
 from pipeline.reasons import Reason
-from pipeline.status import funnel
 from pipeline.what_if import LEVELS, ask
 from tests.small import vlmill, write_recipe
 
@@ -19,6 +19,7 @@ CHANGES = {
     "another threshold": {"shape.max_ratio": "1.2"},
     "another language and a judge more": {"language.drop": "[en]", "text_quality.node.min_words": "3"},
     "no dedupe": {"dedupe": "null"},
+    "repeated paragraphs": {"language.drop": "[en]", "dedupe.paragraphs": "2"},
 }
 
 

@@ -21,9 +21,9 @@ from mixtures.locked import Mixture
 from mixtures.page import counts, gallery, plots, search
 from mixtures.stats import short
 from pipeline.encode import Loss
+from pipeline.ledger import funnel
 from pipeline.page import render, script
 from pipeline.recipe import locked_recipe
-from pipeline.status import funnel
 
 SAMPLES = 20_000
 """That can be searched."""

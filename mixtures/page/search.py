@@ -18,10 +18,11 @@ from mixtures.order import key_of
 from mixtures.page.counts import Rows
 from pipeline.judges import lid
 from pipeline.lanes import read_manifest
+from pipeline.ledger import funnel
 from pipeline.recipe import Recipe
 from pipeline.sample import NO_PAGE, Sample, read_facts, read_samples
 from pipeline.settle import Settled, gather, settle
-from pipeline.status import funnel
+from pipeline.tables import judged_tables
 
 CHARACTERS = 100  # of a sample's text, in the index
 READ = 1000  # characters that its language is told from
@@ -105,24 +106,13 @@ def quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
 
 def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Settled]]:
     """The samples of as many partitions as hold `quota`, and what became of each."""
-    judges = recipe.deciding()
-    steps = ["read", "inspect", *judges]
-    files: dict[str, dict[str, Path]] = {}
-    for step in steps:
-        for receipt in read_manifest(root, f"steps/{source}/{step}"):
-            files.setdefault(receipt.part, {}).update({file.name: root / file.path for file in receipt.files})
-    if recipe.dedupe is not None:
-        for file in read_manifest(root, "steps/dedupe/resolve")[0].files:
-            name, _, part = file.name.removesuffix(".dedupe.verdicts.parquet").partition(".")
-            if name == source and part in files:
-                files[part]["dedupe.verdicts.parquet"] = root / file.path
-        judges += ("dedupe",)
     seen = 0
-    for part in sorted(files, key=lambda part: key_of("page", source, part)):
+    for tables in sorted(judged_tables(root, recipe, source), key=lambda at: key_of("page", source, at.part)):
         if seen >= quota:
             return
-        verdicts, facts = gather(files[part], judges), read_facts(files[part]["facts.parquet"])
-        for row, sample in enumerate(read_samples(files[part]["samples.parquet"])):
+        files = tables.paths(root)
+        verdicts, facts = gather(files, recipe.voices()), read_facts(files["facts.parquet"])
+        for row, sample in enumerate(read_samples(files["samples.parquet"])):
             seen += 1
             yield sample, settle(sample, verdicts.get(row, []), facts)
 

@@ -114,7 +114,7 @@ def build(
             if until in (None, "mixture"):
                 build_stages(run)
         if until is None:
-            clean(root)
+            clean(root, run.folders if run.rules else None)
     if loaded.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             for note in stats["notes"]:

@@ -12,18 +12,25 @@ from pipeline.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
-    """Say which parts of a run exist, which are missing, and the funnel: in, kept, dropped by reason, failed by reason."""
-    from pipeline.status import funnel, progress, tables
+    """Say which parts of a run exist, which are missing, and how much was kept. `vlmill ledger` says what became of the rest."""
+    from pipeline.ledger import added, funnel, share
+    from pipeline.status import progress, table
     from pipeline.undecided import undecided
 
+    books = funnel(directory)
     if as_json:
         steps = {step.folder: {"done": step.done, "parts": step.parts} for step in progress(directory)}
-        print_json({"steps": steps, "funnel": funnel(directory)})
+        print_json({"steps": steps, "funnel": books})
         return
-    for table in tables(directory):
-        console.print(table)
+    console.print(table(directory))
     for line in undecided(directory):
         console.print(str(line), markup=False)
+    kept = (
+        f"{line.kept:,} of {line.came:,} {level} ({share(line.kept, line.came)})"
+        for level, line in added(books).items()
+    )
+    if any(books.values()):
+        console.print(f"kept: {', '.join(kept)}. Why not the others: vlmill ledger {directory}", markup=False)
 
 
 def stats(
@@ -108,6 +115,8 @@ def trace(
     found = traced(directory, str(name))
     for line in lines(found):
         console.print(line, markup=False)
+    if found.taken_down:
+        return  # plans of today say nothing of what those before it showed
     for trained in trained_stages(directory):
         steps = steps_with(directory, trained, str(found.sample.id))
         shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
@@ -116,9 +125,10 @@ def trace(
 
 def verify(directory: Folder) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
+    from mixtures.build import verify_locks
     from pipeline.verify import verify as broken
 
-    promises = list(broken(directory))
+    promises = list(broken(directory)) or list(verify_locks(directory))
     for line in promises:
         console.print(line, markup=False)
     if promises:

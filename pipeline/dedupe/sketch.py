@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedupe import picture, text
 from pipeline.dedupe.domain import PARAGRAPHS, host, paragraph_places
+from pipeline.reasons import Reason
 from pipeline.sample import ImageFacts, Node, Sample, read_facts, read_samples, write_rows
 from pipeline.step import Count, Counts, Inputs
 
@@ -39,7 +40,7 @@ OUTLINE_NODE = pa.struct(
         pa.field("role", pa.string(), nullable=False),
         pa.field("turn", pa.int32(), nullable=False),
         pa.field("required", pa.bool_(), nullable=False),
-        pa.field("key", pa.uint64()),  # of its text or image; None where there is no image
+        pa.field("key", pa.uint64()),  # of its text or image; None where there is none
         pa.field("url", pa.uint64()),  # key of an image's address; None where it has none
         pa.field("reason", pa.string()),  # why there is none
     ]
@@ -148,7 +149,13 @@ def _outline_node(node: Node, facts: Sequence[ImageFacts]) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
     row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
     if node.image is None:
-        return {**row, "key": text.text_key(node.text or ""), "url": None, "reason": None}
+        gone = node.text is None
+        return {
+            **row,
+            "key": None if gone else text.text_key(node.text or ""),
+            "url": None,
+            "reason": Reason.TAKEN_DOWN if gone else None,
+        }
     shown = facts[node.image]
     address = text.text_key(node.url) if node.url else None
     return {**row, "key": None if shown.reason else image_key(shown), "url": address, "reason": shown.reason}

@@ -85,7 +85,8 @@ def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
     nodes, facts = [], list[ImageFacts]()
     for node in row["nodes"]:
         image = len(facts) if node["kind"] == "image" else None
-        nodes.append(Node(node["kind"], node["role"], node["turn"], image=image, required=node["required"]))
+        text = None if node["reason"] else ""  # of text nodes; what an outline says of images is in the facts
+        nodes.append(Node(node["kind"], node["role"], node["turn"], text=text, image=image, required=node["required"]))
         if image is not None:
             facts.append(ImageFacts(image, Reason(node["reason"]) if node["reason"] else None))
     identity = SampleId(row["source"], row["file"], row["row"], row["page"])

@@ -108,8 +108,9 @@ class Judging:
 
         def noted() -> Iterator[tuple[int, Sample]]:
             for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
-                sizes.append(len(sample.nodes))
-                yield row, sample
+                sizes.append(0 if sample.taken_down else len(sample.nodes))
+                if not sample.taken_down:
+                    yield row, sample
 
         facts = _facts(inputs["facts.parquet"], self.judge.facts) if self.judge.facts else []
         judge = self.judge

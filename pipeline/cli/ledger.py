@@ -1,0 +1,78 @@
+"""The command that says what became of everything: ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+from pipeline.errors import VlmillError
+
+
+def ledger(
+    directory: Folder,
+    source: Annotated[str | None, typer.Option(metavar="S", help="One source only. Default: all.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="R", help="Show examples of what was lost for this reason.")
+    ] = None,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Examples to show with --reason.")] = 20,
+    as_json: JsonFlag = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write one page with the funnel and pictures and texts of losses."),
+    ] = None,
+) -> None:
+    """Say what became of everything: in = kept + dropped + failed, for rows, samples, nodes and images, with who said so and why.
+
+    Shares are of what came in. Examples are chosen by a hash of their ids: the same ones every time.
+
+        vlmill ledger demo
+        vlmill ledger demo --source web --reason near_text --samples 5
+        vlmill ledger demo --html ledger.html
+    """
+    from pipeline.ledger import said_by, select, tables
+
+    if html is not None and (reason or as_json):
+        raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
+    books = select(directory, source, reason)
+    if html is not None:
+        _write_page(directory, books, html)
+    elif reason is not None:
+        _examples(directory, books, reason, samples, as_json=as_json)
+    elif as_json:
+        print_json({"funnel": books, "said_by": {name: said_by(directory, name) for name in books}})
+    else:
+        for table in tables(directory, books, console.width):
+            console.print(table)
+        console.print(f"Examples: vlmill ledger {directory} --reason REASON; a page: --html FILE", markup=False)
+
+
+def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
+    """Make the page before its file is opened, so that a failure leaves the one that was there."""
+    from pipeline.page.ledger import page
+    from pipeline.store import write_atomically
+
+    write_atomically(file, page(directory, books))
+    console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
+    """Show what was lost for a reason."""
+    from pipeline.ledger import as_json as loss_json
+    from pipeline.ledger import examples, row_losses
+
+    rows, found = row_losses(directory, books, reason), examples(directory, books, reason, number)
+    if as_json:
+        print_json({"rows": dict(rows), "examples": [loss_json(loss) for loss in found]})
+        return
+    for part, rows_lost in rows:
+        console.print(f"{part}: {rows_lost:,} rows, of which no sample was made", markup=False)
+    for loss in found:
+        said = f", {loss.judge} {loss.score:.4g}" if loss.judge and loss.score is not None else ""
+        because = f", because of {loss.other}" if loss.other else ""
+        console.print(f"{loss.id} ({loss.where}{said}{because})", markup=False, soft_wrap=True)
+        for words in (loss.url, " ".join(loss.text.split())):
+            if words:
+                console.print(f"    {words}", markup=False)

@@ -1,0 +1,157 @@
+"""The command that takes things out of a run for good: takedown."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+from pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    from pipeline.takedown.forecast import Forecast
+
+SHOWN = 10
+"""Lines of a list that are printed; --json has all of them."""
+
+
+def takedown(
+    directory: Folder,
+    url: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="An image's address, or a document's with all it shows.")
+    ] = None,
+    sha256: Annotated[
+        list[str] | None, typer.Option(metavar="HEX", help="An image by the sha256 of its bytes as they came.")
+    ] = None,
+    id_: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="A sample, with exact copies of its images and of a document's text."),
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Images and documents of a host and its sub-domains.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 works in this process. Default: one per core.")
+    ] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take things out of a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
+
+    Each option may be given several times. Only the partitions that hold something are made anew; what they held is deleted from the disk.
+    The list lies in DIR/takedowns.yaml. Without options an interrupted takedown is finished. A model that was trained before is not changed.
+
+        vlmill takedown run --url http://img.example.org/7.png --dry-run
+        vlmill takedown run --domain example.org --domain example.net
+        vlmill takedown run --id web/part-0.parquet#12
+        vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
+    """
+    from pipeline.execute import executor
+    from pipeline.recipe import locked_recipe
+    from pipeline.takedown.forecast import forecast
+    from pipeline.takedown.rules import LIST, Rules, rules
+
+    asked = rules(url or [], sha256 or [], id_ or [], domain or [])
+    recipe, before = locked_recipe(directory), Rules.read(directory)
+    if not (asked or before):
+        raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
+    root = directory.absolute()
+    with executor(workers, ray) as pool:
+        found = forecast(root, recipe, asked, before, pool)
+        if not as_json:
+            _tell(found, (asked - before).labels(), "would go" if dry_run else "goes")
+        if not dry_run:
+            talk = Console(stderr=True) if as_json else console
+            changed = _carry_out(root, recipe, found, pool, talk)
+    if as_json:
+        print_json(_as_json(found) | ({} if dry_run else {"stages": changed}))
+    elif dry_run:
+        console.print("nothing was changed")
+    else:
+        console.print(f"taken down, and kept out by {directory / LIST}. Next: vlmill verify {directory}")
+        for stage, trained in changed.items():
+            console.print(
+                f"stage {stage}: the plan changed; train it again: vlmill train {directory} --stage {stage}"
+                + (". It was trained on the earlier plan, and that model is not changed" if trained else "")
+            )
+
+
+def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Console) -> dict[str, bool]:
+    """Write the list, which is the commit, and make anew what it touches. Returns the stages whose plan changed, and whether they were trained."""
+    from mixtures.build import LOCK, build_stages
+    from pipeline.folder import clean, opened
+    from pipeline.progress import Progressing
+    from pipeline.run import Run
+    from pipeline.store import write_atomically
+    from pipeline.takedown.rules import LIST, Rules
+
+    def locks() -> dict[str, bytes]:
+        paths = {stage.name: root / "mixtures" / stage.name / LOCK for stage in recipe.stages}
+        return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+
+    with opened(root), Progressing(talk) as watcher:
+        before = locks()
+        write_atomically(
+            root / LIST, (Rules.read(root) | found.rules).to_yaml()
+        )  # another takedown may have come first
+        run = Run(root, recipe, None, pool, watcher, {})
+        run.adopt()
+        for phase in (run.curate, run.dedupe, run.shard):
+            phase()
+        try:
+            build_stages(run)
+        finally:  # whatever a mixture has to say about what is left, the shards that held it go
+            clean(root, run.folders)
+        after = locks()
+    changed = [name for name in after if after[name] != before.get(name)]
+    return {name: (root / "train" / name).exists() for name in changed}
+
+
+def _tell(found: Forecast, asked: list[str], goes: str) -> None:
+    """What goes and what stays, for people."""
+    console.print(
+        f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other samples show; "
+        f"{len(found.effects):,} partitions and {len(found.shards):,} shards are made anew"
+    )
+    _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
+    _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
+    matched = {*found.samples.values(), *found.images.values()}
+    for rule in asked:
+        if rule not in matched:
+            console.print(
+                f"nothing here falls under {rule}; on the list it keeps later builds from bringing it", markup=False
+            )
+    if found.near:
+        console.print(f"{len(found.near):,} samples fell as duplicates of what goes, and may come back:")
+        _list(f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near)
+    if found.copies:
+        console.print(f"{len(found.copies):,} of the images lie at other addresses too, and stay there unless you add:")
+        _list(f"--sha256 {digest}" for digest in found.copies)
+
+
+def _list(lines: Any) -> None:
+    for line in islice(lines, SHOWN):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    more = sum(1 for _ in lines)
+    if more:
+        console.print(f"  and {more:,} more; --json has all")
+
+
+def _as_json(found: Forecast) -> dict[str, Any]:
+    return {
+        "samples": found.samples,
+        "images": found.images,
+        "losing": found.losing,
+        "partitions": [effect.place for effect in found.effects],
+        "shards": found.shards,
+        "near": [
+            {"id": name, "reason": str(verdict.reason), "score": verdict.score, "of": verdict.other}
+            for name, verdict in found.near
+        ],
+        "copies": found.copies,
+    }

@@ -1,0 +1,236 @@
+"""The ledger: what became of everything that came in. in = kept + dropped + failed, by source, level and reason, with who said so.
+
+The books are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py` puts both on one page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from pipeline.errors import StoreError
+from pipeline.lanes import read_manifest
+from pipeline.losses import Loss, chosen, losses
+from pipeline.reasons import Reason
+from pipeline.recipe import locked_recipe
+from pipeline.settings import nearest
+from pipeline.step import Count
+
+LEVELS = ("rows", "samples", "nodes", "images")
+CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
+DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
+"""Why a policy cannot draw an image."""
+WIDE = 100
+"""Columns from which a table has room for who said so."""
+
+Books = dict[str, dict[str, Any]]
+"""Level -> in, kept, dropped by reason, failed by reason."""
+
+
+def funnel(root: Path) -> dict[str, Books]:
+    """Source -> its books.
+
+    `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
+    policy (the others differ only in images that they cannot render).
+    """
+    recipe = locked_recipe(root)
+    books: dict[str, Books] = {}
+    for source in sorted(recipe.sources):
+        lines = {
+            **_counts(root, f"steps/{source}/read"),
+            **(_counts(root, f"shards/{source}/{next(iter(recipe.policies))}") if recipe.policies else {}),
+        }
+        books[source] = {level: lines[level] for level in LEVELS if level in lines}
+    return books
+
+
+def _counts(root: Path, folder: str) -> Books:
+    path = root / folder / "manifest.json"
+    return json.loads(path.read_bytes())["counts"] if path.exists() else {}
+
+
+def added(books: Mapping[str, Books]) -> dict[str, Count]:
+    """The books of all sources in one."""
+    whole: dict[str, Count] = {}
+    for lines in books.values():
+        for level, line in lines.items():
+            whole.setdefault(level, Count()).add(Count.from_json(line))
+    return whole
+
+
+def said_by(root: Path, source: str) -> dict[str, list[str]]:
+    """Reason -> the steps that lost something of a source for it, in the order of their work; nothing for consequences.
+
+    A reason that no step's books name is the policy's, which could not draw an image, or that of an image file which `read` did not get.
+    """
+    recipe = locked_recipe(root)
+    steps = ["read", "fetch", "retry", "takedown", "inspect", *recipe.voices()]
+    found = defaultdict[str, list[str]](list)
+    for step in steps:
+        folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
+        for reason in sorted(_reasons(_counts(root, folder))):
+            found[reason].append(step)
+    for policy in recipe.policies:
+        for reason in sorted(_reasons(_counts(root, f"shards/{source}/{policy}")) - CONSEQUENCES - found.keys()):
+            found[reason] = ["render" if reason in DRAWING else "read"]
+    return dict(found)
+
+
+def _reasons(books: Books) -> set[str]:
+    return {reason for line in books.values() for part in ("dropped", "failed") for reason in line[part]}
+
+
+def select(root: Path, source: str | None, reason: str | None) -> dict[str, Books]:
+    """The funnel of one source or of all; the reason has to occur in it.
+
+    Raises:
+        StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that occur.
+    """
+    books = funnel(root)
+    if source is not None and source not in books:
+        raise StoreError(f"--source {source}: the run has no such source; {nearest(source, list(books))}")
+    books = {name: lines for name, lines in books.items() if source in {None, name}}
+    if not any(books.values()):
+        raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
+    occurring = sorted({found for lines in books.values() for found in _reasons(lines)})
+    if reason is not None and reason not in occurring:
+        raise StoreError(f"--reason {reason}: nothing was lost for it here; {nearest(reason, occurring)}")
+    return books
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a source's table: a number and its share of what came in, at each level."""
+
+    name: str
+    said_by: str
+    cells: list[tuple[int, int]]  # the number, and what came in at its level
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A source's table."""
+
+    levels: list[str]
+    lines: list[Line]
+
+
+def lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
+    """The table of one source: in, kept, dropped, failed, then every reason, those that lost most first; pure."""
+    levels = [level for level in LEVELS if level in books]
+
+    def line(name: str, who: str, numbers: Mapping[str, int]) -> Line:
+        return Line(name, who, [(numbers[level], books[level]["in"]) for level in levels])
+
+    totals = [
+        line("in", "", {level: books[level]["in"] for level in levels}),
+        line("kept", "", {level: books[level]["kept"] for level in levels}),
+    ]
+    for part in ("dropped", "failed"):
+        totals.append(line(part, "", {level: sum(books[level][part].values()) for level in levels}))
+        numbers = {level: books[level][part] for level in levels}
+        lost = sum((Counter(numbers[level]) for level in levels), Counter[str]())
+        totals += [
+            line(f"  {reason}", who(reason, speakers), {level: numbers[level].get(reason, 0) for level in levels})
+            for reason, _ in sorted(lost.items(), key=lambda item: (-item[1], item[0]))
+        ]
+    return Lines(levels, totals)
+
+
+def who(reason: str, speakers: Mapping[str, Sequence[str]]) -> str:
+    """Who lost something for a reason, in words."""
+    return ", ".join(speakers.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
+
+
+def share(number: int, whole: int, decimals: int = 1) -> str:
+    """A percentage; one that is something and rounds to nothing is said to be less than the least. Of nothing, nothing."""
+    if not whole:
+        return ""
+    least = 10 ** -(decimals + 2)
+    return f"<{least:.{decimals}%}" if 0 < number / whole < least / 2 else f"{number / whole:.{decimals}%}"
+
+
+def tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[Table]:
+    """What `vlmill ledger` prints: a table per source, and before them one of all where there are several.
+
+    In less than WIDE columns who said so stands below, and shares are whole percents: up to a million of anything fits 80 columns, and beyond
+    that names are folded, numbers never.
+    """
+    wide = width >= WIDE
+    for source, found in lines_by_source(root, books):
+        table = Table(title=source, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column("", overflow="fold")
+        if wide:
+            table.add_column("said by", style="dim")
+        else:
+            table.caption, table.caption_justify = _speakers(found), "left"
+        for level in found.levels:
+            table.add_column(level, justify="right", no_wrap=True)
+        for line in found.lines:
+            numbers = [
+                f"{number:,} {share(number, came, int(wide)):>{6 if wide else 4}}" if number else "-"
+                for number, came in line.cells
+            ]
+            style = "" if line.name.startswith(" ") else "bold"
+            table.add_row(line.name, *((line.said_by,) if wide else ()), *numbers, style=style)
+        yield table
+
+
+def _speakers(found: Lines) -> str:
+    """Who said what, in a sentence."""
+    said = defaultdict[str, list[str]](list)
+    for line in found.lines:
+        if line.said_by:
+            said[line.said_by].append(line.name.strip())
+    return "said by " + "; ".join(f"{who}: {', '.join(reasons)}" for who, reasons in said.items()) if said else ""
+
+
+def lines_by_source(root: Path, books: Mapping[str, Books]) -> Iterator[tuple[str, Lines]]:
+    """Each source with its table, and before them one of all where there are several."""
+    speakers = {source: said_by(root, source) for source in books}
+    if len(books) > 1:
+        everybody = defaultdict[str, list[str]](list)
+        for found in speakers.values():
+            for reason, steps in found.items():
+                everybody[reason] += [step for step in steps if step not in everybody[reason]]
+        yield "all sources", lines({level: count.to_json() for level, count in added(books).items()}, everybody)
+    for source, own in books.items():
+        if own:
+            yield source, lines(own, speakers[source])
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def examples(root: Path, books: Mapping[str, Books], reason: str, number: int) -> list[Loss]:
+    """`number` losses for a reason, chosen by a hash of their ids, in the order of these."""
+    recipe = locked_recipe(root)
+    found = (
+        loss for source in books if books[source] for loss in losses(root, recipe, source) if loss.reason == reason
+    )
+    return sorted(chosen(found, number), key=lambda loss: (loss.id, loss.node))
+
+
+def row_losses(root: Path, books: Mapping[str, Books], reason: str) -> list[tuple[str, int]]:
+    """Where rows were lost for a reason before there was a sample: partition and number."""
+    return [
+        (f"{source}/{receipt.part}", number)
+        for source in books
+        for receipt in read_manifest(root, f"steps/{source}/read")
+        if (number := Count.from_json(receipt.counts["rows"]).lost.get(Reason(reason), 0))
+    ]
+
+
+def as_json(loss: Loss) -> dict[str, Any]:
+    """A loss for machines."""
+    return {**asdict(loss), "reason": str(loss.reason)}

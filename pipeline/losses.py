@@ -1,0 +1,112 @@
+"""Single losses, with who said so and what was lost: what the ledger shows examples of."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.lanes import read_manifest
+from pipeline.reasons import Reason
+from pipeline.recipe import Recipe
+from pipeline.recount import read_losses
+from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict, read_samples
+from pipeline.settle import Settled, gather, settle
+from pipeline.tables import Tables, judged_tables
+
+EXCERPT = 300
+"""Characters of a text that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A sample or a node that was lost for a reason of its own: nodes that fell with their sample are not counted again."""
+
+    source: str
+    part: str
+    id: str
+    node: int  # or WHOLE_SAMPLE
+    reason: Reason
+    judge: str  # who dropped it; empty where nobody did: it failed, or fell with something else
+    score: float | None  # as the judge measured it
+    other: str  # the keeper's id, of duplicates
+    kind: str  # of what was lost: sample, text or image
+    text: str  # the beginning of it
+    url: str  # of the image, or of the document
+    image: int | None  # that can be shown: its number in the partition
+
+    @property
+    def where(self) -> str:
+        """What was lost, in words."""
+        return "the sample" if self.node == WHOLE_SAMPLE else f"node {self.node}, {self.kind}"
+
+
+def losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
+    """Every loss of a source, partition by partition, under the recipe's first policy. Row losses leave no sample, and are not here.
+
+    Raises:
+        StoreError: the source is not judged to its end.
+    """
+    policy = next(iter(recipe.policies), None)
+    folder = f"shards/{source}/{policy}"
+    rendered = {}
+    if (root / folder / "manifest.json").exists():
+        rendered = {receipt.part: receipt.files for receipt in read_manifest(root, folder)}
+    for tables in judged_tables(root, recipe, source):
+        drawn = {file.name: file for file in rendered.get(tables.part, ())}
+        tables.files.update({name: file for name, file in drawn.items() if name == "render.verdicts.parquet"})
+        yield from _losses(root, tables, (*recipe.voices(), *(("render",) if drawn else ())))
+
+
+def _losses(root: Path, tables: Tables, voices: Sequence[str]) -> Iterator[Loss]:
+    paths = tables.paths(root)
+    verdicts, facts = gather(paths, voices), read_losses(paths["facts.parquet"])
+    for row, sample in enumerate(read_samples(paths["samples.parquet"])):
+        mine = verdicts.get(row, [])
+        settled = settle(sample, mine, facts)
+        for node, reason in _fates(settled):
+            yield _loss(tables, sample, node, reason, mine, facts)
+
+
+def _fates(settled: Settled) -> Iterator[tuple[int, Reason]]:
+    """What fell for a reason of its own: the sample, and nodes that fell for another."""
+    if settled.sample is not None:
+        yield WHOLE_SAMPLE, settled.sample
+    for node, reason in enumerate(settled.nodes):
+        if reason is not None and reason is not settled.sample:
+            yield node, reason
+
+
+def _loss(
+    tables: Tables, sample: Sample, node: int, reason: Reason, verdicts: Sequence[Verdict], facts: Sequence[ImageFacts]
+) -> Loss:
+    said = [verdict for verdict in verdicts if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE}]
+    verdict = said[0] if said else None
+    lost = sample.nodes if node == WHOLE_SAMPLE else sample.nodes[node : node + 1]
+    shown = [node.image for node in lost if node.image is not None and facts[node.image].reason is None]
+    text = "\n".join(node.text for node in lost if node.text)
+    return Loss(
+        source=tables.source,
+        part=tables.part,
+        id=str(sample.id),
+        node=node,
+        reason=reason,
+        judge=verdict.judge if verdict else "",
+        score=verdict.score if verdict else None,
+        other=verdict.other if verdict else "",
+        kind="sample" if node == WHOLE_SAMPLE else sample.nodes[node].kind,
+        text=text[:EXCERPT] + ("..." if len(text) > EXCERPT else ""),
+        url=(sample.url if node == WHOLE_SAMPLE else sample.nodes[node].url) or "",
+        image=shown[0] if shown else None,
+    )
+
+
+def chosen(found: Iterable[Loss], number: int) -> list[Loss]:
+    """`number` of the losses by a hash of their ids: the same ones whatever their order and partitions."""
+    return heapq.nsmallest(number, found, key=_draw)
+
+
+def _draw(loss: Loss) -> bytes:
+    return hashlib.sha256(f"{loss.id} {loss.node}".encode()).digest()

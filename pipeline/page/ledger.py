@@ -1,0 +1,107 @@
+"""`vlmill ledger --html`: the funnel, and a contact sheet of what was lost, grouped by reason and source.
+
+The page is a function of the run's files. What it shows a part of, it says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.images.decode import MAX_PIXELS, Undecodable, decode
+from pipeline.ledger import Books, as_json, lines_by_source, said_by, share, who
+from pipeline.losses import Loss, chosen, losses
+from pipeline.page import data_url, render
+from pipeline.pictures import Pictures
+from pipeline.recipe import Recipe, locked_recipe
+from pipeline.tables import raw_tables
+
+MOST = 300
+"""Examples on a page, over all sources and reasons."""
+SIDE = 160
+"""Pixels of a thumbnail's longer side."""
+
+Group = tuple[str, str]
+"""Reason and source."""
+
+
+def page(root: Path, books: Mapping[str, Books]) -> str:
+    """The page of the sources in `books`: of every reason and source the same number of losses, as far as there are any.
+
+    Raises:
+        StoreError: a source is not judged to its end.
+    """
+    recipe = locked_recipe(root)
+    cards, numbers = _chosen(root, recipe, books)
+    thumbnails = dict(_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
+    speakers = {source: said_by(root, source) for source in books}
+    return render(
+        "pipeline.page",
+        "ledger.html.jinja",
+        name=recipe.name,
+        policy=next(iter(recipe.policies), "none"),
+        funnel=dict(lines_by_source(root, books)),
+        share=share,
+        sources=sorted({source for _, source in cards}),
+        reasons=sorted({reason for reason, _ in cards}),
+        shown=sum(len(found) for found in cards.values()),
+        groups=[
+            {
+                "reason": reason,
+                "source": source,
+                "number": numbers[reason, source],
+                "said_by": who(reason, speakers[source]),
+                "cards": [_card(loss, thumbnails.get(_key(loss), "")) for loss in found],
+            }
+            for (reason, source), found in sorted(cards.items())
+        ],
+    )
+
+
+def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Group, list[Loss]], Counter[Group]]:
+    """The losses that are shown, and how many there are, in memory that does not grow with the run."""
+    groups, numbers = defaultdict[Group, list[Loss]](list), Counter[Group]()
+    for source in sources:
+        for loss in losses(root, recipe, source):
+            group = groups[str(loss.reason), source]
+            numbers[str(loss.reason), source] += 1
+            group.append(loss)
+            if len(group) > 4 * MOST:
+                group[:] = chosen(group, MOST)
+    quota = max(1, MOST // max(1, len(groups)))
+    return {key: chosen(found, quota) for key, found in groups.items()}, numbers
+
+
+def _card(loss: Loss, thumbnail: str) -> dict[str, Any]:
+    """A loss as the template shows it."""
+    return {**as_json(loss), "where": loss.where, "thumbnail": thumbnail}
+
+
+def _key(loss: Loss) -> tuple[str, int]:
+    return loss.id, loss.node
+
+
+def _thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iterator[tuple[tuple[str, int], str]]:
+    """Small pictures of the losses that have one, as addresses; each partition's table is opened once."""
+    by_part = defaultdict[tuple[str, str], list[Loss]](list)
+    for loss in wanted:
+        if loss.image is not None:
+            by_part[loss.source, loss.part].append(loss)
+    for source in sorted({source for source, _ in by_part}):
+        for raw in raw_tables(root, recipe, source):
+            if (source, raw.part) not in by_part:
+                continue
+            pictures = Pictures(raw.paths(root))
+            for loss in sorted(by_part[source, raw.part], key=lambda loss: loss.image or 0):
+                if loss.image is not None:
+                    yield _key(loss), thumbnail(pictures.read(loss.image))
+
+
+def thumbnail(data: bytes) -> str:
+    """A picture, at most SIDE pixels long, as an address that holds it; empty where it is too large to be opened for this. Pure."""
+    try:
+        return data_url(decode(data, MAX_PIXELS), SIDE, quality=60)
+    except Undecodable:
+        return ""

@@ -1,0 +1,66 @@
+"""The books of a partition, counted again from its tables and verdicts. Those of receipts have to come to the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.reasons import Reason
+from pipeline.sample import ImageFacts, Sample, read_rows, read_samples
+from pipeline.settle import Settled, gather, settle
+from pipeline.step import Count, Counts
+
+
+@dataclass
+class Recount:
+    """What the tables of a partition come to."""
+
+    samples: int = 0  # rows of samples.parquet
+    nodes_judged: int = 0  # that judges were shown: all but those of samples that were taken down
+    samples_left: int = 0  # by the judges, before dedupe
+    nodes_left: int = 0
+    books: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
+
+    def enter(self, sample: Sample, settled: Settled, before: Settled) -> None:
+        """Add a sample with its fate, and that which it had before dedupe."""
+        self.samples += 1
+        self.nodes_judged += 0 if sample.taken_down else len(sample.nodes)
+        self.samples_left += before.sample is None
+        self.nodes_left += len(before.kept) if before.sample is None else 0
+        enter(self.books, sample, settled)
+
+
+def enter(books: Counts, sample: Sample, settled: Settled) -> None:
+    """Enter a sample in the books, at all three levels; images are image nodes."""
+    fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
+    fates += [
+        ("images", reason) for node, reason in zip(sample.nodes, settled.nodes, strict=True) if node.kind == "image"
+    ]
+    for level, reason in fates:
+        if reason is None:
+            books[level].keep()
+        else:
+            books[level].lose(reason)
+
+
+def recount(inputs: Mapping[str, Path], voices: Sequence[str]) -> Recount:
+    """Count a partition again; pure.
+
+    Args:
+        inputs: `samples.parquet`, `facts.parquet` and the verdicts of all voices, by name.
+        voices: Who writes verdicts, in the order in which they are heard.
+    """
+    found, verdicts, facts = Recount(), gather(inputs, voices), read_losses(inputs["facts.parquet"])
+    for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+        mine = verdicts.get(row, [])
+        settled = settle(sample, mine, facts)
+        judged = [verdict for verdict in mine if verdict.judge not in {"dedupe", "render"}]
+        found.enter(sample, settled, settled if len(judged) == len(mine) else settle(sample, judged, facts))
+    return found
+
+
+def read_losses(path: Path) -> list[ImageFacts]:
+    """Of the facts only why there is no image: with the thumbnails they would take ten times the memory."""
+    rows = read_rows(path, ["image", "reason"])
+    return [ImageFacts(row["image"], Reason(row["reason"]) if row["reason"] else None) for row in rows]

@@ -1,0 +1,16 @@
+"""Taking things down: what may not be in a run, and raw tables without it.
+
+    rules      the list (`takedowns.yaml` in the run's folder), law for every later build there
+    steps      seek: what of a partition stands on the list; remove: its raw tables without that
+    forecast   what a list would change in a finished run, and what it would not
+
+`pipeline/lanes.py` says when the steps are taken: after inspect, where the list is not empty; most partitions hold nothing of it, and nothing else
+happens to them.
+"""
+
+from __future__ import annotations
+
+from pipeline.takedown.rules import Rules
+from pipeline.takedown.steps import TABLES, Found, Remove, Seek, record, removal
+
+__all__ = ["TABLES", "Found", "Remove", "Rules", "Seek", "record", "removal"]

@@ -1,0 +1,131 @@
+"""The list of what may not be in a run, and what falls under it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from pipeline.errors import StoreError
+from pipeline.fetch.address import Failed, parse
+from pipeline.sample import SampleId
+
+LIST = "takedowns.yaml"
+HEAD = (
+    "# What was taken down here. Every build in this folder keeps it out; copy this file to keep it out of another.\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The list, each part sorted. Pure data: what it matches depends on the data alone, however they are partitioned."""
+
+    domains: tuple[str, ...] = ()  # of images and documents, with their sub-domains
+    ids: tuple[str, ...] = ()  # of samples
+    sha256: tuple[str, ...] = ()  # of images' bytes as they came
+    texts: tuple[str, ...] = ()  # sha256 of all text of a document whose copies go with it
+    urls: tuple[str, ...] = ()  # of images and documents, in their one spelling
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, rule.name) for rule in fields(self))
+
+    def __or__(self, other: Rules) -> Rules:
+        """Both lists in one."""
+        names = [rule.name for rule in fields(self)]
+        return Rules(**{name: tuple(sorted({*getattr(self, name), *getattr(other, name)})) for name in names})
+
+    def __sub__(self, other: Rules) -> Rules:
+        """What stands on this list alone."""
+        names = [rule.name for rule in fields(self)]
+        return Rules(**{name: tuple(sorted({*getattr(self, name)} - {*getattr(other, name)})) for name in names})
+
+    def labels(self) -> list[str]:
+        """What is said of things that fall under each rule, such as `domain example.org`."""
+        words = {"domains": "domain", "ids": "id", "sha256": "sha256", "texts": "text", "urls": "url"}
+        return [f"{words[rule.name]} {value}" for rule in fields(self) for value in getattr(self, rule.name)]
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """The list of a run; empty where nothing was taken down.
+
+        Raises:
+            StoreError: the file is no such list.
+        """
+        path = root / LIST
+        if not path.exists():
+            return cls()
+        try:
+            return cls(**{name: tuple(values) for name, values in yaml.safe_load(path.read_text("utf-8")).items()})
+        except (yaml.YAMLError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}"
+            ) from error
+
+    def to_yaml(self) -> str:
+        """What stands in the file."""
+        listed = {rule.name: list(getattr(self, rule.name)) for rule in fields(self)}
+        return HEAD + yaml.safe_dump(listed, sort_keys=True, allow_unicode=True, width=1000)
+
+    def address(self) -> Callable[[str | None], str]:
+        """A function that says which rule an address falls under: `url ...`, `domain ...`, or nothing."""
+        urls, domains = set(self.urls), set(self.domains)
+
+        def rule(url: str | None) -> str:
+            if not url:
+                return ""
+            if (spelt := spelling(url)) in urls:
+                return f"url {spelt}"
+            labels = host(url).split(".")
+            found = (name for start in range(len(labels)) if (name := ".".join(labels[start:])) in domains)
+            return next((f"domain {name}" for name in found), "")
+
+        return rule
+
+
+def spelling(url: str) -> str:
+    """The one spelling of an address, as fetch knows it; what is no web address stays as it is."""
+    with suppress(Failed):
+        return parse(url).url
+    return url.strip()
+
+
+def host(url: str) -> str:
+    """The host of an address in lower case; empty where it has none."""
+    with suppress(Failed):
+        return parse(url).host
+    return ""
+
+
+def rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], domains: Sequence[str]) -> Rules:
+    """The list that the command line asks for.
+
+    Raises:
+        StoreError: a value is not what its option takes.
+    """
+    for digest in sha256:
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+            raise StoreError(
+                f"--sha256 {digest}: a sha256 has 64 hexadecimal digits; `vlmill trace DIR ID` shows those of a sample's images"
+            )
+    for name in ids:
+        try:
+            SampleId.parse(name)
+        except ValueError as error:
+            raise StoreError(f"--id {name}: {error}") from None
+    for domain in domains:
+        if not re.fullmatch(r"[a-z0-9._-]+", host(f"http://{domain}/")) or {"/", ":", "@"} & set(domain):
+            raise StoreError(
+                f"--domain {domain}: give a host such as example.org, without http:// and path; sub-domains are included"
+            )
+    listed = Rules(
+        domains=tuple(host(f"http://{domain}/") for domain in domains),
+        ids=tuple(ids),
+        sha256=tuple(digest.lower() for digest in sha256),
+        urls=tuple(spelling(url) for url in urls),
+    )
+    return listed | Rules()

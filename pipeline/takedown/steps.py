@@ -1,0 +1,204 @@
+"""The steps that take things down, between inspect and the judges.
+
+    seek     pure     which samples and images of a partition stand on the list
+    remove   impure   the raw table (samples, or images with what retries brought) without them
+
+`remove` is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So walking a lane
+again finds what was done, whatever the list says later, and the table that was replaced is not needed any more: the lane deletes it. Row
+numbers stay: where something was, there is a row that holds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pipeline.reasons import Reason
+from pipeline.sample import IMAGES, SAMPLES, SampleId, read_rows, write_rows
+from pipeline.step import RUNTIME, Count, Counts, Inputs
+from pipeline.takedown.rules import Rules
+
+Table = Literal["samples", "images"]
+TABLES: tuple[Table, ...] = ("images", "samples")
+"""In the order in which they are replaced: while a sample stands, it says which images go with it."""
+
+
+def text_sha256(nodes: Sequence[Mapping[str, Any]]) -> str:
+    """What names the text of a document: sha256 of its text nodes, a line each. Empty for samples that are about their images, or say nothing."""
+    text = "\n".join(node["text"] or "" for node in nodes if node["kind"] == "text")
+    if not text.strip() or any(node["required"] for node in nodes):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What of a partition stands on the list, and under which rule."""
+
+    samples: Mapping[int, str] = field(default_factory=dict)  # row in samples.parquet -> rule
+    images: Mapping[int, str] = field(default_factory=dict)  # row in images.parquet -> rule
+
+    def __bool__(self) -> bool:
+        return bool(self.samples or self.images)
+
+    def to_json(self) -> str:
+        """Sorted, so that equal findings are equal bytes."""
+        tables = {name: {str(row): rule for row, rule in sorted(getattr(self, name).items())} for name in TABLES}
+        return json.dumps(tables, sort_keys=True, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What `to_json` wrote."""
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{name: {int(row): rule for row, rule in data[name].items()} for name in TABLES})
+
+
+def record(table: Table) -> str:
+    """The file that says what was taken out of a table: row -> rule, those of earlier removals included."""
+    return f"{table}.taken_down.json"
+
+
+def read_record(inputs: Inputs, table: Table) -> dict[int, str]:
+    """What was taken out of a table so far."""
+    path = inputs.get(record(table))
+    return {} if path is None else {int(row): rule for row, rule in json.loads(path.read_text("utf-8")).items()}
+
+
+def look(listed: Rules, inputs: Inputs) -> Found:
+    """What of a partition stands on the list and is still there; pure.
+
+    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or its text. With a
+    sample go the images that no other sample of the partition shows. Texts are read only if the list names any; bytes are not.
+    """
+    address, digests = listed.address(), set(listed.sha256)
+    held = {
+        row["image"]: row["sha256"] for row in read_rows(inputs["facts.parquet"], ["image", "sha256"]) if row["sha256"]
+    }
+    images = {image: f"sha256 {digest}" for image, digest in held.items() if digest in digests}
+    for row in read_rows(inputs["images.parquet"], ["image", "url"]):
+        if row["image"] in held and (rule := address(row["url"])):
+            images.setdefault(row["image"], rule)
+    whole = _whole(listed, address)
+    samples, shown, orphans = dict[int, str](), set[int](), dict[int, str]()
+    gone = read_record(inputs, "samples")
+    for number, row in enumerate(_samples(inputs["samples.parquet"], texts=bool(listed.texts))):
+        if number in gone:
+            continue
+        numbers = [node["image"] for node in row["nodes"] if node["image"] is not None]
+        if rule := whole(row):
+            samples[number] = rule
+            orphans.update(dict.fromkeys(numbers, rule))
+            continue
+        shown.update(numbers)
+        for node in row["nodes"]:
+            if node["image"] in held and (rule := address(node["url"])):
+                images.setdefault(node["image"], rule)
+    alone = {image: rule for image, rule in orphans.items() if image in held and image not in shown}
+    return Found(samples, {**alone, **images})
+
+
+def _whole(listed: Rules, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
+    """A function that says which rule a row of samples.parquet falls under as a whole."""
+    ids, texts = set(listed.ids), set(listed.texts)
+
+    def rule(row: Mapping[str, Any]) -> str:
+        name = str(SampleId(row["source"], row["file"], row["row"], row["page"]))
+        if name in ids:
+            return f"id {name}"
+        if texts and (digest := text_sha256(row["nodes"])) in texts:
+            return f"text {digest}"
+        return address(row["url"])
+
+    return rule
+
+
+def _samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
+    """Rows of samples.parquet, with what rules look at."""
+    columns = ("kind", "image", "url", "required", *(("text",) if texts else ()))
+    return read_rows(path, [*SampleId._fields, "url", *(f"nodes.list.element.{name}" for name in columns)])
+
+
+@dataclass(frozen=True)
+class Seek:
+    """Step: what of a partition stands on the list. Pure. Leaves `found.json`."""
+
+    rules: Rules
+
+    name: ClassVar[str] = "seek"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The raw tables, what was taken out of them before, and the sha256 of the images."""
+        return ("samples.parquet", "images.parquet", "facts.parquet", *(record(table) for table in TABLES))
+
+    def made_by(self) -> Mapping[str, str]:
+        """Nothing that could differ."""
+        return {}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Look, and say what was found."""
+        (folder / "found.json").write_text(look(self.rules, inputs).to_json(), encoding="utf-8")
+        return {}
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Step: a raw table without some of its rows, which stay as rows that hold nothing. Impure: the list had a say.
+
+    Leaves the tables that it reads, and the record of what was taken out. Counts the rows under the table's name.
+    """
+
+    table: Table
+    rows: Mapping[int, str] = field(default_factory=dict, metadata=RUNTIME)  # to empty, and the rule each falls under
+
+    name: ClassVar[str] = "takedown"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The table (of images with what retries brought) and its record."""
+        more = ("supplement.parquet",) if self.table == "images" else ()
+        return (f"{self.table}.parquet", *more, record(self.table))
+
+    def made_by(self) -> Mapping[str, str]:
+        """Nothing that a later removal would have to agree with."""
+        return {}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write the tables anew, row groups of bounded size at a time."""
+        count = Count()
+        gone = {**read_record(inputs, self.table), **self.rows}
+        schema, emptied = (IMAGES, empty_image) if self.table == "images" else (SAMPLES, empty_sample)
+        for name in sorted(name for name in inputs if name.endswith(".parquet")):
+            rows = enumerate(read_rows(inputs[name], batch=32))
+            numbered = ((row.get("image", number), row) for number, row in rows)
+            write_rows(folder / name, schema, (emptied(row) if number in gone else row for number, row in numbered))
+        in_all = sum(1 for _ in read_rows(inputs[f"{self.table}.parquet"], [schema.names[0]]))
+        count.lose(Reason.TAKEN_DOWN, len(gone))
+        count.keep(in_all - len(gone))
+        listed = {str(row): rule for row, rule in sorted(gone.items())}
+        (folder / record(self.table)).write_text(json.dumps(listed, indent=1, ensure_ascii=False), encoding="utf-8")
+        return {f"{self.table}_read": count}
+
+
+def empty_image(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of an image that was taken down: its number, and why there is nothing."""
+    return {**dict.fromkeys(row), "image": row["image"], "reason": str(Reason.TAKEN_DOWN)}
+
+
+def empty_sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a sample that was taken down: its id and group, and what kinds of nodes it had; no word, no address."""
+    nodes = [{**node, "text": None, "image": None, "url": None} for node in row["nodes"]]
+    return {**row, "nodes": nodes, "url": "", "licence": "", "signals": "{}"}
+
+
+def removal(table: Table, found: Found) -> Remove:
+    """The step that takes out of a table what was found."""
+    return replace(Remove(table), rows=getattr(found, table))

@@ -1,0 +1,234 @@
+"""The ledger says of everything that came in what became of it, and shows examples that do not change from day to day."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections import Counter
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from pipeline.ledger import added, funnel, lines, said_by, share, tables
+from pipeline.losses import chosen, losses
+from pipeline.page import render
+from pipeline.page.ledger import SIDE, thumbnail
+from pipeline.recipe import locked_recipe
+from pipeline.sample import WHOLE_SAMPLE
+from tests.small import picture, vlmill, write_recipe
+
+BOATS = """
+from dataclasses import dataclass
+from pipeline.judges import Drop
+
+@dataclass(frozen=True)
+class Boats:
+    name = "boats"
+
+    def judge(self, samples, facts):
+        for row, sample in samples:
+            for index, node in enumerate(sample.nodes):
+                if "boats" in (node.text or ""):
+                    yield Drop(row, index, score=0.75)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ledger")
+    recipe = write_recipe(folder / "origins", dedupe={"buckets": 1}, stages=[])
+    (folder / "boats.py").write_text(BOATS)
+    own = ("--judge", folder / "boats.py")
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0, *own) == 0
+    return folder / "run"
+
+
+def said(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_loss_has_one_who_said_so(built):
+    books = funnel(built)
+    for source, levels in books.items():
+        speakers = said_by(built, source)
+        reasons = {reason for line in levels.values() for part in ("dropped", "failed") for reason in line[part]}
+        assert reasons - {"required_lost", "turn_lost", "nothing_left"} <= speakers.keys()
+    web = said_by(built, "web")
+    assert web["language"] == ["language"]
+    assert web["http_client_error"] == web["not_an_image"] == ["fetch"]
+    assert "dedupe" in web["exact_text" if "exact_text" in web else "near_text"]
+
+
+def test_the_lines_of_a_source_add_up(built):
+    for source, levels in funnel(built).items():
+        found = lines(levels, said_by(built, source))
+        numbers = {line.name: [number for number, _ in line.cells] for line in found.lines}
+        below = {name: [0] * len(found.levels) for name in ("dropped", "failed")}
+        part = ""
+        for line in found.lines:
+            part = line.name if line.name in below else part
+            if line.name.startswith(" "):
+                below[part] = [a + b for a, (b, _) in zip(below[part], line.cells, strict=True)]
+        assert below == {name: numbers[name] for name in below}
+        rows = zip(*(numbers[name] for name in ("in", "kept", "dropped", "failed")), strict=True)
+        assert all(came == kept + dropped + failed for came, kept, dropped, failed in rows)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_tables_fit_the_terminal(built, width):
+    console = Console(width=width, file=io.StringIO())
+    big = {
+        source: json.loads(re.sub(r"(?<=: )(\d+)", r"\g<1>00000", json.dumps(books)))
+        for source, books in funnel(built).items()
+    }
+    for table in tables(built, big, width):
+        console.print(table)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    assert "language" in shown
+    assert re.search(r"\d{3},\d{3} +\d+", shown)
+
+
+def test_shares_of_little_are_not_called_nothing():
+    assert share(1, 3) == "33.3%"
+    assert share(1, 10_000) == "<0.1%"
+    assert share(1, 1000, 0) == "<1%"
+    assert share(0, 5) == "0.0%"
+    assert share(0, 0) == ""
+
+
+def test_single_losses_come_to_what_the_books_say(built):
+    recipe, books = locked_recipe(built), funnel(built)
+    for source in books:
+        found = Counter(str(loss.reason) for loss in losses(built, recipe, source) if loss.node == WHOLE_SAMPLE)
+        samples = books[source]["samples"]
+        assert found == {**samples["dropped"], **samples["failed"]}
+
+
+def test_examples_are_the_same_in_any_order_and_fewer_are_the_first_of_more(built):
+    found = [loss for source in funnel(built) for loss in losses(built, locked_recipe(built), source)]
+    assert len(found) > 3
+    assert chosen(found, 3) == chosen(found[::-1], 3) == chosen(found, len(found))[:3]
+
+
+def test_an_example_says_where_what_and_because_of_whom(built, capsys):
+    assert vlmill("ledger", built, "--reason", "not_an_image") == 0
+    assert "web/web.parquet#7 (node 2, image) http://img.small.test/page.png" in said(capsys)
+    assert vlmill("ledger", built, "--reason", "exact_text", "--json") == 0
+    (example,) = json.loads(capsys.readouterr().out)["examples"]
+    assert (example["id"], example["other"], example["judge"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
+    assert example["text"].startswith("Report 0 describes")
+    assert vlmill("ledger", built, "--source", "web", "--reason", "language", "--samples", 1) == 0
+    assert said(capsys).count("web/web.parquet#") == 1
+
+
+def test_what_a_judge_of_ones_own_drops_stands_under_its_name_everywhere(built, capsys):
+    assert funnel(built)["web"]["nodes"]["dropped"]["judge:boats"] == 1
+    assert said_by(built, "web")["judge:boats"] == ["boats"]
+    assert vlmill("ledger", built, "--reason", "judge:boats") == 0
+    assert "web/web.parquet#6 (node 0, text, boats 0.75) The gardener" in said(capsys)
+    assert vlmill("ledger", built, "--reason", "boats") == 1
+    assert "did you mean 'judge:boats'?" in " ".join(capsys.readouterr().err.split())
+    assert vlmill("verify", built) == 0
+
+
+def test_a_misspelt_reason_or_source_gets_the_nearest_and_the_list(built, capsys):
+    assert vlmill("ledger", built, "--reason", "langage") == 1
+    words = " ".join(capsys.readouterr().err.split())
+    assert "did you mean 'language'? allowed: " in words
+    assert "http_client_error" in words
+    assert "near_image" not in words, "only what occurs"
+    assert vlmill("ledger", built, "--source", "wbe") == 1
+    assert "did you mean 'web'?" in capsys.readouterr().err
+
+
+def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
+    from tests.upstream import obelics
+
+    recipe = write_recipe(
+        tmp_path, sources={"web": {"kind": "obelics", "files": "web.parquet"}}, stages=[], dedupe=None
+    )
+    obelics(tmp_path / "web.parquet", [["A text of some words."], [None]])
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    (reason,) = {**funnel(tmp_path / "run")["web"]["rows"]["failed"]}
+    capsys.readouterr()
+    assert vlmill("ledger", tmp_path / "run", "--reason", reason) == 0
+    assert said(capsys) == "web/00000-0000: 1 rows, of which no sample was made"
+
+
+def test_an_image_file_that_is_not_there_was_missed_by_who_read_the_rows(tmp_path):
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A house."}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"id": "1", "image": "gone.png", "conversations": talk}]))
+    sources = {"talk": {"kind": "llava", "files": "rows.json"}}
+    recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None)
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    assert said_by(tmp_path / "run", "talk") == {"missing_file": ["read"]}
+
+
+def test_machines_get_the_funnel_and_the_speakers(built, capsys):
+    assert vlmill("ledger", built, "--json", "--source", "web") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["funnel"] == {"web": funnel(built)["web"]}
+    assert found["said_by"]["web"]["language"] == ["language"]
+    assert vlmill("status", built) == 0
+    kept = added(funnel(built))["samples"]
+    assert f"{kept.kept} of {kept.came} samples" in said(capsys)
+
+
+def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(built, tmp_path):
+    for name in ("a.html", "b.html"):
+        assert vlmill("ledger", built, "--html", tmp_path / name) == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert text == (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert "default-src 'none'" in text
+    assert "url(" not in text
+    assert "web/web.parquet#4" in text
+    assert '<section class="group" data-source="web" data-reason="judge:boats">' in text
+    pictures = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", text)
+    assert pictures
+    for data in pictures:
+        assert max(Image.open(io.BytesIO(base64.b64decode(data))).size) <= SIDE
+    assert vlmill("ledger", built, "--html", tmp_path / "c.html", "--json") == 1
+
+
+def test_what_strangers_wrote_is_shown_and_not_obeyed():
+    card = {
+        "thumbnail": "",
+        "kind": "text",
+        "text": "<script>alert(1)</script>",
+        "id": "a/b#0",
+        "where": '"><img src=x>',
+        "score": None,
+        "other": "",
+        "url": "javascript:alert(2)",
+    }
+    group = {"source": '"x', "reason": "language", "number": 1, "said_by": "language", "cards": [card]}
+    made = render(
+        "pipeline.page",
+        "ledger.html.jinja",
+        name="<b>",
+        policy="p",
+        funnel={},
+        share=share,
+        sources=['"x'],
+        reasons=["language"],
+        shown=1,
+        groups=[group],
+    )
+    assert "<script>alert" not in made
+    assert "<b>" not in made
+    assert "<img src=x" not in made
+    assert "&lt;script&gt;alert(1)" in made
+    assert 'href="javascript' not in made
+
+
+def test_a_thumbnail_is_small_and_an_image_too_large_for_one_is_left_out(monkeypatch):
+    data = base64.b64decode(thumbnail(picture(3, (640, 320))).partition("base64,")[2])
+    assert Image.open(io.BytesIO(data)).size == (SIDE, SIDE // 2)
+    monkeypatch.setattr("pipeline.page.ledger.MAX_PIXELS", 100)
+    assert thumbnail(picture(3, (640, 320))) == ""

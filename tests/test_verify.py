@@ -1,0 +1,132 @@
+"""Verify finds what no longer holds, from the sha256 of a file to what one step handed to the next."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.lanes import read_manifest, write_manifest
+from pipeline.store import Receipt
+from pipeline.takedown.rules import LIST, Rules
+from pipeline.verify import verify
+from tests.small import vlmill, write_recipe
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    recipe = write_recipe(folder / "origins", dedupe={"buckets": 1})
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(built, tmp_path):
+    return Path(shutil.copytree(built, tmp_path / "run"))
+
+
+def test_a_sound_run_has_nothing_to_say(built, capsys):
+    assert list(verify(built)) == []
+    assert vlmill("verify", built) == 0
+    assert "is sound" in capsys.readouterr().out
+
+
+def miscount(root, folder, level, change):
+    """Change the books of the first partition of a step, in receipt, manifest and sums alike: each of them balances still."""
+    receipts = read_manifest(root, folder)
+    first = json.loads(json.dumps(receipts[0].to_json()))
+    change(first["counts"][level])
+    changed = Receipt.from_json(first)
+    (root / folder / f"{changed.part}.{changed.key[:12]}.receipt.json").write_text(
+        json.dumps(changed.to_json(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    )
+    write_manifest(root, folder, [changed, *receipts[1:]])
+
+
+def one_more(line):
+    line["in"] += 1
+    line["kept"] += 1
+
+
+def another_reason(line):
+    reason, number = next(iter(line["dropped"].items()))
+    line["dropped"] = {"image_ratio" if reason != "image_ratio" else "language": number}
+
+
+@pytest.mark.parametrize(
+    ("folder", "level", "words"),
+    [
+        ("steps/quiz/read", "pages", "read counts 6 pages kept, its tables have 5"),
+        ("steps/web/inspect", "images_inspected", "inspect counts"),
+        ("steps/web/language", "judged", "language counts"),
+        ("steps/dedupe/resolve", "deduped", "the judges left"),
+        ("steps/dedupe/resolve", "deduped_nodes", "the judges left"),
+        ("shards/quiz/small", "samples", "its shards hold 5"),
+        ("shards/quiz/small", "nodes", "measured"),
+        ("shards/web/small", "images", "the verdicts come to"),
+        ("shards/scans/small/lengths", "samples", "measured 4"),
+        ("steps/mixtures/align/select", "samples", "select took in"),
+    ],
+)
+def test_what_one_step_kept_is_what_the_next_one_took_in(run, folder, level, words):
+    miscount(run, folder, level, one_more)
+    assert any(words in line for line in verify(run)), list(verify(run))
+
+
+def test_a_loss_entered_under_another_reason_is_found(run):
+    folder = "shards/web/small"
+    part = next(
+        number for number, receipt in enumerate(read_manifest(run, folder)) if receipt.counts["samples"]["dropped"]
+    )
+    receipts = read_manifest(run, folder)
+    write_manifest(run, folder, [receipts[part], *(r for n, r in enumerate(receipts) if n != part)])
+    miscount(run, folder, "samples", another_reason)
+    assert any("the verdicts come to" in line for line in verify(run))
+
+
+def test_a_file_that_is_missing_or_changed_is_named(run):
+    shard = next((run / "shards").rglob("*.tar"))
+    facts = next((run / "steps/web/inspect").glob("*.facts.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    facts.unlink()
+    assert (
+        list(verify(run))
+        == [
+            f"{shard.relative_to(run)}: its sha256 is not the one in its receipt",
+            f"{facts.relative_to(run)}: is missing",
+        ][:: 1 if shard < facts else -1]
+    )
+
+
+def test_a_shard_that_the_lock_does_not_know_is_named(run):
+    lock = run / "mixtures/align/mixture.lock.json"
+    data = json.loads(lock.read_bytes())
+    shard = data["sources"][0]["shards"].pop()
+    lock.write_text(json.dumps(data))
+    found = list(verify(run))
+    assert any(f"{shard['path']} stands in the manifest alone" in line for line in found)
+    assert any("render kept" in line for line in found)
+
+
+def test_a_plan_that_is_not_what_its_lock_says_is_found_by_the_command(run, capsys):
+    lock = run / "mixtures/align/mixture.lock.json"
+    data = json.loads(lock.read_bytes())
+    data["sources"][0]["ids_sha256"] = "0" * 64
+    lock.write_text(json.dumps(data))
+    assert vlmill("verify", run) == 1
+    assert "mixtures/align" in capsys.readouterr().out
+
+
+def test_a_thing_on_the_list_that_is_still_there_is_named_and_so_is_a_file_that_should_be_gone(run):
+    (run / LIST).write_text(Rules(ids=("web/web.parquet#0",)).to_yaml())
+    assert list(verify(run)) == [f"web/00000-0000: holds what stands in {LIST}; the next build takes it out"]
+    (run / LIST).unlink()
+    table = next((run / "steps/quiz/read").glob("00000-0000.*.samples.parquet"))
+    kept = table.read_bytes()
+    assert vlmill("takedown", run, "--id", "quiz/quiz.parquet#0", "--workers", 0) == 0
+    assert list(verify(run)) == []
+    table.write_bytes(kept)
+    assert list(verify(run)) == [f"{table.relative_to(run)}: holds what was taken down; the next build deletes it"]
