@@ -1,6 +1,6 @@
-"""Step `inspect`: one decode per image, and all that later steps ask about it: size, hashes, thumbnail, blankness, blur.
+"""Step `inspect`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
 
-Judges and dedupe read these facts and never the images. Hashes are functions of whole luminance values that Pillow makes, and
+Judges and dedupe read these facts and never the images. The hash is a function of whole luminance values that Pillow makes, and
 what is a float is rounded before it is compared or written, so the facts are the same on every machine of one architecture.
 """
 
@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic.dataclasses import dataclass
 
@@ -44,7 +43,7 @@ class Inspect:
     """
 
     name: ClassVar[str] = "inspect"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     max_pixels: int = MAX_PIXELS
@@ -110,7 +109,6 @@ def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts
         blank=blank(luminance),
         blur=blur(luminance),
         phash=phash(small),
-        dhash=dhash(luminance),
         thumbnail=luminance.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS).tobytes(),
     )
 
@@ -122,13 +120,7 @@ def phash(small: Image.Image) -> int:
     all but one are zero, and noise of 1e-13 would decide.
     """
     low = (DCT @ np.asarray(small, np.float64) @ DCT.T).round(6)
-    return _bits(low > np.median(low))
-
-
-def dhash(luminance: Image.Image) -> int:
-    """64-bit gradient hash, the first bit highest: whether each of 9 x 8 pixels is darker than its right neighbour (`imagehash.dhash`)."""
-    pixels = np.asarray(luminance.resize((9, 8), Image.Resampling.LANCZOS))
-    return _bits(pixels[:, 1:] > pixels[:, :-1])
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
 def blank(luminance: Image.Image) -> float:
@@ -155,10 +147,6 @@ def blur(luminance: Image.Image) -> float:
     edges = sides - 4 * pixels[1:-1, 1:-1]
     total, first, second = edges.size, int(edges.sum()), int(np.vdot(edges, edges))
     return round((second * total - first * first) / total**2, 3)
-
-
-def _bits(flags: NDArray[Any]) -> int:
-    return int.from_bytes(np.packbits(flags).tobytes(), "big")
 
 
 def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageFacts]:

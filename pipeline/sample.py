@@ -94,7 +94,6 @@ class ImageFacts:
     blank: float = 0.0  # standard deviation of luminance, 0 for one flat colour
     blur: float = 0.0  # variance of the Laplacian of luminance at 256 px
     phash: int = 0  # 64-bit DCT hash
-    dhash: int = 0  # 64-bit gradient hash
     thumbnail: bytes = b""  # 64 x 64 luminance, row-major
 
 
@@ -158,7 +157,6 @@ FACTS = pa.schema(
         pa.field("blank", pa.float32(), nullable=False),
         pa.field("blur", pa.float32(), nullable=False),
         pa.field("phash", pa.uint64(), nullable=False),
-        pa.field("dhash", pa.uint64(), nullable=False),
         pa.field("thumbnail", pa.binary(), nullable=False),
     ]
 )
