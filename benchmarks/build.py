@@ -36,6 +36,7 @@ from pipeline.fetch import Fetch
 from pipeline.fetch.process import download
 from pipeline.images import POLICIES
 from pipeline.images.decode import decode
+from pipeline.images.pixels import encode
 from pipeline.inspect import examine
 
 PER_DOCUMENT = 5
@@ -104,7 +105,7 @@ def bare(numbers: list[int], port: int, target: str) -> None:
                     image = decode(data, MAX_PIXELS)
                     (layout,) = policy.layout([image.size])
                     for part, rendered in policy.render(image, layout).items():
-                        extension, encoded = policy.encode(part, rendered)
+                        extension, encoded = encode(rendered, policy.quality)
                         member = tarfile.TarInfo(f"{start + place:09d}.{part}.{extension}")
                         member.size = len(encoded)
                         tar.addfile(member, io.BytesIO(encoded))

@@ -16,6 +16,7 @@ from PIL import features
 from pipeline.errors import StoreError
 from pipeline.images import Layout, Policy, Size, Unrenderable
 from pipeline.images.decode import Undecodable, decode
+from pipeline.images.pixels import encode
 from pipeline.pictures import Pictures
 from pipeline.reasons import Reason
 from pipeline.recount import enter
@@ -47,7 +48,7 @@ class Render:
     bytes: int = 1 << 30  # at most, of a tar
 
     name: ClassVar[str] = "render"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property
@@ -155,7 +156,7 @@ class _Easel:
                 "another decoder made it. Make it anew with: vlmill build RECIPE --remake"
             )
         parts = self.policy.render(image, layout)
-        encoded = {part: self.policy.encode(part, picture) for part, picture in parts.items()}
+        encoded = {part: encode(picture, self.policy.quality) for part, picture in parts.items()}
         return Rendered(layout, encoded, self.facts[number].sha256)
 
 

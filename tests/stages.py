@@ -21,6 +21,7 @@ from pipeline.encode import FORMATS
 from pipeline.images import Policy
 from pipeline.images.anyres import AnyRes
 from pipeline.images.letterbox import Letterbox
+from pipeline.images.pixels import encode
 from pipeline.keys import file_sha256
 from pipeline.measure import Measure
 from pipeline.sample import Node, Sample, SampleId, read_rows
@@ -130,7 +131,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def render(policy: Policy, pictures: Sequence[Image.Image]) -> list[Rendered]:
     layouts = policy.layout([image.size for image in pictures])
     return [
-        Rendered(layout, {part: policy.encode(part, drawn) for part, drawn in policy.render(image, layout).items()})
+        Rendered(layout, {part: encode(drawn, policy.quality) for part, drawn in policy.render(image, layout).items()})
         for image, layout in zip(pictures, layouts, strict=True)
     ]
 

@@ -15,6 +15,7 @@ from mixtures.page.gallery import SEAM, SEAM_WIDTH, cards, tiled
 from pipeline.images.anyres import AnyRes
 from pipeline.images.letterbox import Letterbox
 from pipeline.images.navit import NaViT
+from pipeline.images.pixels import encode
 from pipeline.images.tiles import Tiles
 from pipeline.ledger import added, funnel
 from pipeline.page import as_json, render, script
@@ -232,7 +233,7 @@ class Shown:
 def test_tiles_are_drawn_in_their_grid_beside_the_overview(policy, size, shape, seams):
     image = Image.new("RGB", size, (10, 200, 30))
     (layout,) = policy.layout([size])
-    stored = {part: policy.encode(part, drawn)[1] for part, drawn in policy.render(image, layout).items()}
+    stored = {part: encode(drawn, policy.quality)[1] for part, drawn in policy.render(image, layout).items()}
     drawn = tiled(Shown(policy), stored, layout)
     assert shape is None or drawn.size == shape
     assert (np.asarray(drawn) == SEAM).all(axis=2).all(axis=0).sum() == seams * SEAM_WIDTH  # from top to bottom

@@ -33,6 +33,7 @@ from pipeline.images.crop import Crop
 from pipeline.images.internvl import InternVL
 from pipeline.images.letterbox import Letterbox
 from pipeline.images.navit import NaViT
+from pipeline.images.pixels import encode
 from pipeline.images.policy import LONGEST
 from pipeline.images.tiles import Tiles
 from pipeline.settings import build
@@ -182,6 +183,58 @@ def test_an_overview_that_equals_the_canvas_is_stored_once():
     assert policy.render(picture((50, 100), 0), tall).keys() == {"canvas", "overview"}
 
 
+@pytest.mark.parametrize("kind", ["anyres", "internvl", "navit"])
+def test_an_image_that_is_much_enlarged_is_stored_as_it_came_and_drawn_when_it_is_loaded(kind):
+    policy = POLICIES[kind]()
+    for side in (40, 150, 189, 190, 300, 500, 900):
+        image = picture((side, side), side)
+        (layout,) = policy.layout([image.size])
+        parts = policy.render(image, layout)
+        if 4 * side * side <= layout.canvas[0] * layout.canvas[1]:
+            assert parts == {"picture": image}
+        else:
+            assert "canvas" in parts
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_a_rule_that_is_longer_than_webp_can_hold_is_stored_as_its_canvas(kind):
+    policy = POLICIES[kind]()
+    try:
+        (layout,) = policy.layout([(20_000, 2)])
+    except Unrenderable:
+        return  # the crop's
+    parts = policy.render(picture((20_000, 2), 0), layout)
+    assert all(encode(part, policy.quality)[0] == "webp" for part in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("policy", "place"), [(AnyRes(), 0), (Tiles(), 12), (InternVL(), 12), (NaViT(split=True), 4), (NaViT(), None)]
+)
+@pytest.mark.parametrize("size", [(160, 120), (1200, 900)])
+def test_a_layout_says_which_input_shows_the_whole_image(policy, place, size):
+    image = Image.new("RGB", size)
+    image.paste((250, 0, 0), (size[0] // 2, 0, *size))  # half black, half red
+    (layout,) = policy.layout([size])
+    tiles = policy.tiles(policy.render(image, layout), layout)
+    assert layout.overview == (min(place, layout.tiles - 1) if place else place)
+    if place is not None:
+        whole = tiles[layout.overview][..., 0]
+        assert whole[5, 5] < 9
+        assert whole[-5, -5] > 240
+        assert abs(whole.mean() - 125) < 2
+
+
+def test_where_idefics2_quarters_what_has_no_quarters_the_policy_has_a_verdict():
+    case = CASES["idefics2 split"]
+    with pytest.raises(ZeroDivisionError):
+        case.processed(picture((50, 1), 0))
+    left, *_ = inputs(case.processed(picture((1, 50), 0)))
+    assert not left.any()  # a black square made of nothing
+    for size in [(50, 1), (1, 50), (1, 1)]:
+        with pytest.raises(Unrenderable, match="no quarters"):
+            case.policy.layout([size])
+
+
 @pytest.mark.parametrize(
     ("policy", "size", "says"),
     [
@@ -219,17 +272,28 @@ def test_layouts_are_arithmetic_that_holds_for_any_size(kind, several):
 
 
 @pytest.mark.parametrize("kind", POLICIES)
-@pytest.mark.parametrize("size", [(120, 40), (33, 500)])
+@pytest.mark.parametrize("size", [(120, 40), (33, 500), (900, 700)])
 def test_stored_parts_lose_nothing_and_are_as_large_as_the_layout_says(kind, size):
     policy = POLICIES[kind]()
     (layout,) = policy.layout([size])
     parts = policy.render(picture(size, 5), layout)
-    stored = {part: policy.encode(part, image) for part, image in parts.items()}
+    stored = {part: encode(image, policy.quality) for part, image in parts.items()}
     assert {extension for extension, _ in stored.values()} == {"webp"}
     loaded = {part: Image.open(io.BytesIO(data)) for part, (_, data) in stored.items()}
-    assert loaded["canvas"].size == layout.canvas
+    main = loaded.get("picture") or loaded["canvas"]
+    assert main.size == (size if "picture" in loaded else layout.canvas)
     assert all(image.mode == "RGB" for image in loaded.values())
     assert same(policy.tiles(loaded, layout), policy.tiles(parts, layout))
+
+
+def test_a_picture_of_few_colours_is_stored_with_a_palette():
+    scan = picture((300, 200), 0).convert("L").convert("RGB")
+    fastest = io.BytesIO()
+    scan.save(fastest, "WEBP", lossless=True, method=0, quality=0)
+    extension, data = encode(scan, None)
+    assert extension == "webp"
+    assert len(data) < 0.9 * len(fastest.getvalue())
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(scan))
 
 
 @pytest.mark.parametrize("kind", POLICIES)
@@ -241,7 +305,7 @@ def test_a_quality_stores_jpeg_within_a_bound_of_the_pixels(kind):
     parts = policy.render(Image.fromarray(gradient.astype(np.uint8)), layout)
     loaded = {}
     for part, image in parts.items():
-        extension, data = policy.encode(part, image)
+        extension, data = encode(image, policy.quality)
         assert extension == "jpg"
         loaded[part] = Image.open(io.BytesIO(data))
     pairs = zip(policy.tiles(loaded, layout), policy.tiles(parts, layout), strict=True)

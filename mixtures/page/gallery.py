@@ -120,10 +120,7 @@ def tiled(mixture: Mixture, encoded: Mapping[str, bytes], layout: Layout) -> Ima
     parts = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, data in encoded.items()}
     tiles = mixture.policy.tiles(parts, layout)
     rows, columns = layout.grid
-    overview: list[np.ndarray] = []
-    if len(tiles) == rows * columns + 1:
-        small = np.asarray(parts.get("overview", parts["canvas"]))
-        overview = [tiles.pop(0 if np.array_equal(tiles[0], small) else -1)]
+    overview = [] if layout.overview is None else [tiles.pop(layout.overview)]
     if len(tiles) != rows * columns:  # a policy whose tiles are no grid: side by side
         rows, columns = 1, len(tiles)
     seam = max(SEAM_WIDTH, tiles[0].shape[0] // 56)

@@ -27,11 +27,12 @@ class AnyRes:
 
     The image is resized to fit into the best pinpoint, padded with black, and cut into tiles row by row; its overview
     (the whole image resized to one tile, aspect ratio lost) comes first. A fixed 2 x 2 grid is a single pinpoint.
-    Stored are the canvas without its padding, and the overview, which is left out where it equals the canvas.
+    Stored are the canvas without its padding, and the overview, which is left out where it equals the canvas; of a small
+    image the image itself (`Layout.enlarged`).
     """
 
     kind: ClassVar[str] = "anyres"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     side: PositiveInt = 336  # of a tile, the encoder's input
     patch: PositiveInt = 14  # of the encoder
@@ -53,7 +54,10 @@ class AnyRes:
         return tuple(lone(check(size)) for size in sizes)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
-        """`canvas`, and `overview` where it is another picture."""
+        """`canvas`, and `overview` where it is another picture; or `picture`."""
+        return {"picture": image} if layout.enlarged else self._drawn(image, layout)
+
+    def _drawn(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         if layout.tiles == 1:
             square = pixels.letterbox(image, self.side, self.fill)
             return {"canvas": square.crop(pixels.letterbox_box(layout.size, self.side))}
@@ -64,6 +68,8 @@ class AnyRes:
 
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
         """The overview, then the tiles row by row."""
+        if layout.enlarged:
+            parts = self._drawn(parts["picture"], layout)
         if layout.tiles == 1:
             return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
         rows, columns = layout.grid
@@ -74,15 +80,11 @@ class AnyRes:
         overview = parts.get("overview", parts["canvas"])
         return [np.asarray(overview), *pixels.cut(padded, self.side)]
 
-    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """Lossless WebP, or JPEG where a quality is set."""
-        return pixels.encode(picture, self.quality)
-
     def _tiled(self, size: Size) -> Layout:
         height, width = best_pinpoint(size, self.pinpoints)
         rows, columns = height // self.side, width // self.side
         tokens = (self.side // self.patch) ** 2 + self._canvas_tokens(size, rows, columns)
-        return Layout(size, fit(size, (width, height)), (rows, columns), rows * columns + 1, tokens)
+        return Layout(size, fit(size, (width, height)), (rows, columns), rows * columns + 1, tokens, overview=0)
 
     def _letterboxed(self, size: Size) -> Layout:
         left, top, right, bottom = pixels.letterbox_box(size, self.side)

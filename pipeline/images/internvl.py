@@ -1,4 +1,4 @@
-"""InternVL: the grid of tiles nearest to the image's aspect ratio, and a thumbnail."""
+"""InternVL: the grid of tiles nearest to the image's aspect ratio, and an overview."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ if TYPE_CHECKING:
 class InternVL:
     """`GotOcr2ImageProcessorPil` with `crop_to_patches`, which InternVL uses: bicubic, aspect ratio nearly kept.
 
-    The thumbnail (the whole image in one tile) comes last; a single tile has none.
+    The overview (InternVL's thumbnail: the whole image in one tile) comes last; a single tile has none. Stored are canvas and
+    overview, or of a small image the image itself (`Layout.enlarged`).
     """
 
     kind: ClassVar[str] = "internvl"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     side: PositiveInt = 448  # of a tile, the encoder's input
-    fewest: PositiveInt = 1  # tiles, the thumbnail not counted
+    fewest: PositiveInt = 1  # tiles, the overview not counted
     most: PositiveInt = 12
     patch: PositiveInt = 14
     shuffle: PositiveInt = 2  # pixel shuffle: so many patches squared become one visual token
     quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
-        """Tiles and a thumbnail per image."""
+        """Tiles and an overview per image."""
         return tuple(self._layout(check(size)) for size in sizes)
 
     def _layout(self, size: Size) -> Layout:
         columns, rows = self._grid(size)
-        tiles = rows * columns + (rows * columns > 1)
+        overview = rows * columns if rows * columns > 1 else None
+        tiles = rows * columns + (overview is not None)
         tokens = (self.side // self.patch) ** 2 // self.shuffle**2
-        return Layout(size, (columns * self.side, rows * self.side), (rows, columns), tiles, tiles * tokens)
+        canvas = (columns * self.side, rows * self.side)
+        return Layout(size, canvas, (rows, columns), tiles, tiles * tokens, overview)
 
     def _grid(self, size: Size) -> tuple[int, int]:
         """(columns, rows) of transformers' `get_optimal_tiled_canvas`.
@@ -60,20 +63,21 @@ class InternVL:
         return best
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
-        """`canvas`, and `thumbnail` where there are several tiles."""
+        """`canvas`, and `overview` where there are several tiles; or `picture`."""
+        return {"picture": image} if layout.enlarged else self._drawn(image, layout)
+
+    def _drawn(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         parts = {"canvas": image.resize(layout.canvas, pixels.BICUBIC)}
         if layout.tiles > 1:
-            parts["thumbnail"] = image.resize((self.side, self.side), pixels.BICUBIC)
+            parts["overview"] = image.resize((self.side, self.side), pixels.BICUBIC)
         return parts
 
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
-        """The tiles row by row, then the thumbnail."""
-        canvas = np.asarray(parts["canvas"])
-        return [canvas] if layout.tiles == 1 else [*pixels.cut(canvas, self.side), np.asarray(parts["thumbnail"])]
-
-    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """Lossless WebP, or JPEG where a quality is set."""
-        return pixels.encode(picture, self.quality)
+        """The tiles row by row, then the overview."""
+        if layout.enlarged:
+            parts = self._drawn(parts["picture"], layout)
+        cut = pixels.cut(np.asarray(parts["canvas"]), self.side)
+        return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
 
 
 @cache

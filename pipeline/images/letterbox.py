@@ -49,7 +49,3 @@ class Letterbox:
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
         """The square."""
         return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
-
-    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """Lossless WebP, or JPEG where a quality is set."""
-        return pixels.encode(picture, self.quality)

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 class NaViT:
     """`Idefics2ImageProcessorPil` before it pads a batch, which the trainer does (below and to the right, with a mask).
 
-    With `split` the quarters of the image, each resized for itself, come before the whole.
+    With `split` the quarters of the image, each resized for itself, come before the whole. Of a small image the image itself is
+    stored (`Layout.enlarged`).
     """
 
     kind: ClassVar[str] = "navit"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     shortest: PositiveInt = 378  # both sides are at least this long, even at the cost of the aspect ratio
     longest: PositiveInt = 980
@@ -43,9 +44,9 @@ class NaViT:
     def _layout(self, size: Size) -> Layout:
         if self.split and min(size) < 2:
             raise Unrenderable(f"{size[0]} x {size[1]} px has no quarters")
-        tiles = 5 if self.split else 1
-        grid = (2, 2) if self.split else (1, 1)
-        return Layout(size, self._resized(size), grid, tiles, tiles * self.latents)
+        if not self.split:
+            return Layout(size, self._resized(size), (1, 1), 1, self.latents)
+        return Layout(size, self._resized(size), (2, 2), 5, 5 * self.latents, overview=4)
 
     def _resized(self, size: Size) -> Size:
         """The arithmetic of Idefics2's `get_resize_output_image_size`, rounding included."""
@@ -58,7 +59,10 @@ class NaViT:
         return max(width, self.shortest), max(height, self.shortest)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
-        """`canvas`: the whole image; `quarter0` to `quarter3`, row by row, where it is split."""
+        """`canvas`: the whole image; `quarter0` to `quarter3`, row by row, where it is split; or `picture`."""
+        return {"picture": image} if layout.enlarged else self._drawn(image, layout)
+
+    def _drawn(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         parts = {"canvas": image.resize(layout.canvas, pixels.BILINEAR)}
         if layout.tiles > 1:
             for number, box in enumerate(_quarters(layout.size)):
@@ -68,12 +72,10 @@ class NaViT:
 
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
         """The quarters row by row, then the whole; their shapes differ."""
+        if layout.enlarged:
+            parts = self._drawn(parts["picture"], layout)
         quarters = [f"quarter{number}" for number in range(layout.tiles - 1)]
         return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
-
-    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """Lossless WebP, or JPEG where a quality is set."""
-        return pixels.encode(picture, self.quality)
 
 
 def _quarters(size: Size) -> list[tuple[int, int, int, int]]:

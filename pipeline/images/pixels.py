@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.images.policy import Size
 
 BILINEAR, BICUBIC, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
+PALETTE = 256  # colours that a lossless WebP can hold as indices; all of a grey picture's
 STRIP = 256  # rows that are padded at a time: 65 535 of them would take 16 GB
 
 
@@ -75,12 +76,13 @@ def cut(canvas: np.ndarray, side: int) -> list[np.ndarray]:
 def encode(picture: Image.Image, quality: int | None) -> tuple[str, bytes]:
     """A JPEG of `quality` without chroma subsampling, or a lossless WebP where `quality` is None: (extension, bytes).
 
-    On web images rendered to 384 px WebP's fastest method took 35 kB, 1.8 ms to write and 1.0 ms to read, PNG's 43 kB, 2.4
-    and 1.1 ms. WebP's next method takes 27 kB and 0.8 ms to read, but 9 ms to write.
+    WebP by its fastest method: slower ones write photographs for 4 to 1,100 times as long, take at most 15 % off, and are read up to
+    8 % sooner. The next one looks for a palette: it makes scans and drawings smaller by 7 to 40 %, at 1.1 to 2.4 times the writing.
     """
     buffer = io.BytesIO()
     if quality is None:
-        picture.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+        few = picture.getcolors(PALETTE) is not None  # among photographs known after the first pixels
+        picture.save(buffer, "WEBP", lossless=True, method=1 if few else 0, quality=0)
         return "webp", buffer.getvalue()
     picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return "jpg", buffer.getvalue()

@@ -32,10 +32,21 @@ class Layout:
     """What becomes of one image, by arithmetic alone. Sizes are (width, height) in pixels."""
 
     size: Size  # of the original, after EXIF rotation
-    canvas: Size  # of the main stored picture
+    canvas: Size  # of the picture that the tiles are cut from, without its padding
     grid: tuple[int, int]  # (rows, columns) of tiles on the canvas; (1, 1) for single-tile policies
     tiles: int  # encoder inputs, the overview included
     tokens: int  # placeholders that the model class replaces by visual tokens; what a chat format puts around is text
+    overview: int | None = None  # which encoder input shows the whole image, where others show parts of it
+
+    @property
+    def enlarged(self) -> bool:
+        """Whether the canvas has at least four times the image's pixels, and no shorter long side.
+
+        Then a policy of large canvases stores the image itself as `picture`, and draws it when it is loaded: from about there on
+        the image is decoded and resized in less time than its canvas is decoded, and has a quarter of the bytes or less.
+        """
+        (width, height), (across, down) = self.size, self.canvas
+        return 4 * width * height <= across * down and max(width, height) <= max(across, down)
 
 
 class Policy(Protocol):
@@ -43,6 +54,11 @@ class Policy(Protocol):
 
     kind: ClassVar[str]
     version: ClassVar[int]  # raised whenever equal fields give other pixels, tokens or parts
+
+    @property
+    def quality(self) -> Quality:
+        """How `pixels.encode` stores the parts."""
+        ...
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Layouts of all images of one sample, in order (a layout may depend on how many there are). Pure.
@@ -53,7 +69,7 @@ class Policy(Protocol):
         ...
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
-        """The pictures to store, by part name (`canvas`, `overview`), from an RGB image of `layout.size`. Pure."""
+        """The pictures to store, by part name (`canvas`, `overview`; `picture`), from an RGB image of `layout.size`. Pure."""
         ...
 
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
@@ -62,10 +78,6 @@ class Policy(Protocol):
         They stand in the order that the model class wants and may be views of one array. All have one shape, except
         under a policy that keeps aspect ratios (NaViT).
         """
-        ...
-
-    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:
-        """File extension and bytes of a stored part; a function of the pixels and of Pillow's version alone."""
         ...
 
 

@@ -42,7 +42,3 @@ class Resize:
     def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
         """The square."""
         return [np.asarray(parts["canvas"])]
-
-    def encode(self, part: str, picture: Image.Image) -> tuple[str, bytes]:  # noqa: ARG002 - all parts alike
-        """Lossless WebP, or JPEG where a quality is set."""
-        return pixels.encode(picture, self.quality)
