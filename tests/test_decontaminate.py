@@ -21,10 +21,10 @@ from pipeline.decontaminate import Split
 from pipeline.decontaminate.pictures import close_up, same
 from pipeline.decontaminate.words import RUN, find, numbers, runs, words
 from pipeline.errors import RecipeError, SourceError
+from pipeline.ledger import funnel
 from pipeline.reasons import Reason
 from pipeline.recipe import load
 from pipeline.sources import SOURCES
-from pipeline.status import funnel
 from pipeline.trace import trace
 from pipeline.what_if import ask
 from tests.small import vlmill
