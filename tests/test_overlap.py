@@ -6,7 +6,7 @@ import json
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -36,6 +36,7 @@ def counted(shown, same):
     }  # fmt: skip
 
 
+@settings(deadline=None)
 @given(things)
 def test_the_matrix_says_how_many_contents_stand_in_another_sample(shown):
     """Similar are here the contents with the same half."""
