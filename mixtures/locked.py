@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from mixtures.lock import locate
@@ -51,6 +52,18 @@ class Stored:
     sizes: tuple[tuple[int, int], ...]  # (width, height) of the originals
     tokens: tuple[int, ...]  # placeholders per image, as the index has them
     parts: tuple[Mapping[str, bytes], ...]  # per image: encoded pictures by part name
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What reading a sample wants of a shard's index, by columns."""
+
+    offset: np.ndarray  # per sample
+    size: np.ndarray  # per sample
+    first: np.ndarray  # image of each sample, and one more
+    width: np.ndarray  # per image
+    height: np.ndarray
+    tokens: np.ndarray
 
 
 class Mixture:
@@ -102,8 +115,9 @@ class Mixture:
     def row(self, number: int) -> tuple[Segment, ...]:
         """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such row."""
         block, place = locate(self.lock, number)
-        names = ("source", "shard", "row", "first", "last", "tokens")
-        return tuple(Segment(*(item[name] for name in names)) for item in self._block(block)[place].as_py())
+        starts, columns = self._block(block)
+        here = slice(starts[place], starts[place + 1])
+        return tuple(Segment(*values) for values in zip(*(column[here].tolist() for column in columns), strict=True))
 
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no row of the plan holds, whole, in order."""
@@ -121,14 +135,15 @@ class Mixture:
         Raises:
             StoreError: the shard is not the one that the index describes.
         """
-        offset, size, images = self._index(segment.source, segment.shard)
-        members = read_member(self._shard(segment), int(offset[segment.row]), int(size[segment.row]))
-        record, shown = json.loads(members["json"]), images[segment.row].as_py()
+        index = self._index(segment.source, segment.shard)
+        members = read_member(self._shard(segment), int(index.offset[segment.row]), int(index.size[segment.row]))
+        record = json.loads(members["json"])
         named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
+        here = slice(index.first[segment.row], index.first[segment.row + 1])
         return Stored(
             nodes=to_nodes(record),
-            sizes=tuple((image["width"], image["height"]) for image in shown),
-            tokens=tuple(image["tokens"] for image in shown),
+            sizes=tuple(zip(index.width[here].tolist(), index.height[here].tolist(), strict=True)),
+            tokens=tuple(index.tokens[here].tolist()),
             parts=tuple({name.split(".")[1]: members[name] for name in names} for names in named),
         )
 
@@ -140,21 +155,30 @@ class Mixture:
 
     def nodes(self, segment: Segment) -> tuple[Node, ...]:
         """The nodes alone of the sample that a segment is of; no image is read."""
-        offset, _, _ = self._index(segment.source, segment.shard)
+        index = self._index(segment.source, segment.shard)
         with self._shard(segment).open("rb") as file:
-            return to_nodes(read_record(file, int(offset[segment.row])))
+            return to_nodes(read_record(file, int(index.offset[segment.row])))
 
     def _shard(self, segment: Segment) -> Path:
         return self.root / str(self.lock["sources"][segment.source]["shards"][segment.shard]["path"])
 
-    def _read_block(self, number: int) -> Any:
+    def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
         path = self.folder / self.lock["plan"]["blocks"][number]["path"]
-        return pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
+        rows = pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
+        columns = (rows.values.field(field.name).to_numpy() for field in fields(Segment))
+        return rows.offsets.to_numpy(), tuple(columns)
 
-    def _read_index(self, source: int, shard: int) -> tuple[Any, Any, Any]:
+    def _read_index(self, source: int, shard: int) -> _Index:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
         table = pq.read_table(path, columns=["offset", "size", "images"])
-        return table["offset"].to_numpy(), table["size"].to_numpy(), table["images"].combine_chunks()
+        images = table["images"].combine_chunks()
+        return _Index(
+            table["offset"].to_numpy(),
+            table["size"].to_numpy(),
+            images.offsets.to_numpy(),
+            *(images.values.field(name).to_numpy() for name in ("width", "height", "tokens")),
+        )
 
     def _read_names(self, index: str) -> Any:
         return pq.read_table(self.root / index, columns=["id", "licence"])

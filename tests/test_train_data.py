@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mixtures.locked import Mixture, Segment
 from pipeline.encode import IGNORE, encode, load_tokenizer
 from pipeline.errors import StoreError
+from pipeline.images import pixels
 from tests.stages import ANYRES, LETTERBOX, article, model_settings, question, write_run
-from train.data import PADDING, Document, Reader, load, pack
+from train.data import PADDING, Document, Reader, decode, load, pack
 from train.families import find
 from train.steps import rows_of_step
 
@@ -77,6 +81,15 @@ def test_tiles_are_those_of_the_image_policy(run):
     (layout,) = ANYRES.layout([image.size])
     tiles = ANYRES.tiles(ANYRES.render(image, layout), layout)  # the shards are stored without loss
     np.testing.assert_array_equal(document.tiles[0], tiles)
+
+
+@pytest.mark.parametrize("quality", [None, 95, 40])
+@pytest.mark.parametrize("size", [(1, 1), (97, 31), (336, 336)])
+def test_pixels_are_those_that_pillow_reads_from_what_it_wrote(quality, size):
+    noise = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3))
+    noise[:, : size[0] // 2] //= 16  # half of it smooth
+    _, data = pixels.encode(Image.fromarray(noise.astype(np.uint8)), quality)
+    np.testing.assert_array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 def test_a_segment_from_the_middle_of_a_document_has_its_own_images(run):
@@ -225,6 +238,14 @@ def test_a_damaged_shard_is_named(run, tmp_path):
     shard.write_bytes(shard.read_bytes()[:2000])
     with pytest.raises(StoreError, match="vlmill verify"):
         reader(root).row(0)
+
+
+def test_a_damaged_picture_is_named(run):
+    made = reader(run)
+    stored = made.mixture.read(Segment(0, 0, 0))
+    for broken in (b"", stored.parts[0]["canvas"][:20]):
+        with pytest.raises(StoreError, match=r"\.tar row 0: a picture of \d+ bytes cannot be decoded"):
+            made.document(Segment(0, 0, 0), replace(stored, parts=({**stored.parts[0], "canvas": broken},)))
 
 
 def test_a_stage_without_a_mixture_says_how_to_make_it(tmp_path):

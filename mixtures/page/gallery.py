@@ -117,7 +117,7 @@ def _pictures(mixture: Mixture, stored: Stored, layouts: Sequence[Layout], mine:
 
 def tiled(mixture: Mixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
     """What the encoder is shown of an image: its tiles in their grid with seams between them, the overview on the left."""
-    parts = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, data in encoded.items()}
+    parts = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in encoded.items()}
     tiles = mixture.policy.tiles(parts, layout)
     rows, columns = layout.grid
     overview = [] if layout.overview is None else [tiles.pop(layout.overview)]

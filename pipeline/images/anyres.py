@@ -66,19 +66,18 @@ class AnyRes:
             parts["overview"] = image.resize((self.side, self.side), pixels.BICUBIC)
         return parts
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The overview, then the tiles row by row."""
         if layout.enlarged:
-            parts = self._drawn(parts["picture"], layout)
+            parts = pixels.arrays(self._drawn(Image.fromarray(parts["picture"]), layout))
         if layout.tiles == 1:
             return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
         rows, columns = layout.grid
         width, height = layout.canvas
         padded = np.zeros((rows * self.side, columns * self.side, 3), np.uint8)
         top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
-        padded[top : top + height, left : left + width] = np.asarray(parts["canvas"])
-        overview = parts.get("overview", parts["canvas"])
-        return [np.asarray(overview), *pixels.cut(padded, self.side)]
+        padded[top : top + height, left : left + width] = parts["canvas"]
+        return [np.asarray(parts.get("overview", parts["canvas"])), *pixels.cut(padded, self.side)]
 
     def _tiled(self, size: Size) -> Layout:
         height, width = best_pinpoint(size, self.pinpoints)

@@ -54,6 +54,6 @@ class Crop:
         whole = image.resize((width, height), pixels.BICUBIC)
         return {"canvas": whole.crop((left, top, left + self.side, top + self.side))}
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
         """The square."""
         return [np.asarray(parts["canvas"])]

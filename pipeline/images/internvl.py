@@ -72,10 +72,10 @@ class InternVL:
             parts["overview"] = image.resize((self.side, self.side), pixels.BICUBIC)
         return parts
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The tiles row by row, then the overview."""
         if layout.enlarged:
-            parts = self._drawn(parts["picture"], layout)
+            parts = pixels.arrays(self._drawn(Image.fromarray(parts["picture"]), layout))
         cut = pixels.cut(np.asarray(parts["canvas"]), self.side)
         return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
 

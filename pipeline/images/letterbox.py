@@ -46,6 +46,6 @@ class Letterbox:
         square = pixels.letterbox(image, self.side, self.fill)
         return {"canvas": square.crop(pixels.letterbox_box(layout.size, self.side))}
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The square."""
         return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]

@@ -70,10 +70,10 @@ class NaViT:
                 parts[f"quarter{number}"] = quarter.resize(self._resized(quarter.size), pixels.BILINEAR)
         return parts
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The quarters row by row, then the whole; their shapes differ."""
         if layout.enlarged:
-            parts = self._drawn(parts["picture"], layout)
+            parts = pixels.arrays(self._drawn(Image.fromarray(parts["picture"]), layout))
         quarters = [f"quarter{number}" for number in range(layout.tiles - 1)]
         return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
 

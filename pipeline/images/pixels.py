@@ -59,11 +59,11 @@ def letterbox(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Imag
     return rows.resize((side, side), BICUBIC)
 
 
-def unletterbox(picture: Image.Image, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
+def unletterbox(picture: np.ndarray, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
     """The square (side, side, 3) whose `letterbox_box` is `picture`."""
     left, top, right, bottom = letterbox_box(size, side)
     square = np.full((side, side, 3), fill, np.uint8)
-    square[top:bottom, left:right] = np.asarray(picture)
+    square[top:bottom, left:right] = picture
     return square
 
 
@@ -71,6 +71,11 @@ def cut(canvas: np.ndarray, side: int) -> list[np.ndarray]:
     """The tiles (side, side, 3) of a canvas (rows * side, columns * side, 3), row by row, as views."""
     height, width = canvas.shape[:2]
     return [canvas[y : y + side, x : x + side] for y in range(0, height, side) for x in range(0, width, side)]
+
+
+def arrays(pictures: Mapping[str, Image.Image]) -> dict[str, np.ndarray]:
+    """Pictures as (height, width, 3) uint8."""
+    return {name: np.asarray(picture) for name, picture in pictures.items()}
 
 
 def encode(picture: Image.Image, quality: int | None) -> tuple[str, bytes]:

@@ -72,8 +72,8 @@ class Policy(Protocol):
         """The pictures to store, by part name (`canvas`, `overview`; `picture`), from an RGB image of `layout.size`. Pure."""
         ...
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
-        """Encoder inputs from the stored parts: `layout.tiles` arrays (height, width, 3) of uint8. Pure.
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
+        """Encoder inputs from the stored parts, decoded: `layout.tiles` arrays (height, width, 3) of uint8. Pure.
 
         They stand in the order that the model class wants and may be views of one array. All have one shape, except
         under a policy that keeps aspect ratios (NaViT).

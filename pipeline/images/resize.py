@@ -39,6 +39,6 @@ class Resize:
         """`canvas`: the square."""
         return {"canvas": image.resize(layout.canvas, pixels.BICUBIC)}
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
         """The square."""
         return [np.asarray(parts["canvas"])]

@@ -75,7 +75,7 @@ class Tiles:
             return {"canvas": canvas}
         return {"canvas": canvas, "overview": canvas.resize((self.side, self.side), pixels.LANCZOS)}
 
-    def tiles(self, parts: Mapping[str, Image.Image], layout: Layout) -> list[np.ndarray]:
+    def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The tiles row by row, then the overview."""
         cut = pixels.cut(np.asarray(parts["canvas"]), self.side)
         return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
