@@ -145,12 +145,13 @@ def write_run(
     hold_out: int = 0,
     passes: int = 1,
     chat: str = "vlmill",
+    per_shard: int = 24,
 ) -> Path:
     """A run with one mixture: sources in turns, every sample `passes` times, packed in order; the last `hold_out` of each are held out."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "tokenizer.json").exists():
         write_tokenizer(root / "tokenizer.json")
-    shards = [write_shards(root, f"{name}", policy, made, chat=chat) for name, made in sources.items()]
+    shards = [write_shards(root, f"{name}", policy, made, per_shard, chat) for name, made in sources.items()]
     samples, held_out = [], []
     for source, files in enumerate(shards):
         mine = [segment for shard, file in enumerate(files) for segment in _segments(root, source, shard, file)]

@@ -23,6 +23,7 @@ from pipeline.encode import mark_id
 from pipeline.errors import RecipeError
 from pipeline.keys import digest
 from train import checkpoint
+from train.attention import packed
 from train.data import Batch, Reader, load
 from train.flops import cost, peak
 from train.log import Log
@@ -88,7 +89,12 @@ def run(setup: Setup, console: Console) -> Path:
     log = Log(
         setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * world.size
     )
-    with log if world.leads else nullcontext(), closing(_batches(setup, done)) as batches:
+    dtype = getattr(torch, training.dtype)
+    with (
+        log if world.leads else nullcontext(),
+        packed(setup.model, setup.device, dtype),
+        closing(_batches(setup, done)) as batches,
+    ):
         for step in range(done, setup.steps):
             began = time.perf_counter()
             batch = next(batches)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from pipeline.encode import IGNORE, ChatFormat
 from pipeline.errors import StoreError
 from train import adapters
+from train.attention import borders
 from train.data import Batch
 from train.families import Family
 from train.settings import Adapter, Part, Training
@@ -168,6 +169,7 @@ def features(model: PreTrainedModel, family: Family, batch: Batch) -> torch.Tens
         input_ids=batch.ids,
         position_ids=batch.positions,
         use_cache=False,
+        **borders(model, batch.positions),
     )
     states: torch.Tensor = found.last_hidden_state
     return states

@@ -1,0 +1,141 @@
+"""How packed documents attend to themselves alone, at the speed of the hardware.
+
+Without a mask and a cache transformers infers the borders of documents from position ids (see train/data.py). Its SDPA path lays them down as a mask of
+length x length, which no flash kernel takes, and repeats keys and values for all heads. On a GPU a stage is trained with PyTorch's variable-length
+attention in its place: it is given where documents begin and never looks across. FlexAttention would be exact, too, and compiles
+anew for new shapes of rows. Vision towers need none of this: their inputs are of one size, or padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.attention.varlen import varlen_attn
+from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from train.families.language import CONFIGS
+
+VARLEN = "vlmill_varlen"
+"""What transformers' registers of attention functions and of masks know it by."""
+
+WIDEST = 256
+"""Of a head, as the flash kernels have it."""
+
+
+@contextmanager
+def packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Within it the language model attends by `varlen`, where device, arithmetic and model can; afterwards as before.
+
+    Only packed rows without a mask and a cache may go through the model meanwhile, and through `train.model.features`.
+    """
+    if not (flash(device, dtype) and suits(model)):
+        yield
+        return
+    ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(VARLEN, flash_attention_mask)  # none, if there is no padding mask
+    before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 - there is no other way to ask
+    model.set_attn_implementation({"text_config": VARLEN})
+    try:
+        yield
+    finally:
+        model.set_attn_implementation({"text_config": before})
+
+
+def flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device has the flash kernels for this arithmetic: bfloat16, from Ampere (compute capability 8.0) on."""
+    return device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def suits(model: PreTrainedModel) -> bool:
+    """Whether `varlen` computes what the model's own attention does.
+
+    Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against it.
+    """
+    text: Any = model.config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    known = text.model_type in {config.model_type for config in CONFIGS.values()}
+    return (
+        model._supports_flash_attn  # noqa: SLF001 - transformers' own flag of its classes
+        and known
+        and not getattr(text, "attention_dropout", 0)
+        and width % 8 == 0
+        and width <= WIDEST
+    )
+
+
+def borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
+    """What forward has to be told of documents besides positions: nothing, but within `packed`.
+
+    Args:
+        model: on the device of `positions`.
+        positions: (rows, length), from 0 in every document and in the padding behind; rows are laid end to end.
+
+    Returns:
+        Where documents begin, and the end of the last (int32), and how long the longest is; under transformers' names for it.
+    """
+    if model.config.get_text_config()._attn_implementation != VARLEN:  # noqa: SLF001
+        return {}
+    flat = positions.flatten()
+    starts = torch.nonzero(flat == 0).flatten().to(torch.int32)
+    bounds = torch.cat([starts, starts.new_tensor([flat.numel()])])
+    longest = int(positions.max()) + 1
+    return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+
+
+def varlen(
+    _layer: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    *,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside documents, with the signature of transformers' attention functions.
+
+    Args:
+        _layer: not needed.
+        query: (rows, heads, length, width).
+        key: (rows, fewer or as many heads, length, width).
+        value: the same.
+        attention_mask: must be None.
+        scaling: of scores; None: by the root of the width.
+        cu_seq_lens_q: see `borders`.
+        max_length_q: the longest document.
+        sliding_window: tokens that a token sees, itself among them; None: all before it.
+
+    Returns:
+        (rows, length, heads, width), and no weights.
+
+    Raises:
+        ValueError: there is a mask.
+    """
+    if attention_mask is not None:
+        raise ValueError("variable-length attention takes the borders of documents and no mask")
+    rows, _heads, length, _width = query.shape
+    kind = (
+        query.device.type
+    )  # rotary embeddings leave queries in float32 under autocast, which does not know this kernel
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    flat = [each.transpose(1, 2).flatten(0, 1).to(dtype) for each in (query, key, value)]
+    found = varlen_attn(
+        *flat,
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(found, torch.Tensor)  # with no auxiliary output asked for
+    return found.unflatten(0, (rows, length)), None
