@@ -165,20 +165,31 @@ class Mixture:
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
         path = self.folder / self.lock["plan"]["blocks"][number]["path"]
-        rows = pq.read_table(path, columns=["segments"])["segments"].combine_chunks()
-        columns = (rows.values.field(field.name).to_numpy() for field in fields(Segment))
-        return rows.offsets.to_numpy(), tuple(columns)
+        rows = _read(path, ["segments"])["segments"].combine_chunks()
+        columns = (_array(rows.values.field(field.name)) for field in fields(Segment))
+        return _array(rows.offsets), tuple(columns)
 
     def _read_index(self, source: int, shard: int) -> _Index:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
-        table = pq.read_table(path, columns=["offset", "size", "images"])
+        table = _read(path, ["offset", "size", "images"])
         images = table["images"].combine_chunks()
         return _Index(
-            table["offset"].to_numpy(),
-            table["size"].to_numpy(),
-            images.offsets.to_numpy(),
-            *(images.values.field(name).to_numpy() for name in ("width", "height", "tokens")),
+            _array(table["offset"].combine_chunks()),
+            _array(table["size"].combine_chunks()),
+            _array(images.offsets),
+            *(_array(images.values.field(name)) for name in ("width", "height", "tokens")),
         )
 
     def _read_names(self, index: str) -> Any:
-        return pq.read_table(self.root / index, columns=["id", "licence"])
+        return _read(self.root / index, ["id", "licence"])
+
+
+def _read(path: Path, columns: list[str]) -> Any:
+    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns, use_threads=False)
+
+
+def _array(column: Any) -> np.ndarray:
+    """A column without nulls. Not by `to_numpy`, whose first call imports pandas: with the other half a second of a first batch."""
+    return np.from_dlpack(column)

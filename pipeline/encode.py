@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -189,9 +190,10 @@ def encode(
     """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is learnt only if all text is."""
     bos, eos = mark_id(tokenizer, chat.bos), mark_id(tokenizer, chat.eos)
     parts = pieces(nodes, images, tokenizer, chat, loss)
-    ids = [bos, *(token for part in parts for token in part.ids), eos]
+    labels = chain.from_iterable(part.labels for part in parts)
     return Encoded(
-        ids, [IGNORE, *(label for part in parts for label in part.labels), eos if loss == "text" else IGNORE]
+        [bos, *chain.from_iterable(part.ids for part in parts), eos],
+        [IGNORE, *labels, eos if loss == "text" else IGNORE],
     )
 
 

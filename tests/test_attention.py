@@ -5,6 +5,8 @@ The kernel itself runs on a GPU alone. Here an SDPA over one document after the 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -96,7 +98,7 @@ def test_it_reaches_the_language_model_of_every_family(tokenizers, stand_in, nam
 
 def test_a_family_with_a_mask_of_its_own_keeps_its_attention(tokenizers, stand_in):
     case = next(case for case in CASES.values() if case.family == "idefics")
-    family, model = made(case, tokenizers)
+    _, model = made(case, tokenizers)
     with packed(model, CPU, BFLOAT16):
         assert model.config.get_text_config()._attn_implementation != VARLEN
         assert borders(model, torch.zeros(1, 1, dtype=torch.int64)) == {}
@@ -122,16 +124,9 @@ def test_borders_are_where_documents_and_the_padding_begin(lengths):
     filled = [[*row, *([length - sum(row)] if length > sum(row) else [])] for row in lengths]
     positions = torch.tensor([[place for size in row for place in range(size)] for row in filled])
 
-    class Text:
-        _attn_implementation = VARLEN
-
-    class Model:
-        class config:
-            @staticmethod
-            def get_text_config():
-                return Text
-
-    found = borders(Model, positions)
+    text = SimpleNamespace(_attn_implementation=VARLEN)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
+    found = borders(model, positions)
     sizes = [size for row in filled for size in row]
     assert found["cu_seq_lens_q"].tolist() == [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     assert found["cu_seq_lens_q"].dtype == torch.int32

@@ -103,9 +103,7 @@ class Reader:
             raise StoreError(
                 f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the build again, so that its lengths are measured anew"
             )
-        tiles = tuple(
-            self._tiles(segment, parts, layout) for parts, layout in zip(stored.parts[mine], layouts[mine], strict=True)
-        )
+        tiles = tuple(self._tiles(segment, *image) for image in zip(stored.parts[mine], layouts[mine], strict=True))
         return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine])
 
     @cached_property

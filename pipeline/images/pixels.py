@@ -62,7 +62,9 @@ def letterbox(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Imag
 def unletterbox(picture: np.ndarray, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
     """The square (side, side, 3) whose `letterbox_box` is `picture`."""
     left, top, right, bottom = letterbox_box(size, side)
-    square = np.full((side, side, 3), fill, np.uint8)
+    square = np.full((side, 3 * side), np.tile(np.array(fill, np.uint8), side)).reshape(
+        side, side, 3
+    )  # a row at a time
     square[top:bottom, left:right] = picture
     return square
 
