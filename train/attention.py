@@ -126,9 +126,11 @@ def varlen(
         query.device.type
     )  # rotary embeddings leave queries in float32 under autocast, which does not know this kernel
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-    flat = [each.transpose(1, 2).flatten(0, 1).to(dtype) for each in (query, key, value)]
+    queries, keys, values = (each.transpose(1, 2).flatten(0, 1).to(dtype) for each in (query, key, value))
     found = varlen_attn(
-        *flat,
+        queries,
+        keys,
+        values,
         cu_seq_lens_q,
         cu_seq_lens_q,
         max_length_q,
@@ -138,4 +140,4 @@ def varlen(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(found, torch.Tensor)  # with no auxiliary output asked for
-    return found.unflatten(0, (rows, length)), None
+    return found.reshape(rows, length, *found.shape[1:]), None
