@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from PIL import Image
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from pipeline.settings import STRICT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from PIL import Image
 
 LLAVA_NEXT = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
@@ -15,8 +16,6 @@ from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from PIL import Image
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
@@ -14,8 +15,6 @@ from pipeline.settings import STRICT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from PIL import Image
 
 
 @dataclass(frozen=True, config=STRICT)
