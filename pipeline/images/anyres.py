@@ -69,7 +69,7 @@ class AnyRes:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The overview, then the tiles row by row."""
         if layout.enlarged:
-            parts = pixels.arrays(self._drawn(Image.fromarray(parts["picture"]), layout))
+            parts = pixels.arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
         if layout.tiles == 1:
             return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
         rows, columns = layout.grid

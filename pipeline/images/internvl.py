@@ -74,7 +74,7 @@ class InternVL:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The tiles row by row, then the overview."""
         if layout.enlarged:
-            parts = pixels.arrays(self._drawn(Image.fromarray(parts["picture"]), layout))
+            parts = pixels.arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
         cut = pixels.cut(np.asarray(parts["canvas"]), self.side)
         return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
 

@@ -72,7 +72,7 @@ class NaViT:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The quarters row by row, then the whole; their shapes differ."""
         if layout.enlarged:
-            parts = pixels.arrays(self._drawn(Image.fromarray(parts["picture"]), layout))
+            parts = pixels.arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
         quarters = [f"quarter{number}" for number in range(layout.tiles - 1)]
         return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
 
