@@ -1,4 +1,4 @@
-"""What a trained stage makes of samples that it never saw: loss and exact answers per source, beside the majority answer.
+"""What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
 
 The majority answer to a question is the one most often given to the same words in the training part, or the source's
 most frequent one where they were never asked. A model that does not beat it has learnt the language, not the images.
@@ -6,10 +6,12 @@ most frequent one where they were never asked. A model that does not beat it has
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,9 +20,13 @@ from transformers import PreTrainedModel
 
 from mixtures.locked import Mixture, Segment
 from pipeline.encode import IGNORE, encode, mark_id
+from pipeline.run import Watcher
 from pipeline.sample import Node
+from pipeline.settings import build
+from pipeline.store import write_atomically
 from train.data import PADDING, Document, Reader, pack
 from train.export import generation
+from train.metrics import METRICS
 from train.model import token_losses
 
 T = TypeVar("T")
@@ -42,51 +48,121 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A question of a held-out sample, the right answer, and what the model said."""
+
+    question: str
+    reference: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What came of a held-out sample."""
+
+    source: str
+    id: str
+    loss: float  # summed over its learnt tokens
+    learnt: int
+    answers: tuple[Answered, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a source's held-out samples. Shares are of the questions; None where there is nothing to divide by."""
+    """What came of a source's held-out samples. Shares and means are over the questions; None where there is nothing to divide by."""
 
     samples: int
     questions: int
     loss: float | None  # per learnt token
     exact: float | None  # answered word for word
     majority: float | None  # answered by the majority answer
+    vqa: float | None = None  # see train/metrics.py for these
+    anls: float | None = None
+    relaxed: float | None = None
 
 
-def evaluate(model: PreTrainedModel, reader: Reader, device: torch.device, limit: int) -> dict[str, Score]:
-    """Score up to `limit` held-out samples of each source, in their order; with 0, none. Leaves the model in evaluation mode."""
+def evaluate(
+    model: PreTrainedModel, reader: Reader, device: torch.device, limit: int, watcher: Watcher | None = None
+) -> list[HeldOut]:
+    """What the model makes of up to `limit` held-out samples of each source, in their order. Leaves it in evaluation mode."""
     model.to(device).eval()
     by_source: dict[int, list[Segment]] = defaultdict(list)
     for segment in reader.mixture.held_out():
         by_source[segment.source].append(segment)
-    with torch.inference_mode():
-        return {
-            reader.mixture.sources[source]: _score(model, reader, device, segments[:limit])
-            for source, segments in sorted(by_source.items())
-            if limit
-        }
+    found = list[HeldOut]()
+    for source, segments in sorted(by_source.items()):
+        asked = segments[:limit]
+        if watcher:
+            watcher.phase(f"{reader.mixture.stage}: {reader.mixture.sources[source]}", len(asked))
+        for some in _batches(asked):
+            with torch.inference_mode():
+                found += _held_out(model, reader, device, some)
+            if watcher:
+                watcher.done(len(some))
+    return found
 
 
-def _score(model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]) -> Score:
-    lost, learnt, asked = 0.0, 0, list[tuple[Turn, str]]()
-    for some in _batches(segments):
-        stored = [reader.mixture.read(segment) for segment in some]
-        documents = [reader.document(segment, sample) for segment, sample in zip(some, stored, strict=True)]
-        losses, _ = token_losses(
-            model, reader.family, pack([[document] for document in documents], 0), device, torch.float32
+def _held_out(
+    model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
+) -> list[HeldOut]:
+    """Losses and answers of a few samples, computed together."""
+    stored = [reader.mixture.read(segment) for segment in segments]
+    documents = [reader.document(segment, sample) for segment, sample in zip(segments, stored, strict=True)]
+    batch = pack([[document] for document in documents], 0)
+    losses, _ = token_losses(model, reader.family, batch, device, torch.float32)
+    learnt = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
+    lost = [float(part.sum()) for part in torch.split(losses, learnt)]
+    prompts = [
+        (number, turn, prompt(reader, document, sample.nodes[: turn.start]))
+        for number, (document, sample) in enumerate(zip(documents, stored, strict=True))
+        for turn in turns(sample.nodes)
+    ]
+    answered = defaultdict[int, list[Answered]](list)
+    for few in _batches(prompts):
+        said = answers(model, reader, device, [(turn, document) for _, turn, document in few])
+        for (number, turn, _), text in zip(few, said, strict=True):
+            answered[number].append(Answered(turn.question, turn.answer, text))
+    return [
+        HeldOut(
+            reader.mixture.sources[segment.source],
+            reader.mixture.about(segment)["id"],
+            lost[number],
+            learnt[number],
+            tuple(answered[number]),
         )
-        lost, learnt = lost + float(losses.sum()), learnt + len(losses)
-        prompts = [
-            (turn, prompt(reader, document, sample.nodes[: turn.start]))
-            for document, sample in zip(documents, stored, strict=True)
-            for turn in turns(sample.nodes)
-        ]
-        for few in _batches(prompts):
-            asked += zip([turn for turn, _ in few], answers(model, reader, device, few), strict=True)
-    guess = majority(reader.mixture, segments[0].source) if asked else str
-    exact = sum(text == turn.answer for turn, text in asked)
-    guessed = sum(guess(turn.question) == turn.answer for turn, _ in asked)
-    shares = (exact / len(asked), guessed / len(asked)) if asked else (None, None)
-    return Score(len(segments), len(asked), lost / learnt if learnt else None, *shares)
+        for number, segment in enumerate(segments)
+    ]
+
+
+def scores(found: Sequence[HeldOut], mixture: Mixture) -> dict[str, Score]:
+    """The scores of each source, in the mixture's order."""
+    by_source = {name: [sample for sample in found if sample.source == name] for name in mixture.sources}
+    return {
+        name: _score(samples, mixture, mixture.sources.index(name)) for name, samples in by_source.items() if samples
+    }
+
+
+def _score(samples: Sequence[HeldOut], mixture: Mixture, source: int) -> Score:
+    answered = [turn for sample in samples for turn in sample.answers]
+    learnt, means = sum(sample.learnt for sample in samples), dict[str, float | None](majority=None, exact=None)
+    if answered:
+        guess = majority(mixture, source)
+        means["majority"] = sum(guess(turn.question) == turn.reference for turn in answered) / len(answered)
+        for name, metric in METRICS.items():
+            means[name] = sum(metric(turn.answer, [turn.reference]) for turn in answered) / len(answered)
+    lost = sum(sample.loss for sample in samples) / learnt if learnt else None
+    return Score(samples=len(samples), questions=len(answered), loss=lost, **means)
+
+
+def write(path: Path, found: Sequence[HeldOut]) -> None:
+    """A JSON line for each sample, in order."""
+    lines = (json.dumps(asdict(sample), sort_keys=True, ensure_ascii=False) for sample in found)
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def read(path: Path) -> list[HeldOut]:
+    """What `write` wrote."""
+    return [build(HeldOut, json.loads(line), path.name) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def turns(nodes: Sequence[Node]) -> Iterator[Turn]:
@@ -143,25 +219,20 @@ def majority(mixture: Mixture, source: int) -> Callable[[str], str]:
     return lambda question: best.get(question, _most(overall))
 
 
-def table(scores: Mapping[str, Score], stage: str) -> Table:
-    """The scores for a person."""
-    found = Table(
-        "source",
-        "samples",
-        "loss",
-        "questions",
-        "exact",
-        "majority answer",
-        title=f"{stage}: held-out samples",
-    )
+def table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
+    """The scores for a person; of the metrics those that are named."""
+    shown = [column for name in metrics for column in ((name, "majority") if name == "exact" else (name,))]
+    found = Table("source", "samples", "loss", "questions", title=f"{stage}: held-out samples")
+    for name in shown:
+        found.add_column("majority answer" if name == "majority" else name, justify="right")
     for name, score in scores.items():
-        shares = ("" if share is None else f"{share:.1%}" for share in (score.exact, score.majority))
+        means = (getattr(score, column) for column in shown)
         found.add_row(
             name,
             str(score.samples),
             "" if score.loss is None else f"{score.loss:.3f}",
             str(score.questions),
-            *shares,
+            *("" if mean is None else f"{mean:.1%}" for mean in means),
         )
     return found
 

@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from pipeline.encode import ChatFormat, mark_id
+from pipeline.errors import StoreError
 from train.checkpoint import PARTIAL, commit
 
 if TYPE_CHECKING:
@@ -70,6 +71,31 @@ def export(target: Path, model: PreTrainedModel, family: Family, tokenizer: Toke
     model.save_pretrained(partial)
     family.processor(hugging_face(tokenizer, chat), chat).save_pretrained(partial)
     return commit(partial, target)
+
+
+def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
+    """The model in a folder that `export` wrote, or another of the same class and tokenizer.
+
+    Args:
+        folder: with `config.json`, weights and `tokenizer.json`.
+        like: a model of the class that is wanted.
+        tokenizer: that it has to have been trained with.
+
+    Raises:
+        StoreError: the folder holds something else.
+    """
+    names = ("config.json", "tokenizer.json")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise StoreError(
+            f"{folder} holds no exported model: {', '.join(missing)} is missing; take DIR/train/STAGE/export"
+        )
+    kind = json.loads((folder / names[0]).read_bytes()).get("model_type")
+    if kind != like.config.model_type:
+        raise StoreError(f"{folder} holds a model of type {kind}, and the stage's family is {like.config.model_type}")
+    if Tokenizer.from_file(str(folder / names[1])).get_vocab() != tokenizer.get_vocab():
+        raise StoreError(f"{folder} holds another tokenizer than the one that the run's samples were measured with")
+    return cast("PreTrainedModel", type(like).from_pretrained(folder))
 
 
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:

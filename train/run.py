@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +20,13 @@ from pipeline.errors import RecipeError, StoreError
 from pipeline.images import Policy
 from pipeline.keys import digest, to_json
 from pipeline.recipe import locked_recipe
+from pipeline.run import Watcher
 from pipeline.settings import nearest
 from pipeline.store import Store, write_atomically
 from train import adapters, checkpoint
 from train.data import Reader
-from train.evaluate import Score, evaluate, table
-from train.export import export
+from train.evaluate import HeldOut, Score, evaluate, scores, table, write
+from train.export import export, load_export
 from train.families import find
 from train.loop import Setup, run
 from train.model import create, save_weights
@@ -34,6 +35,8 @@ from train.steps import planned_steps
 from train.world import World, joined
 
 RESULT = "result.json"
+ANSWERS = "held_out.jsonl"
+"""What the trained stage made of each held-out sample."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ def train_stage(
                     adapters.merge(network)
                 save_weights(network, last)
                 export(folder / "export", network, family, reader.tokenizer, mixture.chat)
-                _conclude(folder, identity, evaluate(network.to(device), reader, device, training.evaluate))
+                found = evaluate(network.to(device), reader, device, training.evaluate)
+                _conclude(folder, identity, found, scores(found, mixture))
             world.wait()
         result = _result(folder, stage)
         if world.leads and result.scores:
@@ -156,10 +160,53 @@ def train_stage(
     return result
 
 
-def _conclude(folder: Path, identity: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
-    """Write the file whose being there says that a stage is complete."""
-    found = {name: asdict(score) for name, score in scores.items()}
-    write_atomically(folder / RESULT, {"identity": identity, "scores": found})
+def _conclude(folder: Path, identity: Mapping[str, Any], found: Sequence[HeldOut], scores: Mapping[str, Score]) -> None:
+    """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
+    write(folder / ANSWERS, found)
+    by_source = {name: asdict(score) for name, score in scores.items()}
+    write_atomically(folder / RESULT, {"identity": identity, "scores": by_source})
+
+
+def evaluate_stage(
+    directory: Path,
+    stage: str | None = None,
+    samples: int | None = None,
+    export: Path | None = None,
+    machine: Machine | None = None,
+    watcher: Watcher | None = None,
+) -> tuple[str, dict[str, Score]]:
+    """Score a trained stage, or a model in an export's folder, on the stage's held-out samples. Writes nothing.
+
+    Args:
+        directory: of the run.
+        stage: of its recipe; None is the last one.
+        samples: of each source at most; None is what the stage's `evaluate` says.
+        export: a folder with a model of the stage's class and tokenizer, scored in place of the trained stage.
+        machine: what it runs on.
+        watcher: is told how far it has come.
+
+    Returns:
+        The stage's name, and its scores by source: none where nothing is held out.
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+        StoreError: the mixture is missing, the stage is not trained yet, or the folder holds another kind of model.
+    """
+    recipe, machine = locked_recipe(directory), machine or Machine()
+    names = [item.name for item in recipe.stages]
+    if not names or stage not in (None, *names):
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage or '', names)}")
+    chosen = recipe.stages[names.index(stage) if stage else -1]
+    training, mixture, device = training_of(chosen), Mixture(directory, chosen.name), _device(machine)
+    family = find(model_of(recipe), mixture.policy, mixture.lock["chat"])
+    reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
+    with _prepared(machine, device):
+        before = None if export else final(directory, chosen.name)
+        network = create(family, reader.tokenizer, mixture.chat, training.seed, before)
+        if export:
+            network = load_export(export, network, reader.tokenizer)
+        found = evaluate(network, reader, device, training.evaluate if samples is None else samples, watcher)
+    return chosen.name, scores(found, mixture)
 
 
 def _identity(mixture: Mixture, training: Training, model: ModelSettings, start_from: Path | None) -> dict[str, Any]:

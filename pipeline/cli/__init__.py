@@ -15,7 +15,7 @@ from pipeline.cli.look import stats, status, trace, verify
 from pipeline.cli.mixture import diff, mixtures
 from pipeline.cli.overlap import overlap
 from pipeline.cli.takedown import takedown
-from pipeline.cli.training import train
+from pipeline.cli.training import ablate, evaluate, train
 from pipeline.cli.what_if import what_if
 from pipeline.errors import VlmillError
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
-for command in (build, status, ledger, what_if, stats, contamination, diff, overlap, trace, verify, takedown, train):
+for command in (build, status, ledger, what_if, stats, contamination, diff, overlap, trace, verify, takedown, train, evaluate, ablate):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.terms import JudgeFiles, console, own_judges, pairs
 from pipeline.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pipeline.recipe import Recipe
 
 
 def build(
@@ -85,14 +88,10 @@ def build(
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --judge examples/judges/shouting.py
     """
-    from mixtures.build import build_stages, read_stats
     from mixtures.build import check as check_mixtures
-    from pipeline.execute import executor
-    from pipeline.folder import clean, opened, pin
-    from pipeline.folder import remake as forget
-    from pipeline.progress import Progressing
-    from pipeline.recipe import load, lock
-    from pipeline.run import PHASES, Run, phases
+    from mixtures.build import read_stats
+    from pipeline.recipe import load
+    from pipeline.run import PHASES
     from train.settings import check as check_training
 
     if until is not None and until not in PHASES:
@@ -102,19 +101,7 @@ def build(
     check_training(loaded)
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
-    with opened(root):
-        lock(root, data, relock=relock)
-        loaded = pin(root, loaded, relock=relock)
-        if remake:
-            forget(root)
-        with _served(loaded, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
-            run = Run(root, loaded, base, pool, watcher, serving, retry=retry_failed)
-            for phase in phases(run, until):
-                phase()
-            if until in (None, "mixture"):
-                build_stages(run)
-        if until is None:
-            clean(root, run.folders if run.rules else None)
+    carry(root, loaded, data, base, workers, ray, until=until, relock=relock, remake=remake, retry_failed=retry_failed)
     if loaded.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             for note in stats["notes"]:
@@ -125,6 +112,43 @@ def build(
         console.print(
             f"built {shown}. Next: vlmill status {shown}. The recipe has no stages, so nothing is mixed or trained"
         )
+
+
+def carry(
+    root: Path,
+    recipe: Recipe,
+    data: Mapping[str, Any],
+    base: Path,
+    workers: int | None = None,
+    ray: str | None = None,
+    *,
+    until: str | None = None,
+    relock: bool = False,
+    remake: bool = False,
+    retry_failed: bool = False,
+) -> None:
+    """Build a recipe in a folder: `data` is its mapping, `base` where its relative paths start; the rest is as in the command."""
+    from mixtures.build import build_stages
+    from pipeline.execute import executor
+    from pipeline.folder import clean, opened, pin
+    from pipeline.folder import remake as forget
+    from pipeline.progress import Progressing
+    from pipeline.recipe import lock
+    from pipeline.run import Run, phases
+
+    with opened(root):
+        lock(root, data, relock=relock)
+        recipe = pin(root, recipe, relock=relock)
+        if remake:
+            forget(root)
+        with _served(recipe, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
+            run = Run(root, recipe, base, pool, watcher, serving, retry=retry_failed)
+            for phase in phases(run, until):
+                phase()
+            if until in (None, "mixture"):
+                build_stages(run)
+        if until is None:
+            clean(root, run.folders if run.rules else None)
 
 
 class _Server(ThreadingHTTPServer):
@@ -140,7 +164,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def _served(recipe: Any, base: Path) -> Iterator[dict[str, dict[str, str]]]:
+def _served(recipe: Recipe, base: Path) -> Iterator[dict[str, dict[str, str]]]:
     """Serve the folders that sources name under `serve` on loopback; yields source -> {URL prefix: served prefix}."""
     servers: list[_Server] = []
     mirrors: dict[str, dict[str, str]] = {}

@@ -1,13 +1,35 @@
-"""The command that trains on a run: train."""
+"""Commands that train on a run and score what was trained: train, evaluate, ablate."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
-from pipeline.cli.terms import Folder, console
+from pipeline.cli.build import carry
+from pipeline.cli.terms import Folder, JsonFlag, console, pairs, print_json
+from pipeline.errors import RecipeError
+
+if TYPE_CHECKING:
+    from train.run import Result
+    from train.settings import Machine
+
+Device = Annotated[str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")]
+Ranks = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="So many processes share the model (FSDP2), each with a GPU, started by Ray. Default: this one."
+    ),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="The cluster for --ranks, as in build. Default: this machine.")
+]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Of torch on a CPU. Default: all cores but one, which reads and decodes.")
+]
 
 
 def train(
@@ -16,23 +38,13 @@ def train(
         str | None,
         typer.Option(help="One stage only, starting from the stage before it. Default: all stages in order."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")] = "auto",
-    ranks: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="So many processes share the model (FSDP2), each with a GPU, started by Ray. Default: this one."
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="The cluster for --ranks, as in build. Default: this machine."),
-    ] = None,
+    device: Device = "auto",
+    ranks: Ranks = None,
+    ray: RayAddress = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Keep no activations of layers: less memory, about a third more time.")
     ] = False,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Of torch on a CPU. Default: all cores but one, which reads and decodes.")
-    ] = 0,
+    threads: Threads = 0,
     readers: Annotated[int, typer.Option(min=1, help="Threads of each process that read and decode.")] = 2,
 ) -> None:
     """Train the recipe's model on its mixtures: one stage, or all in order. Resumes where it was interrupted.
@@ -45,17 +57,10 @@ def train(
         vlmill train /shared/run --ranks 8 --ray auto
         torchrun --nproc-per-node 8 -m pipeline.cli train /shared/run
     """
-    from pipeline.execute import together
-    from train.log import following
-    from train.run import train_stages
     from train.settings import Machine
 
     machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute)
-    if ranks is not None:
-        whole = directory.absolute()  # ranks stand in folders of their own
-        with following(whole / "train", console):
-            together(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
-    results = train_stages(directory, stage, machine, console)
+    results = _train(directory, stage, machine, ranks, ray)
     last = results[-1]
     console.print(
         f"trained {', '.join(result.stage for result in results)}. The model lies in {last.export}: "
@@ -63,3 +68,143 @@ def train(
         f"Next: vlmill trace {directory} ID follows a sample to its origin, vlmill verify {directory} checks every file; "
         "copy a recipe, change a share or a threshold, and build again with --relock: only what the change touches is made anew."
     )
+
+
+def _train(directory: Path, stage: str | None, machine: Machine, ranks: int | None, ray: str | None) -> list[Result]:
+    """Train in this process, or first in `ranks` others."""
+    from pipeline.execute import together
+    from train.log import following
+    from train.run import train_stages
+
+    if ranks is not None:
+        whole = directory.absolute()  # ranks stand in folders of their own
+        with following(whole / "train", console):
+            together(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
+    return train_stages(directory, stage, machine, console)
+
+
+def evaluate(
+    directory: Folder,
+    stage: Annotated[str | None, typer.Option(help="Default: the last one.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Score the model in an export's folder, in place of the trained stage."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Held-out samples of each source. Default: the stage's `evaluate`.")
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Which to show, with commas: exact, vqa, anls, relaxed.")
+    ] = "exact,vqa,anls,relaxed",
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a trained stage on held-out samples: loss per token, and answers to their questions by four metrics.
+
+    exact    word for word, beside what always giving the most frequent answer would score
+    vqa      VQAv2's accuracy after its normalisation of answers; a sample of ours has one reference, which stands for all ten
+    anls     similarity of letters, as for DocVQA
+    relaxed  numbers within 5 %, as for ChartQA
+
+        vlmill evaluate demo
+        vlmill evaluate demo --stage align --samples 50 --metrics exact,anls
+        vlmill evaluate demo --export demo/train/tune/export
+    """
+    from dataclasses import asdict
+
+    from pipeline.progress import Progressing
+    from pipeline.settings import nearest
+    from train.evaluate import table
+    from train.metrics import METRICS
+    from train.run import evaluate_stage
+    from train.settings import Machine
+
+    shown = [name.strip() for name in metrics.split(",") if name.strip()]
+    for name in shown:
+        if name not in METRICS:
+            raise RecipeError(f"--metrics {name}: there is no such metric; {nearest(name, list(METRICS))}")
+    with Progressing(Console(stderr=True) if as_json else console) as watcher:
+        machine = Machine(device=device, threads=threads)
+        name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
+    if as_json:
+        hidden = {*METRICS} - {*shown}
+        print_json(
+            {source: {k: v for k, v in asdict(score).items() if k not in hidden} for source, score in scores.items()}
+        )
+    elif scores:
+        console.print(table(scores, name, shown))
+    else:
+        console.print(f"stage {name} holds nothing out; say what it should in its mixture: held_out: {{SOURCE: 0.05}}")
+
+
+def ablate(
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A YAML file, or the name of a shipped one such as quickstart.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where everything goes. Default: build/ and the file's name.")
+    ] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="A run whose files are taken where variants ask for the same."),
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere, as in build.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="That build, as in build.")] = None,
+    device: Device = "auto",
+    ranks: Ranks = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The cluster that builds, and trains with --ranks.")
+    ] = None,
+    threads: Threads = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train variants of a recipe with several seeds, and say how they differ from one of them, and how sure that is.
+
+    What variants share is built once. Every variant and seed is a run of its own, DIR/VARIANT/SEED, which all other commands
+    take. Run it again after any interruption: what is trained stays. The comparison is paired over held-out samples and seeds.
+
+        vlmill ablate quickstart
+        vlmill ablate my.yaml --out ablation --from run
+        vlmill ablate my.yaml --out /shared/ablation --ranks 8 --ray auto
+
+    A SPEC says which recipe, what each variant changes in it (keys as in --set), which is compared with, and which seeds:
+
+        recipe: my-recipe.yaml
+        baseline: pooled
+        variants:
+          pooled: {}
+          more: {policies.large.latents: 128}
+        seeds: [0, 1, 2]
+        metric: exact          # or loss, vqa, anls, relaxed
+    """
+    from pipeline.store import Store, write_atomically
+    from train.ablation.plot import write as plot
+    from train.ablation.report import notes, report, table
+    from train.ablation.runs import prepare
+    from train.ablation.spec import find, read, trials
+    from train.settings import Machine
+
+    path = find(spec)
+    asked = read(path)
+    planned = trials(asked, pairs(source, "--source"), limit)
+    shown = out or Path("build") / f"ablate-{path.stem}"
+    root = shown.absolute()
+    with Store(root).locked():
+        runs = prepare(root, planned, partial(carry, workers=workers, ray=ray), origin)
+        for number, ((variant, seed), folder) in enumerate(runs.items(), start=1):
+            console.print(f"{variant}, seed {seed}: run {number} of {len(runs)}")
+            _train(folder, None, Machine(device=device, threads=threads), ranks, ray)
+        found = report(asked, runs)
+        write_atomically(root / "ablation.json", found)
+        plots = plot(found, root)
+    if as_json:
+        print_json(found)
+        return
+    console.print(table(found))
+    for sentence in notes(found):
+        console.print(sentence)
+    console.print(f"wrote {shown}/ablation.json and {' and '.join(path.name for path in plots)} beside it")

@@ -1,0 +1,175 @@
+"""What came of an ablation: scores and costs of every variant, and its difference from the baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from mixtures.stats import short
+from pipeline.errors import StoreError
+from pipeline.recipe import locked_recipe
+from train.ablation import paired
+from train.ablation.spec import Spec
+from train.evaluate import HeldOut, read
+from train.metrics import METRICS
+from train.run import ANSWERS, final
+
+MEASURES = ("loss", *METRICS)
+Runs = Mapping[tuple[str, int], Path]
+"""The run of every variant and seed."""
+
+
+def report(spec: Spec, runs: Runs) -> dict[str, Any]:
+    """Everything that `ablation.json` holds. A function of the runs' files.
+
+    Scores are those of the last stage on the held-out samples that all runs have in common, all sources together.
+
+    Raises:
+        StoreError: a run is not trained to its end, or they have too few samples in common.
+    """
+    answered = {run: _answered(folder) for run, folder in runs.items()}
+    shared = set.intersection(*(set(found) for found in answered.values()))
+    measured = {name: _tables(spec, answered, sorted(shared), name) for name in MEASURES}
+    tables, samples = measured[spec.metric]
+    if samples < 2:
+        raise StoreError(
+            f"the runs have {samples} held-out samples in common that {spec.metric} can be measured on; at least two are needed: "
+            "see `held_out` in the mixtures and `evaluate` of the last stage's training"
+        )
+    others = [name for name in spec.variants if name != spec.baseline]
+    differences = {name: paired.compare(tables[name], tables[spec.baseline]) for name in others}
+    corrected = paired.holm({name: found.p for name, found in differences.items()})
+    return {
+        "baseline": spec.baseline,
+        "metric": spec.metric,
+        "seeds": list(spec.seeds),
+        "samples": samples,
+        "level": paired.LEVEL,
+        "variants": {
+            name: {
+                "scores": {
+                    measure: tables[name].mean(axis=1).tolist()
+                    for measure, (tables, found) in measured.items()
+                    if found
+                },
+                "cost": _cost([runs[name, seed] for seed in spec.seeds]),
+            }
+            for name in spec.variants
+        },
+        "differences": {name: {**asdict(differences[name]), "corrected": corrected[name]} for name in others},
+    }
+
+
+def _answered(folder: Path) -> dict[tuple[str, str], HeldOut]:
+    """The last stage's held-out samples, by source and id."""
+    stage = locked_recipe(folder).stages[-1].name
+    final(folder, stage)
+    return {(sample.source, sample.id): sample for sample in read(folder / "train" / stage / ANSWERS)}
+
+
+def _tables(
+    spec: Spec,
+    answered: Mapping[tuple[str, int], Mapping[tuple[str, str], HeldOut]],
+    ids: Sequence[tuple[str, str]],
+    measure: str,
+) -> tuple[dict[str, paired.Table], int]:
+    """Contributions (seeds, samples) by variant, and the number of samples: those with anything to measure in all runs."""
+    found = {run: [_measured(samples[name], measure) for name in ids] for run, samples in answered.items()}
+    kept = [place for place in range(len(ids)) if all(samples[place][1] for samples in found.values())]
+    if not kept:
+        return {}, 0
+    tables = {}
+    for variant in spec.variants:
+        both = np.array([[found[variant, seed][place] for place in kept] for seed in spec.seeds])
+        tables[variant] = paired.ratios(both[..., 0], both[..., 1])
+    return tables, len(kept)
+
+
+def _measured(sample: HeldOut, measure: str) -> tuple[float, int]:
+    """A sample's sum, and what it is divided by: its learnt tokens or its questions."""
+    if measure == "loss":
+        return sample.loss, sample.learnt
+    metric = METRICS[measure]
+    return sum(metric(turn.answer, [turn.reference]) for turn in sample.answers), len(sample.answers)
+
+
+def _cost(folders: Sequence[Path]) -> dict[str, float]:
+    """What a training of all stages cost, as a mean over seeds: steps, tokens, tiles, operations, seconds in its steps."""
+    spent = [_spent(folder) for folder in folders]
+    return {name: float(np.mean([one[name] for one in spent])) for name in spent[0]}
+
+
+def _spent(folder: Path) -> dict[str, float]:
+    lines = [
+        json.loads(line)
+        for stage in locked_recipe(folder).stages
+        for line in (folder / "train" / stage.name / "log.jsonl").read_text().splitlines()
+    ]
+    sums = {name: float(sum(line[name] for line in lines)) for name in ("tokens", "tiles", "flops")}
+    seconds = sum(line["tokens"] / line["tokens_per_second"] for line in lines)
+    return {"steps": float(len(lines)), **sums, "seconds": seconds}
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """The comparison for a person."""
+    seeds = len(found["seeds"])
+    shown = Table(title=f"{found['metric']} on {found['samples']} held-out samples, {seeds} seed{'s' * (seeds > 1)}")
+    for heading in (
+        "variant",
+        "score",
+        "sd",
+        "difference",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "steps",
+        "tokens",
+        "FLOPs",
+        "time",
+    ):
+        shown.add_column(heading, justify="left" if heading == "variant" else "right")
+    percent = found["metric"] != "loss"
+    for name, variant in found["variants"].items():
+        scores, cost = variant["scores"][found["metric"]], variant["cost"]
+        spread, difference = paired.spread(scores), found["differences"].get(name)
+        shown.add_row(
+            name,
+            _number(float(np.mean(scores)), percent),
+            "" if spread is None else _number(spread, percent),
+            *(_difference(difference, percent) if difference else ("baseline", "", "", "")),
+            f"{cost['steps']:.0f}",
+            short(cost["tokens"]),
+            f"{cost['flops']:.2e}",
+            f"{cost['seconds']:.0f} s",
+        )
+    return shown
+
+
+def notes(found: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on what the table can tell."""
+    seeds = len(found["seeds"])
+    if seeds == 1:
+        yield "One seed: what differs here differs between these models, and another training of the same recipe may turn it round."
+    else:
+        yield (
+            f"Intervals and p-values are over other held-out samples and other seeds than these {seeds}; an interval is that of its own "
+            f"comparison, p (Holm) counts all {len(found['differences'])}. Seeds change new weights, dropout and noise, not the data's order."
+        )
+    yield "An interval across 0 does not show that nothing differs: it says which differences are left possible."
+
+
+def _difference(found: Mapping[str, Any], percent: bool) -> tuple[str, ...]:
+    """Four cells: difference, interval, p, corrected p."""
+    low, high = (_number(found[end], percent, sign="+") for end in ("low", "high"))
+    ps = (f"{found[name]:.3f}" if found[name] >= 0.001 else "< 0.001" for name in ("p", "corrected"))
+    return (_number(found["difference"], percent, sign="+"), f"{low} to {high}", *ps)
+
+
+def _number(value: float, percent: bool, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.3f}"

@@ -1,0 +1,121 @@
+"""The folders of an ablation: data that variants share are made once, and every training is an ordinary run over them.
+
+A build for other data starts from the files of one that is there, as hard links: of a store's files nothing is ever changed in place, and
+those whose keys the other recipe does not ask for are removed from its folder alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixtures.build import LOCK as MIXTURE
+from mixtures.locked import Mixture
+from pipeline.errors import RecipeError, StoreError
+from pipeline.folder import PINS
+from pipeline.keys import DIGITS, digest
+from pipeline.recipe import LOCK, Recipe, differences, shaping
+from pipeline.settings import build
+from pipeline.store import TEMPORARY, write_atomically
+from train.ablation.spec import DATA, Trial
+from train.settings import training_of
+from train.steps import planned_steps
+
+Build = Callable[[Path, Recipe, Mapping[str, Any], Path], None]
+"""Carries a recipe to shards and mixtures: the folder, the recipe, the same as a mapping, and where its relative paths start."""
+
+SHARED = ("steps", "shards", "mixtures", "lists", "tokenizer.json", PINS)
+
+
+def prepare(
+    root: Path, trials: Sequence[Trial], make: Build, origin: Path | None = None
+) -> dict[tuple[str, int], Path]:
+    """The run of every variant and seed, ready to be trained. What is there is kept.
+
+    Args:
+        root: the ablation's folder.
+        trials: the baseline's among them.
+        make: builds data that are not there yet.
+        origin: a run whose files are taken where recipes ask for the same.
+
+    Raises:
+        StoreError: a folder was made for another recipe.
+        RecipeError: a plan has too few rows for a variant's steps.
+    """
+    places = {(trial.variant, trial.seed): root / trial.variant / str(trial.seed) for trial in trials}
+    for trial in trials:
+        _check(places[trial.variant, trial.seed], trial)
+    for trial in trials:
+        data = _data(root, trial, make, origin)
+        _settle(places[trial.variant, trial.seed], data, trial)
+        origin = origin or data
+    for trial in trials:
+        for stage in trial.recipe.stages:
+            rows = Mixture(places[trial.variant, trial.seed], stage.name).rows
+            try:
+                planned_steps(training_of(stage), rows)
+            except RecipeError as error:
+                raise RecipeError(f"variant {trial.variant!r}, stage {stage.name!r}: {error}") from error
+    return places
+
+
+def curation(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's mapping shapes shards and plans: all but the model and how it is trained."""
+    stages = [{name: value for name, value in stage.items() if name != "train"} for stage in data["stages"]]
+    return {**{name: value for name, value in data.items() if name != "model"}, "stages": stages}
+
+
+def _data(root: Path, trial: Trial, make: Build, origin: Path | None) -> Path:
+    """The build that a trial reads, made if it is not there whole."""
+    mapping = curation(trial.data)
+    folder = root / DATA / digest([shaping(mapping), mapping["tokenizer"]])[:DIGITS]
+    if not all((folder / "mixtures" / stage.name / MIXTURE).exists() for stage in trial.recipe.stages):
+        if origin is not None and not (folder / LOCK).exists():
+            _link(origin, folder)
+        make(folder, build(Recipe, mapping, trial.recipe.name), mapping, trial.base)
+    return folder
+
+
+def _link(origin: Path, folder: Path) -> None:
+    """Take over the steps and shards of a build, and the commits that it read from the Hub."""
+    for name in ("steps", "shards"):
+        if (origin / name).is_dir():
+            ignored = shutil.ignore_patterns(f"{TEMPORARY}*")
+            shutil.copytree(origin / name, folder / name, copy_function=_same, ignore=ignored, dirs_exist_ok=True)
+    if (origin / PINS).exists():
+        shutil.copyfile(origin / PINS, folder / PINS)
+
+
+def _same(source: str, target: str) -> None:
+    """The same file under another name; a copy where the disk cannot have that."""
+    if Path(target).exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check(folder: Path, trial: Trial) -> None:
+    path, now = folder / LOCK, shaping(trial.data)
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else now
+    if before != now:
+        raise StoreError(
+            f"{folder} was made for another recipe:\n{differences(before, now)}\n"
+            f"Take another folder with --out, or delete {folder} to train it anew"
+        )
+
+
+def _settle(folder: Path, data: Path, trial: Trial) -> None:
+    """A run's folder over the data of a build: relative links, and the recipe that it is locked to, last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHARED:
+        if (data / name).exists() and not (folder / name).exists():
+            (folder / name).symlink_to(os.path.relpath(data / name, folder))
+    text = yaml.safe_dump(shaping(trial.data), sort_keys=True, allow_unicode=True, width=120)
+    write_atomically(folder / LOCK, text)

@@ -1,0 +1,145 @@
+"""What an ablation compares: one YAML file, read once into a frozen object, and the recipe of each training that it takes.
+
+recipe: quickstart
+baseline: two-stages
+variants:
+  two-stages: {}
+  faster: {stages.tune.train.learning_rate: {projector: 4.0e-3, vision: 4.0e-3, text: 4.0e-3}}
+seeds: [0, 1, 2]
+metric: exact
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass as plain
+from dataclasses import field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic.dataclasses import dataclass
+
+from mixtures.build import check as check_mixtures
+from pipeline.errors import RecipeError
+from pipeline.recipe import Recipe, load, read_mapping
+from pipeline.settings import STRICT, build, nearest
+from train.settings import check as check_training
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+DATA = "data"
+"""The folder of what variants share, beside theirs."""
+
+Settings = Mapping[str, Any]
+"""Dotted key -> value, as `--set` has them."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Spec:
+    """An ablation. Every variant is trained once with each seed, and compared with the baseline."""
+
+    recipe: str  # a file, relative to this one, or the name of a shipped recipe
+    baseline: str  # one of the variants
+    variants: Mapping[str, Settings]  # name -> what it changes in the recipe
+    set: Settings = field(default_factory=dict)  # what all of them change in it
+    seeds: tuple[int, ...] = (0, 1, 2)  # `seed` of every stage's training
+    metric: Literal["loss", "exact", "vqa", "anls", "relaxed"] = "exact"  # of the last stage's held-out samples
+
+    def __post_init__(self) -> None:
+        """Refuse what compares nothing."""
+        for name in self.variants:
+            if not NAME.fullmatch(name) or name == DATA:
+                raise ValueError(
+                    f"variants: {name!r} is to name a folder: letters, digits, _, - and ., and not {DATA!r}"
+                )
+        if self.baseline not in self.variants:
+            raise ValueError(
+                f"baseline: {self.baseline!r} is no variant; {nearest(self.baseline, dict(self.variants))}"
+            )
+        if len(self.variants) < 2:
+            raise ValueError("variants: there is nothing to compare the baseline with; give at least two")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)}; give at least one, each once")
+
+
+@plain(frozen=True, slots=True)
+class Trial:
+    """One training of an ablation."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    data: Mapping[str, Any]  # its recipe as a mapping
+    base: Path  # where relative paths in it start
+
+
+def find(name: str) -> Path:
+    """The file of an ablation: `name` itself if it is a file, else the shipped one of that name.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {Path(str(item)).stem: Path(str(item)) for item in files("recipes").joinpath("ablations").iterdir()}
+    if name not in shipped:
+        raise RecipeError(f"{name!r} is neither a file nor a shipped ablation; {nearest(name, list(shipped))}")
+    return shipped[name]
+
+
+def read(path: Path) -> Spec:
+    """The ablation that a file describes.
+
+    Raises:
+        RecipeError: names each wrong key or value and what was allowed.
+    """
+    spec = build(Spec, read_mapping(path), path.name)
+    beside = path.parent / spec.recipe
+    return replace(spec, recipe=str(beside)) if beside.is_file() else spec
+
+
+def trials(spec: Spec, sources: Mapping[str, str], limit: int | None) -> list[Trial]:
+    """Every training, the first seed's of all variants first; each recipe is checked, so that a mistake shows before any work.
+
+    Args:
+        spec: the ablation.
+        sources: where sources lie, as `build --source` has it.
+        limit: rows of each source.
+
+    Raises:
+        RecipeError: a variant's recipe is wrong, has no stage or no model, or holds other samples out than the baseline.
+    """
+    made = [_trial(spec, name, seed, sources, limit) for seed in spec.seeds for name in spec.variants]
+    held_out = {trial.variant: set(trial.recipe.stages[-1].mixture.get("held_out") or ()) for trial in made}
+    for name, names in held_out.items():
+        if not names & held_out[spec.baseline]:
+            raise RecipeError(
+                f"variants.{name}: its last stage and the baseline's hold out no source in common, and what is compared are answers about the same "
+                "samples; give both the same in `mixture.held_out`, such as {quiz: 0.1}"
+            )
+    return made
+
+
+def _trial(spec: Spec, variant: str, seed: int, sources: Mapping[str, str], limit: int | None) -> Trial:
+    changes = {**spec.set, **spec.variants[variant]}
+    try:
+        recipe, data, base = _load(spec, changes, sources, limit)
+        seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
+        recipe, data, base = _load(spec, seeded, sources, limit)
+        check_mixtures(recipe)
+        check_training(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"variant {variant!r}: {error}") from error
+    if not (recipe.stages and recipe.model):
+        raise RecipeError(
+            f"variant {variant!r}: the recipe {spec.recipe!r} has no {'model' if recipe.stages else 'stages'} to train"
+        )
+    return Trial(variant, seed, recipe, data, base)
+
+
+def _load(
+    spec: Spec, changes: Settings, sources: Mapping[str, str], limit: int | None
+) -> tuple[Recipe, dict[str, Any], Path]:
+    return load(spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()})
