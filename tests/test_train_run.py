@@ -272,9 +272,9 @@ def test_evaluation_does_not_depend_on_the_batch(run, uninterrupted, monkeypatch
     tokenizer = load_tokenizer(mixture.tokenizer, FORMATS["vlmill"])
     model = create(family, tokenizer, mixture.chat, 0, start_from=uninterrupted.checkpoint)
     reader = Reader(mixture, tokenizer, family, "answers")
-    together = module.evaluate(model, reader, torch.device("cpu"), 8)
+    together = module.scores(module.evaluate(model, reader, torch.device("cpu"), 8), mixture)
     monkeypatch.setattr(module, "BATCH", 1)
-    alone = module.evaluate(model, reader, torch.device("cpu"), 8)
+    alone = module.scores(module.evaluate(model, reader, torch.device("cpu"), 8), mixture)
     for name, score in alone.items():
         assert (score.samples, score.questions, score.exact, score.majority) == (
             together[name].samples,

@@ -1,0 +1,128 @@
+"""Scoring a trained stage again, and what a training leaves of its held-out samples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+import yaml
+from rich.console import Console
+
+from mixtures.locked import Mixture
+from pipeline.errors import RecipeError, StoreError
+from tests.small import vlmill
+from tests.stages import ANYRES, COLOURS, MACHINE, model_settings, question, write_run
+from train.evaluate import HeldOut, read, scores, write
+from train.run import evaluate_stage, train_stages
+
+RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
+
+
+def to_lists(value):
+    if isinstance(value, dict):
+        return {name: to_lists(item) for name, item in value.items()}
+    return [to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of one stage, trained; nine samples are held out, the stage's own evaluation asks eight."""
+    root = tmp_path_factory.mktemp("run")
+    write_run(root, {"quiz": [question(number) for number in range(40)]}, hold_out=9, length=96)
+    train = {"steps": 5, "rows": 2, "learning_rate": RATES, "evaluate": 8}
+    recipe = {
+        "name": "one-stage",
+        "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
+        "policies": {"tiles": {"kind": ANYRES.kind, **asdict(ANYRES)}},
+        "stages": [{"name": "align", "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
+        "model": asdict(model_settings()),
+    }
+    (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
+    train_stages(root, None, MACHINE, Console(quiet=True))
+    return root
+
+
+def result(run):
+    return json.loads((run / "train" / "align" / "result.json").read_bytes())["scores"]
+
+
+def test_a_training_leaves_every_answer_beside_its_scores(run):
+    found = read(run / "train" / "align" / "held_out.jsonl")
+    assert len(found) == 8
+    assert len({sample.id for sample in found}) == 8
+    assert all(sample.source == "quiz" and sample.loss > 0 and sample.learnt > 0 for sample in found)
+    ((turn,),) = {sample.answers for sample in found[:1]}
+    assert turn.question == "What colour is it?"
+    assert turn.reference in COLOURS
+    assert {name: asdict(score) for name, score in scores(found, Mixture(run, "align")).items()} == result(run)
+
+
+def test_a_stage_scored_again_scores_the_same(run):
+    name, found = evaluate_stage(run, machine=MACHINE)
+    assert name == "align"
+    assert {source: asdict(score) for source, score in found.items()} == result(run)
+    _, more = evaluate_stage(run, "align", samples=50, machine=MACHINE)
+    assert more["quiz"].samples == 9  # all there are
+
+
+def test_an_export_scores_as_the_stage_that_it_came_from(run):
+    _, found = evaluate_stage(run, export=run / "train" / "align" / "export", machine=MACHINE)
+    for name, value in asdict(found["quiz"]).items():
+        assert value == pytest.approx(result(run)["quiz"][name], rel=1e-5)
+
+
+def test_progress_is_told_by_source(run):
+    told = []
+
+    class Watcher:
+        def phase(self, name, total):
+            told.append((name, total))
+
+        def done(self, number=1):
+            told.append(number)
+
+    evaluate_stage(run, samples=9, machine=MACHINE, watcher=Watcher())
+    assert told == [("align: quiz", 9), 8, 1]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", None, "holds no exported model: config.json is missing"),
+        ("config.json", {"model_type": "idefics2"}, "a model of type idefics2, and the stage's family is llava_next"),
+        ("tokenizer.json", {"added_tokens": []}, "holds another tokenizer"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused(run, tmp_path, file, change, message):
+    for path in (run / "train" / "align" / "export").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    text = json.loads((tmp_path / file).read_bytes())
+    (tmp_path / file).unlink()
+    if change is not None:
+        (tmp_path / file).write_text(json.dumps({**text, **change}))
+    with pytest.raises(StoreError, match=message):
+        evaluate_stage(run, export=tmp_path, machine=MACHINE)
+
+
+def test_a_stage_that_the_recipe_lacks_is_refused_with_the_nearest_name(run):
+    with pytest.raises(RecipeError, match="did you mean 'align'"):
+        evaluate_stage(run, "alig")
+
+
+def test_the_command_shows_what_is_asked_for(run, capsys):
+    assert (
+        vlmill("evaluate", run, "--device", "cpu", "--threads", 1, "--samples", 4, "--metrics", "exact,anls", "--json")
+        == 0
+    )
+    shown = json.loads(capsys.readouterr().out)["quiz"]
+    assert set(shown) == {"samples", "questions", "loss", "exact", "majority", "anls"}
+    assert shown["samples"] == 4
+    assert vlmill("evaluate", run, "--metrics", "bleu") == 1
+    assert "no such metric; allowed: anls, exact, relaxed, vqa" in " ".join(capsys.readouterr().err.split())
+
+
+def test_samples_come_back_as_they_were_written(tmp_path):
+    found = [HeldOut("web", "web/a#1", 1.5, 3, ()), HeldOut("quiz", "quiz/b#2", 0.25, 1, ())]
+    write(tmp_path / "held_out.jsonl", found)
+    assert read(tmp_path / "held_out.jsonl") == found

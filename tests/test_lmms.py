@@ -1,0 +1,101 @@
+"""Exports under lmms-eval, against stand-ins for the few names of its interface that are used: base class, manifest, requests."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from mixtures.locked import Mixture
+from pipeline.encode import load_tokenizer
+from tests.stages import COLOURS, model_settings, picture, question, write_run
+from train.export import export
+from train.families import find
+from train.model import create
+
+
+@dataclass
+class Manifest:
+    model_id: str
+    simple_class_path: str | None = None
+
+
+@dataclass
+class Cache:
+    answers: list = field(default_factory=list)
+
+    def add_partial(self, kind, request, answer):
+        self.answers.append((kind, request[0], answer))
+
+
+class Base:
+    def __init__(self):
+        self.cache_hook, self.task_dict = Cache(), {}
+
+
+@pytest.fixture
+def lmms(monkeypatch):
+    """`train.lmms` over the stand-ins."""
+    for name in ("lmms_eval", "lmms_eval.api", "lmms_eval.models"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "lmms_eval.api.model", SimpleNamespace(lmms=Base))
+    monkeypatch.setitem(sys.modules, "lmms_eval.models.registry_v2", SimpleNamespace(ModelManifest=Manifest))
+    yield importlib.import_module("train.lmms")
+    sys.modules.pop("train.lmms", None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The export of a model that was not trained."""
+    root = write_run(tmp_path_factory.mktemp("run"), {"quiz": [question(number) for number in range(8)]}, length=96)
+    mixture = Mixture(root, "align")
+    family, tokenizer = find(model_settings(), mixture.policy), load_tokenizer(mixture.tokenizer, mixture.chat)
+    return export(root / "export", create(family, tokenizer, mixture.chat, 3), family, tokenizer, mixture.chat)
+
+
+def request(document, **settings):
+    """One question about each document's images, as a task of lmms-eval asks it."""
+    return SimpleNamespace(
+        args=("What colour is it?", settings, lambda found: found["images"], document, "colours", "test")
+    )
+
+
+def test_the_plugin_names_a_class_that_is_there(lmms):
+    told = lmms.manifest()
+    module, _, name = told.simple_class_path.rpartition(".")
+    assert (told.model_id, module, getattr(lmms, name)) == ("vlmill", "train.lmms", lmms.Exported)
+    assert lmms.Exported.is_simple
+
+
+def test_questions_are_answered_in_order_and_noted_in_its_cache(lmms, folder):
+    model = lmms.Exported(str(folder), device="cpu")
+    documents = [{"images": [picture(colour, 1)]} for colour in COLOURS] + [{"images": []}]
+    model.task_dict["colours"] = {"test": documents}
+    asked = [request(place, max_new_tokens=3) for place in range(len(documents))]
+    answers = model.generate_until(asked)
+    assert len(answers) == len(asked)
+    assert [answer for _, _, answer in model.cache_hook.answers] == answers
+    assert model.generate_until(asked[::-1]) == answers[::-1]
+    assert "<|" not in "".join(answers)
+
+
+def test_an_answer_ends_where_the_task_says(lmms, folder):
+    model = lmms.Exported(str(folder), device="cpu")
+    model.task_dict["colours"] = {"test": [{"images": [Image.new("RGB", (30, 20))]}]}
+    (whole,) = model.generate_until([request(0, max_new_tokens=12)])
+    stop = whole[len(whole) // 2]
+    (cut,) = model.generate_until([request(0, max_new_tokens=12, until=[stop])])
+    assert cut == whole.partition(stop)[0].strip()
+
+
+def test_what_is_not_offered_is_refused(lmms, folder):
+    with pytest.raises(ValueError, match="one question at a time"):
+        lmms.Exported(str(folder), device="cpu", batch_size=8)
+    model = lmms.Exported(str(folder), device="cpu")
+    for method in (model.loglikelihood, model.generate_until_multi_round):
+        with pytest.raises(NotImplementedError, match="generate_until"):
+            method([])
