@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.errors import RecipeError, StoreError
+from pipeline.settings import build
 from pipeline.verify import verify
 from tests.small import vlmill
 from tests.stages import COLOURS, picture, write_tokenizer
@@ -253,11 +255,12 @@ def test_a_run_that_is_there_lends_its_files_and_stays_as_it_is(place, tmp_path)
     lent = {path.stat().st_ino for path in origin.glob("shards/quiz/small/*.tar")}
     for folder in (tmp_path / "out" / "data").iterdir():
         assert lent == {path.stat().st_ino for path in folder.glob("shards/quiz/small/*.tar")}
-    assert "One seed" in next(notes(result_with_times(tmp_path / "out")))
+    assert "One seed" in next(notes(json.loads((tmp_path / "out" / "ablation.json").read_bytes())))
 
 
-def result_with_times(out):
-    return json.loads((out / "ablation.json").read_bytes())
+def test_a_folder_that_is_no_run_lends_nothing(place, tmp_path, capsys):
+    assert ablate(place, tmp_path / "out", "spec.yaml", "--from", place) == 1
+    assert "holds no run" in capsys.readouterr().err
 
 
 def test_a_killed_ablation_goes_on_and_finds_the_same(place, whole, tmp_path, monkeypatch):
@@ -334,6 +337,12 @@ def test_shipped_ablations_are_read_whole_by_name():
     assert len(made) == len(spec.variants) * len(spec.seeds)
     with pytest.raises(RecipeError, match="did you mean 'quickstart'"):
         find("quickstar")
+
+
+def test_the_ablation_of_the_readme_is_one():
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = (found for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "baseline:" in found)
+    assert build(Spec, yaml.safe_load(block), "README.md").baseline == "letterbox"
 
 
 def test_an_untrained_run_cannot_be_reported_on(whole, tmp_path):

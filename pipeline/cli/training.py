@@ -153,19 +153,18 @@ def ablate(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere, as in build.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="That build, as in build.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that build, as in build.")] = None,
     device: Device = "auto",
     ranks: Ranks = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The cluster that builds, and trains with --ranks.")
     ] = None,
     threads: Threads = 0,
-    as_json: JsonFlag = False,
 ) -> None:
     """Train variants of a recipe with several seeds, and say how they differ from one of them, and how sure that is.
 
-    What variants share is built once. Every variant and seed is a run of its own, DIR/VARIANT/SEED, which all other commands
-    take. Run it again after any interruption: what is trained stays. The comparison is paired over held-out samples and seeds.
+    What variants share is built once. Every variant and seed is a run of its own, DIR/VARIANT/SEED, which all other commands take.
+    Run it again after any interruption: what is trained stays. The comparison is paired over held-out samples and seeds.
 
         vlmill ablate quickstart
         vlmill ablate my.yaml --out ablation --from run
@@ -201,9 +200,6 @@ def ablate(
         found = report(asked, runs)
         write_atomically(root / "ablation.json", found)
         plots = plot(found, root)
-    if as_json:
-        print_json(found)
-        return
     console.print(table(found))
     for sentence in notes(found):
         console.print(sentence)

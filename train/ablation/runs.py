@@ -44,9 +44,11 @@ def prepare(
         origin: a run whose files are taken where recipes ask for the same.
 
     Raises:
-        StoreError: a folder was made for another recipe.
+        StoreError: a folder was made for another recipe, or `origin` is no run.
         RecipeError: a plan has too few rows for a variant's steps.
     """
+    if origin is not None and not (origin / LOCK).exists():
+        raise StoreError(f"--from {origin}: holds no run ({LOCK} is missing); give the folder of a build")
     places = {(trial.variant, trial.seed): root / trial.variant / str(trial.seed) for trial in trials}
     for trial in trials:
         _check(places[trial.variant, trial.seed], trial)
