@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -69,6 +71,8 @@ def test_the_plugin_names_a_class_that_is_there(lmms):
     module, _, name = told.simple_class_path.rpartition(".")
     assert (told.model_id, module, getattr(lmms, name)) == ("vlmill", "train.lmms", lmms.Exported)
     assert lmms.Exported.is_simple
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"]["lmms_eval.models"] == {"vlmill": "train.lmms:manifest"}
 
 
 def test_questions_are_answered_in_order_and_noted_in_its_cache(lmms, folder):
