@@ -119,7 +119,9 @@ def _spent(folder: Path) -> dict[str, float]:
 def table(found: Mapping[str, Any]) -> Table:
     """The comparison for a person."""
     seeds = len(found["seeds"])
-    shown = Table(title=f"{found['metric']} on {found['samples']} held-out samples, {seeds} seed{'s' * (seeds > 1)}")
+    percent = found["metric"] != "loss"
+    measure = f"{found['metric']} in %" if percent else found["metric"]
+    shown = Table(title=f"{measure} on {found['samples']} held-out samples, {seeds} seed{'s' * (seeds > 1)}")
     for heading in (
         "variant",
         "score",
@@ -134,7 +136,6 @@ def table(found: Mapping[str, Any]) -> Table:
         "time",
     ):
         shown.add_column(heading, justify="left" if heading == "variant" else "right")
-    percent = found["metric"] != "loss"
     for name, variant in found["variants"].items():
         scores, cost = variant["scores"][found["metric"]], variant["cost"]
         spread, difference = paired.spread(scores), found["differences"].get(name)
