@@ -28,7 +28,22 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
-for command in (build, status, ledger, what_if, stats, contamination, diff, overlap, trace, verify, takedown, train, evaluate, ablate):
+for command in (
+    build,
+    status,
+    ledger,
+    what_if,
+    stats,
+    contamination,
+    diff,
+    overlap,
+    trace,
+    verify,
+    takedown,
+    train,
+    evaluate,
+    ablate,
+):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")
 
