@@ -27,7 +27,7 @@ demo: install
 	@$(BIN)/vlmill train $(DEMO)
 
 test: install lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	@$(BIN)/ruff check .
