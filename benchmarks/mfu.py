@@ -1,7 +1,7 @@
 """What one GPU makes of a training: `python -m benchmarks.mfu [--steps N] [--tiny]`.
 
 A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on AnyRes shards that
-it makes itself (documents of one to three generated pictures). The same documents are trained on in four ways:
+it makes itself (documents of one or two generated pictures). The same documents are trained on in four ways:
 
     packed, exact      rows of the plan; documents do not see each other, attention as `train.attention.packed` chooses it
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
@@ -9,7 +9,7 @@ it makes itself (documents of one to three generated pictures). The same documen
     padded             a document per row, rows padded to the longest of the step
 
 For each the MFU by `train/flops.py`, which counts what the documents need and no padding; tokens and tiles per second without padding; the
-most memory; the share of the time that the loader was waited for. Then torch.profiler's table of the first way. `--tiny` is a smaller model and rows, to try it on a CPU.
+most memory; the share of the time that the loader was waited for. Then torch.profiler's table of the first way. `--tiny` is all of it smaller, to try it on a CPU.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ STAGE, VOCABULARY, WARM = "tune", 49_152, 3
 TEXT = {"kind": "llama", "hidden_size": 576, "layers": 30, "heads": 9, "kv_heads": 3, "tied": True}
 VISION = {"kind": "siglip", "hidden_size": 768, "layers": 12, "heads": 12, "image_size": 336, "patch_size": 14}
 TINY = {"hidden_size": 64, "layers": 2, "heads": 2}
+TINY_POLICY = AnyRes(side=56, pinpoints=((56, 112), (112, 56), (112, 112)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Learner:
     price: Cost
     device: torch.device
     dtype: torch.dtype
+    seen: Callable[[Batch], Batch] = lambda batch: batch  # what the model is shown; counted is what the documents need
 
     @classmethod
     def of(cls, family: Family, model: PreTrainedModel, training: Training, device: torch.device) -> Learner:
@@ -70,7 +72,7 @@ class Learner:
 
     def step(self, batch: Batch) -> tuple[float, int]:
         """Update the weights; returns the sum of losses and the number of learnt tokens."""
-        losses, _ = token_losses(self.model, self.family, batch, self.device, self.dtype)
+        losses, _ = token_losses(self.model, self.family, self.seen(batch), self.device, self.dtype)
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -137,16 +139,15 @@ def train(
     return found
 
 
-def as_one_text(batches: Iterable[tuple[Batch, ...]]) -> Iterator[tuple[Batch, ...]]:
+def as_one_text(batch: Batch) -> Batch:
     """The same with rows that are one text each, whatever stands in them: transformers then sees a plain causal batch."""
-    for step in batches:
-        yield tuple(replace(batch, positions=torch.arange(batch.ids.shape[1]).expand_as(batch.ids)) for batch in step)
+    return replace(batch, positions=torch.arange(batch.ids.shape[1]).expand_as(batch.ids))
 
 
 def in_parts(items: Sequence[int], parts: int) -> list[list[list[int]]]:
-    """Items in order, in so many steps of one micro-batch each."""
+    """Items in order, in at most so many steps of one micro-batch each."""
     bounds = [len(items) * part // parts for part in range(parts + 1)]
-    return [[list(items[first:last])] for first, last in pairwise(bounds)]
+    return [[list(items[first:last])] for first, last in pairwise(bounds) if last > first]
 
 
 # -- a run to train on
@@ -159,10 +160,11 @@ def settle(root: Path, tiny: bool, samples: int) -> tuple[Mixture, ModelSettings
     if not tiny:
         tokenizer.add_tokens([f"<unused {number}>" for number in range(VOCABULARY - 16 - tokenizer.get_vocab_size())])
         tokenizer.save(str(root / "tokenizer.json"))
-    write_run(root, {"web": made(samples, None)}, AnyRes(), STAGE, 4096 if tiny else 8192, per_shard=250)
+    short = [(nodes, shown) for nodes, shown in made(samples, None) if len(shown) < 3]  # none is longer than a row
+    write_run(root, {"web": short}, TINY_POLICY if tiny else AnyRes(), STAGE, 2048 if tiny else 8192, per_shard=250)
     text, vision = (values | (TINY if tiny else {}) for values in (TEXT, VISION))
     if tiny:
-        text |= {"kv_heads": 1}
+        text, vision = text | {"kv_heads": 1}, vision | {"image_size": TINY_POLICY.side}
     settings: ModelSettings = build(ModelSettings, {"family": "llava_next", "vision": vision, "text": text}, "model")
     return Mixture(root, STAGE), settings
 
@@ -180,7 +182,7 @@ def main() -> None:
         parser.error("there is no GPU; --tiny shows on a CPU that it runs")
     with tempfile.TemporaryDirectory() as folder:
         wanted = (options.steps + WARM) * options.rows
-        mixture, settings = settle(Path(folder) / "run", options.tiny, 2 * wanted)
+        mixture, settings = settle(Path(folder) / "run", options.tiny, 5 * wanted)
         compare(mixture, settings, options, device)
 
 
@@ -199,18 +201,19 @@ def compare(mixture: Mixture, settings: ModelSettings, options: argparse.Namespa
     def steps(row: Callable[[int], Sequence[Document]], items: Sequence[int]) -> Iterator[tuple[Batch, ...]]:
         return load(row, in_parts(items, count), pad, options.readers, 4, reader.blank)
 
-    ways: dict[str, tuple[bool, Callable[[], Iterator[tuple[Batch, ...]]]]] = {
-        "packed, exact": (True, lambda: steps(reader.row, rows)),
-        "packed, mask": (False, lambda: steps(reader.row, rows)),
-        "packed, unmasked": (False, lambda: as_one_text(steps(reader.row, rows))),
-        "padded": (
-            False,
-            lambda: as_one_text(steps(lambda item: [reader.document(segments[item])], range(len(segments)))),
-        ),
+    def alone(item: int) -> list[Document]:
+        return [reader.document(segments[item])]
+
+    ways: dict[str, tuple[bool, bool, Callable[[], Iterator[tuple[Batch, ...]]]]] = {
+        "packed, exact": (True, False, lambda: steps(reader.row, rows)),
+        "packed, mask": (False, False, lambda: steps(reader.row, rows)),
+        "packed, unmasked": (False, True, lambda: steps(reader.row, rows)),
+        "padded": (False, True, lambda: steps(alone, range(len(segments)))),
     }
     print(f"{count} steps of {options.rows} rows, {len(segments)} documents, {_named(device)}", flush=True)
-    for name, (exact, batches) in ways.items():
+    for name, (exact, whole, batches) in ways.items():
         learner = Learner.of(family, create(family, reader.tokenizer, mixture.chat, 0), training, device)
+        learner = replace(learner, seen=as_one_text) if whole else learner
         with packed(learner.model, device, learner.dtype) if exact else nullcontext():
             try:
                 print(train(learner, batches()).line(name, best), flush=True)
@@ -220,10 +223,10 @@ def compare(mixture: Mixture, settings: ModelSettings, options: argparse.Namespa
     learner = Learner.of(family, create(family, reader.tokenizer, mixture.chat, 0), training, device)
     kinds: list[Any] = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with packed(learner.model, device, learner.dtype):
-        batches = list(islice(ways["packed, exact"][1](), WARM + 2))
-        train(learner, batches[:WARM])
+        found = list(islice(steps(reader.row, rows), WARM + 2))
+        train(learner, found[:WARM])
         with profile(activities=kinds) as profiled:
-            train(learner, batches[WARM:], 0)
+            train(learner, found[WARM:], 0)
     by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     print(profiled.key_averages().table(sort_by=by, row_limit=20, max_name_column_width=70))
 
