@@ -138,6 +138,16 @@ def test_nothing_of_the_environment_leads_astray(web, tmp_path, monkeypatch):
     assert rows[0]["url"] == "http://images.example.test/good.png"
 
 
+def test_of_a_mirror_that_has_gone_no_failure_is_kept(tmp_path):
+    with Web() as server:
+        gone, rules = server.url("/"), quick(server)
+    step = replace(rules, mirrors={"http://images.example.test/": gone})
+    with pytest.raises(
+        VlmillError, match=f"the mirror {gone} of http://images.example.test/ takes no connection any more"
+    ):
+        run(step, tmp_path, "http://images.example.test/good.png")
+
+
 def test_no_process_is_started_where_nothing_is_to_be_fetched(web, tmp_path, monkeypatch):
     monkeypatch.setattr(process.subprocess, "Popen", None)
     assert run(quick(web), tmp_path)[0] == []

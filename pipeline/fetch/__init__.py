@@ -13,6 +13,7 @@ supplement. The work is done by img2dataset's Downloader in a child process:
 from __future__ import annotations
 
 import heapq
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from typing import Any, ClassVar
 import pydantic
 from pydantic.dataclasses import dataclass
 
+from pipeline.errors import VlmillError
 from pipeline.fetch.address import Failed, parse
 from pipeline.fetch.process import Outcome, download
 from pipeline.reasons import Reason
@@ -89,7 +91,7 @@ class Fetch:
         Counts `fetched`: rows that had an address alone. Memory is flat: bytes wait on disk, whatever the order they came in.
 
         Raises:
-            VlmillError: the downloading process failed as a process.
+            VlmillError: the downloading process failed as a process, or a mirror has gone.
         """
         count = Count()
         images = inputs["images.parquet"]
@@ -131,7 +133,7 @@ class Retry:
         Counts `retried`: the addresses tried, and what became of them.
 
         Raises:
-            VlmillError: the downloading process failed as a process.
+            VlmillError: the downloading process failed as a process, or a mirror has gone.
         """
         count = Count()
         images, before = inputs["images.parquet"], inputs.get("supplement.parquet")
@@ -172,6 +174,7 @@ def _outcomes(urls: Iterator[str], fetch: Fetch, scratch: Path) -> Callable[[str
         with suppress(Failed):  # told to whoever asks for its outcome
             distinct[parse(url).url] = None
     found = download(list(distinct), fetch, scratch)
+    _check_mirrors(found, fetch)
 
     def outcome(url: str) -> Outcome:
         try:
@@ -180,6 +183,24 @@ def _outcomes(urls: Iterator[str], fetch: Fetch, scratch: Path) -> Callable[[str
             return Outcome.of(failed)
 
     return outcome
+
+
+def _check_mirrors(found: Mapping[str, Outcome], fetch: Fetch) -> None:
+    """Keep no outcome where a mirror has gone: what fails then says nothing about addresses, and it would never be tried again.
+
+    Raises:
+        VlmillError: something that was asked of a mirror failed, and it takes no connection any more.
+    """
+    for prefix, mirror in fetch.mirrors.items():
+        start, place = parse(prefix).url, parse(mirror)
+        if any(outcome.reason in PASSING and url.startswith(start) for url, outcome in found.items()):
+            try:
+                socket.create_connection((place.host, place.port), fetch.timeout_s).close()
+            except OSError as error:
+                raise VlmillError(
+                    f"fetch: the mirror {mirror} of {prefix} takes no connection any more ({error}); "
+                    "run the same build again when it does: nothing that failed meanwhile is kept"
+                ) from error
 
 
 def _settled(row: Row, outcome: Outcome, count: Count) -> Row:
