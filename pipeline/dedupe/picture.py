@@ -291,7 +291,8 @@ def _light(sampled: Floats) -> Floats:
 def _correlate(one: Floats, other: Floats, telling: NDArray[np.bool_]) -> Floats:
     """(n,): correlations of two samplings, with the mean of the variances in place of their geometric mean.
 
-    So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast. One counts as the least of that of the windows and of what is left of them without the top or the bottom eighth, if that
+    So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast. What counts
+    is the least of the correlation of the windows and of what is left of them without the top or the bottom eighth, where that
     shows anything (`telling`): two pictures are not the same for having the same caption.
     """
     shared, spreads = _moments(one, other)
