@@ -64,7 +64,7 @@ class Gallery:
             one, other = self._candidates(picture.places(thumbnails[rows]))
             for first in range(0, one.size, BATCH):
                 ours, theirs = rows[one[first : first + BATCH]], other[first : first + BATCH]
-                found = similarity(thumbnails[ours], self.thumbnails[theirs])
+                found = picture.similarity(thumbnails[ours], self.thumbnails[theirs])
                 for pair in np.flatnonzero(found >= floor):
                     yield int(ours[pair]), int(theirs[pair]), float(found[pair])
 
@@ -88,11 +88,6 @@ class Gallery:
         return pairs // size, pairs % size
 
 
-def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> picture.Floats:
-    """How alike n pairs are, whichever of the two was cut: alignment moves within the first alone."""
-    return np.maximum(picture.similarity(one, other), picture.similarity(other, one))
-
-
 def close_up(data: bytes) -> NDArray[np.uint8]:
     """(SIDE, SIDE, 3): the picture in `data`, of which is known that it can be decoded; pure."""
     return np.asarray(decode(data, MOST_PIXELS).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
@@ -109,7 +104,7 @@ def same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
         for start in range(0, left.size, PAIRS):
             rows = left[start : start + PAIRS]
             a, b = _shrunk(one[rows], side), _shrunk(other[rows], side)
-            found[start : start + PAIRS] = _same(a, b, floor) | _same(b, a, floor)
+            found[start : start + PAIRS] = _same(a, b, floor)
         left = left[found]
     kept = np.zeros(len(one), bool)
     kept[left] = True
@@ -140,12 +135,12 @@ def _same(one: picture.Floats, other: picture.Floats, floor: float) -> NDArray[n
     grey, target = one.mean(axis=3), other.mean(axis=3)
     first, second, _ = _start(grey, target)
     found = np.zeros(len(one), bool)
-    for windows in (first, _align(grey, target, first, second)):
+    for rows, shows, seen in ((np.arange(len(one)), first, second), _align(grey, target, first, second)):
         shown, wanted = (
-            np.stack([_look(pictures[..., colour], place, 1 / one.shape[1])[0] for colour in range(3)], axis=3)
-            for pictures, place in ((one, windows), (other, second))
+            np.stack([_look(pictures[rows, ..., colour], place, 1 / one.shape[1])[0] for colour in range(3)], axis=3)
+            for pictures, place in ((one, shows), (other, seen))
         )
-        found |= (_correlation(shown.mean(axis=3), wanted.mean(axis=3)) >= floor) & _coloured(shown, wanted)
+        found[rows] |= (_correlation(shown.mean(axis=3), wanted.mean(axis=3)) >= floor) & _coloured(shown, wanted)
     return found
 
 

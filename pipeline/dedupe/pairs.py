@@ -21,7 +21,7 @@ from pipeline.dedupe import picture, text
 from pipeline.dedupe.candidates import BUCKET_BITS, CANDIDATES, IMAGE, TEXT, Kind, bounds, read_span
 from pipeline.step import Count, Counts, Inputs
 
-BATCH = 128
+BATCH = 32
 """Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair."""
 
 PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
@@ -42,7 +42,7 @@ def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) 
 
 MEASURES: Mapping[str, Measure] = {"text": _measure_texts, "image": _measure_images}
 
-FLOORS: Mapping[str, float] = {"text": 0.5, "image": 0.8}
+FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR}
 """Least similarity that is written. Below it candidates are found too rarely for a threshold to mean anything."""
 
 
@@ -54,7 +54,7 @@ class Pairs:
     """
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     share: int

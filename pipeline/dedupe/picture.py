@@ -9,7 +9,7 @@ dialogue in another language, shows at 64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -44,20 +44,25 @@ NEAR_BITS = 10
 FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
 
-ALIGNED = 32
-"""Most pixels a side at which pictures are aligned, but for the last steps."""
+FLOOR = 0.9
+"""Least similarity that is told. Pairs that cannot reach it are given up on the way, and told as 0."""
 COARSE = 12
 """Side at which all windows of both pictures are compared to find where alignment starts."""
+SMALL = 32
+"""Most pixels a side for all that comes before the last looks."""
 HOPELESS = 0.8
-"""Correlation there under which alignment is not tried: one in 4,000 copies has less."""
+"""Correlation at COARSE under which a pair is given up: of altered copies one in 4,000 has less, of pairs of altered ones one in 150."""
+PROMISING = 0.9
+"""Correlation at SMALL pixels, by windows or by alignment, under which a pair is given up: one in 300 pairs of altered copies has less."""
 CERTAIN = 0.99
-"""Correlation above which alignment is not tried either."""
+"""Correlation from which nothing better is looked for."""
 REACH = 0.06
 """How far alignment may move an edge of the window it starts from: as far as windows lie apart."""
-BLURS = (1 / 16, 1 / 16, 1 / 32, 1 / 32, 1 / 64, 1 / 64)
-"""Standard deviations of the sampling kernel at each step of alignment, as shares of the picture: from coarse to fine."""
-GAINS = (1 / 1.2, 1 / 1.1, 1 / 1.05, 1.05, 1.1, 1.2)
-"""How much brighter the second picture may be where that saturates. Without saturation correlation does not see a gain."""
+LEVELS = ((16, 1 / 16, 2, 0.4), (SMALL, 1 / 32, 2, PROMISING), (None, 1 / 64, 1, 0.0))
+"""Steps of alignment, from coarse to fine: most pixels a side (all for None), standard deviation of the sampling kernel as a share of the
+picture, how many steps, and the correlation before the last of them under which a pair is given up."""
+GAINS = (1.05, 1.1, 1.2)
+"""How much brighter one picture may be where that saturates, beside what their means say. Without saturation correlation does not see a gain."""
 RESOLVED = 0.6
 """Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the other shows."""
 
@@ -101,10 +106,10 @@ def places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
 
 
 def similarity(one: Thumbnails, other: Thumbnails, pixels: Floats | None = None) -> Floats:
-    """How alike n pairs of pictures are after alignment: (n,) correlations, to 4 decimals; pure, and each pair for itself.
+    """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0; pure, and each pair for itself.
 
-    The best of all pairs of windows is refined by Gauss-Newton steps over the edges of the first picture's window (after Lucas
-    and Kanade, 1981).
+    The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and Kanade, 1981). It
+    does not matter which of the two was cut.
 
     Args:
         one: The first picture of each pair.
@@ -113,15 +118,18 @@ def similarity(one: Thumbnails, other: Thumbnails, pixels: Floats | None = None)
     """
     if pixels is None:
         pixels = np.full((len(one), 2), np.inf)
-    first, second, best = _start(one, other)
-    a, b = one.astype(np.float64), other.astype(np.float64)
+    a, b, found = one.astype(np.float64), other.astype(np.float64), np.zeros(len(one))
+    small, small_other = _reduced(a, SMALL), _reduced(b, SMALL)
+    first, second, best = _start(small, small_other)
     hopeful = np.flatnonzero(best >= HOPELESS)
-    best[hopeful] = _compare(a[hopeful], b[hopeful], first[hopeful], second[hopeful], pixels[hopeful])
-    unsure = hopeful[best[hopeful] < CERTAIN]
-    a, b, first, second = a[unsure], b[unsure], first[unsure], second[unsure]
-    aligned = _align(a, b, first, second)
-    best[unsure] = np.maximum(best[unsure], _compare(a, b, aligned, second, pixels[unsure]))
-    return best.round(4)
+    as_they_lie = _compare(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
+    rows = hopeful[as_they_lie >= PROMISING]
+    found[rows] = _compare(*(x[rows] for x in (a, b, first, second, pixels)))
+    rows = hopeful[found[hopeful] < CERTAIN]
+    going, first, second = _align(*(x[rows] for x in (a, b, first, second)))
+    rows = rows[going]
+    found[rows] = np.maximum(found[rows], _compare(a[rows], b[rows], first, second, pixels[rows]))
+    return np.where(found >= FLOOR, found, 0.0).round(4)
 
 
 def _signs(thumbnails: Thumbnails) -> NDArray[np.bool_]:
@@ -152,7 +160,7 @@ def _area(cells: int, start: float, stop: float, side: int) -> Floats:
     return weights
 
 
-def _start(one: Thumbnails, other: Thumbnails) -> tuple[Floats, Floats, Floats]:
+def _start(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
     correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), -1)
     best = correlations.argmax(axis=1)
@@ -160,9 +168,9 @@ def _start(one: Thumbnails, other: Thumbnails) -> tuple[Floats, Floats, Floats]:
     return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
 
 
-def _views(thumbnails: Thumbnails) -> Floats:
+def _views(pixels: Floats) -> Floats:
     """(n, windows, COARSE * COARSE): all windows, with mean 0 and norm 1."""
-    side, pixels = thumbnails.shape[1], thumbnails.astype(np.float64)
+    side = pixels.shape[1]
     views = [
         _area(COARSE, top, bottom, side) @ pixels @ _area(COARSE, left, right, side).T
         for top, bottom, left, right in WINDOWS
@@ -177,24 +185,40 @@ def _normal(values: Floats) -> tuple[Floats, Floats]:
     return centred / norm, norm
 
 
-def _align(one: Floats, other: Floats, first: Floats, second: Floats) -> Floats:
-    """(n, 4): the first one's window, moved to where it shows what the second one's shows."""
-    low, high = (first - REACH).clip(0, 1), (first + REACH).clip(0, 1)
-    coarse = _reduced(one), _reduced(other)
-    for blur in BLURS:
-        picture, pattern = (one, other) if blur == BLURS[-1] else coarse
-        shown, down, right = _look(picture, first, blur)
-        target = _sample(pattern, second, np.full((len(second), 2), blur))
-        first = (first + _step(shown, down, right, target)).clip(low, high)
-    return first
+def _align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """The pairs that are not given up, and their windows, moved so that both show the same: (m,), (m, 4) and (m, 4).
+
+    The first one's window is moved; where it would leave the picture, both lose what the first does not show.
+    """
+    going, low, high = np.arange(len(one)), first - REACH, first + REACH
+    for side, blur, steps, least in LEVELS:
+        picture, pattern = _reduced(one[going], side), _reduced(other[going], side)
+        blurs, agreement = np.full((len(going), 2), blur), np.ones(len(going))
+        for _ in range(steps):
+            step, agreement = _step(
+                *_look(picture, first, blur), _sample(pattern, second, blurs, picture.shape[1] // 2)
+            )
+            first, second = _shown_by_both((first + step).clip(low, high), second)
+        kept = agreement >= least
+        going, low, high, first, second = (x[kept] for x in (going, low, high, first, second))
+    return going, first, second
 
 
-def _reduced(pixels: Floats) -> Floats:
-    """Pictures with at most ALIGNED pixels a side."""
+def _shown_by_both(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+    """Windows that show the same, without what lies outside the first picture."""
+    first, second = first.reshape(-1, 2, 2), second.reshape(-1, 2, 2)  # by axis, then by end
+    inside = first.clip(0, 1)
+    shares = (inside - first[:, :, :1]) / np.diff(first, axis=2)
+    kept: Floats = second[:, :, :1] + shares * np.diff(second, axis=2)
+    return inside.reshape(-1, 4), kept.reshape(-1, 4)
+
+
+def _reduced(pixels: Floats, most: int | None) -> Floats:
+    """Pictures with at most so many pixels a side."""
     side = pixels.shape[1]
-    if side <= ALIGNED:
+    if most is None or side <= most:
         return pixels
-    area = _area(ALIGNED, 0.0, 1.0, side)
+    area = _area(most, 0.0, 1.0, side)
     reduced: Floats = area @ pixels @ area.T
     return reduced
 
@@ -202,28 +226,28 @@ def _reduced(pixels: Floats) -> Floats:
 def _look(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
     """(n, points, points) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
     side, blurs = pixels.shape[1], np.full(len(pixels), blur)
-    rows, row_distance = _kernel(windows[:, 0], windows[:, 1], side, blurs)
-    columns, column_distance = _kernel(windows[:, 2], windows[:, 3], side, blurs)
+    rows, row_distance = _kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)
+    columns, column_distance = _kernel(windows[:, 2], windows[:, 3], side, side // 2, blurs)
     across = pixels @ columns.transpose(0, 2, 1)
     sloping_rows, sloping_columns = _sloping(rows, row_distance / blur), _sloping(columns, column_distance / blur)
     return rows @ across, sloping_rows @ across, rows @ pixels @ sloping_columns.transpose(0, 2, 1)
 
 
-def _sample(pixels: Floats, windows: Floats, blurs: Floats) -> Floats:
+def _sample(pixels: Floats, windows: Floats, blurs: Floats, points: int) -> Floats:
     """(n, points, points): the windows sampled with Gaussian kernels of (n, 2) standard deviations, down and across."""
     side = pixels.shape[1]
-    rows, _ = _kernel(windows[:, 0], windows[:, 1], side, blurs[:, 0])
-    columns, _ = _kernel(windows[:, 2], windows[:, 3], side, blurs[:, 1])
+    rows, _ = _kernel(windows[:, 0], windows[:, 1], side, points, blurs[:, 0])
+    columns, _ = _kernel(windows[:, 2], windows[:, 3], side, points, blurs[:, 1])
     sampled: Floats = rows @ pixels @ columns.transpose(0, 2, 1)
     return sampled
 
 
-def _kernel(start: Floats, stop: Floats, side: int, blurs: Floats) -> tuple[Floats, Floats]:
-    """(n, points, side) each: weights of the pixels at points of [start, stop), and their distance in standard deviations.
+def _kernel(start: Floats, stop: Floats, side: int, count: int, blurs: Floats) -> tuple[Floats, Floats]:
+    """(n, count, side) each: weights of the pixels at points of [start, stop), and their distance in standard deviations.
 
-    There are three points to four pixels. Pixels outside the window weigh nothing.
+    Pixels outside the window weigh nothing.
     """
-    points = start[:, None] + (stop - start)[:, None] * _middles(side * 3 // 4)
+    points = start[:, None] + (stop - start)[:, None] * _middles(count)
     distance = (_middles(side) - points[:, :, None]) / blurs[:, None, None]
     inside = (_middles(side) > start[:, None] - 0.5 / side) & (_middles(side) < stop[:, None] + 0.5 / side)
     weights: Floats = np.exp(-0.5 * distance * distance) * inside[:, None, :] + 1e-12
@@ -243,37 +267,47 @@ def _middles(count: int) -> Floats:
     return (np.arange(count) + 0.5) / count
 
 
-def _step(shown: Floats, down: Floats, right: Floats, target: Floats) -> Floats:
-    """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target."""
+def _step(shown: Floats, down: Floats, right: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target; (n,): their correlation before."""
     count, points = shown.shape[:2]
     share = _middles(points)
     (a, norm), (b, _) = (_normal(picture.reshape(count, points * points)) for picture in (shown, target))
+    agreement = (a * b).sum(axis=1)
     by_edge = [down * (1 - share)[:, None], down * share[:, None], right * (1 - share), right * share]
     slopes = np.stack(by_edge, axis=1).reshape(count, 4, points * points) / norm[:, None]
     slopes = slopes - slopes.mean(axis=2, keepdims=True)
     slopes = slopes - (slopes @ a[:, :, None]) * a[:, None, :]
     hessian = slopes @ slopes.transpose(0, 2, 1)
     damping = np.eye(4) * (1e-6 + 0.01 * hessian.diagonal(axis1=1, axis2=2)[:, :, None])
-    towards = slopes @ (b - a * (a * b).sum(axis=1, keepdims=True))[:, :, None]
+    towards = slopes @ (b - a * agreement[:, None])[:, :, None]
     step: Floats = np.linalg.solve(hessian + damping, towards)[:, :, 0]
-    return step.clip(-0.05, 0.05)
+    return step.clip(-0.05, 0.05), agreement
 
 
 def _compare(one: Floats, other: Floats, first: Floats, second: Floats, pixels: Floats) -> Floats:
-    """(n,): the correlation of two windows under the gain that suits best."""
+    """(n,): the correlation of two windows, as they are or with the darker one as bright as the other."""
     blurs = np.maximum(0.5 / one.shape[1], RESOLVED / pixels)
-    shown, target = _sample(one, first, blurs), _sample(other, second, blurs)
+    points = one.shape[1] * 3 // 4
+    shown, target = _sample(one, first, blurs, points), _sample(other, second, blurs, points)
     telling = _moments(shown, target)[1].max(axis=0) >= FLAT * FLAT
     telling[:, 0] = True
     best = _correlate(shown, target, telling)
     unsure = np.flatnonzero(best < CERTAIN)
     shown, target, telling = shown[unsure], target[unsure], telling[unsure]
-    lights = _light(shown), _light(target)
-    for gain in GAINS:
-        brighter = shown * np.minimum(max(gain, 1), 255 / lights[0])
-        brighter_target = target * np.minimum(max(1 / gain, 1), 255 / lights[1])
-        best[unsure] = np.maximum(best[unsure], _correlate(brighter, brighter_target, telling))
+    lighter = (shown.mean(axis=(1, 2)) > target.mean(axis=(1, 2)))[:, None, None]
+    dark, bright = np.where(lighter, target, shown), np.where(lighter, shown, target)
+    for brightened in _brightened(dark, bright):
+        best[unsure] = np.maximum(best[unsure], _correlate(brightened, bright, telling))
     return best
+
+
+def _brightened(dark: Floats, bright: Floats) -> Iterator[Floats]:
+    """The darker pictures with each gain, and with the one at which they have the mean of the brighter ones."""
+    most, wanted, gain = 255 / _light(dark), bright.mean(axis=(1, 2)), np.ones(len(dark))
+    for _ in range(3):  # saturation swallows a part of each gain
+        brightened = dark * np.minimum(gain[:, None, None], most)
+        gain = (gain * wanted / np.maximum(brightened.mean(axis=(1, 2)), 1e-3)).clip(1, max(GAINS))
+    yield from (dark * np.minimum(gain, most) for gain in (gain[:, None, None], *GAINS))
 
 
 def _light(sampled: Floats) -> Floats:
