@@ -9,7 +9,7 @@ in ways that copies are, and every pair found between different ones is an error
 aligned: that is the same picture in another frame. They are drawn from one half of the corpus, by a
 hash of their names: the thresholds were chosen on half 0. FILE becomes a sheet of the errors.
 
-PYTHON is an interpreter that has datatrove; the other peers come with `pip install '.[benchmarks]'`.
+PYTHON is an interpreter that has datatrove; the other peers come with `pip install --editable '.[benchmarks]'`.
 """
 
 from __future__ import annotations

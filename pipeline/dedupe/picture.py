@@ -200,7 +200,8 @@ def _align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[N
             )
             first, second = _shown_by_both((first + step).clip(low, high), second)
         kept = agreement >= least
-        going, low, high, first, second = (x[kept] for x in (going, low, high, first, second))
+        going = going[kept]
+        low, high, first, second = (edges[kept] for edges in (low, high, first, second))
     return going, first, second
 
 
