@@ -1,7 +1,8 @@
 """SIGKILLs at random moments of a build on Ray: `python -m benchmarks.kills [--kills 20] [--recipe quickstart]`.
 
-Builds the recipe once in one process. Then builds it on Ray, killing the driver at random moments, until it has been killed
-so many times; lets it end, and compares the sha256 of everything under shards/ and mixtures/.
+Builds the recipe once in one process. Then builds it on Ray and kills the driver again and again, each time at a random moment after it
+has come further than the last one. A build that comes to its end is compared by the sha256 of everything under shards/ and mixtures/, and
+begun anew if there are kills left.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,27 +47,38 @@ def main() -> None:
         began = time.perf_counter()
         subprocess.run(command(arguments.recipe, whole, 0), check=True, stdout=subprocess.DEVNULL)
         spent = time.perf_counter() - began
-        kills = 0
-        for _ in range(10 * arguments.kills):
-            driver = subprocess.Popen(
-                command(arguments.recipe, killed, 2),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                driver.wait(timeout=chance.uniform(2.0, 8.0))
-            except subprocess.TimeoutExpired:
-                os.kill(driver.pid, signal.SIGKILL)
-                driver.wait()
-                kills += 1
-                receipts = len(list(killed.glob("**/*.receipt.json")))
-                print(f"kill {kills}: {receipts} receipts", flush=True)
-            if kills == arguments.kills:
-                break
-        subprocess.run(command(arguments.recipe, killed, 2), check=True, stdout=subprocess.DEVNULL)
-        print(f"in one process {product(whole)} ({spent:.0f} s)\nafter {kills} kills {product(killed)}")
-        sys.exit(product(whole) != product(killed))
+        print(f"in one process {product(whole)} ({spent:.0f} s)", flush=True)
+        kills, ended = 0, False
+        while kills < arguments.kills or not ended:
+            rest = arguments.kills - kills
+            ended = build(command(arguments.recipe, killed, 2), killed, chance.uniform(0, 2) if rest else None)
+            kills += not ended
+            print(f"kill {kills}: {receipts(killed)} receipts" if not ended else f"ended {product(killed)}", flush=True)
+            if ended and product(whole) != product(killed):
+                sys.exit("the bytes differ")
+            if ended and rest:
+                shutil.rmtree(killed)
+
+
+def build(words: list[str], root: Path, seconds: float | None) -> bool:
+    """Run a build, and kill it so many seconds after its next receipt; says whether it ended before that."""
+    before = receipts(root)
+    driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while driver.poll() is None and (seconds is None or receipts(root) == before):
+        time.sleep(0.05)
+    try:
+        if driver.wait(timeout=seconds):
+            sys.exit(f"{' '.join(words)} failed")
+    except subprocess.TimeoutExpired:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        return False
+    return True
+
+
+def receipts(root: Path) -> int:
+    """How many there are."""
+    return sum(1 for _ in root.glob("**/*.receipt.json"))
 
 
 if __name__ == "__main__":
