@@ -35,6 +35,7 @@ from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
 from pipeline.tables import histories
 from pipeline.takedown import Rules, Seek
+from pipeline.takedown.rules import LIST
 
 PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
@@ -294,9 +295,13 @@ class Run:
 
     @cached_property
     def _lists(self) -> tuple[File, ...]:
-        """The lists that judges read, in the run's folder."""
+        """The lists that judges and fetch read, in the run's folder."""
+        gone, path = [], self.root / LIST
+        if self.rules:
+            gone = [File(LIST, LIST, file_sha256(path), path.stat().st_size)]
         wanted = [judge.lists for judge in self.recipe.judging() if isinstance(judge, ReadsLists)]
-        return tuple(take_in(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
+        taken = (take_in(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
+        return (*taken, *gone)
 
     def _tokenizer(self) -> File | None:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""

@@ -12,6 +12,7 @@ from pipeline.ledger import funnel, said_by
 from pipeline.reasons import Reason
 from pipeline.sample import IMAGES, Node, Sample, SampleId, read_rows, write_rows, write_samples
 from pipeline.store import File, Task
+from pipeline.takedown.rules import LIST, rules
 from pipeline.what_if import ask
 from tests.servers import Web, moved, picture, whole
 from tests.small import RECIPE, prose, vlmill, write_recipe
@@ -193,13 +194,25 @@ def test_what_leaves_a_list_comes_with_a_retry_and_what_was_fetched_is_not_asked
     assert vlmill("verify", root) == 0
 
 
-def test_what_is_listed_can_be_taken_down_as_well(world):
+def test_of_what_was_taken_down_not_even_a_retry_asks_for_what_was_listed_then(world, capsys):
     web, recipe, root = world
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     assert vlmill("takedown", root, "--id", "web/web.parquet#1", "--workers", 0) == 0
+    assert "with the addresses of 1 images that could not be had" in capsys.readouterr().out
     assert vlmill("verify", root) == 0
     (recipe.parent / "out.txt").write_text("nobody.test\n")
     assert vlmill("build", recipe, "--out", root, "--workers", 0, "--retry-failed") == 0
     assert web.asked("/1.png") == []
     assert len(web.asked("/4.png")) == 1
+    assert vlmill("verify", root) == 0
+
+
+def test_what_was_taken_down_by_address_is_not_asked_for_by_any_other_folder(world):
+    web, recipe, root = world
+    (recipe.parent / "out.txt").write_text("nobody.test\n")
+    root.mkdir()
+    (root / LIST).write_text(rules(["http://in.test/3.png"], [], [], ["out.test"]).to_yaml())
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
+    assert sorted(visit.path for visit in web.asked()) == ["/0.png", "/2.png", "/5.png"]
+    assert books(root)["images"] == {"in": 6, "kept": 3, "dropped": {"taken_down": 3}, "failed": {}}
     assert vlmill("verify", root) == 0

@@ -507,7 +507,8 @@ def test_with_a_document_go_the_images_that_no_other_shows(tmp_path):
     facts = [ImageFacts(image, None, sha256=f"{image}") for image in range(4)] + [ImageFacts(4, Reason.CONNECTION)]
     inputs = tables(tmp_path, [document(0, 0, 1, 4, url="http://b.test/x"), document(1, 1, 2), document(2, 3)], facts)
     found = look(rules(["http://b.test/x"], [], [], []), inputs)
-    assert found == Found({0: "url http://b.test/x"}, {0: "url http://b.test/x"})
+    by = "url http://b.test/x"
+    assert found == Found({0: by}, {0: by, 4: by}), "the address of one that could not be had goes too"
     assert Found.read(_written(tmp_path, found)) == found
 
 

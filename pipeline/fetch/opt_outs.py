@@ -6,24 +6,28 @@ with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
     urls      addresses of images or documents, compared after `normalised`
     domains   example.org stands for itself and all its sub-domains; so do *.example.org and .example.org
     sha256    of the bytes of images as they came, in hexadecimal
+
+The addresses and domains of `takedowns.yaml` count as listed too: what was fetched of them would be removed at once.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
+
+import yaml
 
 from pipeline.errors import RecipeError
 from pipeline.fetch.address import KEPT
 from pipeline.sample import read_rows
 
 KINDS = ("urls", "domains", "sha256")
-ADDRESSES = ("opt_out.urls.*.list", "opt_out.domains.*.list")
+ADDRESSES = ("opt_out.urls.*.list", "opt_out.domains.*.list", "takedowns.yaml")
 """The lists that say of an address whether it may be asked for."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -53,9 +57,14 @@ class OptOuts:
 
     @classmethod
     def given(cls, inputs: Mapping[str, Path]) -> Self:
-        """What stands in those of a step's inputs that are lists."""
+        """What stands in those of a step's inputs that are lists, takedowns among them."""
         names = {kind: sorted(name for name in inputs if name.startswith(f"opt_out.{kind}.")) for kind in KINDS}
-        return cls.read({kind: [inputs[name] for name in found] for kind, found in names.items()})
+        listed = cls.read({kind: [inputs[name] for name in found] for kind, found in names.items()})
+        if "takedowns.yaml" not in inputs:
+            return listed
+        gone = yaml.safe_load(inputs["takedowns.yaml"].read_text(encoding="utf-8"))
+        urls, domains = map(normalised, gone.get("urls", ())), gone.get("domains", ())
+        return replace(listed, urls={*listed.urls, *urls}, domains={*listed.domains, *domains})
 
     def names(self, url: str | None) -> bool:
         """Whether an address is listed, or its host, or a domain that it is part of."""
