@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -428,6 +429,18 @@ def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_pa
     assert product(root) == before
 
 
+def test_a_folder_may_be_named_from_where_one_stands_and_needs_no_tokenizer(tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path, **WEB_ALONE, dedupe=None)
+    assert build(recipe, tmp_path / "counted") == 0
+    data = {key: value for key, value in yaml.safe_load(recipe.read_text()).items() if key != "tokenizer"}
+    recipe.write_text(yaml.safe_dump(data))
+    assert build(recipe, tmp_path / "uncounted") == 0
+    monkeypatch.chdir(tmp_path)
+    for run in ("counted", "uncounted"):
+        assert takedown(run, "--id", WEB) == 0
+        assert vlmill("verify", run) == 0
+
+
 # -- bad input
 
 
@@ -440,6 +453,7 @@ def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_pa
         (("--id", "web/web.parquet#99"), "no such sample"),
         (("--domain", "http://a.test/"), "give a host such as example.org"),
         (("--domain", "*.a.test"), "give a host such as example.org"),
+        (("--url", " "), "give the address of an image or a document"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_written(built, capsys, arguments, words):
