@@ -22,6 +22,7 @@ from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
 from pipeline.fetch import Fetch
+from pipeline.fetch.opt_outs import OptOuts
 from pipeline.folder import take_in
 from pipeline.judges import Judging, ReadsLists
 from pipeline.keys import file_sha256
@@ -101,7 +102,8 @@ class Run:
     # -- phases ----------------------------------------------------------------------------------------------------
 
     def survey(self) -> None:
-        """Find the origin files and cut them into partitions."""
+        """Find the origin files and cut them into partitions. What is wrong with a list is said first, not after hours of reading."""
+        OptOuts.given({file.name: self.root / file.path for file in self._lists})
         origins = [
             origin
             for name, settings in self.recipe.sources.items()

@@ -159,6 +159,11 @@ def _reader(kind: str) -> Callable[[Path], Collection[str]]:
     return lambda path: _entries(str(path), path.stat().st_mtime_ns, kind)
 
 
+def _called(path: Path) -> str:
+    """What the recipe calls a list: a run's copies are lists/<sha256>.<name>, and editing one would be in vain."""
+    return path.name.partition(".")[2] if path.parent.name == "lists" else str(path)
+
+
 @lru_cache(16)  # a process works on one partition after the other with the same lists
 def _entries(path: str, changed: int, kind: str) -> frozenset[str]:
     """What stands in a list; `changed` tells its editions apart."""
@@ -171,5 +176,5 @@ def _entries(path: str, changed: int, kind: str) -> frozenset[str]:
                 try:
                     found.add(READ[kind](entry))
                 except ValueError as error:
-                    raise RecipeError(f"{path}, line {number}: {entry[:80]!r}: {error}") from None
+                    raise RecipeError(f"{_called(Path(path))}, line {number}: {entry[:80]!r}: {error}") from None
     return frozenset(found)

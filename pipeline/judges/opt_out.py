@@ -41,6 +41,13 @@ class OptOut:
     domains: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     sha256: tuple[str, ...] = field(default=(), metadata=RUNTIME)
 
+    def __post_init__(self) -> None:
+        """Refuse a judge that nothing could ever fall under. Pydantic turns ValueError into an error of the recipe."""
+        if not any(getattr(self, kind) for kind in KINDS):
+            raise ValueError(
+                f"names no list; give it files, such as {{domains: [domains.txt]}}; allowed: {', '.join(KINDS)}"
+            )
+
     @property
     def facts(self) -> tuple[str, ...]:
         """The digests of images, if there is a list of any."""
