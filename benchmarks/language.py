@@ -161,7 +161,7 @@ def _sentences(corpus: Path) -> Iterator[Item]:
 
 
 def _cost(texts: Sequence[str]) -> None:
-    """Seconds of the judge and of bare fastText on the same texts, best of three, by turns."""
+    """CPU seconds of the judge and of bare fastText on the same texts, best of three, by turns."""
     samples = [
         (row, Sample(SampleId("cost", "text", row), (Node("text", text=text),))) for row, text in enumerate(texts)
     ]
@@ -184,9 +184,9 @@ def _judge(judge: Language, samples: Iterable[tuple[int, Sample]]) -> None:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _documents(folder: Path, most: int = 50) -> None:

@@ -13,8 +13,11 @@ from pipeline.decontaminate.contamination import Finding, read_findings
 from pipeline.decontaminate.index import FOLDER
 from pipeline.errors import StoreError
 from pipeline.lanes import read_manifest
-from pipeline.recipe import locked_recipe
+from pipeline.recipe import Recipe, locked_recipe
+from pipeline.recount import read_losses
 from pipeline.sample import read_rows
+from pipeline.step import Count
+from pipeline.store import total
 
 
 @dataclass
@@ -44,7 +47,9 @@ class Contact:
 
 
 def report(root: Path, examples: int) -> dict[str, Any]:
-    """`{"action", "benchmarks": {name: {"items", "sources": {source: counts and examples}}}}`. The name has the split in it.
+    """`{"action", "benchmarks": {name: {"items", "unread", "sources": {source: counts and examples}}}}`. The name has the split in it.
+
+    `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were lost, by reason.
 
     Raises:
         StoreError: the run has no such block, or has not come so far.
@@ -60,14 +65,52 @@ def report(root: Path, examples: int) -> dict[str, Any]:
         for finding in _findings(root, source):
             contact = contacts.setdefault(finding.benchmark, {}).setdefault(source, Contact())
             contact.pairs[finding.kind].add((finding.id, finding.item))
+    items = _items(root)
     books = {
         name: {
-            "items": items,
+            "items": items.get(name, 0),
+            "unread": unread(root, name),
             "sources": {source: contact.to_json(examples) for source, contact in contacts.get(name, {}).items()},
         }
-        for name, items in _items(root).items()
+        for name in splits(recipe)
     }
     return {"action": against.action, "benchmarks": books}
+
+
+def splits(recipe: Recipe) -> list[str]:
+    """The benchmarks of a recipe with their splits, as findings name them."""
+    settings = recipe.decontaminating()
+    return sorted(split for name, of in settings.against.items() for split in of.splits(name)) if settings else []
+
+
+def unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
+    """What of a benchmark could not be had: `{"rows": {"in", "lost": {reason: n}}, "images": the same}`.
+
+    Raises:
+        StoreError: it was not read to its end.
+    """
+    folder = f"steps/{FOLDER}/{name}"
+    rows, images = total(read_manifest(root, f"{folder}/read"))["rows"], Count()
+    for receipt in read_manifest(root, f"{folder}/inspect"):
+        for file in receipt.files:
+            for fact in read_losses(root / file.path):
+                images.keep() if fact.reason is None else images.lose(fact.reason)
+    return {
+        level: {"in": count.came, "lost": {str(reason): number for reason, number in sorted(count.lost.items())}}
+        for level, count in (("rows", rows), ("images", images))
+    }
+
+
+def warnings(root: Path, recipe: Recipe) -> Iterator[str]:
+    """A line for each benchmark of which something could not be had, once the index is made: what was not looked for cannot be found."""
+    if not (root / f"steps/{FOLDER}/index/manifest.json").exists():
+        return
+    for name in splits(recipe):
+        for level, book in unread(root, name).items():
+            if book["lost"]:
+                lost = sum(book["lost"].values())
+                why = ", ".join(f"{reason} {number:,}" for reason, number in book["lost"].items())
+                yield f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held against them"
 
 
 def _findings(root: Path, source: str) -> Iterator[Finding]:

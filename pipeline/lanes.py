@@ -15,7 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.inspect import Inspect
 from pipeline.origin import Origin, content, opened
 from pipeline.step import Step
-from pipeline.store import File, Receipt, Store, Task, select, total, write_atomically
+from pipeline.store import File, Receipt, Store, Task, total, write_atomically
 from pipeline.takedown import TABLES, Found, Remove, Seek, removal
 
 
@@ -107,7 +107,7 @@ class Walk:
         if isinstance(link, History):
             yield from history(store, lane.part, link, files)
         else:
-            task = Task(link.folder, lane.part, link.step, select(files, link.step.reads))
+            task = Task.over(files, link.folder, lane.part, link.step)
             yield link.folder, self._perform(store, task, lane.origin)
 
     def _removed(self, store: Store, lane: Lane, link: Sought, files: Mapping[str, File]) -> bool:
@@ -115,8 +115,7 @@ class Walk:
         found = Found.read(self.root / files["found.json"].path)
         for table in TABLES:
             if getattr(found, table):
-                step = removal(table, found)
-                store.perform(Task(link.removals, lane.part, step, select(files, step.reads)))
+                store.perform(Task.over(files, link.removals, lane.part, removal(table, found)))
         return bool(found)
 
     def _purge(self, removal: Receipt, before: Iterable[File]) -> None:
@@ -128,7 +127,7 @@ class Walk:
         done = store.find(task)
         if done is not None:
             return done
-        for file in task.inputs.values():
+        for file in (*task.inputs.values(), *task.heeded.values()):
             if file.name != "origin" and not (self.root / file.path).exists():
                 raise _Missing(file)
         if origin is None or "origin" not in task.inputs:
@@ -168,13 +167,13 @@ def history(store: Store, part: str, link: History, files: Mapping[str, File]) -
     """
     retry = link.retry
     while True:
-        removal = store.find(Task(link.folder, part, link.step, select(files, link.step.reads)))
+        removal = store.find(Task.over(files, link.folder, part, link.step))
         if removal is not None:
             yield link.folder, removal
             continue
         if retry is None:
             return
-        task = Task(retry.folder, part, retry.step, select(files, retry.step.reads))
+        task = Task.over(files, retry.folder, part, retry.step)
         round_done = store.find(task)
         if round_done is None:
             if link.again:

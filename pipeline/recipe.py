@@ -330,16 +330,17 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
 
 
 def locked_recipe(root: Path) -> Recipe:
-    """The recipe that a folder is locked to.
+    """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
     Raises:
         StoreError: no build was begun there.
     """
-    path = root / LOCK
+    path, tokenizer = root / LOCK, (root / "tokenizer.json").absolute()
     if not path.exists():
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return build(Recipe, {**data, "tokenizer": str(root / "tokenizer.json")}, LOCK)
+    counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
+    return build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
 
 
 def differences(before: Any, now: Any, where: str = "") -> str:

@@ -22,6 +22,7 @@ from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
 from pipeline.fetch import Fetch
+from pipeline.fetch.opt_outs import OptOuts
 from pipeline.folder import take_in
 from pipeline.judges import Judging, ReadsLists
 from pipeline.keys import file_sha256
@@ -35,6 +36,7 @@ from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
 from pipeline.tables import histories
 from pipeline.takedown import Rules, Seek
+from pipeline.takedown.rules import LIST
 
 PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
@@ -100,7 +102,8 @@ class Run:
     # -- phases ----------------------------------------------------------------------------------------------------
 
     def survey(self) -> None:
-        """Find the origin files and cut them into partitions."""
+        """Find the origin files and cut them into partitions. What is wrong with a list is said first, not after hours of reading."""
+        OptOuts.given({file.name: self.root / file.path for file in self._lists})
         origins = [
             origin
             for name, settings in self.recipe.sources.items()
@@ -294,9 +297,13 @@ class Run:
 
     @cached_property
     def _lists(self) -> tuple[File, ...]:
-        """The lists that judges read, in the run's folder."""
+        """The lists that judges and fetch read, in the run's folder."""
+        gone, path = [], self.root / LIST
+        if self.rules:
+            gone = [File(LIST, LIST, file_sha256(path), path.stat().st_size)]
         wanted = [judge.lists for judge in self.recipe.judging() if isinstance(judge, ReadsLists)]
-        return tuple(take_in(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
+        taken = (take_in(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
+        return (*taken, *gone)
 
     def _tokenizer(self) -> File | None:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""

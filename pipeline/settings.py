@@ -14,6 +14,12 @@ from pipeline.errors import RecipeError
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 """For `@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)`, which every block of a recipe is declared with."""
 
+FORMS = {
+    "tuple_type": "Input should be a list, such as [a, b]",
+    "dict_type": "Input should be a mapping, such as {a: 1}",
+}
+"""What YAML calls the forms that Python has other names for."""
+
 T = TypeVar("T")
 
 
@@ -45,7 +51,7 @@ def _explain(kind: type[Any], where: str, item: Any) -> str:
         return f"{place}: is missing"
     if item["type"] == "value_error":  # raised by a class of ours, which names the value itself
         return f"{place}: {item['ctx']['error']}"
-    return f"{place}: {item['msg']}, not {item['input']!r}"
+    return f"{place}: {FORMS.get(item['type'], item['msg'])}, not {item['input']!r}"
 
 
 def _owner(kind: Any, path: tuple[Any, ...]) -> type[Any]:

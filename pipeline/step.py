@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline.reasons import FAILURES, Reason
 
@@ -101,6 +101,16 @@ class Step(Protocol):
         For the same inputs and parameters the same bytes, if `pure`. Trouble with data is counted; an exception
         means that the machine failed or the recipe is wrong.
         """
+        ...
+
+
+@runtime_checkable
+class Heeds(Step, Protocol):
+    """An impure step that looks at more than its key knows of: what it left stays, whatever those files say later."""
+
+    @property
+    def heeds(self) -> tuple[str, ...]:
+        """Names or patterns of files that are among the inputs of `run`, and not in the key."""
         ...
 
 

@@ -27,11 +27,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from pipeline.errors import StoreError
 from pipeline.keys import DIGITS, file_sha256, task_key
-from pipeline.step import Count, Counts, Step
+from pipeline.step import Count, Counts, Heeds, Step
 
 TEMPORARY = ".tmp-"
 
@@ -82,6 +82,14 @@ class Task:
     part: str
     step: Step
     inputs: Mapping[str, File] = field(default_factory=dict)
+    heeded: Mapping[str, File] = field(default_factory=dict)  # inputs of an impure step that are not in its key
+
+    @classmethod
+    def over(cls, files: Mapping[str, File], folder: str, part: str, step: Step) -> Self:
+        """The task of a step where these files are there."""
+        assert not (isinstance(step, Heeds) and step.pure), f"{step.name} is pure: all that it sees is in its key"
+        heeded = select(files, step.heeds) if isinstance(step, Heeds) else {}
+        return cls(folder, part, step, select(files, step.reads), heeded)
 
     def key(self) -> str:
         """What decides its bytes."""
@@ -128,7 +136,7 @@ class Store:
             return done
         self._check_made_by(task)
         with self._working_folder(task) as folder:
-            paths = {name: self.root / file.path for name, file in task.inputs.items()}
+            paths = {name: self.root / file.path for name, file in {**task.heeded, **task.inputs}.items()}
             counts = task.step.run({**paths, **elsewhere}, folder)
             _check_balance(task, counts)
             return self._commit(task, folder, counts)

@@ -23,7 +23,7 @@ from pipeline.decontaminate.lists import spelt_out
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.folder import take_in
-from pipeline.judges import Judging, ReadsLists
+from pipeline.judges import Judging, OptOut, ReadsLists
 from pipeline.lanes import read_manifest
 from pipeline.overrides import add_judges, set_value
 from pipeline.reasons import Reason
@@ -73,6 +73,7 @@ class Answer:
     sources: dict[str, dict[str, Kept]] = field(default_factory=dict)
     asked: tuple[str, ...] = ()  # judges that looked again
     notes: list[str] = field(default_factory=list)
+    unasked: int = 0  # images that were on a list of opt-outs when the others were fetched
 
     @property
     def changes(self) -> bool:
@@ -137,6 +138,11 @@ def compare(root: Path, now: Recipe, then: Recipe, base: Path | None) -> Answer:
         _rendered(root, now, parts)
         for part in parts:
             _compare(part, answer)
+    if answer.unasked and (OptOut.name in answer.asked or OptOut.name not in then.deciding()):
+        answer.notes.append(
+            f"{answer.unasked} images were on a list of opt-outs and never asked for; "
+            "a build with --retry-failed asks for those that no list names any more"
+        )
     if any(kept["images"].newly_kept for kept in answer.sources.values()):
         answer.notes.append("images that are newly kept were never drawn: the image policy may find fault with some")
     return answer
@@ -341,6 +347,7 @@ def _compare(part: Part, answer: Answer) -> None:
         ImageFacts(row["image"], Reason(row["reason"]) if row["reason"] else None)
         for row in read_rows(part.tables["facts.parquet"], ["image", "reason"])
     ]
+    answer.unasked += sum(fact.reason is Reason.OPT_OUT_LIST for fact in facts)
     now, then = (_gathered(verdicts) for verdicts in (part.now, part.then))
     for row, sample in enumerate(_outlines(part.tables)):
         before = after = settle(sample, now.get(row, []), facts)

@@ -350,6 +350,30 @@ def test_a_benchmark_may_have_any_row_shape_with_images_and_those_in_files_lie_b
     assert {name: line["kept"] for name, line in counts.items()} == {"benchmark_items": 1, "benchmark_pictures": 1}
 
 
+def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_against_it(data, built, tmp_path, capsys):
+    """A benchmark that names its pictures by paths would else come out clean of them."""
+    with (tmp_path / "paths.tsv").open("w", newline="") as file:
+        lines = [["question", "answer", "image"], [LONG, "A", "pictures/1.png"], [SHORT, "B", "2.png"], ["", "", ""]]
+        csv.writer(file, delimiter="\t").writerows(lines)
+    paths = {"root": str(tmp_path), "files": "paths.tsv"}
+    root = shutil.copytree(built, tmp_path / "run")
+    path = recipe(data, decontaminate={"against": {"paths": paths}})
+    assert vlmill("build", path, "--out", root, "--workers", 0, "--relock") == 0
+    warned = (
+        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was held against them",
+        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was held against them",
+    )
+    told = capsys.readouterr().out
+    assert all(line in told for line in warned)
+    assert reported(root, capsys)["benchmarks"]["paths"]["unread"] == {
+        "rows": {"in": 3, "lost": {"empty_row": 1}},
+        "images": {"in": 2, "lost": {"undecodable": 2}},
+    }
+    assert vlmill("contamination", root) == 0
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in warned)
+
+
 def test_a_run_without_the_block_says_how_to_add_one(data, tmp_path, capsys):
     root = tmp_path / "run"
     path = recipe(data, decontaminate=None)

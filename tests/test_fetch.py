@@ -259,7 +259,7 @@ def test_an_answer_that_cannot_be_is_an_error(tmp_path, lines, message):
 def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_error(tmp_path, monkeypatch):
     asked = []
 
-    def forgetful(urls, _fetch, folder):
+    def forgetful(urls, _fetch, folder, _lists):
         asked.append(list(urls))
         folder.rmdir()
         answered(folder, *(lost(key) for key, url in enumerate(urls) if url != "u1"))

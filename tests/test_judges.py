@@ -284,7 +284,13 @@ def test_the_step_goes_by_the_name_and_version_of_its_judge(judge):
     assert all(isinstance(value, str) for value in step.made_by().values())
 
 
-@pytest.mark.parametrize("name", STEPS)
+def test_a_list_of_opt_outs_has_to_be_named():
+    """Who forgets it would believe that something is kept out."""
+    with pytest.raises(RecipeError, match=r"opt_out: names no list; give it files"):
+        build(OptOut, {}, "opt_out")
+
+
+@pytest.mark.parametrize("name", sorted(STEPS.keys() - {"opt_out"}))
 def test_a_recipe_need_not_set_anything_and_may_not_set_what_does_not_exist(name):
     assert build(STEPS[name], {}, name) == STEPS[name]()
     with pytest.raises(RecipeError, match="unknown key 'treshold'"):

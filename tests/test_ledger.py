@@ -146,6 +146,21 @@ def test_a_misspelt_reason_or_source_gets_the_nearest_and_the_list(built, capsys
     assert "did you mean 'web'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ledger", "--samples", 3), "give --reason too"),
+        (("ledger", "--html", "."), "is a directory"),
+        (("stats", "--html", "."), "is a directory"),
+        (("trace", "--step", 0), "has no stages, so nothing is trained in steps"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(built, capsys, arguments, words):
+    command, *options = arguments
+    assert vlmill(command, built, *options) != 0
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
     from tests.upstream import obelics
 

@@ -108,6 +108,16 @@ def test_the_step_works_in_a_process_that_never_saw_the_file(tmp_path):
 # -- what is said of mistakes ------------------------------------------------------------------------------------------
 
 
+FACTS = """from dataclasses import dataclass
+@dataclass(frozen=True)
+class Seeing:
+    name = "seeing"
+    facts = {}
+    def judge(self, samples, facts):
+        return []
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -123,6 +133,9 @@ def test_the_step_works_in_a_process_that_never_saw_the_file(tmp_path):
             JUDGE.replace("(frozen=True)", ""),
             r"judge Short is no frozen dataclass; put @dataclass\(frozen=True\) above it",
         ),
+        ("raise SystemExit(3)", "mine.py, line 1: SystemExit: 3"),
+        (FACTS.format("'width'"), r"judge Seeing has facts = 'width'; give it a tuple"),
+        (FACTS.format("('widht',)"), r"judge Seeing asks for the fact 'widht'; did you mean 'width'\?"),
     ],
 )
 def test_a_file_that_holds_no_judge_says_why_and_where(code, message):
@@ -142,6 +155,7 @@ def test_a_file_that_holds_no_judge_says_why_and_where(code, message):
             "yield Drop(row, 7)",
             r"Drop\(sample=1, node=7, score=0.0\) is about no node of the samples that it was given",
         ),
+        ("raise SystemExit(3)", r"judge 'short' \(mine.py, line 8\) failed on sample web/a#1: SystemExit: 3"),
         ("yield Drop(99, 0)", r"Drop\(sample=99, node=0, score=0.0\) is about no node"),
     ],
 )
@@ -150,6 +164,12 @@ def test_a_judge_that_goes_wrong_is_named_with_its_line_and_the_sample(body, mes
     code = f"{head}\n    def judge(self, samples, facts):\n        for row, sample in samples:\n            if row == 1: {body}\n"
     with pytest.raises(RecipeError, match=message):
         list(own(code).judge(samples("a", "b"), []))
+
+
+def test_a_judge_that_does_not_begin_is_named_too():
+    code = FACTS.format("()").replace("return []", "return None")
+    with pytest.raises(RecipeError, match=r"judge 'seeing' \(mine.py\) failed before its first sample: TypeError"):
+        list(own(code, "seeing").judge(samples("a"), []))
 
 
 def test_doubts_and_drops_of_whole_samples_are_findings_too():

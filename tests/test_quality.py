@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
+from pipeline.fetch.opt_outs import normalised
 from pipeline.judges import Doubt, ImageQuality, Judging, OptOut, Shape, TextQuality, measures, word_lists
-from pipeline.judges.opt_out import normalised
 from pipeline.keys import digest
 from pipeline.reasons import Reason
 from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Node, Sample, SampleId, Verdict, read_verdicts, write_samples

@@ -40,6 +40,8 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
     ("change", "message"),
     [
         ({"sauces": {}}, r"unknown key 'sauces'; did you mean 'sources'\?"),
+        ({"judges": {"language": None}}, r"judges: Input should be a list, such as \[a, b\], not"),
+        ({"judges": ["language"]}, r"judges\.0: Input should be a mapping, such as \{a: 1\}, not 'language'"),
         (
             {"sources": {"web": {"kind": "obelix", "files": "*"}}},
             r"sources\.web\.kind: 'obelix' is none of ours; did you mean 'obelics'\?",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -389,7 +390,7 @@ def test_a_list_of_opt_outs_counts_as_it_was_when_the_run_was_built(small, small
     (folder / "out.txt").write_text("http://img.small.test/2.png\n")
     assert takedown(root, "--id", WEB) == 0
     assert funnel(root, "web")["images"]["dropped"] == {"opt_out_list": 1, "taken_down": 2}
-    assert build(recipe, root) == 0
+    assert build(recipe, root, "--retry-failed") == 0
     shown = {
         node["sha256"]
         for path in (root / "shards").rglob("*.lineage.parquet")
@@ -428,6 +429,18 @@ def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_pa
     assert product(root) == before
 
 
+def test_a_folder_may_be_named_from_where_one_stands_and_needs_no_tokenizer(tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path, **WEB_ALONE, dedupe=None)
+    assert build(recipe, tmp_path / "counted") == 0
+    data = {key: value for key, value in yaml.safe_load(recipe.read_text()).items() if key != "tokenizer"}
+    recipe.write_text(yaml.safe_dump(data))
+    assert build(recipe, tmp_path / "uncounted") == 0
+    monkeypatch.chdir(tmp_path)
+    for run in ("counted", "uncounted"):
+        assert takedown(run, "--id", WEB) == 0
+        assert vlmill("verify", run) == 0
+
+
 # -- bad input
 
 
@@ -440,6 +453,7 @@ def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_pa
         (("--id", "web/web.parquet#99"), "no such sample"),
         (("--domain", "http://a.test/"), "give a host such as example.org"),
         (("--domain", "*.a.test"), "give a host such as example.org"),
+        (("--url", " "), "give the address of an image or a document"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_written(built, capsys, arguments, words):
@@ -507,7 +521,8 @@ def test_with_a_document_go_the_images_that_no_other_shows(tmp_path):
     facts = [ImageFacts(image, None, sha256=f"{image}") for image in range(4)] + [ImageFacts(4, Reason.CONNECTION)]
     inputs = tables(tmp_path, [document(0, 0, 1, 4, url="http://b.test/x"), document(1, 1, 2), document(2, 3)], facts)
     found = look(rules(["http://b.test/x"], [], [], []), inputs)
-    assert found == Found({0: "url http://b.test/x"}, {0: "url http://b.test/x"})
+    by = "url http://b.test/x"
+    assert found == Found({0: by}, {0: by, 4: by}), "the address of one that could not be had goes too"
     assert Found.read(_written(tmp_path, found)) == found
 
 

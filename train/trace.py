@@ -78,6 +78,10 @@ def _stage(root: Path, name: str | None) -> Stage:
     stages = {stage.name: stage for stage in locked_recipe(root).stages}
     if name is None and len(stages) == 1:
         return next(iter(stages.values()))
+    if not stages:
+        raise RecipeError(f"--step: {root} has no stages, so nothing is trained in steps")
+    if name is None:
+        raise RecipeError(f"--step: say of which stage, with --stage; allowed: {', '.join(stages)}")
     if name not in stages:
         raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(str(name), list(stages))}")
     return stages[name]

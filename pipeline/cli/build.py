@@ -90,6 +90,7 @@ def build(
     """
     from mixtures.build import check as check_mixtures
     from mixtures.build import read_stats
+    from pipeline.contamination import warnings
     from pipeline.recipe import load
     from pipeline.run import PHASES
     from train.settings import check as check_training
@@ -102,6 +103,8 @@ def build(
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
     carry(root, loaded, data, base, workers, ray, until=until, relock=relock, remake=remake, retry_failed=retry_failed)
+    for warning in warnings(root, loaded):
+        console.print(warning, markup=False)
     if loaded.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             for note in stats["notes"]:

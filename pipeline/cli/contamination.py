@@ -27,12 +27,15 @@ def contamination(
         vlmill contamination demo --samples 5
         vlmill trace demo ID
     """
-    from pipeline.contamination import lines, report, table
+    from pipeline.contamination import lines, report, table, warnings
+    from pipeline.recipe import locked_recipe
 
     found = report(directory, samples)
     if as_json:
         print_json(found)
         return
     console.print(table(found))
+    for line in warnings(directory, locked_recipe(directory)):
+        console.print(line, markup=False)
     for line in lines(found):
         console.print(line, markup=False)

@@ -10,6 +10,8 @@ import typer
 from pipeline.cli.terms import Folder, JsonFlag, console, print_json
 from pipeline.errors import VlmillError
 
+EXAMPLES = 20
+
 
 def ledger(
     directory: Folder,
@@ -17,11 +19,15 @@ def ledger(
     reason: Annotated[
         str | None, typer.Option(metavar="R", help="Show examples of what was lost for this reason.")
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Examples to show with --reason.")] = 20,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Examples to show with --reason. Default: 20.")
+    ] = None,
     as_json: JsonFlag = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write one page with the funnel and pictures and texts of losses."),
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Write one page with the funnel and pictures and texts of losses."
+        ),
     ] = None,
 ) -> None:
     """Say what became of everything: in = kept + dropped + failed, for rows, samples, nodes and images, with who said so and why.
@@ -36,11 +42,13 @@ def ledger(
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
+    if samples is not None and not reason:
+        raise VlmillError("--samples says how many examples of a reason are shown: give --reason too")
     books = select(directory, source, reason)
     if html is not None:
         _write_page(directory, books, html)
     elif reason is not None:
-        _examples(directory, books, reason, samples, as_json=as_json)
+        _examples(directory, books, reason, samples or EXAMPLES, as_json=as_json)
     elif as_json:
         print_json({"funnel": books, "said_by": {name: said_by(directory, name) for name in books}})
     else:

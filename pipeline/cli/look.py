@@ -39,7 +39,11 @@ def stats(
     as_json: JsonFlag = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page for a browser: the same, with plots and samples to search."),
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            help="Write a page for a browser: the same, with plots and samples to search.",
+        ),
     ] = None,
 ) -> None:
     """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.

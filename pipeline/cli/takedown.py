@@ -118,9 +118,13 @@ def _tell(found: Forecast, asked: list[str], goes: str) -> None:
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other samples show; "
         f"{len(found.effects):,} partitions and {len(found.shards):,} shards are made anew"
     )
+    if found.never_had:
+        console.print(
+            f"with the addresses of {len(found.never_had):,} images that could not be had, so that no retry asks for them"
+        )
     _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
     _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
-    matched = {*found.samples.values(), *found.images.values()}
+    matched = {*found.samples.values(), *found.images.values(), *found.never_had}
     for rule in asked:
         if rule not in matched:
             console.print(
@@ -147,6 +151,7 @@ def _as_json(found: Forecast) -> dict[str, Any]:
         "samples": found.samples,
         "images": found.images,
         "losing": found.losing,
+        "never_had": found.never_had,
         "partitions": [effect.place for effect in found.effects],
         "shards": found.shards,
         "near": [

@@ -4,6 +4,7 @@ The only step that reads the internet. `Fetch` follows read; `Retry` tries again
 supplement. The work is done by img2dataset's Downloader in a child process:
 
     address   spelling, mirrors, and where a connection may go
+    opt_outs  what is not asked for, since its owner does not want it used
     answers   what an HTTP answer is worth
     opener    one address, within bounds
     child     the process that downloads
@@ -18,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field
+from fnmatch import fnmatchcase
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.errors import VlmillError
 from pipeline.fetch.address import Failed, parse
+from pipeline.fetch.opt_outs import ADDRESSES, OptOuts, unasked
 from pipeline.fetch.process import Outcome, download
 from pipeline.reasons import Reason
 from pipeline.sample import IMAGES, read_rows, write_rows
@@ -40,10 +43,16 @@ PASSING = frozenset(
 )
 """Reasons that may be gone another day; so are HTTP 408, 425 and 429."""
 
+HEEDED = ("samples.parquet", *ADDRESSES)
+"""What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `Heeds`."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class Fetch:
-    """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none."""
+    """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none.
+
+    What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name.
+    """
 
     name: ClassVar[str] = "fetch"
     version: ClassVar[int] = 2
@@ -81,6 +90,11 @@ class Fetch:
         """See Step."""
         return ("images.parquet",)
 
+    @property
+    def heeds(self) -> tuple[str, ...]:
+        """See Heeds."""
+        return HEEDED
+
     def made_by(self) -> Mapping[str, str]:
         """See Step."""
         return {name: installed(name) for name in ("img2dataset", "pillow")}
@@ -91,17 +105,19 @@ class Fetch:
         Counts `fetched`: rows that had an address alone. Memory is flat: bytes wait on disk, whatever the order they came in.
 
         Raises:
-            VlmillError: the downloading process failed as a process, or a mirror has gone.
+            VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
         count = Count()
-        images = inputs["images.parquet"]
+        images, refused = inputs["images.parquet"], _refused(inputs)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            asked = read_rows(images, columns=["url", "reason", "bytes"], batch=32)
-            outcome = _outcomes((row["url"] for row in asked if _is_open(row)), self, Path(scratch))
+            asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
+            wanted = (row["url"] for row in asked if _is_open(row) and row["image"] not in refused)
+            outcome = _outcomes(wanted, self, Path(scratch), _lists(inputs))
 
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
-                    yield _settled(row, outcome(row["url"]), count) if _is_open(row) else row
+                    found = refused.get(row["image"]) or outcome(row["url"]) if _is_open(row) else None
+                    yield _settled(row, found, count) if found else row
 
             write_rows(folder / "images.parquet", IMAGES, rows())
         return {"fetched": count}
@@ -109,7 +125,10 @@ class Fetch:
 
 @dataclass(frozen=True, config=STRICT)
 class Retry:
-    """Try once more, and for each `round` once, the addresses that failed for a reason that may have passed."""
+    """Try once more, and for each `round` once, the addresses that failed for a reason that may have passed.
+
+    One of these is a list of opt-outs that names an image no more.
+    """
 
     name: ClassVar[str] = "retry"
     version: ClassVar[int] = 2
@@ -123,6 +142,11 @@ class Retry:
         """See Step."""
         return ("images.parquet", "supplement.parquet")
 
+    @property
+    def heeds(self) -> tuple[str, ...]:
+        """See Heeds."""
+        return HEEDED
+
     def made_by(self) -> Mapping[str, str]:
         """See Step."""
         return self.fetch.made_by()
@@ -133,18 +157,19 @@ class Retry:
         Counts `retried`: the addresses tried, and what became of them.
 
         Raises:
-            VlmillError: the downloading process failed as a process, or a mirror has gone.
+            VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
-        count = Count()
+        count, refused = Count(), _refused(inputs)
         images, before = inputs["images.parquet"], inputs.get("supplement.parquet")
         had = {row["image"] for row in read_rows(before, columns=["image"])} if before else set()
+        passed = refused.keys() | had
 
         def failed() -> Iterator[Row]:
             columns = [name for name in IMAGES.names if name != "bytes"]
-            return (row for row in read_rows(images, columns) if row["image"] not in had and _may_have_passed(row))
+            return (row for row in read_rows(images, columns) if row["image"] not in passed and _may_have_passed(row))
 
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            outcome = _outcomes((row["url"] for row in failed()), self.fetch, Path(scratch))
+            outcome = _outcomes((row["url"] for row in failed()), self.fetch, Path(scratch), _lists(inputs))
             tried = (_settled(row, outcome(row["url"]), count) for row in failed())
             gained = (row for row in tried if row["reason"] is None)
             earlier = read_rows(before, batch=32) if before else iter(())
@@ -163,17 +188,30 @@ def _is_open(row: Row) -> bool:
 
 def _may_have_passed(row: Row) -> bool:
     return row["url"] is not None and (
-        row["reason"] in PASSING or row["detail"] in {"HTTP 408", "HTTP 425", "HTTP 429"}
+        row["reason"] in {*PASSING, Reason.OPT_OUT_LIST} or row["detail"] in {"HTTP 408", "HTTP 425", "HTTP 429"}
     )
 
 
-def _outcomes(urls: Iterator[str], fetch: Fetch, scratch: Path) -> Callable[[str], Outcome]:
+def _lists(inputs: Inputs) -> dict[str, Path]:
+    """The lists of addresses that are opted out."""
+    return {name: path for name, path in inputs.items() if any(fnmatchcase(name, wanted) for wanted in ADDRESSES)}
+
+
+def _refused(inputs: Inputs) -> dict[int, Outcome]:
+    """The images that are not asked for, with the outcome of each."""
+    listed = OptOuts.given(_lists(inputs))
+    rows = read_rows(inputs["images.parquet"], columns=["image", "url"])
+    found = unasked(listed, rows, inputs.get("samples.parquet"))
+    return {image: Outcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
+
+
+def _outcomes(urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path]) -> Callable[[str], Outcome]:
     """Download all addresses, each once however it is spelled; what comes back knows the outcome of each."""
     distinct = dict[str, None]()
     for url in urls:
         with suppress(Failed):  # told to whoever asks for its outcome
             distinct[parse(url).url] = None
-    found = download(list(distinct), fetch, scratch)
+    found = download(list(distinct), fetch, scratch, lists)
     _check_mirrors(found, fetch)
 
     def outcome(url: str) -> Outcome:

@@ -18,7 +18,7 @@ from pipeline.reasons import Reason
 PORTS = {"http": 80, "https": 443}
 """The schemes that are opened, with their ports."""
 
-_KEPT = "%/:=&?~+!$,;'@()*[]"
+KEPT = "%/:=&?~+!$,;'@()*[]"
 """Beside letters and digits, what stands in a path or query as it is; the rest is percent-encoded as UTF-8."""
 
 _CARRIERS = tuple(
@@ -98,7 +98,7 @@ def parse(url: str) -> Target:
         raise Failed(Reason.BAD_URL, f"host {host!r}")
     if "@" in parts.netloc:
         raise Failed(Reason.BAD_URL, "it carries a user name")
-    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_KEPT)
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=KEPT)
     return Target(parts.scheme, host, PORTS[parts.scheme] if port is None else port, path)
 
 

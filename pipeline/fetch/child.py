@@ -2,7 +2,7 @@
 
     python -m pipeline.fetch.child FOLDER
 
-Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step, and `urls.arrow`; what is found out
+Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs lie, and `urls.arrow`; what is found out
 about address number `key` is appended to `answers.jsonl`, and its bytes to `bodies`, as it comes. The process ends when its
 standard input does, so it cannot outlive whoever started it.
 
@@ -28,6 +28,7 @@ from typing import Any
 
 from pipeline.fetch import Fetch
 from pipeline.fetch.opener import Opener
+from pipeline.fetch.opt_outs import OptOuts
 from pipeline.settings import build
 
 
@@ -87,8 +88,10 @@ def downloader() -> Any:
 
 def download(folder: Path) -> None:
     """Do the job that `folder` holds."""
-    fetch = build(Fetch, json.loads((folder / "job.json").read_bytes()), "job.json")
-    hands = Hands(Opener(fetch), folder)
+    job = json.loads((folder / "job.json").read_bytes())
+    fetch = build(Fetch, job["fetch"], "job.json")
+    listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
+    hands = Hands(Opener(fetch, listed=listed), folder)
     director = urllib.request.OpenerDirector()  # made by hand: build_opener() adds proxies, files and FTP
     director.add_handler(hands)
     urllib.request.install_opener(director)

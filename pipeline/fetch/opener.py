@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.fetch.address import Failed, Resolver, Target, mirrored, parse, redirected, resolve
 from pipeline.fetch.answers import asked_pause, check_image, opted_out, signatures, unpacked
+from pipeline.fetch.opt_outs import OptOuts
 from pipeline.reasons import Reason
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.fetch import Fetch
 
+NOTHING = OptOuts()
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BUSY = frozenset({408, 425, 429})
@@ -91,11 +93,14 @@ class Wire(io.RawIOBase):
 
 
 class Opener:
-    """Opens addresses by the rules of a fetch step. Any number of threads may share one."""
+    """Opens addresses by the rules of a fetch step. Any number of threads may share one.
 
-    def __init__(self, rules: Fetch, resolver: Resolver = socket.getaddrinfo) -> None:
+    Whoever calls it has left out the addresses that are `listed` as opted out; it follows no redirect to one.
+    """
+
+    def __init__(self, rules: Fetch, resolver: Resolver = socket.getaddrinfo, listed: OptOuts = NOTHING) -> None:
         signatures()  # loaded before any thread asks
-        self.rules, self.resolver = rules, resolver
+        self.rules, self.listed, self.resolver = rules, listed, resolver
         self.tls = ssl.create_default_context()
         self.mirrors = {parse(prefix).url: parse(mirror).url for prefix, mirror in rules.mirrors.items()}
         self.allowed = {host.lower() for host in rules.allow_hosts} | {
@@ -126,6 +131,8 @@ class Opener:
                 if response.status not in REDIRECTS or location is None:
                     return self._answer(response)
             url = redirected(url, location)
+            if self.listed.names(url):
+                raise Failed(Reason.OPT_OUT_LIST, f"redirected to {url}, which is on a list of opt-outs")
         raise Failed(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}")
 
     @contextmanager

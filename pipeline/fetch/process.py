@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from pipeline.errors import VlmillError
 from pipeline.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.fetch import Fetch
@@ -71,8 +72,12 @@ class Outcome:
         return data
 
 
-def download(urls: Sequence[str], fetch: Fetch, scratch: Path) -> dict[str, Outcome]:
+def download(
+    urls: Sequence[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Outcome]:
     """The outcome of each of `urls` (distinct, in the spelling of `address.parse`), in child processes one after the other.
+
+    No redirect is followed to what stands on `lists` of opt-outs.
 
     Raises:
         VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for those.
@@ -84,7 +89,7 @@ def download(urls: Sequence[str], fetch: Fetch, scratch: Path) -> dict[str, Outc
             break
         folder = scratch / f"attempt-{attempt}"
         folder.mkdir()
-        trouble = _run_child(missing, fetch, folder)
+        trouble = _run_child(missing, fetch, folder, lists)
         outcomes.update(_answers(missing, folder))
         missing = [url for url in missing if url not in outcomes]
     if missing:
@@ -95,9 +100,10 @@ def download(urls: Sequence[str], fetch: Fetch, scratch: Path) -> dict[str, Outc
     return outcomes
 
 
-def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path) -> str:
+def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[str, Path]) -> str:
     """Let one process work on `urls`, and say how it ended. It is gone when this returns or raises."""
-    (folder / "job.json").write_text(json.dumps(asdict(fetch)), encoding="utf-8")
+    job = {"fetch": asdict(fetch), "lists": {name: str(path) for name, path in lists.items()}}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     table = pa.table({"url": urls})
     with pa.OSFile(str(folder / "urls.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)

@@ -33,6 +33,8 @@ from pipeline.settings import STRICT, nearest
 BATCH = 64  # samples read at once
 CHARACTERS = 1 << 16  # read of a text: any longer one has shown its language by then
 MOST = 30.0  # nats: where the odds of a certain case are cut off
+MISTAKEN = {"cn": "zh", "tw": "zh", "hk": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "gr": "el", "ua": "uk"}
+"""Codes of countries that are taken for those of languages."""
 HAN_LANGUAGES = {"zh": Column.ZH, "ja": Column.JA, "ko": Column.KO}
 
 
@@ -51,7 +53,7 @@ class Language:
     """
 
     name: ClassVar[str] = "language"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     facts: ClassVar[tuple[str, ...]] = ()
 
     drop: tuple[str, ...] | None = None
@@ -65,10 +67,11 @@ class Language:
             raise ValueError("names languages to drop and to keep; give one of the two")
         if self.drop is None and self.keep is None:
             object.__setattr__(self, "drop", ("zh",))
+        if self.keep == ():
+            raise ValueError("keep names no language, so all texts would go; name those that stay, such as [en]")
         for code in (*(self.drop or ()), *(self.keep or ())):
             if code not in lid.codes():
-                hint = "it is part of zh" if code in lid.SINITIC else nearest(code, sorted(lid.codes()))
-                raise ValueError(f"{code!r} is no language code: {hint}")
+                raise ValueError(f"{code!r} is no language code: {_hint(code)}")
 
     def made_by(self) -> Mapping[str, str]:
         """The model and the package that runs it."""
@@ -132,6 +135,15 @@ class Language:
         none = np.isneginf(worst)
         margins = np.where(none, -MOST, np.clip(np.where(none, 0, worst) - best, -MOST, MOST))
         return [float(margin) for margin in margins]
+
+
+def _hint(code: str) -> str:
+    """What may be meant by a code that is none: a country's, or one with a script or region behind it."""
+    if code in lid.SINITIC:
+        return "it is part of zh"
+    start = code.lower().replace("_", "-").partition("-")[0]
+    meant = MISTAKEN.get(start, start)
+    return f"did you mean {meant!r}?" if meant in lid.codes() else nearest(code, sorted(lid.codes()))
 
 
 def _readable(sample: Sample, *, only_han: bool) -> list[int]:

@@ -35,7 +35,7 @@ from typing import Any
 from pipeline.errors import RecipeError
 from pipeline.judges.judging import Doubt, Finding
 from pipeline.reasons import JUDGE_NAME, Reason
-from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
+from pipeline.sample import FACTS, WHOLE_SAMPLE, ImageFacts, Sample, Verdict
 from pipeline.settings import build, nearest
 from pipeline.step import RUNTIME
 
@@ -98,9 +98,10 @@ class Own:
                 yield self._verdict(finding)
         except RecipeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter would end the build without a word
+            place = f"on sample {last}" if last else "before its first sample"
             raise RecipeError(
-                f"judge {self.name!r} ({self.file}{_line(error, self.file)}) failed on sample {last}: {type(error).__name__}: {error}"
+                f"judge {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: {type(error).__name__}: {error}"
             ) from error
 
     def _verdict(self, finding: Drop | Doubt) -> Finding:
@@ -168,6 +169,14 @@ def _name(file: str, kind: type[Any]) -> str:
         )
     if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise RecipeError(f"{file}: judge {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it")
+    facts = getattr(kind, "facts", ())
+    if not isinstance(facts, tuple | list):
+        raise RecipeError(
+            f'{file}: judge {kind.__name__} has facts = {facts!r}; give it a tuple, such as ("width", "height")'
+        )
+    for fact in facts:
+        if fact not in FACTS.names:
+            raise RecipeError(f"{file}: judge {kind.__name__} asks for the fact {fact!r}; {nearest(fact, FACTS.names)}")
     return name
 
 
@@ -178,12 +187,12 @@ def _module(file: str, code: str) -> ModuleType:
         exec(compile(code, file, "exec"), vars(module))  # noqa: S102 - code that the command line named, or the lock of the run
     except SyntaxError as error:
         raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(f"{file}{_line(error, file)}: {type(error).__name__}: {error}") from error
     return module
 
 
-def _line(error: Exception, file: str) -> str:
+def _line(error: BaseException, file: str) -> str:
     """The last line of the file that an error went through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""

@@ -30,6 +30,10 @@ class Effect:
     samples: dict[str, str] = field(default_factory=dict)  # id -> the rule it falls under
     images: dict[str, str] = field(default_factory=dict)  # sha256 -> the rule it falls under
     losing: dict[str, bool] = field(default_factory=dict)  # other samples that lose images -> whether a required one
+    never_had: list[str] = field(default_factory=list)  # rules of images that could not be had, whose addresses go
+
+    def __bool__(self) -> bool:
+        return bool(self.samples or self.images or self.never_had)
 
     @property
     def gone(self) -> set[str]:
@@ -56,6 +60,11 @@ class Forecast:
     def images(self) -> dict[str, str]:
         """The sha256 of all images that go, with their rules."""
         return {digest: rule for effect in self.effects for digest, rule in effect.images.items()}
+
+    @property
+    def never_had(self) -> list[str]:
+        """The rules of all images that could not be had, and whose addresses go."""
+        return [rule for effect in self.effects for rule in effect.never_had]
 
     @property
     def losing(self) -> dict[str, bool]:
@@ -97,9 +106,14 @@ class Looking:
         if not found:
             return Effect(str(at))
         digests = _digests(paths)
-        effect = Effect(str(at), images={digests[image]: rule for image, rule in found.images.items()})
+        held = {image: rule for image, rule in found.images.items() if digests[image]}
+        effect = Effect(
+            str(at),
+            images={digests[image]: rule for image, rule in held.items()},
+            never_had=[rule for image, rule in sorted(found.images.items()) if image not in held],
+        )
         for row, (name, sample) in enumerate(_samples(paths)):
-            lost = [node["required"] for node in sample["nodes"] if node["image"] in found.images]
+            lost = [node["required"] for node in sample["nodes"] if node["image"] in held]
             if row in found.samples:
                 effect.samples[name] = found.samples[row]
             elif lost:
@@ -130,9 +144,7 @@ def forecast(root: Path, recipe: Recipe, asked: Rules, before: Rules, executor: 
     """
     everywhere = [at for source in sorted(recipe.sources) for at in judged_tables(root, recipe, source)]
     rules = before | _with_what_goes_along(root, asked - before, everywhere, executor)
-    effects = [
-        effect for effect in _each(executor, Looking(root, rules), everywhere) if effect.samples or effect.images
-    ]
+    effects = [effect for effect in _each(executor, Looking(root, rules), everywhere) if effect]
     by_address = frozenset(
         digest
         for effect in effects

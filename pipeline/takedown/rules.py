@@ -112,6 +112,8 @@ def rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], domain
             raise StoreError(
                 f"--sha256 {digest}: a sha256 has 64 hexadecimal digits; `vlmill trace DIR ID` shows those of a sample's images"
             )
+    if not all(url.strip() for url in urls):
+        raise StoreError("--url: give the address of an image or a document, such as http://example.org/7.png")
     for name in ids:
         try:
             SampleId.parse(name)

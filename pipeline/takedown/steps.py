@@ -72,15 +72,19 @@ def look(listed: Rules, inputs: Inputs) -> Found:
     """What of a partition stands on the list and is still there; pure.
 
     An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or its text. With a
-    sample go the images that no other sample of the partition shows. Texts are read only if the list names any; bytes are not.
+    sample go the images that no other sample of the partition shows. Of an image that could not be had the address goes, so that no retry asks
+    for it. Texts are read only if the list names any; bytes are not.
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {
         row["image"]: row["sha256"] for row in read_rows(inputs["facts.parquet"], ["image", "sha256"]) if row["sha256"]
     }
     images = {image: f"sha256 {digest}" for image, digest in held.items() if digest in digests}
+    standing = set(held)
     for row in read_rows(inputs["images.parquet"], ["image", "url"]):
-        if row["image"] in held and (rule := address(row["url"])):
+        if row["url"]:
+            standing.add(row["image"])
+        if rule := address(row["url"]):
             images.setdefault(row["image"], rule)
     whole = _whole(listed, address)
     samples, shown, orphans = dict[int, str](), set[int](), dict[int, str]()
@@ -95,9 +99,9 @@ def look(listed: Rules, inputs: Inputs) -> Found:
             continue
         shown.update(numbers)
         for node in row["nodes"]:
-            if node["image"] in held and (rule := address(node["url"])):
+            if node["image"] in standing and (rule := address(node["url"])):
                 images.setdefault(node["image"], rule)
-    alone = {image: rule for image, rule in orphans.items() if image in held and image not in shown}
+    alone = {image: rule for image, rule in orphans.items() if image in standing and image not in shown}
     return Found(samples, {**alone, **images})
 
 
@@ -129,7 +133,7 @@ class Seek:
     rules: Rules
 
     name: ClassVar[str] = "seek"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
