@@ -31,14 +31,20 @@ def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
     """
     sides = [stages(name) for name in (before, after)]
     if all(len(side) == 1 for side in sides):
-        return [(*sides[0].values(), *sides[1].values())]  # type: ignore[list-item]
+        return [(_called(before, *sides[0].values()), _called(after, *sides[1].values()))]
     common = [stage for stage in sides[0] if stage in sides[1]]
     if not common:
         had = (f"{name} has {', '.join(side)}" for name, side in zip((before, after), sides, strict=True))
         raise RecipeError(
             f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as {before}:{next(iter(sides[0]))}"
         )
-    return [(sides[0][stage], sides[1][stage]) for stage in common]
+    return [(_called(before, sides[0][stage]), _called(after, sides[1][stage])) for stage in common]
+
+
+def _called(name: str, stats: Stats) -> Stats:
+    """The statistics of a stage, called by what a person typed: `before:tune`."""
+    stage = stats["stage"].rpartition(":")[2]
+    return {**stats, "stage": name if name.endswith((f":{stage}", ".json")) else f"{name.rstrip('/')}:{stage}"}
 
 
 def stages(name: str) -> dict[str, Stats]:

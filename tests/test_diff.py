@@ -65,6 +65,8 @@ def test_a_lock_and_its_statistics_are_the_same_mixture(made):
 def test_a_stage_of_a_published_mixture_is_called_by_name(made):
     (pair,) = paired("prismatic:llava-v15", "prismatic:llava-lrv")
     assert difference(*pair)["lrv_instruct"]["samples"] == difference(*pair)["total"]["samples"] == 342_799
+    assert [side["stage"] for side in pair] == ["prismatic:llava-v15", "prismatic:llava-lrv"]
+    assert paired("prismatic", "prismatic")[0][0]["stage"] == "prismatic:align"
     assert len(paired("prismatic", "prismatic")) == len(stages("prismatic"))
 
 
