@@ -124,11 +124,15 @@ def table(stats: Mapping[str, Any]) -> Table:
     return result
 
 
+def epochs(stats: Mapping[str, Any]) -> float:
+    """Tokens planned over tokens there are."""
+    return _ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
+
+
 def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_row"]
-    available = sum(source["available"]["tokens"] for source in stats["sources"])
-    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {_ratio(stats['total']['tokens'], available):.3g} epochs of what there is"
+    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {epochs(stats):.3g} epochs of what there is"
     yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
         lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}
