@@ -119,6 +119,11 @@ class Mixture:
         parts = self.resolved()
         if len({part.share is None for part in parts}) > 1:
             raise ValueError("either all parts have a share or none has")
+        for part in parts:
+            if part.sequence_length is not None and part.sequence_length > self.sequence_length:
+                raise ValueError(
+                    f"sequence_length of {part.source!r} is {part.sequence_length}; a row holds {self.sequence_length} at most"
+                )
         if any(part.share is not None and part.repeat is not None for part in parts):
             raise ValueError("a part has a share or a repeat, not both")
         for name, fraction in self.held_out.items():

@@ -101,7 +101,7 @@ def summary(found: Mapping[str, Any]) -> str:
     """A repetition in a line, for people."""
     words = {"1": "once", "2": "twice"}
     often = ", ".join(
-        f"{level['images']:,} {words.get(level['times'], level['times'] + ' times')}" for level in found["distribution"]
+        f"{words.get(level['times'], level['times'] + ' times')} {level['images']:,}" for level in found["distribution"]
     )
     return f"{found['images']:,} images shown {found['shown']:,} times, {found['mean']:.2f} each and {found['most']} at most: {often}"
 

@@ -60,6 +60,7 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
         ({"parts": {"web": 1, "quiz": {}}}, "either all parts have a share or none has"),
         ({"parts": {"web": {"share": 1, "repeat": 1}}}, "a share or a repeat, not both"),
         ({"parts": {"web": {"take": "some"}}}, "'some'; allowed: all, first:N, end:N, random:N"),
+        ({"parts": {"web": {"sequence_length": 129}}}, "sequence_length of 'web' is 129; a row holds 128 at most"),
         ({"parts": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
         ({"parts": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
         ({"shares": {"web": 1}, "held_out": {"wep": 0.1}}, "did you mean 'web'"),

@@ -87,6 +87,14 @@ def test_strategies_of_llava_onevision_are_those_of_its_files():
     }
 
 
+def test_the_language_files_of_llava_onevision_come_to_more_than_its_paper_says():
+    stage = load("llava_onevision").stages["single_image"]
+    planned = {source["name"]: source["planned"]["samples"] for source in describe(stage)["sources"]}
+    language = sum(count for name, count in planned.items() if name.startswith(("Evol-Instruct", "magpie")))
+    assert language == pytest.approx(492_895)
+    assert 100 * language / stage.claimed["samples"] == pytest.approx(15.4, abs=0.01)  # published: 14.3
+
+
 def test_idefics2_cuts_its_sources_to_their_own_lengths():
     lengths = [part.sequence_length for part in load("idefics2").stages["stage2"].mixture.resolved()]
     assert lengths == [None, 1536, 1024]
