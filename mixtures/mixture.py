@@ -117,6 +117,15 @@ class Mixture:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
         parts = self.resolved()
+        self._check_parts(parts)
+        for name, fraction in self.held_out.items():
+            if name not in {part.source for part in parts}:
+                raise ValueError(f"held_out names {name!r}; {nearest(name, [part.source for part in parts])}")
+            if not 0 <= fraction < 1:
+                raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
+
+    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+        """Refuse parts that do not go together, or into a row."""
         if len({part.share is None for part in parts}) > 1:
             raise ValueError("either all parts have a share or none has")
         for part in parts:
@@ -126,11 +135,6 @@ class Mixture:
                 )
         if any(part.share is not None and part.repeat is not None for part in parts):
             raise ValueError("a part has a share or a repeat, not both")
-        for name, fraction in self.held_out.items():
-            if name not in {part.source for part in parts}:
-                raise ValueError(f"held_out names {name!r}; {nearest(name, [part.source for part in parts])}")
-            if not 0 <= fraction < 1:
-                raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
 
     def resolved(self) -> tuple[Part, ...]:
         """The parts, however they were declared, with the mixture's own cap where they have none."""

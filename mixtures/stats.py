@@ -102,12 +102,37 @@ def grid(title: str, caption: str = "") -> Table:
     )
 
 
-def table(stats: Mapping[str, Any]) -> Table:
-    """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below."""
+HEADINGS = ("declared", "realised", "passes", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
+SHORT = (
+    "de-\nclared",
+    "real-\nised",
+    "pas-\nses",
+    "sam-\nples",
+    "im-\nages",
+    "text",
+    "vis-\nual",
+    "super-\nvised",
+    "to-\nkens",
+    "mean",
+)
+"""The same in two lines, which leaves nine more columns to long names."""
+
+NUMBERS = 72
+"""Columns of a terminal that numbers under HEADINGS take, to five digits and a blank each."""
+
+
+def table(stats: Mapping[str, Any], width: int = 80) -> Table:
+    """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below.
+
+    Args:
+        stats: of a stage.
+        width: of the terminal, in columns.
+    """
     unit = stats["unit"]
     result = grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
     result.add_column("source", overflow="fold", min_width=6)
-    for name in ("declared", "realised", "passes", *UNITS[:2], "text", "visual", "super-\nvised", "tokens", "mean"):
+    longest = max(len(source["name"]) for source in stats["sources"])
+    for name in SHORT if longest + NUMBERS > width else HEADINGS:
         result.add_column(name, justify="right", no_wrap=True)
     for source in stats["sources"]:
         planned = source["planned"]
