@@ -29,7 +29,7 @@ def build(recipe: str, root: Path, sets: dict[str, str]) -> float:
     started = time.perf_counter()
     loaded, data, base = load(recipe, sets=sets)
     with opened(root), executor(0, None) as pool, Progressing(Console(quiet=True)) as watcher:
-        lock(root, data, relock=True)
+        lock(root, data, relock=bool(sets))  # a folder of another recipe would be built anew
         run = Run(root, loaded, base, pool, watcher, {})
         for phase in phases(run, None):
             phase()

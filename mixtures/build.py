@@ -6,7 +6,6 @@ Runs the steps of this package through the run's lanes, under `steps/mixtures/<s
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from mixtures.mixture import Mixture
 from mixtures.notes import notes
 from mixtures.plan import Plan
 from mixtures.repetition import Repetition
-from mixtures.select import selects
+from mixtures.select import check_where, selects
 from pipeline.encode import FORMATS
 from pipeline.errors import RecipeError, StoreError
 from pipeline.keys import canonical, file_sha256
@@ -32,7 +31,7 @@ from pipeline.recipe import Recipe, Stage, locked_recipe
 from pipeline.run import Run
 from pipeline.settings import build, nearest
 from pipeline.step import Step
-from pipeline.store import File, Receipt, write_atomically
+from pipeline.store import File, Receipt, read_json, write_atomically
 
 LOCK = "mixture.lock.json"
 
@@ -59,6 +58,8 @@ def check(recipe: Recipe) -> None:
     """
     mixtures = {stage.name: mixture_of(recipe, stage) for stage in recipe.stages}
     for name, mixture in mixtures.items():
+        for part in mixture.resolved():
+            check_where(part)
         for source, fraction in mixture.held_out.items():
             for other, trained in mixtures.items():
                 uses = source in {part.source for part in trained.resolved()}
@@ -192,6 +193,7 @@ def publish(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File
         if path.suffix == ".json":
             write_atomically(path, wanted[path].read_text(encoding="utf-8"))
         else:
+            path.unlink(missing_ok=True)  # never changed in place: a copy of the folder may be made of hard links
             shutil.copyfile(wanted[path], path)
 
 
@@ -200,7 +202,7 @@ def verify_locks(root: Path) -> Iterator[str]:
     for stage in locked_recipe(root).stages:
         folder = root / "mixtures" / stage.name
         if (folder / LOCK).exists():
-            lock = json.loads((folder / LOCK).read_bytes())
+            lock = read_json(folder / LOCK)
             tables = [
                 shard[name] for source in lock["sources"] for shard in source["shards"] for name in ("index", "lengths")
             ]
@@ -231,7 +233,7 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
             raise StoreError(
                 f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}"
             )
-        stats, lock = (json.loads((folder / file).read_bytes()) for file in ("stats.json", LOCK))
+        stats, lock = (read_json(folder / file) for file in ("stats.json", LOCK))
         found[name] = {**stats, "notes": list(notes(root, recipe, name, stats, lock))}
     return found
 

@@ -31,14 +31,20 @@ def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
     """
     sides = [stages(name) for name in (before, after)]
     if all(len(side) == 1 for side in sides):
-        return [(*sides[0].values(), *sides[1].values())]  # type: ignore[list-item]
+        return [(_called(before, *sides[0].values()), _called(after, *sides[1].values()))]
     common = [stage for stage in sides[0] if stage in sides[1]]
     if not common:
         had = (f"{name} has {', '.join(side)}" for name, side in zip((before, after), sides, strict=True))
         raise RecipeError(
             f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as {before}:{next(iter(sides[0]))}"
         )
-    return [(sides[0][stage], sides[1][stage]) for stage in common]
+    return [(_called(before, sides[0][stage]), _called(after, sides[1][stage])) for stage in common]
+
+
+def _called(name: str, stats: Stats) -> Stats:
+    """The statistics of a stage, called by what a person typed: `before:tune`."""
+    stage = stats["stage"].rpartition(":")[2]
+    return {**stats, "stage": name if name.endswith((f":{stage}", ".json")) else f"{name.rstrip('/')}:{stage}"}
 
 
 def stages(name: str) -> dict[str, Stats]:
@@ -49,9 +55,7 @@ def stages(name: str) -> dict[str, Stats]:
         StoreError: it is a run whose stage is not mixed yet.
     """
     if Path(name).is_file() and Path(name).suffix == ".json":
-        found = json.loads(Path(name).read_bytes())
-        if not isinstance(found, dict) or not {"stage", "sources"} <= found.keys():
-            raise RecipeError(f"{name}: neither a mixture.lock.json nor a stats.json")
+        found = _stats_of(Path(name))
         return {found["stage"]: found}
     whole, colon, stage = (name, "", "") if _exists(name) else name.rpartition(":")
     if not (whole and _exists(whole)):
@@ -67,36 +71,67 @@ def stages(name: str) -> dict[str, Stats]:
     return {label: published.describe(known[label], f"{whole}:{label}") for label in ([stage] if colon else known)}
 
 
+def _stats_of(path: Path) -> Stats:
+    """What a lock or a file of statistics holds."""
+    try:
+        found = json.loads(path.read_bytes())
+        return {
+            "stage": str(found["stage"]),
+            "sources": [
+                {
+                    "name": part.get("label", part["name"]),
+                    "planned": {unit: int(part["planned"][unit]) for unit in UNITS},
+                }
+                for part in found["sources"]
+            ],
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path}: neither a mixture.lock.json nor a stats.json, or damaged") from error
+
+
 def _exists(name: str) -> bool:
     return Path(name).exists() or name in published.names()
 
 
-def difference(before: Stats, after: Stats) -> dict[str, dict[str, int]]:
+def difference(before: Stats, after: Stats) -> dict[str, dict[str, int | None]]:
     """What `after` holds more than `before` (negative: less), by source and in total, in every unit; pure.
 
-    Sources that one of them lacks count as empty there.
+    Sources that one of them lacks count as empty there. None: a publication does not say how much of the unit it held.
     """
     sides = [
         {part.get("label", part["name"]): part["planned"] for part in mixture["sources"]} for mixture in (before, after)
     ]
     names = dict.fromkeys((*sides[0], *sides[1]))
     nothing = dict.fromkeys(UNITS, 0)
-    rows = {
-        name: {unit: round(sides[1].get(name, nothing)[unit] - sides[0].get(name, nothing)[unit]) for unit in UNITS}
-        for name in names
+    rows: dict[str, dict[str, int | None]] = {}
+    for name in names:
+        one, other = (side.get(name, nothing) for side in sides)
+        rows[name] = {
+            unit: None if one[unit] is None or other[unit] is None else round(other[unit] - one[unit]) for unit in UNITS
+        }
+    columns: dict[str, list[int | None]] = {unit: [row[unit] for row in rows.values()] for unit in UNITS}
+    total: dict[str, int | None] = {
+        unit: None if None in column else sum(filter(None, column)) for unit, column in columns.items()
     }
-    return rows | {"total": {unit: sum(row[unit] for row in rows.values()) for unit in UNITS}}
+    return rows | {"total": total}
 
 
 def difference_table(before: Stats, after: Stats) -> Table:
     """`difference` for a person, sources that do not differ left out."""
     rows = difference(before, after)
-    same = [name for name, row in rows.items() if name != "total" and not any(row.values())]
-    result = grid(f"{before['stage']} -> {after['stage']}", f"no difference: {', '.join(same)}" if same else "")
+    same = [name for name, row in rows.items() if name != "total" and set(row.values()) == {0}]
+    below = [f"no difference: {', '.join(same)}"] if same else []
+    if any(amount is None for row in rows.values() for amount in row.values()):
+        below.append("-: was not published")
+    result = grid(f"{before['stage']} -> {after['stage']}", "\n".join(below))
     result.add_column("source", overflow="fold")
     for unit in UNITS:
         result.add_column(unit, justify="right", no_wrap=True)
     for name, row in rows.items():
         if name not in same:
-            result.add_row(name, *(("+" if row[unit] > 0 else "") + short(row[unit]) for unit in UNITS))
+            result.add_row(name, *(_signed(row[unit]) for unit in UNITS))
     return result
+
+
+def _signed(amount: int | None) -> str:
+    return "-" if amount is None else ("+" if amount > 0 else "") + short(amount)

@@ -20,7 +20,9 @@ import yaml
 
 from mixtures.mixture import TAKE, Mixture
 from pipeline.errors import RecipeError
-from pipeline.settings import build
+from pipeline.settings import build, nearest
+
+KEYS = ("json_path", "sampling_strategy")
 
 COUNT = re.compile(r"(?<!\d)([1-9]\d*)k(?![a-z\d])|(?<!\d)([1-9]\d{2,})(?!\d)", re.IGNORECASE)
 """A number of samples in a file's name: 39k, or three digits and more."""
@@ -44,8 +46,13 @@ def read(path: Path, sequence_length: int) -> dict[str, Any]:
         )
     entries = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
     parts = _parts(entries)
-    build(Mixture, {"sequence_length": sequence_length, "parts": parts}, str(path))
-    counts = {name: {"samples": count} for name, _ in entries if (count := counted(name)) is not None}
+    mixture = build(Mixture, {"sequence_length": sequence_length, "parts": parts}, str(path))
+    labels = mixture.labels()
+    counts = {
+        label: {"samples": count}
+        for label, (name, _) in zip(labels, entries, strict=True)
+        if (count := counted(name)) is not None
+    }
     stage = {"mixture": {"sequence_length": sequence_length, "parts": parts}, "published": counts}
     return {"title": path.stem, "stages": {name_of(path.stem): stage}}
 
@@ -54,12 +61,18 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
     """The source's name and `take` of an entry."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("json_path"), str):
         raise RecipeError(f"{where}: an entry names its file under json_path, not {entry!r}")
+    for key in entry:
+        if key not in KEYS:
+            raise RecipeError(f"{where}: unknown key {key!r}; {nearest(str(key), list(KEYS))}")
     take = str(entry.get("sampling_strategy", "all"))
     if not TAKE.fullmatch(take):
         raise RecipeError(
             f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
         )
-    return name_of(Path(entry["json_path"]).stem), take
+    name = name_of(Path(entry["json_path"]).stem)
+    if not name:
+        raise RecipeError(f"{where}: json_path {entry['json_path']!r} names no file")
+    return name, take
 
 
 def _parts(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:

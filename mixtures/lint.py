@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mixtures.mixture import Mixture, Totals
-from mixtures.solve import Solution
+from mixtures.mixture import Mixture, Part, Totals
+from mixtures.solve import Solution, times
 from pipeline.reasons import Reason
 
 REPETITION = 4
@@ -43,21 +43,26 @@ def lint(
     for label, part, facts, passes, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
-        found = (*_taking(part.take), *_planned(part.max_repetition, passes, plan), *_content(facts))
+        found = (*_taking(part, facts), *_planned(part.max_repetition, passes, plan), *_content(facts))
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
 
-def _taking(take: str) -> Iterator[str]:
-    if take.startswith(("first", "end")):
-        yield f"take {take} is a sample of one end of the source, not of the source; random:{take.partition(':')[2]} is as many from all of it"
+def _taking(part: Part, facts: Mapping[str, Any]) -> Iterator[str]:
+    how, _, amount = part.take.partition(":")
+    if how in {"first", "end"}:
+        yield f"take {part.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
+    samples = facts["counts"]["samples"]
+    there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
+    if amount.isdigit() and int(amount) > there:
+        yield f"take {part.take} asks for more than the {there:,} samples there are; all are taken"
 
 
 def _planned(cap: float | None, passes: float, planned: Totals) -> Iterator[str]:
-    if not planned["samples"]:
+    if passes and not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and passes > REPETITION:
-        yield f"passed {passes:.3g} times; max_repetition would bound that"
+        yield f"passed {times(passes)} times; max_repetition would bound that"
 
 
 def _content(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -68,4 +73,4 @@ def _content(facts: Mapping[str, Any]) -> Iterator[str]:
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long
     if whole and long > whole * LOSS:
-        yield f"{long / whole:.0%} of its nodes do not fit a row; a longer sequence_length would keep them"
+        yield f"{long / whole:.0%} of its nodes do not fit a row; a longer sequence_length or more tiles_per_row would keep them"

@@ -24,6 +24,7 @@ from pipeline.measure import read_record
 from pipeline.sample import Node
 from pipeline.settings import build, nearest
 from pipeline.shards import read_member, to_nodes
+from pipeline.store import read_json
 
 BLOCKS = 4
 """Plan blocks held in memory."""
@@ -76,7 +77,7 @@ class Mixture:
             raise StoreError(
                 f"{root} has no mixture for stage {stage!r}; make it with: vlmill build RECIPE --out {root}"
             )
-        self.lock: dict[str, Any] = json.loads(path.read_bytes())
+        self.lock: dict[str, Any] = read_json(path)
         self.sha256 = file_sha256(path)
         self.rows: int = self.lock["plan"]["rows"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])

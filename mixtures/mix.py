@@ -22,6 +22,7 @@ from mixtures.order import merge
 from mixtures.pack import pack
 from mixtures.selection import FILES, Selection
 from mixtures.solve import Solution, solve
+from pipeline.errors import RecipeError
 from pipeline.step import Count, Counts, Inputs
 
 
@@ -57,6 +58,7 @@ class Mix:
         if mixture.rows is not None:
             solution = solve(mixture, available, _fill(mixture, parts, counts))
             counts = _counts(mixture, parts, solution)
+        _refuse_nothing(mixture, solution, counts)
         starts = _starts(parts, counts, mixture.pack_window * mixture.windows_per_block)
         np.save(folder / "starts.npy", starts)
         planned = [part.prefix(count) for part, count in zip(parts, counts, strict=True)]
@@ -87,6 +89,31 @@ def _counts(mixture: Mixture, parts: Sequence[Selection], solution: Solution) ->
         else round(passes * part.walk.size)
         for part, passes in zip(parts, solution.repetition, strict=True)
     ]
+
+
+def _refuse_nothing(mixture: Mixture, solution: Solution, counts: Sequence[int]) -> None:
+    """A budget under one sample of every part is refused; a strict mixture also where it is under one of any.
+
+    Raises:
+        RecipeError: the budget is too small.
+    """
+    labels = [label for label, passes in zip(mixture.labels(), solution.repetition, strict=True) if passes]
+    empty = [
+        label
+        for label, passes, count in zip(mixture.labels(), solution.repetition, counts, strict=True)
+        if passes and not count
+    ]
+    if empty and (mixture.strict or len(empty) == len(labels)):
+        raise RecipeError(
+            f"mixture: {_budget(mixture)} gives {', '.join(empty)} less than one sample; a larger budget, or a larger share or repeat, would not"
+            + (", and without `strict` the others are planned" if len(empty) < len(labels) else "")
+        )
+
+
+def _budget(mixture: Mixture) -> str:
+    """The budget as it was declared: `tokens: 1000`."""
+    given = ((name, getattr(mixture, name)) for name in ("tokens", "rows", "epochs"))
+    return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
 
 
 def _starts(parts: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:

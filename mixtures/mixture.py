@@ -55,10 +55,13 @@ class Part:
             raise ValueError(
                 f"take of {self.source!r} is {self.take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
             )
+        amount = self.take.partition(":")[2]
+        if amount and not (float(amount.rstrip("%")) > 0 and (not amount.endswith("%") or float(amount[:-1]) <= 100)):
+            raise ValueError(f"take of {self.source!r} is {self.take!r}; N is above 0, and a percentage at most 100%")
         for name in ("share", "repeat", "max_repetition", "sequence_length"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} of {self.source!r} is {value}; it must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} of {self.source!r} is {value}; it must be a finite number above 0")
 
     def taken(self, number: int) -> int:
         """How many of `number` eligible samples `take` leaves; a percentage is rounded up, so it leaves one of any."""
@@ -111,18 +114,27 @@ class Mixture:
         if len(budgets) > 1:
             raise ValueError(f"a mixture has one budget at most; this one has {' and '.join(budgets)}")
         for name in (*POSITIVE, *budgets):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
         parts = self.resolved()
-        if len({part.share is None for part in parts}) > 1:
-            raise ValueError("either all parts have a share or none has")
-        if any(part.share is not None and part.repeat is not None for part in parts):
-            raise ValueError("a part has a share or a repeat, not both")
+        self._check_parts(parts)
         for name, fraction in self.held_out.items():
             if name not in {part.source for part in parts}:
                 raise ValueError(f"held_out names {name!r}; {nearest(name, [part.source for part in parts])}")
             if not 0 <= fraction < 1:
                 raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
+
+    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+        """Refuse parts that do not go together, or into a row."""
+        if len({part.share is None for part in parts}) > 1:
+            raise ValueError("either all parts have a share or none has")
+        for part in parts:
+            if part.sequence_length is not None and part.sequence_length > self.sequence_length:
+                raise ValueError(
+                    f"sequence_length of {part.source!r} is {part.sequence_length}; a row holds {self.sequence_length} at most"
+                )
+        if any(part.share is not None and part.repeat is not None for part in parts):
+            raise ValueError("a part has a share or a repeat, not both")
 
     def resolved(self) -> tuple[Part, ...]:
         """The parts, however they were declared, with the mixture's own cap where they have none."""

@@ -17,7 +17,7 @@ import yaml
 from pydantic.dataclasses import dataclass
 from rich.table import Table
 
-from mixtures.mixture import UNITS, Mixture, Part, Totals
+from mixtures.mixture import UNITS, Mixture, Part, Totals, Unit
 from mixtures.solve import solve
 from mixtures.stats import grid, short
 from pipeline.errors import RecipeError
@@ -37,6 +37,10 @@ class Known:
     supervised: int | None = None
     tokens: int | None = None
     percent: float | None = None  # of the stage's unit
+
+    def counts(self, unit: Unit) -> bool:
+        """Whether an amount of a unit was published."""
+        return getattr(self, unit, None) is not None
 
     def totals(self, part: Part) -> dict[str, int]:
         """One pass over what `take` leaves, 0 for what was not published. Tokens, where unknown, are the best known instead."""
@@ -87,32 +91,49 @@ def load(name: str) -> Published:
     if name in names():
         text = files("mixtures").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
     else:
         raise RecipeError(f"{name!r} is neither a file nor a published mixture; {nearest(name, names())}")
-    return build(Published, yaml.safe_load(text), Path(name).name)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name} is no YAML: {error}") from error
+    if isinstance(data, Mapping) and isinstance(data.get("datasets"), list):
+        raise RecipeError(
+            f"{name} has the form of LLaVA-NeXT's files; make it one of ours with: vlmill mixtures import {name} > FILE"
+        )
+    return build(Published, data, Path(name).name)
 
 
 def realised(stage: Stage) -> dict[str, float]:
     """The percentage of the stage's unit that each part comes to, from its published counts; pure."""
-    amounts = {source["name"]: source["planned"][stage.mixture.unit] for source in describe(stage)["sources"]}
-    whole = sum(amounts.values())
-    return {name: 100 * amount / whole for name, amount in amounts.items()}
+    amounts = [plan[stage.mixture.unit] for plan in _planned(stage)]
+    return {label: 100 * amount / sum(amounts) for label, amount in zip(stage.mixture.labels(), amounts, strict=True)}
 
 
-def describe(stage: Stage, name: str = "") -> dict[str, Any]:
-    """What the stage would hold of every unit that was published, in the form of `stats.json`; pure."""
+def _planned(stage: Stage) -> list[dict[str, float]]:
+    """What each part comes to in every unit, as far as its counts tell."""
     available = stage.available()
     repetition = solve(stage.mixture, available).repetition
-    planned = [
+    return [
         {unit: passes * count for unit, count in totals.items()}
         for passes, totals in zip(repetition, available, strict=True)
     ]
+
+
+def describe(stage: Stage, name: str = "") -> dict[str, Any]:
+    """What the stage would hold of every unit, in the form of `stats.json`: None where nothing was published of it; pure.
+
+    `total` adds up what was published.
+    """
+    labels, planned = stage.mixture.labels(), _planned(stage)
+    known = [stage.published.get(label, Known()) for label in labels]
     return {
         "stage": name,
         "unit": stage.mixture.unit,
         "sources": [
-            {"name": label, "planned": plan} for label, plan in zip(stage.mixture.labels(), planned, strict=True)
+            {"name": label, "planned": {unit: plan[unit] if counts.counts(unit) else None for unit in UNITS}}
+            for label, counts, plan in zip(labels, known, planned, strict=True)
         ],
         "total": {unit: sum(plan[unit] for plan in planned) for unit in UNITS},
     }
@@ -171,10 +192,17 @@ def _given(part: Part) -> str:
 
 def _held(known: Known, share: float) -> tuple[str, str, str, str]:
     """A published percentage, what its counts make of it, their difference, and a mark where they disagree."""
+    if known == Known():
+        return "-", "-", "-", ""
     if known.percent is None:
         return "-", f"{share:.2f}%", "-", ""
     gap = share - known.percent
-    return f"{known.percent:.2f}%", f"{share:.2f}%", f"{gap:+.2f}", "disagrees" if abs(gap) > AGREE else ""
+    return (
+        f"{known.percent:.2f}%",
+        f"{share:.2f}%",
+        f"{gap:+.2f}" if abs(gap) >= 0.005 else "0.00",
+        "disagrees" if abs(gap) > AGREE else "",
+    )
 
 
 def _sums(stage: Stage) -> Iterator[str]:

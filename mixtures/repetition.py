@@ -99,7 +99,10 @@ def repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: Mapping[s
 
 def summary(found: Mapping[str, Any]) -> str:
     """A repetition in a line, for people."""
-    often = ", ".join(f"{level['times']} times {level['images']:,}" for level in found["distribution"])
+    words = {"1": "once", "2": "twice"}
+    often = ", ".join(
+        f"{words.get(level['times'], level['times'] + ' times')} {level['images']:,}" for level in found["distribution"]
+    )
     return f"{found['images']:,} images shown {found['shown']:,} times, {found['mean']:.2f} each and {found['most']} at most: {often}"
 
 

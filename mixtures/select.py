@@ -48,6 +48,9 @@ SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name
 HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
 
 INDEX_COLUMNS = ("id", "file", "origin_row", "page", "group", "licence", "nodes")
+LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
+WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
+CONDITIONED = dict.fromkeys(("id", "file", "group", "licence"), pl.String)  # the others are whole numbers
 NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role")
 ELIGIBLE, KEPT_OUT, PASSED_OVER = 0, 1, 2
 
@@ -311,7 +314,17 @@ def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
 def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     """Some columns of a shard's index, and its lengths beside them."""
     index = _read(inputs[shard.index], shard, columns)
-    return index.hstack(_read(inputs[shard.lengths], shard, ("images", "text", "visual", "supervised", "tiles")))
+    return index.hstack(_read(inputs[shard.lengths], shard, LENGTH_COLUMNS))
+
+
+def check_where(part: Part) -> None:
+    """Try a part's condition on a table without rows, so that a mistake shows before there are shards.
+
+    Raises:
+        RecipeError: it is no condition on the columns of index and lengths.
+    """
+    if part.where is not None:
+        _where(part, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
 
 
 def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
@@ -321,12 +334,17 @@ def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
         RecipeError: it is no condition on these columns.
     """
     try:
-        held = table.select(pl.sql_expr(part.where or "true").alias("held"))["held"]
-        return held.cast(pl.Boolean).fill_null(value=False).to_numpy()
+        held = table.select(pl.sql_expr(part.where or "").alias("held"))["held"]
+        wrong = "" if held.dtype == pl.Boolean else f"it gives {held.dtype}, not true or false"
+        if held.len() != table.height:
+            wrong = "it gives one answer for all rows of a shard"
     except pl.exceptions.PolarsError as error:
+        wrong = str(error).partition("\n")[0].partition("; valid columns")[0]
+    if wrong:
         raise RecipeError(
-            f"where of {part.source!r}: {part.where!r} is no condition ({error}); columns: {', '.join(table.columns)}"
-        ) from error
+            f"where of {part.source!r}: {part.where!r} is no condition ({wrong}); columns: {', '.join(table.columns)}"
+        )
+    return held.fill_null(value=False).to_numpy()
 
 
 def _nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:

@@ -38,7 +38,12 @@ class Binding:
             return f"{self.part} holds nothing of the unit that shares count, so it gets no share"
         if self.wanted <= self.allowed:
             return f"{self.part} may be passed {self.allowed:g} times, and comes to that with what others leave"
-        return f"{self.part} may be passed {self.allowed:g} times, its share asks for {self.wanted:.4g}"
+        return f"{self.part} may be passed {self.allowed:g} times, the mixture asks for {times(self.wanted)}"
+
+
+def times(passes: float) -> str:
+    """A number of passes in words for people: 0.25, 7.694, 2,683."""
+    return f"{passes:,.0f}" if passes >= 1000 else f"{passes:.4g}"
 
 
 @dataclass(frozen=True, slots=True)

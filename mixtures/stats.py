@@ -102,12 +102,37 @@ def grid(title: str, caption: str = "") -> Table:
     )
 
 
-def table(stats: Mapping[str, Any]) -> Table:
-    """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below."""
+HEADINGS = ("declared", "realised", "passes", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
+SHORT = (
+    "de-\nclared",
+    "real-\nised",
+    "pas-\nses",
+    "sam-\nples",
+    "im-\nages",
+    "text",
+    "vis-\nual",
+    "super-\nvised",
+    "to-\nkens",
+    "mean",
+)
+"""The same in two lines, which leaves nine more columns to long names."""
+
+NUMBERS = 72
+"""Columns of a terminal that numbers under HEADINGS take, to five digits and a blank each."""
+
+
+def table(stats: Mapping[str, Any], width: int = 80) -> Table:
+    """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below.
+
+    Args:
+        stats: of a stage.
+        width: of the terminal, in columns.
+    """
     unit = stats["unit"]
     result = grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
     result.add_column("source", overflow="fold", min_width=6)
-    for name in ("declared", "realised", "passes", *UNITS[:2], "text", "visual", "super-\nvised", "tokens", "mean"):
+    longest = max(len(source["name"]) for source in stats["sources"])
+    for name in SHORT if longest + NUMBERS > width else HEADINGS:
         result.add_column(name, justify="right", no_wrap=True)
     for source in stats["sources"]:
         planned = source["planned"]
@@ -124,11 +149,15 @@ def table(stats: Mapping[str, Any]) -> Table:
     return result
 
 
+def epochs(stats: Mapping[str, Any]) -> float:
+    """Tokens planned over tokens there are."""
+    return _ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
+
+
 def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_row"]
-    available = sum(source["available"]["tokens"] for source in stats["sources"])
-    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {_ratio(stats['total']['tokens'], available):.3g} epochs of what there is"
+    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {epochs(stats):.3g} epochs of what there is"
     yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
         lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}

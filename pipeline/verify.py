@@ -6,7 +6,6 @@ step kept is what the next one took in, from the rows of the origin to the sampl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pipeline.lanes import read_manifest
 from pipeline.recipe import Recipe, Stage, locked_recipe
 from pipeline.recount import recount
 from pipeline.step import Count
-from pipeline.store import Receipt, total
+from pipeline.store import Receipt, read_json, total
 from pipeline.tables import Tables, judged_tables, raw_tables
 from pipeline.takedown.rules import LIST, Rules
 from pipeline.takedown.steps import look
@@ -45,7 +44,9 @@ def verify(root: Path) -> Iterator[str]:
         yield from _deduped(root, recipe, counted.values())
     for stage in recipe.stages:
         lock = root / "mixtures" / stage.name / "mixture.lock.json"
-        if lock.exists():
+        changed = list(_published(root, stage))
+        yield from changed
+        if lock.exists() and not changed:
             yield from _mixture(root, stage, lock)
 
 
@@ -74,7 +75,7 @@ def _judged_folders(recipe: Recipe, source: str) -> list[str]:
 
 def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
     """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
-    data = json.loads(path.read_bytes())
+    data = read_json(path)
     receipts = [Receipt.from_json(item) for item in data["receipts"]]
     for receipt in receipts:
         for file in receipt.files:
@@ -86,7 +87,7 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
             if not Count.from_json(line).balanced():
                 yield f"{path.parent.relative_to(root)} {receipt.part}: {level} does not balance: {line}"
         written = path.parent / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json"
-        if not written.exists() or json.loads(written.read_bytes()) != receipt.to_json():
+        if not written.exists() or read_json(written) != receipt.to_json():
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
     if {level: count.to_json() for level, count in total(receipts).items()} != data["counts"]:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
@@ -203,18 +204,38 @@ def _rows(table: Path) -> int:
 # -- mixtures ----------------------------------------------------------------------------------------------------------
 
 
+def _published(root: Path, stage: Stage) -> Iterator[str]:
+    """The lock, plan, held-out list and statistics that people and trainers read are those that the stage's steps made."""
+    made: dict[str, str] = {}
+    for step, below in (("plan", "plan/"), ("lock", ""), ("repetition", "")):  # the last has the statistics anew
+        folder = f"steps/mixtures/{stage.name}/{step}"
+        if not _complete(root, folder):
+            return
+        made |= {
+            f"{below}{file.name}": file.sha256 for receipt in read_manifest(root, folder) for file in receipt.files
+        }
+    for name, sha256 in sorted(made.items()):
+        path = root / "mixtures" / stage.name / name
+        if not path.exists():
+            yield f"{path.relative_to(root)}: is missing; the next build puts it there"
+        elif file_sha256(path) != sha256:
+            yield f"{path.relative_to(root)}: is not what the build wrote; the next build puts it right"
+
+
 def _mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
     """The lock's shards, plan blocks and held-out list are there and unchanged, and the shards are all that the policy has of a source."""
-    data = json.loads(lock.read_bytes())
+    data = read_json(lock)
     selected = {receipt.part: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")}
     for source in data["sources"]:
         yield from _inputs(root, stage, source, selected)
         for shard in source["shards"]:
             yield from _file(root, shard["path"], shard["sha256"])
-    for block in data["plan"]["blocks"]:
-        yield from _file(lock.parent, block["path"], block["sha256"])
-    if data.get("held_out"):
-        yield from _file(lock.parent, data["held_out"]["path"], data["held_out"]["sha256"])
+    tokenizer = data["tokenizer"]
+    if not (root / tokenizer["path"]).exists() or file_sha256(root / tokenizer["path"]) != tokenizer["sha256"]:
+        yield f"{tokenizer['path']}: is not the tokenizer that counted the tokens of mixtures/{stage.name}; build again"
+    listed = (*data["plan"]["blocks"], *([data["held_out"]] if data.get("held_out") else []))
+    for file in listed:
+        yield from _file(root, str(lock.parent.relative_to(root) / file["path"]), file["sha256"])
     if sum(block["rows"] for block in data["plan"]["blocks"]) != data["plan"]["rows"]:
         yield f"{lock.relative_to(root)}: its blocks do not add up to {data['plan']['rows']} rows"
 

@@ -65,6 +65,8 @@ def test_a_lock_and_its_statistics_are_the_same_mixture(made):
 def test_a_stage_of_a_published_mixture_is_called_by_name(made):
     (pair,) = paired("prismatic:llava-v15", "prismatic:llava-lrv")
     assert difference(*pair)["lrv_instruct"]["samples"] == difference(*pair)["total"]["samples"] == 342_799
+    assert [side["stage"] for side in pair] == ["prismatic:llava-v15", "prismatic:llava-lrv"]
+    assert paired("prismatic", "prismatic")[0][0]["stage"] == "prismatic:align"
     assert len(paired("prismatic", "prismatic")) == len(stages("prismatic"))
 
 
@@ -82,6 +84,26 @@ def test_what_is_no_mixture_is_refused_with_what_there_is(before, after, message
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(RecipeError, match=r"neither a mixture.lock.json nor a stats.json"):
-        stages(str(tmp_path / "other.json"))
+    for text in ("[]", "{", '{"stage": "a", "sources": [{"name": "web"}]}', '{"stage": "a", "sources": 3}'):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(RecipeError, match=r"neither a mixture.lock.json nor a stats.json"):
+            stages(str(tmp_path / "other.json"))
+
+
+def test_what_was_not_published_is_unknown_and_not_nothing(made):
+    published = paired("llava_next:sft", "llava_next:sft")[0][0]
+    found = difference(made[1], published)
+    assert found["llava_next"] == {
+        "samples": 779_289,
+        "images": None,
+        "text": None,
+        "visual": None,
+        "supervised": None,
+        "tokens": None,
+    }
+    assert found["web"]["images"] < 0
+    assert found["total"]["samples"] == 779_289 - made[1]["total"]["samples"]
+    assert found["total"]["images"] is found["total"]["tokens"] is None
+    console = Console(width=80, file=io.StringIO())
+    console.print(difference_table(made[1], published))
+    assert "-: was not published" in console.file.getvalue()

@@ -1,6 +1,8 @@
 """The settings of a mixture, the solver, the lint, and what the select step leaves."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from mixtures.lint import lint
 from mixtures.mixture import Mixture, Part
-from mixtures.select import selects
+from mixtures.select import check_where, selects
 from mixtures.selection import Selection
 from mixtures.solve import PASSES, Binding, Solution, solve
 from pipeline.errors import RecipeError, StoreError
@@ -52,10 +54,15 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
         ({"shares": {"web": 1}, "repeat": {"web": 1}}, "this one has shares and repeat"),
         ({"shares": {"web": 1}, "epochs": 2, "tokens": 5}, "one budget at most"),
         ({"shares": {"web": 0}}, "share of 'web' is 0"),
+        ({"shares": {"web": math.inf}}, "share of 'web' is inf; it must be a finite number above 0"),
+        ({"shares": {"web": 1}, "tokens": "inf"}, "tokens is inf; it must be a finite number above 0"),
         ({"shares": {"web": 1}, "pack_window": 0}, "pack_window is 0"),
         ({"parts": {"web": 1, "quiz": {}}}, "either all parts have a share or none has"),
         ({"parts": {"web": {"share": 1, "repeat": 1}}}, "a share or a repeat, not both"),
         ({"parts": {"web": {"take": "some"}}}, "'some'; allowed: all, first:N, end:N, random:N"),
+        ({"parts": {"web": {"sequence_length": 129}}}, "sequence_length of 'web' is 129; a row holds 128 at most"),
+        ({"parts": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
+        ({"parts": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
         ({"shares": {"web": 1}, "held_out": {"wep": 0.1}}, "did you mean 'web'"),
         ({"shares": {"web": 1}, "held_out": {"web": 1}}, "a fraction from 0 to below 1"),
         ({"share": {"web": 1}}, "unknown key 'share'; did you mean 'shares'"),
@@ -129,7 +136,7 @@ def test_a_part_without_the_unit_of_shares_is_said_to_bind():
 
 def test_a_strict_mixture_is_refused_with_the_ways_out():
     with pytest.raises(
-        RecipeError, match=r"quiz may be passed 2 times, its share asks for 3.*lower the budget to `tokens: 4000`"
+        RecipeError, match=r"quiz may be passed 2 times, the mixture asks for 3.*lower the budget to `tokens: 4000`"
     ):
         solve(
             mixture(shares={"web": 0.5, "quiz": 0.5}, unit="tokens", tokens=6000, max_repetition=2, strict=True),
@@ -164,7 +171,8 @@ def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
 
 def facts(licences=None, too_long=0):
     nodes = {"in": 100, "kept": 100 - too_long, "dropped": {"too_long": too_long}, "failed": {}}
-    return {"licences": licences or {"CC0-1.0": 10}, "counts": {"nodes": nodes}}
+    samples = {"in": 12, "kept": 10, "dropped": {"held_out": 2}, "failed": {}}
+    return {"licences": licences or {"CC0-1.0": 10}, "counts": {"nodes": nodes, "samples": samples}}
 
 
 @pytest.mark.parametrize(
@@ -173,12 +181,18 @@ def facts(licences=None, too_long=0):
         ({"parts": [{"source": "web"}, {"source": "web"}]}, {}, 1, "web: stands in several parts"),
         ({"shares": {"web": 0.3}}, {}, 1, "the shares add up to 0.3"),
         ({"parts": {"web": {"take": "first:10%"}}}, {}, 1, "random:10% is as many from all of it"),
+        (
+            {"parts": {"web": {"take": "random:11"}}},
+            {},
+            1,
+            "take random:11 asks for more than the 10 samples there are",
+        ),
         ({"shares": {"web": 1}}, {"planned": 0}, 1, "less than one sample"),
         (
             {"shares": {"web": 1}, "max_repetition": 2},
             {"binding": Binding("max_repetition", "web", 3, 2)},
             2,
-            "web may be passed 2 times, its share asks for 3",
+            "web may be passed 2 times, the mixture asks for 3",
         ),
         ({"shares": {"web": 1}}, {}, 9, "passed 9 times; max_repetition would bound that"),
         ({"shares": {"web": 1}}, {"licences": {"": 3}}, 1, "3 samples without a licence"),
@@ -274,9 +288,50 @@ def test_where_is_a_condition_on_the_columns_of_index_and_lengths(tmp_path):
     assert np.all(selection.units["images"] <= 1)
 
 
-def test_a_wrong_condition_is_refused_with_the_columns_there_are(tmp_path):
-    with pytest.raises(RecipeError, match=r"where of 'web': 'pictures > 1' is no condition.*columns: id, file"):
-        selected(tmp_path, {"where": "pictures > 1"})
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("pictures > 1", 'unable to find column "pictures"'),
+        ("images >", "unable to parse"),
+        ("images", "it gives Int32, not true or false"),
+        ("max(images) > 1", "it gives one answer for all rows of a shard"),
+        ("licence > 3", "string"),
+    ],
+)
+def test_a_wrong_condition_is_refused_with_the_columns_there_are_before_there_are_shards_or_after(tmp_path, where, why):
+    message = rf"where of 'web': '{re.escape(where)}' is no condition \(.*{re.escape(why)}.*\); columns: id, file"
+    with pytest.raises(RecipeError, match=message):
+        selected(tmp_path, {"where": where})
+    with pytest.raises(RecipeError, match=message.replace("Int32", "Int64")):
+        check_where(Part("web", share=1, where=where))
+
+
+def test_a_condition_that_can_be_asked_is_not_refused_ahead():
+    check_where(Part("web", share=1, where="licence = 'CC0-1.0' and images <= 4 and id like 'web/%'"))
+
+
+def small_budget(tmp_path, tokens, **more):
+    store = Store(tmp_path)
+    store.add("web", lone([100] * 40))
+    store.add("quiz", lone([50] * 40))
+    return store.mix(mixture(shares={"web": 0.9, "quiz": 0.1}, unit="tokens", tokens=tokens, **more))
+
+
+def test_a_budget_under_one_sample_is_refused(tmp_path):
+    with pytest.raises(
+        RecipeError, match="the budget `tokens: 10` gives web, quiz less than one sample; a larger budget"
+    ):
+        small_budget(tmp_path, 10)
+
+
+def test_a_share_under_one_sample_is_a_note_and_refused_by_a_strict_mixture(tmp_path):
+    assert (
+        "quiz: its share comes to less than one sample, so it gets none"
+        in small_budget(tmp_path / "a", 200)["warnings"]
+    )
+    with pytest.raises(RecipeError, match="`tokens: 200` gives quiz less than one sample.*without `strict` the others"):
+        small_budget(tmp_path / "b", 200, strict=True)
+    assert not small_budget(tmp_path / "c", 2000, strict=True)["binding"]
 
 
 def test_pages_of_a_document_are_held_out_together_and_alike_in_every_stage(tmp_path):

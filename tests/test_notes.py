@@ -81,7 +81,7 @@ def test_a_build_shows_notes_and_the_nearest_mixture_where_a_cap_binds(recipe, c
 def test_a_strict_mixture_is_refused_with_what_binds_and_the_ways_out(recipe, copy, capsys):
     change = ["--relock", "--set", "stages.align.mixture.max_repetition=1", "--set", "stages.align.mixture.strict=true"]
     assert vlmill("build", recipe, "--out", copy, "--workers", 0, *change) == 1
-    assert "may be passed 1 times, its share asks for" in " ".join(capsys.readouterr().err.split())
+    assert "may be passed 1 times, the mixture asks for" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_dedupe_nobody_looked_for_what_parts_have_in_common(recipe, tmp_path, capsys):

@@ -125,6 +125,33 @@ def test_plots_show_declared_beside_realised_and_all_reasons(html):
     assert {"kept", "language", "exact_text"} <= fates
 
 
+def specifications(html):
+    plots = data(html, "plots")
+    return {plot["title"]: plot["spec"] for plot in (*plots["stages"][0], *plots["run"])}
+
+
+def test_a_stage_names_the_sources_it_has_and_no_reason_looks_like_a_source(html, built):
+    specs, recipe = specifications(html), locked_recipe(built)
+    scale = specs["Length of a sample"]["encoding"]["color"]["scale"]
+    assert scale["domain"] == list(recipe.stages[0].mixture["shares"])
+    of_sources = set(data(html)["colours"].values())
+    assert of_sources >= set(scale["range"])
+    for level in ("rows", "samples", "nodes", "images"):
+        assert not of_sources & set(specs[f"What became of {level}"]["encoding"]["color"]["scale"]["range"])
+    assert not of_sources & set(specs["Declared and realised share"]["encoding"]["color"]["scale"]["range"])
+
+
+def test_a_matrix_names_all_sources_so_that_what_has_nothing_in_common_is_seen(html, built):
+    cells = specifications(html)["Dropped copies"]["layer"][0]["encoding"]
+    assert cells["x"]["scale"]["domain"] == cells["y"]["scale"]["domain"] == list(locked_recipe(built).sources)
+
+
+def test_a_stage_says_its_epochs_and_how_often_images_are_shown(html):
+    text = " ".join(re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL).split())
+    assert re.search(r"full; .* tiles a row \(most \d+\); [\d.]+ epochs of what there is", text)
+    assert re.search(r"\d+ images shown \d+ times, [\d.]+ each and \d+ at most", text)
+
+
 # -- what can be searched
 
 
@@ -166,7 +193,7 @@ def test_sources_share_an_index_alike_and_leave_what_they_do_not_need(sizes, mos
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("The boats were tied to the old bridge.", "en"), ("3 + 4 = 7", "?"), ("", "?")]
+    ("text", "code"), [("The boats were tied to the old bridge.", "en"), ("3 + 4 = 7", "unsure"), ("", "unsure")]
 )
 def test_a_language_is_named_only_where_it_is_likely(text, code):
     assert search.language(text) == code

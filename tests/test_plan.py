@@ -209,16 +209,6 @@ def test_a_source_in_two_parts_is_two_sources_of_the_plan(store):
     assert set(held) == {0}
 
 
-def test_a_mixture_without_a_single_sample_to_give_says_so(tmp_path):
-    store = Store(tmp_path)
-    store.add("web", lone([10] * 5))
-    rows = store.plan(Mixture(64, shares={"web": 1}, tokens=1))
-    assert rows == []
-    assert json.loads(store.inputs["mix.json"].read_text())["warnings"] == [
-        "web: its share comes to less than one sample, so it gets none"
-    ]
-
-
 def test_the_lock_names_every_block_and_its_first_row(store):
     lock, _ = store.lock(mixture(epochs=4, windows_per_block=2))
     blocks = lock["plan"]["blocks"]

@@ -87,6 +87,14 @@ def test_strategies_of_llava_onevision_are_those_of_its_files():
     }
 
 
+def test_the_language_files_of_llava_onevision_come_to_more_than_its_paper_says():
+    stage = load("llava_onevision").stages["single_image"]
+    planned = {source["name"]: source["planned"]["samples"] for source in describe(stage)["sources"]}
+    language = sum(count for name, count in planned.items() if name.startswith(("Evol-Instruct", "magpie")))
+    assert language == pytest.approx(492_895)
+    assert 100 * language / stage.claimed["samples"] == pytest.approx(15.4, abs=0.01)  # published: 14.3
+
+
 def test_idefics2_cuts_its_sources_to_their_own_lengths():
     lengths = [part.sequence_length for part in load("idefics2").stages["stage2"].mixture.resolved()]
     assert lengths == [None, 1536, 1024]
@@ -168,11 +176,25 @@ def test_a_file_name_gives_a_source_and_often_its_count(path, name, samples):
     assert count_in(name_of(path)) == samples
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "is no YAML"), ("datasets: [{json_path: a.json}]", "make it one of ours with: vlmill mixtures import")],
+)
+def test_a_file_that_is_no_published_mixture_is_refused_with_what_it_is(tmp_path, text, message):
+    (tmp_path / "other.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load(str(tmp_path / "other.yaml"))
+
+
 def test_a_file_that_is_named_twice_becomes_two_parts(tmp_path):
     entries = [{"json_path": "a/x_500.json", "sampling_strategy": take} for take in ("first:10%", "end:20")]
     (tmp_path / "twice.yaml").write_text(yaml.safe_dump({"datasets": entries}))
     parts = read(tmp_path / "twice.yaml", 2048)["stages"]["twice"]["mixture"]["parts"]
     assert parts == [{"source": "x_500", "take": "first:10%"}, {"source": "x_500", "take": "end:20"}]
+    (tmp_path / "ours.yaml").write_text(to_yaml(read(tmp_path / "twice.yaml", 2048)))
+    assert realised(load(str(tmp_path / "ours.yaml")).stages["twice"]) == pytest.approx(
+        {"x_500": 500 / 7, "x_500@2": 200 / 7}
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,6 +205,9 @@ def test_a_file_that_is_named_twice_becomes_two_parts(tmp_path):
             r"datasets\[0\]: sampling_strategy 'middle:3'; allowed: all, first:N",
         ),
         ("datasets: [{path: a.json}]", r"datasets\[0\]: an entry names its file under json_path"),
+        ("datasets: [{json_path: a.json, sampling_stratgy: all}]", "unknown key 'sampling_stratgy'; did you mean"),
+        ("datasets: [{json_path: a.json, sampling_strategy: 'first:0%'}]", "take of 'a' is 'first:0%'; N is above 0"),
+        ("datasets: [{json_path: ''}]", r"datasets\[0\]: json_path '' names no file"),
         ("sources: {}", "no list `datasets`"),
         ("a: [", "is no YAML"),
     ],

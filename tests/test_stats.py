@@ -70,6 +70,21 @@ def test_no_number_of_the_table_is_cut_off_in_a_terminal_of_80_columns(stats):
     assert [line.split() for line in lines(80)] == [line.split() for line in lines(160)]
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "folded"),
+    [("receipts", 80, 1), ("localized_narratives", 80, 1), ("localized_narratives_of_all", 80, 2), ("x" * 40, 120, 1)],
+)
+def test_a_long_name_stays_in_one_piece_where_the_headings_can_make_room(stats, name, width, folded):
+    named = json.loads(json.dumps(stats))
+    named["sources"][0]["name"] = name
+    shown_lines = shown(table(named, width), width).splitlines()
+    first = (line.split(" ")[0] for line in shown_lines)
+    pieces = [piece for piece in first if len(piece) > 3 and piece in name]
+    assert "".join(pieces) == name
+    assert len(pieces) == folded
+    assert "…" not in "".join(shown_lines)
+
+
 def test_statistics_are_json_of_one_form(stats):
     assert json.loads(to_json(stats)) == stats
     assert to_json(stats) == to_json(json.loads(to_json(stats)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.keys import file_sha256
 from pipeline.lanes import read_manifest, write_manifest
 from pipeline.store import Receipt
 from pipeline.takedown.rules import LIST, Rules
@@ -16,9 +19,13 @@ from tests.small import vlmill, write_recipe
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("origins"), dedupe={"buckets": 1})
+
+
+@pytest.fixture(scope="module")
+def built(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify")
-    recipe = write_recipe(folder / "origins", dedupe={"buckets": 1})
     assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
     return folder / "run"
 
@@ -101,23 +108,75 @@ def test_a_file_that_is_missing_or_changed_is_named(run):
     )
 
 
+def relock(run, change):
+    """Change a stage's lock as if its step had made it so: where it was made and where it is read, receipt and manifest alike."""
+    receipts = read_manifest(run, "steps/mixtures/align/lock")
+    (file,) = [file for file in receipts[0].files if file.name == "mixture.lock.json"]
+    data = json.loads((run / file.path).read_bytes())
+    shown = change(data)
+    for path in (run / file.path, run / "mixtures/align/mixture.lock.json"):
+        path.write_text(json.dumps(data))
+    files = tuple(
+        replace(other, sha256=file_sha256(run / file.path)) if other == file else other for other in receipts[0].files
+    )
+    changed = replace(receipts[0], files=files)
+    write_manifest(run, "steps/mixtures/align/lock", [changed])
+    receipt = run / "steps/mixtures/align/lock" / f"{changed.part}.{changed.key[:12]}.receipt.json"
+    receipt.write_text(json.dumps(changed.to_json()))
+    return shown
+
+
 def test_a_shard_that_the_lock_does_not_know_is_named(run):
-    lock = run / "mixtures/align/mixture.lock.json"
-    data = json.loads(lock.read_bytes())
-    shard = data["sources"][0]["shards"].pop()
-    lock.write_text(json.dumps(data))
+    shard = relock(run, lambda data: data["sources"][0]["shards"].pop())
     found = list(verify(run))
     assert any(f"{shard['path']} stands in the manifest alone" in line for line in found)
     assert any("render kept" in line for line in found)
 
 
 def test_a_plan_that_is_not_what_its_lock_says_is_found_by_the_command(run, capsys):
-    lock = run / "mixtures/align/mixture.lock.json"
-    data = json.loads(lock.read_bytes())
-    data["sources"][0]["ids_sha256"] = "0" * 64
-    lock.write_text(json.dumps(data))
+    relock(run, lambda data: data["sources"][0].update(ids_sha256="0" * 64))
     assert vlmill("verify", run) == 1
-    assert "mixtures/align" in capsys.readouterr().out
+    assert "mixtures/align: papers: the samples that the tables yield now are not" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["mixture.lock.json", "stats.json", "held_out.parquet", "plan/00000.parquet"])
+@pytest.mark.parametrize("damage", ["changed", "emptied", "gone"])
+def test_what_a_trainer_reads_is_what_the_build_wrote_and_the_next_build_puts_it_right(
+    run, recipe, name, damage, capsys
+):
+    path = run / "mixtures/align" / name
+    if damage == "changed":
+        path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    elif damage == "emptied":
+        path.write_bytes(b"{}")
+    else:
+        path.unlink()
+    said = "is missing; the next build puts it there" if damage == "gone" else "is not what the build wrote"
+    assert vlmill("verify", run) == 1
+    assert f"mixtures/align/{name}: {said}" in " ".join(capsys.readouterr().out.split())
+    assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
+    assert list(verify(run)) == []
+
+
+def test_another_tokenizer_than_the_one_that_counted_is_named(run):
+    (run / "tokenizer.json").write_text((run / "tokenizer.json").read_text() + "\n")
+    assert list(verify(run)) == [
+        "tokenizer.json: is not the tokenizer that counted the tokens of mixtures/align; build again"
+    ]
+
+
+@pytest.mark.parametrize("name", ["shards/web/small/manifest.json", "steps/mixtures/align/plan/manifest.json"])
+def test_a_file_that_is_cut_off_is_named_and_not_a_stack_trace(run, name, capsys):
+    (run / name).write_bytes((run / name).read_bytes()[:100])
+    assert vlmill("verify", run) == 1
+    assert f"{name} is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_copy_made_of_hard_links_stays_as_it_was(run, recipe, tmp_path):
+    shutil.copytree(run, tmp_path / "before", copy_function=os.link)
+    change = ["--relock", "--set", "stages.align.mixture.held_out={web: 0.5}"]
+    assert vlmill("build", recipe, "--out", run, "--workers", 0, *change) == 0
+    assert list(verify(tmp_path / "before")) == []
 
 
 def test_a_thing_on_the_list_that_is_still_there_is_named_and_so_is_a_file_that_should_be_gone(run):

@@ -11,6 +11,7 @@ The page is a function of the run's files. What it shows a part of, it says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import vl_convert
 from mixtures.build import read_stats
 from mixtures.locked import Mixture
 from mixtures.page import counts, gallery, plots, search
-from mixtures.stats import short
+from mixtures.repetition import summary
+from mixtures.stats import epochs, short
 from pipeline.encode import Loss
 from pipeline.ledger import funnel
 from pipeline.page import render, script
@@ -47,7 +49,8 @@ def page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int
     policies = {name: next(item.policy for item in recipe.stages if item.name == name) for name in stats}
     colours = plots.colours(list(recipe.sources))
     index = search.index(root, recipe, sorted(set(policies.values())), samples)
-    cards = [card for name, mixture in mixtures.items() for card in gallery.cards(mixture, losses[name], recipe.seed)]
+    stacks = [gallery.cards(mixture, losses[name], recipe.seed) for name, mixture in mixtures.items()]
+    cards = [card for turn in zip_longest(*stacks) for card in turn if card is not None]
     return render(
         __name__,
         "page.html.jinja",
@@ -70,4 +73,10 @@ def page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int
 def _stage(root: Path, stats: Mapping[str, Any], mixture: Mixture, colours: Mapping[str, str]) -> dict[str, Any]:
     """A stage as the template shows it."""
     counted = counts.of_stage(root, mixture)
-    return {"stats": stats, "plots": plots.of_stage(stats, counted, colours), "shards": counted.shards}
+    return {
+        "stats": stats,
+        "epochs": epochs(stats),
+        "repetition": summary(stats["repetition"]),
+        "plots": plots.of_stage(stats, counted, colours),
+        "shards": counted.shards,
+    }

@@ -14,11 +14,20 @@ from mixtures.page.counts import Counted, Rows
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
 """Observable's ten, told apart by most eyes; further sources start again."""
 
-GREY = "#c8cdd6"
+REASONS = ("#7f3c8d", "#11a579", "#e68310", "#e73f74", "#008695", "#80ba5a", "#4b4b8f", "#f97b72", "#cf1c90", "#9b8816")
+"""Of reasons: others than those of sources, so that no reason looks like a source."""
+
+GREY, INK = "#c8cdd6", "#3b4252"
 KEPT = "kept"
 OTHERS = "other reasons"
 LANGUAGES = 20
 """The most frequent, in a plot."""
+
+DARK = 0.4
+"""Of the largest number of a matrix: cells from there on are too dark for dark letters."""
+
+WHOLE = 12
+"""Sources up to which a matrix has all of them; of more, those that have something in common."""
 
 WIDTH, HEIGHT = 290, 190
 
@@ -34,12 +43,13 @@ def colours(sources: Sequence[str]) -> dict[str, str]:
 def of_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
     """The plots of a stage."""
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
+    here = {name.partition("@")[0]: colour for name, colour in labels.items()}
     return [
         _plot("Declared and realised share", f"of {stats['unit']}", _shares(stats)),
         _plot("What the rows are made of", "realised share in every unit", _units(stats, labels)),
-        _plot("Length of a sample", "tokens, of what lies in the shards", _lengths(counted.lengths, by_source)),
+        _plot("Length of a sample", "tokens, of what lies in the shards", _lengths(counted.lengths, here)),
         _plot("Size of an image", "pixels of the original", _sizes(counted.sizes)),
-        _plot("Tiles of an image", "encoder inputs, the overview included", _tiles(counted.tiles, by_source)),
+        _plot("Tiles of an image", "encoder inputs, the overview included", _tiles(counted.tiles, here)),
         _plot("How full rows are", "share of the row's tokens and tiles", _fill(counted.fill)),
     ]
 
@@ -60,19 +70,19 @@ def of_run(
             _plot(
                 "Dropped copies",
                 "from the left source; the top one keeps it",
-                _matrix(overlap["dropped"], "keeper", "copies"),
+                _matrix(overlap["dropped"], "keeper", "copies", by_source),
             )
         )
     for kind in ("texts", "images"):
         if overlap.get(kind):
-            chart = _matrix(overlap[kind], "other", "number")
+            chart = _matrix(overlap[kind], "other", "number", by_source)
             plots.append(_plot(f"{kind.capitalize()} in common", "of the left source, alike in the top one", chart))
     if overlap.get("stayed"):
         plots.append(
             _plot(
                 "Alike, and kept",
                 "pairs of samples with texts half alike",
-                _matrix(overlap["stayed"], "other", "pairs"),
+                _matrix(overlap["stayed"], "other", "pairs", by_source),
             )
         )
     return plots
@@ -105,9 +115,7 @@ def _shares(stats: Mapping[str, Any]) -> Any:
             alt.Y("source:N", sort=names, title=None),
             alt.X("share:Q", axis=alt.Axis(format="%"), title=None),
             alt.YOffset("which:N"),
-            alt.Color(
-                "which:N", title=None, scale=alt.Scale(range=[GREY, PALETTE[0]]), legend=alt.Legend(orient="bottom")
-            ),
+            alt.Color("which:N", title=None, scale=alt.Scale(range=[GREY, INK]), legend=alt.Legend(orient="bottom")),
             tooltip=["source:N", "which:N", alt.Tooltip("share:Q", format=".2%")],
         )
         .properties(width=WIDTH, height=max(HEIGHT, 26 * len(names)))
@@ -137,7 +145,7 @@ def _logarithmic(title: str) -> dict[str, Any]:
     return {
         "scale": alt.Scale(type="log", base=2, nice=False),
         "title": title,
-        "axis": alt.Axis(format=".3~s", tickCount=6),
+        "axis": alt.Axis(format=",d", tickCount=6),
     }
 
 
@@ -148,7 +156,7 @@ def _lengths(rows: Rows, by_source: Mapping[str, str]) -> Any:
         .encode(
             alt.X("from:Q", **_logarithmic("tokens")),
             alt.X2("to:Q"),
-            alt.Y("samples:Q", title=None, stack=True),
+            alt.Y("samples:Q", title="samples", stack=True),
             _source(by_source),
             tooltip=["source:N", "from:Q", "to:Q", "samples:Q"],
         )
@@ -165,7 +173,7 @@ def _sizes(rows: Rows) -> Any:
             alt.X2("width_to:Q"),
             alt.Y("height:Q", **_logarithmic("height")),
             alt.Y2("height_to:Q"),
-            alt.Color("images:Q", scale=alt.Scale(scheme="blues", type="sqrt"), title=None),
+            alt.Color("images:Q", scale=alt.Scale(scheme="blues", type="sqrt"), title="images"),
             tooltip=["width:Q", "width_to:Q", "height:Q", "height_to:Q", "images:Q"],
         )
         .properties(width=WIDTH - 40, height=HEIGHT + 30)
@@ -178,7 +186,7 @@ def _tiles(rows: Rows, by_source: Mapping[str, str]) -> Any:
         .mark_bar()
         .encode(
             alt.X("tiles:O", title="tiles", axis=alt.Axis(labelAngle=0)),
-            alt.Y("images:Q", title=None),
+            alt.Y("images:Q", title="images"),
             _source(by_source),
             tooltip=["source:N", "tiles:O", "images:Q"],
         )
@@ -208,7 +216,7 @@ def _fates(funnel: Mapping[str, Any], level: str) -> Rows:
     for line in books.values():
         whole.update(line["dropped"])
         whole.update(line["failed"])
-    named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[: len(PALETTE) - 1]]
+    named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[: len(REASONS) - 1]]
     rows = []
     for source, line in books.items():
         lost = {**line["dropped"], **line["failed"]}
@@ -224,7 +232,7 @@ def _fates(funnel: Mapping[str, Any], level: str) -> Rows:
 
 def _funnel(rows: Rows) -> Any:
     fates = [fate for _, fate in sorted({(row["place"], row["fate"]) for row in rows})]
-    shades = [GREY, *PALETTE][: len(fates)] if fates[0] == KEPT else list(PALETTE[: len(fates)])
+    shades = [GREY, *REASONS][: len(fates)] if fates[0] == KEPT else list(REASONS[: len(fates)])
     return (
         _chart(rows)
         .mark_bar()
@@ -274,14 +282,19 @@ def _languages(rows: Rows, by_source: Mapping[str, str]) -> Any:
     return (bars + numbers).properties(width=WIDTH)
 
 
-def _matrix(rows: Rows, other: str, number: str) -> Any:
+def _matrix(rows: Rows, other: str, number: str, sources: Mapping[str, str]) -> Any:
+    most = max(row[number] for row in rows)
+    found = {row[name] for row in rows for name in ("source", other)}
+    scale = alt.Scale(domain=[source for source in sources if source in found or len(sources) <= WHOLE])
     base = _chart(rows).encode(
-        alt.Y("source:N", title=None), alt.X(f"{other}:N", title=None, axis=alt.Axis(labelAngle=0, orient="top"))
+        alt.Y("source:N", title=None, scale=scale),
+        alt.X(f"{other}:N", title=None, scale=scale, axis=alt.Axis(labelAngle=0, orient="top")),
     )
     cells = base.mark_rect().encode(
-        alt.Color(f"{number}:Q", scale=alt.Scale(scheme="oranges", type="sqrt"), legend=None),
+        alt.Color(f"{number}:Q", scale=alt.Scale(scheme="oranges", type="sqrt", domain=[0, most]), legend=None),
         tooltip=["source:N", f"{other}:N", f"{number}:Q"],
     )
-    return (cells + base.mark_text().encode(alt.Text(f"{number}:Q", format=","))).properties(
+    legible = alt.condition(alt.datum[number] > DARK * most, alt.value("white"), alt.value(INK))
+    return (cells + base.mark_text().encode(alt.Text(f"{number}:Q", format=","), color=legible)).properties(
         width=alt.Step(64), height=alt.Step(34)
     )

@@ -27,7 +27,7 @@ from pipeline.tables import judged_tables
 CHARACTERS = 100  # of a sample's text, in the index
 READ = 1000  # characters that its language is told from
 SURE = 0.5  # least probability of a language that is named
-UNSURE = "?"
+UNSURE = "unsure"
 
 Index = dict[str, Any]
 """`sources`, `files`, `languages`, `reasons`, `policies` (names), and `rows`: a list per column."""
@@ -80,7 +80,7 @@ def index(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Ind
 
 
 def language(text: str) -> str:
-    """The likeliest language of a text, `?` where none is likely."""
+    """The likeliest language of a text, `unsure` where none is likely."""
     if not any(letter.isalpha() for letter in text):
         return UNSURE
     found = lid.probabilities(text)

@@ -67,7 +67,7 @@ def stats(
             f"{directory} has no stages, so nothing is mixed; see what became of the data with: vlmill status {directory}"
         )
     for stats_of_stage in found.values():
-        console.print(table(stats_of_stage))
+        console.print(table(stats_of_stage, console.width))
         console.print(summary(stats_of_stage["repetition"]))
 
 
