@@ -154,9 +154,10 @@ def ours(run: Path, threads: int, step: int = 0, *, text: bool = True) -> Iterat
     steps = ([list(range(start, min(start + ROWS, mixture.rows)))] for start in starts)
 
     def bare(row: int) -> list[Document]:
+        segments = mixture.row(row)
         return [
-            Document(segment.source, [0], [0], (stored_tiles(mixture.policy, mixture.read(segment)),))
-            for segment in mixture.row(row)
+            Document(segment.source, [0], [0], (stored_tiles(mixture.policy, stored),))
+            for segment, stored in zip(segments, mixture.read(segments), strict=True)
         ]
 
     for (batch,) in load(reader.row if text else bare, steps, mark_id(tokenizer, mixture.chat.pad), threads, 4):

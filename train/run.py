@@ -126,7 +126,7 @@ def train_stage(
         RecipeError: model, policy and plan do not fit.
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
-    mixture = Mixture(directory, stage)
+    mixture = Mixture(directory, stage, machine.shards)
     if policy is not None and policy != mixture.policy:
         raise StoreError(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
@@ -197,7 +197,8 @@ def evaluate_stage(
     if not names or stage not in (None, *names):
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, mixture, device = training_of(chosen), Mixture(directory, chosen.name), _device(machine)
+    training, device = training_of(chosen), _device(machine)
+    mixture = Mixture(directory, chosen.name, machine.shards)
     family = find(model_of(recipe), mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
     with _prepared(machine, device):
