@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixtures.lock import locate
@@ -216,9 +217,16 @@ class Mixture:
 
 
 def _read(path: Path, columns: list[str]) -> Any:
-    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns, use_threads=False)
+    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
 
 
 def _array(column: Any) -> np.ndarray:

@@ -64,7 +64,7 @@ class Place:
 
     def _cure(self, error: Exception | None) -> str:
         if self._remote is None:
-            return "The shard or its index is missing or damaged, see: vlmill verify DIR"
+            return "The shard or its index is missing or damaged; vlmill verify DIR says what the folder of a run lacks"
         if error is None:
             return "What lies there is no copy of the run's shard; copy it there again"
         if isinstance(error, FileNotFoundError):
