@@ -205,14 +205,14 @@ def lock_recipe(root: Path, train: dict[str, Any], stage: str = "align") -> Path
         "stages": [{"name": stage, "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
         "model": asdict(model_settings()),
     }
-    (root / "recipe.lock.yaml").write_text(yaml.safe_dump(_lists(recipe)))
+    (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
     return root
 
 
-def _lists(value: Any) -> Any:
+def to_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _lists(item) for name, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {name: to_lists(item) for name, item in value.items()}
+    return [to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _segments(root: Path, source: int, shard: int, file: dict[str, Any]) -> list[dict[str, int]]:

@@ -78,8 +78,10 @@ def _stage(root: Path, name: str | None) -> Stage:
     stages = {stage.name: stage for stage in locked_recipe(root).stages}
     if name is None and len(stages) == 1:
         return next(iter(stages.values()))
+    if name is None:
+        raise RecipeError(f"--step: the recipe has several stages, say which with --stage: {', '.join(stages)}")
     if name not in stages:
-        raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(str(name), list(stages))}")
+        raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(name, list(stages))}")
     return stages[name]
 
 
