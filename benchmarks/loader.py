@@ -8,9 +8,10 @@ were read once before; imports are not counted. litdata reads its own copy of th
     samples/s, MB/s   of shards, after the first batch
     cpu ms/sample     of all processes, steadier than the clock on a machine that has other work
     first             seconds from the path of the run to the first batch: lock, tokenizer, indices
+    load              the highest load average behind one of its turns: what else the machine had to do
     peak              the most memory of the reader's process and its workers (proportional set size)
 
-Then ours once more at step 10^6 of a plan so long, its blocks repeated. Readers that are not installed are left out: megatron-energon needs
+Readers take turns, so a round is one comparison. Then ours once more at step 10^6 of a plan so long, its blocks repeated. Readers that are not installed are left out: megatron-energon needs
 webdataset 1.0, so PYTHON (`--python`) is best an interpreter of an environment that has both, litdata, and this project.
 """
 
@@ -21,120 +22,29 @@ import itertools
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
 
+from benchmarks.loader_peers import Tiles, energon, litdata, prepare, webdataset
+from benchmarks.loader_run import FAR, PER_SHARD, POLICIES, ROWS, STAGE, make
 from mixtures.locked import Mixture, Stored
 from pipeline.encode import load_tokenizer, mark_id
 from pipeline.images import Policy
-from pipeline.images.anyres import AnyRes
-from pipeline.images.letterbox import Letterbox
-from pipeline.sample import Node
 from pipeline.settings import build
-from pipeline.shards import parse
-from tests.stages import Made, write_run
 from train.data import Document, Reader, decode, load
 from train.families import find
 from train.settings import ModelSettings
 
-STAGE, LENGTH, PER_SHARD = "align", 8192, 250
-ROWS = 4  # of a step
-FAR = 1_000_000  # steps
-POLICIES: dict[str, tuple[Policy, str]] = {
-    "letterbox": (Letterbox(side=384, patch=14), "llava"),
-    "anyres": (AnyRes(), "llava_next"),
-}
-WORDS = [
-    "a",
-    "picture",
-    "of",
-    "what",
-    "stands",
-    "before",
-    "the",
-    "house",
-    "and",
-    "how",
-    "it",
-    "came",
-    "to",
-    "be",
-    "there",
-    "in",
-    "those",
-    "years",
-]
-
-Tiles = list[np.ndarray]
-
-
-# -- the run
-
-
-def pictures(folder: Path | None) -> Iterator[Image.Image]:
-    """Pictures without end: the files in a folder, in turns, or hills of noise at several scales, as photographs have them."""
-    if folder is not None:
-        for path in itertools.cycle(sorted(path for path in folder.rglob("*") if path.is_file())):
-            try:
-                with Image.open(path) as image:
-                    found = image.convert("RGB")
-            except (OSError, ValueError):
-                continue
-            if min(found.size) >= 64:
-                yield found
-    random = np.random.default_rng(0)
-    while True:
-        width, height = random.integers(240, 900, 2).tolist()
-        layers = np.zeros((height, width, 3))
-        for side, strength in ((4, 100), (24, 50), (96, 25), (400, 10)):
-            small = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
-            layers += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 255 * strength
-        yield Image.fromarray(layers.clip(0, 255).astype(np.uint8))
-
-
-def made(samples: int, folder: Path | None) -> list[Made]:
-    """Documents of one to three pictures with some 60 words behind each."""
-    random, source, found = np.random.default_rng(1), pictures(folder), list[Made]()
-    for _ in range(samples):
-        nodes, shown = list[Node](), list[Image.Image]()
-        for image in range(int(random.integers(1, 4))):
-            words = " ".join(random.choice(WORDS, int(random.integers(20, 100))).tolist())
-            nodes += [Node("image", image=image), Node("text", text=words)]
-            shown.append(next(source))
-        found.append((tuple(nodes), shown))
-    return found
-
-
-# -- the readers: each yields the number of samples and of tiles of every batch that it has
-
-
-def tiles_of(policy: Policy, record: Mapping[str, Any], members: Mapping[str, bytes]) -> Tiles:
-    """The encoder inputs of a whole sample, from its members by what stands behind their key."""
-    images = [node for node in record["nodes"] if node["kind"] == "image"]
-    layouts = policy.layout([(node["width"], node["height"]) for node in images])
-    tiles: Tiles = []
-    for node, layout in zip(images, layouts, strict=True):
-        parts = {name.split(".")[1]: decode(members[name]) for name in node["parts"]}
-        tiles += policy.tiles(parts, layout)
-    return tiles
-
 
 def stored_tiles(policy: Policy, stored: Stored) -> Tiles:
-    """The same of a sample that was read by its place."""
+    """The encoder inputs of a whole sample that was read by its place; see `tiles_of` for the others."""
     tiles: Tiles = []
     for parts, layout in zip(stored.parts, policy.layout(stored.sizes), strict=True):
         tiles += policy.tiles({name: decode(data) for name, data in parts.items()}, layout)
@@ -154,83 +64,15 @@ def ours(run: Path, threads: int, step: int = 0, *, text: bool = True) -> Iterat
     steps = ([list(range(start, min(start + ROWS, mixture.rows)))] for start in starts)
 
     def bare(row: int) -> list[Document]:
+        segments = mixture.row(row)
         return [
-            Document(segment.source, [0], [0], (stored_tiles(mixture.policy, mixture.read(segment)),))
-            for segment in mixture.row(row)
+            Document(segment.source, [0], [0], (stored_tiles(mixture.policy, stored),))
+            for segment, stored in zip(segments, mixture.read(segments), strict=True)
         ]
 
     for (batch,) in load(reader.row if text else bare, steps, mark_id(tokenizer, mixture.chat.pad), threads, 4):
         real = batch.sources >= 0
         yield int(((batch.positions == 0) & real).sum()), batch.shown
-
-
-def webdataset(run: Path, workers: int) -> Iterator[tuple[int, int]]:
-    """WebDataset's pipeline, a sample at a time."""
-    import webdataset as wds  # noqa: PLC0415 - of the reader that is measured
-
-    policy, tars = Mixture(run, STAGE).policy, sorted(map(str, run.glob("shards/**/*.tar")))
-
-    def tiles(sample: dict[str, Any]) -> Tiles:
-        return tiles_of(policy, json.loads(sample["json"]), sample)
-
-    data = wds.WebDataset(tars, shardshuffle=False, empty_check=False).map(tiles)
-    for found in wds.WebLoader(data, batch_size=None, num_workers=workers):
-        yield 1, len(found)
-
-
-def energon(run: Path, workers: int) -> Iterator[tuple[int, int]]:
-    """Megatron-Energon's savable loader over a prepared folder."""
-    from megatron.energon import (  # noqa: PLC0415 - of the reader that is measured
-        Cooker,
-        DefaultTaskEncoder,
-        WorkerConfig,
-        get_savable_loader,
-        get_train_dataset,
-        stateless,
-    )
-
-    policy = Mixture(run, STAGE).policy
-
-    @stateless  # type: ignore[misc] - untyped here
-    def cook(sample: Any) -> dict[str, Any]:
-        members = {name: value for name, value in sample.items() if not name.startswith("_")}
-        known = {"__key__": sample["__key__"], "__restore_key__": sample["__restore_key__"]}
-        return known | {"tiles": tiles_of(policy, json.loads(members["json"]), members)}
-
-    class Encoder(DefaultTaskEncoder):  # type: ignore[misc, type-arg] - untyped here
-        decoder = None
-        cookers = (Cooker(cook),)
-
-    config = WorkerConfig(rank=0, world_size=1, num_workers=workers)
-    dataset = get_train_dataset(
-        run / "energon",
-        worker_config=config,
-        batch_size=None,
-        shuffle_buffer_size=None,
-        max_samples_per_sequence=None,
-        repeat=False,
-        task_encoder=Encoder(),
-    )
-    for found in get_savable_loader(dataset):
-        yield 1, len(found["tiles"])
-
-
-def litdata(run: Path, workers: int) -> Iterator[tuple[int, int]]:
-    """Litdata's loader over an optimised copy."""
-    from litdata import StreamingDataLoader, StreamingDataset  # noqa: PLC0415 - of the reader that is measured
-
-    policy = Mixture(run, STAGE).policy
-
-    class Data(StreamingDataset):  # type: ignore[misc] - untyped here
-        def __getitem__(self, index: Any) -> Tiles:
-            members = dict(parse(bytes(super().__getitem__(index))))
-            return tiles_of(policy, json.loads(members["json"]), members)
-
-    loader = StreamingDataLoader(
-        Data(str(run / "litdata")), batch_size=1, num_workers=workers, collate_fn=lambda items: items[0]
-    )
-    for found in loader:
-        yield 1, len(found)
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, int]]]] = {
@@ -264,87 +106,6 @@ def _spent() -> float:
     return sum(who.ru_utime + who.ru_stime for who in used)
 
 
-# -- what a reader needs of its own
-
-
-def prepare_energon(run: Path, python: str) -> None:
-    """A folder of the same tars with Energon's index beside them."""
-    folder = run / "energon"
-    folder.mkdir()
-    for tar in sorted(run.glob("shards/**/*.tar")):
-        (folder / tar.name).hardlink_to(tar)
-    command = [
-        python,
-        "-c",
-        "from megatron.energon.cli.main import main; main()",
-        "prepare",
-        str(folder),
-        "--non-interactive",
-        "--split-ratio",
-        "1,0,0",
-    ]
-    subprocess.run([*command, "--sample-type", "CrudeWebdataset"], check=True, capture_output=True)
-
-
-def prepare_litdata(run: Path, python: str) -> None:
-    """A copy in litdata's format: the span of every sample in its tar, as it is."""
-    subprocess.run([python, "-m", "benchmarks.loader", "--optimise", str(run)], check=True, capture_output=True)
-
-
-def spans(run: Path) -> Iterator[bytes]:
-    """The part of its tar that is a sample's, of every sample in order."""
-    for tar in sorted(run.glob("shards/**/*.tar")):
-        index = pq.read_table(tar.with_suffix(".index.parquet"), columns=["offset", "size"]).to_pylist()
-        data = tar.read_bytes()
-        yield from (data[row["offset"] : row["offset"] + row["size"]] for row in index)
-
-
-def optimise(run: Path) -> None:
-    """Write the copy for litdata."""
-    from litdata.streaming.writer import BinaryWriter  # noqa: PLC0415 - of the reader that is measured
-
-    writer = BinaryWriter(str(run / "litdata"), chunk_bytes="64MB")
-    for number, span in enumerate(spans(run)):
-        writer.add_item(number, span)
-    writer.done()
-    writer.merge()
-
-
-def make(run: Path, options: argparse.Namespace) -> None:
-    """The run, and beside it what other readers need; says which of them is not there."""
-    policy = replace(POLICIES[options.policy][0], quality=options.quality)  # type: ignore[type-var]
-    write_run(run, {"web": made(options.samples, options.pictures)}, policy, STAGE, LENGTH, per_shard=PER_SHARD)
-    lengthen(run)
-    for prepare in (prepare_energon, prepare_litdata):
-        try:
-            prepare(run, options.python)
-        except subprocess.CalledProcessError as error:
-            print(f"{prepare.__name__}: {error.stderr.decode().strip().splitlines()[-1]}")
-
-
-def lengthen(run: Path) -> None:
-    """A run over the same files whose plan has as many rows as FAR steps need, and some more: its own as one block, again and again."""
-    far = run / "far"
-    far.mkdir()
-    for name in ("shards", "tokenizer.json"):
-        (far / name).symlink_to(run / name)
-    lock = json.loads((run / "mixtures" / STAGE / "mixture.lock.json").read_bytes())
-    folder = far / "mixtures" / STAGE
-    folder.mkdir(parents=True)
-    files = [run / "mixtures" / STAGE / block["path"] for block in lock["plan"]["blocks"]]
-    block = pa.concat_tables([pq.read_table(path) for path in files])
-    pq.write_table(block, folder / "block.parquet")
-    firsts = range(0, (FAR + 9) * ROWS, block.num_rows)
-    lock["plan"] = {
-        "rows": len(firsts) * block.num_rows,
-        "blocks": [{"path": "block.parquet", "first": first, "rows": block.num_rows} for first in firsts],
-    }
-    (folder / "mixture.lock.json").write_text(json.dumps(lock))
-
-
-# -- the measurement
-
-
 def measure(run: Path, name: str, python: str) -> dict[str, float] | str:
     """One reader in a process of its own, and the most memory that it and its workers had; or why there is no figure."""
     command = [python, "-m", "benchmarks.loader", "--only", name, "--run", str(run)]
@@ -367,7 +128,7 @@ def measure(run: Path, name: str, python: str) -> dict[str, float] | str:
         if code:
             return wrong.read().strip().splitlines()[-1]
         result: dict[str, float] = json.loads(said.read().splitlines()[-1])
-    return result | {"peak": peak / 2**20}
+    return result | {"peak": peak / 2**20, "load": os.getloadavg()[0]}
 
 
 def _memory(process: psutil.Process) -> int:
@@ -381,7 +142,7 @@ def _memory(process: psutil.Process) -> int:
 
 
 def compare(run: Path, python: str, rounds: int) -> None:
-    """Every reader in turns, `rounds` times; prints a line of each one's best."""
+    """Every reader in turns, `rounds` times; prints a line of each one's best, and how ours compares in each round."""
     size = sum(path.stat().st_size for path in run.glob("shards/**/*.tar"))
     for path in run.glob("shards/**/*"):
         if path.is_file():
@@ -399,15 +160,18 @@ def compare(run: Path, python: str, rounds: int) -> None:
             print(f"{name:<30} first {best['first']:.2f} s, peak {best['peak']:.0f} MB")
             continue
         samples, later = results[0]["samples"], results[0]["later"]
+        load = max(result["load"] for result in results)
         print(
             f"{name:<30} {later / best['wall']:7.1f} samples/s {size / 1e6 * later / samples / best['wall']:6.1f} MB/s, "
             f"{1000 * best['cpu'] / samples:5.2f} cpu ms/sample, first {best['first']:.2f} s, peak {best['peak']:.0f} MB, "
-            f"{samples:.0f} samples and {results[0]['tiles']:.0f} tiles"
+            f"{samples:.0f} samples and {results[0]['tiles']:.0f} tiles, load {load:.1f}"
         )
-    speeds = {name: results[0]["later"] / min(result["wall"] for result in results) for name, results in found.items()}
-    peers = [speed for name, speed in speeds.items() if not name.startswith("vlmill")]
-    for name in (name for name in speeds if name.startswith("vlmill") and "resumed" not in name and peers):
-        print(f"{name} over the best of the others: {speeds[name] / max(peers):.2f}")
+    speeds = {name: [result["later"] / result["wall"] for result in results] for name, results in found.items()}
+    peers = [values for name, values in speeds.items() if not name.startswith("vlmill")]
+    for name, values in speeds.items():
+        if name.startswith("vlmill") and "resumed" not in name and peers:
+            ratios = (value / max(others) for value, *others in zip(values, *peers, strict=False))
+            print(f"{name} over the best of the others, by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 def main() -> None:
@@ -425,18 +189,15 @@ def main() -> None:
     )
     parser.add_argument("--run", type=Path, help="where the run is kept, and read again if it is there")
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--optimise", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.optimise:
-        optimise(options.optimise)
-        return
     if options.only:
         print(json.dumps(read(options.run, options.only)))
         return
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
         if not run.exists():
-            make(run, options)
+            make(run, options.policy, options.quality, options.samples, options.pictures)
+            prepare(run, options.python)
         size = sum(path.stat().st_size for path in run.glob("shards/**/*.tar"))
         policy = Mixture(run, STAGE).policy
         print(f"{policy}, {size / 1e6:.0f} MB in shards of {PER_SHARD} samples, {os.cpu_count()} cores", flush=True)

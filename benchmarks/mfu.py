@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from benchmarks.loader import made
+from benchmarks.loader_run import made
 from mixtures.locked import Mixture
 from pipeline.encode import load_tokenizer, mark_id
 from pipeline.images.anyres import AnyRes

@@ -6,13 +6,15 @@ Nothing is drawn at random here: row n of the plan is the same for every rank, w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixtures.lock import locate
@@ -20,14 +22,17 @@ from pipeline.encode import FORMATS, ChatFormat
 from pipeline.errors import RecipeError, StoreError
 from pipeline.images import POLICIES, Policy
 from pipeline.keys import file_sha256
-from pipeline.measure import read_record
 from pipeline.sample import Node
 from pipeline.settings import build, nearest
-from pipeline.shards import read_member, to_nodes
+from pipeline.shards import BLOCK, json_end, read_members, to_nodes
+from pipeline.spans import Place, Span
 from pipeline.store import read_json
 
 BLOCKS = 4
 """Plan blocks held in memory."""
+
+TEXTS, HEAD = 256, 1 << 14
+"""Samples whose nodes are asked for at a time, and bytes of each: most have no longer JSON."""
 
 INDICES = 256
 """Shard indices held in memory; a plan stays within a window of shards for each source."""
@@ -68,9 +73,15 @@ class _Index:
 
 
 class Mixture:
-    """The locked mixture of one stage. Reading from several threads is safe."""
+    """The locked mixture of one stage. Reading from several threads is safe.
 
-    def __init__(self, root: Path, stage: str) -> None:
+    Args:
+        root: The run's folder.
+        stage: Whose mixture.
+        shards: Where copies of the run's shards lie, under the same paths as in its folder; None for there.
+    """
+
+    def __init__(self, root: Path, stage: str, shards: str | None = None) -> None:
         self.root, self.stage, self.folder = root, stage, root / "mixtures" / stage
         path = self.folder / "mixture.lock.json"
         if not path.exists():
@@ -81,6 +92,7 @@ class Mixture:
         self.sha256 = file_sha256(path)
         self.rows: int = self.lock["plan"]["rows"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
+        self._place = Place(str(root) if shards is None else shards)
         self._block = lru_cache(BLOCKS)(self._read_block)
         self._index = lru_cache(INDICES)(self._read_index)
         self._names = lru_cache(INDICES)(self._read_names)
@@ -130,14 +142,17 @@ class Mixture:
         for shard, file in enumerate(self.lock["sources"][source]["shards"]):
             yield from (Segment(source, shard, row) for row in range(file["samples"]))
 
-    def read(self, segment: Segment) -> Stored:
-        """The whole sample that a segment is of, by one read of its span in the tar.
+    def read(self, segments: Sequence[Segment]) -> Iterator[Stored]:
+        """The whole samples that segments are of, in order, each by one read of its span in the tar.
 
         Raises:
-            StoreError: the shard is not the one that the index describes.
+            StoreError: a shard cannot be read, or is not the one that its index describes.
         """
+        members = read_members(self._place, [self._span(segment) for segment in segments])
+        return (self._stored(*found) for found in zip(segments, members, strict=True))
+
+    def _stored(self, segment: Segment, members: Mapping[str, bytes]) -> Stored:
         index = self._index(segment.source, segment.shard)
-        members = read_member(self._shard(segment), int(index.offset[segment.row]), int(index.size[segment.row]))
         record = json.loads(members["json"])
         named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
         here = slice(index.first[segment.row], index.first[segment.row + 1])
@@ -154,14 +169,31 @@ class Mixture:
         table = self._names(shard["index"])
         return {name: table[name][segment.row].as_py() for name in ("id", "licence")}
 
-    def nodes(self, segment: Segment) -> tuple[Node, ...]:
-        """The nodes alone of the sample that a segment is of; no image is read."""
-        index = self._index(segment.source, segment.shard)
-        with self._shard(segment).open("rb") as file:
-            return to_nodes(read_record(file, int(index.offset[segment.row])))
+    def nodes(self, segments: Iterable[Segment]) -> Iterator[tuple[Node, ...]]:
+        """The nodes alone of the samples that segments are of, in order; images are not asked for.
 
-    def _shard(self, segment: Segment) -> Path:
-        return self.root / str(self.lock["sources"][segment.source]["shards"][segment.shard]["path"])
+        Raises:
+            StoreError: as `read`.
+        """
+        coming = iter(segments)
+        while spans := [self._span(segment) for segment in islice(coming, TEXTS)]:
+            heads = self._place.read([replace(span, size=min(span.size, HEAD)) for span in spans])
+            for span, head in zip(spans, heads, strict=True):
+                yield to_nodes(json.loads(self._json(span, head)))
+
+    def _json(self, span: Span, head: bytes) -> bytes:
+        """The JSON of a sample, which is its first member, from the beginning of its span; the rest is read if that is too short."""
+        end = json_end(head)
+        if not BLOCK < end <= span.size:
+            raise self._place.damage(span, "no sample begins there")
+        if end > len(head):
+            (head,) = self._place.read([replace(span, size=end)])
+        return head[BLOCK:end]
+
+    def _span(self, segment: Segment) -> Span:
+        index = self._index(segment.source, segment.shard)
+        shard = self.lock["sources"][segment.source]["shards"][segment.shard]
+        return Span(shard["path"], int(index.offset[segment.row]), int(index.size[segment.row]))
 
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
@@ -186,9 +218,16 @@ class Mixture:
 
 
 def _read(path: Path, columns: list[str]) -> Any:
-    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns, use_threads=False)
+    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
 
 
 def _array(column: Any) -> np.ndarray:

@@ -7,14 +7,12 @@ owners, no name of a machine.
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import pyarrow as pa
 
-from pipeline.errors import StoreError
 from pipeline.sample import Node, Sample, write_rows
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.images.policy import Layout
+    from pipeline.spans import Place, Span
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # two blocks of zeros end a tar
@@ -149,28 +148,21 @@ class ShardWriter:
         self._file, self._offset, self._index, self._lineage = None, 0, [], []
 
 
-def read_member(path: Path, offset: int, size: int) -> dict[str, bytes]:
-    """The members of one sample by what stands behind its key (`json`, `0.canvas.webp`), in order; one read.
+def read_members(place: Place, spans: Sequence[Span]) -> Iterator[dict[str, bytes]]:
+    """The members of samples by what stands behind their key (`json`, `0.canvas.webp`), in order; one read for each.
 
     Args:
-        path: The tar.
-        offset: Where the sample's span begins, from the index.
-        size: How long the span is, from the index.
+        place: Where the shards lie.
+        spans: Of the samples, from their indices.
 
     Raises:
-        StoreError: the span is not what the index says.
+        StoreError: a span cannot be read, or is not what the index says.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        span = os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
-    members = dict(parse(span))
-    if len(span) != size or "json" not in members:
-        raise StoreError(
-            f"{path}: there is no sample of {size} bytes at {offset}; the shard or its index is damaged, see: vlmill verify DIR"
-        )
-    return members
+    for span, data in zip(spans, place.read(spans), strict=True):
+        members = dict(parse(data))
+        if "json" not in members:
+            raise place.damage(span, "no sample begins there")
+        yield members
 
 
 def parse(span: bytes) -> Iterator[tuple[str, bytes]]:
@@ -184,6 +176,11 @@ def parse(span: bytes) -> Iterator[tuple[str, bytes]]:
         size, start = int(span[place + 124 : place + 135], 8), place + BLOCK
         yield name.partition(".")[2], span[start : start + size]
         place = start + -(-size // BLOCK) * BLOCK
+
+
+def json_end(span: bytes) -> int:
+    """Where the JSON of a sample, its first member, ends in its span, whose first block is enough; 0 where no sample begins."""
+    return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
 
 
 def to_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:

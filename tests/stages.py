@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import yaml
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.distributed.checkpoint import FileSystemReader, load
@@ -193,6 +194,25 @@ def write_run(
     }
     (folder / "mixture.lock.json").write_text(json.dumps(lock))
     return root
+
+
+def lock_recipe(root: Path, train: dict[str, Any], stage: str = "align") -> Path:
+    """Give a run of `write_run` with one source, `quiz`, the recipe that it would have been built from."""
+    recipe = {
+        "name": "one-stage",
+        "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
+        "policies": {"tiles": {"kind": ANYRES.kind, **asdict(ANYRES)}},
+        "stages": [{"name": stage, "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
+        "model": asdict(model_settings()),
+    }
+    (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
+    return root
+
+
+def to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: to_lists(item) for name, item in value.items()}
+    return [to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _segments(root: Path, source: int, shard: int, file: dict[str, Any]) -> list[dict[str, int]]:

@@ -6,23 +6,16 @@ import json
 from dataclasses import asdict
 
 import pytest
-import yaml
 from rich.console import Console
 
 from mixtures.locked import Mixture
 from pipeline.errors import RecipeError, StoreError
 from tests.small import vlmill
-from tests.stages import ANYRES, COLOURS, MACHINE, model_settings, question, write_run
+from tests.stages import COLOURS, MACHINE, lock_recipe, question, write_run
 from train.evaluate import HeldOut, read, scores, write
 from train.run import evaluate_stage, train_stages
 
 RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
-
-
-def to_lists(value):
-    if isinstance(value, dict):
-        return {name: to_lists(item) for name, item in value.items()}
-    return [to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +23,7 @@ def run(tmp_path_factory):
     """A run of one stage, trained; nine samples are held out, the stage's own evaluation asks eight."""
     root = tmp_path_factory.mktemp("run")
     write_run(root, {"quiz": [question(number) for number in range(40)]}, hold_out=9, length=96)
-    train = {"steps": 5, "rows": 2, "learning_rate": RATES, "evaluate": 8}
-    recipe = {
-        "name": "one-stage",
-        "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
-        "policies": {"tiles": {"kind": ANYRES.kind, **asdict(ANYRES)}},
-        "stages": [{"name": "align", "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
-        "model": asdict(model_settings()),
-    }
-    (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
+    lock_recipe(root, {"steps": 5, "rows": 2, "learning_rate": RATES, "evaluate": 8})
     train_stages(root, None, MACHINE, Console(quiet=True))
     return root
 

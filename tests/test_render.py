@@ -36,7 +36,8 @@ from pipeline.sample import (
     write_verdicts,
 )
 from pipeline.settle import gather, settle
-from pipeline.shards import read_member
+from pipeline.shards import read_members
+from pipeline.spans import Place, Span
 
 SMALL = Letterbox(side=28)
 
@@ -105,9 +106,9 @@ def stored(folder):
     """All samples of all shards: (index row, JSON, members)."""
     found = []
     for index in sorted(folder.glob("*.index.parquet")):
-        tar = folder / index.name.replace(".index.parquet", ".tar")
-        for row in read_rows(index):
-            members = read_member(tar, row["offset"], row["size"])
+        tar, rows = index.name.replace(".index.parquet", ".tar"), list(read_rows(index))
+        spans = [Span(tar, row["offset"], row["size"]) for row in rows]
+        for row, members in zip(rows, read_members(Place(str(folder)), spans), strict=True):
             found.append((row, json.loads(members["json"]), members))
     return found
 

@@ -13,7 +13,8 @@ import webdataset
 from pipeline.errors import StoreError
 from pipeline.images import Layout
 from pipeline.sample import Node, Sample, SampleId, read_rows
-from pipeline.shards import Entry, Rendered, ShardWriter, parse, read_member, to_nodes
+from pipeline.shards import Entry, Rendered, ShardWriter, parse, read_members, to_nodes
+from pipeline.spans import Place, Span
 
 GOLDEN = "90c6ce988424e986fb68e777a65a2db2fbc01bab83a61860df5ad9f197d3ca6d"
 
@@ -71,7 +72,8 @@ def test_webdataset_groups_the_members_of_each_sample(tmp_path):
 def test_the_json_holds_the_nodes_that_stay_and_names_their_pictures(tmp_path):
     write(tmp_path, [entry(kept=(1, 3))])
     (row,) = read_rows(tmp_path / "00.index.parquet")
-    record = json.loads(read_member(tmp_path / "00.tar", row["offset"], row["size"])["json"])
+    (members,) = read_members(Place(str(tmp_path)), [Span("00.tar", row["offset"], row["size"])])
+    record = json.loads(members["json"])
     assert {key: value for key, value in record.items() if key != "nodes"} == {
         "id": "quiz/a/b.parquet#0.2",
         "source": "quiz",
@@ -96,8 +98,8 @@ def test_one_read_by_the_index_gives_what_reading_the_whole_tar_gives(tmp_path):
     }
     rows = list(read_rows(tmp_path / "00.index.parquet"))
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4]
-    for row in rows:
-        members = read_member(tmp_path / "00.tar", row["offset"], row["size"])
+    spans = [Span("00.tar", row["offset"], row["size"]) for row in rows]
+    for row, members in zip(rows, read_members(Place(str(tmp_path)), spans), strict=True):
         assert members == {name: data for name, data in whole[row["key"]].items() if not name.startswith("__")}
     names = [name for name, _ in parse((tmp_path / "00.tar").read_bytes())]
     assert len(names) == 3 * len(rows)
@@ -156,12 +158,12 @@ def test_what_stands_in_a_shard_does_not_hang_on_its_bounds(tmp_path):
     assert members[0] == members[1]
 
 
-@pytest.mark.parametrize(("shift", "size"), [(512, 0), (0, 512), (1 << 20, 0)])
+@pytest.mark.parametrize(("shift", "size"), [(512, 0), (0, 1 << 20), (1 << 20, 0)])
 def test_a_span_that_is_not_the_index_says_so(tmp_path, shift, size):
     write(tmp_path, [entry()])
     (row,) = read_rows(tmp_path / "00.index.parquet")
     with pytest.raises(StoreError, match="damaged"):
-        read_member(tmp_path / "00.tar", row["offset"] + shift, row["size"] + (1 << 20) * bool(size))
+        list(read_members(Place(str(tmp_path)), [Span("00.tar", row["offset"] + shift, row["size"] + size)]))
 
 
 def test_tarfile_reads_a_shard_to_its_end(tmp_path):

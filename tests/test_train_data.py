@@ -242,7 +242,7 @@ def test_a_damaged_shard_is_named(run, tmp_path):
 
 def test_a_damaged_picture_is_named(run):
     made = reader(run)
-    stored = made.mixture.read(Segment(0, 0, 0))
+    (stored,) = made.mixture.read([Segment(0, 0, 0)])
     for broken in (b"", stored.parts[0]["canvas"][:20]):
         with pytest.raises(StoreError, match=r"\.tar row 0: a picture of \d+ bytes cannot be decoded"):
             made.document(Segment(0, 0, 0), replace(stored, parts=({**stored.parts[0], "canvas": broken},)))

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mixtures.locked import Mixture
 from pipeline.errors import RecipeError, StoreError
-from tests.stages import ANYRES, LETTERBOX, MACHINE, model_settings, question, write_run
+from tests.stages import ANYRES, LETTERBOX, MACHINE, model_settings, question, to_lists, write_run
 from train.run import train_stages
 from train.trace import seen, steps_with, trained_stages
 
@@ -36,12 +36,6 @@ def run(tmp_path):
     }
     (tmp_path / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
     return tmp_path
-
-
-def to_lists(value):
-    if isinstance(value, dict):
-        return {name: to_lists(item) for name, item in value.items()}
-    return [to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def test_every_stage_is_trained_and_starts_from_the_one_before(run):
@@ -70,6 +64,8 @@ def test_what_a_step_saw_and_which_steps_saw_a_sample_are_two_ways_through_one_p
         list(seen(run, "align", 9))
     with pytest.raises(RecipeError, match="--stage alin: .*did you mean .*align"):
         list(seen(run, "alin", 0))
+    with pytest.raises(RecipeError, match="several stages, say which with --stage: align, instruct"):
+        list(seen(run, None, 0))
 
 
 def test_a_stage_alone_wants_the_one_before_to_be_trained(run):

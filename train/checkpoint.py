@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -43,19 +44,27 @@ def save(
     identity: Mapping[str, Any],
     world: World,
 ) -> None:
-    """Commit the state after `step` steps, every rank its share; `identity` is what its course depended on."""
+    """Commit the state after `step` steps, every rank its share; `identity` is what its course depended on.
+
+    Raises:
+        StoreError: it cannot be written: a full disk.
+    """
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
-    if world.leads:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    world.wait()
-    weights, moments = get_state_dict(model, optimizer)
-    with _quiet():
-        save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=world.size == 1)
-    world.wait()
-    if world.leads:
-        (partial / "state.json").write_text(json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1))
-        commit(partial, folder / f"{step:08d}")
+    kept = complete(folder)
+    cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
+    with _explained(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
+        if world.leads:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        world.wait()
+        weights, moments = get_state_dict(model, optimizer)
+        with _quiet():
+            save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=world.size == 1)
+        world.wait()
+        if world.leads:
+            state = json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
+            (partial / "state.json").write_text(state)
+            commit(partial, folder / f"{step:08d}")
     world.wait()
 
 
@@ -71,9 +80,12 @@ def restore(
     """Load a checkpoint, every rank its share, and return how many steps it has behind it.
 
     Raises:
-        StoreError: it was made under other settings or data; the message names the differences.
+        StoreError: it was made under other settings or data; the message names the differences. Or it is damaged.
     """
-    state = json.loads((path / "state.json").read_bytes())
+    before = [str(kept) for kept in complete(path.parent) if kept < path]
+    cure = f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
+    with _explained(f"{path} cannot be read", cure):
+        state = json.loads((path / "state.json").read_bytes())
     differing = [
         name for name in sorted({*identity, *state["identity"]}) if identity.get(name) != state["identity"].get(name)
     ]
@@ -85,7 +97,7 @@ def restore(
             f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to begin anew"
         )
     weights, moments = get_state_dict(model, optimizer)
-    with _quiet():
+    with _explained(f"{path} cannot be read", cure), _quiet():
         load_states({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=world.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
@@ -94,6 +106,16 @@ def restore(
 def whole_weights(model: PreTrainedModel) -> dict[str, Any]:
     """All weights on the CPU of the first rank, from all ranks' shares; every rank has to call it."""
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+@contextmanager
+def _explained(trouble: str, cure: str) -> Iterator[None]:
+    """Whatever goes wrong as a StoreError. torch raises errors of many kinds, and for several ranks one that is no Exception."""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:
+        found = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        raise StoreError(f"{trouble} ({type(found).__name__}: {found}). {cure}") from error
 
 
 @contextmanager

@@ -84,7 +84,8 @@ class Reader:
 
     def row(self, number: int) -> tuple[Document, ...]:
         """The documents of a plan row, in order."""
-        return tuple(self.document(segment) for segment in self.mixture.row(number))
+        segments = self.mixture.row(number)
+        return tuple(self.document(*found) for found in zip(segments, self.mixture.read(segments), strict=True))
 
     def document(self, segment: Segment, stored: Stored | None = None) -> Document:
         """A segment, encoded and rendered; `stored` is its sample if it was read before.
@@ -92,7 +93,8 @@ class Reader:
         Raises:
             StoreError: shard, policy, tokenizer or chat format are not those that the plan was made with.
         """
-        stored = stored or self.mixture.read(segment)
+        if stored is None:
+            (stored,) = self.mixture.read([segment])
         layouts = self._layouts(segment, stored)
         last = len(stored.nodes) if segment.last is None else segment.last
         nodes = stored.nodes[segment.first : last]

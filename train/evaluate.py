@@ -106,7 +106,7 @@ def _held_out(
     model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
 ) -> list[HeldOut]:
     """Losses and answers of a few samples, computed together."""
-    stored = [reader.mixture.read(segment) for segment in segments]
+    stored = list(reader.mixture.read(segments))
     documents = [reader.document(segment, sample) for segment, sample in zip(segments, stored, strict=True)]
     batch = pack([[document] for document in documents], 0)
     losses, _ = token_losses(model, reader.family, batch, device, torch.float32)
@@ -211,8 +211,8 @@ def majority(mixture: Mixture, source: int) -> Callable[[str], str]:
     training = (
         segment for segment in mixture.samples(source) if (segment.source, segment.shard, segment.row) not in held_out
     )
-    for segment in islice(training, LOOKED_AT):
-        for turn in turns(mixture.nodes(segment)):
+    for nodes in mixture.nodes(islice(training, LOOKED_AT)):
+        for turn in turns(nodes):
             by_question[turn.question][turn.answer] += 1
             overall[turn.answer] += 1
     best = {question: _most(counts) for question, counts in by_question.items()}

@@ -64,8 +64,12 @@ class Log:
     ) -> None:
         if self.bars:
             self.bars.stop()
-        self.file.close()
-        self.board.close()
+        try:
+            self.file.close()
+            self.board.close()
+        except OSError:  # a full disk; where it has ended the steps, that error says more
+            if error is None:
+                raise
 
     def write(self, line: Mapping[str, Any], spent: float, waited: float) -> None:
         """Add the line of the next step, which took `spent` seconds and stood `waited` of them still for data; and show it."""

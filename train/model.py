@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer
 from torch.nn import functional
@@ -61,13 +62,18 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
     """Read the weights that `save_weights` wrote; parameters of `may_lack` stay as they are if the file lacks them.
 
     Raises:
-        StoreError: names, shapes or their number differ.
+        StoreError: names, shapes or their number differ, or it cannot be read.
     """
     path = folder / WEIGHTS
     try:
         missing, unexpected = load_model(model, path, strict=False)
     except RuntimeError as error:
         raise StoreError(f"{path} holds the weights of another model: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"{path} cannot be read: {error}. If it is damaged, delete {folder.parent.parent / 'result.json'} and train "
+            "the stage again: it makes the file from its last checkpoint"
+        ) from error
     if unexpected or set(missing) - set(may_lack):
         raise StoreError(
             f"{path} holds the weights of another model: "

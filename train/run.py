@@ -126,7 +126,7 @@ def train_stage(
         RecipeError: model, policy and plan do not fit.
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
-    mixture = Mixture(directory, stage)
+    mixture = Mixture(directory, stage, machine.shards)
     if policy is not None and policy != mixture.policy:
         raise StoreError(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
@@ -138,6 +138,7 @@ def train_stage(
     folder, device = directory / "train" / stage, _device(machine)
     with _prepared(machine, device), joined(device) as world, _alone(folder, world):
         if not _finished(folder, identity):
+            _check_here(device)
             network = create(
                 family, reader.tokenizer, mixture.chat, training.seed, start_from, adapter=training.adapter
             )
@@ -197,7 +198,9 @@ def evaluate_stage(
     if not names or stage not in (None, *names):
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, mixture, device = training_of(chosen), Mixture(directory, chosen.name), _device(machine)
+    training, device = training_of(chosen), _device(machine)
+    _check_here(device)
+    mixture = Mixture(directory, chosen.name, machine.shards)
     family = find(model_of(recipe), mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
     with _prepared(machine, device):
@@ -238,11 +241,26 @@ def _result(folder: Path, stage: str) -> Result:
 
 
 def _device(machine: Machine) -> torch.device:
+    """The device that the machine names, whether or not it is here: who started ranks elsewhere need not have theirs."""
     if machine.device != "auto":
-        return torch.device(machine.device)
+        try:
+            return torch.device(machine.device)
+        except RuntimeError as error:
+            raise RecipeError(
+                f"--device {machine.device}: there is no such kind; allowed: auto, cpu, cuda, cuda:N"
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def _check_here(device: torch.device) -> None:
+    """Refuse a GPU that this process does not see."""
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        raise RecipeError(
+            f"--device {device}: torch {torch.__version__} sees {seen} GPUs here; take another, or --device cpu"
+        )
 
 
 @contextmanager

@@ -154,6 +154,7 @@ class Machine:
         False  # activations of layers in the backward pass in place of keeping them: less memory, more time
     )
     ahead: Positive = 4  # steps that are read ahead
+    shards: str | None = None  # where copies of the run's shards lie; None: in its folder
 
     @property
     def on_gpu(self) -> bool:

@@ -81,9 +81,9 @@ def _stage(root: Path, name: str | None) -> Stage:
     if not stages:
         raise RecipeError(f"--step: {root} has no stages, so nothing is trained in steps")
     if name is None:
-        raise RecipeError(f"--step: say of which stage, with --stage; allowed: {', '.join(stages)}")
+        raise RecipeError(f"--step: the recipe has several stages, say which with --stage: {', '.join(stages)}")
     if name not in stages:
-        raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(str(name), list(stages))}")
+        raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(name, list(stages))}")
     return stages[name]
 
 

@@ -72,7 +72,7 @@ def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Lo
     """A segment, and the row that it is packed into."""
     segments = mixture.row(row)
     segment = segments[place]
-    stored = mixture.read(segment)
+    (stored,) = mixture.read([segment])
     last = len(stored.nodes) if segment.last is None else segment.last
     nodes = stored.nodes[segment.first : last]
     before = sum(node.kind == "image" for node in stored.nodes[: segment.first])

@@ -30,6 +30,13 @@ RayAddress = Annotated[
 Threads = Annotated[
     int, typer.Option(min=0, help="Of torch on a CPU. Default: all cores but one, which reads and decodes.")
 ]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Where copies of the run's shards lie, below it as below DIR: a folder, s3://bucket/run, or what else fsspec reads. Default: DIR.",
+    ),
+]
 
 
 def train(
@@ -46,20 +53,22 @@ def train(
     ] = False,
     threads: Threads = 0,
     readers: Annotated[int, typer.Option(min=1, help="Threads of each process that read and decode.")] = 2,
+    shards: Shards = None,
 ) -> None:
     """Train the recipe's model on its mixtures: one stage, or all in order. Resumes where it was interrupted.
 
-    It may go on with other ranks, devices or readers than it began with: every step sees the same samples. Under torchrun each
-    process is a rank. `tensorboard --logdir DIR/train` shows the course of all stages.
+    It may go on with other ranks, devices, readers or --shards than it began with: every step sees the same samples. Under torchrun
+    each process is a rank. `tensorboard --logdir DIR/train` shows the course of all stages.
 
         vlmill train demo
         vlmill train demo --stage align
         vlmill train /shared/run --ranks 8 --ray auto
         torchrun --nproc-per-node 8 -m pipeline.cli train /shared/run
+        vlmill train run --shards s3://bucket/run
     """
     from train.settings import Machine
 
-    machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute)
+    machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
     results = _train(directory, stage, machine, ranks, ray)
     last = results[-1]
     console.print(
@@ -68,6 +77,11 @@ def train(
         f"Next: vlmill trace {directory} ID follows a sample to its origin, vlmill verify {directory} checks every file; "
         "copy a recipe, change a share or a threshold, and build again with --relock: only what the change touches is made anew."
     )
+
+
+def _place(shards: str | None) -> str | None:
+    """Where shards lie, as processes that stand in other folders find it."""
+    return shards if shards is None or "://" in shards else str(Path(shards).absolute())
 
 
 def _train(directory: Path, stage: str | None, machine: Machine, ranks: int | None, ray: str | None) -> list[Result]:
@@ -98,6 +112,7 @@ def evaluate(
     ] = "exact,vqa,anls,relaxed",
     device: Device = "auto",
     threads: Threads = 0,
+    shards: Shards = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a trained stage on held-out samples: loss per token, and answers to their questions by four metrics.
@@ -125,7 +140,7 @@ def evaluate(
         if name not in METRICS:
             raise RecipeError(f"--metrics {name}: there is no such metric; {nearest(name, list(METRICS))}")
     with Progressing(Console(stderr=True) if as_json else console) as watcher:
-        machine = Machine(device=device, threads=threads)
+        machine = Machine(device=device, threads=threads, shards=_place(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
     if as_json:
         hidden = {*METRICS} - {*shown}
