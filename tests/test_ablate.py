@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.errors import RecipeError, StoreError
+from pipeline.reports.verify import verify
 from pipeline.settings import build
-from pipeline.verify import verify
 from tests.small import vlmill
 from tests.stages import COLOURS, picture, write_tokenizer
 from tests.upstream import cauldron

@@ -18,7 +18,7 @@ import pytest
 import webdataset
 
 from pipeline.lanes import read_manifest
-from pipeline.ledger import added, funnel
+from pipeline.reports.ledger import added, funnel
 from pipeline.store import Store
 from tests.killing import killed_at
 from tests.small import RECIPE, product, vlmill, write_recipe

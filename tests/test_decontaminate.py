@@ -21,12 +21,12 @@ from pipeline.decontaminate import Split
 from pipeline.decontaminate.pictures import close_up, same
 from pipeline.decontaminate.words import RUN, find, numbers, runs, words
 from pipeline.errors import RecipeError, SourceError
-from pipeline.ledger import funnel
 from pipeline.reasons import Reason
 from pipeline.recipe import load
+from pipeline.reports.ledger import funnel
+from pipeline.reports.trace import trace
+from pipeline.reports.what_if import ask
 from pipeline.sources import SOURCES
-from pipeline.trace import trace
-from pipeline.what_if import ask
 from tests.small import vlmill
 from tests.test_dedupe_picture import drawing
 from tests.upstream import cauldron, encoded, json_array, obelics, talk

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.ledger import added, funnel, lines, said_by, share, tables
-from pipeline.losses import chosen, losses
 from pipeline.page import render
 from pipeline.page.ledger import SIDE, thumbnail
 from pipeline.recipe import locked_recipe
+from pipeline.reports.ledger import added, funnel, lines, said_by, share, tables
+from pipeline.reports.losses import chosen, losses
 from pipeline.sample import WHOLE_SAMPLE
 from tests.small import picture, vlmill, write_recipe
 

@@ -8,12 +8,12 @@ from pipeline.errors import RecipeError
 from pipeline.fetch import Fetch, Retry
 from pipeline.fetch.opt_outs import LISTED, LISTED_PAGES
 from pipeline.keys import file_sha256
-from pipeline.ledger import funnel, said_by
 from pipeline.reasons import Reason
+from pipeline.reports.ledger import funnel, said_by
+from pipeline.reports.what_if import ask
 from pipeline.sample import IMAGES, Node, Sample, SampleId, read_rows, write_rows, write_samples
 from pipeline.store import File, Task
 from pipeline.takedown.rules import LIST, rules
-from pipeline.what_if import ask
 from tests.servers import Web, moved, picture, whole
 from tests.small import RECIPE, prose, vlmill, write_recipe
 from tests.upstream import obelics

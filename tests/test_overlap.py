@@ -14,7 +14,7 @@ from pipeline.cli import app
 from pipeline.dedupe.overlap import matrices
 from pipeline.dedupe.text import text_key
 from pipeline.lanes import write_manifest
-from pipeline.overlap import read_overlap
+from pipeline.reports.overlap import read_overlap
 from pipeline.store import File, Receipt
 from tests.test_dedupe import STORY, document, edited, prose, quiz, run, web
 

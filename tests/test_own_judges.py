@@ -15,13 +15,13 @@ from pipeline.errors import RecipeError
 from pipeline.judges import Doubt, Judging, Own
 from pipeline.judges import own as own_judges
 from pipeline.keys import task_key
-from pipeline.ledger import funnel
 from pipeline.reasons import FAILURES, Reason
 from pipeline.recipe import load, locked_recipe
+from pipeline.reports.ledger import funnel
+from pipeline.reports.trace import trace
+from pipeline.reports.verify import verify
 from pipeline.sample import WHOLE_SAMPLE, Node, Sample, SampleId, Verdict
 from pipeline.step import Count
-from pipeline.trace import trace
-from pipeline.verify import verify
 from tests.small import vlmill, write_recipe
 
 JUDGE = """

@@ -17,9 +17,9 @@ from pipeline.images.letterbox import Letterbox
 from pipeline.images.navit import NaViT
 from pipeline.images.pixels import encode
 from pipeline.images.tiles import Tiles
-from pipeline.ledger import added, funnel
 from pipeline.page import as_json, render, script
 from pipeline.recipe import locked_recipe
+from pipeline.reports.ledger import added, funnel
 from tests.small import RECIPE, vlmill, write_recipe
 
 

@@ -21,6 +21,7 @@ from mixtures.page import page
 from pipeline.errors import StoreError
 from pipeline.lanes import read_manifest
 from pipeline.reasons import Reason
+from pipeline.reports.what_if import ask
 from pipeline.sample import (
     FACTS,
     IMAGES,
@@ -38,7 +39,6 @@ from pipeline.settle import settle
 from pipeline.takedown import Found, Remove, Rules, removal
 from pipeline.takedown.rules import LIST, rules, spelling
 from pipeline.takedown.steps import look, text_sha256
-from pipeline.what_if import ask
 from tests.killing import killed_at
 from tests.small import RECIPE, picture, product, prose, vlmill, write_recipe
 
@@ -159,7 +159,7 @@ def test_a_page_and_a_question_go_with_the_picture_they_are_about(run):
 
 
 def funnel(root, source):
-    from pipeline.ledger import funnel as books
+    from pipeline.reports.ledger import funnel as books
 
     return books(root)[source]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from pipeline.lanes import write_manifest
+from pipeline.reports.undecided import undecided
 from pipeline.step import Count
 from pipeline.store import Receipt
-from pipeline.undecided import undecided
 
 
 def run_of(root, doubts):

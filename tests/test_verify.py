@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.keys import file_sha256
 from pipeline.lanes import read_manifest, write_manifest
+from pipeline.reports.verify import verify
 from pipeline.store import Receipt
 from pipeline.takedown.rules import LIST, Rules
-from pipeline.verify import verify
 from tests.small import vlmill, write_recipe
 
 

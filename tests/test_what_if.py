@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from pipeline.errors import RecipeError, StoreError
-from pipeline.ledger import funnel
 from pipeline.reasons import Reason
-from pipeline.what_if import LEVELS, ask
+from pipeline.reports.ledger import funnel
+from pipeline.reports.what_if import LEVELS, ask
 from tests.small import vlmill, write_recipe
 
 CHANGES = {

@@ -23,9 +23,9 @@ from mixtures.page import counts, gallery, plots, search
 from mixtures.repetition import summary
 from mixtures.stats import epochs, short
 from pipeline.encode import Loss
-from pipeline.ledger import funnel
 from pipeline.page import render, script
 from pipeline.recipe import locked_recipe
+from pipeline.reports.ledger import funnel
 
 SAMPLES = 20_000
 """That can be searched."""

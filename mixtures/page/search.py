@@ -18,8 +18,8 @@ from mixtures.order import key_of
 from mixtures.page.counts import Rows
 from pipeline.judges import lid
 from pipeline.lanes import read_manifest
-from pipeline.ledger import funnel
 from pipeline.recipe import Recipe
+from pipeline.reports.ledger import funnel
 from pipeline.sample import NO_PAGE, Sample, read_facts, read_samples
 from pipeline.settle import Settled, gather, settle
 from pipeline.tables import judged_tables

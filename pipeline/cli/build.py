@@ -90,8 +90,8 @@ def build(
     """
     from mixtures.build import check as check_mixtures
     from mixtures.build import read_stats
-    from pipeline.contamination import warnings
     from pipeline.recipe import load
+    from pipeline.reports.contamination import warnings
     from pipeline.run import PHASES
     from train.settings import check as check_training
 

@@ -27,8 +27,8 @@ def contamination(
         vlmill contamination demo --samples 5
         vlmill trace demo ID
     """
-    from pipeline.contamination import lines, report, table, warnings
     from pipeline.recipe import locked_recipe
+    from pipeline.reports.contamination import lines, report, table, warnings
 
     found = report(directory, samples)
     if as_json:

@@ -38,7 +38,7 @@ def ledger(
         vlmill ledger demo --source web --reason near_text --samples 5
         vlmill ledger demo --html ledger.html
     """
-    from pipeline.ledger import said_by, select, tables
+    from pipeline.reports.ledger import said_by, select, tables
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
@@ -68,8 +68,8 @@ def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
 
 def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
     """Show what was lost for a reason."""
-    from pipeline.ledger import as_json as loss_json
-    from pipeline.ledger import examples, row_losses
+    from pipeline.reports.ledger import as_json as loss_json
+    from pipeline.reports.ledger import examples, row_losses
 
     rows, found = row_losses(directory, books, reason), examples(directory, books, reason, number)
     if as_json:

@@ -13,9 +13,9 @@ from pipeline.errors import RecipeError
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
     """Say which parts of a run exist, which are missing, and how much was kept. `vlmill ledger` says what became of the rest."""
-    from pipeline.ledger import added, funnel, share
-    from pipeline.status import progress, table
-    from pipeline.undecided import undecided
+    from pipeline.reports.ledger import added, funnel, share
+    from pipeline.reports.status import progress, table
+    from pipeline.reports.undecided import undecided
 
     books = funnel(directory)
     if as_json:
@@ -103,8 +103,8 @@ def trace(
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from pipeline.trace import lines
-    from pipeline.trace import trace as traced
+    from pipeline.reports.trace import lines
+    from pipeline.reports.trace import trace as traced
     from train.trace import seen, steps_with, trained_stages
 
     if (name is None) == (step is None):
@@ -130,7 +130,7 @@ def trace(
 def verify(directory: Folder) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
     from mixtures.build import verify_locks
-    from pipeline.verify import verify as broken
+    from pipeline.reports.verify import verify as broken
 
     promises = list(broken(directory)) or list(verify_locks(directory))
     for line in promises:

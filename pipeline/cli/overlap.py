@@ -22,7 +22,7 @@ def overlap(
         vlmill overlap demo
         vlmill overlap demo --json
     """
-    from pipeline.overlap import read_overlap, tables
+    from pipeline.reports.overlap import read_overlap, tables
 
     found = read_overlap(directory)
     if as_json:

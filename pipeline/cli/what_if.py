@@ -14,7 +14,7 @@ from pipeline.cli.terms import JsonFlag, JudgeFiles, console, own_judges, pairs,
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.what_if import Answer
+    from pipeline.reports.what_if import Answer
 
 
 def what_if(
@@ -46,7 +46,7 @@ def what_if(
         vlmill what-if run --set decontaminate.action=drop
         vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
     """
-    from pipeline.what_if import ask
+    from pipeline.reports.what_if import ask
 
     root, answer = ask(recipe, out, pairs(set_, "--set"), own_judges(judge))
     if as_json:

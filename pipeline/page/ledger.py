@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.images.decode import MAX_PIXELS, Undecodable, decode
-from pipeline.ledger import Books, as_json, lines_by_source, said_by, share, who
-from pipeline.losses import Loss, chosen, losses
 from pipeline.page import data_url, render
 from pipeline.pictures import Pictures
 from pipeline.recipe import Recipe, locked_recipe
+from pipeline.reports.ledger import Books, as_json, lines_by_source, said_by, share, who
+from pipeline.reports.losses import Loss, chosen, losses
 from pipeline.tables import raw_tables
 
 MOST = 300

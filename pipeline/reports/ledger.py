@@ -17,9 +17,9 @@ from rich.table import Table
 
 from pipeline.errors import StoreError
 from pipeline.lanes import read_manifest
-from pipeline.losses import Loss, chosen, losses
 from pipeline.reasons import Reason
 from pipeline.recipe import locked_recipe
+from pipeline.reports.losses import Loss, chosen, losses
 from pipeline.settings import nearest
 from pipeline.step import Count
 
