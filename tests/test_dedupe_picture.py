@@ -155,6 +155,13 @@ def test_what_only_the_larger_copy_shows_is_not_held_against_a_small_one():
     icon = drawing(5).resize((32, 32))
     small = icon.resize((16, 16), Image.Resampling.LANCZOS)
     one, other = thumbnails(icon), thumbnails(small)
-    known = picture.similarity(one, other, np.array([[16.0, 16.0]]))[0]
+    known = picture.similarity(one, other, (np.array([[32.0, 32.0]]), np.array([[16.0, 16.0]])))[0]
     assert known > 0.97
     assert known >= picture.similarity(one, other)[0]
+
+
+def test_a_picture_may_be_squeezed_but_a_strip_is_no_square():
+    files = thumbnails(drawing(6), drawing(6))
+    wide, square, strip = (np.array([size]) for size in ((240.0, 320.0), (200.0, 200.0), (40.0, 320.0)))
+    assert picture.similarity(files[:1], files[1:], (wide, square))[0] == 1
+    assert picture.similarity(files[:1], files[1:], (wide, strip))[0] == 0

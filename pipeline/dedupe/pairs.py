@@ -36,8 +36,8 @@ def _measure_texts(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -
 
 def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     first, second = np.concatenate(one), np.concatenate(other)
-    pixels = np.minimum(first["size"], second["size"]).astype(np.float64)
-    return picture.similarity(first["thumbnail"], second["thumbnail"], pixels)
+    sizes = first["size"].astype(np.float64), second["size"].astype(np.float64)
+    return picture.similarity(first["thumbnail"], second["thumbnail"], sizes)
 
 
 MEASURES: Mapping[str, Measure] = {"text": _measure_texts, "image": _measure_images}

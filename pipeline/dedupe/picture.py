@@ -46,6 +46,8 @@ FLAT = 3.0
 
 FLOOR = 0.9
 """Least similarity that is told. Pairs that cannot reach it are given up on the way, and told as 0."""
+DISTORTED = 2.0
+"""How much longer one picture may be in proportion than its copy. Sites squeeze wide pictures into squares; a scroll bar is no dialogue."""
 COARSE = 12
 """Side at which all windows of both pictures are compared to find where alignment starts."""
 SMALL = 32
@@ -105,7 +107,7 @@ def places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     return np.concatenate(filed, axis=1)
 
 
-def similarity(one: Thumbnails, other: Thumbnails, pixels: Floats | None = None) -> Floats:
+def similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
     """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0; pure, and each pair for itself.
 
     The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and Kanade, 1981). It
@@ -114,22 +116,37 @@ def similarity(one: Thumbnails, other: Thumbnails, pixels: Floats | None = None)
     Args:
         one: The first picture of each pair.
         other: The second ones, of the same side.
-        pixels: (n, 2) height and width of the smaller picture of each pair before it became a thumbnail; many if not given.
+        sizes: (n, 2) height and width of the first and of the second pictures before they became thumbnails; large squares if not given.
     """
-    if pixels is None:
-        pixels = np.full((len(one), 2), np.inf)
-    a, b, found = one.astype(np.float64), other.astype(np.float64), np.zeros(len(one))
-    small, small_other = _reduced(a, SMALL), _reduced(b, SMALL)
+    found = np.zeros(len(one))
+    ours, theirs = sizes or (np.full((len(one), 2), np.inf), np.full((len(one), 2), np.inf))
+    rows = np.arange(len(one)) if sizes is None else np.flatnonzero(_distortion(ours, theirs) <= DISTORTED)
+    pixels = np.minimum(ours, theirs)[rows]
+    a, b = one[rows].astype(np.float64), other[rows].astype(np.float64)
+    found[rows] = _similarity(a, b, pixels)
+    return np.where(found >= FLOOR, found, 0.0).round(4)
+
+
+def _distortion(one: Floats, other: Floats) -> Floats:
+    """(n,): by how much the ratio of height to width is another, at least 1."""
+    change: Floats = (one[:, 0] * other[:, 1]) / (one[:, 1] * other[:, 0])
+    return np.maximum(change, 1 / change)
+
+
+def _similarity(one: Floats, other: Floats, pixels: Floats) -> Floats:
+    """(n,): correlations; less than FLOOR where a pair was given up."""
+    found = np.zeros(len(one))
+    small, small_other = _reduced(one, SMALL), _reduced(other, SMALL)
     first, second, best = _start(small, small_other)
     hopeful = np.flatnonzero(best >= HOPELESS)
     as_they_lie = _compare(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
     rows = hopeful[as_they_lie >= PROMISING]
-    found[rows] = _compare(*(x[rows] for x in (a, b, first, second, pixels)))
+    found[rows] = _compare(*(x[rows] for x in (one, other, first, second, pixels)))
     rows = hopeful[found[hopeful] < CERTAIN]
-    going, first, second = _align(*(x[rows] for x in (a, b, first, second)))
+    going, first, second = _align(*(x[rows] for x in (one, other, first, second)))
     rows = rows[going]
-    found[rows] = np.maximum(found[rows], _compare(a[rows], b[rows], first, second, pixels[rows]))
-    return np.where(found >= FLOOR, found, 0.0).round(4)
+    found[rows] = np.maximum(found[rows], _compare(one[rows], other[rows], first, second, pixels[rows]))
+    return found
 
 
 def _signs(thumbnails: Thumbnails) -> NDArray[np.bool_]:
@@ -162,7 +179,7 @@ def _area(cells: int, start: float, stop: float, side: int) -> Floats:
 
 def _start(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
-    correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), -1)
+    correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
     best = correlations.argmax(axis=1)
     windows = np.array(WINDOWS)
     return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
