@@ -6,7 +6,6 @@ death.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline.errors import StoreError
 from pipeline.inspect import Inspect
 from pipeline.origin import Origin, content, opened
 from pipeline.step import Step
-from pipeline.store import File, Receipt, Store, Task, total, write_atomically
+from pipeline.store import File, Receipt, Store, Task, read_json, total, write_atomically
 from pipeline.takedown import TABLES, Found, Remove, Seek, removal
 
 
@@ -210,7 +209,7 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
         raise StoreError(
             f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
         )
-    return [Receipt.from_json(item) for item in json.loads(path.read_bytes())["receipts"]]
+    return [Receipt.from_json(item) for item in read_json(path)["receipts"]]
 
 
 def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:

@@ -238,6 +238,18 @@ def _check_balance(task: Task, counts: Counts) -> None:
             )
 
 
+def read_json(path: Path) -> Any:
+    """What stands in a JSON file of a run.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and run the build again") from error
+
+
 def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) -> bool:
     """Write JSON (or a text) under a temporary name, flush it, and move it into place. Says whether it was written.
 
