@@ -319,7 +319,7 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
     """
     path, now = root / LOCK, shaping(data)
     if path.exists() and not relock:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_lock(root)
         if before != now:
             raise StoreError(
                 f"{root} is locked to another recipe:\n{differences(before, now)}\n"
@@ -329,16 +329,30 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
     write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
 
 
+def read_lock(root: Path) -> dict[str, Any]:
+    """The effective recipe that a folder is locked to, as a mapping.
+
+    Raises:
+        StoreError: no build was begun there, or the file is damaged.
+    """
+    path = root / LOCK
+    if not path.exists():
+        raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
+    try:
+        return read_mapping(path)
+    except RecipeError as error:
+        raise StoreError(
+            f"{error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
+        ) from error
+
+
 def locked_recipe(root: Path) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
     Raises:
         StoreError: no build was begun there.
     """
-    path, tokenizer = root / LOCK, (root / "tokenizer.json").absolute()
-    if not path.exists():
-        raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
     return build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import StoreError
 from pipeline.reasons import Reason
 
 Kind = Literal["text", "image"]
@@ -264,10 +265,19 @@ def _coding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file in order, one batch in memory at a time."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # buffering ahead would hold the bytes of all row groups
-        for part in file.iter_batches(batch_size=batch, columns=list(columns) if columns else None):
-            yield from part.to_pylist()
+    """Rows of a Parquet file in order, one batch in memory at a time.
+
+    Raises:
+        StoreError: the file is not there, or damaged.
+    """
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # buffering ahead would hold the bytes of all row groups
+            for part in file.iter_batches(batch_size=batch, columns=list(columns) if columns else None):
+                yield from part.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
+        ) from error
 
 
 def read_images(inputs: Mapping[str, Path], batch: int = 32) -> Iterator[dict[str, Any]]:

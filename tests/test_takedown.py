@@ -462,15 +462,30 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(built, capsys, a
     assert not (built / LIST).exists()
 
 
-def test_a_damaged_list_is_named(tmp_path):
-    (tmp_path / LIST).write_text("hosts: [a.test]\n")
-    with pytest.raises(StoreError, match="is no list of takedowns"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hosts: [a.test]", "unexpected keyword argument 'hosts'"),
+        ("domains: a.test", "domains: a list of texts is expected, not 'a.test'"),
+        ("domains: [a.test, 7]", "domains: a list of texts is expected"),
+        ("domains: ['http://a.test/']", "give a host such as example.org"),
+        ("sha256: [abc]", "64 hexadecimal digits"),
+        ("domains: {", "is no list of takedowns"),
+        ("", "is no list of takedowns"),
+    ],
+)
+def test_a_list_that_would_keep_nothing_out_is_refused(tmp_path, text, words):
+    """Somebody may have written it by hand, or copied half of it."""
+    (tmp_path / LIST).write_text(text)
+    with pytest.raises(StoreError, match="is no list of takedowns") as refused:
         Rules.read(tmp_path)
+    assert words in str(refused.value)
 
 
 # -- the parts
 
-listed = st.builds(Rules, **{name: st.lists(st.sampled_from("abcd")).map(tuple) for name in ("domains", "ids", "urls")})
+NAMES = {"domains": "abcd", "ids": [f"web/a.parquet#{row}" for row in range(4)], "urls": "abcd"}
+listed = st.builds(Rules, **{name: st.lists(st.sampled_from(values)).map(tuple) for name, values in NAMES.items()})
 
 
 @settings(max_examples=30, deadline=None)

@@ -94,18 +94,44 @@ def test_a_loss_entered_under_another_reason_is_found(run):
     assert any("the verdicts come to" in line for line in verify(run))
 
 
-def test_a_file_that_is_missing_or_changed_is_named(run):
+def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_deletion_mends_it(run, recipe, capsys):
     shard = next((run / "shards").rglob("*.tar"))
-    facts = next((run / "steps/web/inspect").glob("*.facts.parquet"))
+    facts = next((run / "steps/web/inspect").glob("00000-0000.*.facts.parquet"))
+    receipts = [
+        next(path for path in file.parent.glob("*.receipt.json") if file.name in path.read_text())
+        for file in (shard, facts)
+    ]
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     facts.unlink()
     assert (
         list(verify(run))
         == [
-            f"{shard.relative_to(run)}: its sha256 is not the one in its receipt",
-            f"{facts.relative_to(run)}: is missing",
+            f"{shard.relative_to(run)}: its sha256 is not the one in its receipt {receipts[0].name}",
+            f"{facts.relative_to(run)}: is missing; its receipt is {receipts[1].name}",
         ][:: 1 if shard < facts else -1]
     )
+    assert vlmill("trace", run, "web/web.parquet#0") == 1
+    assert f"{facts} cannot be read" in " ".join(capsys.readouterr().err.split())
+    for receipt in receipts:
+        receipt.unlink()
+    assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
+    assert list(verify(run)) == []
+
+
+def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
+    manifest = run / "steps/web/language/manifest.json"
+    kept = manifest.read_bytes()
+    manifest.write_text("{")
+    for command in ("verify", "ledger", "status"):
+        assert vlmill(command, run) == 1
+        assert f"{manifest} is damaged" in " ".join(capsys.readouterr().err.split())
+    manifest.write_bytes(kept)
+    receipt = next((run / "steps/web/language").glob("*.receipt.json"))
+    receipt.write_bytes(b"")
+    assert list(verify(run)) == [f"{receipt.relative_to(run)}: differs from the manifest or is missing"]
+    (run / "recipe.lock.yaml").write_text("a: [")
+    assert vlmill("verify", run) == 1
+    assert "The lock of a run is damaged" in capsys.readouterr().err
 
 
 def relock(run, change):

@@ -5,7 +5,6 @@ The books are those of manifests alone; examples are read from the tables of par
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pipeline.recipe import locked_recipe
 from pipeline.reports.losses import Loss, chosen, losses
 from pipeline.settings import nearest
 from pipeline.step import Count
+from pipeline.store import read_json
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
@@ -53,7 +53,7 @@ def funnel(root: Path) -> dict[str, Books]:
 
 def _counts(root: Path, folder: str) -> Books:
     path = root / folder / "manifest.json"
-    return json.loads(path.read_bytes())["counts"] if path.exists() else {}
+    return read_json(path)["counts"] if path.exists() else {}
 
 
 def added(books: Mapping[str, Books]) -> dict[str, Count]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
 from pipeline.recipe import locked_recipe
+from pipeline.store import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def progress(root: Path) -> list[Progress]:
         name = str(folder.relative_to(root))
         source = name.split("/")[1]
         if (folder / "manifest.json").exists():
-            count = len(json.loads((folder / "manifest.json").read_bytes())["receipts"])
+            count = len(read_json(folder / "manifest.json")["receipts"])
             found.append(Progress(name, count, count))
         else:
             parts = {path.name.split(".", 1)[0] for path in folder.glob("*.receipt.json")}
@@ -44,8 +44,8 @@ def _surveyed(root: Path, source: str) -> int | None:
     manifest = root / f"steps/{source}/survey/manifest.json"
     if not manifest.exists():
         return None
-    receipts = json.loads(manifest.read_bytes())["receipts"]
-    return sum(len(json.loads((root / file["path"]).read_bytes())) for receipt in receipts for file in receipt["files"])
+    receipts = read_json(manifest)["receipts"]
+    return sum(len(read_json(root / file["path"])) for receipt in receipts for file in receipt["files"])
 
 
 def table(root: Path) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.errors import StoreError
 from pipeline.keys import DIGITS, file_sha256
 from pipeline.lanes import read_manifest
 from pipeline.recipe import Recipe, Stage, locked_recipe
@@ -80,24 +81,33 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
     for receipt in receipts:
         for file in receipt.files:
             if file.path not in purged:
-                yield from _file(root, file.path, file.sha256)
+                yield from _file(root, file.path, file.sha256, f" {receipt.part}.{receipt.key[:DIGITS]}.receipt.json")
             elif (root / file.path).exists():
                 yield f"{file.path}: holds what was taken down; the next build deletes it"
         for level, line in receipt.counts.items():
             if not Count.from_json(line).balanced():
                 yield f"{path.parent.relative_to(root)} {receipt.part}: {level} does not balance: {line}"
         written = path.parent / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json"
-        if not written.exists() or read_json(written) != receipt.to_json():
+        if not _signed(written, receipt):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
     if {level: count.to_json() for level, count in total(receipts).items()} != data["counts"]:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
 
 
-def _file(root: Path, path: str, sha256: str) -> Iterator[str]:
+def _signed(path: Path, receipt: Receipt) -> bool:
+    """Whether a file holds this receipt."""
+    try:
+        return bool(read_json(path) == receipt.to_json())
+    except (StoreError, FileNotFoundError):
+        return False
+
+
+def _file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str]:
+    """A file is there and unchanged. `receipt` names the one to delete, where there is one."""
     if not (root / path).exists():
-        yield f"{path}: is missing"
+        yield f"{path}: is missing; its receipt is{receipt}" if receipt else f"{path}: is missing"
     elif file_sha256(root / path) != sha256:
-        yield f"{path}: its sha256 is not the one in its receipt"
+        yield f"{path}: its sha256 is not the one in its receipt{receipt}"
 
 
 # -- books -------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.check import check
 from pipeline.decontaminate import Decontaminate
 from pipeline.decontaminate.lists import spelt_out
@@ -27,7 +25,17 @@ from pipeline.judges import Judging, OptOut, ReadsLists
 from pipeline.lanes import read_manifest
 from pipeline.overrides import add_judges, set_value
 from pipeline.reasons import Reason
-from pipeline.recipe import LOCK, Recipe, differences, load, locked_recipe, read_mapping, recipe_path, shaping
+from pipeline.recipe import (
+    LOCK,
+    Recipe,
+    differences,
+    load,
+    locked_recipe,
+    read_lock,
+    read_mapping,
+    recipe_path,
+    shaping,
+)
 from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
 from pipeline.settings import build
 from pipeline.settle import Settled, gather, settle
@@ -107,10 +115,10 @@ def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[t
     """
     if (Path(name) / LOCK).is_file():
         root, base, notes = Path(name), None, list[str]()
-        data = _locked(root)
+        data = read_lock(root)
     else:
         root = out or Path("build") / str(read_mapping(recipe_path(name)).get("name"))
-        data, base, notes = _with_blocks(_locked(root), name, judges)
+        data, base, notes = _with_blocks(read_lock(root), name, judges)
     for file, code in judges:
         data.setdefault("own_judges", {}).pop(file, None)
         add_judges(data, file, code)
@@ -119,7 +127,7 @@ def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[t
     data = spelt_out(data, base or Path())
     now, then = locked_recipe(root), build(Recipe, data, name)
     _check_held(now, then)
-    _check_answered(shaping(_locked(root)), shaping(data))
+    _check_answered(shaping(read_lock(root)), shaping(data))
     check(replace(then, tokenizer=now.tokenizer))
     answer = compare(root, now, then, base)
     return root, replace(answer, notes=[*notes, *answer.notes])
@@ -146,12 +154,6 @@ def compare(root: Path, now: Recipe, then: Recipe, base: Path | None) -> Answer:
     if any(kept["images"].newly_kept for kept in answer.sources.values()):
         answer.notes.append("images that are newly kept were never drawn: the image policy may find fault with some")
     return answer
-
-
-def _locked(root: Path) -> dict[str, Any]:
-    locked_recipe(root)  # says what is wrong if there is none
-    data: dict[str, Any] = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))
-    return data
 
 
 def _with_blocks(

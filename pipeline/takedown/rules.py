@@ -60,11 +60,17 @@ class Rules:
         if not path.exists():
             return cls()
         try:
-            return cls(**{name: tuple(values) for name, values in yaml.safe_load(path.read_text("utf-8")).items()})
-        except (yaml.YAMLError, TypeError, AttributeError) as error:
+            listed = yaml.safe_load(path.read_text("utf-8"))
+            for name, values in listed.items():
+                if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+                    raise TypeError(f"{name}: a list of texts is expected, not {values!r}")  # noqa: TRY301
+            found = cls(**{name: tuple(values) for name, values in listed.items()})
+            rules(found.urls, found.sha256, found.ids, found.domains)
+        except (yaml.YAMLError, TypeError, AttributeError, StoreError) as error:
             raise StoreError(
-                f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}"
+                f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}, each with a list"
             ) from error
+        return found
 
     def to_yaml(self) -> str:
         """What stands in the file."""
