@@ -60,6 +60,12 @@ def test_spans_come_in_order_from_any_place(tmp_path, memory, web):
     assert asked == {"bytes=512-611", "bytes=7-7"}
 
 
+@pytest.mark.parametrize("cache", ["filecache", "simplecache"])
+def test_a_cache_in_front_of_a_place_is_no_folder(tmp_path, memory, web, cache):
+    put(tmp_path, memory, web, {"shards/a.tar": BODY})
+    assert list(Place(f"{cache}::{memory}").read(SPANS[:1])) == [BODY[512:612]]
+
+
 def test_the_spans_of_a_call_are_in_flight_together(web):
     together = threading.Barrier(4)
 
