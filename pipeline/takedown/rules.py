@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
 
 import yaml
 
@@ -50,7 +49,7 @@ class Rules:
         return [f"{words[rule.name]} {value}" for rule in fields(self) for value in getattr(self, rule.name)]
 
     @classmethod
-    def read(cls, root: Path) -> Self:
+    def read(cls, root: Path) -> Rules:
         """The list of a run, in its one spelling however it was written; empty where nothing was taken down.
 
         Raises:
