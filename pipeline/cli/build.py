@@ -75,7 +75,10 @@ def build(
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Ask once more for the images that could not be had, and only for those."),
+        typer.Option(
+            "--retry-failed",
+            help="Ask once more for the images that could not be had, or that have left all lists of opt-outs; for no others.",
+        ),
     ] = False,
 ) -> None:
     """Carry a recipe's raw data to shards, mixtures and plans.
