@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -134,8 +135,8 @@ class Mixture:
 
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no row of the plan holds, whole, in order."""
-        rows = pq.read_table(self.folder / self.lock["held_out"]["path"]).to_pylist()
-        return tuple(Segment(row["source"], row["shard"], row["row"]) for row in rows)
+        table = read_columns(self.folder / self.lock["held_out"]["path"], ["source", "shard", "row"])
+        return tuple(Segment(**row) for row in table.to_pylist())
 
     def samples(self, source: int) -> Iterator[Segment]:
         """All samples of a source, whole, in the order of its shards."""
@@ -153,15 +154,26 @@ class Mixture:
 
     def _stored(self, segment: Segment, members: Mapping[str, bytes]) -> Stored:
         index = self._index(segment.source, segment.shard)
-        record = json.loads(members["json"])
-        named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
         here = slice(index.first[segment.row], index.first[segment.row + 1])
+        with self._sound(self._span(segment)):
+            record = json.loads(members["json"])
+            named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
+            nodes = to_nodes(record)
+            parts = tuple({name.split(".")[1]: members[name] for name in names} for names in named)
         return Stored(
-            nodes=to_nodes(record),
+            nodes=nodes,
             sizes=tuple(zip(index.width[here].tolist(), index.height[here].tolist(), strict=True)),
             tokens=tuple(index.tokens[here].tolist()),
-            parts=tuple({name.split(".")[1]: members[name] for name in names} for names in named),
+            parts=parts,
         )
+
+    @contextmanager
+    def _sound(self, span: Span) -> Iterator[None]:
+        """Raises StoreError in place of what a sample raises whose JSON is none, or that lacks a member."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._place.damage(span, f"the sample there is damaged ({type(error).__name__}: {error})") from error
 
     def about(self, segment: Segment) -> dict[str, Any]:
         """The id and licence of the sample that a segment is of."""
@@ -179,7 +191,10 @@ class Mixture:
         while spans := [self._span(segment) for segment in islice(coming, TEXTS)]:
             heads = self._place.read([replace(span, size=min(span.size, HEAD)) for span in spans])
             for span, head in zip(spans, heads, strict=True):
-                yield to_nodes(json.loads(self._json(span, head)))
+                data = self._json(span, head)
+                with self._sound(span):
+                    nodes = to_nodes(json.loads(data))
+                yield nodes
 
     def _json(self, span: Span, head: bytes) -> bytes:
         """The JSON of a sample, which is its first member, from the beginning of its span; the rest is read if that is too short."""
@@ -198,13 +213,13 @@ class Mixture:
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
         path = self.folder / self.lock["plan"]["blocks"][number]["path"]
-        rows = _read(path, ["segments"])["segments"].combine_chunks()
+        rows = read_columns(path, ["segments"])["segments"].combine_chunks()
         columns = (_array(rows.values.field(field.name)) for field in fields(Segment))
         return _array(rows.offsets), tuple(columns)
 
     def _read_index(self, source: int, shard: int) -> _Index:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
-        table = _read(path, ["offset", "size", "images"])
+        table = read_columns(path, ["offset", "size", "images"])
         images = table["images"].combine_chunks()
         return _Index(
             _array(table["offset"].combine_chunks()),
@@ -214,10 +229,10 @@ class Mixture:
         )
 
     def _read_names(self, index: str) -> Any:
-        return _read(self.root / index, ["id", "licence"])
+        return read_columns(self.root / index, ["id", "licence"])
 
 
-def _read(path: Path, columns: list[str]) -> Any:
+def read_columns(path: Path, columns: list[str]) -> Any:
     """Columns of a table. Not by `read_table`, whose first call imports what scans data sets.
 
     Raises:

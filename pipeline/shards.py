@@ -159,7 +159,10 @@ def read_members(place: Place, spans: Sequence[Span]) -> Iterator[dict[str, byte
         StoreError: a span cannot be read, or is not what the index says.
     """
     for span, data in zip(spans, place.read(spans), strict=True):
-        members = dict(parse(data))
+        try:
+            members = dict(parse(data))
+        except ValueError:  # a header that is damaged
+            members = {}
         if "json" not in members:
             raise place.damage(span, "no sample begins there")
         yield members
@@ -180,7 +183,10 @@ def parse(span: bytes) -> Iterator[tuple[str, bytes]]:
 
 def json_end(span: bytes) -> int:
     """Where the JSON of a sample, its first member, ends in its span, whose first block is enough; 0 where no sample begins."""
-    return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
+    try:
+        return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
+    except ValueError:  # a header that is damaged
+        return 0
 
 
 def to_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:

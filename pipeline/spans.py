@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import RecipeError, StoreError
 
@@ -39,7 +40,7 @@ class Place:
             raise RecipeError(f"shards at {root}: {error}") from error
         self.root = root.rstrip("/")
         self._start: str = start.rstrip("/")
-        self._remote: Any = None if "file" in filesystem.protocol else filesystem
+        self._remote: Any = None if isinstance(filesystem, LocalFileSystem) else filesystem
 
     def read(self, spans: Sequence[Span]) -> Iterator[bytes]:
         """The bytes of spans, in order: from a folder one after the other; from elsewhere all are asked for at once.

@@ -10,7 +10,7 @@ The contract, which the tests hold line by line:
 4. The key decides the names of a pure task's files, so nothing committed is ever changed in place.
 5. A pure task may run twice, or in two processes at once: the bytes are the same, and so is what stands afterwards.
 6. The files of an impure task carry their own sha256 in their names and its receipt is created only if absent; the loser adopts
-   the winner's. A committed one is never done again.
+   the winner's. A committed one is never done again. It may heed files that are not in its key.
 7. in = kept + dropped + failed is checked before a receipt is written.
 """
 
@@ -192,7 +192,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() and write_atomically(path, now, only_if_absent=True):
             return
-        before = json.loads(path.read_bytes())
+        before = read_json(path)
         if before != now:
             differing = ", ".join(
                 f"{name} {before.get(name)} -> {now.get(name)}"

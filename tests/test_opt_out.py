@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from pipeline.errors import RecipeError
@@ -115,6 +117,23 @@ def test_an_entry_that_is_none_stops_the_fetch_before_the_first_request(web, ste
     with pytest.raises(RecipeError, match=r"domains\.txt, line 1: 'http://b\.test/': a domain is a name"):
         run(step, tmp_path, lists(tmp_path, domains=["http://b.test/"]), ["http://a.test/0.png"])
     assert web.asked() == []
+
+
+def test_a_list_that_is_no_text_stops_the_fetch_too(web, step, tmp_path):
+    inputs = lists(tmp_path, domains=["b.test"])
+    (tmp_path / "domains.txt").write_bytes(gzip.compress(b"b.test\n"))
+    with pytest.raises(RecipeError, match=r"domains\.txt is no UTF-8 text .*not compressed"):
+        run(step, tmp_path, inputs, ["http://b.test/0.png"])
+    assert web.asked() == []
+
+
+def test_a_list_of_takedowns_holds_however_it_is_spelled(web, step, tmp_path):
+    """Somebody may have written it by hand."""
+    (tmp_path / LIST).write_text("domains: [B.Test.]\nurls: ['HTTP://A.test:80/1.png#top']\n")
+    urls = ["http://b.test/0.png", "http://a.test/1.png"]
+    rows, _ = run(step, tmp_path, {LIST: tmp_path / LIST}, urls)
+    assert web.asked() == []
+    assert [row["reason"] for row in rows] == ["opt_out_list"] * 2
 
 
 def test_lists_are_given_to_a_fetch_and_are_not_in_its_key(step, tmp_path):

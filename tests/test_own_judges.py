@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, StoreError
 from pipeline.judges import Doubt, Judging, Own
 from pipeline.judges import own as own_judges
 from pipeline.keys import task_key
@@ -164,6 +164,15 @@ def test_a_judge_that_goes_wrong_is_named_with_its_line_and_the_sample(body, mes
     code = f"{head}\n    def judge(self, samples, facts):\n        for row, sample in samples:\n            if row == 1: {body}\n"
     with pytest.raises(RecipeError, match=message):
         list(own(code).judge(samples("a", "b"), []))
+
+
+def test_a_table_that_is_damaged_is_not_the_fault_of_the_judge():
+    def coming():
+        yield from samples("a")
+        raise StoreError("samples.parquet cannot be read")
+
+    with pytest.raises(StoreError, match=r"^samples\.parquet cannot be read$"):
+        list(own(JUDGE).judge(coming(), []))
 
 
 def test_a_judge_that_does_not_begin_is_named_too():

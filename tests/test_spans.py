@@ -60,6 +60,12 @@ def test_spans_come_in_order_from_any_place(tmp_path, memory, web):
     assert asked == {"bytes=512-611", "bytes=7-7"}
 
 
+@pytest.mark.parametrize("cache", ["filecache", "simplecache"])
+def test_a_cache_in_front_of_a_place_is_no_folder(tmp_path, memory, web, cache):
+    put(tmp_path, memory, web, {"shards/a.tar": BODY})
+    assert list(Place(f"{cache}::{memory}").read(SPANS[:1])) == [BODY[512:612]]
+
+
 def test_the_spans_of_a_call_are_in_flight_together(web):
     together = threading.Barrier(4)
 
@@ -185,6 +191,15 @@ def test_nodes_alone_are_those_of_the_whole_samples(tmp_path, monkeypatch, head)
     assert len(whole_samples) == 7
 
 
+def test_a_list_of_held_out_samples_that_is_cut_short_is_named(tmp_path):
+    mixture = Mixture(write_run(tmp_path, {"web": [article(number) for number in range(4)]}, hold_out=1), "align")
+    assert mixture.held_out() == (Segment(0, 0, 3),)
+    path = tmp_path / "mixtures/align/held_out.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=rf"{path} is missing or damaged"):
+        mixture.held_out()
+
+
 def test_a_shard_that_is_not_there_or_another_is_named_by_both_ways_of_reading(tmp_path):
     mixture = Mixture(write_run(tmp_path, {"web": [article(number) for number in range(4)]}), "align")
     shard = tmp_path / mixture.lock["sources"][0]["shards"][0]["path"]
@@ -193,6 +208,16 @@ def test_a_shard_that_is_not_there_or_another_is_named_by_both_ways_of_reading(t
     for read in (mixture.read, mixture.nodes):
         with pytest.raises(StoreError, match=rf"{shard}: .*no sample begins there.*vlmill verify"):
             next(read([Segment(0, 0, 1)]))
+    start = data.index(b"%015d.json" % 1)
+    for place, said in ((124, "no sample begins there"), (512, "the sample there is damaged .JSONDecodeError")):
+        shard.write_bytes(data[: start + place] + b"!" + data[start + place + 1 :])
+        for read in (mixture.read, mixture.nodes):
+            with pytest.raises(StoreError, match=rf"{shard}: .*{said}"):
+                next(read([Segment(0, 0, 1)]))
+    picture = data.index(b"ustar", data.index(b"ustar", start) + 1)
+    shard.write_bytes(data[:picture] + b"!" + data[picture + 1 :])
+    with pytest.raises(StoreError, match=rf"{shard}: .*the sample there is damaged .KeyError: '1\."):
+        next(mixture.read([Segment(0, 0, 1)]))
     shard.unlink()
     for read in (mixture.read, mixture.nodes):
         with pytest.raises(StoreError, match=rf"{shard}: .*No such file.*vlmill verify"):

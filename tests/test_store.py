@@ -182,6 +182,13 @@ def test_a_partition_of_other_versions_is_not_added_to_a_step(tmp_path):
         store.perform(replace(shout(tmp_path, library="2.0"), part="00000-0001"))
 
 
+def test_damaged_versions_of_a_step_are_named(tmp_path):
+    Store(tmp_path).perform(shout(tmp_path))
+    (tmp_path / "steps/web/shout/made_by.json").write_text("{")
+    with pytest.raises(StoreError, match=r"made_by\.json is damaged .*delete it and build again"):
+        Store(tmp_path).perform(replace(shout(tmp_path), part="00000-0001"))
+
+
 def test_books_that_do_not_balance_are_refused(tmp_path):
     @dataclass(frozen=True)
     class Losing(Shout):

@@ -482,6 +482,12 @@ def test_a_list_that_would_keep_nothing_out_is_refused(tmp_path, text, words):
     assert words in str(refused.value)
 
 
+def test_a_list_written_by_hand_names_what_it_means(tmp_path):
+    text = f"domains: [B.test, A.Test.]\nsha256: [{'AB' * 32}]\nurls: ['HTTP://A.test:80/1.png#top']\ntexts: [{'cd' * 32}]\n"
+    (tmp_path / LIST).write_text(text)
+    assert Rules.read(tmp_path) == Rules(("a.test", "b.test"), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",))
+
+
 # -- the parts
 
 NAMES = {"domains": "abcd", "ids": [f"web/a.parquet#{row}" for row in range(4)], "urls": "abcd"}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import resource
 import shutil
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from pipeline.errors import RecipeError, StoreError
 from pipeline.settings import build
 from tests.stages import MACHINE, model_settings, question, same, saved_weights, write_run
 from train import checkpoint
+from train.log import Log
 from train.run import train_stage
 from train.settings import Machine, Training
 
@@ -66,6 +69,27 @@ def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):
     result = train(root)
     assert same(saved_weights(result.checkpoint), saved_weights(trained[1].checkpoint))
     assert len(result.log.read_text().splitlines()) == 6
+
+
+def test_a_log_that_cannot_be_closed_ends_its_board_all_the_same(tmp_path):
+    ended = []
+    log = Log(tmp_path / "log.jsonl", "align", 0, 1, Console(quiet=True))
+
+    def full():
+        raise OSError("no room")
+
+    def leave():
+        with log:
+            log.file.close()
+            board = log.board
+            log.file, log.board = (
+                SimpleNamespace(close=full),
+                SimpleNamespace(close=lambda: ended.append(board.close())),
+            )
+
+    with pytest.raises(OSError, match="no room"):
+        leave()
+    assert len(ended) == 1
 
 
 def test_damaged_weights_of_a_stage_are_made_again_from_its_checkpoint(trained, tmp_path):

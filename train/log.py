@@ -6,7 +6,7 @@ import json
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -65,8 +65,8 @@ class Log:
         if self.bars:
             self.bars.stop()
         try:
-            self.file.close()
-            self.board.close()
+            with closing(self.board):
+                self.file.close()
         except OSError:  # a full disk; where it has ended the steps, that error says more
             if error is None:
                 raise

@@ -8,9 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from mixtures.locked import Mixture, Segment
+from mixtures.locked import Mixture, Segment, read_columns
 from pipeline.errors import RecipeError
 from pipeline.recipe import Stage, locked_recipe
 from pipeline.settings import nearest
@@ -92,7 +91,7 @@ class _Lineages:
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
-        self.table = lru_cache(64)(pq.read_table)
+        self.table = lru_cache(64)(lambda path: read_columns(path, ["id", "url", "nodes"]))
 
     def seen(self, row: int, segment: Segment) -> Seen:
         shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
@@ -107,7 +106,7 @@ def _places(mixture: Mixture, name: str) -> Iterator[tuple[int, int, int]]:
     """Where a sample lies in the shards of a mixture: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
-            ids = pq.read_table(mixture.root / file["index"], columns=["id"])["id"].to_pylist()
+            ids = read_columns(mixture.root / file["index"], ["id"])["id"].to_pylist()
             if name in ids:
                 yield source, shard, ids.index(name)
 
@@ -115,7 +114,7 @@ def _places(mixture: Mixture, name: str) -> Iterator[tuple[int, int, int]]:
 def _rows(mixture: Mixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The plan rows that hold any part of a sample."""
     for block in mixture.lock["plan"]["blocks"]:
-        segments = pq.read_table(mixture.folder / block["path"], columns=["segments"])["segments"].combine_chunks()
+        segments = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
         flat = segments.flatten()
         hit = np.logical_and.reduce(
             [

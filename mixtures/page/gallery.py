@@ -11,11 +11,10 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 from tokenizers import Tokenizer
 
-from mixtures.locked import Mixture, Stored
+from mixtures.locked import Mixture, Stored, read_columns
 from mixtures.order import key_of, permute
 from pipeline.encode import IGNORE, Encoded, Loss, load_tokenizer, mark_id, pieces
 from pipeline.images import Layout
@@ -57,7 +56,7 @@ def _of_part(mixture: Mixture, part: int, seed: int) -> Iterator[tuple[int, int]
     near = sorted(blocks, key=lambda block: key_of(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
     places = [np.empty((0, 2), np.int64)]
     for block in near:
-        column = pq.read_table(mixture.folder / block["path"], columns=["segments"])["segments"].combine_chunks()
+        column = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
         rows, starts = column.value_parent_indices().to_numpy(), column.offsets.to_numpy()
         mine = np.flatnonzero(column.flatten().field("source").to_numpy() == part)
         places.append(np.stack([rows[mine] + block["first"], mine - starts[rows[mine]]], axis=1))

@@ -75,7 +75,10 @@ def build(
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Ask once more for the images that could not be had, and only for those."),
+        typer.Option(
+            "--retry-failed",
+            help="Ask once more for the images that could not be had, or that have left all lists of opt-outs; for no others.",
+        ),
     ] = False,
 ) -> None:
     """Carry a recipe's raw data to shards, mixtures and plans.
@@ -103,7 +106,7 @@ def build(
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
     carry(root, loaded, data, base, workers, ray, until=until, relock=relock, remake=remake, retry_failed=retry_failed)
-    for warning in warnings(root, loaded):
+    for warning in warnings(root, loaded) if until != "survey" else ():
         console.print(warning, markup=False)
     if loaded.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():

@@ -7,7 +7,8 @@ with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
     domains   example.org stands for itself and all its sub-domains; so do *.example.org and .example.org
     sha256    of the bytes of images as they came, in hexadecimal
 
-The addresses and domains of `takedowns.yaml` count as listed too: what was fetched of them would be removed at once.
+The addresses and domains of `takedowns.yaml` count as listed too: what was fetched of them would be removed at once. They are compared as
+addresses on lists are, so the same path under https or `www.` is not asked for either, though a takedown would leave it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class OptOuts:
         """What stands in the files of each kind.
 
         Raises:
-            RecipeError: an entry of a list is none; the message names file and line.
+            RecipeError: an entry of a list is none, or a list no text; the message names file and line.
         """
         return cls(**{kind: frozenset().union(*map(_reader(kind), paths)) for kind, paths in files.items()})
 
@@ -63,7 +64,7 @@ class OptOuts:
         if "takedowns.yaml" not in inputs:
             return listed
         gone = yaml.safe_load(inputs["takedowns.yaml"].read_text(encoding="utf-8"))
-        urls, domains = map(normalised, gone.get("urls", ())), gone.get("domains", ())
+        urls, domains = map(normalised, gone.get("urls", ())), map(_host, gone.get("domains", ()))
         return replace(listed, urls={*listed.urls, *urls}, domains={*listed.domains, *domains})
 
     def names(self, url: str | None) -> bool:
@@ -168,13 +169,20 @@ def _called(path: Path) -> str:
 def _entries(path: str, changed: int, kind: str) -> frozenset[str]:
     """What stands in a list; `changed` tells its editions apart."""
     del changed
-    found = set[str]()
-    with Path(path).open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            entry = line.strip()
-            if entry and not entry.startswith("#"):
-                try:
-                    found.add(READ[kind](entry))
-                except ValueError as error:
-                    raise RecipeError(f"{_called(Path(path))}, line {number}: {entry[:80]!r}: {error}") from None
+    found, name = set[str](), _called(Path(path))
+    try:
+        with Path(path).open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = line.strip()
+                if entry and not entry.startswith("#"):
+                    found.add(_read(kind, entry, f"{name}, line {number}"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{name} is no UTF-8 text ({error}); a list has one entry a line, not compressed") from None
     return frozenset(found)
+
+
+def _read(kind: str, entry: str, where: str) -> str:
+    try:
+        return READ[kind](entry)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {entry[:80]!r}: {error}") from None

@@ -65,7 +65,7 @@ class OptOut:
         return OptOut(**{kind: tuple(str(paths[name]) for name in self.lists if f".{kind}." in name) for kind in KINDS})
 
     def made_by(self) -> Mapping[str, str]:
-        """Nothing but this file."""
+        """Nothing but our own code."""
         return {}
 
     def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Verdict]:

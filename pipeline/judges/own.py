@@ -32,7 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, VlmillError
 from pipeline.judges.judging import Doubt, Finding
 from pipeline.reasons import JUDGE_NAME, Reason
 from pipeline.sample import FACTS, WHOLE_SAMPLE, ImageFacts, Sample, Verdict
@@ -96,7 +96,7 @@ class Own:
                 if finding.sample not in given or not WHOLE_SAMPLE <= finding.node < given[finding.sample]:
                     raise IndexError(f"{finding!r} is about no node of the samples that it was given")  # noqa: TRY301
                 yield self._verdict(finding)
-        except RecipeError:
+        except VlmillError:  # its settings are wrong, or a table that it reads is damaged
             raise
         except (Exception, SystemExit) as error:  # the latter would end the build without a word
             place = f"on sample {last}" if last else "before its first sample"

@@ -102,9 +102,11 @@ def unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
 
 
 def warnings(root: Path, recipe: Recipe) -> Iterator[str]:
-    """A line for each benchmark of which something could not be had, once the index is made: what was not looked for cannot be found."""
-    if not (root / f"steps/{FOLDER}/index/manifest.json").exists():
-        return
+    """A line for each benchmark of which something could not be had: what was not looked for cannot be found.
+
+    Raises:
+        StoreError: one was not read to its end.
+    """
     for name in splits(recipe):
         for level, book in unread(root, name).items():
             if book["lost"]:

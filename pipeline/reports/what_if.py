@@ -1,8 +1,8 @@
 """What another setting of the judges or of dedupe would keep, from the tables of a run that is there. Writes nothing into its folder.
 
 Judges whose settings changed look at the samples again, what was found of benchmarks becomes verdicts or not, dedupe resolves the pairs
-that were measured, and both outcomes are settled. No image is touched. The answer is what a build would come to: pairs are measured down to a floor below every threshold that a recipe
-may name. Only what the image policy cannot draw is unknown for images that were not drawn before.
+that were measured, and both outcomes are settled. No image is touched. The answer is what a build would come to: pairs are measured down to the
+least threshold that a recipe may name. Only what the image policy cannot draw is unknown for images that were not drawn before.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
 
 import yaml
 
@@ -50,8 +49,8 @@ class Rules:
         return [f"{words[rule.name]} {value}" for rule in fields(self) for value in getattr(self, rule.name)]
 
     @classmethod
-    def read(cls, root: Path) -> Self:
-        """The list of a run; empty where nothing was taken down.
+    def read(cls, root: Path) -> Rules:
+        """The list of a run, in its one spelling however it was written; empty where nothing was taken down.
 
         Raises:
             StoreError: the file is no such list.
@@ -65,12 +64,11 @@ class Rules:
                 if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                     raise TypeError(f"{name}: a list of texts is expected, not {values!r}")  # noqa: TRY301
             found = cls(**{name: tuple(values) for name, values in listed.items()})
-            rules(found.urls, found.sha256, found.ids, found.domains)
+            return cls(texts=found.texts) | rules(found.urls, found.sha256, found.ids, found.domains)
         except (yaml.YAMLError, TypeError, AttributeError, StoreError) as error:
             raise StoreError(
                 f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}, each with a list"
             ) from error
-        return found
 
     def to_yaml(self) -> str:
         """What stands in the file."""
