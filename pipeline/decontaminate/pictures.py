@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.dedupe import picture
-from pipeline.dedupe.picture import _align, _look, _start
+from pipeline.dedupe.picture import align, best_windows, look
 from pipeline.images.decode import decode
 
 BATCH = 256
@@ -133,11 +133,11 @@ def _tinted(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
 def _same(one: picture.Floats, other: picture.Floats, floor: float) -> NDArray[np.bool_]:
     """Whether some window of the first shows what a window of the second does."""
     grey, target = one.mean(axis=3), other.mean(axis=3)
-    first, second, _ = _start(grey, target)
+    first, second, _ = best_windows(grey, target)
     found = np.zeros(len(one), bool)
-    for rows, shows, seen in ((np.arange(len(one)), first, second), _align(grey, target, first, second)):
+    for rows, shows, seen in ((np.arange(len(one)), first, second), align(grey, target, first, second)):
         shown, wanted = (
-            np.stack([_look(pictures[rows, ..., colour], place, 1 / one.shape[1])[0] for colour in range(3)], axis=3)
+            np.stack([look(pictures[rows, ..., colour], place, 1 / one.shape[1])[0] for colour in range(3)], axis=3)
             for pictures, place in ((one, shows), (other, seen))
         )
         found[rows] |= (_correlation(shown.mean(axis=3), wanted.mean(axis=3)) >= floor) & _coloured(shown, wanted)

@@ -137,13 +137,13 @@ def _similarity(one: Floats, other: Floats, pixels: Floats) -> Floats:
     """(n,): correlations; less than FLOOR where a pair was given up."""
     found = np.zeros(len(one))
     small, small_other = _reduced(one, SMALL), _reduced(other, SMALL)
-    first, second, best = _start(small, small_other)
+    first, second, best = best_windows(small, small_other)
     hopeful = np.flatnonzero(best >= HOPELESS)
     as_they_lie = _compare(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
     rows = hopeful[as_they_lie >= PROMISING]
     found[rows] = _compare(*(x[rows] for x in (one, other, first, second, pixels)))
     rows = hopeful[found[hopeful] < CERTAIN]
-    going, first, second = _align(*(x[rows] for x in (one, other, first, second)))
+    going, first, second = align(*(x[rows] for x in (one, other, first, second)))
     rows = rows[going]
     found[rows] = np.maximum(found[rows], _compare(one[rows], other[rows], first, second, pixels[rows]))
     return found
@@ -177,7 +177,7 @@ def _area(cells: int, start: float, stop: float, side: int) -> Floats:
     return weights
 
 
-def _start(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
+def best_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
     correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
     best = correlations.argmax(axis=1)
@@ -202,7 +202,7 @@ def _normal(values: Floats) -> tuple[Floats, Floats]:
     return centred / norm, norm
 
 
-def _align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+def align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
     """The pairs that are not given up, and their windows, moved so that both show the same: (m,), (m, 4) and (m, 4).
 
     The first one's window is moved; where it would leave the picture, both lose what the first does not show.
@@ -212,9 +212,7 @@ def _align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[N
         picture, pattern = _reduced(one[going], side), _reduced(other[going], side)
         blurs, agreement = np.full((len(going), 2), blur), np.ones(len(going))
         for _ in range(steps):
-            step, agreement = _step(
-                *_look(picture, first, blur), _sample(pattern, second, blurs, picture.shape[1] // 2)
-            )
+            step, agreement = _step(*look(picture, first, blur), _sample(pattern, second, blurs, picture.shape[1] // 2))
             first, second = _shown_by_both((first + step).clip(low, high), second)
         kept = agreement >= least
         going = going[kept]
@@ -241,7 +239,7 @@ def _reduced(pixels: Floats, most: int | None) -> Floats:
     return reduced
 
 
-def _look(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
+def look(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
     """(n, points, points) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
     side, blurs = pixels.shape[1], np.full(len(pixels), blur)
     rows, row_distance = _kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)
