@@ -522,6 +522,14 @@ def test_addresses_are_compared_in_one_spelling():
     assert spelling("a.pdf#page=1") == "a.pdf#page=1"
 
 
+def test_an_address_goes_under_https_and_www_too_and_no_other_goes_with_it():
+    under = rules(["http://a.test/1.png", "a.pdf"], [], [], []).address()
+    for same in ("http://a.test/1.png", "https://a.test/1.png", "HTTP://www.A.test:80/1.png#x"):
+        assert under(same) == "url http://a.test/1.png"
+    assert under("a.pdf") == "url a.pdf"
+    assert {under(other) for other in ("http://a.test/1.png?x", "http://b.test/1.png", "a.pdf#page=1", "b.pdf")} == {""}
+
+
 def tables(folder, samples, facts):
     """A partition of samples and images, the bytes of image n being b"n"."""
     folder.mkdir(exist_ok=True)

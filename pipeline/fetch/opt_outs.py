@@ -7,8 +7,7 @@ with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
     domains   example.org stands for itself and all its sub-domains; so do *.example.org and .example.org
     sha256    of the bytes of images as they came, in hexadecimal
 
-The addresses and domains of `takedowns.yaml` count as listed too: what was fetched of them would be removed at once. They are compared as
-addresses on lists are, so the same path under https or `www.` is not asked for either, though a takedown would leave it.
+The addresses and domains of `takedowns.yaml` count as listed too: what was fetched of them would be removed at once.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.errors import StoreError
 from pipeline.fetch.address import Failed, parse
+from pipeline.fetch.opt_outs import normalised
 from pipeline.sample import SampleId
 
 LIST = "takedowns.yaml"
@@ -76,14 +77,17 @@ class Rules:
         return HEAD + yaml.safe_dump(listed, sort_keys=True, allow_unicode=True, width=1000)
 
     def address(self) -> Callable[[str | None], str]:
-        """A function that says which rule an address falls under: `url ...`, `domain ...`, or nothing."""
-        urls, domains = set(self.urls), set(self.domains)
+        """A function that says which rule an address falls under: `url ...`, `domain ...`, or nothing.
+
+        Addresses are compared as on lists of opt-outs, so https and `www.` name what http and the bare host do.
+        """
+        urls, domains = {_compared(url): url for url in self.urls}, set(self.domains)
 
         def rule(url: str | None) -> str:
             if not url:
                 return ""
-            if (spelt := spelling(url)) in urls:
-                return f"url {spelt}"
+            if listed := urls.get(_compared(url)):
+                return f"url {listed}"
             labels = host(url).split(".")
             found = (name for start in range(len(labels)) if (name := ".".join(labels[start:])) in domains)
             return next((f"domain {name}" for name in found), "")
@@ -95,6 +99,13 @@ def spelling(url: str) -> str:
     """The one spelling of an address, as fetch knows it; what is no web address stays as it is."""
     with suppress(Failed):
         return parse(url).url
+    return url.strip()
+
+
+def _compared(url: str) -> str:
+    """What web addresses of the same thing have in common; anything else as it is."""
+    with suppress(Failed):
+        return normalised(parse(url).url)
     return url.strip()
 
 
