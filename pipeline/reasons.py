@@ -87,6 +87,10 @@ class Reason(StrEnum):
     LATER_TURNS = "later_turns"  # turns after those that fit a row
     NO_TEXT = "no_text"  # a segment of images alone: nothing to learn
 
+    def __reduce_ex__(self, protocol: object) -> tuple[type[Reason], tuple[str]]:
+        """By value: before Python 3.11.4 it would be by name, which reasons of judges are not found by."""
+        return Reason, (self.value,)
+
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         kind, _, name = str(value).partition(":")

@@ -19,12 +19,10 @@ from typing import Any, Protocol
 from pipeline.errors import SourceError
 from pipeline.sources.source import Page, Row, Source, Unfit, pages
 
-STRING = rb'"(?:[^"\\]++|\\.)*+"'
-LEAF = rb'\{(?:[^"{}\[\]]++|' + STRING + rb")*+\}"
-INSIDE = re.compile(rb'(?:[^"{}\[\]]++|' + STRING + rb"|" + LEAF + rb")*+([{}\[\]])", re.DOTALL)
-"""What stands inside a row up to the next bracket; objects without brackets inside are passed over as one."""
+INSIDE = re.compile(rb'["{}\[\]]')
+"""What matters inside a row. No quantifiers: before Python 3.11.5 possessive ones go wrong around groups, and greedy ones remember every turn."""
 
-BETWEEN = re.compile(rb'(?:[^"{}\[\],]++|' + STRING + rb")*+([{}\[\],])", re.DOTALL)
+BETWEEN = re.compile(rb'["{}\[\],]')
 """The same between rows, where a comma counts."""
 
 START, END = re.compile(rb"(?:\xef\xbb\xbf)?\s*(\[)?"), re.compile(rb"\s*\Z")
@@ -104,10 +102,13 @@ def _elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, int]]
     """The elements of the array that begins before `place`."""
     start, depth, count = place, 1, 0
     while depth:
-        found = (BETWEEN if depth == 1 else INSIDE).match(data, place)
-        if found is None:
+        found = (BETWEEN if depth == 1 else INSIDE).search(data, place)
+        place, mark = (found.end(), found[0]) if found else (len(data), b"")
+        if mark == b'"':
+            place = _string_end(data, place)
+            continue
+        if not mark:
             raise SourceError(f"{path}: the array has no end; the file stops within row {count}, fetch it again")
-        place, mark = found.end(), found[1]
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1, b",": 0}[mark]
         if mark == b"," or not depth:
             if depth or data[start : place - 1].strip():  # after the last comma may stand nothing
@@ -115,6 +116,18 @@ def _elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, int]]
             start, count = place, count + 1
     if not END.match(data, place):
         raise SourceError(f"{path}: something follows the end of the array at byte {place}")
+
+
+def _string_end(data: Buffer, place: int) -> int:
+    """Where the string ends whose opening quote lies before `place`; the end of the data if it does not."""
+    while (quote := data.find(b'"', place)) >= 0:
+        start = quote
+        while start > place and data[start - 1 : start] == b"\\":
+            start -= 1
+        if (quote - start) % 2 == 0:
+            return quote + 1
+        place = quote + 1
+    return len(data)
 
 
 def _decoded(data: bytes) -> dict[str, Any] | Unfit:
