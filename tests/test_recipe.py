@@ -108,8 +108,12 @@ def test_a_folder_is_locked_to_what_shapes_the_output_and_to_no_place(tmp_path):
     assert shaping(data) == yaml.safe_load(text)
 
 
-def test_another_recipe_is_refused_with_the_difference_and_the_ways_out(tmp_path):
+def test_another_recipe_is_refused_with_the_difference_and_the_ways_out_once_something_was_made(tmp_path):
+    lock(tmp_path, {**GOOD, "seed": 2}, relock=False)
     lock(tmp_path, GOOD, relock=False)
+    receipt = tmp_path / "steps/web/survey/00000.0123456789ab.receipt.json"
+    receipt.parent.mkdir(parents=True)
+    receipt.touch()
     lock(tmp_path, GOOD, relock=False)
     with pytest.raises(StoreError, match=r"(?s)seed: 3 there, 4 here.*--out.*--relock"):
         lock(tmp_path, {**GOOD, "seed": 4}, relock=False)
