@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.inspect import Inspect
@@ -209,7 +210,20 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
         raise StoreError(
             f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
         )
-    return [Receipt.from_json(item) for item in read_json(path)["receipts"]]
+    return read_books(path)[0]
+
+
+def read_books(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
+    """The receipts of a manifest, and the counts that they come to.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    data = read_json(path)
+    try:
+        return [Receipt.from_json(item) for item in data["receipts"]], data["counts"]
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path} is no manifest; delete it and build again: what is sound is kept") from error
 
 
 def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:

@@ -121,10 +121,11 @@ def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_delet
 def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     manifest = run / "steps/web/language/manifest.json"
     kept = manifest.read_bytes()
-    manifest.write_text("{")
-    for command in ("verify", "ledger", "status"):
-        assert vlmill(command, run) == 1
-        assert f"{manifest} is damaged" in " ".join(capsys.readouterr().err.split())
+    for text, said in (("{", "is damaged"), ("{}", "is no manifest"), ("[]", "is no manifest")):
+        manifest.write_text(text)
+        for command in ("verify", "ledger", "status"):
+            assert vlmill(command, run) == 1
+            assert f"{manifest} {said}" in " ".join(capsys.readouterr().err.split())
     manifest.write_bytes(kept)
     receipt = next((run / "steps/web/language").glob("*.receipt.json"))
     receipt.write_bytes(b"")

@@ -15,13 +15,12 @@ from rich import box
 from rich.table import Table
 
 from pipeline.errors import StoreError
-from pipeline.lanes import read_manifest
+from pipeline.lanes import read_books, read_manifest
 from pipeline.reasons import Reason
 from pipeline.recipe import locked_recipe
 from pipeline.reports.losses import Loss, chosen, losses
 from pipeline.settings import nearest
 from pipeline.step import Count
-from pipeline.store import read_json
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
@@ -53,7 +52,7 @@ def funnel(root: Path) -> dict[str, Books]:
 
 def _counts(root: Path, folder: str) -> Books:
     path = root / folder / "manifest.json"
-    return read_json(path)["counts"] if path.exists() else {}
+    return read_books(path)[1] if path.exists() else {}
 
 
 def added(books: Mapping[str, Books]) -> dict[str, Count]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from pipeline.lanes import read_books
 from pipeline.recipe import locked_recipe
 from pipeline.store import read_json
 
@@ -31,7 +32,7 @@ def progress(root: Path) -> list[Progress]:
         name = str(folder.relative_to(root))
         source = name.split("/")[1]
         if (folder / "manifest.json").exists():
-            count = len(read_json(folder / "manifest.json")["receipts"])
+            count = len(read_books(folder / "manifest.json")[0])
             found.append(Progress(name, count, count))
         else:
             parts = {path.name.split(".", 1)[0] for path in folder.glob("*.receipt.json")}

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
 from pipeline.keys import DIGITS, file_sha256
-from pipeline.lanes import read_manifest
+from pipeline.lanes import read_books, read_manifest
 from pipeline.recipe import Recipe, Stage, locked_recipe
 from pipeline.recount import recount
 from pipeline.step import Count
@@ -76,8 +76,7 @@ def _judged_folders(recipe: Recipe, source: str) -> list[str]:
 
 def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
     """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
-    data = read_json(path)
-    receipts = [Receipt.from_json(item) for item in data["receipts"]]
+    receipts, counts = read_books(path)
     for receipt in receipts:
         for file in receipt.files:
             if file.path not in purged:
@@ -90,7 +89,7 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
         written = path.parent / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json"
         if not _signed(written, receipt):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
-    if {level: count.to_json() for level, count in total(receipts).items()} != data["counts"]:
+    if {level: count.to_json() for level, count in total(receipts).items()} != counts:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
 
 
