@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,6 +71,8 @@ def train(
 
     machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
     results = _train(directory, stage, machine, ranks, ray)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's name for it; the first rank talks
+        return
     last = results[-1]
     console.print(
         f"trained {', '.join(result.stage for result in results)}. The model lies in {last.export}: "
