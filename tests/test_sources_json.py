@@ -5,7 +5,7 @@ import json
 import zipfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
@@ -48,6 +48,8 @@ VALUES = st.recursive(
     extra=st.lists(VALUES, min_size=1, max_size=6),
     form=st.sampled_from(["array", "indented", "lines", "lines with a mark and carriage returns"]),
 )
+@example(extra=[{"": []}], form="array")
+@example(extra=['\\"', "\\", '["\\'], form="array")
 def test_rows_are_found_whatever_stands_in_them_and_however_it_is_written(tmp_path_factory, extra, form):
     path = tmp_path_factory.mktemp("json") / "rows"
     there = [{"extra": value, "conversations": talk(f"{row}?", "A")} for row, value in enumerate(extra)]

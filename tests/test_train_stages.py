@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from rich.console import Console
 
 from mixtures.locked import Mixture
+from pipeline.cli import training
 from pipeline.errors import RecipeError, StoreError
 from tests.stages import ANYRES, LETTERBOX, MACHINE, model_settings, question, to_lists, write_run
 from train.run import train_stages
@@ -80,3 +82,14 @@ def test_a_stage_alone_wants_the_one_before_to_be_trained(run):
 def test_a_stage_that_the_recipe_lacks_is_refused_with_the_nearest_name(run):
     with pytest.raises(RecipeError, match="did you mean 'align'"):
         train_stages(run, "aling", MACHINE, CONSOLE)
+
+
+def test_of_several_ranks_the_first_alone_says_where_the_model_lies(tmp_path, monkeypatch, capsys):
+    result = SimpleNamespace(stage="align", export=tmp_path / "export")
+    monkeypatch.setattr(training, "_train", lambda *_: [result])
+    said = {}
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        training.train(tmp_path)
+        said[rank] = "trained align" in capsys.readouterr().out
+    assert said == {"1": False, "0": True}
