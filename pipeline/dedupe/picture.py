@@ -53,7 +53,7 @@ COARSE = 12
 SMALL = 32
 """Most pixels a side for all that comes before the last looks."""
 HOPELESS = 0.8
-"""Correlation at COARSE under which a pair is given up: of altered copies one in 4,000 has less, of pairs of altered ones one in 150."""
+"""Correlation at COARSE under which a pair is given up: of altered copies one in a thousand has less, of pairs of altered ones one in 150."""
 PROMISING = 0.9
 """Correlation at SMALL pixels, by windows or by alignment, under which a pair is given up: one in 300 pairs of altered copies has less."""
 CERTAIN = 0.99
