@@ -172,7 +172,7 @@ def _chunks(reader: io.BufferedIOBase, limit: int) -> Iterator[bytes]:
 def _size(line: bytes) -> int:
     found = _SIZE.fullmatch(line)
     if found:
-        return int(found[1].lstrip(b"0")[:17] or b"0", 16)  # 17 digits are too many for any body
+        return int(found[1], 16)
     raise _not_http(f"chunk size {line[:80]!r}") if line.endswith(b"\n") or len(line) == MAX_LINE else _cut_chunk()
 
 
