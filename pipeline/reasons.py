@@ -30,12 +30,15 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     HTTP_CLIENT_ERROR = "http_client_error"  # 4xx
-    HTTP_SERVER_ERROR = "http_server_error"  # 5xx
+    HTTP_SERVER_ERROR = "http_server_error"  # 5xx, and what no range knows (0xx, 6xx and on), as RFC 9110, 15 has it
+    HTTP_UNEXPECTED = "http_unexpected"  # 101, or 3xx that leads nowhere
     TRUNCATED_BODY = "truncated_body"
     TOO_MANY_BYTES = "too_many_bytes"
     EMPTY_BODY = "empty_body"
     OPTED_OUT = "opted_out"  # X-Robots-Tag
     NOT_AN_IMAGE = "not_an_image"
+    OUT_OF_MEMORY = "out_of_memory"  # the downloading process may hold no more
+    FETCH_ERROR = "fetch_error"  # the downloader itself failed over what a server said
     MISSING_FILE = "missing_file"  # an image file that a row names by its path
     # failed: an image
     UNDECODABLE = "undecodable"

@@ -190,6 +190,26 @@ def gzip_bomb(visit: Visit) -> None:
     whole(gzip.compress(b"\x89PNG\r\n\x1a\n" + bytes(1 << 24)), Content_Encoding="gzip")(visit)
 
 
+def raw(answer: bytes) -> Answer:
+    """These bytes and no others."""
+
+    def write(visit: Visit) -> None:
+        visit.wfile.write(answer)
+
+    return write
+
+
+def forever(start: bytes, again: bytes) -> Answer:
+    """`start`, and then `again` without end."""
+
+    def write(visit: Visit) -> None:
+        visit.wfile.write(start)
+        while not visit.pause(0):
+            visit.wfile.write(again * (1 + 65536 // len(again)))
+
+    return write
+
+
 HTML = b"<!doctype html><title>Sign in</title><p>Not an image."
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'
 

@@ -1,5 +1,6 @@
 """Fetch and Retry: every row has bytes or a reason, in order, whatever happens to the process that downloads."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -271,6 +272,23 @@ def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_erro
     assert asked == [["u0", "u1", "u2"], ["u1"], ["u1"]]
 
 
+def test_an_address_that_takes_too_much_memory_fails_alone(web, tmp_path, monkeypatch, endings):
+    web.answers["/vast.png"] = whole(gzip.compress(picture() + bytes(128 << 20), 1), Content_Encoding="gzip")
+    monkeypatch.setattr(process, "room", lambda *_: 48 << 20)
+    urls = [web.url(f"/good.png?{number}") for number in range(20)]
+    urls.insert(10, web.url("/vast.png"))
+    rows, _, _ = run(quick(web, max_bytes=1 << 30, timeout_s=30, deadline_s=60), tmp_path, *urls)
+    assert [row["reason"] for row in rows] == [*[None] * 10, Reason.OUT_OF_MEMORY, *[None] * 10]
+    assert rows[10]["detail"] == "the downloading process may hold no more"
+    assert endings == ["ended with status 0"]
+
+
+def test_the_memory_of_the_process_is_bounded_by_what_threads_and_bodies_need():
+    default = Fetch()
+    assert process.room(default, []) == (256 << 20) + 64 * ((1 << 20) + 4 * (20 << 20))
+    assert process.room(default, ["http://x.org/"]) > process.room(default, [])
+
+
 PROBE = """
 import inspect, json, sys
 from importlib.metadata import version
@@ -337,6 +355,7 @@ def test_a_retry_asks_only_for_what_may_have_passed_and_writes_only_what_it_gain
         {"url": web.url("/5.png"), "reason": Reason.OPTED_OUT, "detail": "X-Robots-Tag: noai"},
         {"reason": Reason.CRASHED},
         {"url": web.url("/7.png"), "reason": Reason.TRUNCATED_BODY},
+        {"url": web.url("/0.png"), "reason": Reason.HTTP_UNEXPECTED, "detail": "HTTP 304"},
     ]
     retry = Retry(quick(web))
     rows, counts, supplement = run(retry, tmp_path, *first)
@@ -368,6 +387,7 @@ def test_a_retry_asks_only_for_what_may_have_passed_and_writes_only_what_it_gain
         "opted_out",
         "crashed",
         None,
+        "http_unexpected",
     ]
 
 

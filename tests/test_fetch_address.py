@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fetch.address import Failed, is_public, mirrored, parse, redirected, resolve
+from pipeline.fetch.address import MAX_URL, Failed, is_public, mirrored, parse, redirected, resolve
 from pipeline.reasons import Reason
 
 
@@ -51,6 +51,9 @@ def test_an_address_has_one_ascii_spelling(url, spelling):
         "http://exa mple.org/",
         "http://exa\x00mple.org/",
         "http://" + "a" * 64 + ".org/",
+        "http://" + "a." * 126 + "aa/",
+        "http://example.org/" + "a" * MAX_URL,
+        "http://example.org/\ud800",
     ],
 )
 def test_what_is_no_address_of_the_web_is_a_bad_url(url):
@@ -149,6 +152,6 @@ def test_the_longest_mirrored_prefix_is_rewritten():
 def test_a_redirect_is_relative_to_where_it_came_from_and_may_hold_raw_utf_8():
     assert redirected("http://a.org/x/y.jpg", "../z.jpg") == "http://a.org/z.jpg"
     assert redirected("http://a.org/x", "//b.org/é.jpg".encode().decode("latin-1")) == "http://b.org/%C3%A9.jpg"
-    for location in ("file:///etc/passwd", "http://[::1/"):
+    for location in ("file:///etc/passwd", "http://[::1/", "/" * (MAX_URL + 1)):
         with pytest.raises(Failed, match="bad_url"):
             redirected("http://a.org/", location)

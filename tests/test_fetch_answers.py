@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.fetch.address import Failed
-from pipeline.fetch.answers import asked_pause, check_image, opted_out, unpacked
+from pipeline.fetch.answers import asked_pause, check_image, check_status, opted_out, unpacked
 from pipeline.reasons import Reason
 from tests.servers import HTML, SVG, picture
 
@@ -129,3 +129,67 @@ def test_retry_after_is_seconds_or_a_date():
     assert [asked_pause(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")] == [
         None
     ] * 6
+
+
+DATES = st.builds(
+    "{}, {} {} {} {}:{}:{} {}".format,
+    st.sampled_from(["Mon", "Sun", "x"]),
+    st.integers(-9, 99),
+    st.sampled_from(["Jan", "Dec", "x"]),
+    st.integers(),
+    st.integers(-1, 99),
+    st.integers(-1, 99),
+    st.integers(-1, 99),
+    st.sampled_from(["GMT", "", "-0000", "PST", "é"]) | st.integers().map("{:+}".format),
+)
+
+
+@given(st.text() | st.integers().map(str) | st.floats().map(str) | DATES)
+@example("Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
+@example("Mon, 01 Jan 2026 00:00:00 +99999999999999999999")
+@example("9" * 5000)
+def test_any_retry_after_is_a_pause_of_nothing_or_more_or_none(text):
+    pause = asked_pause(text)
+    assert pause is None or pause >= 0
+
+
+@given(st.integers(0, 999), st.text())
+def test_every_status_is_taken_for_an_image_or_has_a_reason_of_its_range(status, retry_after):
+    try:
+        check_status(status, retry_after)
+    except Failed as failed:
+        found = failed
+    else:
+        found = None
+    if status in {*range(200, 300)} - {204, 205, 206, 226}:
+        assert found is None
+    else:
+        assert found.detail.startswith(f"HTTP {status}")
+        assert (found.reason is Reason.HTTP_CLIENT_ERROR) == (400 <= status < 500)
+        assert (found.reason is Reason.HTTP_SERVER_ERROR) == (status < 100 or status >= 500)
+
+
+def test_a_long_name_in_a_header_takes_no_longer_than_it_is_long():
+    assert opted_out(["a" * (1 << 18) + "!: all"], "vlmill") is None
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.binary(max_size=8))
+def test_all_members_of_a_gzip_file_are_unpacked_and_what_follows_is_left_out(parts, rest):
+    data, whole = b"".join(gzip.compress(part, mtime=0) for part in parts), b"".join(parts)
+    rest = rest.removeprefix(b"\x1f")  # which may be another member
+    assert unpacked(data + rest, "gzip", len(whole)) == whole
+    if whole:
+        with pytest.raises(Failed, match="too_many_bytes"):
+            unpacked(data, "gzip", len(whole) - 1)
+
+
+@given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate"]))
+def test_any_bytes_unpack_within_the_limit_or_fail(data, encoding):
+    for packed in (data, gzip.compress(b"picture", mtime=0) + data, zlib.compress(data)[:-4] + data):
+        with suppress(Failed):
+            assert len(unpacked(packed, encoding, 20)) <= 20
+
+
+def test_more_members_than_a_picture_needs_are_too_many():
+    with pytest.raises(Failed, match="too_many_bytes: over 64 gzip members"):
+        unpacked(gzip.compress(b"", mtime=0) * 65, "gzip", 700)

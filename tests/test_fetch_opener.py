@@ -1,5 +1,6 @@
 """The opener against a server of good and hostile answers: bounded in place, time and size."""
 
+import errno
 import shutil
 import socket
 import subprocess
@@ -75,7 +76,7 @@ def test_the_request_says_who_asks_and_what_for(web):
         ("/forbidden.png", Reason.HTTP_CLIENT_ERROR),
         ("/busy.png", Reason.HTTP_CLIENT_ERROR),
         ("/error.png", Reason.HTTP_SERVER_ERROR),
-        ("/no-location.png", Reason.HTTP_SERVER_ERROR),
+        ("/no-location.png", Reason.HTTP_UNEXPECTED),
         ("/loop.png", Reason.TOO_MANY_REDIRECTS),
         ("/metadata.png", Reason.FORBIDDEN_ADDRESS),
         ("/loopback.png", Reason.FORBIDDEN_ADDRESS),
@@ -215,6 +216,39 @@ def test_retry_after_is_kept_if_the_deadline_leaves_time_for_it(web, pauses):
     assert pauses == [7]
     assert failure(web, "/busy.png", retries=1, deadline_s=30) is Reason.HTTP_CLIENT_ERROR  # it asks for an hour
     assert pauses == [7]
+
+
+@pytest.mark.parametrize("asked", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "-1", "soon"])
+def test_a_retry_after_that_cannot_be_is_as_good_as_none(web, pauses, asked):
+    web.answers["/odd.png"] = first(1, whole(b"", 503, Retry_After=asked), whole(picture()))
+    assert Opener(rules(web, retries=1, deadline_s=30)).open(web.url("/odd.png")).data == picture()
+    assert pauses == [0.5]
+
+
+@pytest.mark.parametrize("asked", ["9" * 5000, "31", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_no_pause_reaches_beyond_the_deadline(web, pauses, asked):
+    web.answers["/later.png"] = whole(b"", 503, Retry_After=asked)
+    assert failure(web, "/later.png", retries=5, deadline_s=30) is Reason.HTTP_SERVER_ERROR
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "detail"),
+    [
+        (ZeroDivisionError("of what?"), Reason.FETCH_ERROR, "ZeroDivisionError: of what?"),
+        (RecursionError("\x1b[2J\ud800"), Reason.FETCH_ERROR, "RecursionError: ?[2J?"),
+        (MemoryError(), Reason.OUT_OF_MEMORY, "the downloading process may hold no more"),
+        (OSError(errno.ENOMEM, "no memory"), Reason.OUT_OF_MEMORY, "the downloading process may hold no more"),
+    ],
+)
+def test_whatever_is_raised_over_an_address_is_its_failure(web, error, reason, detail):
+    def resolver(*_, **__):
+        raise error
+
+    with pytest.raises(Failed) as caught:
+        Opener(rules(web), resolver).open("http://example.test/")
+    assert (caught.value.reason, caught.value.detail) == (reason, detail)
+    assert caught.value.__context__ is None or reason is Reason.FETCH_ERROR, "nothing holds what filled the memory"
 
 
 def test_the_deadline_holds_over_all_tries(web):

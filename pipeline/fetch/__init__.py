@@ -6,6 +6,7 @@ supplement. The work is done by img2dataset's Downloader in a child process:
     address   spelling, mirrors, and where a connection may go
     opt_outs  what is not asked for, since its owner does not want it used
     answers   what an HTTP answer is worth
+    message   reads an answer, within bounds
     opener    one address, within bounds
     child     the process that downloads
     process   starts it and holds it to account
@@ -39,9 +40,17 @@ from pipeline.step import RUNTIME, Count, Counts, Inputs
 Row = dict[str, Any]
 
 PASSING = frozenset(
-    {Reason.NAME_LOOKUP, Reason.CONNECTION, Reason.TIMED_OUT, Reason.HTTP_SERVER_ERROR, Reason.TRUNCATED_BODY}
+    {
+        Reason.NAME_LOOKUP,
+        Reason.CONNECTION,
+        Reason.TIMED_OUT,
+        Reason.HTTP_SERVER_ERROR,
+        Reason.TRUNCATED_BODY,
+        Reason.OUT_OF_MEMORY,
+        Reason.FETCH_ERROR,
+    }
 )
-"""Reasons that may be gone another day; so are HTTP 408, 425 and 429."""
+"""Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
 HEEDED = ("samples.parquet", *ADDRESSES)
 """What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `Heeds`."""
@@ -51,7 +60,8 @@ HEEDED = ("samples.parquet", *ADDRESSES)
 class Fetch:
     """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none.
 
-    What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name.
+    What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name. The version is that of the
+    table's form. It is not raised where an answer comes to be taken otherwise: that would fetch again what was fetched.
     """
 
     name: ClassVar[str] = "fetch"
@@ -65,7 +75,9 @@ class Fetch:
     timeout_s: pydantic.PositiveFloat = field(default=10.0, metadata=RUNTIME)  # of one wait on the network
     deadline_s: pydantic.PositiveFloat = field(default=60.0, metadata=RUNTIME)  # of one address in all
     retries: pydantic.NonNegativeInt = field(default=2, metadata=RUNTIME)  # of one address
-    threads: pydantic.PositiveInt = field(default=64, metadata=RUNTIME)  # each may hold two bodies in memory
+    threads: pydantic.PositiveInt = field(
+        default=64, metadata=RUNTIME
+    )  # each may hold four bodies in memory: process.room
     user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # X-Robots-Tag names us by its first word
 
     def __post_init__(self) -> None:

@@ -35,6 +35,10 @@ _CARRIERS = tuple(
 )
 """IPv6 blocks that lead to an IPv4 address or to a site, which may be private; releases of `ipaddress` differ over some."""
 
+MAX_URL = 1 << 16
+MAX_HOST = 253
+"""Characters of an address, and of a host in its ASCII form (RFC 1035)."""
+
 Resolver = Callable[..., list[Any]]
 """`socket.getaddrinfo`, or what stands in for it in tests."""
 
@@ -44,7 +48,10 @@ class Failed(Exception):  # noqa: N818 - a fact about an address, not a programm
 
     def __init__(self, reason: Reason, detail: str, *, again: bool = False, pause: float | None = None) -> None:
         super().__init__(reason, detail)
-        self.reason, self.detail, self.again, self.pause = reason, detail[:200], again, pause
+        self.reason, self.again, self.pause = reason, again, pause
+        self.detail = "".join(
+            sign if sign.isprintable() else "?" for sign in detail[:200]
+        )  # of servers, for files and terminals
 
     def __str__(self) -> str:
         """`reason: detail`, which is all that img2dataset hands on of an exception."""
@@ -84,22 +91,28 @@ def parse(url: str) -> Target:
     """The target that an address names. A pure function.
 
     Raises:
-        Failed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be.
+        Failed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be, or more than `MAX_URL` characters.
     """
+    _check_length(url)
     try:
         parts = urlsplit(url.strip())
         port = parts.port
         host = (parts.hostname or "").rstrip(".").encode("idna").decode("ascii")
+        path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=KEPT)
     except ValueError as error:
         raise Failed(Reason.BAD_URL, str(error)) from None
     if parts.scheme not in PORTS:
         raise Failed(Reason.BAD_URL, f"scheme {parts.scheme!r}, not http or https")
-    if not host or not host.isprintable() or " " in host:
+    if not host or len(host) > MAX_HOST or not host.isprintable() or " " in host:
         raise Failed(Reason.BAD_URL, f"host {host!r}")
     if "@" in parts.netloc:
         raise Failed(Reason.BAD_URL, "it carries a user name")
-    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=KEPT)
     return Target(parts.scheme, host, PORTS[parts.scheme] if port is None else port, path)
+
+
+def _check_length(url: str) -> None:
+    if len(url) > MAX_URL:
+        raise Failed(Reason.BAD_URL, f"{len(url)} characters, {MAX_URL} allowed")
 
 
 def redirected(url: str, location: str) -> str:
@@ -108,8 +121,9 @@ def redirected(url: str, location: str) -> str:
     Raises:
         Failed: BAD_URL for a location that is none.
     """
+    _check_length(location)
     try:
-        # http.client reads headers as Latin-1, and servers mean UTF-8
+        # headers are read as Latin-1, and servers mean UTF-8
         return parse(urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))).url
     except ValueError as error:
         raise Failed(Reason.BAD_URL, f"redirected to {location!r}: {error}") from None

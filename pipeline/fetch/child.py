@@ -4,7 +4,7 @@
 
 Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs lie, and `urls.arrow`; what is found out
 about address number `key` is appended to `answers.jsonl`, and its bytes to `bodies`, as it comes. The process ends when its
-standard input does, so it cannot outlive whoever started it.
+standard input does, so it cannot outlive whoever started it, and may hold no more memory than it needs (`process.room`).
 
 img2dataset has no entry point below its command line. What is relied on, of 1.47's `downloader.py`: the arguments of `Downloader`
 and `download_shard`; that `download_image` goes through `urllib.request.urlopen` and hands on `str(error)`; that the resizer
@@ -19,6 +19,7 @@ import importlib.util
 import io
 import json
 import os
+import resource
 import sys
 import threading
 import types
@@ -26,9 +27,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.fetch import Fetch
 from pipeline.fetch.opener import Opener
 from pipeline.fetch.opt_outs import OptOuts
+from pipeline.fetch.process import STACK
 from pipeline.settings import build
 
 
@@ -88,6 +92,7 @@ def downloader() -> Any:
 
 def download(folder: Path) -> None:
     """Do the job that `folder` holds."""
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own takes a GiB of addresses ahead
     job = json.loads((folder / "job.json").read_bytes())
     fetch = build(Fetch, job["fetch"], "job.json")
     listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
@@ -113,7 +118,23 @@ def download(folder: Path) -> None:
         user_agent_token=None,
         disallowed_header_directives=None,
     )
+    threading.stack_size(STACK)
+    _bound_memory(job["room"])
     drive.download_shard((0, str(folder / "urls.arrow")))
+
+
+def _bound_memory(room: int) -> None:
+    """Let the process hold `room` bytes more than it does now; beyond, what asks for memory gets MemoryError.
+
+    What is bounded is what the process may write to and shares with nobody (RLIMIT_DATA), as Linux counts it; elsewhere nothing is.
+    """
+    if sys.platform == "linux":
+        (held,) = (
+            line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:")
+        )
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = (int(held) << 10) + room
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _end_with_parent() -> None:

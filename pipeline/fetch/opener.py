@@ -7,17 +7,18 @@ the name. Redirects go through the same door.
 
 from __future__ import annotations
 
-import http.client
+import errno
 import io
 import socket
 import ssl
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.fetch.address import Failed, Resolver, Target, mirrored, parse, redirected, resolve
-from pipeline.fetch.answers import asked_pause, check_image, opted_out, signatures, unpacked
+from pipeline.fetch.answers import check_image, check_status, opted_out, signatures, unpacked
+from pipeline.fetch.message import PIECE, Head, read_body, read_head
 from pipeline.fetch.opt_outs import OptOuts
 from pipeline.reasons import Reason
 
@@ -29,11 +30,8 @@ if TYPE_CHECKING:
 NOTHING = OptOuts()
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-BUSY = frozenset({408, 425, 429})
-"""Client errors that pass: request time-out, too early, too many requests."""
-
 FIRST_PAUSE_S = 0.5
-"""Before the first retry; doubled for each further one."""
+"""Before the first retry; doubled for each further one, unless the server asks for another pause. None reaches beyond `deadline_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Clock:
 
 
 class Wire(io.RawIOBase):
-    """A connected socket, whose every wait the clock bounds; all that http.client.HTTPResponse wants of one."""
+    """A connected socket, whose every wait the clock bounds."""
 
     def __init__(self, connection: socket.socket, clock: Clock) -> None:
         self.connection, self.clock = connection, clock
@@ -85,11 +83,6 @@ class Wire(io.RawIOBase):
         """Send all of `data`."""
         self.connection.settimeout(self.clock.wait())
         self.connection.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """A reader over what comes; http.client asks for mode `rb`."""
-        assert mode == "rb"
-        return io.BufferedReader(self, 1 << 16)
 
 
 class Opener:
@@ -111,8 +104,18 @@ class Opener:
         """The image at `url`, tried again with growing pauses where that may help and the deadline leaves time.
 
         Raises:
-            Failed: says why there is none.
+            Failed: says why there is none; nothing else is raised, whatever a server says.
         """
+        with suppress(MemoryError):  # left first, for what it was about to be let go
+            try:
+                return self._tried(url)
+            except (Failed, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - it is about this address, and no more
+                raise Failed(Reason.FETCH_ERROR, f"{type(error).__name__}: {error}") from None
+        raise Failed(Reason.OUT_OF_MEMORY, "the downloading process may hold no more")
+
+    def _tried(self, url: str) -> Answer:
         clock, attempt = Clock(self.rules.timeout_s, self.rules.deadline_s), 0
         while True:
             try:
@@ -126,27 +129,27 @@ class Opener:
 
     def _attempt(self, url: str, clock: Clock) -> Answer:
         for _ in range(MAX_REDIRECTS + 1):
-            with _failures(clock), self._exchange(parse(mirrored(url, self.mirrors)), clock) as response:
-                location = response.headers.get("Location")
-                if response.status not in REDIRECTS or location is None:
-                    return self._answer(response)
+            with _failures(clock), self._exchange(parse(mirrored(url, self.mirrors)), clock) as reader:
+                head = read_head(reader)
+                location = head.get("location") if head.status in REDIRECTS else ""
+                if not location:
+                    return self._answer(head, reader)
             url = redirected(url, location)
             if self.listed.names(url):
                 raise Failed(Reason.OPT_OUT_LIST, f"redirected to {url}, which is on a list of opt-outs")
         raise Failed(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}")
 
     @contextmanager
-    def _exchange(self, target: Target, clock: Clock) -> Iterator[http.client.HTTPResponse]:
-        """Send a request and read the answer's head."""
+    def _exchange(self, target: Target, clock: Clock) -> Iterator[io.BufferedIOBase]:
+        """Send a request; the answer is there to read."""
         with self._connect(target, clock) as connection:
             wire = Wire(connection, clock)
             wire.sendall(
                 f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: {self.rules.user_agent}\r\n"
                 "Accept: image/*, */*;q=0.5\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
             )
-            with http.client.HTTPResponse(wire, method="GET") as response:  # type: ignore[arg-type]
-                response.begin()
-                yield response
+            with io.BufferedReader(wire, PIECE) as reader:
+                yield reader
 
     def _connect(self, target: Target, clock: Clock) -> socket.socket:
         """A connection to the first checked address that takes one, with TLS for the target's name where it is https."""
@@ -168,33 +171,18 @@ class Opener:
         connection.settimeout(clock.wait())
         return self.tls.wrap_socket(connection, server_hostname=target.host)
 
-    def _answer(self, response: http.client.HTTPResponse) -> Answer:
-        status, headers, limit = response.status, response.headers, self.rules.max_bytes
-        if not 200 <= status < 300:
-            reason = Reason.HTTP_CLIENT_ERROR if 400 <= status < 500 else Reason.HTTP_SERVER_ERROR
-            again = status in BUSY or status >= 500
-            raise Failed(reason, f"HTTP {status}", again=again, pause=asked_pause(headers.get("Retry-After")))
+    def _answer(self, head: Head, reader: io.BufferedIOBase) -> Answer:
+        limit = self.rules.max_bytes
+        check_status(head.status, head.get("retry-after"))
         crawler = self.rules.user_agent.partition("/")[0].lower()
-        word = opted_out(headers.get_all("X-Robots-Tag", []), crawler) if self.rules.honour_robots else None
+        word = opted_out(head.get_all("x-robots-tag"), crawler) if self.rules.honour_robots else None
         if word:
             raise Failed(Reason.OPTED_OUT, f"X-Robots-Tag: {word}")
-        data = unpacked(_body(response, limit), headers.get("Content-Encoding", "").strip().lower(), limit)
-        media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()[:100]
+        encoding = ", ".join(word for word in head.words("content-encoding") if word != "identity")
+        data = unpacked(read_body(reader, head, limit), encoding, limit)
+        media_type = head.get("content-type").partition(";")[0].strip().lower()[:100]
         check_image(data, media_type)
         return Answer(data, media_type)
-
-
-def _body(response: http.client.HTTPResponse, limit: int) -> bytes:
-    """The body, at most `limit` bytes of it, and all that was promised."""
-    promised = response.length
-    if promised is not None and promised > limit:
-        raise Failed(Reason.TOO_MANY_BYTES, f"{promised} bytes promised, {limit} allowed")
-    data = response.read(limit + 1)
-    if len(data) > limit:
-        raise Failed(Reason.TOO_MANY_BYTES, f"over {limit} bytes")
-    if promised is not None and len(data) < promised:  # a bounded read of http.client does not tell
-        raise Failed(Reason.TRUNCATED_BODY, f"{len(data)} of {promised} bytes", again=True)
-    return data
 
 
 @contextmanager
@@ -206,9 +194,7 @@ def _failures(clock: Clock) -> Iterator[None]:
         raise Failed(Reason.TIMED_OUT, clock.verdict(), again=True) from None
     except ssl.SSLCertVerificationError as error:
         raise Failed(Reason.CONNECTION, f"certificate: {error.verify_message}") from None
-    except http.client.IncompleteRead:
-        raise Failed(Reason.TRUNCATED_BODY, "it ends within a chunk", again=True) from None
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from None
         raise Failed(Reason.CONNECTION, error.strerror or str(error), again=True) from None
-    except http.client.HTTPException as error:
-        raise Failed(Reason.CONNECTION, f"not HTTP: {type(error).__name__} {error}", again=True) from None
