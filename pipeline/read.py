@@ -7,7 +7,9 @@ origin, one row group of each table, and the addresses and digests of the partit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -28,7 +30,7 @@ from pipeline.step import RUNTIME, Count, Counts, Inputs
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet` and `images.parquet`.
+    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet`, `images.parquet` and `unread.json`.
 
     An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
     Files that rows name are read here, so that from now on the run holds them; one that is not there is an image with a reason.
@@ -38,7 +40,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     source: Source
     name_of_source: str
@@ -69,7 +71,7 @@ class Read:
         Raises:
             SourceError: the file has not the form of the source, or has not all the rows.
         """
-        rows, pages = Count(), Count()
+        rows, pages, unread = Count(), Count(), _Unread()
         with (
             _Table(folder / "samples.parquet", SAMPLES, repeats=True) as samples,
             _Table(folder / "images.parquet", IMAGES, repeats=False) as table,
@@ -77,6 +79,7 @@ class Read:
             images = _Images(table, Files(self.images))
             for row in self._rows(inputs["origin"]):
                 made, failed = self._samples(row, images)
+                unread.note({key for page in row.pages for key in page.unread})
                 for sample in made:
                     samples.add(sample_row(sample), sum(len(node.text or "") for node in sample.nodes))
                 for reason in failed:
@@ -86,6 +89,7 @@ class Read:
                     rows.keep()
                 else:
                     rows.lose(failed[0])
+        unread.write(folder / "unread.json")
         return {"rows": rows, "pages": pages}
 
     def _rows(self, origin: Path) -> Iterator[Row]:
@@ -134,6 +138,30 @@ def _is_unicode(page: Page) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+class _Unread:
+    """Counts the rows that had a key which was not read: `{"keys": {key: rows}, "beyond": mentions of keys past the first CAP}`."""
+
+    CAP = 1000
+    LONGEST = 80  # characters of a key
+
+    def __init__(self) -> None:
+        self._keys, self._beyond = Counter[str](), 0
+
+    def note(self, keys: Iterable[str]) -> None:
+        """Count the keys of one row."""
+        for key in sorted(keys):
+            short = key[: self.LONGEST]
+            if short in self._keys or len(self._keys) < self.CAP:
+                self._keys[short] += 1
+            else:
+                self._beyond += 1
+
+    def write(self, path: Path) -> None:
+        """Write the counts, by key."""
+        found = {"keys": dict(self._keys), "beyond": self._beyond}
+        path.write_text(json.dumps(found, sort_keys=True) + "\n", encoding="ascii")
 
 
 class _Table:

@@ -21,7 +21,8 @@ class Reason(StrEnum):
     BAD_ROW = "bad_row"  # the row has not the form of its source
     BAD_PAGE = "bad_page"  # the page of a document cannot be read
     EMPTY_ROW = "empty_row"  # nothing in it that a sample could be made of
-    UNSUPPORTED_MEDIA = "unsupported_media"  # video or audio
+    UNSUPPORTED_MEDIA = "unsupported_media"  # video or audio; pictures where its source reads none
+    UNSUPPORTED_CONTENT = "unsupported_content"  # tools, preferences, marks of loss: what would be lost in silence
     # failed: an address
     BAD_URL = "bad_url"  # no http or https, or no host
     FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback or link-local; a path out of the folder of images

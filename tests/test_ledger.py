@@ -9,6 +9,7 @@ import re
 from collections import Counter
 
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -247,3 +248,26 @@ def test_a_thumbnail_is_small_and_an_image_too_large_for_one_is_left_out(monkeyp
     assert Image.open(io.BytesIO(data)).size == (SIDE, SIDE // 2)
     monkeypatch.setattr("pipeline.page.ledger.MAX_PIXELS", 100)
     assert thumbnail(picture(3, (640, 320))) == ""
+
+
+def test_keys_of_rows_that_were_not_read_are_named_once_per_source_with_their_rows(tmp_path, capsys):
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    rows = [{"conversations": turns, "score": 1, **({"topic": "cups"} if row < 3 else {})} for row in range(12)]
+    rows += [{"conversations": turns, "score": None, f"x{row:02}": 1} for row in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "clean.jsonl").write_text(json.dumps({"conversations": turns}))
+    sources = {name: {"kind": "chat", "files": f"{name}.jsonl"} for name in ("rows", "clean")}
+    policy = {"kind": "letterbox", "side": 56, "patch": 14}
+    recipe = {"name": "r", "sources": sources, "partition": {"rows": 5}, "dedupe": None, "policies": {"small": policy}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert vlmill("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--workers", 0) == 0
+    shown = ", ".join(f"x{row:02} (1)" for row in range(8))
+    line = f"rows: keys not read: score (12 rows), topic (3), {shown} and 4 more"
+    for command in ("status", "ledger"):
+        capsys.readouterr()
+        assert vlmill(command, tmp_path / "run") == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert line in printed
+        assert "clean: keys" not in printed
+    assert vlmill("status", tmp_path / "run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["unread"]["rows"]["topic"] == 3

@@ -190,6 +190,25 @@ def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):
     assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 2
 
 
+def test_keys_that_were_not_read_are_counted_by_row_and_no_more_of_them_than_memory_has_room_for(tmp_path, monkeypatch):
+    def noted(rows):
+        Read(Told(tuple(rows)), "web", "f", 0, len(rows)).run({"origin": tmp_path}, tmp_path)
+        return json.loads((tmp_path / "unread.json").read_bytes())
+
+    def row(number, *keys):
+        page = Page((Node("text", supervised=True, text="t"),), unread=keys)
+        return Row(number, (page, page))  # of one document
+
+    assert noted([row(0, "score", "topic"), row(1, "score"), row(2)]) == {
+        "keys": {"score": 2, "topic": 1},
+        "beyond": 0,
+    }
+    assert noted([Row(0, failed=((Reason.BAD_ROW, "no"),))]) == {"keys": {}, "beyond": 0}
+    monkeypatch.setattr("pipeline.read._Unread.CAP", 2)
+    assert noted([row(0, "b", "c"), row(1, "a", "b"), row(2, "a")]) == {"keys": {"b": 2, "c": 1}, "beyond": 2}
+    assert noted([row(0, "x" * 5_000)])["keys"] == {"x" * 80: 1}
+
+
 def test_reading_twice_gives_the_same_bytes(tmp_path):
     path = upstream.tar(tmp_path / "t", {"0.json": upstream.pdfa_json([["one"]]), "0.pdf": upstream.pdf([["one"]])})
     written = []

@@ -129,6 +129,77 @@ def test_samples_are_named_by_file_and_row_and_the_books_add_up(several, tmp_pat
     assert counts["rows"].to_json() == {"in": 4, "kept": 3, "dropped": {}, "failed": {"bad_row": 1}}
 
 
+MEANT = {
+    "video": "a.mp4",
+    "videos": ["a.mp4"],
+    "video_path": "a",
+    "audio": {"path": "a.wav"},
+    "audios": ["a.wav"],
+    "sound": "a.wav",
+    "speech": "a.wav",
+    "image": "b.png",
+    "images": ["b.png"],
+    "image_2": "b.png",
+    "image_path": "b.png",
+    "system": "Speak French.",
+    "system_prompt": "Speak French.",
+    "tools": [{"name": "weather"}],
+    "functions": [{"name": "weather"}],
+    "tool_calls": [{"name": "weather"}],
+    "function_call": {"name": "weather"},
+    "chosen": "Good.",
+    "rejected": "Bad.",
+    "rejected_response": "Bad.",
+    "history": ["Before."],
+    "reasoning_content": "Hm.",
+    "objects": {"bbox": [[1, 2, 3, 4]]},
+    "label": False,
+    "loss": False,
+    "train": False,
+    "weight": 0,
+}
+"""Keys that carry meaning, as trainers and exports write them."""
+
+IMAGE_KEYS = frozenset({"image", "images", "image_2", "image_path"})
+MEDIA_KEYS = frozenset({"video", "videos", "video_path", "audio", "audios", "sound", "speech"})
+ONE_PICTURE = frozenset({"pairs", "pairs_wds", "rendered_text", "idl", "pdfa"})
+"""Sources whose rows have one picture each, whatever keys beside it say of it."""
+
+
+def reflected(source, key, before, after):
+    """Whether a sample is another for what stands under a key, or the key is the same thing again, or is noted."""
+    if source.kind == "evaluation":  # nothing is learnt from it, and the recipe names the columns that count
+        added = [picture.reason for picture in after.pictures[len(before.pictures) :]]
+        return added == [Reason.UNSUPPORTED_MEDIA] * (key in MEDIA_KEYS)
+    if key in IMAGE_KEYS:
+        shown = len(after.pictures) > len(before.pictures)
+        return shown or (bool(before.pictures) and (key == "image_path" or source.kind in ONE_PICTURE))
+    return any(node.role == "system" and node.text == MEANT[key] for node in after.nodes)
+
+
+def test_what_carries_meaning_is_in_the_sample_or_fails_the_row_and_nulls_beside_are_nothing(shape, tmp_path):
+    found, source = shape
+    plain = found.row(0)
+    keys = [key for key in MEANT if key not in plain]
+    nothing = dict.fromkeys([*keys, "score"])
+    there = [nothing, *({**nothing, key: MEANT[key]} for key in keys), {**nothing, "score": 0.5}]
+    alone = found.write(tmp_path / "alone", [plain])
+    if alone.suffix == ".tsv":  # which has strings alone
+        there = [{key: "" if value is None else str(value) for key, value in row.items()} for row in there]
+    ((before,),) = (row.pages for row in rows(source, alone))
+    without, *more, scored = rows(source, found.write(tmp_path / "more", [found.beside(plain, row) for row in there]))
+    assert len(more) == len(keys)
+    assert without.pages[0].nodes == before.nodes
+    assert [len(row.pages) for row in (without, scored)] == [1, 1]
+    assert any(name.endswith("score") for name in scored.pages[0].unread)
+    for key, row in zip(keys, more, strict=True):
+        if row.pages:
+            assert reflected(source, key, before, row.pages[0]), f"{key} is lost in silence"
+        else:
+            assert reasons(row)[0] in {Reason.UNSUPPORTED_MEDIA, Reason.UNSUPPORTED_CONTENT}, key
+            assert key in row.failed[0][1]
+
+
 def test_what_is_named_otherwise_than_expected_is_an_error_that_lists_what_is_there(shape, tmp_path):
     found, source = shape
     path = found.write(tmp_path / "misspelt", [found.misspelt] * 2)
@@ -369,6 +440,41 @@ def test_one_image_a_row_and_llavas_names_are_read_as_well(tmp_path):
     source = Interleaved(images="image", turns="conversations")
     found = rows(source, upstream.parquet(tmp_path / "n", rows_there))
     assert [len(row.pages[0].pictures) for row in found] == [1, 0]
+
+
+def test_turns_in_parts_and_a_system_prompt_in_a_column_are_read_as_well(tmp_path):
+    parts = [{"type": "image", "text": None, "index": 0}, {"type": "text", "text": "Q", "index": None}]
+    said = [{"role": "user", "content": parts}, {"role": "assistant", "content": [{**parts[1], "text": "A"}]}]
+    row = {"images": [upstream.image(0)], "messages": said, "system": "Be brief."}
+    found = rows(Interleaved(turns="messages"), upstream.parquet(tmp_path / "i", [row, {**row, "system": None}]))
+    assert [[node.text for node in row.pages[0].nodes] for row in found] == [
+        ["Be brief.", None, "Q", "A"],
+        [None, "Q", "A"],
+    ]
+
+
+def test_rows_without_turns_in_the_column_that_is_named_have_them_in_another(tmp_path):
+    ours, theirs = upstream.talk("Q", "A"), upstream.talk("Q", "A", keys=("role", "content"))
+    there = [
+        {"images": [], "conversations": ours, "messages": None},
+        {"images": [], "conversations": None, "messages": theirs},
+        {"images": [], "conversations": ours, "messages": theirs},
+    ]
+    found = rows(Interleaved(turns="conversations"), upstream.parquet(tmp_path / "i", there))
+    assert [[node.text for node in row.pages[0].nodes] for row in found] == [["Q", "A"]] * 3
+
+
+def test_two_pictures_of_one_key_are_not_taken_for_one(tmp_path):
+    members = [{"jpg": upstream.picture(1, form="JPEG"), "png": upstream.picture(2), "txt": b"Two"}]
+    (row,) = rows(PairsWds(), upstream.members(tmp_path / "p.tar", members))
+    assert reasons(row) == [Reason.UNSUPPORTED_MEDIA]
+
+
+def test_members_and_keys_of_json_that_nobody_reads_are_noted(tmp_path):
+    about = json.dumps({"url": ADDRESS, "width": 7, "score": 3}).encode()
+    members = [{"jpg": upstream.picture(form="JPEG"), "txt": b"A dog", "json": about, "cls": b"1"}]
+    (row,) = rows(PairsWds(), upstream.members(tmp_path / "p.tar", members))
+    assert row.pages[0].unread == (".cls", "json.score")
 
 
 # -- pairs -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Sources in JSON: where rows lie in the file, what conversations become, and files that rows name."""
 
+import base64
 import contextlib
 import json
 import zipfile
@@ -28,6 +29,10 @@ def rows(source, path, start=0, stop=None):
 
 def fates(source, path):
     return [[reason for reason, _ in row.failed] for row in rows(source, path)]
+
+
+def beside(*paths):
+    return [conversation.picture("image", path) for path in paths]
 
 
 # -- where rows lie --------------------------------------------------------------------------------------------------
@@ -124,7 +129,7 @@ def test_what_is_no_json_of_rows_is_an_error_that_says_what_was_expected(tmp_pat
 
 def test_a_system_prompt_a_question_and_its_answer_and_the_next():
     said = [{"from": "system", "value": "Be brief."}, *talk("What?", "This.", "Where?", "There.")]
-    assert conversation.plain(said) == (
+    assert conversation.plain(said).nodes == (
         Node("text", "system", 0, text="Be brief."),
         Node("text", "user", 0, text="What?"),
         Node("text", "assistant", 0, supervised=True, text="This."),
@@ -143,13 +148,13 @@ def test_a_system_prompt_a_question_and_its_answer_and_the_next():
     ],
 )
 def test_an_image_stands_where_its_mark_does(text, nodes):
-    made = conversation.marked(talk(text, "A"), ["a"])
+    made = conversation.marked(talk(text, "A"), beside("a")).nodes
     assert [node.text if node.kind == "text" else node.url for node in made[:-1]] == nodes
     assert {(node.role, node.turn) for node in made[:-1]} == {("user", 0)}
 
 
 def test_images_of_later_turns_belong_to_them():
-    made = conversation.marked(talk("<image>Q", "A", "<image><image>Q", "A"), ["a", "b", "c"])
+    made = conversation.marked(talk("<image>Q", "A", "<image><image>Q", "A"), beside("a", "b", "c")).nodes
     assert [(node.turn, node.image, node.url) for node in made if node.kind == "image"] == [
         (0, 0, "a"),
         (1, 1, "b"),
@@ -184,7 +189,7 @@ def test_images_of_later_turns_belong_to_them():
 )
 def test_turns_that_make_no_conversation_are_refused_in_words(said, detail):
     with pytest.raises(Unfit, match=detail):
-        conversation.marked(said, ["a"])
+        conversation.marked(said, beside("a"))
 
 
 @given(
@@ -199,7 +204,7 @@ def test_a_conversation_that_is_accepted_asks_and_answers_by_turns(said):
     messages = [{"from": speaker, "value": text} for speaker, text in said]
     marks = sum(text.count("<image>") for _, text in said)
     with contextlib.suppress(Unfit):
-        made = conversation.marked(messages, [str(place) for place in range(marks)])
+        made = conversation.marked(messages, beside(*map(str, range(marks)))).nodes
         assert [node.image for node in made if node.kind == "image"] == list(range(marks))
         runs = [(node.turn, node.role) for node in made if node.role != "system"]
         runs = list(dict.fromkeys(runs))
@@ -215,6 +220,240 @@ def test_in_chat_the_mark_of_an_image_is_a_word(tmp_path):
     (row,) = rows(Chat(), json_lines(tmp_path / "c", [{"messages": said}]))
     assert row.pages[0].nodes[0].text == "What does <image> mean in HTML?"
     assert not row.pages[0].pictures
+
+
+# -- what rows say beyond their turns ------------------------------------------------------------------------------------
+
+A = {"role": "assistant", "content": "A"}
+
+
+def asked(content, **more):
+    return {"messages": [{"role": "user", "content": content}, A], **more}
+
+
+def texts(page):
+    return [(node.role, node.text) for node in page.nodes if node.kind == "text"]
+
+
+def places(page):
+    """The texts of a page, and the paths of its pictures, in their order."""
+    return [node.text if node.kind == "text" else page.pictures[node.image].path for node in page.nodes]
+
+
+@pytest.mark.parametrize("source", [Llava(), Chat()])
+@pytest.mark.parametrize("key", ["system", "system_prompt"])
+def test_a_system_prompt_beside_the_turns_is_said_first_once(tmp_path, source, key):
+    prompt = {"from": "system", "value": "Be brief."}
+    there = [
+        {**GOOD, key: "Be brief."},
+        {"conversations": [prompt, *GOOD["conversations"]], key: "Be brief."},
+        {"conversations": [{**prompt, "value": ""}, *GOOD["conversations"]], key: "Be brief."},
+        {**GOOD, "system": "Be brief.", "system_prompt": "Be brief."},
+        {**GOOD, key: " "},
+        {"conversations": [prompt, *GOOD["conversations"]], key: "Be long."},
+        {**GOOD, "system": "Be brief.", "system_prompt": "Be long."},
+    ]
+    *said, none, other, two = rows(source, json_lines(tmp_path / "l", there))
+    assert [texts(row.pages[0])[0] for row in said] == [("system", "Be brief.")] * 4
+    assert [len(row.pages[0].nodes) for row in said] == [3] * 4
+    assert texts(none.pages[0])[0] == ("user", "Q")
+    assert fates(source, tmp_path / "l")[5:] == [[Reason.UNSUPPORTED_CONTENT]] * 2
+    assert "another among them" in other.failed[0][1]
+    assert "say different things" in two.failed[0][1]
+
+
+@pytest.mark.parametrize("key", ["loss", "weight", "train", "training", "trainable", "loss_weight", "loss_mask"])
+def test_an_answer_that_is_marked_as_not_to_be_learnt_is_not(tmp_path, key):
+    def marked(*values):
+        first, second, third, fourth = talk("Q", "Five.", "Again?", "Four.")
+        return {"conversations": [first, {**second, key: values[0]}, third, {**fourth, key: values[1]}]}
+
+    there = [marked(False, True), marked(0, 1), marked(0.0, 1.0), marked(None, None), marked(0, None)]
+    path = json_lines(tmp_path / "l", [*there, marked(0.5, 1), marked("no", 1), marked(0, 0)])
+    learnt = [
+        [node.supervised for node in row.pages[0].nodes if node.role == "assistant"] for row in rows(Chat(), path)[:5]
+    ]
+    assert learnt == [[False, True], [False, True], [False, True], [True, True], [False, True]]
+    assert fates(Chat(), path)[5:] == [[Reason.UNSUPPORTED_CONTENT]] * 2 + [[Reason.EMPTY_ROW]]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"tool_calls": [{"name": "weather"}]}, Reason.UNSUPPORTED_CONTENT),
+        ({"tool_calls": [{"name": "weather"}], "content": None}, Reason.UNSUPPORTED_CONTENT),
+        ({"function_call": {"name": "weather"}}, Reason.UNSUPPORTED_CONTENT),
+        ({"reasoning_content": "Hm."}, Reason.UNSUPPORTED_CONTENT),
+        ({"thinking": "Hm."}, Reason.UNSUPPORTED_CONTENT),
+        ({"refusal": "No."}, Reason.UNSUPPORTED_CONTENT),
+        ({"train_detail": [{"begin_offset": 0, "train": False}]}, Reason.UNSUPPORTED_CONTENT),
+        ({"mask": True}, Reason.UNSUPPORTED_CONTENT),
+        ({"images": ["a.png"]}, Reason.UNSUPPORTED_MEDIA),
+        ({"audio": {"id": "a"}}, Reason.UNSUPPORTED_MEDIA),
+        ({"value": "B"}, Reason.UNSUPPORTED_CONTENT),
+        ({"from": "human"}, Reason.BAD_ROW),
+        ({"role": "tool"}, Reason.UNSUPPORTED_CONTENT),
+        ({"role": "function_call"}, Reason.UNSUPPORTED_CONTENT),
+        ({"role": "observation"}, Reason.UNSUPPORTED_CONTENT),
+        ({"tool_calls": [], "function_call": None, "refusal": "", "images": [], "value": None, "from": None}, None),
+    ],
+)
+@pytest.mark.parametrize("source", [Llava(), Chat()])
+def test_a_message_that_says_more_than_its_text_fails_unless_that_is_nothing(tmp_path, source, more, reason):
+    row = {"messages": [{"role": "user", "content": "Q"}, {**A, **more}]}
+    assert fates(source, json_lines(tmp_path / "l", [row])) == [[reason] if reason else []]
+
+
+def test_a_question_that_is_to_be_learnt_is_refused(tmp_path):
+    said = [{"role": "user", "content": "Q", "train": True}, A]
+    assert fates(Chat(), json_lines(tmp_path / "l", [{"messages": said}])) == [[Reason.UNSUPPORTED_CONTENT]]
+
+
+def test_keys_of_messages_that_mean_nothing_known_are_noted(tmp_path):
+    said = [{"role": "user", "content": "Q", "name": "Ann", "id": 1}, {**A, "score": 3, "comment": ""}]
+    (row,) = rows(Chat(), json_lines(tmp_path / "l", [{"messages": said, "topic": "cups", "id": 7, "none": None}]))
+    assert row.pages[0].unread == ("message.name", "message.score", "topic")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"type": "image", "image": "a.png"},
+        {"type": "image", "path": "a.png"},
+        {"type": "image", "image": {"path": "a.png", "bytes": None}},
+        {"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}},
+        {"type": "image_url", "image_url": "a.png"},
+        {"type": "input_image", "image_url": "a.png"},
+        {"image": "a.png"},
+        {"type": "image", "image": "a.png", "text": None, "video": None},
+    ],
+)
+def test_a_part_shows_the_picture_that_it_names(tmp_path, image):
+    parts = [{"type": "text", "text": "Is "}, image, {"type": "text", "text": "red?"}]
+    (row,) = rows(Llava(), json_lines(tmp_path / "l", [asked(parts)]))
+    assert places(row.pages[0]) == ["Is ", "a.png", "red?", "A"]
+
+
+def test_parts_that_name_no_picture_and_marks_show_those_beside_in_their_order(tmp_path):
+    shown = {"type": "image"}
+    there = [
+        asked([shown, shown, {"type": "text", "text": "Q"}], images=["a.png", "b.png"]),
+        asked([{**shown, "index": 0}, {"type": "text", "text": "Q", "index": None}], images=["a.png"]),
+        asked([{"type": "text", "text": "<image>Q"}, {**shown, "image": "c.png"}, shown], images=["a.png", "b.png"]),
+        asked("<image>Q<image>", images=["a.png", "b.png"]),
+        asked([shown, shown], images=["a.png"]),
+        asked([shown], images=["a.png", "b.png"]),
+        asked([{**shown, "index": 1}, {**shown, "index": 0}], images=["a.png", "b.png"]),
+    ]
+    *good, _, _, _ = rows(Llava(), json_lines(tmp_path / "l", there))
+    assert [places(row.pages[0]) for row in good] == [
+        ["a.png", "b.png", "Q", "A"],
+        ["a.png", "Q", "A"],
+        ["a.png", "Q", "c.png", "b.png", "A"],
+        ["a.png", "Q", "b.png", "A"],
+    ]
+    assert fates(Llava(), tmp_path / "l")[4:] == [[Reason.BAD_ROW]] * 3
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"type": "video", "video": "a"}, Reason.UNSUPPORTED_MEDIA),
+        ({"video": "a"}, Reason.UNSUPPORTED_MEDIA),
+        ({"type": "video_url", "video_url": {"url": "a"}}, Reason.UNSUPPORTED_MEDIA),
+        ({"type": "audio", "audio": "a"}, Reason.UNSUPPORTED_MEDIA),
+        ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, Reason.UNSUPPORTED_MEDIA),
+        ({"type": "image", "image": "a.mp4"}, Reason.UNSUPPORTED_MEDIA),
+        ({"type": "image_url", "image_url": {"url": "https://img.test/a.png"}}, Reason.UNSUPPORTED_MEDIA),
+        ({"type": "file", "file": {"file_id": "a"}}, Reason.UNSUPPORTED_CONTENT),
+        ({"type": "tool_use", "name": "weather"}, Reason.UNSUPPORTED_CONTENT),
+        ({"type": "thinking", "thinking": "Hm."}, Reason.UNSUPPORTED_CONTENT),
+        ({"type": "text"}, Reason.BAD_ROW),
+        (7, Reason.BAD_ROW),
+    ],
+)
+def test_a_part_that_cannot_be_read_fails_its_row(tmp_path, part, reason):
+    there = [asked([{"type": "text", "text": "Q"}, part])]
+    assert fates(Llava(), json_lines(tmp_path / "l", there)) == [[reason]]
+
+
+def test_a_picture_may_be_written_into_its_row(tmp_path):
+    data = upstream.picture()
+    written = base64.b64encode(data).decode()
+    there = [
+        about(f"data:image/png;base64,{written}"),
+        asked([{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{written}"}}]),
+        asked([{"type": "image", "base64": written}]),
+        asked([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": written}}]),
+        about("data:image/png;base64,!"),
+    ]
+    *good, bad = rows(Llava(), json_lines(tmp_path / "l", there))
+    assert [row.pages[0].pictures[0].data for row in good] == [data] * 4
+    assert bad.pages[0].pictures[0].reason is Reason.UNDECODABLE
+
+
+def test_chat_refuses_what_shows_pictures_and_reads_texts_in_parts(tmp_path):
+    there = [
+        asked([{"type": "text", "text": "Q"}, "R"]),
+        asked([{"type": "image", "image": "a.png"}, {"type": "text", "text": "Q"}]),
+        asked("<image>Q", images=["a.png"]),
+        asked("<image>Q", image_path="a"),
+        asked("Q", file="a.png"),
+        asked("Q", clip="a.mp4"),
+    ]
+    assert texts(rows(Chat(), json_lines(tmp_path / "l", there))[0].pages[0]) == [
+        ("user", "Q"),
+        ("user", "R"),
+        ("assistant", "A"),
+    ]
+    assert fates(Chat(), tmp_path / "l")[1:] == [[Reason.UNSUPPORTED_MEDIA]] * 5
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("<video>\nWhat does she do?", Reason.UNSUPPORTED_MEDIA),
+        ("What is said?\n<audio>", Reason.UNSUPPORTED_MEDIA),
+        ("<audio>What is said?", Reason.UNSUPPORTED_MEDIA),
+        ("What does <video> mean in HTML?", None),
+        ("<video>\n<source src='a'>\n</video>\nWhat is wrong?", None),
+    ],
+)
+def test_a_question_that_marks_a_video_or_a_sound_is_refused_where_marks_stand_for_things(tmp_path, question, reason):
+    assert fates(Llava(), json_lines(tmp_path / "l", [asked(question)])) == [[reason] if reason else []]
+
+
+def test_a_null_or_nothing_beside_the_used_key_is_no_value(tmp_path):
+    there = [
+        {"conversations": None, "messages": asked("Q")["messages"]},
+        {"conversations": [], "messages": asked("Q")["messages"]},
+        {"conversations": talk("Q", "A"), "messages": None},
+        {"conversations": [{**said, "role": None, "content": None} for said in talk("Q", "A")]},
+        {"conversations": [{**said, "from": None, "value": None} for said in asked("Q")["messages"]]},
+        {"conversations": talk("Q", "A"), "messages": asked("Q")["messages"]},
+    ]
+    path = json_lines(tmp_path / "l", [*there, {"conversations": talk("Q", "B"), "messages": asked("Q")["messages"]}])
+    for source in (Chat(), Llava()):
+        *good, two = rows(source, path)
+        assert [texts(row.pages[0]) for row in good] == [[("user", "Q"), ("assistant", "A")]] * 6
+        assert two.failed[0][0] is Reason.UNSUPPORTED_CONTENT
+    pictures = [
+        {**about(None), "images": ["a.png"]},
+        {**about("a.png"), "images": None},
+        {**about("a.png"), "images": []},
+        {**about("a.png"), "images": ["a.png"], "image_url": "http://img.test/a.png"},
+        {**about("a.png"), "images": ["b.png"]},
+    ]
+    *good, two = rows(Llava(), json_lines(tmp_path / "p", pictures))
+    assert [places(row.pages[0]) for row in good] == [["a.png", "Q", "A"]] * 4
+    assert two.failed[0][0] is Reason.UNSUPPORTED_MEDIA
+
+
+@pytest.mark.parametrize("speaker", ["GPT", "bot", "model", "bing", "Assistant"])
+def test_speakers_are_known_by_the_names_that_sets_give_them(tmp_path, speaker):
+    said = [{"from": "Human", "value": "Q"}, {"from": speaker, "value": "A"}]
+    (row,) = rows(Chat(), json_lines(tmp_path / "l", [{"conversations": said}]))
+    assert texts(row.pages[0]) == [("user", "Q"), ("assistant", "A")]
 
 
 # -- files that rows name --------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def ledger(
         vlmill ledger demo --html ledger.html
     """
     from pipeline.reports.ledger import said_by, select, tables
+    from pipeline.reports.unread import unread
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
@@ -54,6 +55,9 @@ def ledger(
     else:
         for table in tables(directory, books, console.width):
             console.print(table)
+        for line in unread(directory):
+            if line.source in books:
+                console.print(str(line), markup=False)
         console.print(f"Examples: vlmill ledger {directory} --reason REASON; a page: --html FILE", markup=False)
 
 

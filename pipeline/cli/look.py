@@ -16,14 +16,15 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
     from pipeline.reports.ledger import added, funnel, share
     from pipeline.reports.status import progress, table
     from pipeline.reports.undecided import undecided
+    from pipeline.reports.unread import unread
 
     books = funnel(directory)
     if as_json:
         steps = {step.folder: {"done": step.done, "parts": step.parts} for step in progress(directory)}
-        print_json({"steps": steps, "funnel": books})
+        print_json({"steps": steps, "funnel": books, "unread": {line.source: line.rows for line in unread(directory)}})
         return
     console.print(table(directory))
-    for line in undecided(directory):
+    for line in (*undecided(directory), *unread(directory)):
         console.print(str(line), markup=False)
     kept = (
         f"{line.kept:,} of {line.came:,} {level} ({share(line.kept, line.came)})"

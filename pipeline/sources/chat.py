@@ -1,17 +1,18 @@
 """Chat without images, as JSON or JSON Lines: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`.
 
-So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14).
+So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). Rows with pictures are for `llava`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from pipeline.settings import STRICT
-from pipeline.sources.conversation import plain
+from pipeline.sources.conversation import SYSTEM, TURNS, plain, turns
+from pipeline.sources.meaning import given
 from pipeline.sources.records import JsonSource
 from pipeline.sources.source import Page
 
@@ -24,8 +25,12 @@ class Chat(JsonSource):
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """The turns, as either calls them."""
-        return (("conversations", "messages"),)
+        return (TURNS,)
+
+    def reads(self) -> Collection[str]:
+        """The turns, and a system prompt."""
+        return (*TURNS, *SYSTEM)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. BAD_ROW as `conversation.plain`."""
-        return Page(plain(row.get("conversations", row.get("messages"))))
+        """One sample of several turns. Raises Unfit as `conversation.plain`."""
+        return plain(turns(row), given(row, SYSTEM))

@@ -1,20 +1,32 @@
 """Conversations: from upstream's turns to nodes, with images where they belong. What every instruction set shares.
 
-A question and its answer have one turn number, and answers alone are supervised, as LLaVA, Idefics2 and nanoVLM train. Images are
-required: an answer about an image that is not there teaches to make things up.
+A question and its answer have one turn number, and answers alone are supervised, as LLaVA, Idefics2 and nanoVLM train; one that is marked
+as not to be learnt (`loss`, `train`, `weight`) is not. Images are required: an answer about an image that is not there teaches to
+make things up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pipeline.reasons import Reason
 from pipeline.sample import Node, Role
-from pipeline.sources.source import Unfit
+from pipeline.sources.meaning import AUDIO, VIDEO, given, has, meaning, unread
+from pipeline.sources.source import Page, Picture, Unfit
 
 MARK = "<image>"
 """Where an image stands in a turn (LLaVA's `DEFAULT_IMAGE_TOKEN`)."""
+
+OTHER_MARK = re.compile(r"(?:<(?:image|video|audio)>\s*)*<(video|audio)>([^\s<].*)?")
+"""The first or last line of a question about a video or a sound. Within a line it is a word, as in a question about HTML."""
+
+NEXT = -1
+"""Stands for the next of the pictures beside the turns."""
 
 SPEAKERS: dict[str, Role] = {
     "human": "user",
@@ -22,36 +34,116 @@ SPEAKERS: dict[str, Role] = {
     "gpt": "assistant",
     "chatgpt": "assistant",
     "assistant": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
     "system": "system",
+    "developer": "system",
 }
-"""Who speaks, as ShareGPT, LLaVA and OpenAI's messages call them."""
+"""Who speaks, in lower case, as ShareGPT, LLaVA, Gemma and OpenAI's messages call them."""
+
+TOOL = re.compile(r"(tool|function|observation|ipython)([_-]?(call|response|result|output)s?)?")
+"""Who speaks as a tool, or to one."""
+
+TURNS, SYSTEM = ("conversations", "messages"), ("system", "system_prompt")
+"""What rows of JSON call their turns, and the system prompt beside them."""
+
+FROM, VALUE = ("from", "role"), ("value", "content")
+MARKS = ("loss", "loss_weight", "loss_scale", "loss_mask", "weight", "train", "training", "trainable", "train_on_turn")
+"""Keys of an answer that say whether it is learnt: true or 1, false or 0 (ms-swift, OpenAI and ShareGPT, Axolotl)."""
+
+PLAIN = frozenset({*FROM, *VALUE})
+SAID = frozenset({*PLAIN, *MARKS})
+
+TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
+KNOWN_PARTS = TEXT_PARTS | IMAGE_PARTS
+"""Types of parts (OpenAI, transformers); Qwen leaves the type out, and names the value by it."""
 
 
-def marked(messages: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
-    """The nodes of a conversation whose images stand where `<image>` does, in their order; `images` are their addresses.
+UNLEARNT = "all its answers are marked as not to be learnt"
 
-    The mark keeps its place in the turn; line breaks beside it, which only set it apart, go.
+
+class Shown(NamedTuple):
+    """A picture of a conversation, and the address that its node names."""
+
+    picture: Picture
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    pieces: tuple[str | Shown | int, ...]  # a text, a picture, the number of one beside the turns or NEXT
+    learnt: bool = True  # if it is an answer
+    unread: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says and shows nothing."""
+        return all(isinstance(piece, str) and not piece.strip() for piece in self.pieces)
+
+
+def marked(messages: Any, beside: Sequence[Shown] = (), system: Any = None) -> Page:
+    """The page of a conversation whose images stand where `<image>` or a part of type image does; those that name none are `beside`.
+
+    The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt beside the turns.
 
     Raises:
-        Unfit: the turns are out of order or empty, or there are not as many marks as images.
+        Unfit: the turns are out of order or empty, there are not as many marks as images, or something cannot be read.
     """
-    nodes, shown = list[Node](), 0
-    for turn, role, text in _spoken(messages):
-        for place, piece in enumerate(text.split(MARK)):
-            if place:
-                url = images[shown] if shown < len(images) else None
-                nodes.append(Node("image", role, turn, image=shown, required=True, url=url))
-                shown += 1
+    nodes, shown, waiting = list[Node](), list[Shown](), 0
+    said = _spoken(messages, system)
+    for turn, message in said:
+        for piece in _split(message):
+            if isinstance(piece, str):
+                nodes.append(_text(message, turn, piece))
+                continue
+            if isinstance(piece, Shown):
+                one = piece
+            elif piece in {NEXT, waiting}:
+                one = beside[waiting] if waiting < len(beside) else Shown(Picture(), None)
+                waiting += 1
+            else:
+                raise Unfit(f"a part shows image {piece}, where image {waiting} is next")
+            nodes.append(Node("image", message.role, turn, image=len(shown), required=True, url=one.url))
+            shown.append(one)
+    if waiting != len(beside):
+        raise Unfit(f"{waiting} times {MARK} for {len(beside)} images")
+    return Page(tuple(nodes), tuple(one.picture for one in shown), unread=_left(said))
+
+
+def turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
+    """The turns of a row, which may have them under several names: one of these that has any.
+
+    Raises:
+        Unfit: several have, and say different things.
+    """
+    found = {name: row[name] for name in names if has(row.get(name))}
+    said = [
+        [(message.role, message.pieces, message.learnt) for message in map(_said, range(len(turns)), turns)]
+        for turns in (found.values() if len(found) > 1 else ())
+        if isinstance(turns, list)
+    ]
+    if any(one != said[0] for one in said):
+        raise Unfit(f"{' and '.join(found)} hold different conversations", Reason.UNSUPPORTED_CONTENT)
+    return next(iter(found.values()), None)
+
+
+def plain(messages: Any, system: Any = None) -> Page:
+    """The page of a conversation without images, in which `<image>` is a word like others. Raises Unfit as `marked`."""
+    said = _spoken(messages, system)
+    nodes = list[Node]()
+    for turn, message in said:
+        for piece in message.pieces:
+            if not isinstance(piece, str):
+                raise Unfit(f"a message of {message.role} shows an image", Reason.UNSUPPORTED_MEDIA)
             if piece.strip():
-                nodes.append(_text(role, turn, piece.strip("\r\n") if MARK in text else piece))
-    if shown != len(images):
-        raise Unfit(f"{shown} times {MARK} for {len(images)} images")
-    return tuple(nodes)
-
-
-def plain(messages: Any) -> tuple[Node, ...]:
-    """The nodes of a conversation without images, in which `<image>` is a word like others. Raises Unfit as `marked`."""
-    return tuple(_text(role, turn, text) for turn, role, text in _spoken(messages))
+                nodes.append(_text(message, turn, piece))
+    return Page(tuple(nodes), unread=_left(said))
 
 
 def answered(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
@@ -60,7 +152,7 @@ def answered(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
     The `url` of a text is the set that upstream took it from, where it says so.
 
     Raises:
-        Unfit: a turn has no question or no answer.
+        Unfit: a turn has no question or no answer, or something that is not read.
     """
     nodes = [Node("image", "user", image=place, required=True, url=url) for place, url in enumerate(images)]
     for turn, text in enumerate(_listed(texts)):
@@ -68,46 +160,177 @@ def answered(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
         shown = bool(images) and not turn  # an image may be all that is asked
         if question is None or not (question.strip() or shown) or not (answer or "").strip():
             raise Unfit(f"turn {turn} has no question or no answer")
+        unread(text, ("user", "assistant", "source", *MARKS), pictured=True)
         origin = text.get("source") or None
         if question.strip():
             nodes.append(Node("text", "user", turn, text=question, url=origin))
-        nodes.append(Node("text", "assistant", turn, supervised=True, text=answer, url=origin))
+        nodes.append(Node("text", "assistant", turn, supervised=_learnt(turn, text), text=answer, url=origin))
+    if not any(node.supervised for node in nodes):
+        raise Unfit(UNLEARNT, Reason.EMPTY_ROW)
     return tuple(nodes)
 
 
-def _spoken(messages: Any) -> Iterator[tuple[int, Role, str]]:
-    """(turn, role, text) of messages: perhaps a system prompt, then questions and answers by turns. Raises Unfit."""
-    turn, before = -1, "assistant"
-    for place, message in enumerate(_listed(messages)):
-        role, text = _said(place, message)
-        if role == "system" and not place:
+def picture(place: str, address: Any) -> Shown:
+    """The picture at a path, in a data URI, or in an object that holds one of these. Raises Unfit for anything else."""
+    if isinstance(address, dict):
+        if isinstance(data := address.get("bytes"), bytes) and data:
+            return Shown(Picture(data=data), address.get("path") or None)
+        address = None if has(data) else given(address, ("path", "url"))
+    if not isinstance(address, str) or not address.strip():
+        raise Unfit(f"{place} is {address!r}, expected a path")
+    if address.startswith("data:"):
+        return Shown(_decoded(address.partition(",")[2].strip()), None)
+    if address.lower().startswith(("http://", "https://")):
+        raise Unfit(f"{place} lies on the web, and this kind fetches nothing: {address}", Reason.UNSUPPORTED_MEDIA)
+    if address.rpartition(".")[2].lower() in VIDEO | AUDIO:
+        raise Unfit(f"{place} is {address}", Reason.UNSUPPORTED_MEDIA)
+    return Shown(Picture(path=address), address)
+
+
+def _decoded(text: str) -> Picture:
+    """The picture that a string in base64 is."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="no base64")
+
+
+def _split(message: Message) -> Iterator[str | Shown | int]:
+    """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out. Raises Unfit at `<video>` and `<audio>`."""
+    for piece in message.pieces:
+        if not isinstance(piece, str):
+            yield piece
+            continue
+        if message.role == "user" and (medium := _asked_about(piece)):
+            raise Unfit(f"it asks about a {medium}", Reason.UNSUPPORTED_MEDIA)
+        for place, text in enumerate(piece.split(MARK)):
+            if place:
+                yield NEXT
             if text.strip():
-                yield 0, role, text
+                yield text.strip("\r\n") if MARK in piece else text
+
+
+def _asked_about(text: str) -> str:
+    """`video` or `audio` where a mark of these stands beside a question, and is none of its words."""
+    if not ("<video>" in text or "<audio>" in text) or "</" in text:
+        return ""
+    lines = text.strip().splitlines()
+    found = OTHER_MARK.fullmatch(lines[0].strip()) or OTHER_MARK.fullmatch(lines[-1].strip())
+    return found[1] if found else ""
+
+
+def _left(said: Sequence[tuple[int, Message]]) -> tuple[str, ...]:
+    """The keys of messages that were not read."""
+    return tuple(f"message.{key}" for key in sorted({key for _, message in said for key in message.unread}))
+
+
+def _text(message: Message, turn: int, text: str) -> Node:
+    answer = message.role == "assistant"
+    return Node("text", message.role, turn, supervised=answer and message.learnt, text=text)
+
+
+def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
+    """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns. Raises Unfit."""
+    spoken, turn, before = list[tuple[int, Message]](), -1, "assistant"
+    listed = [_said(place, message) for place, message in enumerate(_listed(messages))]
+    if has(system):
+        prompt = Message("system", _pieces("the system prompt", system))
+        if listed[0].role == "system" and not listed[0].empty and listed[0].pieces != prompt.pieces:
+            raise Unfit("a system prompt stands beside the turns, another among them", Reason.UNSUPPORTED_CONTENT)
+        listed = [prompt, *(listed[1:] if listed[0].role == "system" else listed)]
+    for place, message in enumerate(listed):
+        role = message.role
+        if role == "system" and not place:
+            if not message.empty:
+                spoken.append((0, message))
             continue
         if role in {before, "system"}:
             raise Unfit(f"message {place} is out of order: {role} after {before if turn >= 0 else 'nothing'}")
-        if not text.strip():
+        if message.empty:
             raise Unfit(f"message {place} of {role} is empty")
         turn, before = turn + (role == "user"), role
-        yield turn, role, text
+        spoken.append((turn, message))
     if before == "user" or turn < 0:
         raise Unfit("the last question has no answer" if turn >= 0 else "nobody asks anything")
+    if not any(message.learnt for _, message in spoken if message.role == "assistant"):
+        raise Unfit(UNLEARNT, Reason.EMPTY_ROW)
+    return spoken
 
 
-def _said(place: int, message: Any) -> tuple[Role, str]:
-    """Who says what in a message of `from` and `value`, or of `role` and `content`. Raises Unfit."""
+def _said(place: int, message: Any) -> Message:
+    """A message of `from` and `value`, or of `role` and `content`. Raises Unfit."""
     if not isinstance(message, dict):
         raise Unfit(f"message {place} is {type(message).__name__}, expected from and value, or role and content")
-    speaker, text = message.get("from", message.get("role")), message.get("value", message.get("content"))
-    if not isinstance(speaker, str) or speaker not in SPEAKERS:
-        raise Unfit(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}")
-    if not isinstance(text, str):
+    speaker, *others = [message[key] for key in FROM if message.get(key) is not None] or [None]
+    role = SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
+    if role is None or any(not isinstance(other, str) or SPEAKERS.get(other.lower()) != role for other in others):
+        tool = isinstance(speaker, str) and TOOL.fullmatch(speaker.lower())
+        reason = Reason.UNSUPPORTED_CONTENT if tool else Reason.BAD_ROW
+        raise Unfit(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}", reason)
+    more = len(message) > 2 or not message.keys() <= PLAIN
+    left = unread(message, SAID, pictured=False) if more else ()
+    learnt = _learnt(place, message) if more else True
+    content = given(message, VALUE) if more else None
+    if content is None:
+        content = next((message[key] for key in VALUE if message.get(key) is not None), None)
+    if not isinstance(content, str | list):
         raise Unfit(f"message {place} of {speaker} has no text")
-    return SPEAKERS[speaker], text
+    if role == "user" and message.get("train", message.get("training")) is True:
+        raise Unfit(f"message {place} is a question that is to be learnt", Reason.UNSUPPORTED_CONTENT)
+    return Message(role, _pieces(f"message {place}", content), learnt, left)
 
 
-def _text(role: Role, turn: int, text: str) -> Node:
-    return Node("text", role, turn, supervised=role == "assistant", text=text)
+def _learnt(place: int, message: Mapping[str, Any]) -> bool:
+    """Whether an answer is to be learnt, as far as it says. Raises Unfit where it says neither yes nor no."""
+    told = {key: value for key, value in message.items() if value is not None and meaning(key) == "mark"}
+    for key, value in told.items():
+        if key not in MARKS or not isinstance(value, bool | int | float) or value not in {0, 1}:
+            detail = f"{key} of message {place} is {value!r}; read are {', '.join(MARKS)} that are 0 or 1"
+            raise Unfit(detail, Reason.UNSUPPORTED_CONTENT)
+    return all(told.values())
+
+
+def _pieces(place: str, content: Any) -> tuple[str | Shown | int, ...]:
+    """The texts and pictures of a content, which is a string or a list of parts. Raises Unfit."""
+    if isinstance(content, str):
+        return (content,)
+    if not isinstance(content, list):
+        raise Unfit(f"{place} is {type(content).__name__}, expected a text")
+    return tuple(_part(f"part {number} of {place}", part) for number, part in enumerate(content))
+
+
+def _part(place: str, part: Any) -> str | Shown | int:
+    """A text, a picture, or the number of one beside the turns. Raises Unfit."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise Unfit(f"{place} is {type(part).__name__}, expected a text or an object")
+    said = {key: value for key, value in part.items() if value is not None}
+    kind = said.get("type") or next((key for key in said if key in KNOWN_PARTS or meaning(key) == "media"), None)
+    if kind in TEXT_PARTS:
+        unread(said, ("type", "text", "index"), pictured=False)
+        if not isinstance(said.get("text"), str):
+            raise Unfit(f"{place} has no text")
+        return str(said["text"])
+    if kind in IMAGE_PARTS:
+        return _image(place, said)
+    media = isinstance(kind, str) and meaning(kind) == "media"
+    raise Unfit(f"{place} is a {kind!r}", Reason.UNSUPPORTED_MEDIA if media else Reason.UNSUPPORTED_CONTENT)
+
+
+def _image(place: str, part: Mapping[str, Any]) -> Shown | int:
+    """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns. Raises Unfit."""
+    source = part.get("source")  # Anthropic's
+    held = source if isinstance(source, Mapping) else part
+    if has(data := given(held, ("base64", "data"))):
+        if not isinstance(data, str):
+            raise Unfit(f"{place} is {type(data).__name__}, expected base64")
+        return Shown(_decoded(data.rpartition("base64,")[2]), None)
+    if has(address := given(held, (*sorted(IMAGE_PARTS), "path", "url"))):
+        return picture(place, address)
+    index = part.get("index")
+    return index if isinstance(index, int) else NEXT
 
 
 def _listed(turns: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
@@ -19,6 +19,8 @@ from pipeline.reasons import Reason
 from pipeline.sample import Node
 from pipeline.settings import STRICT
 from pipeline.sources import tars
+from pipeline.sources.meaning import unread
+from pipeline.sources.pairs import SAME
 from pipeline.sources.rendering import Form, render
 from pipeline.sources.source import Page, Picture, Row, Source, Unfit
 from pipeline.step import RUNTIME
@@ -74,7 +76,7 @@ class _Reader:
         _, suffix = tars.choose(entry, self.source.needs())
         if entry.size > self.source.max_bytes:
             raise Unfit(f"{entry.key} has {entry.size} bytes, allowed {self.source.max_bytes}", Reason.TOO_MANY_BYTES)
-        texts = self._texts(entry)
+        texts, left = self._texts(entry)
         wanted, failed = _choose(texts, self.source.max_pages)
         data = tars.read(self.file, entry.members[suffix])
         pages = list[Page]()
@@ -83,19 +85,26 @@ class _Reader:
                 pages.append(_page(place, wanted[place], picture, f"{entry.key}.{suffix}#page={place + 1}"))
             else:
                 failed.append((picture[0], f"page {place}: {picture[1]}"))
-        return Row(number, tuple(pages), tuple(failed))
+        others = sorted({*entry.members}.difference(self.source.suffixes, {"json"}))
+        noted = (*(f".{suffix}" for suffix in others), *(f"json.{name}" for name in left))
+        return Row(number, tuple(replace(page, unread=noted) for page in pages), tuple(failed))
 
-    def _texts(self, entry: tars.Entry) -> list[str | None]:
-        """The text of each page, None where it has not the form. Raises Unfit where there are no pages."""
+    def _texts(self, entry: tars.Entry) -> tuple[list[str | None], tuple[str, ...]]:
+        """The text of each page, None where it has not the form; and what is not read beside the pages.
+
+        Raises:
+            Unfit: there are no pages, or something beside them may not be left unread.
+        """
         try:
-            pages = json.loads(tars.read(self.file, entry.members["json"]))["pages"]
-        except (ValueError, RecursionError, TypeError, KeyError):
-            pages = None
+            about = json.loads(tars.read(self.file, entry.members["json"]))
+        except (ValueError, RecursionError):
+            about = None
+        pages = about.get("pages") if isinstance(about, dict) else None
         if not isinstance(pages, list):
             raise Unfit(f"{entry.key}.json has no list of pages")
         if not pages:
             raise Unfit(f"{entry.key}.json has no pages", Reason.EMPTY_ROW)
-        return [_text(page) for page in pages]
+        return [_text(page) for page in pages], unread(about, ("pages", *SAME), pictured=True)
 
     def _pictures(self, form: Form, data: bytes, count: int, wanted: list[int]) -> Iterator[bytes | Loss]:
         """One item per wanted page: its picture, or the loss of it. The child is not asked for nothing."""
@@ -111,7 +120,7 @@ class _Reader:
 
 def _text(page: Any) -> str | None:
     """The lines of a page, which upstream put in reading order, joined by newlines: `text` of IDL, `lines.text` of PDFA."""
-    page = page.get("lines", page) if isinstance(page, dict) else None
+    page = (page.get("lines") or page) if isinstance(page, dict) else None
     lines = page.get("text") if isinstance(page, dict) else None
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         return None

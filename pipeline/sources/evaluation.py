@@ -8,7 +8,8 @@ What training data is held against (pipeline/decontaminate); nobody trains on it
     choices    one column with a list (or a list written as a string, as MMMU has it), or several columns (A, B, C, D in MMBench)
     images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings, lists of these
 
-An image that cannot be had stays a failed image of its sample: its question can still be looked for.
+An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or a sound that stands
+in a column of its own; other columns are left to the recipe, for nothing is learnt from them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pipeline.errors import SourceError
 from pipeline.reasons import Reason
 from pipeline.sample import Node
 from pipeline.settings import STRICT
+from pipeline.sources.meaning import has, meaning
 from pipeline.sources.parquet import Columns, ParquetSource
 from pipeline.sources.records import JsonSource
 from pipeline.sources.separated import SeparatedSource
@@ -72,6 +74,10 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
         """The same in JSON. Not every row has them all."""
         return tuple((name,) for name in self.columns())
 
+    def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns that are not named. None is refused, since the recipe names what counts."""
+        return tuple(name for name in row if name not in self.columns() and has(row[name]))
+
     def survey(self, path: Path) -> list[int]:
         """As the format does. Raises SourceError as well for a file of none of the formats."""
         return _format(path).survey(self, path)
@@ -87,6 +93,7 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
             return [value for name in _names(columns) for value in _flat(row.get(name))]
 
         pictures = tuple(_picture(value) for value in told(self.images))
+        pictures += tuple(_failed(name) for name in self.unread(row) if meaning(name) == "media")
         choices = [_text(value) for value in told(self.choices)]
         question = "\n".join(_text(value) for value in told(self.question))
         answers = dict.fromkeys(_resolved(value, choices) for value in told(self.answers))
@@ -96,6 +103,11 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
         nodes += [Node("text", "user", text=text) for text in (question, "\n".join(choices)) if text]
         nodes += [Node("text", "assistant", supervised=True, text=answer) for answer in answers]
         return Page(tuple(nodes), pictures)
+
+
+def _failed(name: str) -> Picture:
+    """What stands for a video or a sound."""
+    return Picture(reason=Reason.UNSUPPORTED_MEDIA, detail=name)
 
 
 def _format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSource]:

@@ -1,27 +1,33 @@
 """Conversations with several images in Parquet: Mantis-Instruct (arXiv 2405.01483), and LLaVA-NeXT and OneVision as the Hub has them.
 
 `images` is a list of images or one image, with bytes or the path of a file; the turns have `role` and `content`, or `from` and `value`, in
-which `<image>` says where an image stands. Paths start from the source's `root`, or from its `images` if that is set: a folder, or the
+which `<image>`, or a part of type image as TRL's sets have it, says where an image stands. Paths start from the source's `root`, or from its `images` if that is set: a folder, or the
 archive that upstream ships (`zip://::/data/nlvr2/train_images.zip`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
 from pipeline.settings import STRICT
-from pipeline.sources.conversation import marked
+from pipeline.sources.conversation import SYSTEM, TURNS, Shown, marked, turns
+from pipeline.sources.meaning import given
 from pipeline.sources.parquet import IMAGE, Columns, ParquetSource, picture
 from pipeline.sources.source import Page
 
 MESSAGES = (
     pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
     pa.list_(pa.struct({"from": pa.string(), "value": pa.string()})),
+    pa.list_(pa.struct({"role": pa.string(), "content": pa.list_(pa.struct({"type": pa.string()}))})),
 )
+
+
+OTHERS = ("conversation", *TURNS)
+"""What else turns are called: a table that unites sets has several of these columns."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,9 +44,18 @@ class Interleaved(ParquetSource):
         """Those that the options name."""
         return {self.images: (pa.list_(IMAGE), IMAGE), self.turns: MESSAGES}
 
+    def optional(self) -> Columns:
+        """A system prompt beside the turns, and other turns where a row has none in the column that is named."""
+        return dict.fromkeys((*SYSTEM, *(name for name in OTHERS if name != self.turns)), pa.null())
+
+    def shows(self) -> Collection[str]:
+        """The column of images, whatever it is called."""
+        return (self.images,)
+
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. BAD_ROW as `conversation.marked`, and for an image of which nothing is there."""
+        """One sample of several turns. Raises Unfit as `conversation.marked`, and for an image of which nothing is there."""
         found = row[self.images] or []
         images = [found] if isinstance(found, dict) else found
-        pictures = tuple(picture(place, image, paths=True) for place, image in enumerate(images))
-        return Page(marked(row[self.turns], [image["path"] or None for image in images]), pictures)
+        beside = [Shown(picture(place, image, paths=True), image["path"] or None) for place, image in enumerate(images)]
+        said = row[self.turns] or turns(row, [name for name in OTHERS if name != self.turns])
+        return marked(said, beside, given(row, SYSTEM))

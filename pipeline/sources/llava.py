@@ -1,23 +1,30 @@
-r"""LLaVA's JSON: conversations about image files (liuhaotian/LLaVA-Instruct-150K and all that were made after it).
+r"""Conversations about image files, as JSON or JSON Lines.
+
+LLaVA's own (liuhaotian/LLaVA-Instruct-150K and all that were made after it), and the messages that ms-swift, LLaMA-Factory and TRL take:
 
     [{"id": "1", "image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]}]
+    {"images": ["coco/1.jpg"], "messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A dog."}]}
+    {"messages": [{"role": "user", "content": [{"type": "image", "image": "coco/1.jpg"}, {"type": "text", "text": "What?"}]}, ...]}
 
-An array or JSON Lines. `image` (or `images`, as Mantis calls it) is a path, a list of paths, or left out in rows of text alone.
-Paths start from the source's `root`, or from its `images` if that is set. LLaVA-NeXT moves the only `<image>` of a turn to its front; here it
-stays where it is. Upstream reuses ids, so a sample is named by its row.
+`image` (or `images`) is a path or a data URI, a list of them, or left out in rows of text alone. Paths start from the source's `root`, or
+from its `images` if that is set. LLaVA-NeXT moves the only `<image>` of a turn to its front; here it stays where it is. Upstream reuses ids,
+so a sample is named by its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from pipeline.settings import STRICT
-from pipeline.sources.conversation import marked
+from pipeline.sources.conversation import SYSTEM, TURNS, marked, picture, turns
+from pipeline.sources.meaning import given
 from pipeline.sources.records import JsonSource
-from pipeline.sources.source import Page, Picture, Unfit
+from pipeline.sources.source import Page
+
+IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,21 +35,22 @@ class Llava(JsonSource):
     opens: ClassVar[bool] = True
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
-        """The turns."""
-        return (("conversations",),)
+        """The turns, as either calls them."""
+        return (TURNS,)
+
+    def reads(self) -> Collection[str]:
+        """The turns, the images, and a system prompt."""
+        return (*TURNS, *IMAGES, *SYSTEM)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. BAD_ROW as `conversation.marked`, and for an image that is no path."""
-        paths = _paths(row.get("image", row.get("images")))
-        return Page(marked(row.get("conversations"), paths), tuple(Picture(path=path) for path in paths))
+        """One sample of several turns. Raises Unfit as `conversation.marked`, and for an image that is no path."""
+        told = {name: _listed(row.get(name)) for name in IMAGES}
+        beside = [picture(f"image {place}", image) for place, image in enumerate(given(told, IMAGES) or [])]
+        return marked(turns(row), beside, given(row, SYSTEM))
 
 
-def _paths(images: Any) -> list[str]:
-    """The paths of a row's images. Raises Unfit."""
+def _listed(images: Any) -> list[Any]:
+    """One image, or a list of them, as a list."""
     if images is None or images == "":
         return []
-    paths = images if isinstance(images, list) else [images]
-    for place, path in enumerate(paths):
-        if not isinstance(path, str) or not path.strip():
-            raise Unfit(f"image {place} is {path!r}, expected a path")
-    return paths
+    return images if isinstance(images, list) else [images]

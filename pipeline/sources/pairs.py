@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -17,12 +18,32 @@ from pydantic.dataclasses import dataclass
 from pipeline.reasons import Reason
 from pipeline.sample import Node
 from pipeline.settings import STRICT
+from pipeline.sources.meaning import PICTURES, unread
 from pipeline.sources.parquet import Columns, ParquetSource
 from pipeline.sources.source import Page, Picture, Unfit
-from pipeline.sources.tars import PICTURES, Needs, TarSource
+from pipeline.sources.tars import Needs, TarSource
 
 NO_LICENCE = frozenset({"", "?"})
 """What stands in LAION's LICENSE where none is known."""
+
+SAME = frozenset({"image", "images"})
+"""Keys of the picture that a pair has anyway."""
+
+IMG2DATASET = frozenset(
+    {
+        "caption",
+        "status",
+        "error_message",
+        "width",
+        "height",
+        "original_width",
+        "original_height",
+        "exif",
+        "sha256",
+        "md5",
+    }
+)
+"""What img2dataset notes of its own."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,6 +62,14 @@ class Pairs(ParquetSource):
         """Those that the options name."""
         named = {name: pa.string() for name in (self.url, self.caption, self.licence) if name}
         return {**named, **dict.fromkeys(self.signals, pa.float64())}
+
+    def reads(self) -> Collection[str]:
+        """These; a picture in the row is the one at the address."""
+        return frozenset({*self.columns(), *SAME})
+
+    def shows(self) -> Collection[str]:
+        """The address."""
+        return (self.url,)
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """The image, then its caption; BAD_ROW without the one, EMPTY_ROW without the other."""
@@ -64,18 +93,24 @@ class PairsWds(TarSource):
         """A picture and its caption."""
         return (PICTURES, ("txt",))
 
+    def reads(self) -> Collection[str]:
+        """These, and what is noted of them."""
+        return (*PICTURES, "txt", "json")
+
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
         """The image, then its caption; EMPTY_ROW where that is blank, BAD_ROW where it is no UTF-8 or the JSON is no object."""
         about = json_object(key, members["json"]) if "json" in members else {}
+        left = unread(about, {self.url, self.licence or "", *self.signals, *SAME, *IMG2DATASET}, pictured=True)
         try:
             caption = members["txt"].decode()
         except UnicodeDecodeError as error:
             raise Unfit(f"{key}.txt is no UTF-8: {error}") from error
         suffix = next(suffix for suffix in PICTURES if suffix in members)
         url, licence = about.get(self.url), about.get(self.licence) if self.licence else None
-        return paired(
+        page = paired(
             Picture(data=members[suffix]), caption, url or f"{key}.{suffix}", licence, numbers(about, self.signals)
         )
+        return replace(page, unread=tuple(f"json.{name}" for name in left))
 
 
 def paired(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from pipeline.errors import SourceError
-from pipeline.sources.source import Page, Picture, Row, Source, Unfit, pages
+from pipeline.sources.keyed import KeyedSource
+from pipeline.sources.meaning import REASONS, meaning
+from pipeline.sources.source import Picture, Row, Unfit
 
 Columns = Mapping[str, pa.DataType | tuple[pa.DataType, ...]]
 """What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a type fit
@@ -43,8 +45,11 @@ HELD = 64 << 20
 BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
 
 
-class ParquetSource(Source, Protocol):
-    """A source whose rows are those of a Parquet file: it names the columns, and says what a row becomes."""
+class ParquetSource(KeyedSource, Protocol):
+    """A source whose rows are those of a Parquet file: it names the columns, and says what a row becomes.
+
+    Other columns are not read, but for those whose name says that a row may not do without.
+    """
 
     def ranged(self, name: str) -> bool:
         """Always."""
@@ -59,9 +64,9 @@ class ParquetSource(Source, Protocol):
         """Columns that are read where they are; else they are null in every row."""
         return {}
 
-    def page(self, row: Mapping[str, Any]) -> Page:
-        """What becomes of a row. Raises Unfit."""
-        ...
+    def reads(self) -> Collection[str]:
+        """All of these."""
+        return frozenset({*self.columns(), *self.optional()})
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row: the mean of its row group, uncompressed, which the footer knows.
@@ -81,9 +86,11 @@ class ParquetSource(Source, Protocol):
         """
         with _opened(path, self.columns(), self.optional()) as (file, names):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
-            yield from pages(
-                _rows(path, file, names, start, stop), lambda row: self.page({**row, **missing} if missing else row)
-            )
+            left = {name: meaning(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
+            looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
+            rows = _rows(path, file, looked_at, start, stop)
+            filled = ((number, row if isinstance(row, Unfit) else {**missing, **row}) for number, row in rows)
+            yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
 
 
 def picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:

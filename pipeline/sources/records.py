@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import SourceError
-from pipeline.sources.source import Page, Row, Source, Unfit, pages
+from pipeline.sources.keyed import KeyedSource
+from pipeline.sources.source import Row, Unfit
 
 INSIDE = re.compile(rb'["{}\[\]]')
 """What matters inside a row. No quantifiers: before Python 3.11.5 possessive ones go wrong around groups, and greedy ones remember every turn."""
@@ -30,16 +31,16 @@ START, END = re.compile(rb"(?:\xef\xbb\xbf)?\s*(\[)?"), re.compile(rb"\s*\Z")
 SHOWN = 40  # bytes of a file that an error quotes
 
 
-class JsonSource(Source, Protocol):
+class JsonSource(KeyedSource, Protocol):
     """A source whose rows are JSON objects: it names the keys that rows have, and says what a row becomes."""
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What it needs, each thing by the names of which a row has one."""
         ...
 
-    def page(self, row: Mapping[str, Any]) -> Page:
-        """What becomes of a row. Raises Unfit."""
-        ...
+    def reads(self) -> Collection[str]:
+        """All of these names."""
+        return frozenset(name for names in self.keys() for name in names)
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row.
@@ -56,9 +57,7 @@ class JsonSource(Source, Protocol):
         with _mapped(path) as data:
             _check(path, data, self.keys())
             spans = islice(_spans(path, data), start, stop)
-            yield from pages(
-                ((number, _decoded(data[slice(*span)])) for number, span in enumerate(spans, start)), self.page
-            )
+            yield from self.made((number, _decoded(data[slice(*span)])) for number, span in enumerate(spans, start))
 
 
 Buffer = bytes | mmap.mmap

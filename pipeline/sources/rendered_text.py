@@ -7,6 +7,7 @@ names the places where the text may stand, and the first that a row has counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +15,10 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.errors import SourceError
 from pipeline.settings import STRICT
-from pipeline.sources.pairs import json_object, paired
+from pipeline.sources.meaning import PICTURES, unread
+from pipeline.sources.pairs import SAME, json_object, paired
 from pipeline.sources.source import Page, Picture, Unfit
-from pipeline.sources.tars import PICTURES, Needs, TarSource, index, read
+from pipeline.sources.tars import Needs, TarSource, index, read
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,10 +43,12 @@ class RenderedText(TarSource):
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
         """The picture, then its lines; EMPTY_ROW where they are blank, BAD_ROW where there are none."""
         about = json_object(key, members["json"])
+        left = unread(about, {*SAME, *(place.split(".")[0] for place in self.text)}, pictured=True)
         if (lines := self._text(about)) is None:
             raise Unfit(f"{key}.json has a text at none of {', '.join(self.text)}; it has {', '.join(about)}")
         suffix = next(suffix for suffix in PICTURES if suffix in members)
-        return paired(Picture(data=members[suffix]), "\n".join(lines), f"{key}.{suffix}")
+        page = paired(Picture(data=members[suffix]), "\n".join(lines), f"{key}.{suffix}")
+        return replace(page, unread=tuple(f"json.{name}" for name in left))
 
     def _check(self, path: Path, members: Iterable[bytes]) -> None:
         """Raise SourceError if there are objects, and none of them has a text; the first usually has."""
@@ -64,8 +68,9 @@ class RenderedText(TarSource):
             )
 
     def _text(self, about: Mapping[str, Any]) -> list[str] | None:
-        """The lines at the first place that has any."""
-        return next((found for place in self.text if (found := _lines(about, place.split("."))) is not None), None)
+        """The lines at the first place that has any; blank ones where no place has others."""
+        found = [lines for place in self.text if (lines := _lines(about, place.split("."))) is not None]
+        return next((lines for lines in found if any(line.strip() for line in lines)), found[0] if found else None)
 
 
 def _lines(value: Any, keys: Sequence[str]) -> list[str] | None:

@@ -6,15 +6,16 @@ All values are strings. A quoted one may hold line breaks, so where a row begins
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.errors import SourceError
+from pipeline.sources.keyed import KeyedSource
 from pipeline.sources.parquet import Columns
-from pipeline.sources.source import Page, Row, Source, Unfit, pages
+from pipeline.sources.source import Row, Unfit
 
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 
@@ -22,16 +23,16 @@ LARGEST = 1 << 30
 """Characters of a value at most. Python's own limit of 128 KB is below an image in base64."""
 
 
-class SeparatedSource(Source, Protocol):
+class SeparatedSource(KeyedSource, Protocol):
     """A source whose rows are those of a TSV or CSV file: it names the columns, and says what a row becomes."""
 
     def columns(self) -> Columns:
         """The columns that it cannot do without. Their types do not matter."""
         ...
 
-    def page(self, row: Mapping[str, Any]) -> Page:
-        """What becomes of a row. Raises Unfit."""
-        ...
+    def reads(self) -> Collection[str]:
+        """All of these."""
+        return frozenset(self.columns())
 
     def survey(self, path: Path) -> list[int]:
         """Characters of each row. Raises SourceError where a column is missing."""
@@ -42,7 +43,7 @@ class SeparatedSource(Source, Protocol):
         """A page for each of the rows [start, stop) in order; BAD_ROW where values are missing or too many. Raises as `survey`."""
         with _opened(path, self.columns()) as (header, records):
             wanted = enumerate(islice(records, start, stop), start)
-            yield from pages(((number, _row(header, record)) for number, record in wanted), self.page)
+            yield from self.made((number, _row(header, record)) for number, record in wanted)
 
 
 @contextmanager

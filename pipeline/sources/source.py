@@ -40,6 +40,7 @@ class Page:
     url: str = ""
     licence: str = ""  # of this sample alone; else the source's
     signals: Mapping[str, float] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()  # keys of its row that say something and were not read
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipeline.errors import SourceError
 from pipeline.reasons import Reason
+from pipeline.sources.meaning import AUDIO, PICTURES, VIDEO
 from pipeline.sources.source import Page, Row, Source, Unfit, pages
-
-VIDEO = frozenset({"avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "webm", "wmv"})
-AUDIO = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav", "wma"})
-
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif", "bmp", "tif", "tiff")
-"""Suffixes of pictures in pairs, the usual first."""
 
 Needs = Sequence[Sequence[str]]
 """What a row cannot do without: of each group of suffixes one, the first that it has."""
@@ -71,6 +66,10 @@ class TarSource(Source, Protocol):
         """The members that it cannot do without."""
         ...
 
+    def reads(self) -> Collection[str]:
+        """The suffixes of members that it looks at."""
+        return tuple(suffix for group in self.needs() for suffix in group)
+
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
         """What becomes of a row with the key and these members, by suffix. Raises Unfit."""
         ...
@@ -85,8 +84,15 @@ class TarSource(Source, Protocol):
         with path.open("rb") as file:
             yield from pages(
                 ((number, _members(file, entry, self.needs())) for number, entry in enumerate(entries, start)),
-                lambda row: self.page(*row),
+                self._made,
             )
+
+    def _made(self, row: tuple[str, Mapping[str, bytes]]) -> Page:
+        """The page of a row, which notes the members that were not looked at."""
+        page = self.page(*row)
+        return replace(
+            page, unread=(*(f".{suffix}" for suffix in sorted({*row[1]}.difference(self.reads()))), *page.unread)
+        )
 
 
 def index(path: Path, needs: Needs) -> list[Entry]:
@@ -112,6 +118,9 @@ def choose(entry: Entry, needs: Needs) -> list[str]:
         raise Unfit(f"{entry.key}.{media[0]}", Reason.UNSUPPORTED_MEDIA)
     if not _has(entry, needs):
         raise Unfit(f"{entry.key} has {', '.join(sorted(entry.members))}; it needs {_said(needs)}")
+    pictures = [suffix for suffix in PICTURES if suffix in entry.members]
+    if PICTURES in needs and len(pictures) > 1:
+        raise Unfit(f"{entry.key} has {' and '.join(pictures)}, of which one is read", Reason.UNSUPPORTED_MEDIA)
     return [next(suffix for suffix in group if suffix in entry.members) for group in needs]
 
 

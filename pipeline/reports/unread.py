@@ -1,0 +1,50 @@
+"""Keys of rows that were not read, by source: what an origin says beyond what a sample holds. Read from what `read` noted of each partition."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.lanes import read_manifest
+from pipeline.recipe import locked_recipe
+from pipeline.store import read_json
+
+SHOWN = 10
+"""Keys that a line names, those of most rows first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The keys of one source that were not read, with the rows that had a value there, those of most rows first."""
+
+    source: str
+    rows: dict[str, int]
+    beyond: int = 0  # mentions of keys that were past counting
+
+    def __str__(self) -> str:
+        """A line for people."""
+        names = [f"{key} ({rows:,})" for key, rows in [*self.rows.items()][:SHOWN]]
+        if names:
+            names[0] = f"{names[0][:-1]} row{'s' * (next(iter(self.rows.values())) != 1)})"
+        more = len(self.rows) - len(names)
+        rest = f" and {'more than ' if self.beyond else ''}{more:,} more" if more or self.beyond else ""
+        return f"{self.source}: keys not read: {', '.join(names)}{rest}"
+
+
+def unread(root: Path) -> Iterator[Unread]:
+    """What each source that is read to its end held beyond its samples, where it did."""
+    for source in sorted(locked_recipe(root).sources):
+        folder = f"steps/{source}/read"
+        if not (root / folder / "manifest.json").exists():
+            continue
+        rows, beyond = Counter[str](), 0
+        for receipt in read_manifest(root, folder):
+            for file in receipt.files:
+                if file.name == "unread.json":
+                    found = read_json(root / file.path)
+                    rows.update(found["keys"])
+                    beyond += found["beyond"]
+        if rows:
+            yield Unread(source, dict(sorted(rows.items(), key=lambda item: (-item[1], item[0]))), beyond)
