@@ -17,8 +17,8 @@ What counts, and why so much is needed:
 - A question counts by its own words, so it is found whatever a copy has behind it: any of its choices, all in any order, or none.
   Only where they are not telling (under 8 words, or a template) does it count together with its choices, in their order.
 - In total 13 words have to be there, GPT-3's longest n-gram, those of choices behind the question counted; or 8 and an answer beside
-  them. They have to be there in one place: further apart than the question is long, they are another one's. Where training data asks the same of other
-  pictures, an answer of two words or more, or 26 words: short and generic questions are asked of everything.
+  them. They have to be there in one place: further apart than the question is long, they are another one's. Where training data
+  asks the same of other pictures, an answer of two words or more, or 26 words: short and generic questions are asked of everything.
 - A run of words that stands in items about more than 3 pictures of a benchmark is its template, and does not count (GPT-3 leaves out
   n-grams that more than 10 documents have). A picture that looks like more than 3 others of its benchmark counts as the same file alone.
 - A number that differs makes another question.
