@@ -215,6 +215,11 @@ def verify_locks(root: Path) -> Iterator[str]:
                 yield f"mixtures/{stage.name}: {line}"
 
 
+def is_mixed(root: Path, stage: str) -> bool:
+    """Whether a stage's mixture is planned and locked."""
+    return (root / "mixtures" / stage / LOCK).exists()
+
+
 def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
     """Stage -> its statistics, for one stage or all; `notes` are what a person should look at.
 
@@ -229,7 +234,7 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
     found = {}
     for name in names if stage is None else [stage]:
         folder = root / "mixtures" / name
-        if not (folder / LOCK).exists():
+        if not is_mixed(root, name):
             raise StoreError(
                 f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}"
             )

@@ -30,6 +30,11 @@ def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
         RecipeError: one is nothing of these, or there are no two stages to compare.
     """
     sides = [stages(name) for name in (before, after)]
+    for name, side in zip((before, after), sides, strict=True):
+        if not side:
+            raise RecipeError(
+                f"{name} has no stages, so it holds no mixture to compare; add `stages` to its recipe and build again"
+            )
     if all(len(side) == 1 for side in sides):
         return [(_called(before, *sides[0].values()), _called(after, *sides[1].values()))]
     common = [stage for stage in sides[0] if stage in sides[1]]

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.decontaminate import Split
+from pipeline.decontaminate import Index, Split
+from pipeline.decontaminate.index import FOLDER, read_index
 from pipeline.decontaminate.pictures import close_up, same
+from pipeline.decontaminate.texts import Search, passages
 from pipeline.decontaminate.words import RUN, find, numbers, runs, words
 from pipeline.errors import RecipeError, SourceError
 from pipeline.reasons import Reason
@@ -26,6 +28,7 @@ from pipeline.recipe import load
 from pipeline.reports.ledger import funnel
 from pipeline.reports.trace import trace
 from pipeline.reports.what_if import ask
+from pipeline.sample import IMAGES, ImageFacts, Node, Sample, SampleId, write_facts, write_rows, write_samples
 from pipeline.sources import SOURCES
 from tests.small import vlmill
 from tests.test_dedupe_picture import drawing
@@ -206,6 +209,193 @@ def test_a_finding_names_the_item_and_its_split(built, capsys):
     assert (line["samples_by_image"], line["samples_by_text"], line["samples_by_both"]) == (4, 2, 1)
     assert vlmill("contamination", built, "--samples", 1) == 0
     assert "exam.dev: chat/chat.parquet#0 has exam.dev/dev.tsv#0 (by text)" in capsys.readouterr().out
+
+
+# -- what stands behind a question
+
+
+def asked_by(question, choices=(), *answers):
+    """A benchmark's sample, as the evaluation source makes them."""
+    texts = [Node("text", "user", text=text) for text in (question, "\n".join(choices)) if text]
+    return [*texts, *(Node("text", "assistant", supervised=True, text=answer) for answer in answers)]
+
+
+def search_for(folder, *samples):
+    """A search for the items of a benchmark. Each of its pictures is another one."""
+    folder.mkdir(parents=True)
+    count = sum(node.kind == "image" for nodes in samples for node in nodes)
+    named = (Sample(SampleId("exam", "f", row), tuple(nodes)) for row, nodes in enumerate(samples))
+    write_samples(folder / "samples.parquet", named)
+    thumbnails = [np.random.default_rng(row).integers(0, 255, 64 * 64, np.uint8).tobytes() for row in range(count)]
+    write_facts(folder / "facts.parquet", [ImageFacts(n, None, str(n), thumbnail=t) for n, t in enumerate(thumbnails)])
+    blank = {field.name: None if field.nullable else "" for field in IMAGES}
+    images = ({**blank, "image": row, "bytes": shown(row)} for row in range(count))
+    write_rows(folder / "images.parquet", IMAGES, images)
+    (out := folder / "index").mkdir()
+    names = ("samples.parquet", "facts.parquet", "images.parquet")
+    Index(image=0.95).run({f"exam/0/{name}": folder / name for name in names}, out)
+    return Search(read_index({f"{FOLDER}/{path.name}": path for path in out.iterdir()}), 0.8)
+
+
+def found_in(search, nodes):
+    """The rows of the benchmark's samples that a training sample without pictures asks."""
+    own = list(passages(0, Sample(SampleId("train", "f", 0), tuple(nodes)), search.benchmarks))
+    hits = search.hits(own, [None] * len(own))
+    return sorted({int(search.benchmarks.items[hit.item].id.rpartition("#")[2]) for hit in hits})
+
+
+def told(question, answer, role="user"):
+    """A training sample: a turn, or with the role `none` a document."""
+    if role == "none":
+        return [Node("text", "none", supervised=True, text=f"{PROSE}{question} {answer} {PROSE}")]
+    return asked_by(question, (), answer)
+
+
+NOUNS = [
+    "amber",
+    "basin",
+    "cliff",
+    "drift",
+    "ember",
+    "field",
+    "grove",
+    "hollow",
+    "island",
+    "jetty",
+    "kernel",
+    "lantern",
+    "meadow",
+    "north",
+    "orchard",
+    "pebble",
+    "quarry",
+    "ridge",
+    "stone",
+    "tunnel",
+    "valley",
+    "willow",
+    "acorn",
+    "birch",
+    "cedar",
+    "daisy",
+    "elder",
+    "fern",
+    "garlic",
+    "hazel",
+    "iris",
+    "juniper",
+    "kelp",
+    "lotus",
+    "maple",
+    "nettle",
+    "olive",
+    "poppy",
+    "quince",
+]
+LETTERS = "ABCD"
+
+
+def lettered(choices):
+    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
+
+
+BEHIND = {  # what training data has behind the question, and as its answer
+    "the answer": lambda choices, right: ("", choices[right]),
+    "the choices, the letter": lambda choices, right: ("\n" + "\n".join(choices), LETTERS[right]),
+    "the choices, the answer": lambda choices, right: ("\n" + "\n".join(choices), choices[right]),
+    "them in another order": lambda choices, right: ("\n" + "\n".join(choices[::-1]), LETTERS[3 - right]),
+    "them with letters": lambda choices, right: (
+        f"\nOptions:\n{lettered(choices)}\nAnswer with a letter.",
+        LETTERS[right],
+    ),
+    "both": lambda choices, right: (f" Choose one.\n{lettered(choices[2:] + choices[:2])}", LETTERS[(right + 2) % 4]),
+    "the question once more": lambda choices, right: ("", f"{choices[right]}. {PROSE * 5}That is why {{question}}"),
+}
+
+
+@pytest.mark.parametrize("role", ["user", "none"])
+@pytest.mark.parametrize("behind", BEHIND)
+@settings(max_examples=8, deadline=None, phases=(Phase.generate,))
+@given(data=st.data())
+def test_a_question_is_found_with_its_answer_whichever_choice_that_is(tmp_path_factory, behind, role, data):
+    chosen = data.draw(st.permutations(NOUNS))
+    size, each = data.draw(st.integers(RUN, 16)), data.draw(st.integers(1, 4))
+    question = f"{' '.join(chosen[:size])}?"
+    choices = [" ".join(chosen[size + place * each :][:each]) for place in range(4)]
+    for right in range(4):
+        search = search_for(tmp_path_factory.mktemp("item") / "item", asked_by(question, choices, choices[right]))
+        rest, answer = BEHIND[behind](choices, right)
+        assert found_in(search, told(question + rest, answer.format(question=question), role)) == [0], right
+
+
+@pytest.mark.parametrize("right", range(4))
+@pytest.mark.parametrize(
+    ("answer", "found"), [("the old stone bridge", True), ("Nobody has told me yet.", True), ("", True)]
+)
+def test_a_question_of_enough_words_is_found_whatever_follows(tmp_path, right, answer, found):
+    choices = ["the old stone bridge", "the new rope bridge", "the iron one", "neither"]
+    search = search_for(tmp_path / "item", asked_by(LONG, choices, choices[right]))
+    assert bool(found_in(search, told(LONG, answer))) == found
+
+
+@pytest.mark.parametrize("wrong", range(3))
+def test_a_short_question_with_another_answer_counts_by_its_words_whichever_choice_that_is(tmp_path, wrong):
+    """Eleven words: one of a choice is too little, two make up the thirteen."""
+    for choices, found in ((["Anna", "Otto", "Ida", "Karl"], []), (["Anna M", "Otto B", "Ida C", "Karl D"], [0])):
+        search = search_for(tmp_path / str(len(found)), asked_by(ANSWERED, choices, choices[3]))
+        assert found_in(search, told(ANSWERED, choices[wrong])) == found
+
+
+@pytest.mark.parametrize(
+    ("question", "choices"),
+    [
+        ("What is this?", ["cat", "dog"]),
+        ("Is there a red circle here?", ["yes", "no"]),
+        (SHORT, ["A boat", "A small dog"]),
+    ],
+)
+@pytest.mark.parametrize("right", [0, 1])
+def test_what_is_asked_of_everything_is_not_found_with_its_answer(tmp_path, question, choices, right):
+    search = search_for(tmp_path / "item", asked_by(question, choices, choices[right]))
+    assert found_in(search, told(question, choices[right])) == []
+    assert found_in(search, told(question, choices[right], "none")) == []
+
+
+def test_a_template_is_not_found_with_a_choice_that_makes_it_telling(tmp_path):
+    """The same is asked of five pictures; only choices tell the questions apart, and one alone is no evidence."""
+    question = "Which of these states lies farthest to the north?"
+    items = [
+        [Node("image", "user", image=place), *asked_by(question, [f"{noun} Hills", "Iowa"], f"{noun} Hills")]
+        for place, noun in enumerate(NOUNS[:5])
+    ]
+    search = search_for(tmp_path / "items", *items)
+    assert found_in(search, told(question, "amber Hills")) == []
+    assert found_in(search, told(question, "Iowa")) == []
+
+
+def test_a_question_that_ends_as_all_of_its_benchmark_do_is_found_without_its_choices(tmp_path):
+    """Its last words are telling only together with its choices, which copies may not have."""
+    end = "Please answer this question with the letter of the right choice."
+    begun = [" ".join(NOUNS[place : place + 8]) for place in range(0, 35, 7)]
+    items = [asked_by(f"{text}? {end}", [f"{text} {LETTERS[:2]}", "none"], "none") for text in begun]
+    search = search_for(tmp_path / "items", *items)
+    assert 2 in found_in(search, told(f"{begun[2]}? {end}", "I do not know."))
+
+
+def test_words_of_a_question_that_stand_far_apart_are_not_the_question(tmp_path):
+    search = search_for(tmp_path / "item", asked_by(LONG, (), "The stone bridge."))
+    first, second = LONG.split()[:12], LONG.split()[10:]
+    assert found_in(search, told(f"{' '.join(first)}. {PROSE * 9} {' '.join(second)}", "", "none")) == []
+    assert found_in(search, told(f"{' '.join(first[:10])} {' '.join(second)}", "", "none")) == [0]
+
+
+def test_a_question_around_its_picture_is_found_whole(tmp_path):
+    """Two texts with a picture between them are no question with choices."""
+    picture = Node("image", "user", image=0)
+    begin, end = Node("text", "user", text="Look:"), Node("text", "user", text=ANSWERED)
+    answer = Node("text", "assistant", supervised=True, text="Anna Maria Keller")
+    search = search_for(tmp_path / "around", [begin, picture, end, answer])
+    assert found_in(search, told(ANSWERED, "Anna Maria Keller")) == [0]
 
 
 # -- what becomes of it

@@ -20,6 +20,7 @@ from pipeline.images.tiles import Tiles
 from pipeline.page import as_json, render, script
 from pipeline.recipe import locked_recipe
 from pipeline.reports.ledger import added, funnel
+from pipeline.run import PHASES
 from tests.small import RECIPE, vlmill, write_recipe
 
 
@@ -76,8 +77,82 @@ def test_no_text_of_a_sample_ends_a_script():
 
 
 def test_names_are_escaped_where_they_stand_in_html(built):
-    values = {"stages": [], "plots": [], "data": {}, "searchable": 0, "samples": 0, "vega": "", "short": str}
+    values = {
+        "stages": [],
+        "plots": [],
+        "data": {"cards": []},
+        "missing": [],
+        "sources": [],
+        "searchable": 0,
+        "samples": 0,
+        "vega": "",
+        "short": str,
+    }
     assert "<h1>&lt;b&gt;: mixtures</h1>" in render("mixtures.page", "page.html.jinja", name="<b>", **values)
+
+
+# -- a run that does not have everything
+
+QUIZ = {"quiz": RECIPE["sources"]["quiz"]}
+MIXED = {**RECIPE["stages"][0], "mixture": {"shares": {"quiz": 1}, "epochs": 1, "sequence_length": 512}}
+UNTRAINED = {key: value for key, value in MIXED.items() if key != "train"}
+PARTIAL = {  # what a recipe has, and a sentence of its page when all of it is made
+    "no policies": ({"policies": {}, "stages": [], "model": {}, "tokenizer": None}, "The recipe has no `policies`"),
+    "no stages": ({"stages": [], "model": {}}, "The recipe has no `stages`"),
+    "no tokenizer": ({"stages": [], "model": {}, "tokenizer": None}, "The recipe has no `stages`"),
+    "no dedupe": ({"stages": [], "model": {}, "dedupe": None, "judges": []}, "The recipe has no `stages`"),
+    "no train": ({"stages": [UNTRAINED], "model": {}}, "Stage align has no `train` block"),
+    "no model": ({"stages": [MIXED], "model": {}}, None),
+}
+REPORTS = (
+    "stats",
+    "status",
+    "ledger",
+    "overlap",
+    "contamination",
+    "verify",
+    "stats --json",
+    "trace quiz/quiz.parquet#0",
+)
+REPORTS += ("trace --step 0", "what-if --set dedupe.text=0.8")
+
+
+def notes(html):
+    return re.findall(r'<p class="note">(.*?)</p>', html)
+
+
+@pytest.mark.parametrize("partial", PARTIAL)
+def test_a_page_shows_what_there_is_after_every_phase_and_says_what_is_missing(partial, tmp_path, capsys):
+    changes, sentence = PARTIAL[partial]
+    recipe, root, file = write_recipe(tmp_path, sources=QUIZ, **changes), tmp_path / "run", tmp_path / "page.html"
+    for phase in PHASES:
+        assert vlmill("build", recipe, "--out", root, "--workers", 0, "--until", phase) == 0, phase
+        assert vlmill("stats", root, "--html", file) == 0, phase
+        html = file.read_text()
+        index, found = data(html)["index"], " ".join(notes(html))
+        told = [index["reasons"][reason] for reason in index["rows"]["reason"]]
+        assert len(told) == (0 if phase in ("survey", "benchmarks") else 8)
+        is_open = phase == "curate" and changes.get("dedupe", {}) is not None
+        assert set(told) <= ({"undecided"} if is_open else {""})
+        assert ("not read to the end yet" in found) == (phase in ("survey", "benchmarks"))
+        assert ("is not decided yet" in found) == is_open
+        mixed = phase == "mixture" and bool(changes["stages"])
+        assert bool(data(html)["cards"]) == mixed
+        assert ("Stage align is not mixed yet" in found) == (bool(changes["stages"]) and not mixed)
+        for report in REPORTS:
+            command, *arguments = report.split()
+            assert vlmill(command, root, *arguments) in (0, 1), (phase, report)
+        assert vlmill("diff", root, root) == (0 if mixed else 1), phase
+    capsys.readouterr()
+    assert [note for note in notes(html) if sentence and note.startswith(sentence)] or sentence is None
+    assert "<td>quiz</td>" in html
+    policies = ["small"] if changes.get("policies") is None and changes.get("tokenizer", "") is not None else []
+    assert index["policies"] == policies
+
+
+def test_a_folder_without_a_run_is_named(tmp_path, capsys):
+    assert vlmill("stats", tmp_path, "--html", tmp_path / "page.html") == 1
+    assert "holds no run" in capsys.readouterr().err
 
 
 # -- what is counted
@@ -104,9 +179,7 @@ def test_every_row_of_the_plan_is_in_the_histogram_of_fill(built, mixture):
 
 def test_copies_are_counted_by_who_lost_and_who_keeps_them(built):
     recipe = locked_recipe(built)
-    assert counts.overlap(built, recipe, {"align": "small"})["dropped"] == [
-        {"source": "web", "keeper": "web", "copies": 1}
-    ]
+    assert counts.overlap(built, recipe, "small")["dropped"] == [{"source": "web", "keeper": "web", "copies": 1}]
 
 
 def test_what_dedupe_found_two_sources_to_have_in_common_becomes_a_matrix():

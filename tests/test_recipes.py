@@ -80,6 +80,23 @@ def test_a_recipe_without_stages_is_built_from_local_rows_to_shards_and_says_wha
     assert "no stages" in " ".join(stats.output.split())
 
 
+def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):
+    name, loaded = recipe
+    shape = SHAPES[loaded.sources[name].kind]
+    path = tmp_path / Path(loaded.sources[name].files or "rows.parquet").name.replace("*", "0")
+    if name in NAMED:
+        upstream.parquet(path, [NAMED[name]])
+    else:
+        shape.write(path, [shape.row(0)])
+    offline = ["--set", "fetch.retries=0", "--set", f"sources.{name}.serve={{http://img.test/: {tmp_path}}}"]
+    run = ["build", name, "--source", f"{name}={path}", "--out", str(tmp_path / "out"), "--workers", "0"]
+    done = CliRunner().invoke(app, [*run, *(offline if loaded.source(name).fetches else [])])
+    assert done.exit_code == 0, done.output
+    page = CliRunner().invoke(app, ["stats", str(tmp_path / "out"), "--html", str(tmp_path / "page.html")])
+    assert page.exit_code == 0, page.output
+    assert "The recipe has no `stages`" in (tmp_path / "page.html").read_text()
+
+
 def test_source_moves_the_images_along_and_set_goes_before_it(tmp_path):
     here = {"llava_1_5": str(tmp_path / "rows.json")}
     assert load("llava_1_5")[0].sources["llava_1_5"].images == "/data/llava"

@@ -5,26 +5,31 @@
     gallery   a few segments of every stage, chosen by hash: tiles drawn, neighbours in their row, what is learnt
     search    up to 20,000 samples of the run, chosen by hash, with language and reason, to be searched in the page
 
-The page is a function of the run's files. What it shows a part of, it says so.
+    missing   what a run does not have (yet), and how to get it
+
+The page is a function of the run's files, and is made at any time from the first phase of a build on. What it shows a part of, it
+says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import vl_convert
+from markupsafe import Markup
 
-from mixtures.build import read_stats
+from mixtures.build import is_mixed, read_stats
 from mixtures.locked import Mixture
-from mixtures.page import counts, gallery, plots, search
+from mixtures.page import counts, gallery, missing, plots, search
 from mixtures.repetition import summary
 from mixtures.stats import epochs, short
-from pipeline.encode import Loss
+from pipeline.encode import FORMATS, Loss
 from pipeline.page import render, script
-from pipeline.recipe import locked_recipe
+from pipeline.recipe import Recipe, locked_recipe
 from pipeline.reports.ledger import funnel
 
 SAMPLES = 20_000
@@ -37,37 +42,58 @@ def page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int
     Args:
         root: the run's folder.
         stage: one of the recipe's, or None.
-        losses: what each stage learns.
+        losses: what each stage learns; of one without a `train` block, which is not in it, the answers are marked.
         samples: that can be searched, at most.
 
     Raises:
         RecipeError: the recipe has no such stage.
-        StoreError: a stage is not mixed yet.
+        StoreError: the stage asked for is not mixed yet; of all stages, those are left out.
     """
-    recipe, stats = locked_recipe(root), read_stats(root, stage)
+    recipe, stats = locked_recipe(root), dict[str, Any]()
+    for name in [item.name for item in recipe.stages if is_mixed(root, item.name)] if stage is None else [stage]:
+        stats |= read_stats(root, name)
     mixtures = {name: Mixture(root, name) for name in stats}
-    policies = {name: next(item.policy for item in recipe.stages if item.name == name) for name in stats}
+    policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
     colours = plots.colours(list(recipe.sources))
-    index = search.index(root, recipe, sorted(set(policies.values())), samples)
-    stacks = [gallery.cards(mixture, losses[name], recipe.seed) for name, mixture in mixtures.items()]
+    index = search.index(root, recipe, _measured(root, recipe, policies), samples)
+    stacks = [gallery.cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()]
     cards = [card for turn in zip_longest(*stacks) for card in turn if card is not None]
     return render(
         __name__,
         "page.html.jinja",
         name=recipe.name,
         stages=[_stage(root, stats[name], mixtures[name], colours) for name in stats],
-        plots=plots.of_run(funnel(root), search.languages(index), counts.overlap(root, recipe, policies), colours),
+        missing=list(missing.sentences(root, recipe, [*stats] if stage else None, losses)),
+        sources=missing.sources(root, recipe),
+        plots=plots.of_run(
+            funnel(root), search.languages(index), counts.overlap(root, recipe, next(iter(policies), None)), colours
+        ),
         data={
             "index": index,
             "cards": cards,
             "colours": colours,
-            "marks": list(next(iter(mixtures.values())).chat.specials),
+            "marks": list(FORMATS[recipe.chat].specials),
         },
         searchable=len(index["rows"]["source"]),
-        samples=sum(line["samples"]["in"] for line in funnel(root).values() if "samples" in line),
-        vega=script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
+        samples=sum(search.sizes(root, recipe).values()),
+        vega=_vega(),
         short=short,
     )
+
+
+@cache
+def _vega() -> Markup:
+    """What draws the plots, as a script. Bundling it takes seconds."""
+    return script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _measured(root: Path, recipe: Recipe, policies: Sequence[str]) -> list[str]:
+    """Policies under which the tokens of any source are counted."""
+    return [
+        policy
+        for policy in sorted(set(policies))
+        if any((root / f"shards/{source}/{policy}/lengths/manifest.json").exists() for source in recipe.sources)
+    ]
 
 
 def _stage(root: Path, stats: Mapping[str, Any], mixture: Mixture, colours: Mapping[str, str]) -> dict[str, Any]:

@@ -118,14 +118,20 @@ def _rows(table: pl.DataFrame) -> Rows:
     return table.sort(table.columns).to_dicts()
 
 
-def overlap(root: Path, recipe: Recipe, policies: Mapping[str, str]) -> dict[str, Rows]:
-    """What sources have in common: what was dropped as a copy of what, and what is alike and stayed. Pairs by source."""
+def overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, Rows]:
+    """What sources have in common: what was dropped as a copy of what, and what is alike and stayed in a policy's shards. Pairs by source.
+
+    Empty before dedupe has come to its end.
+    """
     if recipe.dedupe is None or not (root / "steps/dedupe/resolve/manifest.json").exists():
         return {}
     dropped = pl.concat(
         [pl.DataFrame(schema={"source": pl.String, "keeper": pl.String, "copies": pl.UInt32}), *_copies(root, recipe)]
     )
-    stayed = alike(root, sorted(recipe.sources), next(iter(policies.values())))
+    sharded = [
+        source for source in recipe.sources if policy and (root / f"shards/{source}/{policy}/manifest.json").exists()
+    ]
+    stayed = alike(root, sorted(sharded), policy or "")
     return {
         **_shared(root),
         "dropped": _rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),

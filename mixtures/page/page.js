@@ -21,6 +21,7 @@ const ids = new Map();
 const hay = new Array(size);
 for (let n = 0; n < size; n++) { const id = idOf(n); ids.set(id, n); hay[n] = (id + " " + rows.text[n]).toLowerCase(); }
 const reasonsOf = index.reasons.map((text) => text.replace("lost: ", "").split(", ").filter(Boolean));
+const open = index.reasons.map((text) => text === "undecided");
 const lost = index.reasons.map((text) => text.startsWith("lost: "));
 
 const form = document.getElementById("filter");
@@ -91,7 +92,7 @@ const numeric = (place) => place === 3 || (place > 3 && place < columns.length -
 const heading = make("tr", {}, ...columns.map((name, place) => make("th", { className: numeric(place) ? "number" : "", textContent: name })));
 function line(n) {
   const reason = index.reasons[rows.reason[n]];
-  const fate = lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
+  const fate = open[rows.reason[n]] ? reason : lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
   const cells = [make("span", { className: "mono" }, dot(index.sources[rows.source[n]]), idOf(n)), index.languages[rows.language[n]],
     make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: fate }), number(rows.images[n]),
     ...tokens.map((column) => (column[n] === null ? "" : number(column[n]))), rows.text[n]];

@@ -1,7 +1,7 @@
 """The page's index: samples of the run as they came in, with language and fate, to be searched without a server.
 
 Of every source the same number, as far as it has them, from partitions and rows chosen by hash. Columns instead of rows, and
-names by number, keep 20,000 samples to about 3 MB.
+names by number, keep 20,000 samples to about 3 MB. Samples stand in it from the time they were read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from mixtures.order import key_of
 from mixtures.page.counts import Rows
@@ -22,12 +23,14 @@ from pipeline.recipe import Recipe
 from pipeline.reports.ledger import funnel
 from pipeline.sample import NO_PAGE, Sample, read_facts, read_samples
 from pipeline.settle import Settled, gather, settle
-from pipeline.tables import judged_tables
+from pipeline.tables import judged_tables, raw_tables
 
 CHARACTERS = 100  # of a sample's text, in the index
 READ = 1000  # characters that its language is told from
 SURE = 0.5  # least probability of a language that is named
 UNSURE = "unsure"
+UNDECIDED = "undecided"
+"""In the place of reasons, where judges or dedupe have not spoken yet."""
 
 Index = dict[str, Any]
 """`sources`, `files`, `languages`, `reasons`, `policies` (names), and `rows`: a list per column."""
@@ -44,12 +47,11 @@ class _Names:
 
 
 def index(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Index:
-    """At most `most` samples of a run whose shards are complete; pure but for reading."""
+    """At most `most` samples of what a run has read; pure but for reading."""
     names = {column: _Names({}) for column in ("source", "file", "language", "reason")}
     rows: dict[str, list[Any]] = {column: [] for column in (*names, "row", "page", "images", "text")}
     tokens: list[list[int | None]] = [[] for _ in policies]
-    sizes = {source: lines["samples"]["in"] for source, lines in funnel(root).items()}
-    for source, quota in quotas(sizes, most).items():
+    for source, quota in quotas(sizes(root, recipe), most).items():
         found = sorted(_samples(root, recipe, source, quota), key=lambda item: key_of("page", str(item[0].id)))[:quota]
         lengths = [_tokens(root, source, policy) for policy in policies]
         for sample, settled in sorted(found, key=lambda item: item[0].id):
@@ -58,9 +60,7 @@ def index(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Ind
                 "source": source,
                 "file": sample.id.file,
                 "language": language(text),
-                "reason": ", ".join(sorted({str(reason) for reason in settled.nodes if reason}))
-                if not settled.sample
-                else f"lost: {settled.sample}",
+                "reason": _fate(settled),
             }
             for column, value in values.items():
                 rows[column].append(names[column](value))
@@ -77,6 +77,45 @@ def index(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Ind
         "rows": rows,
         "tokens": tokens,
     }
+
+
+def decided(root: Path, recipe: Recipe, source: str) -> bool:
+    """Whether all that say what becomes of a source's samples have come to their end."""
+    steps = [f"steps/{source}/{name}" for name in ("inspect", *recipe.voices()) if name != "dedupe"]
+    return read(root, recipe, source) and _complete(
+        root, *steps, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])
+    )
+
+
+def read(root: Path, recipe: Recipe, source: str) -> bool:
+    """Whether a source was read, and its images fetched, to the end."""
+    steps = ("read", "fetch") if recipe.source(source).fetches else ("read",)
+    return _complete(root, *(f"steps/{source}/{step}" for step in steps))
+
+
+def _complete(root: Path, *folders: str) -> bool:
+    return all((root / folder / "manifest.json").exists() for folder in folders)
+
+
+def sizes(root: Path, recipe: Recipe) -> dict[str, int]:
+    """Source -> samples that came in, of sources that were read."""
+    found = dict[str, int]()
+    for source, lines in funnel(root).items():
+        if "samples" in lines:
+            found[source] = lines["samples"]["in"]
+        elif read(root, recipe, source):
+            paths = [at.paths(root)["samples.parquet"] for at in raw_tables(root, recipe, source)]
+            found[source] = sum(int(pq.read_metadata(path).num_rows) for path in paths)
+    return found
+
+
+def _fate(settled: Settled | None) -> str:
+    """Why a sample was lost, or which nodes of it were; empty where it is kept whole."""
+    if settled is None:
+        return UNDECIDED
+    if settled.sample:
+        return f"lost: {settled.sample}"
+    return ", ".join(sorted({str(reason) for reason in settled.nodes if reason}))
 
 
 def language(text: str) -> str:
@@ -104,22 +143,26 @@ def quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
     return found
 
 
-def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Settled]]:
-    """The samples of as many partitions as hold `quota`, and what became of each."""
-    seen = 0
-    for tables in sorted(judged_tables(root, recipe, source), key=lambda at: key_of("page", source, at.part)):
+def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Settled | None]]:
+    """The samples of as many partitions as hold `quota`, and what became of each; None where that is not decided yet."""
+    seen, is_decided = 0, decided(root, recipe, source)
+    found = judged_tables(root, recipe, source) if is_decided else raw_tables(root, recipe, source)
+    for tables in sorted(found, key=lambda at: key_of("page", source, at.part)):
         if seen >= quota:
             return
         files = tables.paths(root)
-        verdicts, facts = gather(files, recipe.voices()), read_facts(files["facts.parquet"])
+        verdicts = gather(files, recipe.voices()) if is_decided else {}
+        facts = read_facts(files["facts.parquet"]) if is_decided else []
         for row, sample in enumerate(read_samples(files["samples.parquet"])):
             seen += 1
-            yield sample, settle(sample, verdicts.get(row, []), facts)
+            yield sample, settle(sample, verdicts.get(row, []), facts) if is_decided else None
 
 
 def _tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:
-    """Sample -> text and visual tokens under a policy."""
+    """Sample -> text and visual tokens under a policy; nothing where they are not counted yet."""
     folder = f"shards/{source}/{policy}"
+    if not _complete(root, folder, f"{folder}/lengths"):
+        return {}
     tables = []
     for step, ending, columns in (
         (folder, ".index.parquet", ["id"]),

@@ -79,7 +79,7 @@ def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     from pipeline.store import write_atomically
     from train.settings import training_of
 
-    losses = {item.name: training_of(item).loss for item in locked_recipe(directory).stages}
+    losses = {item.name: training_of(item).loss for item in locked_recipe(directory).stages if item.train}
     write_atomically(file, page(directory, stage, losses))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 

@@ -59,7 +59,7 @@ class Contamination:
     """
 
     name: ClassVar[str] = "contamination"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     image: float  # correlation from which pictures are the same

@@ -1,7 +1,10 @@
 """Step `index`: all benchmarks in the form that training data is held against. Small enough for memory, and mapped where it is large.
 
 An item is a question of a benchmark: a turn of one of its samples, or the whole text of a sample without turns. It is named by its
-sample's id. The first text of the user is the question, further ones are choices; texts of the assistant are answers.
+sample's id. The user's text is the question; a text right behind it is its choices, one a line; texts of the assistant are answers.
+
+A question is found by the runs of words within it, so what copies have behind it does not matter. Only where none of them is telling
+(the question is short, or its benchmark's template) is it taken together with its choices, in their order.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ ITEMS = pa.schema(
         pa.field("id", pa.string(), nullable=False),  # of the sample
         pa.field("question", pa.list_(pa.uint32()), nullable=False),
         pa.field("telling", pa.list_(pa.bool_()), nullable=False),  # words of the question that stand in telling runs
-        pa.field("choices", pa.list_(pa.uint32()), nullable=False),
+        pa.field("choices", pa.list_(pa.list_(pa.uint32())), nullable=False),
         pa.field("answers", pa.list_(pa.list_(pa.uint32())), nullable=False),
         pa.field("pictures", pa.list_(pa.uint32()), nullable=False),  # rows of PICTURES
     ]
@@ -52,6 +55,8 @@ PICTURES = pa.schema(
         pa.field("items", pa.list_(pa.uint32()), nullable=False),  # rows of ITEMS
     ]
 )
+PARTS = ("user", "choices", "assistant", "none")
+"""What a text of an item is, by its role and place."""
 ARRAYS = ("places", "owners", "thumbnails", "close_ups", "hashes", "holders", "starts")
 
 
@@ -63,9 +68,14 @@ class Item:
     id: str
     question: Words
     telling: NDArray[np.bool_]
-    choices: Words
+    choices: tuple[Words, ...]
     answers: tuple[Words, ...]
     pictures: frozenset[int]
+
+    @property
+    def asked(self) -> Words:
+        """The question, and its choices behind it."""
+        return np.concatenate([self.question, *self.choices])
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Benchmarks:
     close_ups: NDArray[np.uint8]  # (pictures, side, side, 3), mapped
     hashes: NDArray[np.uint64]  # of telling runs, sorted
     holders: NDArray[np.uint32]  # the item of each
-    starts: NDArray[np.uint32]  # where it begins in the item's question and choices
+    starts: NDArray[np.uint32]  # where it begins in what the item asks
 
 
 def read_index(inputs: Inputs) -> Benchmarks:
@@ -124,7 +134,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         row["id"],
         np.array(row["question"], np.uint32),
         np.array(row["telling"], bool),
-        np.array(row["choices"], np.uint32),
+        tuple(np.array(choice, np.uint32) for choice in row["choices"]),
         tuple(np.array(answer, np.uint32) for answer in row["answers"]),
         frozenset(row["pictures"]),
     )
@@ -138,7 +148,7 @@ class Index:
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     image: float  # similarity from which pictures of one benchmark look alike
@@ -202,12 +212,12 @@ class _Raw:
     benchmark: str
     id: str
     question: str
-    choices: str
+    choices: tuple[str, ...]
     answers: tuple[str, ...]
     pictures: tuple[ImageFacts, ...]
 
     def texts(self) -> tuple[str, ...]:
-        return (self.question, self.choices, *self.answers)
+        return (self.question, *self.choices, *self.answers)
 
 
 def _read(inputs: Inputs) -> Iterator[_Raw]:
@@ -236,15 +246,16 @@ def _items(sample: Sample, facts: Sequence[ImageFacts]) -> Iterator[_Raw]:
     shown = [facts[node.image] for node in sample.nodes if node.image is not None]
     pictures = tuple(fact for fact in shown if fact.reason is None)
     said = defaultdict[int, list[tuple[str, str]]](list)
-    for node in sample.nodes:
+    for before, node in zip((None, *sample.nodes), sample.nodes, strict=False):
         if node.kind == "text" and node.role != "system":
-            said[node.turn if node.role != "none" else 0].append((node.role, node.text or ""))
+            again = before is not None and (before.kind, before.role, before.turn) == ("text", "user", node.turn)
+            part = "choices" if again and node.role == "user" else node.role
+            said[node.turn if node.role != "none" else 0].append((part, node.text or ""))
     for turn in sorted(said) or [0]:
-        asked = [text for role, text in said[turn] if role == "user"]
-        plain = "\n".join(text for role, text in said[turn] if role == "none")
-        answers = tuple(text for role, text in said[turn] if role == "assistant")
-        question = asked[0] if asked else plain
-        yield _Raw(sample.id.source, str(sample.id), question, "\n".join(asked[1:]), answers, pictures)
+        texts = {part: tuple(text for each, text in said[turn] if each == part) for part in PARTS}
+        question = "\n".join(texts["user"] or texts["none"])
+        choices = tuple(line for text in texts["choices"] for line in text.splitlines())
+        yield _Raw(sample.id.source, str(sample.id), question, choices, texts["assistant"], pictures)
 
 
 def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str, str], int]) -> Item:
@@ -253,7 +264,7 @@ def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str,
         raw.id,
         question := numbers([raw.question], vocabulary),
         np.zeros(question.size, bool),
-        numbers([raw.choices], vocabulary),
+        tuple(numbers([choice], vocabulary) for choice in raw.choices),
         tuple(numbers([answer], vocabulary) for answer in raw.answers),
         frozenset(rows[raw.benchmark, fact.sha256] for fact in raw.pictures),
     )
@@ -261,13 +272,16 @@ def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str,
 
 def _write_items(folder: Path, items: Sequence[Item]) -> None:
     """Write items with their telling words, and the telling runs sorted by hash."""
-    found = [(number, *runs(np.concatenate([item.question, item.choices]))) for number, item in enumerate(items)]
+    found = [(number, *runs(item.asked)) for number, item in enumerate(items)]
     holders = np.repeat(
         np.array([number for number, _, _ in found], np.uint32), [starts.size for _, starts, _ in found]
     )
     starts = np.concatenate([np.empty(0, np.int64), *(starts for _, starts, _ in found)])
     hashes = np.concatenate([np.empty(0, np.uint64), *(hashes for _, _, hashes in found)])
     telling = _telling(items, holders, hashes)
+    own = starts + RUN <= np.array([item.question.size for item in items], np.int64)[holders]
+    found_alone = np.unique(holders[telling & own])
+    telling &= own | ~np.isin(holders, found_alone)
     holders, starts, hashes = holders[telling], starts[telling], hashes[telling]
     for number, start in zip(holders.tolist(), starts.tolist(), strict=True):
         items[number].telling[start : start + RUN] = True

@@ -101,35 +101,79 @@ class Search:
         self, passage: Passage, item: Item, matched: Sequence[tuple[int, int]], shown: frozenset[int] | None
     ) -> tuple[float, tuple[int, ...]] | None:
         """The share of the item's telling words that are there, and the nodes that hold them; None if that is too little."""
-        asked = np.concatenate([item.question, item.choices])
-        there, said = np.zeros(asked.size, bool), np.zeros(passage.words.size, bool)
-        for place, start in matched:
-            there[start : start + RUN] = True
-            said[place : place + RUN] = True
+        foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
+        asked, best, nodes = item.asked, 0.0, set[int]()
+        for occurrence in _occurrences(matched, asked.size):
+            there, said = np.zeros(asked.size, bool), np.zeros(passage.words.size, bool)
+            for place, start in occurrence:
+                there[start : start + RUN] = True
+                said[place : place + RUN] = True
+            share = self._share(item, there)
+            if share >= self.share and self._enough(passage.words, said, item, asked[there], foreign):
+                best = max(best, share)
+                nodes |= set(passage.nodes[said].tolist())
+        return (best, tuple(sorted(nodes))) if nodes else None
+
+    def _share(self, item: Item, there: NDArray[np.bool_]) -> float:
+        """The share of the question's telling words that are there; 0 where it has none, or lacks a number."""
         telling, found = item.telling, there[: item.question.size]
         if not telling.any() or (self.numeric[item.question] & telling & ~found).any():
-            return None
-        share = float((found & telling).sum() / telling.sum())
-        weighs = float(self.weights[asked[there]].sum())
-        foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
-        enough = weighs >= (ENOUGH_OF_OTHERS if foreign else ENOUGH)
-        if share < self.share or weighs < RUN or not (enough or self._answered(passage.words, said, item, foreign)):
-            return None
-        return share, tuple(sorted(set(passage.nodes[said].tolist())))
+            return 0.0
+        return float((found & telling).sum() / telling.sum())
 
-    def _answered(self, sequence: Words, said: NDArray[np.bool_], item: Item, foreign: bool) -> bool:
-        """Whether an answer stands behind the question, or before it. One of a word or a number alone has to be close."""
+    def _enough(self, sequence: Words, said: NDArray[np.bool_], item: Item, found: Words, foreign: bool) -> bool:
+        """Whether enough words are there, those of choices behind them counted; or some, and an answer beside them."""
+        least = ENOUGH_OF_OTHERS if foreign else ENOUGH
+        weighs = float(self.weights[found].sum())
+        if weighs < RUN or weighs >= least:
+            return weighs >= least
         first, last = np.flatnonzero(said)[[0, -1]].tolist()
         rest = np.where(said, UNKNOWN, sequence)
+        listed, stop = self._listed(rest, last + 1, item)
+        return weighs + listed >= least or self._answered(rest, first, last + 1, stop, item, foreign)
+
+    def _listed(self, rest: Words, stop: int, item: Item) -> tuple[float, int]:
+        """What choices weigh that stand behind a place, one after the other in any order, and where the last one ends."""
+        weighs, left = 0.0, list(item.choices)
+        while True:
+            ends = dict[tuple[int, int], int]()
+            for number, choice in enumerate(left):
+                places = find(choice, rest[stop : stop + self._reach(choice) + choice.size])
+                if places.size:
+                    ends[stop + int(places[0]), -choice.size] = number
+            if not ends:
+                return weighs, stop
+            (place, _), number = min(ends.items())
+            choice = left.pop(number)
+            weighs += float(self.weights[choice].sum())
+            stop = place + choice.size
+
+    def _answered(self, rest: Words, first: int, last: int, stop: int, item: Item, foreign: bool) -> bool:
+        """Whether an answer stands behind the question or its choices, or before it. One of a word or a number alone has to be close."""
         for answer in item.answers:
-            telling = self.weights[answer].sum() >= 2 and not self.numeric[answer].all()
-            if foreign and not telling:
+            reach = self._reach(answer)
+            if foreign and reach == NEXT:
                 continue
-            reach = REACH if telling else NEXT
-            start = max(0, first - reach if telling else last + 1)
-            if find(answer, rest[start : last + 1 + reach + answer.size]).size:
+            start = max(0, first - reach) if reach == REACH else last
+            if find(answer, rest[start : stop + reach + answer.size]).size:
                 return True
         return False
+
+    def _reach(self, answer: Words) -> int:
+        """Words between a question and an answer or choice at most."""
+        return REACH if self.weights[answer].sum() >= 2 and not self.numeric[answer].all() else NEXT
+
+
+def _occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Common runs of a passage and an item, parted into the places where the passage may ask it: further apart than it is long."""
+    group = list[tuple[int, int]]()
+    for place, start in sorted(matched, key=lambda run: (run[0] - run[1], run)):
+        if group and place - start - (group[-1][0] - group[-1][1]) > size:
+            yield group
+            group = []
+        group.append((place, start))
+    if group:
+        yield group
 
 
 def _nodes(passage: Passage, places: NDArray[np.int64], size: int) -> tuple[int, ...]:

@@ -1,0 +1,76 @@
+"""What a run's page cannot show (yet): sentences that say why, and what to do. And the sources with what is counted of each so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixtures.build import is_mixed
+from mixtures.page import search
+from pipeline.encode import Loss
+from pipeline.recipe import Recipe
+from pipeline.reports.ledger import LEVELS, funnel
+
+ON = "run the build to its end: vlmill build RECIPE --out DIR"
+
+
+def sentences(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losses: Mapping[str, Loss]) -> Iterator[str]:
+    """A sentence for each thing that is not there.
+
+    Args:
+        root: the run's folder.
+        recipe: that it is locked to.
+        wanted: stages of the page; None for all.
+        losses: what stages learn, of those with a `train` block.
+    """
+    unread = [source for source in recipe.sources if not search.read(root, recipe, source)]
+    if unread:
+        yield f"Nothing is shown of {', '.join(unread)}: not read to the end yet; {ON}"
+    open_ = [name for name in recipe.sources if name not in unread and not search.decided(root, recipe, name)]
+    if open_:
+        yield f"What becomes of the samples of {', '.join(open_)} is not decided yet; {ON}"
+    unsharded = [
+        f"{source} ({policy})"
+        for policy in recipe.policies
+        for source in recipe.sources
+        if not (root / f"shards/{source}/{policy}/manifest.json").exists()
+    ]
+    if not recipe.policies:
+        yield (
+            "The recipe has no `policies`, so there are no shards, and samples, nodes and images are not counted. To have them, add "
+            "for example `policies: {small: {kind: letterbox, side: 384, patch: 14}}` and build again."
+        )
+    elif unsharded:
+        yield f"There are no shards yet of {', '.join(unsharded)}; {ON}"
+    if not recipe.stages:
+        yield (
+            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed rows, and no samples as the trainer "
+            "sees them. To have them, add a stage with a `policy` and a `mixture`, and build again; `vlmill mixtures list` names "
+            "published mixtures."
+        )
+    for stage in recipe.stages:
+        if wanted is not None and stage.name not in wanted:
+            continue
+        if not is_mixed(root, stage.name):
+            yield f"Stage {stage.name} is not mixed yet; {ON}"
+        elif stage.name not in losses:
+            yield (
+                f"Stage {stage.name} has no `train` block, so nobody has said what is learnt: answers are marked, the default. To say "
+                "it, add `train: {loss: answers}` or `{loss: text}` with the steps of the training."
+            )
+
+
+def sources(root: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """The sources in the recipe's order: kind, licence, and of each level how much came in and was kept, or None."""
+    books, came = funnel(root), search.sizes(root, recipe)
+    found = []
+    for name, settings in recipe.sources.items():
+        levels = {level: _counted(books[name].get(level)) for level in LEVELS}
+        levels["samples"] = levels["samples"] or ({"in": came[name], "kept": None} if name in came else None)
+        found.append({"name": name, "kind": settings.kind, "licence": settings.licence, "levels": levels})
+    return found
+
+
+def _counted(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if line is None else {"in": line["in"], "kept": line["kept"]}
