@@ -239,6 +239,68 @@ def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tok
         assert (found - of_batch(reader.family, ours, batch)[0]).abs().max() <= 1e-5
 
 
+QUESTIONS = (
+    "What colour is it?",
+    "Is it?",
+    "What is the colour of the picture, and what of the other picture beside it?",
+)
+
+
+def asked(case, processor, tokenizer, family, pictures, questions):
+    """Questions about a picture each, one batch of what the processor makes of them; without torchvision, of what its tokenizer does."""
+    if case.family == "idefics":
+        prompts = [
+            ["<|user|>", picture, f"\n{question}<|end|><|assistant|>"]
+            for picture, question in zip(pictures, questions, strict=True)
+        ]
+        return processor(text=prompts, padding=True, return_tensors="pt")
+    turns = [[{"type": "image"}, {"type": "text", "text": question}] for question in questions]
+    if case.video:
+        chat = FORMATS[case.chat]
+        layouts = [case.policy.layout([picture.size])[0] for picture in pictures]
+        ids = [
+            [
+                *tokenizer(question)["input_ids"][:3],
+                *[mark_id(tokenizer.backend_tokenizer, chat.image)] * layout.tokens,
+                *tokenizer(question)["input_ids"],
+            ]
+            for question, layout in zip(questions, layouts, strict=True)
+        ]
+        tiles = [
+            case.policy.tiles(case.policy.render(*shown), shown[1]) for shown in zip(pictures, layouts, strict=True)
+        ]
+        shown = [Document(0, [0], [IGNORE], (tile,), (layout,)) for tile, layout in zip(tiles, layouts, strict=True)]
+        return {**tokenizer.pad({"input_ids": ids}, return_tensors="pt"), **family.inputs(None, pack([shown], 0))}
+    texts = [
+        processor.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True) for turn in turns
+    ]
+    return processor(images=[[picture] for picture in pictures], text=texts, padding=True, return_tensors="pt")
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tokenizers, monkeypatch, name):
+    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    case = CASES[name]
+    family, ours = made(case, tokenizers, 3)
+    folder = export(tmp_path / "export", ours, family, tokenizers[case.chat], FORMATS[case.chat])
+    trust = {"trust_remote_code": name == "llava, fused"}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
+    processor = None if case.video else AutoProcessor.from_pretrained(folder, **trust)
+    assert {each.padding_side for each in (tokenizer, processor and processor.tokenizer) if each} == {"left"}
+    model = AutoModelForImageTextToText.from_pretrained(folder, **trust)
+    pictures = [picture(40, 20, 1), picture(30, 50, 2), picture(90, 30, 3)]
+
+    def answers(*places):
+        chosen = [pictures[place] for place in places], [QUESTIONS[place] for place in places]
+        inputs = asked(case, processor, tokenizer, family, *chosen)
+        said = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        return tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    assert answers(0, 1, 2) == [answer for place in range(3) for answer in answers(place)]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, name):
     case = CASES[name]

@@ -99,9 +99,13 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
 
 
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs."""
+    """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
+
+    It pads left, so that answers to several questions begin where each question ends.
+    """
     loose = Tokenizer.from_str(tokenizer.to_str())
-    return PreTrainedTokenizerFast(tokenizer_object=loose, bos_token=chat.bos, eos_token=chat.eos, pad_token=chat.pad)
+    marks = {"bos_token": chat.bos, "eos_token": chat.eos, "pad_token": chat.pad}
+    return PreTrainedTokenizerFast(tokenizer_object=loose, padding_side="left", **marks)
 
 
 def generation(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:
