@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pipeline.errors import StoreError, VlmillError
+from pipeline.errors import RecipeError, StoreError, VlmillError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -148,7 +148,8 @@ def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
 def together(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
     """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
 
-    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank.
+    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or
+    RecipeError where this machine has fewer GPUs.
     """
     check_packages()
     import ray  # noqa: PLC0415
@@ -160,6 +161,10 @@ def together(function: Callable[[], object], ranks: int, address: str | None, *,
         _cluster(ranks, address, {}, gpus=gpus),
         tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
     ):
+        here = int(ray.cluster_resources().get("GPU", 0))
+        if gpus and address is None and here < ranks:  # Ray would wait for more
+            way = f"--ranks {here}" if here else "--device cpu"
+            raise RecipeError(f"--ranks {ranks}: each takes a GPU, and this machine has {here}; take {way}")
         trainer = TorchTrainer(
             lambda: (_checked(code, lambda _: function(), None), None)[1],
             scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),

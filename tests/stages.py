@@ -44,6 +44,19 @@ def model_settings(family: str = "llava_next", vision: str = "siglip") -> ModelS
     return build(ModelSettings, {"family": family, "vision": tower, "text": text}, "model")
 
 
+def published(folder: Path, dtype: torch.dtype) -> ModelSettings:
+    """The same model as `model_settings()`, with towers that lie in a folder in some dtype, as people publish them."""
+    from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, SiglipVisionConfig
+
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = SiglipVisionConfig(hidden_size=32, intermediate_size=128, image_size=28, patch_size=14, **sizes)
+    text = LlamaConfig(vocab_size=300, hidden_size=64, intermediate_size=128, **sizes)
+    AutoModel.from_config(vision).to(dtype).save_pretrained(folder / "vision")
+    AutoModelForCausalLM.from_config(text).to(dtype).save_pretrained(folder / "text")
+    parts = {name: {"kind": "pretrained", "path": str(folder / name)} for name in ("vision", "text")}
+    return build(ModelSettings, {"family": "llava_next", **parts}, "model")
+
+
 def write_tokenizer(path: Path) -> Path:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -196,14 +209,14 @@ def write_run(
     return root
 
 
-def lock_recipe(root: Path, train: dict[str, Any], stage: str = "align") -> Path:
+def lock_recipe(root: Path, train: dict[str, Any], stage: str = "align", model: ModelSettings | None = None) -> Path:
     """Give a run of `write_run` with one source, `quiz`, the recipe that it would have been built from."""
     recipe = {
         "name": "one-stage",
         "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
         "policies": {"tiles": {"kind": ANYRES.kind, **asdict(ANYRES)}},
         "stages": [{"name": stage, "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
-        "model": asdict(model_settings()),
+        "model": asdict(model or model_settings()),
     }
     (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
     return root

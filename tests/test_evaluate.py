@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+import torch
 from rich.console import Console
 
 from mixtures.locked import Mixture
 from pipeline.errors import RecipeError, StoreError
 from tests.small import vlmill
-from tests.stages import COLOURS, MACHINE, lock_recipe, question, write_run
+from tests.stages import COLOURS, MACHINE, lock_recipe, model_settings, published, question, write_run
+from train import loop
 from train.evaluate import HeldOut, read, scores, write
 from train.run import evaluate_stage, train_stages
 
@@ -55,6 +57,33 @@ def test_an_export_scores_as_the_stage_that_it_came_from(run):
     _, found = evaluate_stage(run, export=run / "train" / "align" / "export", machine=MACHINE)
     for name, value in asdict(found["quiz"]).items():
         assert value == pytest.approx(result(run)["quiz"][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("published_in", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stage_on_towers_in_half_precision_is_scored_and_so_is_its_export(tmp_path, dtype, published_in):
+    write_run(tmp_path, {"quiz": [question(number) for number in range(40)]}, hold_out=4, length=96)
+    settings = {"steps": 3, "rows": 2, "learning_rate": RATES, "evaluate": 4, "dtype": dtype}
+    lock_recipe(tmp_path, settings, model=published(tmp_path / "published", published_in))
+    (trained,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    _, again = evaluate_stage(tmp_path, machine=MACHINE)
+    assert again == trained.scores
+    _, exported = evaluate_stage(tmp_path, export=trained.export, machine=MACHINE)
+    assert exported["quiz"].loss == pytest.approx(trained.scores["quiz"].loss, rel=0.02)
+    assert exported["quiz"].loss != trained.scores["quiz"].loss  # of weights that were rounded
+
+
+def test_another_dtype_of_the_export_trains_nothing_again(tmp_path, monkeypatch):
+    write_run(tmp_path, {"quiz": [question(number) for number in range(20)]}, hold_out=2, length=96)
+    settings = {"steps": 2, "rows": 2, "learning_rate": RATES, "evaluate": 2}
+    lock_recipe(tmp_path, settings)
+    (first,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    lock_recipe(tmp_path, settings, model=replace(model_settings(), export_dtype="bfloat16"))
+    monkeypatch.setattr(loop, "_step", None)
+    (then,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    assert then.scores == first.scores
+    said = json.loads((then.export / "config.json").read_bytes())
+    assert {said["dtype"], said["vision_config"]["dtype"], said["text_config"]["dtype"]} == {"bfloat16"}
 
 
 def test_progress_is_told_by_source(run):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from pipeline.errors import VlmillError
-from pipeline.execute import Inline, executor
+from pipeline.errors import RecipeError, VlmillError
+from pipeline.execute import Inline, executor, together
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,13 @@ def test_a_clash_in_the_driver_names_the_file(tmp_path):
     )
     assert done.returncode == 1
     assert f"`import train` finds {tmp_path / 'train.py'}" in done.stderr
+
+
+def test_more_ranks_than_this_machine_has_gpus_are_refused_in_place_of_waiting(monkeypatch):
+    import ray
+
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(RecipeError, match="--ranks 2: each takes a GPU, and this machine has 1; take --ranks 1"):
+        together(lambda: None, 2, None, gpus=True)

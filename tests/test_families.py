@@ -27,9 +27,10 @@ from pipeline.images.tiles import Tiles
 from pipeline.settings import build
 from tests.stages import MACHINE, article, question, write_run, write_tokenizer
 from train.data import PADDING, Document, Reader, pack
-from train.export import export
-from train.families import FAMILIES, find
+from train.export import export, in_dtype, load_export
+from train.families import FAMILIES, find, vision
 from train.families.idefics import causal, last_seen
+from train.families.sources import export_dtype
 from train.model import create, features, token_losses
 from train.run import train_stage
 from train.settings import ModelSettings, Training
@@ -239,6 +240,68 @@ def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tok
         assert (found - of_batch(reader.family, ours, batch)[0]).abs().max() <= 1e-5
 
 
+QUESTIONS = (
+    "What colour is it?",
+    "Is it?",
+    "What is the colour of the picture, and what of the other picture beside it?",
+)
+
+
+def asked(case, processor, tokenizer, family, pictures, questions):
+    """Questions about a picture each, one batch of what the processor makes of them; without torchvision, of what its tokenizer does."""
+    if case.family == "idefics":
+        prompts = [
+            ["<|user|>", picture, f"\n{question}<|end|><|assistant|>"]
+            for picture, question in zip(pictures, questions, strict=True)
+        ]
+        return processor(text=prompts, padding=True, return_tensors="pt")
+    turns = [[{"type": "image"}, {"type": "text", "text": question}] for question in questions]
+    if case.video:
+        chat = FORMATS[case.chat]
+        layouts = [case.policy.layout([picture.size])[0] for picture in pictures]
+        ids = [
+            [
+                *tokenizer(question)["input_ids"][:3],
+                *[mark_id(tokenizer.backend_tokenizer, chat.image)] * layout.tokens,
+                *tokenizer(question)["input_ids"],
+            ]
+            for question, layout in zip(questions, layouts, strict=True)
+        ]
+        tiles = [
+            case.policy.tiles(case.policy.render(*shown), shown[1]) for shown in zip(pictures, layouts, strict=True)
+        ]
+        shown = [Document(0, [0], [IGNORE], (tile,), (layout,)) for tile, layout in zip(tiles, layouts, strict=True)]
+        return {**tokenizer.pad({"input_ids": ids}, return_tensors="pt"), **family.inputs(None, pack([shown], 0))}
+    texts = [
+        processor.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True) for turn in turns
+    ]
+    return processor(images=[[picture] for picture in pictures], text=texts, padding=True, return_tensors="pt")
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tokenizers, monkeypatch, name):
+    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    case = CASES[name]
+    family, ours = made(case, tokenizers, 3)
+    folder = export(tmp_path / "export", ours, family, tokenizers[case.chat], FORMATS[case.chat])
+    trust = {"trust_remote_code": name == "llava, fused"}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
+    processor = None if case.video else AutoProcessor.from_pretrained(folder, **trust)
+    assert {each.padding_side for each in (tokenizer, processor and processor.tokenizer) if each} == {"left"}
+    model = AutoModelForImageTextToText.from_pretrained(folder, **trust)
+    pictures = [picture(40, 20, 1), picture(30, 50, 2), picture(90, 30, 3)]
+
+    def answers(*places):
+        chosen = [pictures[place] for place in places], [QUESTIONS[place] for place in places]
+        inputs = asked(case, processor, tokenizer, family, *chosen)
+        said = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        return tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    assert answers(0, 1, 2) == [answer for place in range(3) for answer in answers(place)]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, name):
     case = CASES[name]
@@ -351,8 +414,6 @@ FORMS = {"llava": "siglip", "idefics": "clip", "idefics2": "siglip", "idefics3":
 def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_added(tmp_path, tokenizers, family):
     from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
 
-    from train.families import vision
-
     case = CASES[family]
     tower = build(
         ModelSettings,
@@ -377,10 +438,111 @@ def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_adde
     torch.testing.assert_close(model.get_output_embeddings().weight[:280], text.lm_head.weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [*FORMS, "fused"])
+def test_towers_published_in_half_precision_have_float32_masters_and_are_exported_as_they_were(
+    tmp_path, tokenizers, name, dtype
+):
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
+
+    case = CASES["llava, fused" if name == "fused" else name]
+    alone = (
+        {"first": case.vision["first"], "second": VISION}
+        if name == "fused"
+        else {"vision": {**(case.vision or VISION), "kind": FORMS[name]}}
+    )
+    towers = {}
+    for place, tower in alone.items():
+        whole = build(ModelSettings, {"family": "llava", "vision": tower, "text": TEXT}, "model")
+        AutoModel.from_config(vision.configure(whole)).to(dtype).save_pretrained(tmp_path / place)
+        towers[place] = {"kind": "pretrained", "path": str(tmp_path / place)}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=280, **sizes)).to(dtype)
+    text.save_pretrained(tmp_path / "text")
+    towers = {"kind": "fused", **towers} if name == "fused" else towers["vision"]
+    case = replace(case, vision=towers, text={"kind": "pretrained", "path": str(tmp_path / "text")})
+    family, model = made(case, tokenizers)
+    assert {weights.dtype for weights in model.state_dict().values()} == {torch.float32}
+    before = {key: weights.clone() for key, weights in model.state_dict().items()}
+    folder = export(
+        tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], export_dtype(case.settings)
+    )
+    assert all(torch.equal(before[key], weights) for key, weights in model.state_dict().items())
+    assert_all_in(folder, dtype)
+    saved = load_file(folder / "model.safetensors")
+    head = next(weights for key, weights in saved.items() if key.endswith("lm_head.weight"))
+    assert torch.equal(head[:280], text.lm_head.weight)
+    again = load_export(folder, model, tokenizers[case.chat])
+    assert {weights.dtype for weights in again.state_dict().values()} == {torch.float32}
+    one = document(case, tokenizers, 1)
+    rounded = {key: weights.to(dtype).float() for key, weights in before.items()}
+    model.load_state_dict(rounded)
+    assert torch.equal(logits(family, again.eval(), [[one]]), logits(family, model, [[one]]))
+
+
+def assert_all_in(folder, dtype):
+    """Weights and all configurations of an export."""
+    from safetensors.torch import load_file
+
+    assert {weights.dtype for weights in load_file(folder / "model.safetensors").values()} == {dtype}
+    said, found = [json.loads((folder / "config.json").read_bytes())], []
+    while said:
+        config = said.pop()
+        found += [config["dtype"]] if "dtype" in config else []
+        said += [part for part in config.values() if isinstance(part, dict)]
+    assert {f"torch.{name}" for name in found} == {str(dtype)}
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_export_in_half_precision_is_read_and_run_as_it_is(tmp_path, tokenizers, monkeypatch, name):
+    from transformers import AutoModelForImageTextToText, dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    case = CASES[name]
+    family, model = made(case, tokenizers)
+    folder = export(tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], torch.bfloat16)
+    assert_all_in(folder, torch.bfloat16)
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=name == "llava, fused").eval()
+    assert theirs.dtype == torch.bfloat16
+    batch = pack([[document(case, tokenizers, 1)]], 0)
+    inputs = {**family.inputs(theirs, batch), "attention_mask": torch.ones_like(batch.ids)}
+    with torch.no_grad():
+        found = theirs(input_ids=batch.ids, **inputs).logits.float()
+    assert (found - of_batch(family, model, batch)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "asked", "dtype"),
+    [
+        ("float32", "bfloat16", None, torch.bfloat16),  # nearly all weights are the language model's
+        ("bfloat16", "float16", None, torch.float16),
+        ("bfloat16", "float32", None, torch.float32),
+        ("float16", "new", None, torch.float16),
+        ("new", "bfloat16", None, torch.bfloat16),
+        ("new", "new", None, torch.float32),
+        ("new", "nothing", None, torch.float32),
+        ("bfloat16", "bfloat16", "float32", torch.float32),
+        ("new", "new", "bfloat16", torch.bfloat16),
+    ],
+)
+def test_the_recipe_or_the_language_model_says_what_is_exported(tmp_path, vision, text, asked, dtype):
+    from transformers import LlamaConfig, SiglipVisionConfig
+
+    parts = {}
+    for part, published, kind in (("vision", vision, SiglipVisionConfig), ("text", text, LlamaConfig)):
+        if published == "new":
+            parts[part] = VISION if part == "vision" else TEXT
+            continue
+        kind(dtype=None if published == "nothing" else published).save_pretrained(tmp_path / part)
+        parts[part] = {"kind": "pretrained", "path": str(tmp_path / part)}
+    settings = build(ModelSettings, {"family": "llava", **parts, "export_dtype": asked}, "model")
+    assert export_dtype(settings) == dtype
+
+
 def test_each_of_two_fused_towers_has_its_own_weights(tmp_path, tokenizers):
     from transformers import AutoModel
-
-    from train.families import vision
 
     case, saved = CASES["llava, fused"], {}
     for place in ("first", "second"):
@@ -411,16 +573,20 @@ def test_positions_of_a_smaller_tower_are_interpolated(tmp_path, tokenizers):
     assert (grid[0].diff(dim=0) > 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     "name", ["llava", "llava_next", "llava_onevision", "idefics", "idefics2", "idefics3", "internvl"]
 )
-def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name):
+def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name, dtype):
     case = CASES[name]
     _, before = made(case, tokenizers, seed=7)
-    before.save_pretrained(tmp_path)
+    in_dtype(before, dtype).save_pretrained(tmp_path)
+    before.load_state_dict({key: weights.to(dtype).float() for key, weights in before.state_dict().items()})
     ours = {"family": case.family, "checkpoint": {"kind": "pretrained", "path": str(tmp_path)}}
     family = find(build(ModelSettings, ours, "model"), case.policy, case.chat)
     after = create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
+    assert {weights.dtype for weights in after.state_dict().values()} == {torch.float32}
+    assert export_dtype(family.settings) == dtype
     assert all(torch.equal(weights, after.state_dict()[key]) for key, weights in before.state_dict().items())
     one = document(case, tokenizers, 1)
     assert torch.equal(logits(case.found, before, [[one]]), logits(family, after.eval(), [[one]]))

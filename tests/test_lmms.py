@@ -59,11 +59,9 @@ def folder(tmp_path_factory):
     return export(root / "export", create(family, tokenizer, mixture.chat, 3), family, tokenizer, mixture.chat)
 
 
-def request(document, **settings):
-    """One question about each document's images, as a task of lmms-eval asks it."""
-    return SimpleNamespace(
-        args=("What colour is it?", settings, lambda found: found["images"], document, "colours", "test")
-    )
+def request(document, question="What colour is it?", **settings):
+    """A question about a document's images, as a task of lmms-eval asks it."""
+    return SimpleNamespace(args=(question, settings, lambda found: found["images"], document, "colours", "test"))
 
 
 def test_the_plugin_names_a_class_that_is_there(lmms):
@@ -87,6 +85,28 @@ def test_questions_are_answered_in_order_and_noted_in_its_cache(lmms, folder):
     assert "<|" not in "".join(answers)
 
 
+QUESTIONS = (
+    "What colour is it?",
+    "Is it?",
+    "What colour is it, and what is the colour of the other picture beside it?",
+)
+
+
+def test_answers_are_the_same_however_many_are_asked_for_at_a_time(lmms, folder):
+    images = [[], [0], [1, 2], [3], [], [], [2], [1], [0, 3, 1]]
+    documents = [{"images": [picture(list(COLOURS)[one], 3 * one) for one in shown]} for shown in images]
+    settings = [{"max_new_tokens": 8}] * 7 + [{"max_new_tokens": 3}] * 2
+    said = {}
+    for size in (1, 2, 4):
+        model = lmms.Exported(str(folder), device="cpu", batch_size=size)
+        model.task_dict["colours"] = {"test": documents}
+        asked = [request(place, question=QUESTIONS[place % 3], **how) for place, how in enumerate(settings)]
+        said[size] = model.generate_until(asked)
+        assert [answer for _, _, answer in model.cache_hook.answers] == said[size]
+    assert said[1] == said[2] == said[4]
+    assert len(set(said[1])) > 1
+
+
 def test_an_answer_ends_where_the_task_says(lmms, folder):
     model = lmms.Exported(str(folder), device="cpu")
     model.task_dict["colours"] = {"test": [{"images": [Image.new("RGB", (30, 20))]}]}
@@ -97,8 +117,9 @@ def test_an_answer_ends_where_the_task_says(lmms, folder):
 
 
 def test_what_is_not_offered_is_refused(lmms, folder):
-    with pytest.raises(ValueError, match="one question at a time"):
-        lmms.Exported(str(folder), device="cpu", batch_size=8)
+    for size in (0, "auto"):
+        with pytest.raises(ValueError, match=f"batch_size: {size}; .* a number of questions, from 1 on"):
+            lmms.Exported(str(folder), device="cpu", batch_size=size)
     model = lmms.Exported(str(folder), device="cpu")
     for method in (model.loglikelihood, model.generate_until_multi_round):
         with pytest.raises(NotImplementedError, match="generate_until"):

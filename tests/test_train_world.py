@@ -7,17 +7,31 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import distributed
 from transformers import AutoModelForImageTextToText
 
-from tests.stages import MACHINE, article, model_settings, question, write_run
+from pipeline.errors import RecipeError
+from pipeline.settings import build
+from tests.stages import (
+    MACHINE,
+    article,
+    lock_recipe,
+    model_settings,
+    published,
+    question,
+    saved_weights,
+    write_run,
+)
 from train import loop
-from train.run import train_stage
-from train.settings import Training
+from train import run as module
+from train.run import evaluate_stage, train_stage
+from train.settings import Machine, ModelSettings, Training
 from train.world import World
 
 TRAINING = Training(
@@ -34,8 +48,8 @@ DEAD = 9
 SEEN = ("tokens", "supervised", "tiles")
 
 
-def train(root: Path):
-    return train_stage(root, "align", TRAINING, model_settings(), machine=MACHINE)
+def train(root: Path, model: ModelSettings | None = None, dtype: str = "float32"):
+    return train_stage(root, "align", replace(TRAINING, dtype=dtype), model or model_settings(), machine=MACHINE)
 
 
 def test_a_world_of_one_changes_nothing():
@@ -72,14 +86,24 @@ def alone(made, tmp_path_factory):
     return train(copy(made, tmp_path_factory.mktemp("alone")))
 
 
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def lines(root: Path) -> list[dict]:
+    """The log."""
+    return [json.loads(line) for line in (root / "train" / "align" / "log.jsonl").read_text().splitlines()]
+
+
 def copy(root: Path, folder: Path) -> Path:
     for path in root.iterdir():
         (folder / path.name).symlink_to(path)
     return folder
 
 
-def train_on(ranks: int, root: Path, *, die_before: int | None = None) -> None:
-    """Train with so many processes; with `die_before` all of them drop dead before that step."""
+def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = None) -> None:
+    """Train with so many processes; with `die_before` all of them drop dead before that step. Arguments: a model, and a dtype."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -87,7 +111,7 @@ def train_on(ranks: int, root: Path, *, die_before: int | None = None) -> None:
     code = "import sys; from tests.test_train_world import child; child(*sys.argv[1:])"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(root), str(die_before)],
+            [sys.executable, "-c", code, str(root), str(die_before), *arguments],
             env={**world, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parents[1],
             stderr=subprocess.PIPE,
@@ -105,7 +129,7 @@ def train_on(ranks: int, root: Path, *, die_before: int | None = None) -> None:
             process.wait()
 
 
-def child(root: str, die_before: str) -> None:
+def child(root: str, die_before: str, model: str = "null", dtype: str = "float32") -> None:
     """One rank."""
     update = loop._step
 
@@ -115,13 +139,13 @@ def child(root: str, die_before: str) -> None:
         return update(*arguments)
 
     loop._step = step
-    train(Path(root))
+    found = json.loads(model)
+    train(Path(root), found and build(ModelSettings, found, "model"), dtype)
 
 
 def assert_same_course(root: Path, expected) -> None:
     """The same samples in the same steps, and their losses, whatever became of the ranks."""
-    found = [json.loads(line) for line in (root / "train" / "align" / "log.jsonl").read_text().splitlines()]
-    for one, other in zip(found, map(json.loads, expected.log.read_text().splitlines()), strict=True):
+    for one, other in zip(lines(root), lines(expected.checkpoint.parents[3]), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
         assert {name: one[name] for name in SEEN} == {name: other[name] for name in SEEN}
@@ -141,9 +165,134 @@ def test_two_ranks_have_the_losses_of_one_even_where_one_sees_no_image(made, alo
         )  # Adam makes much of small differences
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_towers_published_in_half_precision_train_on_two_ranks_as_on_one(made, tmp_path, dtype):
+    model = published(tmp_path / "published", torch.bfloat16)
+    expected = train(copy(made, make(tmp_path / "alone")), model, dtype)
+    root = copy(made, make(tmp_path / "two"))
+    train_on(2, root, json.dumps(asdict(model)), dtype)
+    for one, other in zip(lines(root), lines(expected.checkpoint.parents[3]), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5 if dtype == "float32" else 0.02)
+    for checkpoint in (expected.checkpoint, root / "train" / "align" / "checkpoints" / expected.checkpoint.name):
+        for weights in saved_weights(checkpoint).values():
+            assert weights.dtype == torch.float32
+            assert weights.ndim < 2 or not torch.equal(
+                weights, weights.bfloat16().float()
+            )  # has learnt what that cannot hold
+    for folder in (expected.export, root / "train" / "align" / "export"):
+        exported = AutoModelForImageTextToText.from_pretrained(folder)
+        assert {weights.dtype for weights in exported.state_dict().values()} == {torch.bfloat16}
+        config = exported.config
+        assert {one.dtype for one in (config, config.vision_config, config.text_config)} == {torch.bfloat16}
+
+
 def test_a_training_that_died_goes_on_with_another_number_of_ranks(made, alone, tmp_path):
     root = copy(made, tmp_path)
     train_on(2, root, die_before=1)
     train_on(4, root, die_before=2)
     train_on(1, root)
     assert_same_course(root, alone)
+
+
+# -- GPUs, without one: what is called, and in which order
+
+
+class BuildingError(Exception):
+    """Stands where a model would be built."""
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What a rank does before it builds its model, on a machine that seems to have two GPUs."""
+    found = []
+
+    def begun(backend, *, device_id=None, **_):
+        found.append(("group", backend, device_id))
+
+    def built(*_, **__):
+        raise BuildingError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: found.append(("current", device)))
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: found.append(("touched",)))
+    monkeypatch.setattr(distributed, "init_process_group", begun)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(module, "create", built)
+    return found
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """The environment of torchrun's second process."""
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def begin(root: Path, device: str) -> None:
+    """Train until the model would be built."""
+    with pytest.raises(BuildingError):
+        train_stage(root, "align", TRAINING, model_settings(), machine=Machine(device=device, threads=1))
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_rank_takes_its_own_gpu_before_it_meets_the_others(made, tmp_path, calls, second_of_two, device):
+    begin(copy(made, tmp_path), device)
+    assert calls == [("current", 1), ("group", "nccl", torch.device("cuda", 1))]
+
+
+def test_a_rank_that_someone_else_has_put_into_a_group_takes_its_own_gpu_too(
+    made, tmp_path, calls, second_of_two, monkeypatch
+):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)  # as Ray Train does
+    begin(copy(made, tmp_path), "cuda")
+    assert calls == [("current", 1)]
+
+
+def test_ranks_on_cpus_take_no_gpu(made, tmp_path, calls, second_of_two):
+    begin(copy(made, tmp_path), "cpu")
+    assert calls == [("group", "gloo", None)]
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_process_alone_takes_the_gpu_that_is_named_or_the_first(made, tmp_path, calls, device, gpu):
+    begin(copy(made, tmp_path), device)
+    assert calls == [("current", gpu)]
+
+
+def test_a_rank_that_sees_one_gpu_alone_may_be_told_its_number(made, tmp_path, calls, second_of_two, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    begin(copy(made, tmp_path), "cuda:0")
+    assert calls == [("current", 0), ("group", "nccl", torch.device("cuda", 0))]
+
+
+@pytest.mark.parametrize(
+    ("device", "local", "said"),
+    [
+        ("auto", 2, r"rank's GPU is cuda:2, and torch \S+ sees 2 GPUs here; start as many ranks as it sees"),
+        ("cuda", 3, r"rank's GPU is cuda:3, and torch \S+ sees 2 GPUs here; start as many ranks as it sees"),
+        ("cuda:1", 0, "4 ranks of this machine would share one of its 2 GPUs; take --device cuda,"),
+    ],
+)
+def test_ranks_that_have_no_gpu_of_their_own_are_refused(made, tmp_path, calls, monkeypatch, device, local, said):
+    for name, value in {"RANK": local, "WORLD_SIZE": 4, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(RecipeError, match=f"--device {device}: .*{said}"):
+        train_stage(copy(made, tmp_path), "align", TRAINING, model_settings(), machine=Machine(device=device))
+    assert calls == []
+
+
+def test_a_stage_that_ranks_elsewhere_have_trained_needs_no_gpu_here(alone, monkeypatch):
+    root = alone.checkpoint.parents[3]
+    machine = Machine(device="cuda:7")
+    assert train_stage(root, "align", TRAINING, model_settings(), machine=machine) == alone
+
+
+def test_scoring_takes_the_gpu_of_its_rank(tmp_path, calls, second_of_two):
+    write_run(tmp_path, {"quiz": [question(number) for number in range(8)]}, length=96)
+    lock_recipe(tmp_path, {"steps": 1, "rows": 1, "learning_rate": {"text": 1e-3}})
+    with pytest.raises(BuildingError):
+        evaluate_stage(tmp_path, export=tmp_path, machine=Machine(device="cuda", threads=1))
+    assert calls == [("current", 1)]

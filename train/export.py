@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import torch
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from pipeline.encode import ChatFormat, mark_id
 from pipeline.errors import StoreError
 from train.checkpoint import PARTIAL, commit
+from train.families.sources import set_dtype
 
 if TYPE_CHECKING:
     from train.families import Family
@@ -60,21 +64,39 @@ class VideoProcessor:
         return path
 
 
-def export(target: Path, model: PreTrainedModel, family: Family, tokenizer: Tokenizer, chat: ChatFormat) -> Path:
+def export(
+    target: Path,
+    model: PreTrainedModel,
+    family: Family,
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
     """Write the folder, whole or not at all, in place of an older one.
 
-    `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it as it is.
+    `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it as it is. All weights in it are in
+    `dtype`, and all its configurations say so; the model stays as it is.
     """
     partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
+    model = in_dtype(model, dtype)
     model.generation_config = generation(tokenizer, chat)
     model.save_pretrained(partial)
     family.processor(hugging_face(tokenizer, chat), chat).save_pretrained(partial)
     return commit(partial, target)
 
 
+def in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy of a model in another dtype, weights and configurations; what is in it already is shared with the model."""
+    weights = {id(weight): nn.Parameter(weight.detach().to(dtype)) for weight in model.parameters()}
+    others = {id(buffer): buffer.to(dtype) for buffer in model.buffers() if buffer.is_floating_point()}
+    copied = deepcopy(model, {**weights, **others})  # by way of what has been copied, so that tied weights stay tied
+    set_dtype(copied.config, dtype)
+    return copied
+
+
 def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
-    """The model in a folder that `export` wrote, or another of the same class and tokenizer.
+    """The model in a folder that `export` wrote, or another of the same class and tokenizer. In float32.
 
     Args:
         folder: with `config.json`, weights and `tokenizer.json`.
@@ -95,13 +117,17 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
         raise StoreError(f"{folder} holds a model of type {kind}, and the stage's family is {like.config.model_type}")
     if Tokenizer.from_file(str(folder / names[1])).get_vocab() != tokenizer.get_vocab():
         raise StoreError(f"{folder} holds another tokenizer than the one that the run's samples were measured with")
-    return cast("PreTrainedModel", type(like).from_pretrained(folder))
+    return cast("PreTrainedModel", type(like).from_pretrained(folder, dtype=torch.float32))
 
 
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs."""
+    """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
+
+    It pads left, so that answers to several questions begin where each question ends.
+    """
     loose = Tokenizer.from_str(tokenizer.to_str())
-    return PreTrainedTokenizerFast(tokenizer_object=loose, bos_token=chat.bos, eos_token=chat.eos, pad_token=chat.pad)
+    marks = {"bos_token": chat.bos, "eos_token": chat.eos, "pad_token": chat.pad}
+    return PreTrainedTokenizerFast(tokenizer_object=loose, padding_side="left", **marks)
 
 
 def generation(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:

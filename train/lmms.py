@@ -7,6 +7,7 @@ Imported by lmms-eval alone, in an environment of its own, and of ours it import
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def manifest() -> ModelManifest:
 
 
 class Exported(lmms):  # type: ignore[misc]  # its classes have no types
-    """A folder that `vlmill train` exported, asked one question at a time in one process."""
+    """A folder that `vlmill train` exported, asked in one process, `batch_size` questions at a time."""
 
     is_simple = True
 
@@ -44,14 +45,15 @@ class Exported(lmms):  # type: ignore[misc]  # its classes have no types
             device: of torch; None is a GPU if there is one.
             dtype: of the weights, by torch's name.
             trust_remote_code: run code from the folder, as fused towers want it.
-            batch_size: has to be 1.
+            batch_size: of questions; the processor pads them left.
 
         Raises:
-            ValueError: more is asked at a time.
+            ValueError: the batch is no number from 1 on.
         """
         super().__init__()
-        if int(batch_size) != 1:
-            raise ValueError(f"batch_size: {batch_size}; exports of vlmill are asked one question at a time, so take 1")
+        if not str(batch_size).isdecimal() or int(batch_size) < 1:
+            raise ValueError(f"batch_size: {batch_size}; exports of vlmill take a number of questions, from 1 on")
+        self.questions = int(batch_size)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         read = {"pretrained_model_name_or_path": pretrained, "trust_remote_code": trust_remote_code}
         self.processor = AutoProcessor.from_pretrained(**read)
@@ -60,27 +62,40 @@ class Exported(lmms):  # type: ignore[misc]  # its classes have no types
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The answer to each request, in order: greedily, unless its task asks for a temperature."""
-        answers = []
-        for request in tqdm(requests, desc="answers"):
-            question, settings, visuals, document, task, split = request.args
-            images = visuals(self.task_dict[task][split][document]) or []
-            answers.append(self._answer(question, images, settings))
-            self.cache_hook.add_partial("generate_until", (question, settings), answers[-1])
+        asked = (self._asked(*request.args) for request in tqdm(requests, desc="answers"))
+        answers = list[str]()
+        for (settings, _), alike in groupby(asked, key=lambda one: (one[1], bool(one[2]))):
+            while some := list(islice(alike, self.questions)):
+                said = self._answers([question for question, *_ in some], settings, [images for *_, images in some])
+                answers += said
+                for (question, *_), answer in zip(some, said, strict=True):
+                    self.cache_hook.add_partial("generate_until", (question, settings), answer)
         return answers
 
-    def _answer(self, question: str, images: Sequence[Any], settings: dict[str, Any]) -> str:
-        content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self.processor(images=list(images) or None, text=text, return_tensors="pt").to(self.device)
+    def _asked(
+        self, question: str, settings: dict[str, Any], visuals: Any, document: Any, task: str, split: str
+    ) -> tuple[str, dict[str, Any], list[Any]]:
+        """A request: the question, how it is answered, and the images that its task shows with it."""
+        return question, settings, list(visuals(self.task_dict[task][split][document]) or [])
+
+    def _answers(self, questions: list[str], settings: dict[str, Any], images: list[list[Any]]) -> list[str]:
+        """The answers to questions, each about its images, in one batch: of questions that all have images, or all none."""
+        turns = [
+            [*({"type": "image", "image": image} for image in shown), {"type": "text", "text": question}]
+            for question, shown in zip(questions, images, strict=True)
+        ]
+        texts = [
+            self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            for content in turns
+        ]
+        shown = images if any(images) else None
+        inputs = self.processor(images=shown, text=texts, padding=True, return_tensors="pt").to(self.device)
         warm = settings.get("temperature") or 0
         how = {"do_sample": True, "temperature": warm, "top_p": settings.get("top_p")} if warm else {"do_sample": False}
         with torch.inference_mode():
             said = self.model.generate(**inputs, max_new_tokens=settings.get("max_new_tokens") or NEW_TOKENS, **how)
-        answer = str(self.processor.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-        stops = settings.get("until") or []
-        for stop in [stops] if isinstance(stops, str) else stops:
-            answer = answer.partition(stop)[0] if stop else answer
-        return answer.strip()
+        new = said[:, inputs["input_ids"].shape[1] :]
+        return [_cut(text, settings) for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Not offered."""
@@ -91,3 +106,11 @@ class Exported(lmms):  # type: ignore[misc]  # its classes have no types
         raise NotImplementedError(
             "exports of vlmill answer in one round; take a task whose output_type is generate_until"
         )
+
+
+def _cut(answer: str, settings: dict[str, Any]) -> str:
+    """An answer up to the first of the texts that its task ends it with."""
+    stops = settings.get("until") or []
+    for stop in [stops] if isinstance(stops, str) else stops:
+        answer = answer.partition(stop)[0] if stop else answer
+    return answer.strip()

@@ -28,6 +28,7 @@ from train.data import Reader
 from train.evaluate import HeldOut, Score, evaluate, scores, table, write
 from train.export import export, load_export
 from train.families import find
+from train.families.sources import export_dtype
 from train.loop import Setup, run
 from train.model import create, save_weights
 from train.settings import Machine, ModelSettings, Training, model_of, training_of
@@ -135,10 +136,11 @@ def train_stage(
     family = find(model, mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
     steps, identity = planned_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
-    folder, device = directory / "train" / stage, _device(machine)
+    folder, dtype = directory / "train" / stage, export_dtype(model)
+    finished = _finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
+    device = torch.device("cpu") if finished else _taken(machine)
     with _prepared(machine, device), joined(device) as world, _alone(folder, world):
-        if not _finished(folder, identity):
-            _check_here(device)
+        if not finished:
             network = create(
                 family, reader.tokenizer, mixture.chat, training.seed, start_from, adapter=training.adapter
             )
@@ -151,9 +153,9 @@ def train_stage(
                 if training.adapter is not None:
                     adapters.merge(network)
                 save_weights(network, last)
-                export(folder / "export", network, family, reader.tokenizer, mixture.chat)
+                export(folder / "export", network, family, reader.tokenizer, mixture.chat, dtype)
                 found = evaluate(network.to(device), reader, device, training.evaluate)
-                _conclude(folder, identity, found, scores(found, mixture))
+                _conclude(folder, identity, dtype, found, scores(found, mixture))
             world.wait()
         result = _result(folder, stage)
         if world.leads and result.scores:
@@ -161,11 +163,17 @@ def train_stage(
     return result
 
 
-def _conclude(folder: Path, identity: Mapping[str, Any], found: Sequence[HeldOut], scores: Mapping[str, Score]) -> None:
+def _conclude(
+    folder: Path,
+    identity: Mapping[str, Any],
+    dtype: torch.dtype,
+    found: Sequence[HeldOut],
+    scores: Mapping[str, Score],
+) -> None:
     """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
     write(folder / ANSWERS, found)
     by_source = {name: asdict(score) for name, score in scores.items()}
-    write_atomically(folder / RESULT, {"identity": identity, "scores": by_source})
+    write_atomically(folder / RESULT, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
 
 
 def evaluate_stage(
@@ -198,8 +206,7 @@ def evaluate_stage(
     if not names or stage not in (None, *names):
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, device = training_of(chosen), _device(machine)
-    _check_here(device)
+    training, device = training_of(chosen), _taken(machine)
     mixture = Mixture(directory, chosen.name, machine.shards)
     family = find(model_of(recipe), mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
@@ -213,24 +220,29 @@ def evaluate_stage(
 
 
 def _identity(mixture: Mixture, training: Training, model: ModelSettings, start_from: Path | None) -> dict[str, Any]:
-    """What the weights of a stage are a function of; what only saves or scores them is left out."""
+    """What the weights of a stage are a function of; what only saves, exports or scores them is left out."""
     settings = {
         name: value
         for name, value in asdict(training).items()
         if name not in {"checkpoint_every", "keep_last", "evaluate"}
     }
     before = digest(json.loads((start_from / "state.json").read_bytes())) if start_from else None
+    towers = json.loads(to_json(model))
+    towers.pop("export_dtype")
     return {
         "mixture": mixture.sha256,
         "start_from": before,
-        "model": json.loads(to_json(model)),
+        "model": towers,
         **json.loads(to_json(settings)),
     }
 
 
-def _finished(folder: Path, identity: Mapping[str, Any]) -> bool:
-    path = folder / RESULT
-    return path.exists() and json.loads(path.read_bytes())["identity"] == identity
+def _finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> bool:
+    """Whether the stage is trained to its end, and exported in this dtype."""
+    if not (path := folder / RESULT).exists():
+        return False
+    found = json.loads(path.read_bytes())
+    return bool(found["identity"] == identity and found.get("export_dtype") == str(dtype))
 
 
 def _result(folder: Path, stage: str) -> Result:
@@ -240,27 +252,38 @@ def _result(folder: Path, stage: str) -> Result:
     return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
 
 
-def _device(machine: Machine) -> torch.device:
-    """The device that the machine names, whether or not it is here: who started ranks elsewhere need not have theirs."""
-    if machine.device != "auto":
-        try:
-            return torch.device(machine.device)
-        except RuntimeError as error:
-            raise RecipeError(
-                f"--device {machine.device}: there is no such kind; allowed: auto, cpu, cuda, cuda:N"
-            ) from error
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+def _taken(machine: Machine) -> torch.device:
+    """The device that the machine names; a GPU becomes the current one, before anything is made on any.
 
+    A GPU without a number is this rank's: the one with its number among the ranks of this machine (`LOCAL_RANK`).
 
-def _check_here(device: torch.device) -> None:
-    """Refuse a GPU that this process does not see."""
-    seen = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= seen:
+    Raises:
+        RecipeError: there is no such kind, this process does not see it, or other ranks of this machine would take it, too.
+    """
+    named = machine.device if machine.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(named)
+    except RuntimeError as error:
         raise RecipeError(
-            f"--device {device}: torch {torch.__version__} sees {seen} GPUs here; take another, or --device cpu"
+            f"--device {machine.device}: there is no such kind; allowed: auto, cpu, cuda, cuda:N"
+        ) from error
+    if device.type != "cuda":
+        return device
+    seen, ranks = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+    if number >= seen:
+        way = "start as many ranks as it sees, one for each" if device.index is None and seen else "take another"
+        raise RecipeError(
+            f"--device {machine.device}: this rank's GPU is cuda:{number}, and torch {torch.__version__} sees {seen} GPUs here; "
+            f"{way}, or --device cpu"
         )
+    if device.index is not None and min(ranks, seen) > 1:
+        raise RecipeError(
+            f"--device {machine.device}: {ranks} ranks of this machine would share one of its {seen} GPUs; "
+            "take --device cuda, a GPU for each"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 @contextmanager

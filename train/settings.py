@@ -23,6 +23,7 @@ Part = Literal["projector", "vision", "text"]
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+ExportDtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -133,6 +134,7 @@ class ModelSettings:
     text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
     connector: Connector = Connector()
     checkpoint: Pretrained | None = None  # of the family's own class
+    export_dtype: ExportDtype | None = None  # None: what the pretrained language model or checkpoint was published in
 
     def __post_init__(self) -> None:
         """Refuse half a model, or two."""

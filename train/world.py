@@ -75,7 +75,10 @@ def layers(root: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in."""
+    """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in.
+
+    Of GPUs `device` is this rank's, and the current one.
+    """
     if distributed.is_initialized():
         yield World(distributed.get_rank(), distributed.get_world_size())
         return
@@ -83,7 +86,8 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    gpu = device.type == "cuda"
+    distributed.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=device if gpu else None)
     try:
         yield World(distributed.get_rank(), size)
     finally:

@@ -79,6 +79,7 @@ class InternVL:
         marks = {"start_image_token": start, "end_image_token": end, "context_image_token": chat.image}
         named = PreTrainedTokenizerFast(
             tokenizer_object=tokenizer.backend_tokenizer,
+            padding_side=tokenizer.padding_side,
             **tokenizer.special_tokens_map,
             extra_special_tokens=marks | {"video_token": video},
         )
