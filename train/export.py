@@ -68,6 +68,10 @@ def export(target: Path, model: PreTrainedModel, family: Family, tokenizer: Toke
     partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     model.generation_config = generation(tokenizer, chat)
+    for config in (model.config, model.config.get_text_config()):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if hasattr(config, name):
+                setattr(config, name, getattr(model.generation_config, name))
     model.save_pretrained(partial)
     family.processor(hugging_face(tokenizer, chat), chat).save_pretrained(partial)
     return commit(partial, target)
@@ -99,9 +103,12 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
 
 
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs."""
+    """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
+
+    Its EOS is what ends a turn: programs that read no generation settings stop there.
+    """
     loose = Tokenizer.from_str(tokenizer.to_str())
-    return PreTrainedTokenizerFast(tokenizer_object=loose, bos_token=chat.bos, eos_token=chat.eos, pad_token=chat.pad)
+    return PreTrainedTokenizerFast(tokenizer_object=loose, bos_token=chat.bos, eos_token=chat.end, pad_token=chat.pad)
 
 
 def generation(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:
