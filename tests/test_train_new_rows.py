@@ -226,7 +226,7 @@ def test_an_answer_that_is_learnt_ends(tmp_path, stage):
 
 def test_stages_hand_new_rows_on_whatever_they_train(pretrained, tmp_path):
     pytest.importorskip("peft")
-    tokenizer, new = lacking(pretrained)
+    _, new = lacking(pretrained)
     run, before = run_of(tmp_path / "run", pretrained, ("one", "two", "three")), None
     learnt = torch.tensor(new.learnt)
     still = {"steps": 1, "learning_rate": {"text": 1e-12, "projector": 1e-12}, "weight_decay": 0.0}
