@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,10 +29,12 @@ from tests.stages import (
     saved_weights,
     write_run,
 )
+from tests.test_train_new_rows import settings as of_pretrained
+from tests.test_train_new_rows import write_language_model
 from train import loop
 from train import run as module
 from train.run import evaluate_stage, train_stage
-from train.settings import Machine, ModelSettings, Training
+from train.settings import Adapter, Machine, ModelSettings, Training
 from train.world import World
 
 TRAINING = Training(
@@ -49,6 +52,10 @@ SEEN = ("tokens", "supervised", "tiles")
 
 
 def train(root: Path, model: ModelSettings | None = None, dtype: str = "float32"):
+    """The stage; where a language model lies in the folder, adapters beside it."""
+    if (path := root / "lm").exists():
+        adapted = replace(TRAINING, adapter=Adapter(rank=4), loss="answers")
+        return train_stage(root, "align", adapted, of_pretrained(path, "llava_next"), machine=MACHINE)
     return train_stage(root, "align", replace(TRAINING, dtype=dtype), model or model_settings(), machine=MACHINE)
 
 
@@ -192,6 +199,26 @@ def test_a_training_that_died_goes_on_with_another_number_of_ranks(made, alone, 
     train_on(4, root, die_before=2)
     train_on(1, root)
     assert_same_course(root, alone)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_new_rows_beside_adapters_are_trained_on_two_ranks_as_on_one_and_read_back_by_one(tmp_path, tied):
+    pytest.importorskip("peft")
+    lm = write_language_model(tmp_path / "lm", tied=tied)
+    roots = [tmp_path / name for name in ("alone", "shared")]
+    for root in roots:
+        root.mkdir()
+        shutil.copy(lm / "tokenizer.json", root / "tokenizer.json")
+        write_run(root, {"quiz": [question(number) for number in range(30)]}, length=60)
+        shutil.copytree(lm, root / "lm")
+    alone = train(roots[0])
+    train_on(2, roots[1], die_before=2)
+    train_on(1, roots[1])
+    assert_same_course(roots[1], alone)
+    exported = AutoModelForImageTextToText.from_pretrained(roots[1] / "train" / "align" / "export").state_dict()
+    for name, weights in AutoModelForImageTextToText.from_pretrained(alone.export).state_dict().items():
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            torch.testing.assert_close(exported[name], weights, rtol=1e-3, atol=1e-4)
 
 
 # -- GPUs, without one: what is called, and in which order

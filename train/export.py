@@ -81,6 +81,10 @@ def export(
     partial.mkdir(parents=True)
     model = in_dtype(model, dtype)
     model.generation_config = generation(tokenizer, chat)
+    for config in (model.config, model.config.get_text_config()):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if hasattr(config, name):
+                setattr(config, name, getattr(model.generation_config, name))
     model.save_pretrained(partial)
     family.processor(hugging_face(tokenizer, chat), chat).save_pretrained(partial)
     return commit(partial, target)
@@ -123,10 +127,11 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
 
-    It pads left, so that answers to several questions begin where each question ends.
+    It pads left, so that answers to several questions begin where each question ends. Its EOS is what ends a turn: programs that read no
+    generation settings stop there.
     """
     loose = Tokenizer.from_str(tokenizer.to_str())
-    marks = {"bos_token": chat.bos, "eos_token": chat.eos, "pad_token": chat.pad}
+    marks = {"bos_token": chat.bos, "eos_token": chat.end, "pad_token": chat.pad}
     return PreTrainedTokenizerFast(tokenizer_object=loose, padding_side="left", **marks)
 
 

@@ -17,11 +17,12 @@ from transformers import PreTrainedModel
 
 from pipeline.encode import IGNORE, ChatFormat
 from pipeline.errors import StoreError
-from train import adapters
+from train import adapters, new_rows
 from train.attention import borders
 from train.data import Batch
 from train.families import Family
-from train.settings import Adapter, Part, Training
+from train.new_rows import NewRows
+from train.settings import Adapter, Training
 
 WEIGHTS = "model.safetensors"
 """In the last checkpoint of a stage: the model that it hands on, whole and with its adapters merged."""
@@ -34,8 +35,18 @@ def create(
     seed: int,
     start_from: Path | None = None,
     adapter: Adapter | None = None,
+    new: NewRows | None = None,
 ) -> PreTrainedModel:
     """A model with weights drawn from `seed`, or with those that an earlier stage left in the folder `start_from`. On the CPU.
+
+    Args:
+        family: of the model.
+        tokenizer: of the recipe.
+        chat: its format.
+        seed: of all that is drawn.
+        start_from: a folder with weights of an earlier stage.
+        adapter: is put in, if given.
+        new: tokens that the pretrained language model lacks, whose rows are drawn.
 
     Raises:
         StoreError: the weights are those of another model.
@@ -46,6 +57,8 @@ def create(
         model = family.build(tokenizer, chat)
         if start_from is not None:
             load_weights(model, start_from, family.new)
+        elif new is not None:
+            new_rows.draw(model, tokenizer, new)
         if adapter is not None:
             adapters.inject(model, family, adapter)
     return model
@@ -83,24 +96,29 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
 
 
 def optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
-    """AdamW over the parts that have a learning rate, of adapted ones over the adapters; all else is frozen.
+    """AdamW over the parts that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
 
-    Each part has a group that decays and one that does not (norms, biases and single vectors). A group's `part` names it,
-    its `peak` is its learning rate before the schedule.
+    Each part has a group that decays and one that does not (norms, biases and single vectors, new rows among them). A group's
+    `part` names it, its `peak` is its learning rate before the schedule.
     """
-    groups: dict[tuple[Part, bool], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     adapted = training.adapter.parts if training.adapter else ()
+    rates = {
+        new_rows.NAME: new_rows.rate(training),
+        **{str(part): rate for part, rate in training.learning_rate.items()},
+    }
     for name, parameter in model.named_parameters():
-        part = family.part(name)
-        parameter.requires_grad_(part in training.learning_rate and (part not in adapted or adapters.MARK in name))
+        part = new_rows.NAME if new_rows.MARK in name else family.part(name)
+        parameter.requires_grad_(part in rates and (part not in adapted or adapters.MARK in name))
         if parameter.requires_grad:
-            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+            decays = parameter.ndim > 1 and part != new_rows.NAME
+            groups.setdefault((part, decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": found,
                 "part": part,
-                "peak": training.learning_rate[part],
+                "peak": rates[part],
                 "weight_decay": training.weight_decay * decays,
             }
             for (part, decays), found in sorted(groups.items(), key=lambda item: item[0])

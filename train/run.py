@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from mixtures.locked import Mixture
@@ -23,7 +25,7 @@ from pipeline.recipe import locked_recipe
 from pipeline.run import Watcher
 from pipeline.settings import nearest
 from pipeline.store import Store, write_atomically
-from train import adapters, checkpoint
+from train import adapters, checkpoint, new_rows
 from train.data import Reader
 from train.evaluate import HeldOut, Score, evaluate, scores, table, write
 from train.export import export, load_export
@@ -141,17 +143,15 @@ def train_stage(
     device = torch.device("cpu") if finished else _taken(machine)
     with _prepared(machine, device), joined(device) as world, _alone(folder, world):
         if not finished:
-            network = create(
-                family, reader.tokenizer, mixture.chat, training.seed, start_from, adapter=training.adapter
-            )
+            network = _network(reader, training, model, start_from)
             last = run(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
             weights = checkpoint.whole_weights(network)
             if world.leads:
                 if world.size > 1:  # what ranks share between them cannot be used by one alone
-                    network = create(family, reader.tokenizer, mixture.chat, training.seed, adapter=training.adapter)
+                    network = _network(reader, training, model)
                     network.load_state_dict(weights)
-                if training.adapter is not None:
-                    adapters.merge(network)
+                adapters.merge(network)
+                new_rows.merge(network)
                 save_weights(network, last)
                 export(folder / "export", network, family, reader.tokenizer, mixture.chat, dtype)
                 found = evaluate(network.to(device), reader, device, training.evaluate)
@@ -161,6 +161,20 @@ def train_stage(
         if world.leads and result.scores:
             console.print(table(result.scores, stage))
     return result
+
+
+def _network(
+    reader: Reader, training: Training, model: ModelSettings, start_from: Path | None = None
+) -> PreTrainedModel:
+    """The model of a stage, with what it trains in place of whole parts."""
+    chat, own = reader.mixture.chat, Tokenizer.from_file(str(reader.mixture.tokenizer))
+    new = new_rows.find(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
+    network = create(
+        reader.family, reader.tokenizer, chat, training.seed, start_from, adapter=training.adapter, new=new
+    )
+    if new_rows.alone(training):
+        new_rows.insert(network, new)
+    return network
 
 
 def _conclude(

@@ -125,8 +125,12 @@ class Idefics:
             "attention_mask": causal(batch.positions),
         }
 
-    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:  # noqa: ARG002
-        """See `Family`. The class writes BOS itself and takes images between texts, so there is no chat template that fits it."""
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
+        """See `Family`. The class writes BOS itself and takes images between texts, so there is no chat template that fits it.
+
+        Behind the tokenizer's EOS it lets no token see the images before, so here that is the mark that ends a document.
+        """
+        tokenizer.eos_token = chat.eos
         settings = vision.image_settings(self._vision)
         settings.pop("size")
         images = IdeficsImageProcessorPil(image_size=self.policy.side, **settings)

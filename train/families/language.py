@@ -66,13 +66,13 @@ def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -
 def load(model: Any, base: Any, source: Pretrained) -> None:
     """Put pretrained weights into the language model `base` of a new model and into its head.
 
-    Embeddings of tokens that the recipe's tokenizer adds are drawn around the mean of the others, as transformers does.
+    Rows of tokens that the recipe's tokenizer adds are left to `train.new_rows`.
 
     Raises:
         RecipeError: the pretrained model has what the model class has no place for.
     """
     text = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
-    text.resize_token_embeddings(model.get_input_embeddings().num_embeddings)
+    text.resize_token_embeddings(model.get_input_embeddings().num_embeddings, mean_resizing=False)
     head = text.get_output_embeddings().state_dict()
     if "bias" in head and head.pop("bias").any():
         raise RecipeError(

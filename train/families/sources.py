@@ -1,11 +1,13 @@
-"""Configurations of pretrained models, from local folders or the Hub, and the dtype that an export of them has."""
+"""Configurations and vocabularies of pretrained models, from local folders or the Hub, and the dtype that an export of them has."""
 
 from __future__ import annotations
 
 from typing import Any, get_args
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoConfig
+from transformers.utils import cached_file
 
 from pipeline.errors import RecipeError
 from train.settings import ExportDtype, FusedTower, ModelSettings, Pretrained
@@ -65,3 +67,12 @@ def _read(source: Pretrained) -> Any:
         raise RecipeError(
             f"model: {source.path} is no folder with a model that transformers reads, nor a model on the Hub that can be reached: {reason}"
         ) from error
+
+
+def vocabulary(source: Pretrained) -> dict[str, int] | None:
+    """Ids by token of the `tokenizer.json` beside a pretrained model's weights; None if there is none."""
+    try:
+        path = cached_file(source.path, "tokenizer.json", revision=source.revision)
+    except OSError:
+        return None
+    return None if path is None else Tokenizer.from_file(path).get_vocab(with_added_tokens=True)

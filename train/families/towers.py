@@ -76,7 +76,7 @@ def _checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> A
                 f"model.checkpoint: the embeddings of {source.path} cannot grow from {model.config.vocab_size} to {needed} tokens; "
                 "take a tokenizer that has the marks of the chat format among its own"
             )
-        model.resize_token_embeddings(needed)
+        model.resize_token_embeddings(needed, mean_resizing=False)
     return model
 
 

@@ -1,0 +1,158 @@
+"""The rows of tokens that a pretrained language model lacks, in its embedding and in its head: those of the chat format's marks above all.
+
+Without them an answer cannot end, and nothing but training teaches them. So they start as far apart as other tokens are, and they
+learn in every stage, if need be alone: beside adapters, which leave embedding and head as they are, and where `text` is frozen. Then
+they are parameters of their own, which stand in for the matrices' rows. No other row gets a gradient, decays, or has moments in
+the optimizer. `merge` writes them into the matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pipeline.encode import ChatFormat
+from train.families.sources import configuration, vocabulary
+from train.settings import ModelSettings, Pretrained, Training
+
+NAME = "new_rows"
+"""Of the group of the optimizer, and of the module in embedding and head that holds them."""
+
+MARK = f".{NAME}."
+"""In the name of their parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """Token ids, in order."""
+
+    learnt: tuple[int, ...] = ()  # that no text has taught the pretrained model
+    drawn: tuple[int, ...] = ()  # those of them that it has no row for, or a row of no token (padding)
+    end: int | None = None  # the mark that ends a turn, if it is drawn
+    eos: int | None = None  # the token with which the pretrained model ends a text
+
+
+def find(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, own: Mapping[str, int]) -> NewRows:
+    """Which tokens of a recipe the pretrained language model lacks: none if it has new weights.
+
+    What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that stands
+    in place of another token there, as a reserved one, is learnt from the row that there is.
+
+    Args:
+        settings: of the model.
+        tokenizer: of the recipe, with the marks.
+        chat: the format, whose marks they are.
+        own: ids by token of the recipe's tokenizer without the marks, taken where none lies beside the weights.
+
+    Raises:
+        RecipeError: the pretrained model cannot be found.
+    """
+    source = settings.checkpoint or settings.text
+    if not isinstance(source, Pretrained):
+        return NewRows()
+    config, found = configuration(source).get_text_config(), vocabulary(source)
+    known = {row: token for token, row in (own if found is None else found).items() if row < config.vocab_size}
+    ours = tokenizer.get_vocab(with_added_tokens=True)
+    drawn = {row for row in ours.values() if row not in known}
+    renamed = {ours[mark] for mark in chat.specials if known.get(ours[mark], mark) != mark}
+    end, ends = ours[chat.end], config.eos_token_id
+    eos = next((token for token in (ends if isinstance(ends, list) else [ends]) if token in known), None)
+    return NewRows(tuple(sorted(drawn | renamed)), tuple(sorted(drawn)), end if end in drawn else None, eos)
+
+
+def draw(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> None:
+    """Draw rows from torch's generator: normal, with the mean and deviation that the other tokens' rows have in each dimension.
+
+    The mark that ends a turn starts as the token that ends a text, so that a model whose other weights are frozen, and which would
+    say that, has little to learn.
+    """
+    if not new.drawn:
+        return
+    ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    others, drawn = torch.tensor(sorted({*ids} - {*new.drawn})), torch.tensor(new.drawn)
+    for weight in _matrices(model):
+        with torch.no_grad():
+            deviation, mean = torch.std_mean(weight[others], dim=0, correction=0)
+            weight[drawn] = mean + deviation * torch.randn(len(drawn), weight.shape[1])
+            if new.end is not None and new.eos is not None:
+                weight[new.end] = weight[new.eos]
+
+
+def alone(training: Training) -> bool:
+    """Whether a stage trains new rows as parameters of their own, since it does not train the matrices that they stand in."""
+    adapted = training.adapter is not None and "text" in training.adapter.parts
+    return adapted or "text" not in training.learning_rate
+
+
+def rate(training: Training) -> float:
+    """Their learning rate: that of the text, or of the part next to it that learns, to which they are as new."""
+    return next(
+        training.learning_rate[part] for part in ("text", "projector", "vision") if part in training.learning_rate
+    )
+
+
+def insert(model: PreTrainedModel, new: NewRows) -> None:
+    """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
+    if not new.learnt:
+        return
+    ids = torch.tensor(new.learnt)
+    rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _matrices(model)]
+    _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embedded)
+    _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predicted)
+
+
+def merge(model: PreTrainedModel) -> None:
+    """Write rows that are parameters of their own into the matrices, and take them away, in place."""
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        rows = getattr(module, NAME, None)
+        if isinstance(rows, _StandIns):
+            rows.leave(module)
+
+
+def _matrices(model: PreTrainedModel) -> Iterator[torch.Tensor]:
+    """Those of the embedding and of the head, or the one that both have."""
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    yield embedding.weight
+    if head.weight is not embedding.weight:
+        yield head.weight
+
+
+class _StandIns(nn.Module):
+    """Rows in an embedding or a head, whose results they change from outside, whatever the class of either."""
+
+    ids: torch.Tensor
+
+    def __init__(self, ids: torch.Tensor, rows: nn.Parameter) -> None:
+        super().__init__()
+        self.register_buffer("ids", ids, persistent=False)
+        self.rows = rows
+
+    def enter(self, module: nn.Module, change: Any) -> None:
+        module.register_module(NAME, self)
+        self.hook = module.register_forward_hook(change)
+
+    def leave(self, module: Any) -> None:
+        self.hook.remove()
+        with torch.no_grad():
+            module.weight[self.ids] = self.rows
+        delattr(module, NAME)
+
+
+def _embedded(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+    """Embeddings of tokens (rows, length, width), those of new ones from their rows."""
+    ids, rows = module.new_rows.ids, module.new_rows.rows
+    place = torch.searchsorted(ids, given[0]).clamp(max=len(ids) - 1)
+    return torch.where((ids[place] == given[0])[..., None], functional.embedding(place, rows), result)
+
+
+def _predicted(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+    """Logits (..., tokens), those of new tokens from their rows."""
+    return result.index_copy_(-1, module.new_rows.ids, functional.linear(given[0], module.new_rows.rows))
