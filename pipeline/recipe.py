@@ -1,6 +1,7 @@
 """Recipes: one YAML file says what a run is made of. Read once into frozen objects; an unknown key is an error.
 
-A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`.
+A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`. Both are data:
+no code in them runs unless the command line names it (pipeline/judges/own.py), and their names may be no way out of a folder (pipeline/check.py).
 What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times) is not in
 the lock, as it is in no key.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic.dataclasses import dataclass
 
-from pipeline.check import check
+from pipeline.check import check, check_names
 from pipeline.decontaminate import Decontamination
 from pipeline.decontaminate.lists import spelt_out
 from pipeline.dedupe import Dedupe
@@ -29,6 +30,7 @@ from pipeline.images import POLICIES, Policy
 from pipeline.inspect import Inspect
 from pipeline.judges import STEPS, Judge, Own
 from pipeline.judges import own as own_judges
+from pipeline.judges.own import Code, Trusted
 from pipeline.overrides import DEFAULT_JUDGES, add_judges, move_source, places, set_value
 from pipeline.settings import STRICT, build, nearest
 from pipeline.sources import SOURCES, Source
@@ -80,14 +82,6 @@ class Shards:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Code:
-    """A judge of one's own: what stands in its file, and the sha256 of that."""
-
-    sha256: str
-    code: str
-
-
-@dataclass(frozen=True, config=STRICT)
 class Stage:
     """One training stage: which policy's shards it reads, in what mixture, and how it trains."""
 
@@ -109,7 +103,9 @@ class Recipe:
     fetch: Mapping[str, Any] = field(default_factory=dict)
     inspect: Mapping[str, Any] = field(default_factory=dict)
     judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_JUDGES
-    own_judges: Mapping[str, Code] = field(default_factory=dict)  # file name -> code; --judge puts it here
+    own_judges: Mapping[str, Code] = field(
+        default_factory=dict
+    )  # file name -> code; --judge puts it here, and no recipe
     dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
     decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -148,14 +144,22 @@ class Recipe:
         return tuple(judges)
 
     def _judge(self, name: str, values: Mapping[str, Any]) -> Judge:
+        if name in STEPS:
+            return build(STEPS[name], dict(values), f"judges.{name}")
         for file, code in self.own_judges.items():
-            if name in own_judges.classes(file, code.code):
-                return Own(name, values, code.sha256, code.code, file)
-        if name not in STEPS:
-            raise RecipeError(
-                f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
-            )
-        return build(STEPS[name], dict(values), f"judges.{name}")
+            if name in code.names():
+                return Own(name, values, code.sha256, code.code if isinstance(code, Trusted) else None, file)
+        raise RecipeError(
+            f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
+        )
+
+    def trusting(self, digests: Collection[str]) -> Recipe:
+        """The same, whose judges of one's own may run where the sha256 of their code is among `digests`."""
+        files = {
+            file: Trusted(code.sha256, code.code) if code.sha256 in digests else code
+            for file, code in self.own_judges.items()
+        }
+        return dataclasses.replace(self, own_judges=files)
 
     def deduping(self) -> Dedupe | None:
         """The dedupe settings, or None where the recipe says null."""
@@ -245,18 +249,22 @@ def load(
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
     judges: Sequence[tuple[str, str]] = (),
+    held: Mapping[str, Any] | None = None,
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
     `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
     `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
-    (name, code).
+    that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
     """
     path = recipe_path(name)
     data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
+    _refuse_code(path, data, dict(judges))
+    if held:
+        data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
     for file, code in judges:
         add_judges(data, file, code)
     for source in [name for name in moves if name in places(data)]:
@@ -268,9 +276,31 @@ def load(
         move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
-    recipe = build(Recipe, data, path.name)
+    recipe = build(Recipe, data, path.name).trusting([own_judges.sha256(code) for _, code in judges])
     check(recipe)
     return recipe, data, path.parent
+
+
+def held_code(path: Path) -> dict[str, Code]:
+    """The files of judges of one's own that a recipe or a lock holds; none where there is no such file. Nothing of them runs.
+
+    Raises:
+        RecipeError: it is no code, or another than its sha256 says.
+    """
+    data = read_mapping(path) if path.exists() else {}
+    return build(dict[str, Code], data.get("own_judges") or {}, f"{path}: own_judges")
+
+
+def _refuse_code(path: Path, data: dict[str, Any], judges: Mapping[str, str]) -> None:
+    """Take the code out of a recipe's mapping; what of it the command line named comes in with that.
+
+    Raises:
+        RecipeError: it holds other code.
+    """
+    held = held_code(path) if data.pop("own_judges", None) else {}
+    other = {file: code for file, code in held.items() if judges.get(file) != code.code}
+    if other:
+        raise RecipeError(own_judges.refusal(path, other, ["vlmill", "build", path]))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -318,7 +348,7 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
         StoreError: it is locked to another; the message lists the differences and the ways out.
     """
     path, now = root / LOCK, shaping(data)
-    if path.exists() and not relock and next(root.glob("steps/*/*/*.receipt.json"), None):
+    if bound(root) and not relock:
         before = read_lock(root)
         if before != now:
             raise StoreError(
@@ -329,8 +359,13 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
     write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
 
 
+def bound(root: Path) -> bool:
+    """Whether something was made in a folder under its lock."""
+    return (root / LOCK).exists() and next(root.glob("steps/*/*/*.receipt.json"), None) is not None
+
+
 def read_lock(root: Path) -> dict[str, Any]:
-    """The effective recipe that a folder is locked to, as a mapping.
+    """The effective recipe that a folder is locked to, as a mapping; its names lead nowhere else, and its code is what its sha256 says.
 
     Raises:
         StoreError: no build was begun there, or the file is damaged.
@@ -339,22 +374,27 @@ def read_lock(root: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     try:
-        return read_mapping(path)
+        data = read_mapping(path)
+        check_names(build(Recipe, data, LOCK))
     except RecipeError as error:
         raise StoreError(
-            f"{error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
+            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
         ) from error
+    return data
 
 
-def locked_recipe(root: Path) -> Recipe:
+def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
+    Of the judges of one's own that it holds, those may run that the command line named: `judges`, as in `load`. All are known by name.
+
     Raises:
-        StoreError: no build was begun there.
+        StoreError: no build was begun there, or the lock is damaged.
     """
     data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
-    return build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
+    recipe = build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
+    return recipe.trusting([own_judges.sha256(code) for _, code in judges])
 
 
 def differences(before: Any, now: Any, where: str = "") -> str:
