@@ -51,7 +51,8 @@ def check_names(recipe: Recipe) -> None:
         check_name(where, name, recipe.sources)
         for split in settings.splits(name):
             check_name(where, split.removeprefix(f"{name}."))
-            check_name(where, split, folders)
+            if split in folders:
+                raise RecipeError(f"{where}: {split!r}: this name is taken; choose another")
             folders.append(split)
     for name in recipe.policies:
         check_name("policies", name)

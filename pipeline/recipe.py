@@ -300,7 +300,7 @@ def _refuse_code(path: Path, data: dict[str, Any], judges: Mapping[str, str]) ->
     held = held_code(path) if data.pop("own_judges", None) else {}
     other = {file: code for file, code in held.items() if judges.get(file) != code.code}
     if other:
-        raise RecipeError(own_judges.refusal(path, other, ["vlmill", "build", path]))
+        raise RecipeError(own_judges.refusal(path, other))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

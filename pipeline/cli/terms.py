@@ -50,13 +50,14 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
 
 def words(context: typer.Context) -> list[str]:
     """The command that was given, so that it can be given again with more."""
-    said = ["vlmill", *context.command_path.split()[1:]]
+    said = ["vlmill", str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
         option = parameter.opts[-1]
         for item in value if isinstance(value, list | tuple) else [value]:
-            if item not in (None, False, parameter.default):
-                said += [str(item)] if not option.startswith("-") else [option] if item is True else [option, str(item)]
+            if item is None or item is False or item == parameter.default:
+                continue
+            said += [*([option] if option.startswith("-") else []), *([] if item is True else [str(item)])]
     return said
 
 

@@ -116,20 +116,21 @@ def named(files: Sequence[str], digests: Sequence[str], held: Mapping[str, Code]
     return list(dict.fromkeys(found))
 
 
-def refusal(where: Path, held: Mapping[str, Code], command: Sequence[object]) -> str:
+def refusal(where: Path, held: Mapping[str, Code], command: Sequence[object] = ()) -> str:
     """What is said where code would have to run that nobody named: its sha256, how to look at it, and the next command.
 
     Args:
         where: the lock or recipe that holds it.
         held: the files that were not named.
-        command: that was given, in words.
+        command: that was given, in words; none where it takes no --trust-code.
     """
     listed = "\n".join(f"  {file!r}: sha256 {code.sha256}" for file, code in held.items())
-    again = [*command, *(word for code in held.values() for word in ("--trust-code", code.sha256))]
+    again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
+    trust = f", or trust what is held there:\n  {again}" if command else ", and take the code out of there"
     return (
         f"{where} holds code of judges that are not ours, and code runs only if the command line names it:\n{listed}\n"
         f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
-        f"Then name the file, with --judge FILE, or trust what is held there:\n  {shlex.join(map(str, again))}"
+        f"Then name its file, with --judge FILE{trust}"
     )
 
 
