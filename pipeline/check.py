@@ -20,8 +20,10 @@ LONGEST = 100
 """Bytes of a name: it is a part of file names, which have 255."""
 
 
-def check_name(where: str, name: str, taken: Collection[str] = ()) -> None:
+def check_name(where: str, name: str, taken: Collection[str] = (), *, dots: bool = True) -> None:
     """The rule for every name of a recipe, for each becomes a folder or a part of a file's name.
+
+    Names of sources, benchmarks and splits have no `dots`: one stands between a benchmark and its split.
 
     Raises:
         RecipeError: it could lead elsewhere, could not be written, or is `taken`; the message says what is allowed.
@@ -32,6 +34,8 @@ def check_name(where: str, name: str, taken: Collection[str] = ()) -> None:
             f"{where}: {name!r} is to name a folder: it may hold letters, digits, -, _ and ., with a letter or digit first, "
             f"{LONGEST} bytes at most"
         )
+    if "." in name and not dots:
+        raise RecipeError(f"{where}: {name!r} is no name here, where a dot stands before a split; take - or _ for it")
     if name in taken:
         raise RecipeError(f"{where}: {name!r}: this name is taken; choose another")
 
@@ -44,16 +48,13 @@ def check_names(recipe: Recipe) -> None:
     """
     check_name("name", recipe.name)
     for name in recipe.sources:
-        check_name("sources", name, RESERVED)
-    held, folders = recipe.decontaminating(), ["index"]
+        check_name("sources", name, RESERVED, dots=False)
+    held = recipe.decontaminating()
     for name, settings in held.against.items() if held else ():
         where = "decontaminate.against"
-        check_name(where, name, recipe.sources)
+        check_name(where, name, [*recipe.sources, "index"], dots=False)
         for split in settings.splits(name):
-            check_name(where, split.removeprefix(f"{name}."))
-            if split in folders:
-                raise RecipeError(f"{where}: {split!r}: this name is taken; choose another")
-            folders.append(split)
+            check_name(where, split.removeprefix(f"{name}."), dots=False)
     for name in recipe.policies:
         check_name("policies", name)
     for stage in recipe.stages:

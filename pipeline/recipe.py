@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,19 +29,14 @@ from pipeline.inspect import Inspect
 from pipeline.judges import STEPS, Judge, Own
 from pipeline.judges import own as own_judges
 from pipeline.judges.own import Code, Trusted
+from pipeline.mapping import LOCK, differences, read_mapping, recipe_path, refuse_code
 from pipeline.overrides import DEFAULT_JUDGES, add_judges, move_source, places, set_value
 from pipeline.settings import STRICT, build, nearest
 from pipeline.sources import SOURCES, Source
 from pipeline.step import RUNTIME
 from pipeline.store import write_atomically
 
-LOCK = "recipe.lock.yaml"
-
 Made = TypeVar("Made")
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 120
-_SHORT.maxlist = _SHORT.maxdict = 20
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -224,25 +217,6 @@ def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], wher
     return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a recipe: `name` itself if it is a file, else the shipped recipe of that name.
-
-    Raises:
-        RecipeError: there is neither.
-    """
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        if not path.is_file():
-            raise RecipeError(f"{name}: there is no such recipe file")
-        return path
-    shipped = {
-        Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")
-    }
-    if name not in shipped:
-        raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {nearest(name, list(shipped))}")
-    return shipped[name]
-
-
 def load(
     name: str,
     sources: Mapping[str, str] | None = None,
@@ -262,7 +236,7 @@ def load(
     """
     path = recipe_path(name)
     data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
-    _refuse_code(path, data, dict(judges))
+    refuse_code(path, data, dict(judges))
     if held:
         data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
     for file, code in judges:
@@ -279,43 +253,6 @@ def load(
     recipe = build(Recipe, data, path.name).trusting([own_judges.sha256(code) for _, code in judges])
     check(recipe)
     return recipe, data, path.parent
-
-
-def held_code(path: Path) -> dict[str, Code]:
-    """The files of judges of one's own that a recipe or a lock holds; none where there is no such file. Nothing of them runs.
-
-    Raises:
-        RecipeError: it is no code, or another than its sha256 says.
-    """
-    data = read_mapping(path) if path.exists() else {}
-    return build(dict[str, Code], data.get("own_judges") or {}, f"{path}: own_judges")
-
-
-def _refuse_code(path: Path, data: dict[str, Any], judges: Mapping[str, str]) -> None:
-    """Take the code out of a recipe's mapping; what of it the command line named comes in with that.
-
-    Raises:
-        RecipeError: it holds other code.
-    """
-    held = held_code(path) if data.pop("own_judges", None) else {}
-    other = {file: code for file, code in held.items() if judges.get(file) != code.code}
-    if other:
-        raise RecipeError(own_judges.refusal(path, other))
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """What stands in a recipe file.
-
-    Raises:
-        RecipeError: it is no YAML, or no mapping.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
-    return data
 
 
 def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,16 +332,3 @@ def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
     recipe = build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
     return recipe.trusting([own_judges.sha256(code) for _, code in judges])
-
-
-def differences(before: Any, now: Any, where: str = "") -> str:
-    """The leaves in which two recipes differ, one per line."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = [
-            differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})
-        ]
-        return "\n".join(line for line in lines if line)
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        lines = [differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))]
-        return "\n".join(line for line in lines if line)
-    return "" if before == now else f"  {where}: {_SHORT.repr(before)} there, {_SHORT.repr(now)} here"

@@ -127,6 +127,7 @@ def test_no_command_runs_code_that_its_line_does_not_name(folder, monkeypatch, n
     monkeypatch.chdir(folder)
     before = (folder / "run/recipe.lock.yaml").read_bytes()
     for status, line in COMMANDS[name]:
+        (folder / "ran").unlink(missing_ok=True)
         assert vlmill(*shlex.split(line)) == status, line
         assert not (folder / "ran").exists(), line
         if status == REFUSES and name in ("build", "what-if", "takedown", "ablate"):
@@ -312,6 +313,8 @@ def test_names_that_are_no_folders_are_refused_in_recipes_and_in_locks(tmp_path,
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "stages.policy"])
 def test_other_names_are_folders(tmp_path, place):
     for name in GOOD:
+        if "." in name and place in ("sources", "decontaminate.against", "splits"):
+            continue  # where a dot stands before a split
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(named(place, name)))
         load(str(path))

@@ -95,7 +95,8 @@ def build(
     """
     from mixtures.build import check as check_mixtures
     from mixtures.build import read_stats
-    from pipeline.recipe import load, read_mapping, recipe_path
+    from pipeline.mapping import read_mapping, recipe_path
+    from pipeline.recipe import load
     from pipeline.reports.contamination import warnings
     from pipeline.run import PHASES
     from train.settings import check as check_training
@@ -134,7 +135,8 @@ def _judges(
         RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
     """
     from pipeline.judges.own import named, refusal
-    from pipeline.recipe import LOCK, bound, held_code, recipe_path
+    from pipeline.mapping import LOCK, held_code, recipe_path
+    from pipeline.recipe import bound
 
     path, lock = recipe_path(recipe), root / LOCK
     inline, locked = held_code(path), {} if relock and not digests else held_code(lock)

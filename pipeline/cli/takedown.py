@@ -57,8 +57,9 @@ def takedown(
     """
     from pipeline.execute import executor
     from pipeline.judges.own import named, refusal, untrusted
-    from pipeline.recipe import LOCK as RECIPE
-    from pipeline.recipe import held_code, locked_recipe
+    from pipeline.mapping import LOCK as RECIPE
+    from pipeline.mapping import held_code
+    from pipeline.recipe import locked_recipe
     from pipeline.takedown.forecast import forecast
     from pipeline.takedown.rules import LIST, Rules, rules
 

@@ -49,10 +49,10 @@ def what_if(
         vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
     """
     from pipeline.judges.own import named
-    from pipeline.recipe import LOCK, held_code
-    from pipeline.reports.what_if import ask, place
+    from pipeline.mapping import LOCK, held_code, run_of
+    from pipeline.reports.what_if import ask
 
-    judges = named(judge or [], trust_code or [], held_code(place(recipe, out) / LOCK))
+    judges = named(judge or [], trust_code or [], held_code(run_of(recipe, out) / LOCK))
     root, answer = ask(recipe, out, pairs(set_, "--set"), judges, words(context))
     if as_json:
         print_json(_json(root, answer))

@@ -24,19 +24,10 @@ from pipeline.folder import take_in
 from pipeline.judges import STEPS, Judging, OptOut, Own, ReadsLists
 from pipeline.judges.own import refusal, sha256
 from pipeline.lanes import read_manifest
+from pipeline.mapping import LOCK, differences, run_of
 from pipeline.overrides import DEFAULT_JUDGES, add_judges, set_value
 from pipeline.reasons import Reason
-from pipeline.recipe import (
-    LOCK,
-    Recipe,
-    differences,
-    load,
-    locked_recipe,
-    read_lock,
-    read_mapping,
-    recipe_path,
-    shaping,
-)
+from pipeline.recipe import Recipe, load, locked_recipe, read_lock, shaping
 from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
 from pipeline.settings import build
 from pipeline.settle import Settled, gather, settle
@@ -101,13 +92,6 @@ class Part:
     then: dict[str, Path] = field(default_factory=dict)
 
 
-def place(name: str, out: Path | None) -> Path:
-    """The folder of the run that is asked: `name` itself if it is one, else `out`, by default `build/` and the name of that recipe."""
-    if (Path(name) / LOCK).is_file():
-        return Path(name)
-    return out or Path("build") / str(read_mapping(recipe_path(name)).get("name"))
-
-
 def ask(
     name: str,
     out: Path | None,
@@ -128,7 +112,7 @@ def ask(
         RecipeError: a change that only a build can answer, or a judge to be asked whose code was not named.
         StoreError: there is no run, or it has not come to the judges.
     """
-    root = place(name, out)
+    root = run_of(name, out)
     locked = read_lock(root)
     if root == Path(name):
         data, base, notes = copy.deepcopy(locked), None, list[str]()

@@ -20,7 +20,8 @@ from mixtures.locked import Mixture
 from pipeline.errors import RecipeError, StoreError
 from pipeline.folder import PINS
 from pipeline.keys import DIGITS, digest
-from pipeline.recipe import LOCK, Recipe, differences, shaping
+from pipeline.mapping import LOCK, differences
+from pipeline.recipe import Recipe, shaping
 from pipeline.settings import build
 from pipeline.store import TEMPORARY, write_atomically
 from train.ablation.spec import DATA, Trial

@@ -24,7 +24,8 @@ from pydantic.dataclasses import dataclass
 from mixtures.build import check as check_mixtures
 from pipeline.check import check_name
 from pipeline.errors import RecipeError
-from pipeline.recipe import Recipe, load, read_mapping
+from pipeline.mapping import read_mapping
+from pipeline.recipe import Recipe, load
 from pipeline.settings import STRICT, build, nearest
 from train.settings import check as check_training
 
