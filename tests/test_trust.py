@@ -26,6 +26,8 @@ from pipeline.sample import read_array
 from pipeline.store import Receipt
 from tests.small import RECIPE, vlmill, write_recipe
 from tests.test_own_judges import JUDGE as FIVE
+from train.ablation.runs import prepare
+from train.ablation.spec import read, trials
 
 JUDGE = FIVE.replace("int = 5", "int = 8")
 
@@ -201,6 +203,16 @@ def test_the_judges_of_a_lock_are_known_without_their_code(folder):
     ):
         list(recipe.judging()[-1].judge([], []))
     assert not (folder / "ran").exists()
+
+
+def test_an_ablation_asks_the_judges_whose_files_its_line_names(folder, tmp_path):
+    spec = folder / "clean.yaml"
+    spec.write_text(yaml.safe_dump({"recipe": "recipe.yaml", "baseline": "a", "variants": {"a": {}, "b": {"seed": 1}}}))
+    planned = trials(read(spec), {}, None, [("mine.py", JUDGE)])
+    made = []
+    with pytest.raises(StoreError, match="no mixture"):
+        prepare(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.judging()[-1]))
+    assert [judge.code for judge in made[:1]] == [JUDGE]
 
 
 @pytest.mark.parametrize("value", ["{mine.py: {sha256: '0', code: x}}", "null"])
