@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from mixtures import Shard
@@ -29,6 +28,7 @@ from pipeline.keys import canonical, file_sha256
 from pipeline.lanes import Lane, Link
 from pipeline.recipe import Recipe, Stage, locked_recipe
 from pipeline.run import Run
+from pipeline.sample import read_array
 from pipeline.settings import build, nearest
 from pipeline.step import Step
 from pipeline.store import File, Receipt, read_json, write_atomically
@@ -161,7 +161,7 @@ class _Stage:
 
     def _plan(self, files: tuple[File, ...]) -> tuple[File, ...]:
         starts = next(file for file in files if file.name == "starts.npy")
-        count = len(np.load(self.run.root / starts.path)) - 1
+        count = len(read_array(self.run.root / starts.path, mapped=False)) - 1
         lanes = [
             Lane(f"{block:05d}", (Link(f"{self.folder}/plan", Plan(block)),), files=files) for block in range(count)
         ]

@@ -23,6 +23,7 @@ from mixtures.mixture import Part
 from mixtures.select import HELD_OUT, Select
 from mixtures.stats import describe, to_json
 from pipeline.keys import file_sha256
+from pipeline.sample import read_array
 from pipeline.step import Count, Counts, Inputs
 
 HELD_OUT_ROWS = pa.schema(
@@ -149,7 +150,7 @@ def _held_out(inputs: Inputs, parts: Sequence[Mapping[str, Any]]) -> pa.Table:
         if part["part"]["source"] in seen:
             continue
         seen.add(part["part"]["source"])
-        places = np.load(inputs[f"{part['label']}/held_out.npy"])
+        places = read_array(inputs[f"{part['label']}/held_out.npy"], mapped=False)
         columns["source"].append(np.full(places.size, number))
         for name in HELD_OUT.names or ():
             columns[name].append(places[name])

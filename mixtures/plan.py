@@ -23,6 +23,7 @@ from mixtures.mix import ordered
 from mixtures.order import key_of, permute
 from mixtures.pack import pack
 from mixtures.selection import Selection
+from pipeline.sample import read_array
 from pipeline.step import Count, Counts, Inputs
 
 SEGMENT = pa.struct(
@@ -74,7 +75,7 @@ class Plan:
         """Write `<block>.parquet`; counts samples, segments and packed rows."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
         settings = mix["mixture"]
-        starts = np.load(inputs["starts.npy"])
+        starts = read_array(inputs["starts.npy"], mapped=False)
         parts = [
             Selection.open(inputs, part["label"], settings["unit"], mix["seed"], settings["shard_window"])
             for part in mix["parts"]

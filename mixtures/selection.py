@@ -16,6 +16,7 @@ import numpy as np
 from mixtures.mixture import Unit
 from mixtures.order import Walk, key_of
 from mixtures.select import AMOUNTS
+from pipeline.sample import read_array
 from pipeline.step import Inputs
 
 FILES = ("sizes.npy", "units.npy", "cuts.npy", "shards.npy", "selection.json")
@@ -47,7 +48,7 @@ class Selection:
     @classmethod
     def open(cls, inputs: Inputs, label: str, unit: Unit, seed: int, window: int) -> Selection:
         """Map the arrays of the part `label`."""
-        shards = np.load(inputs[f"{label}/shards.npy"])
+        shards = read_array(inputs[f"{label}/shards.npy"], mapped=False)
         units = inputs.get(f"{label}/units.npy")
         return cls(
             sizes=_mapped(inputs[f"{label}/sizes.npy"]),
@@ -170,5 +171,4 @@ class Selection:
 
 def _mapped(path: Path) -> np.ndarray:
     """An array of a file, mapped where it holds anything."""
-    array: np.ndarray = np.load(path, mmap_mode="r" if path.stat().st_size > 1 << 12 else None)
-    return array
+    return read_array(path, mapped=path.stat().st_size > 1 << 12)

@@ -1,11 +1,14 @@
-"""What makes a recipe one, beyond its form: every block can be built, names are free, and each source says which files are its own."""
+"""What makes a recipe one, beyond its form: every block can be built, names are folders, and each source says which files are its own."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from pipeline import hub
 from pipeline.errors import RecipeError
+from pipeline.judges import STEPS
+from pipeline.overrides import STEP_NAMES
 
 if TYPE_CHECKING:
     from pipeline.decontaminate import Benchmark
@@ -13,6 +16,54 @@ if TYPE_CHECKING:
 
 RESERVED = ("benchmarks", "dedupe", "mixtures")
 """Folders under steps/ that belong to no source."""
+LONGEST = 100
+"""Bytes of a name: it is a part of file names, which have 255."""
+
+
+def check_name(where: str, name: str, taken: Collection[str] = (), *, dots: bool = True) -> None:
+    """The rule for every name of a recipe, for each becomes a folder or a part of a file's name.
+
+    Names of sources, benchmarks and splits have no `dots`: one stands between a benchmark and its split.
+
+    Raises:
+        RecipeError: it could lead elsewhere, could not be written, or is `taken`; the message says what is allowed.
+    """
+    bare = name.replace("-", "").replace("_", "").replace(".", "")
+    if not bare.isalnum() or not name[0].isalnum() or len(name.encode()) > LONGEST:
+        raise RecipeError(
+            f"{where}: {name!r} is to name a folder: it may hold letters, digits, -, _ and ., with a letter or digit first, "
+            f"{LONGEST} bytes at most"
+        )
+    if "." in name and not dots:
+        raise RecipeError(f"{where}: {name!r} is no name here, where a dot stands before a split; take - or _ for it")
+    if name in taken:
+        raise RecipeError(f"{where}: {name!r}: this name is taken; choose another")
+
+
+def check_names(recipe: Recipe) -> None:
+    """Hold every name of a recipe against the rule. No judge is made.
+
+    Raises:
+        RecipeError: names the first that does not keep to it.
+    """
+    check_name("name", recipe.name)
+    for name in recipe.sources:
+        check_name("sources", name, RESERVED, dots=False)
+    held = recipe.decontaminating()
+    for name, settings in held.against.items() if held else ():
+        where = "decontaminate.against"
+        check_name(where, name, [*recipe.sources, "index"], dots=False)
+        for split in settings.splits(name):
+            check_name(where, split.removeprefix(f"{name}."), dots=False)
+    for name in recipe.policies:
+        check_name("policies", name)
+    for stage in recipe.stages:
+        check_name("stages.name", stage.name)
+        check_name("stages.policy", stage.policy)
+    for entry in recipe.judges:
+        for name in entry:
+            if name not in STEPS:
+                check_name("judges", name, STEP_NAMES)
 
 
 def check(recipe: Recipe) -> None:
@@ -21,10 +72,8 @@ def check(recipe: Recipe) -> None:
     Raises:
         RecipeError: names what is wrong and what was allowed.
     """
+    check_names(recipe)
     for name, settings in recipe.sources.items():
-        _check_name(f"sources.{name}", name)
-        if name in RESERVED:
-            raise RecipeError(f"sources.{name}: this name is taken by a folder of our own; choose another")
         recipe.source(name)
         recipe.fetching(name)
         _check_files("sources", name, settings)
@@ -41,12 +90,6 @@ def check(recipe: Recipe) -> None:
         recipe.policy(policy)
     if recipe.stages and recipe.tokenizer is None:
         raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
-
-
-def _check_name(where: str, name: str) -> None:
-    """Names become folders."""
-    if not name.replace("-", "").replace("_", "").isalnum() or name.startswith(("-", "_")):
-        raise RecipeError(f"{where}: {name!r} is no name; one may hold letters, digits, - and _")
 
 
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
@@ -70,10 +113,5 @@ def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) ->
 def _check_benchmarks(recipe: Recipe) -> None:
     block, held = "decontaminate.against", recipe.decontaminating()
     for name, settings in held.against.items() if held else ():
-        _check_name(f"{block}.{name}", name)
-        if name in recipe.sources or name == "index":
-            raise RecipeError(f"{block}.{name}: this name is taken; choose another")
         _check_files(block, name, settings)
-        for source in settings.splits(name):
-            _check_name(f"{block}.{name}", source.removeprefix(f"{name}."))
         recipe.benchmark(name)

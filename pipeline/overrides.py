@@ -13,7 +13,8 @@ from pipeline import hub
 from pipeline.errors import RecipeError
 from pipeline.judges import STEPS
 from pipeline.judges import own as own_judges
-from pipeline.settings import nearest
+from pipeline.judges.own import Code
+from pipeline.settings import build, nearest
 
 STEP_NAMES = (
     *("survey", "read", "fetch", "retry", "takedown", "inspect", "seek", "sketch", "contamination", "decontaminate"),
@@ -26,7 +27,7 @@ DEFAULT_JUDGES: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language
 
 
 def add_judges(data: dict[str, Any], file: str, code: str) -> None:
-    """Take the judges in a file into a recipe's mapping: its code, and each judge that the recipe does not name, as the last.
+    """Take the judges in a file that the command line names into a recipe's mapping: its code, and each judge that is not there, as the last.
 
     Raises:
         RecipeError: there is no judge in it, or its name is taken.
@@ -38,7 +39,7 @@ def add_judges(data: dict[str, Any], file: str, code: str) -> None:
             raise RecipeError(
                 f"--judge {file}: a file of that name is already among the recipe's own judges; rename one"
             )
-        taken |= dict.fromkeys(own_judges.classes(other, known["code"]), f"a judge of {other}")
+        taken |= dict.fromkeys(build(Code, known, f"own_judges.{other}").names(), f"a judge of {other}")
     for name in names:
         if name in taken:
             raise RecipeError(f"--judge {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
@@ -60,6 +61,8 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {key}={text}: the value is no YAML: {error}") from error
     *path, last = key.split(".")
+    if key.partition(".")[0] == "own_judges":
+        raise RecipeError(f"--set {key}: code of judges comes from a file, with --judge FILE")
     if path and path[0] not in data and path[0] in {*STEPS, *_names(data)}:
         path.insert(0, "judges")
     if len(path) > 1 and path[0] == "judges":

@@ -1,6 +1,7 @@
 """Recipes: one YAML file says what a run is made of. Read once into frozen objects; an unknown key is an error.
 
-A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`.
+A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`. Both are data:
+no code in them runs unless the command line names it (pipeline/judges/own.py), and their names may be no way out of a folder (pipeline/check.py).
 What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times) is not in
 the lock, as it is in no key.
 """
@@ -9,17 +10,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic.dataclasses import dataclass
 
-from pipeline.check import check
+from pipeline.check import check, check_names
 from pipeline.decontaminate import Decontamination
 from pipeline.decontaminate.lists import spelt_out
 from pipeline.dedupe import Dedupe
@@ -29,19 +28,15 @@ from pipeline.images import POLICIES, Policy
 from pipeline.inspect import Inspect
 from pipeline.judges import STEPS, Judge, Own
 from pipeline.judges import own as own_judges
+from pipeline.judges.own import Code, Trusted
+from pipeline.mapping import LOCK, differences, read_mapping, recipe_path, refuse_code
 from pipeline.overrides import DEFAULT_JUDGES, add_judges, move_source, places, set_value
 from pipeline.settings import STRICT, build, nearest
 from pipeline.sources import SOURCES, Source
 from pipeline.step import RUNTIME
 from pipeline.store import write_atomically
 
-LOCK = "recipe.lock.yaml"
-
 Made = TypeVar("Made")
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 120
-_SHORT.maxlist = _SHORT.maxdict = 20
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -80,14 +75,6 @@ class Shards:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Code:
-    """A judge of one's own: what stands in its file, and the sha256 of that."""
-
-    sha256: str
-    code: str
-
-
-@dataclass(frozen=True, config=STRICT)
 class Stage:
     """One training stage: which policy's shards it reads, in what mixture, and how it trains."""
 
@@ -109,7 +96,9 @@ class Recipe:
     fetch: Mapping[str, Any] = field(default_factory=dict)
     inspect: Mapping[str, Any] = field(default_factory=dict)
     judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_JUDGES
-    own_judges: Mapping[str, Code] = field(default_factory=dict)  # file name -> code; --judge puts it here
+    own_judges: Mapping[str, Code] = field(
+        default_factory=dict
+    )  # file name -> code; --judge puts it here, and no recipe
     dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
     decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -148,14 +137,22 @@ class Recipe:
         return tuple(judges)
 
     def _judge(self, name: str, values: Mapping[str, Any]) -> Judge:
+        if name in STEPS:
+            return build(STEPS[name], dict(values), f"judges.{name}")
         for file, code in self.own_judges.items():
-            if name in own_judges.classes(file, code.code):
-                return Own(name, values, code.sha256, code.code, file)
-        if name not in STEPS:
-            raise RecipeError(
-                f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
-            )
-        return build(STEPS[name], dict(values), f"judges.{name}")
+            if name in code.names():
+                return Own(name, values, code.sha256, code.code if isinstance(code, Trusted) else None, file)
+        raise RecipeError(
+            f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
+        )
+
+    def trusting(self, digests: Collection[str]) -> Recipe:
+        """The same, whose judges of one's own may run where the sha256 of their code is among `digests`."""
+        files = {
+            file: Trusted(code.sha256, code.code) if code.sha256 in digests else code
+            for file, code in self.own_judges.items()
+        }
+        return dataclasses.replace(self, own_judges=files)
 
     def deduping(self) -> Dedupe | None:
         """The dedupe settings, or None where the recipe says null."""
@@ -220,43 +217,28 @@ def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], wher
     return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a recipe: `name` itself if it is a file, else the shipped recipe of that name.
-
-    Raises:
-        RecipeError: there is neither.
-    """
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        if not path.is_file():
-            raise RecipeError(f"{name}: there is no such recipe file")
-        return path
-    shipped = {
-        Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")
-    }
-    if name not in shipped:
-        raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {nearest(name, list(shipped))}")
-    return shipped[name]
-
-
 def load(
     name: str,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
     judges: Sequence[tuple[str, str]] = (),
+    held: Mapping[str, Any] | None = None,
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
     `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
     `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
-    (name, code).
+    that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
     """
     path = recipe_path(name)
     data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
+    refuse_code(path, data, dict(judges))
+    if held:
+        data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
     for file, code in judges:
         add_judges(data, file, code)
     for source in [name for name in moves if name in places(data)]:
@@ -268,24 +250,9 @@ def load(
         move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
-    recipe = build(Recipe, data, path.name)
+    recipe = build(Recipe, data, path.name).trusting([own_judges.sha256(code) for _, code in judges])
     check(recipe)
     return recipe, data, path.parent
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """What stands in a recipe file.
-
-    Raises:
-        RecipeError: it is no YAML, or no mapping.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
-    return data
 
 
 def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,7 +285,7 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
         StoreError: it is locked to another; the message lists the differences and the ways out.
     """
     path, now = root / LOCK, shaping(data)
-    if path.exists() and not relock and next(root.glob("steps/*/*/*.receipt.json"), None):
+    if bound(root) and not relock:
         before = read_lock(root)
         if before != now:
             raise StoreError(
@@ -329,8 +296,13 @@ def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
     write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
 
 
+def bound(root: Path) -> bool:
+    """Whether something was made in a folder under its lock."""
+    return (root / LOCK).exists() and next(root.glob("steps/*/*/*.receipt.json"), None) is not None
+
+
 def read_lock(root: Path) -> dict[str, Any]:
-    """The effective recipe that a folder is locked to, as a mapping.
+    """The effective recipe that a folder is locked to, as a mapping; its names lead nowhere else, and its code is what its sha256 says.
 
     Raises:
         StoreError: no build was begun there, or the file is damaged.
@@ -339,32 +311,24 @@ def read_lock(root: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     try:
-        return read_mapping(path)
+        data = read_mapping(path)
+        check_names(build(Recipe, data, LOCK))
     except RecipeError as error:
         raise StoreError(
-            f"{error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
+            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
         ) from error
+    return data
 
 
-def locked_recipe(root: Path) -> Recipe:
+def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
+    Of the judges of one's own that it holds, those may run that the command line named: `judges`, as in `load`. All are known by name.
+
     Raises:
-        StoreError: no build was begun there.
+        StoreError: no build was begun there, or the lock is damaged.
     """
     data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
-    return build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
-
-
-def differences(before: Any, now: Any, where: str = "") -> str:
-    """The leaves in which two recipes differ, one per line."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = [
-            differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})
-        ]
-        return "\n".join(line for line in lines if line)
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        lines = [differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))]
-        return "\n".join(line for line in lines if line)
-    return "" if before == now else f"  {where}: {_SHORT.repr(before)} there, {_SHORT.repr(now)} here"
+    recipe = build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
+    return recipe.trusting([own_judges.sha256(code) for _, code in judges])

@@ -69,8 +69,17 @@ class Receipt:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Receipt:
-        """The receipt that `to_json` gave."""
+        """The receipt that `to_json` gave.
+
+        Raises:
+            StoreError: a file of it would lie outside of the run's folder.
+        """
         files = tuple(File(**item) for item in data["files"])
+        for file in files:
+            if file.path.startswith("/") or ".." in file.path.split("/"):
+                raise StoreError(
+                    f"the receipt of {data['part']} names {file.path!r}, and files of a run lie in its folder; delete that receipt and build again"
+                )
         return cls(data["key"], data["part"], files, data["counts"], data["made_by"])
 
 

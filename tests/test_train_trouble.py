@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 import resource
 import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from pipeline.errors import RecipeError, StoreError
@@ -54,6 +58,48 @@ def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_goes_on(tra
         train(root)
     shutil.rmtree(newest)
     assert same(saved_weights(train(root).checkpoint), saved_weights(trained[1].checkpoint))
+
+
+class Touches:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def put_in(checkpoint, kind, value):
+    """Have a checkpoint hold `value` in the place of its first item of a kind."""
+    metadata = pickle.loads((checkpoint / ".metadata").read_bytes())
+    name = next(name for name, item in metadata.state_dict_metadata.items() if type(item).__name__ == kind)
+    place = next(place for index, place in metadata.storage_data.items() if index.fqn == name)
+    held = io.BytesIO()
+    torch.save(value, held)
+    with (checkpoint / place.relative_path).open("ab") as file:
+        place.offset, place.length = file.tell(), len(held.getvalue())
+        file.write(held.getvalue())
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(metadata))
+
+
+def test_a_checkpoint_of_somebody_else_runs_nothing_and_the_file_is_named(trained, tmp_path):
+    root, newest = interrupted(trained, tmp_path)
+    whole = shutil.copytree(newest, tmp_path / "whole")
+    for file, kind, said in (
+        (".metadata", None, r"\.metadata is not read: it names posix\.system, which no checkpoint of ours does"),
+        ("__0_0.distcp", "BytesStorageMetadata", r"__0_0\.distcp is not read: it holds more than weights"),
+        ("__0_0.distcp", "TensorStorageMetadata", r"__0_0\.distcp is not read: it holds more than weights"),
+    ):
+        shutil.rmtree(newest)
+        shutil.copytree(whole, newest)
+        if kind is None:
+            (newest / file).write_bytes(pickle.dumps(Touches(tmp_path / "ran")))
+        else:
+            put_in(newest, kind, Touches(tmp_path / "ran"))
+        with pytest.raises(StoreError, match=said):
+            train(root)
+        assert not (tmp_path / "ran").exists(), file
 
 
 def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):

@@ -3,22 +3,33 @@
 A checkpoint is a folder named by the number of steps that are done, written under a temporary name by all ranks, flushed and
 renamed. Schedule, data and random numbers are functions of that number, so weights and the optimizer's state are all there is to keep;
 torch.distributed.checkpoint writes them by parameter, so another number of ranks reads them back.
+
+Its files are pickles. Whoever reads a checkpoint runs nothing that stands in it: of `.metadata` only torch's own classes that describe
+tensors are made, and of the other files only what torch calls weights.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -34,6 +45,20 @@ from train.world import World
 
 PARTIAL = ".partial-"
 """Begins the names of what is not complete. Not the store's: a build beside the training would sweep it away."""
+
+METADATA: Mapping[str, frozenset[str]] = {
+    "torch.distributed.checkpoint.metadata": frozenset(
+        {
+            *("Metadata", "MetadataIndex", "StorageMeta", "TensorStorageMetadata", "BytesStorageMetadata"),
+            *("ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING"),
+        }
+    ),
+    "torch.distributed.checkpoint.filesystem": frozenset({"_StorageInfo"}),
+    "torch": frozenset({"Size"}),
+    "torch.serialization": frozenset({"_get_layout"}),
+    "pathlib": frozenset({"PosixPath"}),
+}
+"""Module -> the classes of it that `.metadata` may name; torch's dtypes besides."""
 
 
 def save(
@@ -98,9 +123,60 @@ def restore(
         )
     weights, moments = get_state_dict(model, optimizer)
     with _explained(f"{path} cannot be read", cure), _quiet():
-        load_states({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=world.size == 1)
+        states = {"model": weights, "optimizer": moments}
+        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=world.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
+
+
+class _Metadata(pickle.Unpickler):
+    """Reads `.metadata` without running what stands in it."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        """The classes of METADATA, and dtypes."""
+        dtype = getattr(torch, global_name, None) if module_name == "torch" else None
+        if global_name in METADATA.get(module_name, ()) or isinstance(dtype, torch.dtype):
+            return super().find_class(module_name, global_name)
+        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which no checkpoint of ours does")
+
+
+class _Reader(FileSystemReader):
+    """Reads the files of a checkpoint; names the one that is not what it should be."""
+
+    def read_metadata(self, *_: Any, **kwargs: Any) -> Metadata:
+        """What `.metadata` says. As torch's own, but for the unpickler."""
+        path = Path(self._get_metadata_path(kwargs.get("rank")))
+        try:
+            with path.open("rb") as file:
+                metadata = _Metadata(file).load()
+        except pickle.UnpicklingError as error:
+            raise StoreError(f"{path} is not read: {error}") from error
+        if not isinstance(metadata, Metadata):
+            raise StoreError(f"{path} holds no metadata of a checkpoint, but {type(metadata).__name__}")
+        return metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> torch.futures.Future[None]:
+        """Read what `plan` asks for, file by file."""
+        files: dict[str, list[ReadItem]] = {}
+        for item in plan.items:
+            files.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
+        for name, items in files.items():
+            try:
+                super().read_data(replace(plan, items=items), planner).wait()
+            except pickle.UnpicklingError as error:
+                raise StoreError(f"{Path(self.path) / name} is not read: it holds more than weights") from error
+        done = torch.futures.Future[None]()
+        done.set_result(None)
+        return done
+
+
+class _Planner(DefaultLoadPlanner):
+    """Puts what was read in its place. What is no tensor are numbers and words (of the optimizer's groups)."""
+
+    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
+        """As torch's own, but only what torch calls weights."""
+        found = torch.load(value, weights_only=True)
+        set_element(self.original_state_dict, self.mappings[read_item.dest_index.fqn], found)
 
 
 def whole_weights(model: PreTrainedModel) -> dict[str, Any]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from train.families import Family
 
 
+ADAPTER = "adapter_config.json"
+
+
 class Processor(Protocol):
     """A processor of transformers, as far as an export needs one."""
 
@@ -102,6 +105,8 @@ def in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
     """The model in a folder that `export` wrote, or another of the same class and tokenizer. In float32.
 
+    Only numbers are read: the class is that of `like`, weights are safetensors, and code that `auto_map` or the configuration names is not run.
+
     Args:
         folder: with `config.json`, weights and `tokenizer.json`.
         like: a model of the class that is wanted.
@@ -121,7 +126,23 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
         raise StoreError(f"{folder} holds a model of type {kind}, and the stage's family is {like.config.model_type}")
     if Tokenizer.from_file(str(folder / names[1])).get_vocab() != tokenizer.get_vocab():
         raise StoreError(f"{folder} holds another tokenizer than the one that the run's samples were measured with")
-    return cast("PreTrainedModel", type(like).from_pretrained(folder, dtype=torch.float32))
+    if (folder / ADAPTER).exists():
+        raise StoreError(
+            f"{folder / ADAPTER}: an adapter names another model's folder; merge it, and save the whole model"
+        )
+    try:
+        found = type(like).from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation=like.config._attn_implementation,  # noqa: SLF001 - else one that config.json has from the Hub
+        )
+    except OSError as error:
+        raise StoreError(
+            f"{folder} holds no weights that can be read ({error}); model.safetensors is missing"
+        ) from error
+    return cast("PreTrainedModel", found)
 
 
 def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terms import JudgeFiles, console, own_judges, pairs
+from pipeline.cli.terms import JudgeFiles, TrustCode, console, pairs, words
 from pipeline.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def build(
+    context: typer.Context,
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
     ],
@@ -56,6 +57,7 @@ def build(
         ),
     ] = None,
     judge: JudgeFiles = None,
+    trust_code: TrustCode = None,
     until: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +95,7 @@ def build(
     """
     from mixtures.build import check as check_mixtures
     from mixtures.build import read_stats
+    from pipeline.mapping import read_mapping, recipe_path
     from pipeline.recipe import load
     from pipeline.reports.contamination import warnings
     from pipeline.run import PHASES
@@ -100,7 +103,10 @@ def build(
 
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
-    loaded, data, base = load(recipe, pairs(source, "--source"), limit, pairs(set_, "--set"), own_judges(judge))
+    sets = pairs(set_, "--set")
+    there = out or Path("build") / str(sets.get("name", read_mapping(recipe_path(recipe)).get("name")))
+    judges = _judges(recipe, there, judge or [], trust_code or [], words(context), relock=relock)
+    loaded, data, base = load(recipe, pairs(source, "--source"), limit, sets, judges)
     check_mixtures(loaded)
     check_training(loaded)
     shown = out or Path("build") / loaded.name
@@ -118,6 +124,27 @@ def build(
         console.print(
             f"built {shown}. Next: vlmill status {shown}. The recipe has no stages, so nothing is mixed or trained"
         )
+
+
+def _judges(
+    recipe: str, root: Path, files: list[str], digests: list[str], command: list[str], *, relock: bool
+) -> list[tuple[str, str]]:
+    """The code of judges of one's own that the command line names: file name and code.
+
+    Raises:
+        RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
+    """
+    from pipeline.judges.own import named, refusal
+    from pipeline.mapping import LOCK, held_code, recipe_path
+    from pipeline.recipe import bound
+
+    path, lock = recipe_path(recipe), root / LOCK
+    inline, locked = held_code(path), {} if relock and not digests else held_code(lock)
+    given = named(files, digests, {**inline, **locked})
+    for where, held in ((path, inline), (lock, locked if bound(root) and not relock else {})):
+        if unnamed := {file: code for file, code in held.items() if file not in dict(given)}:
+            raise RecipeError(refusal(where, unnamed, command))
+    return given
 
 
 def carry(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli.terms import Folder, JsonFlag, console, print_json
-from pipeline.errors import StoreError
+from pipeline.cli.terms import Folder, JsonFlag, JudgeFiles, TrustCode, console, print_json, words
+from pipeline.errors import RecipeError, StoreError
 
 if TYPE_CHECKING:
     from pipeline.takedown.forecast import Forecast
@@ -20,6 +20,7 @@ SHOWN = 10
 
 
 def takedown(
+    context: typer.Context,
     directory: Folder,
     url: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="An image's address, or a document's with all it shows.")
@@ -39,11 +40,14 @@ def takedown(
         int | None, typer.Option(min=0, help="Worker processes; 0 works in this process. Default: one per core.")
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
+    judge: JudgeFiles = None,
+    trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Take things out of a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
 
     Each option may be given several times. Only the partitions that hold something are made anew; what they held is deleted from the disk.
+    Judges of your own judge them again, so their files are named again.
     The list lies in DIR/takedowns.yaml. Without options an interrupted takedown is finished. A model that was trained before is not changed.
 
         vlmill takedown run --url http://img.example.org/7.png --dry-run
@@ -52,14 +56,21 @@ def takedown(
         vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
     """
     from pipeline.execute import executor
+    from pipeline.judges.own import named, refusal, untrusted
+    from pipeline.mapping import LOCK as RECIPE
+    from pipeline.mapping import held_code
     from pipeline.recipe import locked_recipe
     from pipeline.takedown.forecast import forecast
     from pipeline.takedown.rules import LIST, Rules, rules
 
     asked = rules(url or [], sha256 or [], id_ or [], domain or [])
-    recipe, before = locked_recipe(directory), Rules.read(directory)
+    judges = named(judge or [], trust_code or [], held_code(directory / RECIPE))
+    recipe, before = locked_recipe(directory, judges), Rules.read(directory)
     if not (asked or before):
         raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
+    unnamed = untrusted(recipe.own_judges)
+    if unnamed and not dry_run:  # what is made anew is judged anew
+        raise RecipeError(refusal(directory / RECIPE, unnamed, words(context)))
     root = directory.absolute()
     with executor(workers, ray) as pool:
         found = forecast(root, recipe, asked, before, pool)

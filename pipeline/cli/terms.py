@@ -26,6 +26,14 @@ JudgeFiles = Annotated[
         help="A Python file with a judge of your own. The recipe may say where it is asked, and with what settings; else it comes last.",
     ),
 ]
+TrustCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-code",
+        metavar="SHA256",
+        help="Run the judge's code of this sha256 that the run's lock holds, in place of naming its file. Look at it first.",
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -40,11 +48,17 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def own_judges(given: list[str] | None) -> list[tuple[str, str]]:
-    """The files of --judge: name and code."""
-    from pipeline.judges.own import read_code
-
-    return [(Path(path).name, read_code(path)) for path in given or []]
+def words(context: typer.Context) -> list[str]:
+    """The command that was given, so that it can be given again with more."""
+    said = ["vlmill", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        option = parameter.opts[-1]
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if item is None or item is False or item == parameter.default:
+                continue
+            said += [*([option] if option.startswith("-") else []), *([] if item is True else [str(item)])]
+    return said
 
 
 def print_json(value: Any) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.build import carry
-from pipeline.cli.terms import Folder, JsonFlag, console, pairs, print_json
+from pipeline.cli.terms import Folder, JsonFlag, JudgeFiles, console, pairs, print_json
 from pipeline.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ def ablate(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere, as in build.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    judge: JudgeFiles = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that build, as in build.")] = None,
     device: Device = "auto",
     ranks: Ranks = None,
@@ -198,6 +199,7 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
+    from pipeline.judges.own import named
     from pipeline.store import Store, write_atomically
     from train.ablation.plot import write as plot
     from train.ablation.report import notes, report, table
@@ -207,7 +209,7 @@ def ablate(
 
     path = find(spec)
     asked = read(path)
-    planned = trials(asked, pairs(source, "--source"), limit)
+    planned = trials(asked, pairs(source, "--source"), limit, named(judge or [], [], {}))
     shown = out or Path("build") / f"ablate-{path.stem}"
     root = shown.absolute()
     with Store(root).locked():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terms import JsonFlag, JudgeFiles, console, own_judges, pairs, print_json
+from pipeline.cli.terms import JsonFlag, JudgeFiles, TrustCode, console, pairs, print_json, words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def what_if(
+    context: typer.Context,
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="The recipe that the run was built from, or the run's folder.")
     ],
@@ -30,6 +31,7 @@ def what_if(
         ),
     ] = None,
     judge: JudgeFiles = None,
+    trust_code: TrustCode = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder. Default: build/ and the recipe's name, as in build.")
     ] = None,
@@ -46,9 +48,12 @@ def what_if(
         vlmill what-if run --set decontaminate.action=drop
         vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
     """
+    from pipeline.judges.own import named
+    from pipeline.mapping import LOCK, held_code, run_of
     from pipeline.reports.what_if import ask
 
-    root, answer = ask(recipe, out, pairs(set_, "--set"), own_judges(judge))
+    judges = named(judge or [], trust_code or [], held_code(run_of(recipe, out) / LOCK))
+    root, answer = ask(recipe, out, pairs(set_, "--set"), judges, words(context))
     if as_json:
         print_json(_json(root, answer))
         return

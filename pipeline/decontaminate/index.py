@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline.decontaminate.pictures import SIDE, Gallery, close_up, gallery
 from pipeline.decontaminate.words import RUN, Words, numbers, runs, words
 from pipeline.dedupe import picture
-from pipeline.sample import ImageFacts, Sample, read_facts, read_images, read_rows, read_samples, write_rows
+from pipeline.sample import ImageFacts, Sample, read_array, read_facts, read_images, read_rows, read_samples, write_rows
 from pipeline.step import Count, Counts, Inputs
 
 COMMON = 3
@@ -108,7 +108,7 @@ class Benchmarks:
 def read_index(inputs: Inputs) -> Benchmarks:
     """The index that the step left, from inputs named `benchmarks/<file>`."""
     spelt = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
-    arrays = {name: np.load(inputs[f"{FOLDER}/{name}.npy"], mmap_mode="r") for name in ARRAYS}
+    arrays = {name: read_array(inputs[f"{FOLDER}/{name}.npy"]) for name in ARRAYS}
     pictures = list(read_rows(inputs[f"{FOLDER}/pictures.parquet"]))
     by_sha256 = defaultdict[str, list[int]](list)
     for row, shown in enumerate(pictures):

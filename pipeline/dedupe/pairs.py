@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedupe import picture, text
 from pipeline.dedupe.candidates import BUCKET_BITS, CANDIDATES, IMAGE, TEXT, Kind, bounds, read_span
+from pipeline.sample import read_array
 from pipeline.step import Count, Counts, Inputs
 
 BATCH = 32
@@ -100,7 +101,7 @@ def _candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found:
 def _evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
     """The evidence of all partitions, in the order of their names; mapped, not read."""
     names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.evidence.npy"))
-    return [np.load(inputs[name], mmap_mode="r") for name in names]
+    return [read_array(inputs[name]) for name in names]
 
 
 def _measured(kind: Kind, found: Found, evidence: list[NDArray[Any]]) -> pa.Table:

@@ -21,21 +21,13 @@ from pipeline.decontaminate.lists import spelt_out
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.folder import take_in
-from pipeline.judges import Judging, OptOut, ReadsLists
+from pipeline.judges import STEPS, Judging, OptOut, Own, ReadsLists
+from pipeline.judges.own import refusal, sha256
 from pipeline.lanes import read_manifest
-from pipeline.overrides import add_judges, set_value
+from pipeline.mapping import LOCK, differences, run_of
+from pipeline.overrides import DEFAULT_JUDGES, add_judges, set_value
 from pipeline.reasons import Reason
-from pipeline.recipe import (
-    LOCK,
-    Recipe,
-    differences,
-    load,
-    locked_recipe,
-    read_lock,
-    read_mapping,
-    recipe_path,
-    shaping,
-)
+from pipeline.recipe import Recipe, load, locked_recipe, read_lock, shaping
 from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
 from pipeline.settings import build
 from pipeline.settle import Settled, gather, settle
@@ -100,35 +92,46 @@ class Part:
     then: dict[str, Path] = field(default_factory=dict)
 
 
-def ask(name: str, out: Path | None, sets: Mapping[str, str], judges: Sequence[tuple[str, str]]) -> tuple[Path, Answer]:
+def ask(
+    name: str,
+    out: Path | None,
+    sets: Mapping[str, str],
+    judges: Sequence[tuple[str, str]],
+    command: Sequence[str] = (),
+) -> tuple[Path, Answer]:
     """The folder of the run, and what would change in it.
 
     Args:
         name: A recipe (file or shipped) whose judges and dedupe count, or the folder of a run, whose own count.
         out: The run's folder; by default `build/` and the recipe's name.
         sets: Dotted key -> YAML text.
-        judges: Files with judges of one's own: name, code.
+        judges: Files with judges of one's own that the command line named: name, code.
+        command: What was typed, for what is said where that does not name code which has to run.
 
     Raises:
-        RecipeError: a change that only a build can answer.
+        RecipeError: a change that only a build can answer, or a judge to be asked whose code was not named.
         StoreError: there is no run, or it has not come to the judges.
     """
-    if (Path(name) / LOCK).is_file():
-        root, base, notes = Path(name), None, list[str]()
-        data = read_lock(root)
+    root = run_of(name, out)
+    locked = read_lock(root)
+    if root == Path(name):
+        data, base, notes = copy.deepcopy(locked), None, list[str]()
+        for file, code in judges:
+            data.setdefault("own_judges", {}).pop(file, None)
+            add_judges(data, file, code)
     else:
-        root = out or Path("build") / str(read_mapping(recipe_path(name)).get("name"))
-        data, base, notes = _with_blocks(read_lock(root), name, judges)
-    for file, code in judges:
-        data.setdefault("own_judges", {}).pop(file, None)
-        add_judges(data, file, code)
+        data, base, notes = _with_blocks(locked, name, judges)
     for key, text in sets.items():
         set_value(data, key, text)
     data = spelt_out(data, base or Path())
-    now, then = locked_recipe(root), build(Recipe, data, name)
+    now = locked_recipe(root)
+    then = build(Recipe, data, name).trusting([sha256(code) for _, code in judges])
     _check_held(now, then)
     _check_answered(shaping(read_lock(root)), shaping(data))
     check(replace(then, tokenizer=now.tokenizer))
+    asked = [judge for judge in then.judging() if judge not in now.judging()]
+    if files_asked := {judge.file for judge in asked if isinstance(judge, Own) and judge.code is None}:
+        raise RecipeError(refusal(root / LOCK, {file: then.own_judges[file] for file in sorted(files_asked)}, command))
     answer = compare(root, now, then, base)
     return root, replace(answer, notes=[*notes, *answer.notes])
 
@@ -160,9 +163,11 @@ def _with_blocks(
     locked: dict[str, Any], name: str, judges: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
-    given = {file for file, _ in judges}
-    known = [(file, own["code"]) for file, own in locked.get("own_judges", {}).items() if file not in given]
-    _, data, base = load(name, judges=[*known, *judges])
+    _, data, base = load(name, judges=judges, held=locked.get("own_judges"))
+    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_JUDGES])
+    known = {judge for entry in entries for judge in entry}
+    of_files = [judge for entry in locked.get("judges", ()) for judge in entry if judge not in STEPS]
+    entries += [{judge: None} for judge in of_files if judge not in known]
     shaped = shaping(data)
     differing = [block for block in UPSTREAM if shaped.get(block) != locked.get(block)]
     if shaped.get("decontaminate") and _held(shaped) != _held(locked):
@@ -238,7 +243,7 @@ def _judge(
     for judge in before:
         _enter(root, f"steps/{{source}}/{judge.name}", judge.name, parts)
     for judge in then.judging():
-        if judge in before and not (isinstance(judge, ReadsLists) and base):
+        if judge in before and (isinstance(judge, Own) or not (isinstance(judge, ReadsLists) and base)):
             for part in parts:
                 part.then[judge.name] = part.now[judge.name]
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from mixtures.locked import Mixture
 from pipeline.errors import RecipeError, StoreError
 from pipeline.folder import PINS
 from pipeline.keys import DIGITS, digest
-from pipeline.recipe import LOCK, Recipe, differences, shaping
+from pipeline.mapping import LOCK, differences
+from pipeline.recipe import Recipe, shaping
 from pipeline.settings import build
 from pipeline.store import TEMPORARY, write_atomically
 from train.ablation.spec import DATA, Trial
@@ -79,7 +81,8 @@ def _data(root: Path, trial: Trial, make: Build, origin: Path | None) -> Path:
     if not all((folder / "mixtures" / stage.name / MIXTURE).exists() for stage in trial.recipe.stages):
         if origin is not None and not (folder / LOCK).exists():
             _link(origin, folder)
-        make(folder, build(Recipe, mapping, trial.recipe.name), mapping, trial.base)
+        recipe = replace(build(Recipe, mapping, trial.recipe.name), own_judges=trial.recipe.own_judges)
+        make(folder, recipe, mapping, trial.base)
     return folder
 
 

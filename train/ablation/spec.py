@@ -11,8 +11,7 @@ metric: exact
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain
 from dataclasses import field, replace
 from importlib.resources import files
@@ -23,14 +22,18 @@ import yaml
 from pydantic.dataclasses import dataclass
 
 from mixtures.build import check as check_mixtures
+from pipeline.check import check_name
 from pipeline.errors import RecipeError
-from pipeline.recipe import Recipe, load, read_mapping
+from pipeline.mapping import read_mapping
+from pipeline.recipe import Recipe, load
 from pipeline.settings import STRICT, build, nearest
 from train.settings import check as check_training
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 DATA = "data"
 """The folder of what variants share, beside theirs."""
+
+RESERVED = (DATA, "ablation.json", "ablation.svg", "ablation.html")
+"""What stands beside the folders of variants."""
 
 Settings = Mapping[str, Any]
 """Dotted key -> value, as `--set` has them."""
@@ -50,10 +53,7 @@ class Spec:
     def __post_init__(self) -> None:
         """Refuse what compares nothing."""
         for name in self.variants:
-            if not NAME.fullmatch(name) or name == DATA:
-                raise ValueError(
-                    f"variants: {name!r} is to name a folder: letters, digits, _, - and ., and not {DATA!r}"
-                )
+            check_name("variants", name, RESERVED)
         if self.baseline not in self.variants:
             raise ValueError(
                 f"baseline: {self.baseline!r} is no variant; {nearest(self.baseline, dict(self.variants))}"
@@ -100,18 +100,21 @@ def read(path: Path) -> Spec:
     return replace(spec, recipe=str(beside)) if beside.is_file() else spec
 
 
-def trials(spec: Spec, sources: Mapping[str, str], limit: int | None) -> list[Trial]:
+def trials(
+    spec: Spec, sources: Mapping[str, str], limit: int | None, judges: Sequence[tuple[str, str]] = ()
+) -> list[Trial]:
     """Every training, the first seed's of all variants first; each recipe is checked, so that a mistake shows before any work.
 
     Args:
         spec: the ablation.
         sources: where sources lie, as `build --source` has it.
         limit: rows of each source.
+        judges: files with judges of one's own: name, code.
 
     Raises:
         RecipeError: a variant's recipe is wrong, has no stage or no model, or holds other samples out than the baseline.
     """
-    made = [_trial(spec, name, seed, sources, limit) for seed in spec.seeds for name in spec.variants]
+    made = [_trial(spec, name, seed, sources, limit, judges) for seed in spec.seeds for name in spec.variants]
     held_out = {trial.variant: set(trial.recipe.stages[-1].mixture.get("held_out") or ()) for trial in made}
     for name, names in held_out.items():
         if not names & held_out[spec.baseline]:
@@ -122,12 +125,19 @@ def trials(spec: Spec, sources: Mapping[str, str], limit: int | None) -> list[Tr
     return made
 
 
-def _trial(spec: Spec, variant: str, seed: int, sources: Mapping[str, str], limit: int | None) -> Trial:
+def _trial(
+    spec: Spec,
+    variant: str,
+    seed: int,
+    sources: Mapping[str, str],
+    limit: int | None,
+    judges: Sequence[tuple[str, str]],
+) -> Trial:
     changes = {**spec.set, **spec.variants[variant]}
     try:
-        recipe, data, base = _load(spec, changes, sources, limit)
+        recipe, data, base = _load(spec, changes, sources, limit, judges)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
-        recipe, data, base = _load(spec, seeded, sources, limit)
+        recipe, data, base = _load(spec, seeded, sources, limit, judges)
         check_mixtures(recipe)
         check_training(recipe)
     except RecipeError as error:
@@ -140,6 +150,10 @@ def _trial(spec: Spec, variant: str, seed: int, sources: Mapping[str, str], limi
 
 
 def _load(
-    spec: Spec, changes: Settings, sources: Mapping[str, str], limit: int | None
+    spec: Spec,
+    changes: Settings,
+    sources: Mapping[str, str],
+    limit: int | None,
+    judges: Sequence[tuple[str, str]],
 ) -> tuple[Recipe, dict[str, Any], Path]:
-    return load(spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()})
+    return load(spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, judges)

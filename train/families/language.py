@@ -71,7 +71,9 @@ def load(model: Any, base: Any, source: Pretrained) -> None:
     Raises:
         RecipeError: the pretrained model has what the model class has no place for.
     """
-    text = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
+    text = AutoModelForCausalLM.from_pretrained(
+        source.path, revision=source.revision, dtype=torch.float32, trust_remote_code=False
+    )
     text.resize_token_embeddings(model.get_input_embeddings().num_embeddings, mean_resizing=False)
     head = text.get_output_embeddings().state_dict()
     if "bias" in head and head.pop("bias").any():
