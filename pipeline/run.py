@@ -21,20 +21,21 @@ from pipeline.decontaminate import Decontaminate
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
-from pipeline.fetch import Fetch
+from pipeline.fetch import Fetch, Retry
 from pipeline.fetch.opt_outs import OptOuts
 from pipeline.folder import take_in
 from pipeline.judges import Judging, ReadsLists
 from pipeline.keys import file_sha256
 from pipeline.lanes import Content, Lane, Link, Sought, Walk, read_manifest, write_manifest
 from pipeline.measure import Measure
+from pipeline.missing import LookAgain
 from pipeline.origin import Origin, Survey, list_origins
 from pipeline.read import Read
 from pipeline.recipe import Recipe
 from pipeline.render import Render
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
-from pipeline.tables import histories
+from pipeline.tables import histories, retrying
 from pipeline.takedown import Rules, Seek
 from pipeline.takedown.rules import LIST
 
@@ -155,10 +156,11 @@ class Run:
             StoreError: a source was not read to its end, or there is no index.
         """
         for name in self.recipe.sources:
-            steps = ("survey", "read", "fetch", "retry") if self.recipe.source(name).fetches else ("survey", "read")
-            self.folders |= {f"steps/{name}/{step}" for step in steps}
+            steps = ("survey", "read", "fetch") if self.recipe.source(name).fetches else ("survey", "read")
+            again = ("retry",) if retrying(self.recipe, name) else ()
+            self.folders |= {f"steps/{name}/{step}" for step in (*steps, *again)}
             raw: dict[str, tuple[File, ...]] = {}
-            for step in steps[1:3]:
+            for step in steps[1:]:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
                     raw[receipt.part] = (*raw.get(receipt.part, ()), *receipt.files)
             self.parts[name] = [_adopted(name, part, files) for part, files in sorted(raw.items())]
@@ -223,6 +225,17 @@ class Run:
         files = (*(part.raw or (part.file,)), *self._lists, *self.index)
         return Lane(part.name, links, None if part.raw else part.origin, files)
 
+    def _images(self, source: str) -> str:
+        """Where the paths of a source's image files start."""
+        return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
+
+    def _retrying(self, source: str) -> Retry | LookAgain | None:
+        """The step that tries failed images once more, as this build runs it."""
+        step = retrying(self.recipe, source)
+        if isinstance(step, Retry):
+            return replace(step, fetch=self._fetch(source))
+        return replace(step, images=self._images(source)) if step else None
+
     def _raw(self, part: Part, *, retry: bool) -> Iterator[Link]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
         name, settings = part.origin.source, self.recipe.sources[part.origin.source]
@@ -235,12 +248,12 @@ class Run:
                 start=part.start,
                 stop=part.stop,
                 licence=settings.licence,
-                images=self.place(settings.images or settings.root),
+                images=self._images(name),
             )
             yield Link(f"{folder}/read", read)
             if source.fetches:
                 yield Link(f"{folder}/fetch", self._fetch(name))
-        yield from histories(name, self._fetch(name) if source.fetches else None, again=retry)
+        yield from histories(name, self._retrying(name), again=retry)
 
     def _curation(self, name: str) -> Iterator[Link]:
         """What is found out about a partition of a source."""

@@ -16,7 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.keys import DIGITS, file_sha256
 from pipeline.lanes import read_books, read_manifest
 from pipeline.recipe import Recipe, Stage, locked_recipe
-from pipeline.recount import recount
+from pipeline.recount import count_read, recount
 from pipeline.step import Count
 from pipeline.store import Receipt, read_json, total
 from pipeline.tables import Tables, judged_tables, raw_tables
@@ -130,6 +130,7 @@ class _Counted:
         pictures = {tables.part: _with_bytes(self.root, tables) for tables in self.tables}
         judged = {part: found.nodes_judged for part, found in self.found.items()}
         yield from self._taken_in("read", "pages", "kept", samples)
+        yield from self._read()
         yield from self._taken_in("inspect", "images_inspected", "in", pictures)
         for judge in self.recipe.judging():
             yield from self._taken_in(judge.name, "judged", "in", judged)
@@ -144,6 +145,15 @@ class _Counted:
                 yield from self._rendered(folder)
             if _complete(self.root, f"{folder}/lengths"):
                 yield from self._measured(folder)
+
+    def _read(self) -> Iterator[str]:
+        """What read kept and refused, row by row and page by page, is what its tables list."""
+        tables = {at.part: at for at in self.tables}
+        for receipt in read_manifest(self.root, f"steps/{self.source}/read"):
+            at = tables[receipt.part]
+            for level, line in count_read(at.paths(self.root)).items():
+                if line.to_json() != receipt.counts[level]:
+                    yield f"{at}: read counts {level} {receipt.counts[level]}, its tables come to {line.to_json()}"
 
     def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
         """A step's books agree with the tables, partition by partition."""
