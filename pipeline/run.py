@@ -5,6 +5,7 @@ benchmarks  one lane per partition, then one  read, inspect, index what training
 curate      one lane per partition            read, fetch, inspect, seek, every judge, sketch, contamination
 dedupe      one task per bucket, then one     pairs, resolve
 shard       one lane per partition, policy    ... render, measure
+settle      one lane per partition            what is kept, where there are no shards to say it
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipeline.origin import Origin, Survey, list_origins
 from pipeline.read import Read
 from pipeline.recipe import Recipe
 from pipeline.render import Render
+from pipeline.settling import Settling
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
 from pipeline.tables import histories, retrying
@@ -216,6 +218,21 @@ class Run:
                 lanes.append(replace(lane, links=links, files=(*lane.files, *extra)))
         for _ in self.walk("shard", lanes):
             pass
+
+    def settle(self, until: str | None) -> dict[str, str]:
+        """Source -> the folder whose books say what was kept. Where this build makes no shards, samples are settled without, as far as it came."""
+        if self.recipe.policies and until in (None, "shard", "mixture"):
+            return {source: f"shards/{source}/{next(iter(self.recipe.policies))}" for source in self.recipe.sources}
+        early = until == "curate"
+        step = Settling(self.recipe.deciding() if early else self.recipe.voices())
+        verdicts, lanes = {} if early else self._dedupe_verdicts(), []
+        for part in self._all_parts():
+            lane, source = self._lane(part), part.origin.source
+            links = (*lane.links, Link(f"steps/{source}/settle", step))
+            lanes.append(replace(lane, links=links, files=(*lane.files, *verdicts.get(f"{source}/{part.name}", ()))))
+        for _ in self.walk("settle", lanes):
+            pass
+        return {source: f"steps/{source}/settle" for source in self.recipe.sources}
 
     # -- what a lane is made of ------------------------------------------------------------------------------------
 

@@ -103,6 +103,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
         run.adopt()
         for phase in (run.curate, run.dedupe, run.shard):
             phase()
+        run.settle(None)
         try:
             build_stages(run)
         finally:  # whatever a mixture has to say about what is left, the shards that held it go

@@ -37,17 +37,23 @@ def funnel(root: Path) -> dict[str, Books]:
     """Source -> its books.
 
     `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
-    policy (the others differ only in images that they cannot render).
+    policy (the others differ only in images that they cannot render), or where there are none, where samples were settled.
     """
     recipe = locked_recipe(root)
     books: dict[str, Books] = {}
     for source in sorted(recipe.sources):
         lines = {
             **_counts(root, f"steps/{source}/read"),
-            **(_counts(root, f"shards/{source}/{next(iter(recipe.policies))}") if recipe.policies else {}),
+            **_settled(root, recipe, source),
         }
         books[source] = {level: lines[level] for level in LEVELS if level in lines}
     return books
+
+
+def _settled(root: Path, recipe: Recipe, source: str) -> Books:
+    """The books of what was kept of a source's samples."""
+    shards = (_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
+    return next(shards, {}) or _counts(root, f"steps/{source}/settle")
 
 
 def _counts(root: Path, folder: str) -> Books:
@@ -76,8 +82,8 @@ def said_by(root: Path, source: str) -> dict[str, list[str]]:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
         for reason in sorted(_reasons(_counts(root, folder))):
             found[reason].append(step)
-    for policy in recipe.policies:
-        for reason in sorted(_reasons(_counts(root, f"shards/{source}/{policy}")) - CONSEQUENCES - found.keys()):
+    for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/settle"):
+        for reason in sorted(_reasons(_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = ["render" if reason in DRAWING else "read"]
     return dict(found)
 

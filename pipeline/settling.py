@@ -1,0 +1,36 @@
+"""Step `settle`: the books of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pipeline.recount import recount
+from pipeline.step import Counts, Inputs
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Counts samples, nodes and images as render would, but for what a policy cannot draw. Leaves no file."""
+
+    name: ClassVar[str] = "settle"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    judges: tuple[str, ...]  # whose verdicts count, in the order in which they are heard
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Samples, the facts of their images, and every verdict."""
+        return ("samples.parquet", "facts.parquet", *(f"{judge}.verdicts.parquet" for judge in self.judges))
+
+    def made_by(self) -> Mapping[str, str]:
+        """Nothing that could differ."""
+        return {}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Count."""
+        del folder
+        return recount(inputs, self.judges).books
