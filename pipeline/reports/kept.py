@@ -28,7 +28,8 @@ class Kept:
 
     source: str
     rows: int
-    samples: Count  # pages that were read and rows that were lost as a whole: which are kept as samples, and why the others are not
+    pages: int  # that they fan out to; a row that is lost as a whole counts as one
+    samples: Count  # of these pages: which are kept as samples, and why the others are not; without what was taken down
     files: int  # places where an image is shown whose file was not had
     expected: float | None  # the share that the recipe expects; None where it says nothing
 
@@ -77,7 +78,8 @@ def kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept]:
         samples = Count(wanted, settled["samples"].kept, lost)
         files = sum(settled["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
         opens = recipe.source(source).opens
-        found.append(Kept(source, read["rows"].came, samples, files if opens else 0, recipe.expected(source)))
+        rows, pages = read["rows"].came, read["pages"].came
+        found.append(Kept(source, rows, pages, samples, files if opens else 0, recipe.expected(source)))
     return found
 
 
@@ -85,12 +87,12 @@ def table(found: Sequence[Kept]) -> Table:
     """A line for each source."""
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     made.add_column("kept of")
-    paged = any(one.rows != one.samples.came for one in found)
+    paged = any(one.rows != one.pages for one in found)
     for name in ("rows", *(("pages",) if paged else ()), "samples", "share"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("lost most for", overflow="fold")
     for one in found:
-        pages = (f"{one.samples.came:,}",) if paged else ()
+        pages = (f"{one.pages:,}",) if paged else ()
         part = share(one.samples.kept, one.samples.came)
         made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", part, one.reasons())
     return made
