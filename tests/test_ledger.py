@@ -198,8 +198,8 @@ def odd(tmp_path_factory):
     rows = [json.dumps(talk), json.dumps(bad), '{"conversations": [\x07', json.dumps({"conversations": []})]
     (folder / "rows.jsonl").write_text("\n".join(rows))
     pages = [["A first page of text."], [""]]
-    tar(folder / "papers.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
-    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}, "papers": {"kind": "pdfa", "files": "papers.tar"}}
+    tar(folder / "docs.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}, "papers": {"kind": "pdfa", "files": "docs.tar"}}
     recipe = write_recipe(folder, sources=sources, stages=[], judges=[], dedupe=None)
     assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
     return folder / "run"
@@ -231,9 +231,9 @@ def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys)
     assert vlmill("ledger", odd, "--source", "papers", "--reason", "empty_row") == 0
     assert said(capsys) == (
         "papers/00000-0000: 0 rows, of which no sample was made; 1 pages in all "
-        "papers/papers.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
+        "papers/docs.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
     )
-    for name in ("papers/papers.tar#0.1", "papers/papers.tar#0"):
+    for name in ("papers/docs.tar#0.1", "papers/docs.tar#0"):
         assert vlmill("trace", odd, name) == 0
         assert "lost: empty_row (read): page 1 has no text" in said(capsys)
     assert vlmill("verify", odd) == 0
