@@ -34,7 +34,6 @@ from pipeline.origin import Origin, Survey, list_origins
 from pipeline.read import Read
 from pipeline.recipe import Recipe
 from pipeline.render import Render
-from pipeline.settling import Settling
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
 from pipeline.tables import histories, retrying
@@ -174,7 +173,7 @@ class Run:
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
-        for _ in self.walk("curate", [self._lane(part, retry=self.retry) for part in self._all_parts()]):
+        for _ in self.walk("curate", [self.lane(part, retry=self.retry) for part in self.all_parts()]):
             pass
 
     def dedupe(self) -> None:
@@ -207,11 +206,11 @@ class Run:
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""
-        tokenizer, verdicts = self._tokenizer(), self._dedupe_verdicts()
+        tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
         lanes = []
         for policy in self.recipe.policies:
-            for part in self._all_parts():
-                lane = self._lane(part)
+            for part in self.all_parts():
+                lane = self.lane(part)
                 dropped = verdicts.get(f"{part.origin.source}/{part.name}", ())
                 extra = (*dropped, *([tokenizer] if tokenizer else []))
                 links = (*lane.links, *self._sharding(part, policy))
@@ -219,24 +218,9 @@ class Run:
         for _ in self.walk("shard", lanes):
             pass
 
-    def settle(self, until: str | None) -> dict[str, str]:
-        """Source -> the folder whose books say what was kept. Where this build makes no shards, samples are settled without, as far as it came."""
-        if self.recipe.policies and until in (None, "shard", "mixture"):
-            return {source: f"shards/{source}/{next(iter(self.recipe.policies))}" for source in self.recipe.sources}
-        early = until == "curate"
-        step = Settling(self.recipe.deciding() if early else self.recipe.voices())
-        verdicts, lanes = {} if early else self._dedupe_verdicts(), []
-        for part in self._all_parts():
-            lane, source = self._lane(part), part.origin.source
-            links = (*lane.links, Link(f"steps/{source}/settle", step))
-            lanes.append(replace(lane, links=links, files=(*lane.files, *verdicts.get(f"{source}/{part.name}", ()))))
-        for _ in self.walk("settle", lanes):
-            pass
-        return {source: f"steps/{source}/settle" for source in self.recipe.sources}
-
     # -- what a lane is made of ------------------------------------------------------------------------------------
 
-    def _lane(self, part: Part, *, retry: bool = False) -> Lane:
+    def lane(self, part: Part, *, retry: bool = False) -> Lane:
         """A partition up to its sketch, from its origin or from what was read and fetched of it."""
         links = (*self._raw(part, retry=retry), *self._curation(part.origin.source))
         files = (*(part.raw or (part.file,)), *self._lists, *self.index)
@@ -311,7 +295,7 @@ class Run:
         priority = {name: source.priority for name, source in self.recipe.sources.items()}
         return settings.resolve(parts=parts, priority=priority, judges=self.recipe.deciding())
 
-    def _dedupe_verdicts(self) -> dict[str, tuple[File]]:
+    def dedupe_verdicts(self) -> dict[str, tuple[File]]:
         """What dedupe says of each partition, by `<source>/<part>`."""
         if self.recipe.dedupe is None:
             return {}
@@ -322,7 +306,7 @@ class Run:
                     files[f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"], name="dedupe.verdicts.parquet"
                 ),
             )
-            for part in self._all_parts()
+            for part in self.all_parts()
         }
 
     @cached_property
@@ -378,7 +362,8 @@ class Run:
             for file in receipt.files
         )
 
-    def _all_parts(self) -> Iterable[Part]:
+    def all_parts(self) -> Iterable[Part]:
+        """The partitions of all sources, in their order."""
         return (part for source in sorted(self.parts) for part in self.parts[source])
 
     def place(self, root: str) -> str:

@@ -170,6 +170,7 @@ def carry(
     from pipeline.progress import Progressing
     from pipeline.recipe import lock
     from pipeline.run import Run, phases
+    from pipeline.settling import settle
 
     with opened(root):
         lock(root, data, relock=relock)
@@ -181,7 +182,7 @@ def carry(
             for phase in phases(run, until):
                 phase()
             if until not in ("survey", "benchmarks"):
-                folders = run.settle(until)
+                folders = settle(run, until)
                 if settled:
                     settled(folders)
             if until in (None, "mixture"):

@@ -87,6 +87,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
     from pipeline.folder import clean, opened
     from pipeline.progress import Progressing
     from pipeline.run import Run
+    from pipeline.settling import settle
     from pipeline.store import write_atomically
     from pipeline.takedown.rules import LIST, Rules
 
@@ -103,7 +104,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
         run.adopt()
         for phase in (run.curate, run.dedupe, run.shard):
             phase()
-        run.settle(None)
+        settle(run, None)
         try:
             build_stages(run)
         finally:  # whatever a mixture has to say about what is left, the shards that held it go
