@@ -78,7 +78,7 @@ def _told(value: Any, depth: int) -> Iterator[str]:
     elif isinstance(value, str):
         yield _quoted(value)
     else:
-        yield "null" if value is None else str(value)
+        yield json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _quoted(text: str) -> str:
