@@ -1,6 +1,6 @@
 """Step `read`: rows of an origin file become samples and the table of their images.
 
-The one place where what a source yields gets its ids. Both tables are written as they come, so memory holds one row of the
+The one place where what a source yields gets its ids. The tables are written as they come, so memory holds one row of the
 origin, one row group of each table, and the addresses and digests of the partition's images.
 """
 
@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
+from pipeline.excerpt import excerpt, shown
 from pipeline.reasons import Reason
-from pipeline.sample import IMAGES, NO_PAGE, SAMPLES, Sample, SampleId, sample_row
+from pipeline.sample import IMAGES, NO_PAGE, REFUSED, SAMPLES, Sample, SampleId, sample_row
 from pipeline.sources import Page, Picture, Row, Source
 from pipeline.sources.files import Files
 from pipeline.step import RUNTIME, Count, Counts, Inputs
@@ -30,13 +31,14 @@ from pipeline.step import RUNTIME, Count, Counts, Inputs
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet`, `images.parquet` and `unread.json`.
+    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
 
     An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
     Files that rows name are read here, so that from now on the run holds them; one that is not there is an image with a reason.
 
     Counts `rows` of the origin, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
-    is a sample, and a row that is lost as a whole counts as one.
+    is a sample, and a row that is lost as a whole counts as one. Each lost page stands in `refused.parquet`, with the reason, the
+    source's message and the beginning of the row.
     """
 
     name: ClassVar[str] = "read"
@@ -75,20 +77,22 @@ class Read:
         with (
             _Table(folder / "samples.parquet", SAMPLES, repeats=True) as samples,
             _Table(folder / "images.parquet", IMAGES, repeats=False) as table,
+            _Table(folder / "refused.parquet", REFUSED, repeats=True) as refused,
         ):
             images = _Images(table, Files(self.images))
             for row in self._rows(inputs["origin"]):
-                made, failed = self._samples(row, images)
+                made, lost = self._samples(row, images)
                 unread.note({key for page in row.pages for key in page.unread})
                 for sample in made:
                     samples.add(sample_row(sample), sum(len(node.text or "") for node in sample.nodes))
-                for reason in failed:
-                    pages.lose(reason)
+                for one in lost:
+                    refused.add(one, len(one["detail"]) + len(one["excerpt"]))
+                    pages.lose(Reason(one["reason"]))
                 pages.keep(len(made))
                 if made:
                     rows.keep()
                 else:
-                    rows.lose(failed[0])
+                    rows.lose(Reason(lost[0]["reason"]))
         unread.write(folder / "unread.json")
         return {"rows": rows, "pages": pages}
 
@@ -103,15 +107,25 @@ class Read:
                 )
             yield row
 
-    def _samples(self, row: Row, images: _Images) -> tuple[list[Sample], list[Reason]]:
-        """The samples of a row, and why there are not more."""
-        made, failed = list[Sample](), [reason for reason, _ in row.failed]
+    def _samples(self, row: Row, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
+        """The samples of a row, and of what else there might have been the rows of REFUSED."""
+        places = row.failed_pages or [NO_PAGE] * len(row.failed)
+        made = list[Sample]()
+        lost = [self._lost(row.row, at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
         for page in row.pages:
             if _is_unicode(page):
                 made.append(self._sample(row.row, page, [images.number(picture) for picture in page.pictures]))
             else:
-                failed.append(Reason.BAD_ROW)
-        return made, failed if made or failed else [Reason.EMPTY_ROW]
+                texts = [node.text or node.url for node in page.nodes]
+                lost.append(self._lost(row.row, page.page, Reason.BAD_ROW, NO_UTF8, excerpt(texts)))
+        return made, lost if made or lost else [
+            self._lost(row.row, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
+        ]
+
+    def _lost(self, row: int, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
+        """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
+        place = SampleId(self.name_of_source, self.file, row, page)._asdict()
+        return {**place, "reason": str(reason), "detail": shown(detail), "excerpt": begins}
 
     def _sample(self, row: int, page: Page, numbers: list[int]) -> Sample:
         """The sample of a page whose pictures have these numbers in the image table."""
@@ -126,6 +140,9 @@ class Read:
             url=page.url,
             signals=page.signals,
         )
+
+
+NO_UTF8 = "a string holds half of a surrogate pair, which no text in UTF-8 can hold"
 
 
 def _is_unicode(page: Page) -> bool:
@@ -213,7 +230,10 @@ class _Images:
         """The picture's row in the image table. Each file is read once, and files with the same bytes are one image."""
         if picture.path is not None:
             if picture.path not in self._paths:
-                self._paths[picture.path] = self.number(self._files.load(picture.path))
+                found = self._files.load(picture.path)
+                self._paths[picture.path] = self.number(
+                    found if found.data is not None else replace(found, url=picture.path)
+                )
             return self._paths[picture.path]
         mark = hashlib.sha256(picture.data).digest() if picture.data is not None else picture.url
         if mark is None:

@@ -2,8 +2,8 @@
 
 A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`. Both are data:
 no code in them runs unless the command line names it (pipeline/judges/own.py), and their names may be no way out of a folder (pipeline/check.py).
-What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times) is not in
-the lock, as it is in no key.
+What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times), or what is
+expected of a build (`expect`), is not in the lock, as it is in no key.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import pydantic
 import yaml
 from pydantic.dataclasses import dataclass
 
@@ -40,6 +41,13 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, config=STRICT)
+class Expect:
+    """What a build has to come to; one that does not ends with an error, after all that it made was committed."""
+
+    kept: Annotated[float, pydantic.Field(ge=0, le=1)]  # least share of a source's samples
+
+
+@dataclass(frozen=True, config=STRICT)
 class SourceSettings:
     """One named source of a recipe."""
 
@@ -52,6 +60,7 @@ class SourceSettings:
     licence: str = ""
     priority: int = 0  # of two duplicates the one with the lower priority number is kept
     options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
     fetch: Mapping[str, Any] = field(default_factory=dict)  # what differs from the recipe's fetch block
     serve: Mapping[str, str] = field(
         default_factory=dict, metadata=RUNTIME
@@ -92,6 +101,7 @@ class Recipe:
     sources: Mapping[str, SourceSettings]
     seed: int = 0
     limit: int | None = None  # rows per source, from the front
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
     partition: Partition = field(default_factory=Partition)
     fetch: Mapping[str, Any] = field(default_factory=dict)
     inspect: Mapping[str, Any] = field(default_factory=dict)
@@ -116,6 +126,11 @@ class Recipe:
     def fetching(self, name: str) -> Fetch:
         """The fetch step of a source: the recipe's block with the source's own keys over it."""
         return build(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
+
+    def expected(self, name: str) -> float | None:
+        """The share of a source's samples that has to be kept, or None where nothing is said."""
+        expect = self.sources[name].expect or self.expect
+        return expect.kept if expect else None
 
     def inspecting(self) -> Inspect:
         """The inspect step."""
@@ -256,18 +271,18 @@ def load(
 
 
 def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads and times."""
+    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads, times and expectations."""
     runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
 
     def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in block.items() if name not in runtime}
 
-    kept = {name: value for name, value in data.items() if name != "tokenizer"}
+    kept = {name: value for name, value in data.items() if name not in {"tokenizer", "expect"}}
     kept["sources"] = {
         name: {
             key: fetch(value) if key == "fetch" else value
             for key, value in block.items()
-            if key not in {"root", "images", "serve"}
+            if key not in {"root", "images", "serve", "expect"}
         }
         for name, block in data["sources"].items()
     }

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from pipeline.reasons import Reason
 from pipeline.sample import ImageFacts, Sample, read_rows, read_samples
 from pipeline.settle import Settled, gather, settle
@@ -42,6 +44,24 @@ def enter(books: Counts, sample: Sample, settled: Settled) -> None:
             books[level].keep()
         else:
             books[level].lose(reason)
+
+
+def count_read(inputs: Mapping[str, Path]) -> Counts:
+    """The books of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
+    rows, pages = Count(), Count()
+    seen = {row["row"] for row in read_rows(inputs["samples.parquet"], ["row"])}
+    rows.keep(len(seen))
+    pages.keep(_rows_of(inputs["samples.parquet"]))
+    for row in read_rows(inputs["refused.parquet"], ["row", "reason"]):
+        pages.lose(Reason(row["reason"]))
+        if row["row"] not in seen:
+            seen.add(row["row"])
+            rows.lose(Reason(row["reason"]))
+    return {"rows": rows, "pages": pages}
+
+
+def _rows_of(table: Path) -> int:
+    return int(pq.read_metadata(table).num_rows)
 
 
 def recount(inputs: Mapping[str, Path], voices: Sequence[str]) -> Recount:

@@ -5,6 +5,7 @@ benchmarks  one lane per partition, then one  read, inspect, index what training
 curate      one lane per partition            read, fetch, inspect, seek, every judge, sketch, contamination
 dedupe      one task per bucket, then one     pairs, resolve
 shard       one lane per partition, policy    ... render, measure
+settle      one lane per partition            what is kept, where there are no shards to say it
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ from pipeline.decontaminate import Decontaminate
 from pipeline.dedupe import Dedupe
 from pipeline.errors import RecipeError
 from pipeline.execute import Executor
-from pipeline.fetch import Fetch
+from pipeline.fetch import Fetch, Retry
 from pipeline.fetch.opt_outs import OptOuts
 from pipeline.folder import take_in
 from pipeline.judges import Judging, ReadsLists
 from pipeline.keys import file_sha256
 from pipeline.lanes import Content, Lane, Link, Sought, Walk, read_manifest, write_manifest
 from pipeline.measure import Measure
+from pipeline.missing import LookAgain
 from pipeline.origin import Origin, Survey, list_origins
 from pipeline.read import Read
 from pipeline.recipe import Recipe
 from pipeline.render import Render
 from pipeline.step import Step
 from pipeline.store import File, Receipt, write_atomically
-from pipeline.tables import histories
+from pipeline.tables import histories, retrying
 from pipeline.takedown import Rules, Seek
 from pipeline.takedown.rules import LIST
 
@@ -155,10 +157,11 @@ class Run:
             StoreError: a source was not read to its end, or there is no index.
         """
         for name in self.recipe.sources:
-            steps = ("survey", "read", "fetch", "retry") if self.recipe.source(name).fetches else ("survey", "read")
-            self.folders |= {f"steps/{name}/{step}" for step in steps}
+            steps = ("survey", "read", "fetch") if self.recipe.source(name).fetches else ("survey", "read")
+            again = ("retry",) if retrying(self.recipe, name) else ()
+            self.folders |= {f"steps/{name}/{step}" for step in (*steps, *again)}
             raw: dict[str, tuple[File, ...]] = {}
-            for step in steps[1:3]:
+            for step in steps[1:]:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
                     raw[receipt.part] = (*raw.get(receipt.part, ()), *receipt.files)
             self.parts[name] = [_adopted(name, part, files) for part, files in sorted(raw.items())]
@@ -170,7 +173,7 @@ class Run:
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
-        for _ in self.walk("curate", [self._lane(part, retry=self.retry) for part in self._all_parts()]):
+        for _ in self.walk("curate", [self.lane(part, retry=self.retry) for part in self.all_parts()]):
             pass
 
     def dedupe(self) -> None:
@@ -203,11 +206,11 @@ class Run:
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""
-        tokenizer, verdicts = self._tokenizer(), self._dedupe_verdicts()
+        tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
         lanes = []
         for policy in self.recipe.policies:
-            for part in self._all_parts():
-                lane = self._lane(part)
+            for part in self.all_parts():
+                lane = self.lane(part)
                 dropped = verdicts.get(f"{part.origin.source}/{part.name}", ())
                 extra = (*dropped, *([tokenizer] if tokenizer else []))
                 links = (*lane.links, *self._sharding(part, policy))
@@ -217,11 +220,22 @@ class Run:
 
     # -- what a lane is made of ------------------------------------------------------------------------------------
 
-    def _lane(self, part: Part, *, retry: bool = False) -> Lane:
+    def lane(self, part: Part, *, retry: bool = False) -> Lane:
         """A partition up to its sketch, from its origin or from what was read and fetched of it."""
         links = (*self._raw(part, retry=retry), *self._curation(part.origin.source))
         files = (*(part.raw or (part.file,)), *self._lists, *self.index)
         return Lane(part.name, links, None if part.raw else part.origin, files)
+
+    def _images(self, source: str) -> str:
+        """Where the paths of a source's image files start."""
+        return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
+
+    def _retrying(self, source: str) -> Retry | LookAgain | None:
+        """The step that tries failed images once more, as this build runs it."""
+        step = retrying(self.recipe, source)
+        if isinstance(step, Retry):
+            return replace(step, fetch=self._fetch(source))
+        return replace(step, images=self._images(source)) if step else None
 
     def _raw(self, part: Part, *, retry: bool) -> Iterator[Link]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
@@ -235,12 +249,12 @@ class Run:
                 start=part.start,
                 stop=part.stop,
                 licence=settings.licence,
-                images=self.place(settings.images or settings.root),
+                images=self._images(name),
             )
             yield Link(f"{folder}/read", read)
             if source.fetches:
                 yield Link(f"{folder}/fetch", self._fetch(name))
-        yield from histories(name, self._fetch(name) if source.fetches else None, again=retry)
+        yield from histories(name, self._retrying(name), again=retry)
 
     def _curation(self, name: str) -> Iterator[Link]:
         """What is found out about a partition of a source."""
@@ -281,7 +295,7 @@ class Run:
         priority = {name: source.priority for name, source in self.recipe.sources.items()}
         return settings.resolve(parts=parts, priority=priority, judges=self.recipe.deciding())
 
-    def _dedupe_verdicts(self) -> dict[str, tuple[File]]:
+    def dedupe_verdicts(self) -> dict[str, tuple[File]]:
         """What dedupe says of each partition, by `<source>/<part>`."""
         if self.recipe.dedupe is None:
             return {}
@@ -292,7 +306,7 @@ class Run:
                     files[f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"], name="dedupe.verdicts.parquet"
                 ),
             )
-            for part in self._all_parts()
+            for part in self.all_parts()
         }
 
     @cached_property
@@ -348,7 +362,8 @@ class Run:
             for file in receipt.files
         )
 
-    def _all_parts(self) -> Iterable[Part]:
+    def all_parts(self) -> Iterable[Part]:
+        """The partitions of all sources, in their order."""
         return (part for source in sorted(self.parts) for part in self.parts[source])
 
     def place(self, root: str) -> str:

@@ -139,11 +139,22 @@ SAMPLES = pa.schema(
 IMAGES = pa.schema(
     [
         pa.field("image", pa.int32(), nullable=False),  # the row number
-        pa.field("url", pa.string()),  # None where the origin carried the bytes
+        pa.field("url", pa.string()),  # or the path of a file that was not had; None where the bytes came with the rows
         pa.field("reason", pa.string()),  # a Reason, or None where bytes are there or still to be fetched
         pa.field("detail", pa.string()),  # of the reason: "HTTP 404", "resolves to 10.0.0.1"
         pa.field("media_type", pa.string()),  # as the server declared it
         pa.field("bytes", pa.large_binary()),  # exactly as they came
+    ]
+)
+REFUSED = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("page", pa.int32(), nullable=False),  # NO_PAGE for a row of which nothing came
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),  # a message: what was expected, what was found
+        pa.field("excerpt", pa.string(), nullable=False),  # how the row begins; see pipeline/excerpt.py
     ]
 )
 FACTS = pa.schema(

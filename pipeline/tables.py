@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.fetch import Fetch, Retry
+from pipeline.fetch import Retry
 from pipeline.lanes import History, Link, history, read_manifest, superseded
+from pipeline.missing import LookAgain
 from pipeline.recipe import Recipe
 from pipeline.store import File, Receipt, Store
 from pipeline.takedown import Remove
@@ -34,18 +35,24 @@ class Tables:
         return {name: root / file.path for name, file in self.files.items()}
 
 
-def histories(source: str, fetch: Fetch | None, *, again: bool = False) -> Iterator[History]:
+def retrying(recipe: Recipe, source: str) -> Retry | LookAgain | None:
+    """The step that tries failed images of a source once more, if it has such; how it runs is the runner's business."""
+    shape = recipe.source(source)
+    return Retry(fetch=recipe.fetching(source)) if shape.fetches else LookAgain() if shape.opens else None
+
+
+def histories(source: str, retry: Retry | LookAgain | None, *, again: bool = False) -> Iterator[History]:
     """What was done to the raw tables of a source's partitions since they came.
 
     Args:
         source: its name.
-        fetch: the step of a source of addresses; how it runs does not matter here.
-        again: whether failed addresses are tried once more.
+        retry: the step that tries failed images once more.
+        again: whether to do so now.
     """
     folder = f"steps/{source}"
-    retry = Link(f"{folder}/retry", Retry(fetch=fetch)) if fetch else None
+    yield History(f"{folder}/takedown", Remove("refused"))
     yield History(f"{folder}/takedown", Remove("samples"))
-    yield History(f"{folder}/takedown", Remove("images"), retry, again)
+    yield History(f"{folder}/takedown", Remove("images"), Link(f"{folder}/retry", retry) if retry else None, again)
 
 
 def raw_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
@@ -60,7 +67,7 @@ def raw_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
     for step in steps:
         for receipt in read_manifest(root, f"steps/{source}/{step}"):
             receipts.setdefault(receipt.part, []).append(receipt)
-    links = list(histories(source, recipe.fetching(source) if fetches else None))
+    links = list(histories(source, retrying(recipe, source)))
     return [_raw(Store(root), source, part, found, links) for part, found in sorted(receipts.items())]
 
 

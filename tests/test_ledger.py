@@ -20,6 +20,7 @@ from pipeline.reports.ledger import added, funnel, lines, said_by, share, tables
 from pipeline.reports.losses import chosen, losses
 from pipeline.sample import WHOLE_SAMPLE
 from tests.small import picture, vlmill, write_recipe
+from tests.upstream import pdf, pdfa_json, tar
 
 BOATS = """
 from dataclasses import dataclass
@@ -173,7 +174,11 @@ def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
     (reason,) = {**funnel(tmp_path / "run")["web"]["rows"]["failed"]}
     capsys.readouterr()
     assert vlmill("ledger", tmp_path / "run", "--reason", reason) == 0
-    assert said(capsys) == "web/00000-0000: 1 rows, of which no sample was made"
+    words = said(capsys)
+    assert words.startswith(
+        "web/00000-0000: 1 rows, of which no sample was made web/web.parquet#1 (the row) place 0 holds nothing {"
+    )
+    assert "http://web.test/1" in words, "how the row begins"
 
 
 def test_an_image_file_that_is_not_there_was_missed_by_who_read_the_rows(tmp_path):
@@ -181,8 +186,66 @@ def test_an_image_file_that_is_not_there_was_missed_by_who_read_the_rows(tmp_pat
     (tmp_path / "rows.json").write_text(json.dumps([{"id": "1", "image": "gone.png", "conversations": talk}]))
     sources = {"talk": {"kind": "llava", "files": "rows.json"}}
     recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None)
-    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 1, "nothing was kept"
     assert said_by(tmp_path / "run", "talk") == {"missing_file": ["read"]}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A run with one good row, rows that no sample can be made of, and a document that loses a page."""
+    folder = tmp_path_factory.mktemp("odd")
+    talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
+    bad = {"conversations": [{"from": "human", "value": "What?"}, {"from": "nobody", "value": "\x1b[31mred"}]}
+    rows = [json.dumps(talk), json.dumps(bad), '{"conversations": [\x07', json.dumps({"conversations": []})]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    pages = [["A first page of text."], [""]]
+    tar(folder / "docs.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}, "papers": {"kind": "pdfa", "files": "docs.tar"}}
+    recipe = write_recipe(folder, sources=sources, stages=[], judges=[], dedupe=None)
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
+    return folder / "run"
+
+
+def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_terminal_obeys(odd, capsys):
+    assert vlmill("ledger", odd, "--reason", "bad_row") == 0
+    out = capsys.readouterr().out
+    assert "talk/rows.jsonl#1 (the row)" in out
+    assert "message 1 is spoken by 'nobody'" in out
+    assert r"\u001b[31mred" in out
+    assert r'{"conversations": [\x07' in out, "a row that is no JSON too"
+    assert not {"\x1b", "\x07"} & set(out)
+    assert vlmill("trace", odd, "talk/rows.jsonl#3") == 0
+    assert "lost: empty_row (read): no turns the row begins: {" in said(capsys)
+    assert vlmill("trace", odd, "talk/rows.jsonl#9") == 1
+    assert vlmill("ledger", odd, "--reason", "bad_row", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == found["pages"] == {"talk/00000-0000": 2}
+    assert [(loss["id"], loss["kind"]) for loss in found["examples"]] == [
+        ("talk/rows.jsonl#1", "row"),
+        ("talk/rows.jsonl#2", "row"),
+    ]
+
+
+def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys):
+    assert vlmill("ledger", odd) == 0
+    assert "papers: pages of its rows that left no sample: empty_row 1" in said(capsys)
+    assert vlmill("ledger", odd, "--source", "papers", "--reason", "empty_row") == 0
+    assert said(capsys) == (
+        "papers/00000-0000: 0 rows, of which no sample was made; 1 pages in all "
+        "papers/docs.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
+    )
+    for name in ("papers/docs.tar#0.1", "papers/docs.tar#0"):
+        assert vlmill("trace", odd, name) == 0
+        assert "lost: empty_row (read): page 1 has no text" in said(capsys)
+    assert vlmill("verify", odd) == 0
+
+
+def test_the_page_shows_refused_rows(odd, tmp_path):
+    assert vlmill("ledger", odd, "--html", tmp_path / "a.html") == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert '<section class="group" data-source="talk" data-reason="bad_row">' in text
+    assert "the row: message 1 is spoken by" in text
+    assert "2 lost, 2 shown; said by read" in text
 
 
 def test_machines_get_the_funnel_and_the_speakers(built, capsys):

@@ -1,6 +1,7 @@
 """Read: rows become samples with ids for good, images stand once, and the books say what became of every row."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
+from pipeline.excerpt import LONGEST, addresses, excerpt, shown
 from pipeline.keys import canonical
 from pipeline.origin import cut
 from pipeline.read import Read
 from pipeline.reasons import Reason
-from pipeline.sample import IMAGES, SAMPLES, Node, SampleId, read_rows, read_samples
+from pipeline.recount import count_read
+from pipeline.sample import IMAGES, NO_PAGE, REFUSED, SAMPLES, Node, SampleId, read_rows, read_samples
 from pipeline.sources import Page, Picture, Row
 from pipeline.sources.cauldron import Cauldron
 from pipeline.sources.idl import Idl
@@ -180,6 +183,59 @@ def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
     Read(Told(()), "web", "f", 0, 0).run({"origin": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "samples.parquet").equals(SAMPLES)
     assert pq.read_schema(tmp_path / "images.parquet").equals(IMAGES)
+
+
+def test_what_no_sample_was_made_of_stands_in_a_table_of_its_own(tmp_path):
+    half = Page((Node("text", text="half \ud835"),), page=1)
+    told = (
+        Row(0, failed=((Reason.BAD_ROW, "long " * 1000),), excerpt="how it begins"),
+        Row(1, (half, Page((Node("text", text="whole"),), page=2)), ((Reason.BAD_PAGE, "why"),), (0,), "a document"),
+        Row(2),
+    )
+    Read(Told(told), "web", "f", 0, 3).run({"origin": tmp_path}, tmp_path)
+    assert pq.read_schema(tmp_path / "refused.parquet").equals(REFUSED)
+    rows = [tuple(row.values()) for row in read_rows(tmp_path / "refused.parquet")]
+    assert [row[:5] for row in rows] == [
+        ("web", "f", 0, NO_PAGE, "bad_row"),
+        ("web", "f", 1, 0, "bad_page"),
+        ("web", "f", 1, 1, "bad_row"),
+        ("web", "f", 2, NO_PAGE, "empty_row"),
+    ]
+    assert len(rows[0][5]) < 300
+    assert [row[6] for row in rows] == ["how it begins", "a document", r'["half \ud835"]', ""]
+    assert {
+        level: count.to_json()
+        for level, count in count_read(
+            {name: tmp_path / name for name in ("samples.parquet", "refused.parquet")}
+        ).items()
+    } == {
+        "rows": {"in": 3, "kept": 1, "dropped": {}, "failed": {"bad_row": 1, "empty_row": 1}},
+        "pages": {"in": 5, "kept": 1, "dropped": {}, "failed": {"bad_page": 1, "bad_row": 2, "empty_row": 1}},
+    }
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.binary(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_an_excerpt_is_short_one_line_and_nothing_that_a_terminal_obeys(raw):
+    found = excerpt(raw)
+    assert len(found) <= LONGEST + 3
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", found)
+    found.encode()
+    assert shown(found) == found or found.endswith("...")
+
+
+def test_an_excerpt_of_much_costs_little_and_cuts_no_address():
+    deep = json.loads("[" * 900 + "]" * 900)
+    assert excerpt(deep) == "[" * 9 + "..." + "]" * 9
+    assert excerpt({"image": bytes(50 << 20)}) == '{"image": (52,428,800 bytes)}'
+    assert excerpt({"text": "x" * (50 << 20)}).endswith("xxx...")
+    cut = excerpt({"text": "x" * (LONGEST - 40), "url": "http://img.example.test/secret/7.png"})
+    assert cut.endswith('"url": "...')
+    assert addresses(r'["http:\/\/a.test\/1.png"]') == ["http://a.test/1.png"] * 2
 
 
 def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):

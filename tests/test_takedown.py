@@ -25,6 +25,7 @@ from pipeline.reports.what_if import ask
 from pipeline.sample import (
     FACTS,
     IMAGES,
+    REFUSED,
     ImageFacts,
     Node,
     Sample,
@@ -289,10 +290,8 @@ def test_what_asks_a_run_later_sees_it_without_what_was_taken_down(recipe, run):
         for level in ("samples", "nodes", "images"):
             assert other.sources[source][level].came == levels[level]["in"]
             assert other.sources[source][level].now == same.sources[source][level].then == levels[level]["kept"]
-    assert (
-        build(recipe, run, "--relock", "--set", "judges.language.drop=[en]", "--set", "dedupe=null", "--until", "shard")
-        == 0
-    )
+    nothing = ("--set", "judges.language.drop=[en]", "--set", "expect.kept=0")
+    assert build(recipe, run, "--relock", *nothing, "--set", "dedupe=null", "--until", "shard") == 0
     for source in SOURCES:
         for level in ("samples", "nodes", "images"):
             assert other.sources[source][level].then == funnel(run, source)[level]["kept"]
@@ -586,6 +585,70 @@ def test_what_is_removed_is_not_in_the_key_as_what_the_network_said_is_not():
 
     assert task_key(Remove("samples", {0: "id a"}), {}) == task_key(Remove("samples", {1: "id b"}), {})
     assert task_key(Remove("samples"), {}) != task_key(Remove("images"), {})
+
+
+def refuse(folder, *rows):
+    """A table of refused rows: id, message, excerpt."""
+    made = [
+        {**SampleId("web", "a", row)._asdict(), "reason": "bad_row", "detail": why, "excerpt": raw}
+        for row, why, raw in rows
+    ]
+    write_rows(folder / "refused.parquet", REFUSED, made)
+
+
+def test_a_refused_row_falls_under_its_id_and_the_addresses_that_it_shows_and_under_any_text(tmp_path):
+    inputs = tables(tmp_path, [document(9)], [])
+    refuse(
+        tmp_path,
+        (0, "wrong", '{"url": "https://www.img.b.test/7.png"}'),
+        (1, "image 0 is http://a.test/x.", ""),
+        (2, "wrong", r"http:\/\/c.test\/1"),
+        (3, "no turns", ""),
+    )
+    inputs = {**inputs, "refused.parquet": tmp_path / "refused.parquet"}
+    assert look(rules([], [], [], ["b.test", "c.test"]), inputs).refused == {0: "domain b.test", 2: "domain c.test"}
+    assert look(rules(["http://a.test/x"], [], ["web/a#3"], []), inputs).refused == {
+        1: "url http://a.test/x",
+        3: "id web/a#3",
+    }
+    assert look(Rules(texts=("0" * 64,)), inputs).refused.keys() == {0, 2}, (
+        "an excerpt may be of a text that is named by its sha256"
+    )
+    step = removal("refused", look(rules([], [], [], ["b.test"]), inputs))
+    (tmp_path / "out").mkdir()
+    step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / "out")
+    first, second, *_ = read_rows(tmp_path / "out/refused.parquet")
+    assert (first["row"], first["reason"], first["detail"], first["excerpt"]) == (0, "bad_row", "", "")
+    assert second["detail"]
+    after = {**inputs, **{path.name: path for path in (tmp_path / "out").iterdir()}}
+    assert not look(rules([], [], [], ["b.test"]), after)
+
+
+def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, capsys):
+    talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
+    bad = {"conversations": [{"from": "human", "value": "Jane Doe, 1 Sample Street"}]}
+    (tmp_path / "rows.json").write_text(json.dumps([talk, bad, bad]))
+    origin = {"talk": {"kind": "llava", "files": "rows.json"}}
+    recipe, root = write_recipe(tmp_path, sources=origin, judges=[], stages=[], dedupe=None), tmp_path / "run"
+
+    def tables_with_the_name():
+        paths = [path for path in root.rglob("*.parquet") if "excerpt" in pq.read_schema(path).names]
+        return [["Jane" in row["excerpt"] for row in read_rows(path)] for path in paths]
+
+    assert build(recipe, root) == 0
+    assert tables_with_the_name() == [[True, True]]
+    made = snapshot(root / "shards")
+    assert takedown(root, "--id", "talk/rows.json#1") == 0
+    assert "the beginning of 1 rows that no sample was made of" in said(capsys)
+    assert tables_with_the_name() == [[False, True]]
+    assert snapshot(root / "shards") == made, "nothing was made of it"
+    for options in ((), ("--remake",), ("--retry-failed",)):
+        assert build(recipe, root, *options) == 0
+        assert tables_with_the_name() == [[False, True]]
+    assert vlmill("verify", root) == 0
+    capsys.readouterr()
+    assert vlmill("trace", root, "talk/rows.json#1") == 0
+    assert "taken down by id talk/rows.json#1" in said(capsys)
 
 
 def test_judges_are_not_shown_what_was_taken_down(tmp_path):

@@ -67,6 +67,7 @@ def another_reason(line):
     ("folder", "level", "words"),
     [
         ("steps/quiz/read", "pages", "read counts 6 pages kept, its tables have 5"),
+        ("steps/web/read", "rows", "read counts rows"),
         ("steps/web/inspect", "images_inspected", "inspect counts"),
         ("steps/web/language", "judged", "language counts"),
         ("steps/dedupe/resolve", "deduped", "the judges left"),

@@ -43,7 +43,7 @@ def test_the_answer_is_what_a_build_comes_to(folder, tmp_path, sets):
     assert answer.changes
 
     built = shutil.copytree(folder / "run", tmp_path / "built")
-    changes = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+    changes = [part for key, value in {**sets, "expect.kept": 0}.items() for part in ("--set", f"{key}={value}")]
     assert vlmill("build", folder / "recipe.yaml", "--out", built, "--workers", 0, "--relock", *changes) == 0
     after = funnel(built)
     for source, levels in answer.sources.items():

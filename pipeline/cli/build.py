@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.terms import JudgeFiles, TrustCode, console, pairs, words
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, VlmillError
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
@@ -79,13 +79,14 @@ def build(
         bool,
         typer.Option(
             "--retry-failed",
-            help="Ask once more for the images that could not be had, or that have left all lists of opt-outs; for no others.",
+            help="Ask once more for the images that could not be had (addresses and files), or that have left all lists of opt-outs; for no others.",
         ),
     ] = False,
 ) -> None:
     """Carry a recipe's raw data to shards, mixtures and plans.
 
     Run it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
+    It ends with what was kept of each source; with an error where that is nothing, or less than the recipe's `expect` says.
 
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
@@ -97,6 +98,7 @@ def build(
     from mixtures.build import read_stats
     from pipeline.mapping import read_mapping, recipe_path
     from pipeline.recipe import load
+    from pipeline.reports import kept
     from pipeline.reports.contamination import warnings
     from pipeline.run import PHASES
     from train.settings import check as check_training
@@ -111,13 +113,36 @@ def build(
     check_training(loaded)
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
-    carry(root, loaded, data, base, workers, ray, until=until, relock=relock, remake=remake, retry_failed=retry_failed)
+    came = list[kept.Kept]()
+    try:
+        carry(
+            root,
+            loaded,
+            data,
+            base,
+            workers,
+            ray,
+            until=until,
+            relock=relock,
+            remake=remake,
+            retry_failed=retry_failed,
+            settled=lambda folders: came.extend(kept.kept(root, loaded, folders)),
+        )
+    finally:  # a mixture that cannot be made has its reasons there
+        if came:
+            console.print(kept.table(came))
+        for warning in kept.warnings(came, shown):
+            console.print(warning, markup=False, soft_wrap=True)
     for warning in warnings(root, loaded) if until != "survey" else ():
         console.print(warning, markup=False)
     if loaded.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             for note in stats["notes"]:
                 console.print(f"{stage}: {note}", markup=False)
+    if short := kept.shortfall(came, shown):
+        raise VlmillError(
+            f"{short}\nWhat was made stays in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+        )
     if loaded.stages:
         console.print(f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}, vlmill train {shown}")
     else:
@@ -159,8 +184,12 @@ def carry(
     relock: bool = False,
     remake: bool = False,
     retry_failed: bool = False,
+    settled: Callable[[dict[str, str]], None] | None = None,
 ) -> None:
-    """Build a recipe in a folder: `data` is its mapping, `base` where its relative paths start; the rest is as in the command."""
+    """Build a recipe in a folder: `data` is its mapping, `base` where its relative paths start; the rest is as in the command.
+
+    Before mixtures are made, `settled` is told source -> the folder whose books say what was kept.
+    """
     from mixtures.build import build_stages
     from pipeline.execute import executor
     from pipeline.folder import clean, opened, pin
@@ -168,6 +197,7 @@ def carry(
     from pipeline.progress import Progressing
     from pipeline.recipe import lock
     from pipeline.run import Run, phases
+    from pipeline.settling import settle
 
     with opened(root):
         lock(root, data, relock=relock)
@@ -178,6 +208,10 @@ def carry(
             run = Run(root, recipe, base, pool, watcher, serving, retry=retry_failed)
             for phase in phases(run, until):
                 phase()
+            if until not in ("survey", "benchmarks"):
+                folders = settle(run, until)
+                if settled:
+                    settled(folders)
             if until in (None, "mixture"):
                 build_stages(run)
         if until is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,14 +33,15 @@ def ledger(
 ) -> None:
     """Say what became of everything: in = kept + dropped + failed, for rows, samples, nodes and images, with who said so and why.
 
-    Shares are of what came in. Examples are chosen by a hash of their ids: the same ones every time.
+    Shares are of what came in. Examples are chosen by a hash of their ids: the same ones every time. A row or page of which no sample
+    could be made is shown with what was wrong and how it begins.
 
         vlmill ledger demo
         vlmill ledger demo --source web --reason near_text --samples 5
+        vlmill ledger demo --reason bad_row
         vlmill ledger demo --html ledger.html
     """
     from pipeline.reports.ledger import said_by, select, tables
-    from pipeline.reports.unread import unread
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
@@ -51,14 +53,27 @@ def ledger(
     elif reason is not None:
         _examples(directory, books, reason, samples or EXAMPLES, as_json=as_json)
     elif as_json:
-        print_json({"funnel": books, "said_by": {name: said_by(directory, name) for name in books}})
+        pages = {name: lost for name in books if (lost := lost_pages(directory, name))}
+        print_json({"funnel": books, "pages": pages, "said_by": {name: said_by(directory, name) for name in books}})
     else:
         for table in tables(directory, books, console.width):
             console.print(table)
-        for line in unread(directory):
-            if line.source in books:
-                console.print(str(line), markup=False)
+        _print_notes(directory, books)
         console.print(f"Examples: vlmill ledger {directory} --reason REASON; a page: --html FILE", markup=False)
+
+
+def _print_notes(directory: Path, sources: Collection[str]) -> None:
+    """What of the sources no table of reasons shows: keys that nobody reads, and pages that left no sample."""
+    from pipeline.reports.ledger import lost_pages
+    from pipeline.reports.unread import unread
+
+    for line in unread(directory):
+        if line.source in sources:
+            console.print(str(line), markup=False)
+    for name in sources:
+        if lost := lost_pages(directory, name):
+            why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
+            console.print(f"{name}: pages of its rows that left no sample: {why}", markup=False)
 
 
 def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
@@ -77,14 +92,18 @@ def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, 
 
     rows, found = row_losses(directory, books, reason), examples(directory, books, reason, number)
     if as_json:
-        print_json({"rows": dict(rows), "examples": [loss_json(loss) for loss in found]})
+        lost = {
+            level: {part: pair[place] for part, pair in rows.items()} for place, level in enumerate(("rows", "pages"))
+        }
+        print_json({**lost, "examples": [loss_json(loss) for loss in found]})
         return
-    for part, rows_lost in rows:
-        console.print(f"{part}: {rows_lost:,} rows, of which no sample was made", markup=False)
+    for part, (whole, pages) in rows.items():
+        in_all = f"; {pages:,} pages in all" if pages != whole else ""
+        console.print(f"{part}: {whole:,} rows, of which no sample was made{in_all}", markup=False)
     for loss in found:
         said = f", {loss.judge} {loss.score:.4g}" if loss.judge and loss.score is not None else ""
         because = f", because of {loss.other}" if loss.other else ""
         console.print(f"{loss.id} ({loss.where}{said}{because})", markup=False, soft_wrap=True)
-        for words in (loss.url, " ".join(loss.text.split())):
+        for words in (loss.detail, loss.url, " ".join(loss.text.split())):
             if words:
                 console.print(f"    {words}", markup=False)

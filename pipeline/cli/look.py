@@ -98,13 +98,16 @@ def trace(
 ) -> None:
     """Follow a sample or a shard member back to its origin, with every verdict on it and the training steps that see it.
 
+    Of a row or page that no sample was made of it says why, and how the row begins.
+
     With --step the other way round: every sample that a step sees, down to its addresses.
 
         vlmill trace demo web/part-0.parquet#12
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from pipeline.reports.trace import lines
+    from pipeline.reports import refused
+    from pipeline.reports.trace import lines, trace_refused
     from pipeline.reports.trace import trace as traced
     from train.trace import seen, steps_with, trained_stages
 
@@ -116,6 +119,10 @@ def trace(
             console.print(f"row {part.row}: {part.id}, {nodes}, {part.tokens} tokens {part.url}".rstrip(), markup=False)
             for url, sha256 in part.images:
                 console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
+        return
+    if lost := trace_refused(directory, str(name)):
+        for line in refused.lines(lost):
+            console.print(line, markup=False, soft_wrap=True)
         return
     found = traced(directory, str(name))
     for line in lines(found):

@@ -98,6 +98,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
     from pipeline.folder import clean, opened
     from pipeline.progress import Progressing
     from pipeline.run import Run
+    from pipeline.settling import settle
     from pipeline.store import write_atomically
     from pipeline.takedown.rules import LIST, Rules
 
@@ -114,6 +115,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
         run.adopt()
         for phase in (run.curate, run.dedupe, run.shard):
             phase()
+        settle(run, None)
         try:
             build_stages(run)
         finally:  # whatever a mixture has to say about what is left, the shards that held it go
@@ -127,15 +129,18 @@ def _tell(found: Forecast, asked: list[str], goes: str) -> None:
     """What goes and what stays, for people."""
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other samples show; "
-        f"{len(found.effects):,} partitions and {len(found.shards):,} shards are made anew"
+        f"{sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} shards are made anew"
     )
     if found.never_had:
         console.print(
             f"with the addresses of {len(found.never_had):,} images that could not be had, so that no retry asks for them"
         )
+    if found.refused:
+        console.print(f"with the message and the beginning of {len(found.refused):,} rows that no sample was made of:")
+        _list(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
     _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
     _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
-    matched = {*found.samples.values(), *found.images.values(), *found.never_had}
+    matched = {*found.samples.values(), *found.images.values(), *found.never_had, *found.refused.values()}
     for rule in asked:
         if rule not in matched:
             console.print(
@@ -163,6 +168,7 @@ def _as_json(found: Forecast) -> dict[str, Any]:
         "images": found.images,
         "losing": found.losing,
         "never_had": found.never_had,
+        "refused": found.refused,
         "partitions": [effect.place for effect in found.effects],
         "shards": found.shards,
         "near": [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.page import data_url, render
 from pipeline.pictures import Pictures
 from pipeline.recipe import Recipe, locked_recipe
 from pipeline.reports.ledger import Books, as_json, lines_by_source, said_by, share, who
-from pipeline.reports.losses import Loss, chosen, losses
+from pipeline.reports.losses import Loss, chosen, losses, refusals
 from pipeline.tables import raw_tables
 
 MOST = 300
@@ -64,7 +65,7 @@ def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Gr
     """The losses that are shown, and how many there are, in memory that does not grow with the run."""
     groups, numbers = defaultdict[Group, list[Loss]](list), Counter[Group]()
     for source in sources:
-        for loss in losses(root, recipe, source):
+        for loss in chain(refusals(root, recipe, source), losses(root, recipe, source)):
             group = groups[str(loss.reason), source]
             numbers[str(loss.reason), source] += 1
             group.append(loss)
@@ -76,7 +77,8 @@ def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Gr
 
 def _card(loss: Loss, thumbnail: str) -> dict[str, Any]:
     """A loss as the template shows it."""
-    return {**as_json(loss), "where": loss.where, "thumbnail": thumbnail}
+    where = f"{loss.where}: {loss.detail}" if loss.detail else loss.where
+    return {**as_json(loss), "where": where, "thumbnail": thumbnail}
 
 
 def _key(loss: Loss) -> tuple[str, int]:

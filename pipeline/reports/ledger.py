@@ -17,8 +17,8 @@ from rich.table import Table
 from pipeline.errors import StoreError
 from pipeline.lanes import read_books, read_manifest
 from pipeline.reasons import Reason
-from pipeline.recipe import locked_recipe
-from pipeline.reports.losses import Loss, chosen, losses
+from pipeline.recipe import Recipe, locked_recipe
+from pipeline.reports.losses import Loss, chosen, losses, refusals
 from pipeline.settings import nearest
 from pipeline.step import Count
 
@@ -37,17 +37,23 @@ def funnel(root: Path) -> dict[str, Books]:
     """Source -> its books.
 
     `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
-    policy (the others differ only in images that they cannot render).
+    policy (the others differ only in images that they cannot render), or where there are none, where samples were settled.
     """
     recipe = locked_recipe(root)
     books: dict[str, Books] = {}
     for source in sorted(recipe.sources):
         lines = {
             **_counts(root, f"steps/{source}/read"),
-            **(_counts(root, f"shards/{source}/{next(iter(recipe.policies))}") if recipe.policies else {}),
+            **_settled(root, recipe, source),
         }
         books[source] = {level: lines[level] for level in LEVELS if level in lines}
     return books
+
+
+def _settled(root: Path, recipe: Recipe, source: str) -> Books:
+    """The books of what was kept of a source's samples."""
+    shards = (_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
+    return next(shards, {}) or _counts(root, f"steps/{source}/settle")
 
 
 def _counts(root: Path, folder: str) -> Books:
@@ -76,14 +82,28 @@ def said_by(root: Path, source: str) -> dict[str, list[str]]:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
         for reason in sorted(_reasons(_counts(root, folder))):
             found[reason].append(step)
-    for policy in recipe.policies:
-        for reason in sorted(_reasons(_counts(root, f"shards/{source}/{policy}")) - CONSEQUENCES - found.keys()):
+    for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/settle"):
+        for reason in sorted(_reasons(_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = ["render" if reason in DRAWING else "read"]
     return dict(found)
 
 
 def _reasons(books: Books) -> set[str]:
     return {reason for line in books.values() for part in ("dropped", "failed") for reason in line[part]}
+
+
+def _of_pages(root: Path, source: str) -> set[str]:
+    """Why pages of a source left no sample; the rows that they stood in may be kept."""
+    counts = _counts(root, f"steps/{source}/read")
+    return _reasons({"pages": counts["pages"]}) if counts else set()
+
+
+def lost_pages(root: Path, source: str) -> dict[str, int]:
+    """Reason -> pages that left no sample, of a source whose rows fan out to pages; empty for others."""
+    counts = _counts(root, f"steps/{source}/read")
+    if not counts or counts["rows"]["in"] == counts["pages"]["in"]:
+        return {}
+    return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
 
 
 def select(root: Path, source: str | None, reason: str | None) -> dict[str, Books]:
@@ -98,7 +118,7 @@ def select(root: Path, source: str | None, reason: str | None) -> dict[str, Book
     books = {name: lines for name, lines in books.items() if source in {None, name}}
     if not any(books.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
-    occurring = sorted({found for lines in books.values() for found in _reasons(lines)})
+    occurring = sorted({found for name, lines in books.items() for found in {*_reasons(lines), *_of_pages(root, name)}})
     if reason is not None and reason not in occurring:
         raise StoreError(f"--reason {reason}: nothing was lost for it here; {nearest(reason, occurring)}")
     return books
@@ -214,20 +234,32 @@ def lines_by_source(root: Path, books: Mapping[str, Books]) -> Iterator[tuple[st
 def examples(root: Path, books: Mapping[str, Books], reason: str, number: int) -> list[Loss]:
     """`number` losses for a reason, chosen by a hash of their ids, in the order of these."""
     recipe = locked_recipe(root)
-    found = (
-        loss for source in books if books[source] for loss in losses(root, recipe, source) if loss.reason == reason
-    )
+    found = (loss for source in books for loss in _lost_for(root, recipe, source, books[source], reason))
     return sorted(chosen(found, number), key=lambda loss: (loss.id, loss.node))
 
 
-def row_losses(root: Path, books: Mapping[str, Books], reason: str) -> list[tuple[str, int]]:
-    """Where rows were lost for a reason before there was a sample: partition and number."""
-    return [
-        (f"{source}/{receipt.part}", number)
-        for source in books
-        for receipt in read_manifest(root, f"steps/{source}/read")
-        if (number := Count.from_json(receipt.counts["rows"]).lost.get(Reason(reason), 0))
-    ]
+def _lost_for(root: Path, recipe: Recipe, source: str, books: Books, reason: str) -> Iterator[Loss]:
+    """What a source lost for a reason; tables that hold nothing of it are not read."""
+    if reason in _of_pages(root, source):
+        yield from (loss for loss in refusals(root, recipe, source) if loss.reason == reason)
+    if reason in _reasons({level: line for level, line in books.items() if level != "rows"}):
+        yield from (loss for loss in losses(root, recipe, source) if loss.reason == reason)
+
+
+def row_losses(root: Path, books: Mapping[str, Books], reason: str) -> dict[str, tuple[int, int]]:
+    """Where something was lost for a reason before there was a sample: partition -> rows of which nothing came, and pages.
+
+    A row that was lost as a whole counts among the pages, once.
+    """
+    found = dict[str, tuple[int, int]]()
+    for source in (name for name in books if books[name]):
+        for receipt in read_manifest(root, f"steps/{source}/read"):
+            rows, pages = (
+                Count.from_json(receipt.counts[level]).lost.get(Reason(reason), 0) for level in ("rows", "pages")
+            )
+            if rows or pages:
+                found[f"{source}/{receipt.part}"] = rows, pages
+    return found
 
 
 def as_json(loss: Loss) -> dict[str, Any]:

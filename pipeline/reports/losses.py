@@ -12,6 +12,7 @@ from pipeline.lanes import read_manifest
 from pipeline.reasons import Reason
 from pipeline.recipe import Recipe
 from pipeline.recount import read_losses
+from pipeline.reports.refused import refused
 from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict, read_samples
 from pipeline.settle import Settled, gather, settle
 from pipeline.tables import Tables, judged_tables
@@ -32,19 +33,20 @@ class Loss:
     judge: str  # who dropped it; empty where nobody did: it failed, or fell with something else
     score: float | None  # as the judge measured it
     other: str  # the keeper's id, of duplicates
-    kind: str  # of what was lost: sample, text or image
+    kind: str  # of what was lost: sample, text or image; row or page where there was no sample
     text: str  # the beginning of it
     url: str  # of the image, or of the document
     image: int | None  # that can be shown: its number in the partition
+    detail: str = ""  # what the source said of a row or page
 
     @property
     def where(self) -> str:
         """What was lost, in words."""
-        return "the sample" if self.node == WHOLE_SAMPLE else f"node {self.node}, {self.kind}"
+        return f"the {self.kind}" if self.node == WHOLE_SAMPLE else f"node {self.node}, {self.kind}"
 
 
 def losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
-    """Every loss of a source, partition by partition, under the recipe's first policy. Row losses leave no sample, and are not here.
+    """Every loss of a source, partition by partition, under the recipe's first policy. What left no sample is not here: see `refusals`.
 
     Raises:
         StoreError: the source is not judged to its end.
@@ -58,6 +60,26 @@ def losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
         drawn = {file.name: file for file in rendered.get(tables.part, ())}
         tables.files.update({name: file for name, file in drawn.items() if name == "render.verdicts.parquet"})
         yield from _losses(root, tables, (*recipe.voices(), *(("render",) if drawn else ())))
+
+
+def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
+    """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
+    for one in refused(root, recipe, source):
+        yield Loss(
+            source=source,
+            part=one.part,
+            id=str(one.id),
+            node=WHOLE_SAMPLE,
+            reason=one.reason,
+            judge="",
+            score=None,
+            other="",
+            kind=one.kind,
+            text=one.excerpt,
+            url="",
+            image=None,
+            detail=one.detail or (f"taken down by {one.taken_down}" if one.taken_down else ""),
+        )
 
 
 def _losses(root: Path, tables: Tables, voices: Sequence[str]) -> Iterator[Loss]:

@@ -76,6 +76,7 @@ def table(root: Path) -> Table:
         "candidates",
         "pairs",
         "resolve",
+        "settle",
         *recipe.policies,
         "select",
         "mix",

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.lanes import read_manifest
 from pipeline.recipe import Recipe, locked_recipe
+from pipeline.reports.refused import Refused, find
 from pipeline.sample import (
     WHOLE_SAMPLE,
     ImageFacts,
@@ -70,19 +71,34 @@ def trace(root: Path, name: str) -> Traced:
         StoreError: the run has no such sample.
     """
     wanted = find_id(root, name)
-    recipe = locked_recipe(root)
-    if wanted.source not in recipe.sources:
-        raise StoreError(
-            f"{name}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}"
-        )
+    recipe = _recipe(root, wanted)
     for tables in judged_tables(root, recipe, wanted.source):
         paths = tables.paths(root)
         for row, sample in enumerate(read_samples(paths["samples.parquet"])):
             if sample.id == wanted:
                 return _traced(root, recipe, tables.part, paths, row, sample)
     raise StoreError(
-        f"{name}: no such sample. Its origin has no such row, or the row could not be read: see `vlmill ledger {root}`"
+        f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill ledger {root} --reason REASON"
     )
+
+
+def trace_refused(root: Path, name: str) -> list[Refused]:
+    """The row or page of this name of which no sample was made, or such pages of a row; nothing for a sample.
+
+    Raises:
+        StoreError: `name` is no id and no shard's key, or the run has no such source, or has not read it.
+    """
+    wanted = find_id(root, name)
+    return find(root, _recipe(root, wanted), wanted)
+
+
+def _recipe(root: Path, wanted: SampleId) -> Recipe:
+    recipe = locked_recipe(root)
+    if wanted.source not in recipe.sources:
+        raise StoreError(
+            f"{wanted}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}"
+        )
+    return recipe
 
 
 def _traced(root: Path, recipe: Recipe, part: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:

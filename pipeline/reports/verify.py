@@ -16,9 +16,10 @@ from pipeline.errors import StoreError
 from pipeline.keys import DIGITS, file_sha256
 from pipeline.lanes import read_books, read_manifest
 from pipeline.recipe import Recipe, Stage, locked_recipe
-from pipeline.recount import recount
+from pipeline.recount import count_read, recount
+from pipeline.settling import Settling
 from pipeline.step import Count
-from pipeline.store import Receipt, read_json, total
+from pipeline.store import Receipt, Task, read_json, total
 from pipeline.tables import Tables, judged_tables, raw_tables
 from pipeline.takedown.rules import LIST, Rules
 from pipeline.takedown.steps import look
@@ -130,6 +131,7 @@ class _Counted:
         pictures = {tables.part: _with_bytes(self.root, tables) for tables in self.tables}
         judged = {part: found.nodes_judged for part, found in self.found.items()}
         yield from self._taken_in("read", "pages", "kept", samples)
+        yield from self._read()
         yield from self._taken_in("inspect", "images_inspected", "in", pictures)
         for judge in self.recipe.judging():
             yield from self._taken_in(judge.name, "judged", "in", judged)
@@ -138,12 +140,32 @@ class _Counted:
         if "decontaminate" in self.recipe.deciding():
             nodes = {part: found.books["nodes"].came for part, found in self.found.items()}
             yield from self._taken_in("decontaminate", "decontaminated", "in", nodes)
+        yield from self._settled()
         for policy in self.recipe.policies:
             folder = f"shards/{self.source}/{policy}"
             if _complete(self.root, folder):
                 yield from self._rendered(folder)
             if _complete(self.root, f"{folder}/lengths"):
                 yield from self._measured(folder)
+
+    def _read(self) -> Iterator[str]:
+        """What read kept and refused, row by row and page by page, is what its tables list."""
+        tables = {at.part: at for at in self.tables}
+        for receipt in read_manifest(self.root, f"steps/{self.source}/read"):
+            at = tables[receipt.part]
+            for level, line in count_read(at.paths(self.root)).items():
+                if line.to_json() != receipt.counts[level]:
+                    yield f"{at}: read counts {level} {receipt.counts[level]}, its tables come to {line.to_json()}"
+
+    def _settled(self) -> Iterator[str]:
+        """Where samples were settled without shards, the verdicts come to the same; what was settled of others is of an earlier build."""
+        folder, step = f"steps/{self.source}/settle", Settling(self.recipe.voices())
+        keys = {at.part: Task.over(at.files, folder, at.part, step).key() for at in self.tables}
+        for receipt in read_manifest(self.root, folder) if _complete(self.root, folder) else ():
+            books = self.found[receipt.part].books if keys.get(receipt.part) == receipt.key else {}
+            for level, line in books.items():
+                if line.to_json() != receipt.counts[level]:
+                    yield f"{folder} {receipt.part}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
 
     def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
         """A step's books agree with the tables, partition by partition."""

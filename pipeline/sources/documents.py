@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol
 
 import pydantic.dataclasses
 
+from pipeline.excerpt import shown
 from pipeline.isolate import ChildCrashed, ChildTimedOut, Isolated
 from pipeline.reasons import Reason
 from pipeline.sample import Node
@@ -29,6 +30,7 @@ FORMS: dict[str, Form] = {"tif": "tif", "tiff": "tif", "pdf": "pdf"}
 """What the member of a suffix is."""
 
 Loss = tuple[Reason, str]
+Losses = dict[int, Loss]  # by page
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -60,7 +62,7 @@ class DocumentSource(Source, Protocol):
                 try:
                     yield reader.document(number, entry)
                 except Unfit as unfit:
-                    yield Row(number, failed=((unfit.reason, str(unfit)),))
+                    yield Row(number, failed=((unfit.reason, str(unfit)),), excerpt=_named(entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,11 @@ class _Reader:
             if isinstance(picture, bytes):
                 pages.append(_page(place, wanted[place], picture, f"{entry.key}.{suffix}#page={place + 1}"))
             else:
-                failed.append((picture[0], f"page {place}: {picture[1]}"))
+                failed[place] = picture[0], f"page {place}: {picture[1]}"
         others = sorted({*entry.members}.difference(self.source.suffixes, {"json"}))
         noted = (*(f".{suffix}" for suffix in others), *(f"json.{name}" for name in left))
-        return Row(number, tuple(replace(page, unread=noted) for page in pages), tuple(failed))
+        shown = tuple(replace(page, unread=noted) for page in pages)
+        return Row(number, shown, tuple(failed.values()), tuple(failed), _named(entry) if failed else "")
 
     def _texts(self, entry: tars.Entry) -> tuple[list[str | None], tuple[str, ...]]:
         """The text of each page, None where it has not the form; and what is not read beside the pages.
@@ -127,16 +130,21 @@ def _text(page: Any) -> str | None:
     return "\n".join(lines)
 
 
-def _choose(texts: list[str | None], max_pages: int) -> tuple[dict[int, str], list[Loss]]:
+def _named(entry: tars.Entry) -> str:
+    """What stands for a document where something of it is shown: its members."""
+    return shown(", ".join(member.name for member in entry.members.values()) or entry.key)
+
+
+def _choose(texts: list[str | None], max_pages: int) -> tuple[dict[int, str], Losses]:
     """The pages to make pictures of, with their texts, and the losses of the others."""
-    wanted, failed = dict[int, str](), list[Loss]()
+    wanted, failed = dict[int, str](), Losses()
     for place, text in enumerate(texts):
         if place >= max_pages:
-            failed.append((Reason.PAGE_CAP, f"page {place}"))
+            failed[place] = Reason.PAGE_CAP, f"page {place}"
         elif text is None:
-            failed.append((Reason.BAD_PAGE, f"page {place} has no lines of text"))
+            failed[place] = Reason.BAD_PAGE, f"page {place} has no lines of text"
         elif not text.strip():
-            failed.append((Reason.EMPTY_ROW, f"page {place} has no text"))
+            failed[place] = Reason.EMPTY_ROW, f"page {place} has no text"
         else:
             wanted[place] = text
     return wanted, failed

@@ -131,7 +131,18 @@ def _row(batch: pa.RecordBatch) -> dict[str, Any] | Unfit:
     try:
         row: dict[str, Any] = batch.to_pylist()[0]
     except UnicodeDecodeError:
-        return Unfit("a string that is no UTF-8")
+        return Unfit("a string that is no UTF-8", raw=_readable(batch))
+    return row
+
+
+def _readable(batch: pa.RecordBatch) -> dict[str, Any]:
+    """What of the only row of `batch` can be shown."""
+    row = dict[str, Any]()
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column.to_pylist()[0]
+        except UnicodeDecodeError:
+            row[name] = "(no UTF-8)"
     return row
 
 

@@ -134,8 +134,8 @@ def _decoded(data: bytes) -> dict[str, Any] | Unfit:
     try:
         row = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        return Unfit(f"no JSON: {error}")
-    return row if isinstance(row, dict) else Unfit(f"expected a JSON object, found {type(row).__name__}")
+        return Unfit(f"no JSON: {error}", raw=data)
+    return row if isinstance(row, dict) else Unfit(f"expected a JSON object, found {type(row).__name__}", raw=data)
 
 
 def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:

@@ -64,5 +64,5 @@ def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[
 
 def _row(header: list[str], record: list[str]) -> dict[str, str] | Unfit:
     if len(record) != len(header):
-        return Unfit(f"it has {len(record)} values, expected {len(header)}")
+        return Unfit(f"it has {len(record)} values, expected {len(header)}", raw=record)
     return dict(zip(header, record, strict=True))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
+from pipeline.excerpt import excerpt
 from pipeline.reasons import Reason
 from pipeline.sample import NO_PAGE, Node
 
@@ -50,14 +51,16 @@ class Row:
     row: int
     pages: tuple[Page, ...] = ()
     failed: tuple[tuple[Reason, str], ...] = ()  # one entry per lost page, or one for a whole row
+    failed_pages: tuple[int, ...] = ()  # the page of each of these; empty where the row has none
+    excerpt: str = ""  # how the row begins, where something failed
 
 
 class Unfit(Exception):  # noqa: N818 - a verdict about a row
-    """No sample can be made of a row: `reason`, with the message as its detail."""
+    """No sample can be made of a row: `reason`, with the message as its detail; `raw` is the row where nobody else has it."""
 
-    def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW) -> None:
+    def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW, raw: object = None) -> None:
         super().__init__(detail)
-        self.reason = reason
+        self.reason, self.raw = reason, raw
 
 
 def pages(rows: Iterable[tuple[int, Raw | Unfit]], page: Callable[[Raw], Page]) -> Iterator[Row]:
@@ -68,7 +71,8 @@ def pages(rows: Iterable[tuple[int, Raw | Unfit]], page: Callable[[Raw], Page]) 
                 raise row
             yield Row(number, (page(row),))
         except Unfit as unfit:
-            yield Row(number, failed=((unfit.reason, str(unfit)),))
+            raw = row.raw if isinstance(row, Unfit) else row
+            yield Row(number, failed=((unfit.reason, str(unfit)),), excerpt="" if raw is None else excerpt(raw))
 
 
 class Source(Protocol):

@@ -31,8 +31,16 @@ class Effect:
     images: dict[str, str] = field(default_factory=dict)  # sha256 -> the rule it falls under
     losing: dict[str, bool] = field(default_factory=dict)  # other samples that lose images -> whether a required one
     never_had: list[str] = field(default_factory=list)  # rules of images that could not be had, whose addresses go
+    refused: dict[str, str] = field(
+        default_factory=dict
+    )  # id of a refused row -> the rule that its message and excerpt fall under
 
     def __bool__(self) -> bool:
+        return bool(self.remade or self.refused)
+
+    @property
+    def remade(self) -> bool:
+        """Whether what was made of the partition is made anew; nothing is made of refused rows."""
         return bool(self.samples or self.images or self.never_had)
 
     @property
@@ -67,6 +75,11 @@ class Forecast:
         return [rule for effect in self.effects for rule in effect.never_had]
 
     @property
+    def refused(self) -> dict[str, str]:
+        """The refused rows whose message and excerpt go, with their rules."""
+        return {name: rule for effect in self.effects for name, rule in effect.refused.items()}
+
+    @property
     def losing(self) -> dict[str, bool]:
         """All other samples that lose images, and whether a required one."""
         return {name: required for effect in self.effects for name, required in effect.losing.items()}
@@ -88,6 +101,7 @@ class Asking:
                 found.append(name)
                 images |= {node["image"] for node in sample["nodes"] if node["image"] is not None}
                 texts.add(text_sha256(sample["nodes"]))
+        found += [name for name in _refused(paths) if name in self.ids]
         digests = {_digests(paths)[image] for image in images} if images else set()
         return found, Rules(sha256=tuple(digests - {""}), texts=tuple(texts - {""}))
 
@@ -111,6 +125,7 @@ class Looking:
             str(at),
             images={digests[image]: rule for image, rule in held.items()},
             never_had=[rule for image, rule in sorted(found.images.items()) if image not in held],
+            refused={name: found.refused[row] for row, name in enumerate(_refused(paths)) if row in found.refused},
         )
         for row, (name, sample) in enumerate(_samples(paths)):
             lost = [node["required"] for node in sample["nodes"] if node["image"] in held]
@@ -156,7 +171,7 @@ def forecast(root: Path, recipe: Recipe, asked: Rules, before: Rules, executor: 
     return Forecast(
         rules=rules,
         effects=effects,
-        shards=list(_shards(root, recipe, {effect.place for effect in effects})),
+        shards=list(_shards(root, recipe, {effect.place for effect in effects if effect.remade})),
         near=[pair for at in everywhere for pair in _near(at.paths(root), gone)]
         if gone and recipe.dedupe is not None
         else [],
@@ -182,7 +197,7 @@ def _with_what_goes_along(root: Path, asked: Rules, everywhere: Sequence[Tables]
         rules |= more
     if unknown := sorted(set(asked.ids) - seen):
         raise StoreError(
-            f"--id {unknown[0]}: this run has no such sample; `vlmill ledger {root} --reason REASON` shows ids of what was lost, "
+            f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill ledger {root} --reason REASON` shows ids of what was lost, "
             "the index beside a shard those of what was kept"
         )
     return rules
@@ -193,6 +208,13 @@ def _samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[
     columns = (f"nodes.list.element.{name}" for name in ("kind", "image", "required", *more))
     for row in read_rows(paths["samples.parquet"], [*SampleId._fields, *columns]):
         yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), row
+
+
+def _refused(paths: Mapping[str, Path]) -> Iterator[str]:
+    """Ids of the rows of refused.parquet, in order."""
+    if "refused.parquet" in paths:
+        for row in read_rows(paths["refused.parquet"], SampleId._fields):
+            yield str(SampleId(**row))
 
 
 def _digests(paths: Mapping[str, Path]) -> list[str]:

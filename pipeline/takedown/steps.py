@@ -1,7 +1,7 @@
 """The steps that take things down, between inspect and the judges.
 
     seek     pure     which samples and images of a partition stand on the list
-    remove   impure   the raw table (samples, or images with what retries brought) without them
+    remove   impure   the raw table (samples, refused rows, or images with what retries brought) without them
 
 `remove` is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So walking a lane
 again finds what was done, whatever the list says later, and the table that was replaced is not needed any more: the lane deletes it. Row
@@ -17,14 +17,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import pyarrow as pa
+
+from pipeline.excerpt import addresses
 from pipeline.reasons import Reason
-from pipeline.sample import IMAGES, SAMPLES, SampleId, read_rows, write_rows
+from pipeline.sample import IMAGES, REFUSED, SAMPLES, SampleId, read_rows, write_rows
 from pipeline.step import RUNTIME, Count, Counts, Inputs
 from pipeline.takedown.rules import Rules
 
-Table = Literal["samples", "images"]
-TABLES: tuple[Table, ...] = ("images", "samples")
+Table = Literal["refused", "samples", "images"]
+TABLES: tuple[Table, ...] = ("refused", "images", "samples")
 """In the order in which they are replaced: while a sample stands, it says which images go with it."""
+
+ANY_TEXT = "text, which an excerpt may be of"
+"""The rule that excerpts fall under where a list names texts: these are named by the sha256 of all their words, and an excerpt has the first."""
 
 
 def text_sha256(nodes: Sequence[Mapping[str, Any]]) -> str:
@@ -41,9 +47,10 @@ class Found:
 
     samples: Mapping[int, str] = field(default_factory=dict)  # row in samples.parquet -> rule
     images: Mapping[int, str] = field(default_factory=dict)  # row in images.parquet -> rule
+    refused: Mapping[int, str] = field(default_factory=dict)  # row in refused.parquet -> rule
 
     def __bool__(self) -> bool:
-        return bool(self.samples or self.images)
+        return bool(self.samples or self.images or self.refused)
 
     def to_json(self) -> str:
         """Sorted, so that equal findings are equal bytes."""
@@ -73,7 +80,8 @@ def look(listed: Rules, inputs: Inputs) -> Found:
 
     An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or its text. With a
     sample go the images that no other sample of the partition shows. Of an image that could not be had the address goes, so that no retry asks
-    for it. Texts are read only if the list names any; bytes are not.
+    for it. Texts are read only if the list names any; bytes are not. A refused row falls under its id and every address in its message and
+    excerpt; where the list names texts, whatever has an excerpt does.
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {
@@ -102,7 +110,33 @@ def look(listed: Rules, inputs: Inputs) -> Found:
             if node["image"] in standing and (rule := address(node["url"])):
                 images.setdefault(node["image"], rule)
     alone = {image: rule for image, rule in orphans.items() if image in standing and image not in shown}
-    return Found(samples, {**alone, **images})
+    return Found(samples, {**alone, **images}, _refused(listed, address, inputs))
+
+
+def _refused(listed: Rules, address: Callable[[str | None], str], inputs: Inputs) -> dict[int, str]:
+    """Which rows of refused.parquet hold something that stands on the list; earlier versions of `read` left none."""
+    ids, plain = set(listed.ids), {url for url in listed.urls if "://" not in url}
+
+    def rule(row: Mapping[str, Any]) -> str:
+        name, told = (
+            str(SampleId(row["source"], row["file"], row["row"], row["page"])),
+            f"{row['detail']} {row['excerpt']}",
+        )
+        if name in ids:
+            return f"id {name}"
+        if found := next(filter(None, map(address, addresses(told))), ""):
+            return found
+        if found := next((url for url in sorted(plain) if url in told), ""):
+            return f"url {found}"
+        return ANY_TEXT if listed.texts and row["excerpt"] else ""
+
+    table = inputs.get("refused.parquet")
+    standing = (
+        ((number, row) for number, row in enumerate(read_rows(table)) if row["detail"] or row["excerpt"])
+        if table
+        else ()
+    )
+    return {number: found for number, row in standing if (found := rule(row))}
 
 
 def _whole(listed: Rules, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
@@ -133,13 +167,13 @@ class Seek:
     rules: Rules
 
     name: ClassVar[str] = "seek"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The raw tables, what was taken out of them before, and the sha256 of the images."""
-        return ("samples.parquet", "images.parquet", "facts.parquet", *(record(table) for table in TABLES))
+        return (*(f"{table}.parquet" for table in TABLES), "facts.parquet", *(record(table) for table in TABLES))
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that could differ."""
@@ -179,7 +213,7 @@ class Remove:
         """Write the tables anew, row groups of bounded size at a time."""
         count = Count()
         gone = {**read_record(inputs, self.table), **self.rows}
-        schema, emptied = (IMAGES, empty_image) if self.table == "images" else (SAMPLES, empty_sample)
+        schema, emptied = EMPTIED[self.table]
         for name in sorted(name for name in inputs if name.endswith(".parquet")):
             rows = enumerate(read_rows(inputs[name], batch=32))
             numbered = ((row.get("image", number), row) for number, row in rows)
@@ -201,6 +235,19 @@ def empty_sample(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a sample that was taken down: its id and group, and what kinds of nodes it had; no word, no address."""
     nodes = [{**node, "text": None, "image": None, "url": None} for node in row["nodes"]]
     return {**row, "nodes": nodes, "url": "", "licence": "", "signals": "{}"}
+
+
+def empty_refused(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a refused row whose message and excerpt were taken down: its id and reason."""
+    return {**row, "detail": "", "excerpt": ""}
+
+
+EMPTIED: Mapping[Table, tuple[pa.Schema, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "refused": (REFUSED, empty_refused),
+    "images": (IMAGES, empty_image),
+    "samples": (SAMPLES, empty_sample),
+}
+"""Schema of each table, and what stands in the place of a row that was taken down."""
 
 
 def removal(table: Table, found: Found) -> Remove:

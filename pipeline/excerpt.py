@@ -1,0 +1,96 @@
+"""The beginning of whatever a row holds, for people: bounded, in one line, the same everywhere, and safe to print."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+LONGEST = 240
+"""Characters of an excerpt or a message, the dots at its end not counted."""
+
+DEPTH = 8
+"""How far an excerpt goes into lists and mappings."""
+
+HIDDEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
+)
+"""What a terminal obeys or does not show: controls, marks of direction, half surrogate pairs, private use. A list of our own: what Python
+calls printable differs between its versions."""
+
+CUT_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:(?:\\?/){1,2}[^\s\"'<>]*\Z")
+"""An address that the end of an excerpt cuts. It goes, so that every address in an excerpt is whole, and a takedown finds its host."""
+
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>\\]+")
+
+
+def shown(text: str) -> str:
+    r"""A text in one line, cut to LONGEST characters; what is not to be seen stands as its escape, such as `\x1b`."""
+    line = HIDDEN.sub(_escape, text[: LONGEST + 1])
+    return line if len(line) <= LONGEST else CUT_ADDRESS.sub("", line[:LONGEST]) + "..."
+
+
+def excerpt(raw: Any) -> str:
+    """How a row begins, whatever its origin made of it: bytes of a line, values by name, a list. Work and memory are bounded.
+
+    Bytes within a row are shown where they are text, else by their number.
+    """
+    if isinstance(raw, bytes):
+        return shown(raw[: 4 * LONGEST].decode("utf-8", "backslashreplace"))
+    if isinstance(raw, str):
+        return shown(raw)
+    text = ""
+    for piece in _told(raw, DEPTH):
+        text += piece
+        if len(text) > LONGEST:
+            break
+    return shown(text)
+
+
+def addresses(text: str) -> list[str]:
+    """The addresses in an excerpt or a message."""
+    found = ADDRESS.findall(text.replace("\\/", "/"))
+    return [*found, *(address.rstrip(".,;:!?)]}") for address in found)]
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+def _told(value: Any, depth: int) -> Iterator[str]:
+    """A value much as JSON has it, piece by piece."""
+    if isinstance(value, Mapping):
+        yield "{"
+        for place, (name, item) in enumerate(value.items() if depth else ()):
+            yield f"{', ' if place else ''}{_quoted(str(name))}: "
+            yield from _told(item, depth - 1)
+        yield "}" if depth or not value else "...}"
+    elif isinstance(value, list | tuple):
+        yield "["
+        for place, item in enumerate(value if depth else ()):
+            yield ", " if place else ""
+            yield from _told(item, depth - 1)
+        yield "]" if depth or not value else "...]"
+    elif isinstance(value, bytes):
+        text = _text(value[: 4 * LONGEST])
+        yield f"({len(value):,} bytes)" if text is None else _quoted(text)
+    elif isinstance(value, str):
+        yield _quoted(value)
+    else:
+        yield json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text[: LONGEST + 1], ensure_ascii=False)
+
+
+def _text(data: bytes) -> str | None:
+    """The text that bytes are, whose last character may be cut off; None where they are none."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if error.start < max(len(data) - 3, 1):
+            return None
+        text = data[: error.start].decode()
+    return None if "\0" in text else text

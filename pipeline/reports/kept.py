@@ -1,0 +1,128 @@
+"""What a build kept of each source, and whether that is what was expected of it: said at its end, whatever phase it stopped at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from pipeline.lanes import read_manifest
+from pipeline.reasons import Reason
+from pipeline.recipe import Recipe
+from pipeline.reports.ledger import share
+from pipeline.step import Count
+from pipeline.store import total
+
+USUAL = 0.5
+"""The share of a source's samples below which a build warns where the recipe expects nothing."""
+SHOWN = 3
+"""Reasons in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One source: what came of its rows."""
+
+    source: str
+    rows: int
+    pages: int  # that they fan out to; a row that is lost as a whole counts as one
+    samples: Count  # of these pages: which are kept as samples, and why the others are not; without what was taken down
+    files: int  # places where an image is shown whose file was not had
+    expected: float | None  # the share that the recipe expects; None where it says nothing
+
+    @property
+    def share(self) -> float:
+        """Kept of what came; 1 of nothing."""
+        return self.samples.kept / self.samples.came if self.samples.came else 1.0
+
+    @property
+    def short(self) -> bool:
+        """Whether less was kept than may be: than was expected, or nothing."""
+        return self.share < self.expected if self.expected is not None else not self.share
+
+    @property
+    def little(self) -> bool:
+        """Whether it is worth a warning."""
+        return self.short or (self.expected is None and self.share < USUAL)
+
+    @property
+    def why(self) -> list[tuple[Reason, int]]:
+        """What lost samples, the most first."""
+        return sorted(
+            ((why, number) for why, number in self.samples.lost.items() if number), key=lambda item: (-item[1], item[0])
+        )
+
+    def reasons(self) -> str:
+        """The reasons that lost most, in words."""
+        more = f" and {len(self.why) - SHOWN} more" if len(self.why) > SHOWN else ""
+        return ", ".join(f"{reason} {number:,}" for reason, number in self.why[:SHOWN]) + more
+
+
+def kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept]:
+    """What was kept of each source.
+
+    Args:
+        root: The run's folder.
+        recipe: As it was built, with what it expects.
+        folders: Source -> the folder of the step that settled its samples last.
+    """
+    found = []
+    for source in sorted(recipe.sources):
+        read = total(read_manifest(root, f"steps/{source}/read"))
+        settled = total(read_manifest(root, folders[source]))
+        lost = read["pages"].lost + settled["samples"].lost
+        wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # nobody expects what was taken down
+        samples = Count(wanted, settled["samples"].kept, lost)
+        files = sum(settled["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
+        opens = recipe.source(source).opens
+        rows, pages = read["rows"].came, read["pages"].came
+        found.append(Kept(source, rows, pages, samples, files if opens else 0, recipe.expected(source)))
+    return found
+
+
+def table(found: Sequence[Kept]) -> Table:
+    """A line for each source."""
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    made.add_column("kept of")
+    paged = any(one.rows != one.pages for one in found)
+    for name in ("rows", *(("pages",) if paged else ()), "samples", "share"):
+        made.add_column(name, justify="right", no_wrap=True)
+    made.add_column("lost most for", overflow="fold")
+    for one in found:
+        pages = (f"{one.pages:,}",) if paged else ()
+        part = share(one.samples.kept, one.samples.came)
+        made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", part, one.reasons())
+    return made
+
+
+def warnings(found: Sequence[Kept], shown: Path) -> Iterator[str]:
+    """A line for each source of which little was kept, or that misses image files, with the next command. `shown` is the run's folder."""
+    for one in found:
+        if one.little and not one.short:
+            yield f"warning: {_little(one, shown)}"
+        if one.files:
+            yield (
+                f"warning: {one.source}: {one.files:,} images have no file under the source's `images` ({_asked(one, shown, Reason.MISSING_FILE)}). "
+                "Put the files there, or say where they are with "
+                f"--set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
+            )
+
+
+def shortfall(found: Sequence[Kept], shown: Path) -> str:
+    """Why the build is not what was expected; nothing where it is."""
+    return "\n".join(_little(one, shown) for one in found if one.short)
+
+
+def _little(one: Kept, shown: Path) -> str:
+    """How much was kept, why not more, and what to ask next."""
+    bound = f", expected are {one.expected:.1%}" if one.expected is not None else ""
+    why = f" ({one.reasons()}): {_asked(one, shown, one.why[0][0])}" if one.why else ""
+    kept_of = f"{one.samples.kept:,} of {one.samples.came:,} samples"
+    return f"{one.source}: kept {kept_of}, {share(one.samples.kept, one.samples.came)}{bound}{why}"
+
+
+def _asked(one: Kept, shown: Path, reason: Reason) -> str:
+    return f"vlmill ledger {shown} --source {one.source} --reason {reason}"

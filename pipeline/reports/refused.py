@@ -1,0 +1,77 @@
+"""Rows and pages that no sample was made of: what `read` wrote down of each. Reads tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.reasons import Reason
+from pipeline.recipe import Recipe
+from pipeline.sample import NO_PAGE, SampleId, read_rows
+from pipeline.tables import Tables, raw_tables
+from pipeline.takedown.steps import read_record
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row of which no sample was made, or such a page of one."""
+
+    id: SampleId
+    part: str
+    reason: Reason
+    detail: str  # what the source said
+    excerpt: str  # how the row begins
+    taken_down: str = ""  # the rule under which message and excerpt went
+
+    @property
+    def kind(self) -> str:
+        """What was lost."""
+        return "row" if self.id.page == NO_PAGE else "page"
+
+
+def refused(root: Path, recipe: Recipe, source: str) -> Iterator[Refused]:
+    """Those of a source, in the order of its rows.
+
+    Raises:
+        StoreError: the source was not read to its end, or by a version that wrote nothing down.
+    """
+    for tables in raw_tables(root, recipe, source):
+        yield from of_partition(root, tables)
+
+
+def of_partition(root: Path, tables: Tables) -> Iterator[Refused]:
+    """Those of one partition. Raises StoreError as `refused`."""
+    paths = tables.paths(root)
+    if "refused.parquet" not in paths:
+        raise StoreError(
+            f"{tables} was read by an earlier version, which did not keep why rows were refused; "
+            f"build again: vlmill build RECIPE --out {root}"
+        )
+    gone = read_record(paths, "refused")
+    for number, row in enumerate(read_rows(paths["refused.parquet"])):
+        name = SampleId(row["source"], row["file"], row["row"], row["page"])
+        yield Refused(name, tables.part, Reason(row["reason"]), row["detail"], row["excerpt"], gone.get(number, ""))
+
+
+def find(root: Path, recipe: Recipe, wanted: SampleId) -> list[Refused]:
+    """What was refused under an id: the row or page itself, the row of a page, or all such pages of a row."""
+    return [
+        one
+        for one in refused(root, recipe, wanted.source)
+        if one.id[:3] == wanted[:3] and (one.id.page == wanted.page or NO_PAGE in {one.id.page, wanted.page})
+    ]
+
+
+def lines(found: list[Refused]) -> Iterator[str]:
+    """The story of what was refused, for people."""
+    for one in found:
+        yield str(one.id)
+        page = f", page {one.id.page}" if one.id.page != NO_PAGE else ""
+        yield f"  origin    {one.id.file}, row {one.id.row}{page} (partition {one.part})"
+        if one.taken_down:
+            yield f"  taken down by {one.taken_down}: its message and its beginning are gone from this folder"
+        yield f"  lost: {one.reason} (read): {one.detail}".removesuffix(": ")
+        if one.excerpt:
+            yield f"  the row begins: {one.excerpt}"
