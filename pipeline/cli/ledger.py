@@ -41,7 +41,7 @@ def ledger(
         vlmill ledger demo --reason bad_row
         vlmill ledger demo --html ledger.html
     """
-    from pipeline.reports.ledger import said_by, select, tables
+    from pipeline.reports.ledger import lost_pages, said_by, select, tables
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
