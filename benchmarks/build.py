@@ -32,12 +32,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.fetch import Fetch
-from pipeline.fetch.process import download
-from pipeline.images import POLICIES
-from pipeline.images.decode import decode
-from pipeline.images.pixels import encode
-from pipeline.inspect import examine
+from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.fetch.process import download
+from vlmill.pipeline.images import POLICIES
+from vlmill.pipeline.images.decode import decode
+from vlmill.pipeline.images.pixels import encode
+from vlmill.pipeline.steps.image_stats import examine
 
 PER_DOCUMENT = 5
 POLICY = {"kind": "letterbox", "side": 384, "patch": 14}
@@ -132,7 +132,7 @@ def run_build(folder: Path, port: int, workers: int) -> None:
     command = [
         sys.executable,
         "-m",
-        "pipeline.cli",
+        "vlmill.pipeline.cli",
         "build",
         str(folder / "recipe.yaml"),
         "--out",

@@ -32,9 +32,18 @@ import rensa
 
 from benchmarks.dedupe_images import distinct, half, measure_images
 from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, score, timed
-from pipeline.dedupe.candidates import TEXT, candidates
-from pipeline.dedupe.text import ALONE, SHINGLE, UNSPACED, WORD, bands, jaccard, shingles, text_key
-from pipeline.sample import Node, Sample, SampleId, read_rows, read_verdicts
+from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows, read_verdicts
+from vlmill.pipeline.dedupe.candidates import TEXT, candidates
+from vlmill.pipeline.dedupe.text import (
+    ALONE,
+    SHINGLE,
+    UNSPACED,
+    WORD,
+    bands,
+    jaccard,
+    shingles,
+    text_key,
+)
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, timed
-from pipeline.dedupe.sketch import image_key
-from pipeline.images.decode import Undecodable, decode
-from pipeline.inspect import examine
-from pipeline.sample import ImageFacts, Node, Sample, SampleId
+from vlmill.pipeline.core.sample import ImageFacts, Node, Sample, SampleId
+from vlmill.pipeline.dedupe.signature import image_key
+from vlmill.pipeline.images.decode import Undecodable, decode
+from vlmill.pipeline.steps.image_stats import examine
 
 DISTINCT = 0.9
 """Correlation of luminance above which two files may be the same picture: only one is taken, and to find them is no error."""

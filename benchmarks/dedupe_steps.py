@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.dedupe import Dedupe
-from pipeline.sample import ImageFacts, Sample, read_rows, write_facts, write_samples
+from vlmill.pipeline.core.sample import ImageFacts, Sample, read_rows, write_facts, write_samples
+from vlmill.pipeline.dedupe import Dedupe
 
 DEFAULTS = Dedupe()
 

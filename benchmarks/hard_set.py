@@ -30,7 +30,7 @@ from benchmarks.words import (
     TERMS,
     TONED,
 )
-from pipeline.sample import Node, Sample, SampleId
+from vlmill.pipeline.core.sample import Node, Sample, SampleId
 
 PER_CATEGORY = 600
 CHINESE = ("zh-Hans", "zh-Hant", "yue")

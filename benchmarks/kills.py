@@ -31,7 +31,7 @@ def product(root: Path) -> str:
 
 def command(recipe: str, root: Path, workers: int) -> list[str]:
     """The build."""
-    return [sys.executable, "-m", "pipeline.cli", "build", recipe, "--out", str(root), "--workers", str(workers)]
+    return [sys.executable, "-m", "vlmill.pipeline.cli", "build", recipe, "--out", str(root), "--workers", str(workers)]
 
 
 def main() -> None:

@@ -21,12 +21,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.hard_set import FAMILY, PER_CATEGORY, Item, corpus_items, hard_set, without_context
-from pipeline.judges import Doubt, Language, lid
-from pipeline.judges.evidence import Weights
-from pipeline.judges.language import BATCH
-from pipeline.judges.prose import CJK
-from pipeline.judges.script import Trait, measure
-from pipeline.sample import WHOLE_SAMPLE, Node, Sample, SampleId
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId
+from vlmill.pipeline.filters import Doubt, Language
+from vlmill.pipeline.filters.language import lid
+from vlmill.pipeline.filters.language.evidence import Weights
+from vlmill.pipeline.filters.language.filter import BATCH
+from vlmill.pipeline.filters.language.prose import CJK
+from vlmill.pipeline.filters.language.script import Trait, measure
 
 BARS = {"zh": 0.99, "ja": 0.99, "other": 0.999}
 SENTENCE_BAR = 0.999

@@ -34,13 +34,13 @@ import psutil
 
 from benchmarks.loader_peers import Tiles, energon, litdata, prepare, webdataset
 from benchmarks.loader_run import FAR, PER_SHARD, POLICIES, ROWS, STAGE, make
-from mixtures.locked import Mixture, Stored
-from pipeline.encode import load_tokenizer, mark_id
-from pipeline.images import Policy
-from pipeline.settings import build
-from train.data import Document, Reader, decode, load
-from train.families import find
-from train.settings import ModelSettings
+from vlmill.mixtures.reader import Mixture, Stored
+from vlmill.pipeline.chat.encode import load_tokenizer, mark_id
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.images import Policy
+from vlmill.train.data import Document, Reader, decode, load
+from vlmill.train.families import find
+from vlmill.train.settings import ModelSettings
 
 
 def stored_tiles(policy: Policy, stored: Stored) -> Tiles:
@@ -87,7 +87,9 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, int]]]] = {
 
 def read(run: Path, name: str) -> dict[str, float]:
     """Read the run with one reader, in this process."""
-    for module in ("train.families.llava", "train.families.llava_next") if "vlmill" in name else ("torch",):
+    for module in (
+        ("vlmill.train.families.llava", "vlmill.train.families.llava_next") if "vlmill" in name else ("torch",)
+    ):
         import_module(module)
     began, before = time.perf_counter(), _spent()
     counts, first = [], 0.0

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.loader_run import STAGE
-from mixtures.locked import Mixture
-from pipeline.images import Policy
-from pipeline.shards import parse
-from train.data import decode
+from vlmill.mixtures.reader import Mixture
+from vlmill.pipeline.images import Policy
+from vlmill.pipeline.shards.writer import parse
+from vlmill.train.data import decode
 
 Tiles = list[np.ndarray]
 

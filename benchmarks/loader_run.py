@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.images import Policy
-from pipeline.images.anyres import AnyRes
-from pipeline.images.letterbox import Letterbox
-from pipeline.sample import Node
-from tests.stages import Made, write_run
+from tests.helpers.stages import Made, write_run
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.images import Policy
+from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.pipeline.images.letterbox import Letterbox
 
 STAGE, LENGTH, PER_SHARD = "align", 8192, 250
 ROWS = 4  # of a step

@@ -3,7 +3,7 @@
 A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on AnyRes shards that
 it makes itself (documents of one or two generated pictures). The same documents are trained on in four ways:
 
-    packed, exact      rows of the plan; documents do not see each other, attention as `train.attention.packed` chooses it
+    packed, exact      rows of the plan; documents do not see each other, attention as `vlmill.train.attention.packed` chooses it
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
     packed, unmasked   the same rows as one text each: what constant-length packing in nanoVLM does; other numbers come out
     padded             a document per row, rows padded to the longest of the step
@@ -30,17 +30,17 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
 from benchmarks.loader_run import made
-from mixtures.locked import Mixture
-from pipeline.encode import load_tokenizer, mark_id
-from pipeline.images.anyres import AnyRes
-from pipeline.settings import build
-from tests.stages import write_run, write_tokenizer
-from train.attention import packed
-from train.data import Batch, Document, Reader, load
-from train.families import Family, find
-from train.flops import Cost, cost, peak
-from train.model import create, optimizer, set_rates, token_losses
-from train.settings import ModelSettings, Training
+from tests.helpers.stages import write_run, write_tokenizer
+from vlmill.mixtures.reader import Mixture
+from vlmill.pipeline.chat.encode import load_tokenizer, mark_id
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.train.attention import packed
+from vlmill.train.data import Batch, Document, Reader, load
+from vlmill.train.families import Family, find
+from vlmill.train.flops import Cost, cost, peak
+from vlmill.train.model import create, optimizer, set_rates, token_losses
+from vlmill.train.settings import ModelSettings, Training
 
 STAGE, VOCABULARY, WARM = "tune", 49_152, 3
 TEXT = {"kind": "llama", "hidden_size": 576, "layers": 30, "heads": 9, "kv_heads": 3, "tied": True}

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtures.cut import Nodes, cut
-from mixtures.mixture import Mixture
-from mixtures.pack import pack
-from pipeline.images import Policy
-from pipeline.images.anyres import AnyRes
-from pipeline.images.letterbox import Letterbox
+from vlmill.mixtures.algorithms.pack import pack
+from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.steps.cut import Nodes, cut
+from vlmill.pipeline.images import Policy
+from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.pipeline.images.letterbox import Letterbox
 
 DOCUMENTS = 20_000
 ROWS = ((2048, 64), (8192, 64), (8192, 24))

@@ -3,7 +3,7 @@
 Text alone (log-normal, 490 tokens in the median, cut at a row's length), one small Llava on a CPU, every way over the same documents and with as many
 steps, from the same weights and with a learning rate of next to nothing, so that losses can be compared:
 
-    vlmill, packed       rows of 2,048 tokens by mixtures/pack.py; documents do not see each other
+    vlmill, packed       rows of 2,048 tokens by mixtures/algorithms/pack.py; documents do not see each other
     vlmill, padded       a document per row, rows padded to the longest of the step
     Trainer, padded      transformers' Trainer with DataCollatorForSeq2Seq: the same, with an attention mask
     Trainer, flattened   the same with DataCollatorWithFlattening: all documents of a step in one row, positions from 0
@@ -33,15 +33,15 @@ from transformers import (
 from transformers.utils import logging
 
 from benchmarks.mfu import Learner, Measured, in_parts, train
-from mixtures.pack import pack as packed_rows
-from pipeline.encode import FORMATS, IGNORE, load_tokenizer
-from pipeline.images.letterbox import Letterbox
-from pipeline.settings import build
-from tests.stages import model_settings, write_tokenizer
-from train.data import Batch, Document, pack
-from train.families import find
-from train.model import create
-from train.settings import Training
+from tests.helpers.stages import model_settings, write_tokenizer
+from vlmill.mixtures.algorithms.pack import pack as packed_rows
+from vlmill.pipeline.chat.encode import FORMATS, IGNORE, load_tokenizer
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.train.data import Batch, Document, pack
+from vlmill.train.families import find
+from vlmill.train.model import create
+from vlmill.train.settings import Training
 
 LENGTH, CHAT = 2048, FORMATS["vlmill"]
 WEIGHT = 6

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mixtures.page import page
-from pipeline.page import as_json
-from pipeline.recipe import locked_recipe
-from train.settings import training_of
+from vlmill.mixtures.page import page
+from vlmill.pipeline.page import as_json
+from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.train.settings import training_of
 
 DATA = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.DOTALL)
 TRIES = 5

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mixtures.mix import Mix
-from mixtures.mixture import Mixture
-from mixtures.plan import Plan
-from mixtures.select import AMOUNTS, CUTS, SHARDS, SIZES, UNITS
+from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.steps.mix import Mix
+from vlmill.mixtures.steps.plan import Plan
+from vlmill.mixtures.steps.select import AMOUNTS, CUTS, SHARDS, SIZES, UNITS
 
 LENGTH = 2048
 OVERHEAD = 2

@@ -16,9 +16,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.images import Unrenderable
-from pipeline.images.decode import Undecodable, decode
-from tests.processors import Case, cases, inputs, picture, same, sizes
+from tests.helpers.processors import (
+    Case,
+    cases,
+    inputs,
+    picture,
+    same,
+    sizes,
+)
+from vlmill.pipeline.images import Unrenderable
+from vlmill.pipeline.images.decode import Undecodable, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

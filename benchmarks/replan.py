@@ -1,7 +1,7 @@
 """What a changed share costs: `python -m benchmarks.replan RECIPE DIR`, where DIR holds a finished build of RECIPE.
 
 Works on a copy. Builds it again as it is, then with one share doubled, and prints the seconds of both in this process, how many files of
-samples, images and shards were written, and how many of the plan. `tests/test_notes.py` holds the first number at 0.
+samples, images and shards were written, and how many of the plan. `tests/mixtures/test_notes.py` holds the first number at 0.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from mixtures.build import build_stages
-from pipeline.execute import executor
-from pipeline.folder import opened
-from pipeline.progress import Progressing
-from pipeline.recipe import load, lock
-from pipeline.run import Run, phases
+from vlmill.mixtures.build import build_stages
+from vlmill.pipeline.core.progress import Progressing
+from vlmill.pipeline.engine.build import Run, phases
+from vlmill.pipeline.engine.executor import executor
+from vlmill.pipeline.engine.workdir import opened
+from vlmill.pipeline.recipe.schema import load, lock
 
 
 def build(recipe: str, root: Path, sets: dict[str, str]) -> float:

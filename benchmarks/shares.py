@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.plan import LENGTH, RANKS, segments_of, write_part
-from mixtures.mix import Mix, ordered
-from mixtures.mixture import Mixture
-from mixtures.plan import Plan
-from mixtures.selection import Selection
+from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.steps.mix import Mix, ordered
+from vlmill.mixtures.steps.plan import Plan
+from vlmill.mixtures.steps.selection import Selection
 
 SOURCES = {"quiz": 313, "pairs": 20_000}
 PREFIXES = tuple(10**power for power in range(2, 7))

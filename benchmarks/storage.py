@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pipeline.images import POLICIES, Layout, Policy, Unrenderable
-from pipeline.images.decode import Undecodable, decode
-from pipeline.images.pixels import encode
+from vlmill.pipeline.images import POLICIES, Layout, Policy, Unrenderable
+from vlmill.pipeline.images.decode import Undecodable, decode
+from vlmill.pipeline.images.pixels import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

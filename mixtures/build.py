@@ -14,24 +14,24 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mixtures import Shard
-from mixtures.lock import Lock, verify
-from mixtures.mix import Mix
-from mixtures.mixture import Mixture
-from mixtures.notes import notes
-from mixtures.plan import Plan
-from mixtures.repetition import Repetition
-from mixtures.select import check_where, selects
-from pipeline.encode import FORMATS
-from pipeline.errors import RecipeError, StoreError
-from pipeline.keys import canonical, file_sha256
-from pipeline.lanes import Lane, Link
-from pipeline.recipe import Recipe, Stage, locked_recipe
-from pipeline.run import Run
-from pipeline.sample import read_array
-from pipeline.settings import build, nearest
-from pipeline.step import Step
-from pipeline.store import File, Receipt, read_json, write_atomically
+from vlmill.mixtures import Shard
+from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.report.notes import notes
+from vlmill.mixtures.steps.lock import Lock, verify
+from vlmill.mixtures.steps.mix import Mix
+from vlmill.mixtures.steps.plan import Plan
+from vlmill.mixtures.steps.repetition import Repetition
+from vlmill.mixtures.steps.select import check_where, selects
+from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.keys import canonical, file_sha256
+from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.engine.build import Run
+from vlmill.pipeline.engine.chain import Lane, Link
+from vlmill.pipeline.engine.store import File, Receipt, read_json, write_atomically
+from vlmill.pipeline.recipe.schema import Recipe, Stage, locked_recipe
 
 LOCK = "mixture.lock.json"
 

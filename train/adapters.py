@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.errors import RecipeError
-from train.families import Family
-from train.settings import Adapter
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.train.families import Family
+from vlmill.train.settings import Adapter
 
 MARK = ".lora_"
 """In the name of every parameter that peft adds, DoRA's magnitudes among them."""

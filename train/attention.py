@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from train.families.language import CONFIGS
+from vlmill.train.families.language import CONFIGS
 
 VARLEN = "vlmill_varlen"
 """What transformers' registers of attention functions and of masks know it by."""
@@ -31,7 +31,7 @@ WIDEST = 256
 def packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Within it the language model attends by `varlen`, where device, arithmetic and model can; afterwards as before.
 
-    Only packed rows without a mask and a cache may go through the model meanwhile, and through `train.model.features`.
+    Only packed rows without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.features`.
     """
     if not (flash(device, dtype) and suits(model)):
         yield

@@ -40,8 +40,8 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_states
 from torch.distributed.checkpoint.state_dict_saver import save as save_states
 from transformers import PreTrainedModel
 
-from pipeline.errors import StoreError
-from train.world import World
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.train.distributed import World
 
 PARTIAL = ".partial-"
 """Begins the names of what is not complete. Not the store's: a build beside the training would sweep it away."""

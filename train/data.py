@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from mixtures.locked import Mixture, Segment, Stored
-from pipeline.encode import IGNORE, Loss, encode, mark_id
-from pipeline.errors import StoreError
-from pipeline.images import Layout
-from train.families import Family
+from vlmill.mixtures.reader import Mixture, Segment, Stored
+from vlmill.pipeline.chat.encode import IGNORE, Loss, encode, mark_id
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.images import Layout
+from vlmill.train.families import Family
 
 PADDING = -1
 """The source of a token that belongs to none."""
@@ -149,7 +149,7 @@ class Reader:
 def decode(data: bytes) -> np.ndarray:
     """The pixels (height, width, 3) of a stored picture, uint8; other threads go on meanwhile.
 
-    By OpenCV: of what `pipeline.images.pixels.encode` writes its pixels are Pillow's, to the bit, in three quarters of the time
+    By OpenCV: of what `vlmill.pipeline.images.pixels.encode` writes its pixels are Pillow's, to the bit, in three quarters of the time
     (Pillow goes through four channels and two copies).
 
     Raises:

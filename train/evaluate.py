@@ -18,16 +18,16 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from mixtures.locked import Mixture, Segment
-from pipeline.encode import IGNORE, encode, mark_id
-from pipeline.run import Watcher
-from pipeline.sample import Node
-from pipeline.settings import build
-from pipeline.store import write_atomically
-from train.data import PADDING, Document, Reader, pack
-from train.export import generation
-from train.metrics import METRICS
-from train.model import token_losses
+from vlmill.mixtures.reader import Mixture, Segment
+from vlmill.pipeline.chat.encode import IGNORE, encode, mark_id
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.engine.build import Watcher
+from vlmill.pipeline.engine.store import write_atomically
+from vlmill.train.data import PADDING, Document, Reader, pack
+from vlmill.train.export import generation
+from vlmill.train.metrics import METRICS
+from vlmill.train.model import token_losses
 
 T = TypeVar("T")
 

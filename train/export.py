@@ -15,13 +15,13 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from pipeline.encode import ChatFormat, mark_id
-from pipeline.errors import StoreError
-from train.checkpoint import PARTIAL, commit
-from train.families.sources import set_dtype
+from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.train.checkpoint import PARTIAL, commit
+from vlmill.train.families.pretrained import set_dtype
 
 if TYPE_CHECKING:
-    from train.families import Family
+    from vlmill.train.families import Family
 
 
 ADAPTER = "adapter_config.json"

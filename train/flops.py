@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from train.data import PADDING, Batch
-from train.families import Family
-from train.settings import Part
+from vlmill.train.data import PADDING, Batch
+from vlmill.train.families import Family
+from vlmill.train.settings import Part
 
 ORDER: tuple[Part, ...] = ("vision", "projector", "text")
 """From the pixels to the loss: what is trained needs the gradients of all that comes after it."""

@@ -19,19 +19,19 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from pipeline.encode import mark_id
-from pipeline.errors import RecipeError
-from pipeline.keys import digest
-from train import checkpoint
-from train.attention import packed
-from train.data import Batch, Reader, load
-from train.flops import cost, peak
-from train.log import Log
-from train.model import optimizer as make_optimizer
-from train.model import schedule, set_rates, token_losses
-from train.settings import Machine, Training
-from train.steps import rows_of_step
-from train.world import World
+from vlmill.pipeline.chat.encode import mark_id
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.keys import digest
+from vlmill.train import checkpoint
+from vlmill.train.attention import packed
+from vlmill.train.data import Batch, Reader, load
+from vlmill.train.distributed import World
+from vlmill.train.flops import cost, peak
+from vlmill.train.log import Log
+from vlmill.train.model import optimizer as make_optimizer
+from vlmill.train.model import schedule, set_rates, token_losses
+from vlmill.train.settings import Machine, Training
+from vlmill.train.steps import rows_of_step
 
 
 @dataclass(frozen=True)

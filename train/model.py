@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from pipeline.encode import IGNORE, ChatFormat
-from pipeline.errors import StoreError
-from train import adapters, new_rows
-from train.attention import borders
-from train.data import Batch
-from train.families import Family
-from train.new_rows import NewRows
-from train.settings import Adapter, Training
+from vlmill.pipeline.chat.encode import IGNORE, ChatFormat
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.train import adapters, new_rows
+from vlmill.train.attention import borders
+from vlmill.train.data import Batch
+from vlmill.train.families import Family
+from vlmill.train.new_rows import NewRows
+from vlmill.train.settings import Adapter, Training
 
 WEIGHTS = "model.safetensors"
 """In the last checkpoint of a stage: the model that it hands on, whole and with its adapters merged."""

@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from pipeline.encode import ChatFormat
-from train.families.sources import configuration, vocabulary
-from train.settings import ModelSettings, Pretrained, Training
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.train.families.pretrained import configuration, vocabulary
+from vlmill.train.settings import ModelSettings, Pretrained, Training
 
 NAME = "new_rows"
 """Of the group of the optimizer, and of the module in embedding and head that holds them."""

@@ -16,26 +16,33 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from mixtures.locked import Mixture
-from pipeline.encode import load_tokenizer
-from pipeline.errors import RecipeError, StoreError
-from pipeline.images import Policy
-from pipeline.keys import digest, to_json
-from pipeline.recipe import locked_recipe
-from pipeline.run import Watcher
-from pipeline.settings import nearest
-from pipeline.store import Store, write_atomically
-from train import adapters, checkpoint, new_rows
-from train.data import Reader
-from train.evaluate import HeldOut, Score, evaluate, scores, table, write
-from train.export import export, load_export
-from train.families import find
-from train.families.sources import export_dtype
-from train.loop import Setup, run
-from train.model import create, save_weights
-from train.settings import Machine, ModelSettings, Training, model_of, training_of
-from train.steps import planned_steps
-from train.world import World, joined
+from vlmill.mixtures.reader import Mixture
+from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.keys import digest, to_json
+from vlmill.pipeline.engine.build import Watcher
+from vlmill.pipeline.engine.store import Store, write_atomically
+from vlmill.pipeline.images import Policy
+from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.train import adapters, checkpoint, new_rows
+from vlmill.train.data import Reader
+from vlmill.train.distributed import World, joined
+from vlmill.train.evaluate import (
+    HeldOut,
+    Score,
+    evaluate,
+    scores,
+    table,
+    write,
+)
+from vlmill.train.export import export, load_export
+from vlmill.train.families import find
+from vlmill.train.families.pretrained import export_dtype
+from vlmill.train.loop import Setup, run
+from vlmill.train.model import create, save_weights
+from vlmill.train.settings import Machine, ModelSettings, Training, model_of, training_of
+from vlmill.train.steps import planned_steps
 
 RESULT = "result.json"
 ANSWERS = "held_out.jsonl"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipeline.encode import Loss
-from pipeline.errors import RecipeError
-from pipeline.settings import STRICT, build
-from train.families import class_of
+from vlmill.pipeline.chat.encode import Loss
+from vlmill.pipeline.core.config import STRICT, build
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.train.families import class_of
 
 if TYPE_CHECKING:
-    from pipeline.recipe import Recipe, Stage
+    from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 Part = Literal["projector", "vision", "text"]
 """What a model is made of, as learning rates and freezing name it."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import RecipeError
+from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from train.settings import Training
+    from vlmill.train.settings import Training
 
 
 def rows_of_step(

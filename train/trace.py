@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mixtures.locked import Mixture, Segment, read_columns
-from pipeline.errors import RecipeError
-from pipeline.recipe import Stage, locked_recipe
-from pipeline.settings import nearest
-from train.settings import training_of
-from train.steps import planned_steps, rows_of_step
+from vlmill.mixtures.reader import Mixture, Segment, read_columns
+from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.schema import Stage, locked_recipe
+from vlmill.train.settings import training_of
+from vlmill.train.steps import planned_steps, rows_of_step
 
 
 @dataclass(frozen=True, slots=True)

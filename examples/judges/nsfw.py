@@ -23,8 +23,8 @@ of every colour.
 
 from dataclasses import dataclass
 
-from pipeline.judges import Doubt, Drop
-from pipeline.sample import WHOLE_SAMPLE
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE
+from vlmill.pipeline.filters import Doubt, Drop
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ vlmill build RECIPE --judge examples/judges/shouting.py --set shouting.share=0.8
 
 from dataclasses import dataclass
 
-from pipeline.judges import Drop
+from vlmill.pipeline.filters import Drop
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from mixtures.build import is_mixed, read_stats
-from mixtures.locked import Mixture
-from mixtures.page import counts, gallery, missing, plots, search
-from mixtures.repetition import summary
-from mixtures.stats import epochs, short
-from pipeline.encode import FORMATS, Loss
-from pipeline.page import render, script
-from pipeline.recipe import Recipe, locked_recipe
-from pipeline.reports.ledger import funnel
+from vlmill.mixtures.build import is_mixed, read_stats
+from vlmill.mixtures.page import counts, gallery, missing, plots, search
+from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.report.stats import epochs, short
+from vlmill.mixtures.steps.repetition import summary
+from vlmill.pipeline.chat.encode import FORMATS, Loss
+from vlmill.pipeline.page import render, script
+from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.reports.ledger import funnel
 
 SAMPLES = 20_000
 """That can be searched."""

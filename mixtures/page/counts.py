@@ -13,11 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from mixtures.locked import Mixture
-from mixtures.notes import alike
-from mixtures.order import key_of
-from pipeline.lanes import read_manifest
-from pipeline.recipe import Recipe
+from vlmill.mixtures.algorithms.order import key_of
+from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.report.notes import alike
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.recipe.schema import Recipe
 
 SHARDS = 64
 """Of a source, that are read for histograms."""

@@ -14,12 +14,19 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from mixtures.locked import Mixture, Stored, read_columns
-from mixtures.order import key_of, permute
-from pipeline.encode import IGNORE, Encoded, Loss, load_tokenizer, mark_id, pieces
-from pipeline.images import Layout
-from pipeline.page import data_url
-from pipeline.sample import Node
+from vlmill.mixtures.algorithms.order import key_of, permute
+from vlmill.mixtures.reader import Mixture, Stored, read_columns
+from vlmill.pipeline.chat.encode import (
+    IGNORE,
+    Encoded,
+    Loss,
+    load_tokenizer,
+    mark_id,
+    pieces,
+)
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.page import data_url
 
 CARDS = 32
 """Of a stage, shared among its parts; each has one at least."""

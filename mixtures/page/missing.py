@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixtures.build import is_mixed
-from mixtures.page import search
-from pipeline.encode import Loss
-from pipeline.recipe import Recipe
-from pipeline.reports.ledger import LEVELS, funnel
+from vlmill.mixtures.build import is_mixed
+from vlmill.mixtures.page import search
+from vlmill.pipeline.chat.encode import Loss
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.ledger import LEVELS, funnel
 
 ON = "run the build to its end: vlmill build RECIPE --out DIR"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from mixtures.mixture import UNITS
-from mixtures.page.counts import Counted, Rows
+from vlmill.mixtures.config import UNITS
+from vlmill.mixtures.page.counts import Counted, Rows
 
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
 """Observable's ten, told apart by most eyes; further sources start again."""

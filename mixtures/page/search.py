@@ -15,15 +15,15 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from mixtures.order import key_of
-from mixtures.page.counts import Rows
-from pipeline.judges import lid
-from pipeline.lanes import read_manifest
-from pipeline.recipe import Recipe
-from pipeline.reports.ledger import funnel
-from pipeline.sample import NO_PAGE, Sample, read_facts, read_samples
-from pipeline.settle import Settled, gather, settle
-from pipeline.tables import judged_tables, raw_tables
+from vlmill.mixtures.algorithms.order import key_of
+from vlmill.mixtures.page.counts import Rows
+from vlmill.pipeline.core.sample import NO_PAGE, Sample, read_facts, read_samples
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.partition_tables import judged_tables, raw_tables
+from vlmill.pipeline.filters.language import lid
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.ledger import funnel
+from vlmill.pipeline.verdicts.apply import Settled, gather, settle
 
 CHARACTERS = 100  # of a sample's text, in the index
 READ = 1000  # characters that its language is told from

@@ -8,16 +8,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli.build import build
-from pipeline.cli.contamination import contamination
-from pipeline.cli.ledger import ledger
-from pipeline.cli.look import stats, status, trace, verify
-from pipeline.cli.mixture import diff, mixtures
-from pipeline.cli.overlap import overlap
-from pipeline.cli.takedown import takedown
-from pipeline.cli.training import ablate, evaluate, train
-from pipeline.cli.what_if import what_if
-from pipeline.errors import VlmillError
+from vlmill.pipeline.cli.build import build
+from vlmill.pipeline.cli.contamination import contamination
+from vlmill.pipeline.cli.ledger import ledger
+from vlmill.pipeline.cli.look import stats, status, trace, verify
+from vlmill.pipeline.cli.mixture import diff, mixtures
+from vlmill.pipeline.cli.overlap import overlap
+from vlmill.pipeline.cli.takedown import takedown
+from vlmill.pipeline.cli.training import ablate, evaluate, train
+from vlmill.pipeline.cli.what_if import what_if
+from vlmill.pipeline.core.errors import VlmillError
 
 app = typer.Typer(
     name="vlmill",

@@ -1,5 +1,5 @@
-"""`python -m pipeline.cli`: the command without an installed script."""
+"""`python -m vlmill.pipeline.cli`: the command without an installed script."""
 
-from pipeline.cli import main
+from vlmill.pipeline.cli import main
 
 main()

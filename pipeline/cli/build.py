@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terms import JudgeFiles, TrustCode, console, pairs, words
-from pipeline.errors import RecipeError, VlmillError
+from vlmill.pipeline.cli.arguments import JudgeFiles, TrustCode, console, pairs, words
+from vlmill.pipeline.core.errors import RecipeError, VlmillError
 
 if TYPE_CHECKING:
-    from pipeline.recipe import Recipe
+    from vlmill.pipeline.recipe.schema import Recipe
 
 
 def build(
@@ -94,14 +94,14 @@ def build(
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --judge examples/judges/shouting.py
     """
-    from mixtures.build import check as check_mixtures
-    from mixtures.build import read_stats
-    from pipeline.mapping import read_mapping, recipe_path
-    from pipeline.recipe import load
-    from pipeline.reports import kept
-    from pipeline.reports.contamination import warnings
-    from pipeline.run import PHASES
-    from train.settings import check as check_training
+    from vlmill.mixtures.build import check as check_mixtures
+    from vlmill.mixtures.build import read_stats
+    from vlmill.pipeline.engine.build import PHASES
+    from vlmill.pipeline.recipe.mapping import read_mapping, recipe_path
+    from vlmill.pipeline.recipe.schema import load
+    from vlmill.pipeline.reports import kept
+    from vlmill.pipeline.reports.contamination import warnings
+    from vlmill.train.settings import check as check_training
 
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
@@ -159,9 +159,9 @@ def _judges(
     Raises:
         RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
     """
-    from pipeline.judges.own import named, refusal
-    from pipeline.mapping import LOCK, held_code, recipe_path
-    from pipeline.recipe import bound
+    from vlmill.pipeline.filters.custom import named, refusal
+    from vlmill.pipeline.recipe.mapping import LOCK, held_code, recipe_path
+    from vlmill.pipeline.recipe.schema import bound
 
     path, lock = recipe_path(recipe), root / LOCK
     inline, locked = held_code(path), {} if relock and not digests else held_code(lock)
@@ -190,14 +190,14 @@ def carry(
 
     Before mixtures are made, `settled` is told source -> the folder whose books say what was kept.
     """
-    from mixtures.build import build_stages
-    from pipeline.execute import executor
-    from pipeline.folder import clean, opened, pin
-    from pipeline.folder import remake as forget
-    from pipeline.progress import Progressing
-    from pipeline.recipe import lock
-    from pipeline.run import Run, phases
-    from pipeline.settling import settle
+    from vlmill.mixtures.build import build_stages
+    from vlmill.pipeline.core.progress import Progressing
+    from vlmill.pipeline.engine.build import Run, phases
+    from vlmill.pipeline.engine.executor import executor
+    from vlmill.pipeline.engine.workdir import clean, opened, pin
+    from vlmill.pipeline.engine.workdir import remake as forget
+    from vlmill.pipeline.recipe.schema import lock
+    from vlmill.pipeline.steps.count_outcomes import settle
 
     with opened(root):
         lock(root, data, relock=relock)

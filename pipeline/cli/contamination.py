@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 
 
 def contamination(
@@ -27,8 +27,8 @@ def contamination(
         vlmill contamination demo --samples 5
         vlmill trace demo ID
     """
-    from pipeline.recipe import locked_recipe
-    from pipeline.reports.contamination import lines, report, table, warnings
+    from vlmill.pipeline.recipe.schema import locked_recipe
+    from vlmill.pipeline.reports.contamination import lines, report, table, warnings
 
     found = report(directory, samples)
     if as_json:

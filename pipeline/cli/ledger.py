@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.terms import Folder, JsonFlag, console, print_json
-from pipeline.errors import VlmillError
+from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
+from vlmill.pipeline.core.errors import VlmillError
 
 EXAMPLES = 20
 
@@ -41,7 +41,7 @@ def ledger(
         vlmill ledger demo --reason bad_row
         vlmill ledger demo --html ledger.html
     """
-    from pipeline.reports.ledger import lost_pages, said_by, select, tables
+    from vlmill.pipeline.reports.ledger import lost_pages, said_by, select, tables
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
@@ -64,8 +64,8 @@ def ledger(
 
 def _print_notes(directory: Path, sources: Collection[str]) -> None:
     """What of the sources no table of reasons shows: keys that nobody reads, and pages that left no sample."""
-    from pipeline.reports.ledger import lost_pages
-    from pipeline.reports.unread import unread
+    from vlmill.pipeline.reports.ledger import lost_pages
+    from vlmill.pipeline.reports.unread import unread
 
     for line in unread(directory):
         if line.source in sources:
@@ -78,8 +78,8 @@ def _print_notes(directory: Path, sources: Collection[str]) -> None:
 
 def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves the one that was there."""
-    from pipeline.page.ledger import page
-    from pipeline.store import write_atomically
+    from vlmill.pipeline.engine.store import write_atomically
+    from vlmill.pipeline.page.ledger import page
 
     write_atomically(file, page(directory, books))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
@@ -87,8 +87,8 @@ def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
 
 def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
     """Show what was lost for a reason."""
-    from pipeline.reports.ledger import as_json as loss_json
-    from pipeline.reports.ledger import examples, row_losses
+    from vlmill.pipeline.reports.ledger import as_json as loss_json
+    from vlmill.pipeline.reports.ledger import examples, row_losses
 
     rows, found = row_losses(directory, books, reason), examples(directory, books, reason, number)
     if as_json:

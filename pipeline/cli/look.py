@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terms import Folder, JsonFlag, console, print_json
-from pipeline.errors import RecipeError
+from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
+from vlmill.pipeline.core.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
     """Say which parts of a run exist, which are missing, and how much was kept. `vlmill ledger` says what became of the rest."""
-    from pipeline.reports.ledger import added, funnel, share
-    from pipeline.reports.status import progress, table
-    from pipeline.reports.undecided import undecided
-    from pipeline.reports.unread import unread
+    from vlmill.pipeline.reports.ledger import added, funnel, share
+    from vlmill.pipeline.reports.status import progress, table
+    from vlmill.pipeline.reports.undecided import undecided
+    from vlmill.pipeline.reports.unread import unread
 
     books = funnel(directory)
     if as_json:
@@ -52,9 +52,9 @@ def stats(
     vlmill stats demo
     vlmill stats demo --html demo.html     one file that needs no network: plots, samples as the trainer sees them, search
     """
-    from mixtures.build import read_stats
-    from mixtures.repetition import summary
-    from mixtures.stats import table
+    from vlmill.mixtures.build import read_stats
+    from vlmill.mixtures.report.stats import table
+    from vlmill.mixtures.steps.repetition import summary
 
     if html is not None:
         _write_page(directory, stage, html)
@@ -74,10 +74,10 @@ def stats(
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves the one that was there."""
-    from mixtures.page import page
-    from pipeline.recipe import locked_recipe
-    from pipeline.store import write_atomically
-    from train.settings import training_of
+    from vlmill.mixtures.page import page
+    from vlmill.pipeline.engine.store import write_atomically
+    from vlmill.pipeline.recipe.schema import locked_recipe
+    from vlmill.train.settings import training_of
 
     losses = {item.name: training_of(item).loss for item in locked_recipe(directory).stages if item.train}
     write_atomically(file, page(directory, stage, losses))
@@ -106,10 +106,10 @@ def trace(
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from pipeline.reports import refused
-    from pipeline.reports.trace import lines, trace_refused
-    from pipeline.reports.trace import trace as traced
-    from train.trace import seen, steps_with, trained_stages
+    from vlmill.pipeline.reports import refused
+    from vlmill.pipeline.reports.trace import lines, trace_refused
+    from vlmill.pipeline.reports.trace import trace as traced
+    from vlmill.train.trace import seen, steps_with, trained_stages
 
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
@@ -137,8 +137,8 @@ def trace(
 
 def verify(directory: Folder) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
-    from mixtures.build import verify_locks
-    from pipeline.reports.verify import verify as broken
+    from vlmill.mixtures.build import verify_locks
+    from vlmill.pipeline.reports.verify import verify as broken
 
     promises = list(broken(directory)) or list(verify_locks(directory))
     for line in promises:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terms import JsonFlag, console, print_json
+from vlmill.pipeline.cli.arguments import JsonFlag, console, print_json
 
 Side = Annotated[
     str,
@@ -26,7 +26,7 @@ def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
     vlmill diff before/mixtures/align/mixture.lock.json after:align
     vlmill diff prismatic:llava-v15 prismatic:llava-lrv
     """
-    from mixtures.compare import difference, difference_table, paired
+    from vlmill.mixtures.report.compare import difference, difference_table, paired
 
     sides = paired(before, after)
     if as_json:
@@ -49,7 +49,7 @@ def list_() -> None:
 
     vlmill mixtures list
     """
-    from mixtures.published import listing
+    from vlmill.mixtures.published.catalogue import listing
 
     console.print(listing())
 
@@ -64,7 +64,7 @@ def show(
     vlmill mixtures show the_cauldron
     vlmill mixtures show llava_onevision --stage single_image
     """
-    from mixtures.published import load, tables
+    from vlmill.mixtures.published.catalogue import load, tables
 
     published = load(name)
     for table in tables(published, stage):
@@ -90,8 +90,8 @@ def import_(
         vlmill mixtures import scripts/train/onevision.yaml > onevision-as-ours.yaml
         vlmill mixtures show onevision-as-ours.yaml
     """
-    from mixtures.imported import read, to_yaml
-    from pipeline.errors import RecipeError
+    from vlmill.mixtures.published.import_llava import read, to_yaml
+    from vlmill.pipeline.core.errors import RecipeError
 
     if not file.is_file():
         raise RecipeError(f"{file}: there is no such file")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terms import Folder, JsonFlag, console, print_json
+from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 
 
 def overlap(
@@ -22,7 +22,7 @@ def overlap(
         vlmill overlap demo
         vlmill overlap demo --json
     """
-    from pipeline.reports.overlap import read_overlap, tables
+    from vlmill.pipeline.reports.overlap import read_overlap, tables
 
     found = read_overlap(directory)
     if as_json:

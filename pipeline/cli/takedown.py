@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli.terms import Folder, JsonFlag, JudgeFiles, TrustCode, console, print_json, words
-from pipeline.errors import RecipeError, StoreError
+from vlmill.pipeline.cli.arguments import (
+    Folder,
+    JsonFlag,
+    JudgeFiles,
+    TrustCode,
+    console,
+    print_json,
+    words,
+)
+from vlmill.pipeline.core.errors import RecipeError, StoreError
 
 if TYPE_CHECKING:
-    from pipeline.takedown.forecast import Forecast
+    from vlmill.pipeline.reports.takedown_forecast import Forecast
 
 SHOWN = 10
 """Lines of a list that are printed; --json has all of them."""
@@ -55,13 +63,13 @@ def takedown(
         vlmill takedown run --id web/part-0.parquet#12
         vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
     """
-    from pipeline.execute import executor
-    from pipeline.judges.own import named, refusal, untrusted
-    from pipeline.mapping import LOCK as RECIPE
-    from pipeline.mapping import held_code
-    from pipeline.recipe import locked_recipe
-    from pipeline.takedown.forecast import forecast
-    from pipeline.takedown.rules import LIST, Rules, rules
+    from vlmill.pipeline.engine.executor import executor
+    from vlmill.pipeline.filters.custom import named, refusal, untrusted
+    from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
+    from vlmill.pipeline.recipe.mapping import held_code
+    from vlmill.pipeline.recipe.schema import locked_recipe
+    from vlmill.pipeline.reports.takedown_forecast import forecast
+    from vlmill.pipeline.takedown.rules import LIST, Rules, rules
 
     asked = rules(url or [], sha256 or [], id_ or [], domain or [])
     judges = named(judge or [], trust_code or [], held_code(directory / RECIPE))
@@ -94,13 +102,13 @@ def takedown(
 
 def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Console) -> dict[str, bool]:
     """Write the list, which is the commit, and make anew what it touches. Returns the stages whose plan changed, and whether they were trained."""
-    from mixtures.build import LOCK, build_stages
-    from pipeline.folder import clean, opened
-    from pipeline.progress import Progressing
-    from pipeline.run import Run
-    from pipeline.settling import settle
-    from pipeline.store import write_atomically
-    from pipeline.takedown.rules import LIST, Rules
+    from vlmill.mixtures.build import LOCK, build_stages
+    from vlmill.pipeline.core.progress import Progressing
+    from vlmill.pipeline.engine.build import Run
+    from vlmill.pipeline.engine.store import write_atomically
+    from vlmill.pipeline.engine.workdir import clean, opened
+    from vlmill.pipeline.steps.count_outcomes import settle
+    from vlmill.pipeline.takedown.rules import LIST, Rules
 
     def locks() -> dict[str, bytes]:
         paths = {stage.name: root / "mixtures" / stage.name / LOCK for stage in recipe.stages}

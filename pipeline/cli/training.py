@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline.cli.build import carry
-from pipeline.cli.terms import Folder, JsonFlag, JudgeFiles, console, pairs, print_json
-from pipeline.errors import RecipeError
+from vlmill.pipeline.cli.arguments import (
+    Folder,
+    JsonFlag,
+    JudgeFiles,
+    console,
+    pairs,
+    print_json,
+)
+from vlmill.pipeline.cli.build import carry
+from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from train.run import Result
-    from train.settings import Machine
+    from vlmill.train.run import Result
+    from vlmill.train.settings import Machine
 
 Device = Annotated[str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")]
 Ranks = Annotated[
@@ -64,10 +71,10 @@ def train(
         vlmill train demo
         vlmill train demo --stage align
         vlmill train /shared/run --ranks 8 --ray auto
-        torchrun --nproc-per-node 8 -m pipeline.cli train /shared/run
+        torchrun --nproc-per-node 8 -m vlmill.pipeline.cli train /shared/run
         vlmill train run --shards s3://bucket/run
     """
-    from train.settings import Machine
+    from vlmill.train.settings import Machine
 
     machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
     results = _train(directory, stage, machine, ranks, ray)
@@ -89,9 +96,9 @@ def _place(shards: str | None) -> str | None:
 
 def _train(directory: Path, stage: str | None, machine: Machine, ranks: int | None, ray: str | None) -> list[Result]:
     """Train in this process, or first in `ranks` others."""
-    from pipeline.execute import together
-    from train.log import following
-    from train.run import train_stages
+    from vlmill.pipeline.engine.executor import together
+    from vlmill.train.log import following
+    from vlmill.train.run import train_stages
 
     if ranks is not None:
         whole = directory.absolute()  # ranks stand in folders of their own
@@ -131,12 +138,12 @@ def evaluate(
     """
     from dataclasses import asdict
 
-    from pipeline.progress import Progressing
-    from pipeline.settings import nearest
-    from train.evaluate import table
-    from train.metrics import METRICS
-    from train.run import evaluate_stage
-    from train.settings import Machine
+    from vlmill.pipeline.core.config import nearest
+    from vlmill.pipeline.core.progress import Progressing
+    from vlmill.train.evaluate import table
+    from vlmill.train.metrics import METRICS
+    from vlmill.train.run import evaluate_stage
+    from vlmill.train.settings import Machine
 
     shown = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in shown:
@@ -199,13 +206,13 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
-    from pipeline.judges.own import named
-    from pipeline.store import Store, write_atomically
-    from train.ablation.plot import write as plot
-    from train.ablation.report import notes, report, table
-    from train.ablation.runs import prepare
-    from train.ablation.spec import find, read, trials
-    from train.settings import Machine
+    from vlmill.pipeline.engine.store import Store, write_atomically
+    from vlmill.pipeline.filters.custom import named
+    from vlmill.train.ablation.plot import write as plot
+    from vlmill.train.ablation.report import notes, report, table
+    from vlmill.train.ablation.runs import prepare
+    from vlmill.train.ablation.spec import find, read, trials
+    from vlmill.train.settings import Machine
 
     path = find(spec)
     asked = read(path)

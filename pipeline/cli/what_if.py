@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terms import JsonFlag, JudgeFiles, TrustCode, console, pairs, print_json, words
+from vlmill.pipeline.cli.arguments import (
+    JsonFlag,
+    JudgeFiles,
+    TrustCode,
+    console,
+    pairs,
+    print_json,
+    words,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.reports.what_if import Answer
+    from vlmill.pipeline.reports.what_if import Answer
 
 
 def what_if(
@@ -48,9 +56,9 @@ def what_if(
         vlmill what-if run --set decontaminate.action=drop
         vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
     """
-    from pipeline.judges.own import named
-    from pipeline.mapping import LOCK, held_code, run_of
-    from pipeline.reports.what_if import ask
+    from vlmill.pipeline.filters.custom import named
+    from vlmill.pipeline.recipe.mapping import LOCK, held_code, run_of
+    from vlmill.pipeline.reports.what_if import ask
 
     judges = named(judge or [], trust_code or [], held_code(run_of(recipe, out) / LOCK))
     root, answer = ask(recipe, out, pairs(set_, "--set"), judges, words(context))

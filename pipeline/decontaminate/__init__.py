@@ -33,12 +33,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipeline.decontaminate.contamination import Contamination
-from pipeline.decontaminate.index import Index
-from pipeline.decontaminate.verdicts import Decontaminate
-from pipeline.dedupe.pairs import FLOORS
-from pipeline.settings import STRICT
-from pipeline.step import RUNTIME
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.step import RUNTIME
+from vlmill.pipeline.decontaminate.contamination import Contamination
+from vlmill.pipeline.decontaminate.index import Index
+from vlmill.pipeline.decontaminate.verdicts import Decontaminate
+from vlmill.pipeline.dedupe.pairs import FLOORS
 
 __all__ = ["Benchmark", "Contamination", "Decontaminate", "Decontamination", "Index"]
 

@@ -14,13 +14,21 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.decontaminate.index import FOLDER, Benchmarks, read_index
-from pipeline.decontaminate.pictures import close_up, same
-from pipeline.decontaminate.texts import Passage, Search, passages
-from pipeline.dedupe import picture
-from pipeline.reasons import Reason
-from pipeline.sample import ImageFacts, Sample, read_facts, read_images, read_rows, read_samples, write_rows
-from pipeline.step import Count, Counts, Inputs
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    ImageFacts,
+    Sample,
+    read_facts,
+    read_images,
+    read_rows,
+    read_samples,
+    write_rows,
+)
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.decontaminate.index import FOLDER, Benchmarks, read_index
+from vlmill.pipeline.decontaminate.pictures import close_up, same
+from vlmill.pipeline.decontaminate.texts import Passage, Search, passages
+from vlmill.pipeline.dedupe import picture
 
 SAMPLES_AT_ONCE = 256
 

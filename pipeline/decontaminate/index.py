@@ -22,11 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.decontaminate.pictures import SIDE, Gallery, close_up, gallery
-from pipeline.decontaminate.words import RUN, Words, numbers, runs, words
-from pipeline.dedupe import picture
-from pipeline.sample import ImageFacts, Sample, read_array, read_facts, read_images, read_rows, read_samples, write_rows
-from pipeline.step import Count, Counts, Inputs
+from vlmill.pipeline.core.sample import (
+    ImageFacts,
+    Sample,
+    read_array,
+    read_facts,
+    read_images,
+    read_rows,
+    read_samples,
+    write_rows,
+)
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.decontaminate.pictures import SIDE, Gallery, close_up, gallery
+from vlmill.pipeline.decontaminate.words import RUN, Words, numbers, runs, words
+from vlmill.pipeline.dedupe import picture
 
 COMMON = 3
 """Pictures of a benchmark that a run of words may be asked of, and other ones that a picture may look like, to be telling."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import RecipeError
-from pipeline.settings import nearest
+from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.errors import RecipeError
 
 WHERE = "decontaminate.against"
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.dedupe import picture
-from pipeline.dedupe.picture import align, best_windows, look
-from pipeline.images.decode import decode
+from vlmill.pipeline.dedupe import picture
+from vlmill.pipeline.dedupe.picture import align, best_windows, look
+from vlmill.pipeline.images.decode import decode
 
 BATCH = 256
 """Pairs measured at a time, and pictures looked up."""

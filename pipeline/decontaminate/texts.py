@@ -8,9 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decontaminate.index import Benchmarks, Item
-from pipeline.decontaminate.words import RUN, UNKNOWN, Words, find, numbers, runs, weight
-from pipeline.sample import Sample
+from vlmill.pipeline.core.sample import Sample
+from vlmill.pipeline.decontaminate.index import Benchmarks, Item
+from vlmill.pipeline.decontaminate.words import (
+    RUN,
+    UNKNOWN,
+    Words,
+    find,
+    numbers,
+    runs,
+    weight,
+)
 
 ENOUGH = 13
 """Words of a question that have to be there: GPT-3's longest n-gram."""

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.decontaminate.contamination import REASONS, Finding, read_findings
-from pipeline.sample import Verdict, read_rows, write_verdicts
-from pipeline.step import Count, Counts, Inputs
+from vlmill.pipeline.core.sample import Verdict, read_rows, write_verdicts
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.decontaminate.contamination import REASONS, Finding, read_findings
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedupe.hashing import mix
-from pipeline.dedupe.text import UNSPACED
+from vlmill.pipeline.dedupe.hashing import mix
+from vlmill.pipeline.dedupe.text import UNSPACED
 
 RUN = 8
 """Words of a run: an n-gram's n."""

@@ -16,12 +16,12 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipeline.dedupe.candidates import BUCKET_BITS, Candidates
-from pipeline.dedupe.domain import LEAST
-from pipeline.dedupe.pairs import FLOORS, Pairs
-from pipeline.dedupe.resolve import Resolve
-from pipeline.dedupe.sketch import Sketch
-from pipeline.settings import STRICT
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, Candidates
+from vlmill.pipeline.dedupe.domain import LEAST
+from vlmill.pipeline.dedupe.pairs import FLOORS, Pairs
+from vlmill.pipeline.dedupe.resolve import Resolve
+from vlmill.pipeline.dedupe.signature import Sketch
 
 __all__ = ["Candidates", "Dedupe", "Pairs", "Resolve", "Sketch"]
 

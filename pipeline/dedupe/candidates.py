@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.dedupe import picture
-from pipeline.dedupe.domain import PARAGRAPHS, repeated
-from pipeline.reasons import Reason
-from pipeline.step import Count, Counts, Inputs
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.dedupe import picture
+from vlmill.pipeline.dedupe.domain import PARAGRAPHS, repeated
 
 BUCKET_BITS = picture.GROUP_BITS
 """Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192 buckets."""

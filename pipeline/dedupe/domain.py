@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.dedupe.hashing import mix
-from pipeline.dedupe.text import text_key
+from vlmill.pipeline.dedupe.hashing import mix
+from vlmill.pipeline.dedupe.text import text_key
 
 PARAGRAPHS = pa.schema([("place", pa.uint64()), ("documents", pa.int64())])
 """Sorted: a paragraph of a domain, and in how many documents it stands."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.dedupe.text import text_key
+from vlmill.pipeline.dedupe.text import text_key
 
 Matrix = dict[str, dict[str, int]]
 

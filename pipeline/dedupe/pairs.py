@@ -17,10 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.dedupe import picture, text
-from pipeline.dedupe.candidates import BUCKET_BITS, CANDIDATES, IMAGE, TEXT, Kind, bounds, read_span
-from pipeline.sample import read_array
-from pipeline.step import Count, Counts, Inputs
+from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.dedupe import picture, text
+from vlmill.pipeline.dedupe.candidates import (
+    BUCKET_BITS,
+    CANDIDATES,
+    IMAGE,
+    TEXT,
+    Kind,
+    bounds,
+    read_span,
+)
 
 BATCH = 32
 """Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair, and 128 pairs take a third longer each."""

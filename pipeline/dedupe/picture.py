@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedupe.hashing import mix
+from vlmill.pipeline.dedupe.hashing import mix
 
 Thumbnails = NDArray[np.uint8]
 """(n, side, side) luminance, row-major."""

@@ -26,14 +26,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.dedupe.components import components
-from pipeline.dedupe.domain import common_paragraphs, same_addresses
-from pipeline.dedupe.overlap import matrices
-from pipeline.dedupe.sketch import DOCUMENT, PAGE, TURNS
-from pipeline.dedupe.survivors import read_survivors
-from pipeline.reasons import Reason
-from pipeline.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
-from pipeline.step import Count, Counts, Inputs
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.dedupe.components import components
+from vlmill.pipeline.dedupe.domain import common_paragraphs, same_addresses
+from vlmill.pipeline.dedupe.overlap import matrices
+from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
+from vlmill.pipeline.dedupe.survivors import read_survivors
 
 DROPS = pl.Schema({"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "score": pl.Float64, "keeper": pl.UInt32})
 """Samples (`node` WHOLE_SAMPLE) and nodes that go. `order` and `keeper` are places in the order of preference."""

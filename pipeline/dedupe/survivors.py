@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.dedupe.domain import paragraph_places
-from pipeline.reasons import Reason
-from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict
-from pipeline.settle import gather, settle
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import ImageFacts, Node, Sample, SampleId, Verdict
+from vlmill.pipeline.dedupe.domain import paragraph_places
+from vlmill.pipeline.verdicts.apply import gather, settle
 
 
 def read_survivors(

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedupe.hashing import GOLDEN, mix
+from vlmill.pipeline.dedupe.hashing import GOLDEN, mix
 
 SHINGLE = 5
 """Tokens per shingle."""

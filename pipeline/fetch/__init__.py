@@ -28,14 +28,14 @@ from typing import Any, ClassVar
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import VlmillError
-from pipeline.fetch.address import Failed, parse
-from pipeline.fetch.opt_outs import ADDRESSES, OptOuts, unasked
-from pipeline.fetch.process import Outcome, download
-from pipeline.reasons import Reason
-from pipeline.sample import IMAGES, read_rows, write_rows
-from pipeline.settings import STRICT
-from pipeline.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.fetch.address import Failed, parse
+from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, unasked
+from vlmill.pipeline.fetch.process import Outcome, download
 
 Row = dict[str, Any]
 

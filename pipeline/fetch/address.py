@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from pipeline.reasons import Reason
+from vlmill.pipeline.core.reasons import Reason
 
 PORTS = {"http": 80, "https": 443}
 """The schemes that are opened, with their ports."""

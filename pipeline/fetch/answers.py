@@ -13,8 +13,8 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pipeline.fetch.address import Failed
-from pipeline.reasons import Reason
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.fetch.address import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

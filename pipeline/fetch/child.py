@@ -1,6 +1,6 @@
 """The child process that downloads: img2dataset's Downloader with our own opener, resizer and writer.
 
-    python -m pipeline.fetch.child FOLDER
+    python -m vlmill.pipeline.fetch.child FOLDER
 
 Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs lie, and `urls.arrow`; what is found out
 about address number `key` is appended to `answers.jsonl`, and its bytes to `bodies`, as it comes. The process ends when its
@@ -29,11 +29,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.fetch import Fetch
-from pipeline.fetch.opener import Opener
-from pipeline.fetch.opt_outs import OptOuts
-from pipeline.fetch.process import STACK
-from pipeline.settings import build
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.fetch.opener import Opener
+from vlmill.pipeline.fetch.opt_outs import OptOuts
+from vlmill.pipeline.fetch.process import STACK
 
 
 class Hands(urllib.request.BaseHandler):

@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.fetch.address import Failed
-from pipeline.reasons import Reason
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.fetch.address import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

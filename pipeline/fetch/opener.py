@@ -16,16 +16,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.fetch.address import Failed, Resolver, Target, mirrored, parse, redirected, resolve
-from pipeline.fetch.answers import check_image, check_status, opted_out, signatures, unpacked
-from pipeline.fetch.message import PIECE, Head, read_body, read_head
-from pipeline.fetch.opt_outs import OptOuts
-from pipeline.reasons import Reason
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.fetch.address import (
+    Failed,
+    Resolver,
+    Target,
+    mirrored,
+    parse,
+    redirected,
+    resolve,
+)
+from vlmill.pipeline.fetch.answers import check_image, check_status, opted_out, signatures, unpacked
+from vlmill.pipeline.fetch.message import PIECE, Head, read_body, read_head
+from vlmill.pipeline.fetch.opt_outs import OptOuts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.fetch import Fetch
+    from vlmill.pipeline.fetch import Fetch
 
 NOTHING = OptOuts()
 MAX_REDIRECTS = 10

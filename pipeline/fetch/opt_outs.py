@@ -22,9 +22,9 @@ from urllib.parse import quote, urlsplit
 
 import yaml
 
-from pipeline.errors import RecipeError
-from pipeline.fetch.address import KEPT
-from pipeline.sample import read_rows
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.sample import read_rows
+from vlmill.pipeline.fetch.address import KEPT
 
 KINDS = ("urls", "domains", "sha256")
 ADDRESSES = ("opt_out.urls.*.list", "opt_out.domains.*.list", "takedowns.yaml")

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.errors import VlmillError
-from pipeline.reasons import Reason
+from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.fetch import Fetch
-    from pipeline.fetch.address import Failed
+    from vlmill.pipeline.fetch import Fetch
+    from vlmill.pipeline.fetch.address import Failed
 
 ATTEMPTS = 3
 """Processes that may die before the step gives up. Each asks only for what is still open."""
@@ -128,7 +128,7 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
         writer.write_table(table)
     # The packages of this process, in its order, and not what lies in the working directory (-P)
     places = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-P", "-m", "pipeline.fetch.child", str(folder)]
+    command = [sys.executable, "-P", "-m", "vlmill.pipeline.fetch.child", str(folder)]
     environment = {**ENVIRONMENT, **os.environ, "PYTHONPATH": places}
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own module

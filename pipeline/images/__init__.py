@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.images.anyres import AnyRes
-from pipeline.images.crop import Crop
-from pipeline.images.internvl import InternVL
-from pipeline.images.letterbox import Letterbox
-from pipeline.images.navit import NaViT
-from pipeline.images.policy import Layout, Policy, Size, Unrenderable
-from pipeline.images.resize import Resize
-from pipeline.images.tiles import Tiles
+from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.pipeline.images.crop import Crop
+from vlmill.pipeline.images.internvl import InternVL
+from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.policy import Layout, Policy, Size, Unrenderable
+from vlmill.pipeline.images.resize import Resize
+from vlmill.pipeline.images.tiles import Tiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.reasons import Reason
+from vlmill.pipeline.core.reasons import Reason
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000")
 """What browsers show and scanners write. Pillow's other 35 readers stay shut: some start programs (EPS, WMF), many are seldom

@@ -10,9 +10,9 @@ from PIL import Image
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
-from pipeline.images import pixels
-from pipeline.images.policy import Layout, Quality, Size, check
-from pipeline.settings import STRICT
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.images import pixels
+from vlmill.pipeline.images.policy import Layout, Quality, Size, check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

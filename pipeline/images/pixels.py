@@ -12,7 +12,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.images.policy import Size
+    from vlmill.pipeline.images.policy import Size
 
 BILINEAR, BICUBIC, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 PALETTE = 256  # colours that a lossless WebP can hold as indices; all of a grey picture's

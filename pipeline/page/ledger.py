@@ -11,13 +11,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipeline.images.decode import MAX_PIXELS, Undecodable, decode
-from pipeline.page import data_url, render
-from pipeline.pictures import Pictures
-from pipeline.recipe import Recipe, locked_recipe
-from pipeline.reports.ledger import Books, as_json, lines_by_source, said_by, share, who
-from pipeline.reports.losses import Loss, chosen, losses, refusals
-from pipeline.tables import raw_tables
+from vlmill.pipeline.engine.partition_tables import raw_tables
+from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, decode
+from vlmill.pipeline.page import data_url, render
+from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.reports.ledger import (
+    Books,
+    as_json,
+    lines_by_source,
+    said_by,
+    share,
+    who,
+)
+from vlmill.pipeline.reports.losses import Loss, chosen, losses, refusals
+from vlmill.pipeline.steps.image_bytes import Pictures
 
 MOST = 300
 """Examples on a page, over all sources and reasons."""
@@ -39,7 +46,7 @@ def page(root: Path, books: Mapping[str, Books]) -> str:
     thumbnails = dict(_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
     speakers = {source: said_by(root, source) for source in books}
     return render(
-        "pipeline.page",
+        "vlmill.pipeline.page",
         "ledger.html.jinja",
         name=recipe.name,
         policy=next(iter(recipe.policies), "none"),

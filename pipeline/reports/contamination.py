@@ -9,15 +9,15 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.decontaminate.contamination import Finding, read_findings
-from pipeline.decontaminate.index import FOLDER
-from pipeline.errors import StoreError
-from pipeline.lanes import read_manifest
-from pipeline.recipe import Recipe, locked_recipe
-from pipeline.recount import read_losses
-from pipeline.sample import read_rows
-from pipeline.step import Count
-from pipeline.store import total
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.sample import read_rows
+from vlmill.pipeline.core.step import Count
+from vlmill.pipeline.decontaminate.contamination import Finding, read_findings
+from vlmill.pipeline.decontaminate.index import FOLDER
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.store import total
+from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.verdicts.audit import read_losses
 
 
 @dataclass

@@ -9,12 +9,12 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from pipeline.lanes import read_manifest
-from pipeline.reasons import Reason
-from pipeline.recipe import Recipe
-from pipeline.reports.ledger import share
-from pipeline.step import Count
-from pipeline.store import total
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.step import Count
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.store import total
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.ledger import share
 
 USUAL = 0.5
 """The share of a source's samples below which a build warns where the recipe expects nothing."""

@@ -14,13 +14,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from pipeline.errors import StoreError
-from pipeline.lanes import read_books, read_manifest
-from pipeline.reasons import Reason
-from pipeline.recipe import Recipe, locked_recipe
-from pipeline.reports.losses import Loss, chosen, losses, refusals
-from pipeline.settings import nearest
-from pipeline.step import Count
+from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.step import Count
+from vlmill.pipeline.engine.chain import read_books, read_manifest
+from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.reports.losses import Loss, chosen, losses, refusals
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.lanes import read_manifest
-from pipeline.reasons import Reason
-from pipeline.recipe import Recipe
-from pipeline.recount import read_losses
-from pipeline.reports.refused import refused
-from pipeline.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict, read_samples
-from pipeline.settle import Settled, gather, settle
-from pipeline.tables import Tables, judged_tables
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict, read_samples
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.partition_tables import Tables, judged_tables
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.refused import refused
+from vlmill.pipeline.verdicts.apply import Settled, gather, settle
+from vlmill.pipeline.verdicts.audit import read_losses
 
 EXCERPT = 300
 """Characters of a text that are shown."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.errors import StoreError
-from pipeline.lanes import read_manifest
-from pipeline.recipe import locked_recipe
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.recipe.schema import locked_recipe
 
 DEGREES = {"exact": "the same", "near": "the same or similar"}
 

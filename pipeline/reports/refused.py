@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import StoreError
-from pipeline.reasons import Reason
-from pipeline.recipe import Recipe
-from pipeline.sample import NO_PAGE, SampleId, read_rows
-from pipeline.tables import Tables, raw_tables
-from pipeline.takedown.steps import read_record
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import NO_PAGE, SampleId, read_rows
+from vlmill.pipeline.engine.partition_tables import Tables, raw_tables
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.takedown.steps import read_record
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
-from pipeline.lanes import read_manifest
-from pipeline.recipe import Recipe, locked_recipe
-from pipeline.reports.refused import Refused, find
-from pipeline.sample import (
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageFacts,
     Node,
@@ -24,10 +21,13 @@ from pipeline.sample import (
     read_samples,
     read_verdicts,
 )
-from pipeline.settle import Settled, settle
-from pipeline.store import File
-from pipeline.tables import judged_tables
-from pipeline.takedown.steps import read_record
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.partition_tables import judged_tables
+from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.reports.refused import Refused, find
+from vlmill.pipeline.takedown.steps import read_record
+from vlmill.pipeline.verdicts.apply import Settled, settle
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.lanes import read_manifest
-from pipeline.recipe import locked_recipe
-from pipeline.store import total
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.store import total
+from vlmill.pipeline.recipe.schema import locked_recipe
 
 CAP = 0.01
 """Share of a source's nodes from which a judge's doubts are worth looking at. Of web documents the language judge doubts 0.1 %."""

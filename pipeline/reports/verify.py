@@ -12,17 +12,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError
-from pipeline.keys import DIGITS, file_sha256
-from pipeline.lanes import read_books, read_manifest
-from pipeline.recipe import Recipe, Stage, locked_recipe
-from pipeline.recount import count_read, recount
-from pipeline.settling import Settling
-from pipeline.step import Count
-from pipeline.store import Receipt, Task, read_json, total
-from pipeline.tables import Tables, judged_tables, raw_tables
-from pipeline.takedown.rules import LIST, Rules
-from pipeline.takedown.steps import look
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import DIGITS, file_sha256
+from vlmill.pipeline.core.step import Count
+from vlmill.pipeline.engine.chain import read_books, read_manifest
+from vlmill.pipeline.engine.partition_tables import Tables, judged_tables, raw_tables
+from vlmill.pipeline.engine.store import Receipt, Task, read_json, total
+from vlmill.pipeline.recipe.schema import Recipe, Stage, locked_recipe
+from vlmill.pipeline.steps.count_outcomes import Settling
+from vlmill.pipeline.takedown.rules import LIST, Rules
+from vlmill.pipeline.takedown.steps import look
+from vlmill.pipeline.verdicts.audit import count_read, recount
 
 
 def verify(root: Path) -> Iterator[str]:

@@ -15,24 +15,31 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.check import check
-from pipeline.decontaminate import Decontaminate
-from pipeline.decontaminate.lists import spelt_out
-from pipeline.dedupe import Dedupe
-from pipeline.errors import RecipeError
-from pipeline.folder import take_in
-from pipeline.judges import STEPS, Judging, OptOut, Own, ReadsLists
-from pipeline.judges.own import refusal, sha256
-from pipeline.lanes import read_manifest
-from pipeline.mapping import LOCK, differences, run_of
-from pipeline.overrides import DEFAULT_JUDGES, add_judges, set_value
-from pipeline.reasons import Reason
-from pipeline.recipe import Recipe, load, locked_recipe, read_lock, shaping
-from pipeline.sample import ImageFacts, Node, Sample, SampleId, Verdict, read_rows
-from pipeline.settings import build
-from pipeline.settle import Settled, gather, settle
-from pipeline.tables import known_tables
-from pipeline.takedown.steps import read_record
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    ImageFacts,
+    Node,
+    Sample,
+    SampleId,
+    Verdict,
+    read_rows,
+)
+from vlmill.pipeline.decontaminate import Decontaminate
+from vlmill.pipeline.decontaminate.lists import spelt_out
+from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.partition_tables import known_tables
+from vlmill.pipeline.engine.workdir import take_in
+from vlmill.pipeline.filters import STEPS, Judging, OptOut, Own, ReadsLists
+from vlmill.pipeline.filters.custom import refusal, sha256
+from vlmill.pipeline.recipe.mapping import LOCK, differences, run_of
+from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES, add_judges, set_value
+from vlmill.pipeline.recipe.schema import Recipe, load, locked_recipe, read_lock, shaping
+from vlmill.pipeline.recipe.validate import check
+from vlmill.pipeline.takedown.steps import read_record
+from vlmill.pipeline.verdicts.apply import Settled, gather, settle
 
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
-from pipeline.settings import STRICT
-from pipeline.sources.conversation import answered
-from pipeline.sources.parquet import IMAGE, Columns, ParquetSource, picture
-from pipeline.sources.source import Page
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.sources.conversation import answered
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from pipeline.settings import STRICT
-from pipeline.sources.conversation import SYSTEM, TURNS, plain, turns
-from pipeline.sources.meaning import given
-from pipeline.sources.records import JsonSource
-from pipeline.sources.source import Page
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, plain, turns
+from vlmill.pipeline.sources.formats.json_rows import JsonSource
+from vlmill.pipeline.sources.known_keys import given
 
 
 @dataclass(frozen=True, config=STRICT)

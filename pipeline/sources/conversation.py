@@ -14,10 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.reasons import Reason
-from pipeline.sample import Node, Role
-from pipeline.sources.meaning import AUDIO, VIDEO, given, has, meaning, unread
-from pipeline.sources.source import Page, Picture, Unfit
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node, Role
+from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.known_keys import (
+    AUDIO,
+    VIDEO,
+    given,
+    has,
+    meaning,
+    unread,
+)
 
 MARK = "<image>"
 """Where an image stands in a turn (LLaVA's `DEFAULT_IMAGE_TOKEN`)."""

@@ -26,15 +26,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import SourceError
-from pipeline.reasons import Reason
-from pipeline.sample import Node
-from pipeline.settings import STRICT
-from pipeline.sources.meaning import has, meaning
-from pipeline.sources.parquet import Columns, ParquetSource
-from pipeline.sources.records import JsonSource
-from pipeline.sources.separated import SeparatedSource
-from pipeline.sources.source import Page, Picture, Row, Unfit
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.sources.base import Page, Picture, Row, Unfit
+from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource
+from vlmill.pipeline.sources.formats.json_rows import JsonSource
+from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
+from vlmill.pipeline.sources.known_keys import has, meaning
 
 Names = str | tuple[str, ...]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import fsspec
 
-from pipeline.errors import SourceError
-from pipeline.reasons import Reason
-from pipeline.sources.source import Picture
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.sources.base import Picture
 
 NO_FILE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """What a path of upstream can be wrong with; any other trouble is the machine's."""

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from pipeline.settings import STRICT
-from pipeline.sources.documents import DocumentSource
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.sources.formats.documents import DocumentSource
 
 
 @dataclass(frozen=True, config=STRICT)

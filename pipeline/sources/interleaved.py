@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
-from pipeline.settings import STRICT
-from pipeline.sources.conversation import SYSTEM, TURNS, Shown, marked, turns
-from pipeline.sources.meaning import given
-from pipeline.sources.parquet import IMAGE, Columns, ParquetSource, picture
-from pipeline.sources.source import Page
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, Shown, marked, turns
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
+from vlmill.pipeline.sources.known_keys import given
 
 MESSAGES = (
     pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),

@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from pipeline.settings import STRICT
-from pipeline.sources.conversation import SYSTEM, TURNS, marked, picture, turns
-from pipeline.sources.meaning import given
-from pipeline.sources.records import JsonSource
-from pipeline.sources.source import Page
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, marked, picture, turns
+from vlmill.pipeline.sources.formats.json_rows import JsonSource
+from vlmill.pipeline.sources.known_keys import given
 
 IMAGES = ("image", "images")
 

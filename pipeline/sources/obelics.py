@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
-from pipeline.reasons import Reason
-from pipeline.sample import Node
-from pipeline.settings import STRICT
-from pipeline.sources.parquet import Columns, ParquetSource
-from pipeline.sources.source import Page, Picture, Unfit
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 """What OBELICS' own filters put between parts of a page and did not take out everywhere."""

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
-from pipeline.reasons import Reason
-from pipeline.sample import Node
-from pipeline.settings import STRICT
-from pipeline.sources.meaning import PICTURES, unread
-from pipeline.sources.parquet import Columns, ParquetSource
-from pipeline.sources.source import Page, Picture, Unfit
-from pipeline.sources.tars import Needs, TarSource
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
+from vlmill.pipeline.sources.formats.tars import Needs, TarSource
+from vlmill.pipeline.sources.known_keys import PICTURES, unread
 
 NO_LICENCE = frozenset({"", "?"})
 """What stands in LAION's LICENSE where none is known."""

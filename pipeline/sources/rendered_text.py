@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import SourceError
-from pipeline.settings import STRICT
-from pipeline.sources.meaning import PICTURES, unread
-from pipeline.sources.pairs import SAME, json_object, paired
-from pipeline.sources.source import Page, Picture, Unfit
-from pipeline.sources.tars import Needs, TarSource, index, read
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.formats.tars import Needs, TarSource, index, read
+from vlmill.pipeline.sources.known_keys import PICTURES, unread
+from vlmill.pipeline.sources.pairs import SAME, json_object, paired
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
-from pipeline.settings import STRICT
-from pipeline.sources.pairs import paired
-from pipeline.sources.parquet import IMAGE, Columns, ParquetSource, picture
-from pipeline.sources.source import Page
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
+from vlmill.pipeline.sources.pairs import paired
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -4,13 +4,20 @@
     steps      seek: what of a partition stands on the list; remove: its raw tables without that
     forecast   what a list would change in a finished run, and what it would not
 
-`pipeline/lanes.py` says when the steps are taken: after inspect, where the list is not empty; most partitions hold nothing of it, and nothing else
+`pipeline/engine/chain.py` says when the steps are taken: after inspect, where the list is not empty; most partitions hold nothing of it, and nothing else
 happens to them.
 """
 
 from __future__ import annotations
 
-from pipeline.takedown.rules import Rules
-from pipeline.takedown.steps import TABLES, Found, Remove, Seek, record, removal
+from vlmill.pipeline.takedown.rules import Rules
+from vlmill.pipeline.takedown.steps import (
+    TABLES,
+    Found,
+    Remove,
+    Seek,
+    record,
+    removal,
+)
 
 __all__ = ["TABLES", "Found", "Remove", "Rules", "Seek", "record", "removal"]

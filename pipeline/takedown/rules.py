@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.errors import StoreError
-from pipeline.fetch.address import Failed, parse
-from pipeline.fetch.opt_outs import normalised
-from pipeline.sample import SampleId
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.sample import SampleId
+from vlmill.pipeline.fetch.address import Failed, parse
+from vlmill.pipeline.fetch.opt_outs import normalised
 
 LIST = "takedowns.yaml"
 HEAD = (

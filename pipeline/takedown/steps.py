@@ -19,11 +19,18 @@ from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
-from pipeline.excerpt import addresses
-from pipeline.reasons import Reason
-from pipeline.sample import IMAGES, REFUSED, SAMPLES, SampleId, read_rows, write_rows
-from pipeline.step import RUNTIME, Count, Counts, Inputs
-from pipeline.takedown.rules import Rules
+from vlmill.pipeline.core.excerpt import addresses
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    IMAGES,
+    REFUSED,
+    SAMPLES,
+    SampleId,
+    read_rows,
+    write_rows,
+)
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.takedown.rules import Rules
 
 Table = Literal["refused", "samples", "images"]
 TABLES: tuple[Table, ...] = ("refused", "images", "samples")

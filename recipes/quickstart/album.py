@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from recipes.quickstart.scenes import INDEX, TONES, Layout, Scene, imagine, paint
+from vlmill.recipes.quickstart.scenes import (
+    INDEX,
+    TONES,
+    Layout,
+    Scene,
+    imagine,
+    paint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,17 +6,28 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from recipes.quickstart.album import SEED, Album
-from recipes.quickstart.pages import Sheet, draw, idl, leaflet, notice, pdf, pdfa, receipt, scanned, tif
-from recipes.quickstart.plants import Member, Plant, Row, Twins
-from recipes.quickstart.tables import Slot
+from vlmill.recipes.quickstart.album import SEED, Album
+from vlmill.recipes.quickstart.pages import (
+    Sheet,
+    draw,
+    idl,
+    leaflet,
+    notice,
+    pdf,
+    pdfa,
+    receipt,
+    scanned,
+    tif,
+)
+from vlmill.recipes.quickstart.plants import Member, Plant, Row, Twins
+from vlmill.recipes.quickstart.tables import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from PIL import Image
 
-    from recipes.quickstart.web import Web
+    from vlmill.recipes.quickstart.web import Web
 
 NOTICES, RECEIPTS, BUNDLES = 48, 46, 12
 LEAFLETS = 28

@@ -1,6 +1,6 @@
 """Make the quickstart data: about a thousand samples of three families, with everything in them that the pipeline exists for.
 
-    python -m recipes.quickstart.generate [FOLDER]
+    python -m vlmill.recipes.quickstart.generate [FOLDER]
 
 Writes `web/`, `quiz/`, `scans/`, `papers/` and `manifest.json`, which says what was planted and what has to become of it.
 The same script gives the same rows, texts and pictures everywhere; the files' bytes also depend on how Pillow and pyarrow
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import PIL
 import pyarrow as pa
 
-from recipes.quickstart import documents, quiz, tables, web
-from recipes.quickstart.album import SEED, Album
-from recipes.quickstart.plants import Member, Row, Twins
+from vlmill.recipes.quickstart import documents, quiz, tables, web
+from vlmill.recipes.quickstart.album import SEED, Album
+from vlmill.recipes.quickstart.plants import Member, Row, Twins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

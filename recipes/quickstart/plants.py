@@ -17,7 +17,7 @@ class Plant:
     """One thing in a row. `node` is the place in a web document's lists, `turn` and `page` count from 0; none means all of it."""
 
     outcome: Outcome
-    reason: str  # a code of pipeline/reasons.py; empty where it is kept
+    reason: str  # a code of pipeline/core/reasons.py; empty where it is kept
     why: str
     node: int | None = None
     turn: int | None = None

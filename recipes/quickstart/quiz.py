@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from recipes.quickstart.album import SEED, Album, encode
-from recipes.quickstart.plants import Member, Plant, Row, Twins
-from recipes.quickstart.scenes import COLOURS, SHAPES, Layout, Scene, paint, questions
-from recipes.quickstart.tables import Slot, conversation
-from recipes.quickstart.texts import say, write
+from vlmill.recipes.quickstart.album import SEED, Album, encode
+from vlmill.recipes.quickstart.plants import Member, Plant, Row, Twins
+from vlmill.recipes.quickstart.scenes import (
+    COLOURS,
+    SHAPES,
+    Layout,
+    Scene,
+    paint,
+    questions,
+)
+from vlmill.recipes.quickstart.tables import Slot, conversation
+from vlmill.recipes.quickstart.texts import say, write
 
 if TYPE_CHECKING:
-    from recipes.quickstart.web import Web
+    from vlmill.recipes.quickstart.web import Web
 
 LAYOUTS: tuple[Layout, ...] = ("single", "count", "single", "pair", "single")
 """The layouts in the order in which they take turns."""

@@ -1,6 +1,6 @@
 """Train the quickstart's tokenizer on the quickstart's own texts.
 
-    python -m recipes.quickstart.train_tokenizer [FOLDER]
+    python -m vlmill.recipes.quickstart.train_tokenizer [FOLDER]
 
 Reads the data below the folder and writes `tokenizer.json` there: byte-level BPE, so any text can be encoded, with a vocabulary
 small enough for a model of a few hundred thousand weights. The file is shipped; a build does not train it. Run this again after

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from mixtures.stats import short
-from pipeline.errors import StoreError
-from pipeline.recipe import locked_recipe
-from train.ablation import paired
-from train.ablation.spec import Spec
-from train.evaluate import HeldOut, read
-from train.metrics import METRICS
-from train.run import ANSWERS, final
+from vlmill.mixtures.report.stats import short
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.train.ablation import paired
+from vlmill.train.ablation.spec import Spec
+from vlmill.train.evaluate import HeldOut, read
+from vlmill.train.metrics import METRICS
+from vlmill.train.run import ANSWERS, final
 
 MEASURES = ("loss", *METRICS)
 Runs = Mapping[tuple[str, int], Path]

@@ -15,18 +15,18 @@ from typing import Any
 
 import yaml
 
-from mixtures.build import LOCK as MIXTURE
-from mixtures.locked import Mixture
-from pipeline.errors import RecipeError, StoreError
-from pipeline.folder import PINS
-from pipeline.keys import DIGITS, digest
-from pipeline.mapping import LOCK, differences
-from pipeline.recipe import Recipe, shaping
-from pipeline.settings import build
-from pipeline.store import TEMPORARY, write_atomically
-from train.ablation.spec import DATA, Trial
-from train.settings import training_of
-from train.steps import planned_steps
+from vlmill.mixtures.build import LOCK as MIXTURE
+from vlmill.mixtures.reader import Mixture
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.keys import DIGITS, digest
+from vlmill.pipeline.engine.store import TEMPORARY, write_atomically
+from vlmill.pipeline.engine.workdir import PINS
+from vlmill.pipeline.recipe.mapping import LOCK, differences
+from vlmill.pipeline.recipe.schema import Recipe, shaping
+from vlmill.train.ablation.spec import DATA, Trial
+from vlmill.train.settings import training_of
+from vlmill.train.steps import planned_steps
 
 Build = Callable[[Path, Recipe, Mapping[str, Any], Path], None]
 """Carries a recipe to shards and mixtures: the folder, the recipe, the same as a mapping, and where its relative paths start."""

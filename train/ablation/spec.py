@@ -21,13 +21,13 @@ from typing import Any, Literal
 import yaml
 from pydantic.dataclasses import dataclass
 
-from mixtures.build import check as check_mixtures
-from pipeline.check import check_name
-from pipeline.errors import RecipeError
-from pipeline.mapping import read_mapping
-from pipeline.recipe import Recipe, load
-from pipeline.settings import STRICT, build, nearest
-from train.settings import check as check_training
+from vlmill.mixtures.build import check as check_mixtures
+from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.mapping import read_mapping
+from vlmill.pipeline.recipe.schema import Recipe, load
+from vlmill.pipeline.recipe.validate import check_name
+from vlmill.train.settings import check as check_training
 
 DATA = "data"
 """The folder of what variants share, beside theirs."""

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pipeline.errors import RecipeError
-from pipeline.settings import nearest
+from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from pipeline.encode import ChatFormat
-    from pipeline.images import Layout, Policy
-    from train.data import Batch
-    from train.export import Processor
-    from train.settings import ModelSettings, Part
+    from vlmill.pipeline.chat.encode import ChatFormat
+    from vlmill.pipeline.images import Layout, Policy
+    from vlmill.train.data import Batch
+    from vlmill.train.export import Processor
+    from vlmill.train.settings import ModelSettings, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,20 @@ class Declared:
     chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
 
 
-LLAVA = "train.families.llava:Llava"
+LLAVA = "vlmill.train.families.llava:Llava"
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
     "llava": Declared(ONE_TILE, ("mlp", "linear")),
     # one tile at first and AnyRes later is how both were trained; only the newline embedding is new then
-    "llava_next": Declared(ONE_TILE | {"anyres": "train.families.llava_next:LlavaNext"}, ("mlp", "linear")),
+    "llava_next": Declared(ONE_TILE | {"anyres": "vlmill.train.families.llava_next:LlavaNext"}, ("mlp", "linear")),
     "llava_onevision": Declared(
-        ONE_TILE | {"anyres": "train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
+        ONE_TILE | {"anyres": "vlmill.train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
     ),
-    "idefics": Declared({"resize": "train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
-    "idefics2": Declared({"navit": "train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
-    "idefics3": Declared({"tiles": "train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
-    "internvl": Declared({"internvl": "train.families.internvl:InternVL"}, ("shuffle",), "internvl"),
+    "idefics": Declared({"resize": "vlmill.train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
+    "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
+    "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
+    "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVL"}, ("shuffle",), "internvl"),
 }
 
 

@@ -23,14 +23,14 @@ from transformers import (
 from transformers.models.idefics.configuration_idefics import IdeficsVisionConfig
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
-from pipeline.encode import ChatFormat, mark_id
-from pipeline.errors import RecipeError
-from pipeline.images import Layout
-from pipeline.images.resize import Resize
-from train.data import Batch
-from train.export import Processor
-from train.families import language, towers, vision
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.resize import Resize
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor
+from vlmill.train.families import language, towers, vision
+from vlmill.train.settings import ModelSettings, Part
 
 LATENTS, DEPTH, HEAD = 64, 6, 96
 """Of the perceiver resampler, as in the paper's models; HEAD is the width of its heads."""

@@ -18,15 +18,15 @@ from transformers import (
 from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
-from pipeline.encode import ChatFormat
-from pipeline.errors import RecipeError
-from pipeline.images import Layout
-from pipeline.images.navit import NaViT
-from train.data import Batch
-from train.export import Processor
-from train.families import language, towers, vision
-from train.families.sources import configuration
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.navit import NaViT
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor
+from vlmill.train.families import language, towers, vision
+from vlmill.train.families.pretrained import configuration
+from vlmill.train.settings import ModelSettings, Part
 
 HEAD = 96  # width of a perceiver's heads, and 4 queries to a key, as in the paper's model
 DEPTH = 3

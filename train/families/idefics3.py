@@ -21,15 +21,15 @@ from transformers import (
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from pipeline.encode import ChatFormat
-from pipeline.errors import RecipeError
-from pipeline.frames import MOST
-from pipeline.images import Layout
-from pipeline.images.tiles import Tiles
-from train.data import Batch
-from train.export import Processor
-from train.families import towers, vision
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.chat.image_tokens import MOST
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.tiles import Tiles
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor
+from vlmill.train.families import towers, vision
+from vlmill.train.settings import ModelSettings, Part
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from pipeline.encode import ChatFormat
-from pipeline.errors import RecipeError
-from pipeline.images import Layout
-from pipeline.images.internvl import InternVL as Policy
-from train.data import Batch
-from train.export import Processor, VideoProcessor
-from train.families import towers, vision
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.internvl import InternVL as Policy
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor, VideoProcessor
+from vlmill.train.families import towers, vision
+from vlmill.train.settings import ModelSettings, Part
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from transformers import (
     SmolLM3Config,
 )
 
-from pipeline.encode import ChatFormat, mark_id
-from pipeline.errors import RecipeError
-from train.families.sources import configuration
-from train.settings import ModelSettings, Pretrained, TextModel
+from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.train.families.pretrained import configuration
+from vlmill.train.settings import ModelSettings, Pretrained, TextModel
 
 CONFIGS = {
     "llama": LlamaConfig,
@@ -66,7 +66,7 @@ def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -
 def load(model: Any, base: Any, source: Pretrained) -> None:
     """Put pretrained weights into the language model `base` of a new model and into its head.
 
-    Rows of tokens that the recipe's tokenizer adds are left to `train.new_rows`.
+    Rows of tokens that the recipe's tokenizer adds are left to `vlmill.train.new_rows`.
 
     Raises:
         RecipeError: the pretrained model has what the model class has no place for.

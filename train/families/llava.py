@@ -19,17 +19,17 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from pipeline.encode import ChatFormat
-from pipeline.errors import RecipeError
-from pipeline.images import Layout
-from pipeline.images.crop import Crop
-from pipeline.images.letterbox import Letterbox
-from pipeline.images.resize import Resize
-from train.data import Batch
-from train.export import Processor
-from train.families import towers, vision
-from train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.crop import Crop
+from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.resize import Resize
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor
+from vlmill.train.families import towers, vision
+from vlmill.train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
+from vlmill.train.settings import ModelSettings, Part
 
 
 def projector(settings: ModelSettings, tower: Any) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from transformers import (
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-from pipeline.encode import ChatFormat
-from pipeline.errors import RecipeError
-from pipeline.images import Layout
-from pipeline.images.anyres import AnyRes
-from train.data import Batch
-from train.export import Processor
-from train.families import llava, towers, vision
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor
+from vlmill.train.families import llava, towers, vision
+from vlmill.train.settings import ModelSettings, Part
 
 
 def pinpoints(policy: AnyRes) -> list[list[int]]:

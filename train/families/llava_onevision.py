@@ -17,15 +17,15 @@ from transformers import (
 )
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
-from pipeline.encode import ChatFormat
-from pipeline.errors import RecipeError
-from pipeline.images import Layout
-from pipeline.images.anyres import AnyRes
-from train.data import Batch
-from train.export import Processor, VideoProcessor
-from train.families import llava, towers, vision
-from train.families.llava_next import pinpoints, shown
-from train.settings import ModelSettings, Part
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.train.data import Batch
+from vlmill.train.export import Processor, VideoProcessor
+from vlmill.train.families import llava, towers, vision
+from vlmill.train.families.llava_next import pinpoints, shown
+from vlmill.train.settings import ModelSettings, Part
 
 
 class Letterboxed(int):

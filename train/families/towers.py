@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from pipeline.encode import ChatFormat, mark_id
-from pipeline.errors import RecipeError
-from train.families import FAMILIES, language, vision
-from train.settings import ModelSettings, Part, Pretrained
+from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.train.families import FAMILIES, language, vision
+from vlmill.train.settings import ModelSettings, Part, Pretrained
 
 VISION = ("model.vision_tower.", "model.vision_model.")
 PROJECTOR = (

@@ -24,12 +24,12 @@ from transformers.image_utils import (
     OPENAI_CLIP_STD,
 )
 
-from pipeline.errors import RecipeError
-from train.data import Batch
-from train.families import FAMILIES
-from train.families.fused import FusedVisionConfig
-from train.families.sources import configuration
-from train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.train.data import Batch
+from vlmill.train.families import FAMILIES
+from vlmill.train.families.fused import FusedVisionConfig
+from vlmill.train.families.pretrained import configuration
+from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
 
 POSITIONS = "position_embedding"
 """Begins the last part of the name of position embeddings in every kind of tower."""

@@ -1,0 +1,1 @@
+"""Algorithms without files: shares to repetitions, the order of samples, packing."""

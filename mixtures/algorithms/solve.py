@@ -1,0 +1,132 @@
+"""The solver: declared shares, a budget and caps -> how often each source is passed through.
+
+Where caps do not let the shares be met, the answer is the nearest mixture that they allow, and what binds is said. Of all
+mixtures within the caps it is the one of least Kullback-Leibler divergence from the declared shares: sources at their cap stay
+there, and what they leave is divided among the others in the proportions declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmill.mixtures.config import Mixture, Part, Totals
+from vlmill.pipeline.core.errors import RecipeError
+
+PASSES = (1 << 15) - 1
+"""Passes over a part that a plan has room to number."""
+
+SLACK = 1e-9
+"""What sums of floats may be off by, as a fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A constraint that kept a mixture from being what was declared."""
+
+    constraint: Literal["max_repetition", "empty", "budget"]
+    part: str  # its label; empty for the budget
+    wanted: float  # passes, before others left anything; tokens for the budget
+    allowed: float
+
+    def __str__(self) -> str:
+        """One sentence."""
+        if self.constraint == "budget":
+            return f"the caps allow {self.allowed:,.0f} tokens of a budget of {self.wanted:,.0f}"
+        if self.constraint == "empty":
+            return f"{self.part} holds nothing of the unit that shares count, so it gets no share"
+        if self.wanted <= self.allowed:
+            return f"{self.part} may be passed {self.allowed:g} times, and comes to that with what others leave"
+        return f"{self.part} may be passed {self.allowed:g} times, the mixture asks for {times(self.wanted)}"
+
+
+def times(passes: float) -> str:
+    """A number of passes in words for people: 0.25, 7.694, 2,683."""
+    return f"{passes:,.0f}" if passes >= 1000 else f"{passes:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Passes over each part, what binds, and the largest budget at which the declared shares can be met."""
+
+    repetition: tuple[float, ...]
+    binding: tuple[Binding, ...]
+    exact_up_to: float | None  # tokens; None: no cap was declared
+
+
+def solve(mixture: Mixture, available: Sequence[Totals], fill: float = 1.0) -> Solution:
+    """The nearest feasible mixture; pure.
+
+    Args:
+        mixture: the settings.
+        available: what one pass over each part holds, by unit.
+        fill: how full rows will be, for a budget of rows.
+
+    Raises:
+        RecipeError: the mixture is strict and cannot be met; or no part holds anything.
+    """
+    labels = mixture.labels()
+    tokens = [float(totals["tokens"]) for totals in available]
+    rates = [_rate(mixture, part, totals) for part, totals in zip(mixture.resolved(), available, strict=True)]
+    caps = [min(part.max_repetition or PASSES, PASSES) for part in mixture.resolved()]
+    if not any(rates):
+        raise RecipeError(
+            f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"
+        )
+    slope = sum(rate * amount for rate, amount in zip(rates, tokens, strict=True))  # tokens of one level, without caps
+    budget = _budget(mixture, tokens, rates, slope, fill)
+    level = _level(rates, caps, tokens, budget) if mixture.by_share else budget / slope
+    repetition = tuple(min(rate * level, cap) for rate, cap in zip(rates, caps, strict=True))
+    binding = []
+    for label, rate, cap in zip(labels, rates, caps, strict=True):
+        if not rate:
+            binding.append(Binding("empty", label, 1.0, 0.0))
+        elif rate * level > cap * (1 + SLACK):
+            binding.append(Binding("max_repetition", label, rate * budget / slope, cap))
+    reached = sum(passes * amount for passes, amount in zip(repetition, tokens, strict=True))
+    if reached < budget * (1 - SLACK):
+        binding.append(Binding("budget", "", budget, reached))
+    limits = [cap / rate * slope for rate, cap in zip(rates, caps, strict=True) if rate and cap < PASSES]
+    solution = Solution(repetition, tuple(binding), min(limits, default=None))
+    if mixture.strict and binding:
+        raise RecipeError(refusal(solution))
+    return solution
+
+
+def refusal(solution: Solution) -> str:
+    """Why a strict mixture is refused, and what could be done instead."""
+    ways = ["drop `strict` for the nearest mixture"]
+    if solution.exact_up_to is not None:
+        ways.append(f"lower the budget to `tokens: {solution.exact_up_to:.0f}`, up to which the shares can be met")
+    return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
+
+
+def _rate(mixture: Mixture, part: Part, totals: Totals) -> float:
+    """Passes over a part per level; 0 for one that has nothing to give."""
+    if not totals["tokens"] or (part.share is not None and not totals[mixture.unit]):
+        return 0.0
+    return part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit]
+
+
+def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], slope: float, fill: float) -> float:
+    """The budget in tokens."""
+    if mixture.tokens is not None:
+        return mixture.tokens
+    if mixture.rows is not None:
+        return mixture.rows * mixture.sequence_length * fill
+    epochs = mixture.epochs or 1.0
+    if not mixture.by_share:
+        return epochs * slope
+    return epochs * sum(amount for amount, rate in zip(tokens, rates, strict=True) if rate)
+
+
+def _level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
+    """The level at which parts, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
+    bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
+    for number, (bend, _) in enumerate(bends):
+        capped = sum(full * inflow for full, inflow in bends[:number])
+        level = (budget - capped) / sum(inflow for _, inflow in bends[number:])
+        if level <= bend:
+            return level
+    return bends[-1][0]

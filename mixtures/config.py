@@ -1,0 +1,158 @@
+"""What a stage is trained on: the settings of a mixture.
+
+    mixture:
+      shares: {web: 0.4, quiz: 0.4, scans: 0.2}
+      unit: tokens
+      epochs: 2
+      sequence_length: 1024
+      tiles_per_row: 24
+
+The long form says more about each source: `parts: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition: 8}}`.
+`repeat: {web: 1, quiz: 4}` declares passes instead of shares.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import field, replace
+from typing import Any, Literal, get_args
+
+from pydantic import field_validator
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT, nearest
+
+Unit = Literal["samples", "images", "text", "visual", "supervised", "tokens"]
+"""What shares count. `tokens` is what rows are made of: text, visual and the chat format's overhead."""
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+Totals = Mapping[str, int]
+"""Amounts by unit; also `tiles`, `segments` where they are known."""
+
+POSITIVE = ("sequence_length", "tiles_per_row", "max_repetition", "shard_window", "pack_window", "windows_per_block")
+TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Part:
+    """One source's part in a mixture. A source may stand in several parts."""
+
+    source: str
+    share: float | None = None  # of the mixture's unit; shares are read as proportions
+    repeat: float | None = None  # passes over the source, times the mixture's epochs
+    take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
+    where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
+    max_repetition: float | None = None  # passes at most
+    sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not TAKE.fullmatch(self.take):
+            raise ValueError(
+                f"take of {self.source!r} is {self.take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
+            )
+        amount = self.take.partition(":")[2]
+        if amount and not (float(amount.rstrip("%")) > 0 and (not amount.endswith("%") or float(amount[:-1]) <= 100)):
+            raise ValueError(f"take of {self.source!r} is {self.take!r}; N is above 0, and a percentage at most 100%")
+        for name in ("share", "repeat", "max_repetition", "sequence_length"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} of {self.source!r} is {value}; it must be a finite number above 0")
+
+    def taken(self, number: int) -> int:
+        """How many of `number` eligible samples `take` leaves; a percentage is rounded up, so it leaves one of any."""
+        if self.take == "all":
+            return number
+        amount = self.take.partition(":")[2]
+        wanted = math.ceil(number * float(amount[:-1]) / 100) if amount.endswith("%") else int(amount)
+        return min(wanted, number)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Mixture:
+    """A stage's mixture. Exactly one of `shares`, `repeat` and `parts`; at most one of `epochs`, `tokens` and `rows`."""
+
+    sequence_length: int  # tokens of a row at most
+    shares: Mapping[str, float] = field(default_factory=dict)
+    repeat: Mapping[str, float] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
+    epochs: float | None = None  # budget: tokens of so many passes over all sources; repeats, so many times
+    tokens: float | None = None  # budget: tokens in rows, padding aside
+    rows: float | None = None  # budget: packed rows; met within the error of a guess at their fill
+    tiles_per_row: int = 64  # encoder inputs of a row at most
+    max_repetition: float | None = None  # passes over any source that declares no other
+    held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation
+    shard_window: int = 8  # shards of a source whose samples are shuffled together
+    pack_window: int = 4096  # samples that the packer looks at together; it packs every window on its own
+    windows_per_block: int = 16  # of the packer, in one task and file
+    strict: bool = False  # refuse what cannot be met, instead of coming as near as the data allow
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _listed(cls, parts: Any) -> Any:
+        """Accept `{web: 0.4, quiz: {share: 0.6}}` for the list of parts."""
+        if not isinstance(parts, Mapping):
+            return parts
+        return [
+            {"source": name, **(value if isinstance(value, Mapping) else {"share": value})}
+            for name, value in parts.items()
+        ]
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        given = [name for name in ("shares", "repeat", "parts") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"a mixture has one of shares, repeat and parts; this one has {' and '.join(given) or 'none'}"
+            )
+        budgets = [name for name in ("epochs", "tokens", "rows") if getattr(self, name) is not None]
+        if len(budgets) > 1:
+            raise ValueError(f"a mixture has one budget at most; this one has {' and '.join(budgets)}")
+        for name in (*POSITIVE, *budgets):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
+        parts = self.resolved()
+        self._check_parts(parts)
+        for name, fraction in self.held_out.items():
+            if name not in {part.source for part in parts}:
+                raise ValueError(f"held_out names {name!r}; {nearest(name, [part.source for part in parts])}")
+            if not 0 <= fraction < 1:
+                raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
+
+    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+        """Refuse parts that do not go together, or into a row."""
+        if len({part.share is None for part in parts}) > 1:
+            raise ValueError("either all parts have a share or none has")
+        for part in parts:
+            if part.sequence_length is not None and part.sequence_length > self.sequence_length:
+                raise ValueError(
+                    f"sequence_length of {part.source!r} is {part.sequence_length}; a row holds {self.sequence_length} at most"
+                )
+        if any(part.share is not None and part.repeat is not None for part in parts):
+            raise ValueError("a part has a share or a repeat, not both")
+
+    def resolved(self) -> tuple[Part, ...]:
+        """The parts, however they were declared, with the mixture's own cap where they have none."""
+        parts = self.parts
+        parts += tuple(Part(name, share=share) for name, share in self.shares.items())
+        parts += tuple(Part(name, repeat=repeat) for name, repeat in self.repeat.items())
+        return tuple(replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts)
+
+    @property
+    def by_share(self) -> bool:
+        """Whether shares are declared, not repeats."""
+        return self.resolved()[0].share is not None
+
+    def labels(self) -> tuple[str, ...]:
+        """A name for each part: its source, with `@2` and so on from its second part."""
+        seen: Counter[str] = Counter()
+        labels = []
+        for part in self.resolved():
+            seen[part.source] += 1
+            labels.append(part.source if seen[part.source] == 1 else f"{part.source}@{seen[part.source]}")
+        return tuple(labels)

@@ -1,0 +1,1 @@
+"""Published mixtures, one YAML file each, and the import of others."""

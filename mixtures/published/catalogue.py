@@ -1,0 +1,215 @@
+"""Mixtures that others published: what they declared, what they said came of it, and what comes of it here.
+
+Each YAML beside this file is one of them, and says where its publication contradicts itself. `realised` solves a stage over the
+published counts, so what a paper claims can be held against what its own numbers make; `describe` puts it into the form of
+`stats.json`, so that `difference` compares it with any other mixture; `tables` is what `vlmill mixtures show` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.dataclasses import dataclass
+from rich.table import Table
+
+from vlmill.mixtures.algorithms.solve import solve
+from vlmill.mixtures.config import UNITS, Mixture, Part, Totals, Unit
+from vlmill.mixtures.report.stats import grid, short
+from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.pipeline.core.errors import RecipeError
+
+AGREE = 0.05
+"""Points by which a published percentage may be off what its own counts make before it is said to disagree."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Known:
+    """What was published of one source: one pass over it, and the percentage it was given."""
+
+    samples: int | None = None
+    images: int | None = None
+    text: int | None = None
+    supervised: int | None = None
+    tokens: int | None = None
+    percent: float | None = None  # of the stage's unit
+
+    def counts(self, unit: Unit) -> bool:
+        """Whether an amount of a unit was published."""
+        return getattr(self, unit, None) is not None
+
+    def totals(self, part: Part) -> dict[str, int]:
+        """One pass over what `take` leaves, 0 for what was not published. Tokens, where unknown, are the best known instead."""
+        counts: dict[str, int] = {unit: getattr(self, unit, None) or 0 for unit in UNITS}
+        counts["tokens"] = self.tokens or self.supervised or self.text or counts["samples"]
+        if part.take == "all":
+            return counts
+        fraction = part.taken(counts["samples"]) / max(counts["samples"], 1)
+        return {unit: round(count * fraction) for unit, count in counts.items()}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stage:
+    """One training stage of a published mixture."""
+
+    mixture: Mixture
+    published: Mapping[str, Known]  # by the part's label
+    claimed: Mapping[str, int] = field(default_factory=dict)  # totals as stated, by unit
+    disagree: tuple[str, ...] = ()  # labels whose percentage does not follow from their counts
+
+    def available(self) -> tuple[Totals, ...]:
+        """One pass over every part."""
+        known = zip(self.mixture.labels(), self.mixture.resolved(), strict=True)
+        return tuple(self.published.get(label, Known()).totals(part) for label, part in known)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Published:
+    """A published mixture."""
+
+    title: str
+    stages: Mapping[str, Stage]
+    reference: str = ""
+    contradictions: tuple[str, ...] = ()  # in what was published
+
+
+def names() -> list[str]:
+    """All published mixtures that ship."""
+    return sorted(Path(str(item)).stem for item in files("mixtures").iterdir() if str(item).endswith(".yaml"))
+
+
+def load(name: str) -> Published:
+    """A published mixture by name, or any file of the same form.
+
+    Raises:
+        RecipeError: there is none of that name, or the file has another form.
+    """
+    if name in names():
+        text = files("mixtures").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
+    else:
+        raise RecipeError(f"{name!r} is neither a file nor a published mixture; {nearest(name, names())}")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name} is no YAML: {error}") from error
+    if isinstance(data, Mapping) and isinstance(data.get("datasets"), list):
+        raise RecipeError(
+            f"{name} has the form of LLaVA-NeXT's files; make it one of ours with: vlmill mixtures import {name} > FILE"
+        )
+    return build(Published, data, Path(name).name)
+
+
+def realised(stage: Stage) -> dict[str, float]:
+    """The percentage of the stage's unit that each part comes to, from its published counts; pure."""
+    amounts = [plan[stage.mixture.unit] for plan in _planned(stage)]
+    return {label: 100 * amount / sum(amounts) for label, amount in zip(stage.mixture.labels(), amounts, strict=True)}
+
+
+def _planned(stage: Stage) -> list[dict[str, float]]:
+    """What each part comes to in every unit, as far as its counts tell."""
+    available = stage.available()
+    repetition = solve(stage.mixture, available).repetition
+    return [
+        {unit: passes * count for unit, count in totals.items()}
+        for passes, totals in zip(repetition, available, strict=True)
+    ]
+
+
+def describe(stage: Stage, name: str = "") -> dict[str, Any]:
+    """What the stage would hold of every unit, in the form of `stats.json`: None where nothing was published of it; pure.
+
+    `total` adds up what was published.
+    """
+    labels, planned = stage.mixture.labels(), _planned(stage)
+    known = [stage.published.get(label, Known()) for label in labels]
+    return {
+        "stage": name,
+        "unit": stage.mixture.unit,
+        "sources": [
+            {"name": label, "planned": {unit: plan[unit] if counts.counts(unit) else None for unit in UNITS}}
+            for label, counts, plan in zip(labels, known, planned, strict=True)
+        ],
+        "total": {unit: sum(plan[unit] for plan in planned) for unit in UNITS},
+    }
+
+
+def listing() -> Table:
+    """What ships: a line per stage, with what its counts add up to beside what was claimed."""
+    table = grid("Published mixtures")
+    for name in ("name", "stage", "shares in"):
+        table.add_column(name, no_wrap=True)
+    for name in ("parts", "counted", "claimed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in names():
+        for number, (stage, found) in enumerate(load(name).stages.items()):
+            unit = found.mixture.unit
+            whole, claimed = describe(found)["total"]["samples"], found.claimed.get("samples")
+            parts = str(len(found.mixture.labels()))
+            table.add_row("" if number else name, stage, unit, parts, short(whole), short(claimed) if claimed else "-")
+    return table
+
+
+def tables(published: Published, only: str | None = None) -> Iterator[Table]:
+    """A table per stage: what each part was given, the percentage published, and what its own counts make.
+
+    Raises:
+        RecipeError: there is no stage `only`.
+    """
+    if only is not None and only not in published.stages:
+        raise RecipeError(f"--stage {only}: {nearest(only, list(published.stages))}")
+    for name, stage in published.stages.items():
+        if only not in {None, name}:
+            continue
+        table = grid(f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_sums(stage)))
+        table.add_column("part", overflow="fold")
+        table.add_column("given", no_wrap=True)
+        for column in ("samples", "published", "realised", "off by"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("")
+        shares = realised(stage)
+        for part, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
+            known = stage.published.get(label, Known())
+            table.add_row(
+                label,
+                _given(part),
+                "-" if known.samples is None else short(known.samples),
+                *_held(known, shares[label]),
+            )
+        yield table
+
+
+def _given(part: Part) -> str:
+    """What a part was declared with."""
+    how = f"share {part.share:g}" if part.share is not None else f"x {part.repeat or 1:g}"
+    return how + ("" if part.take == "all" else f", {part.take}") + (f" where {part.where}" if part.where else "")
+
+
+def _held(known: Known, share: float) -> tuple[str, str, str, str]:
+    """A published percentage, what its counts make of it, their difference, and a mark where they disagree."""
+    if known == Known():
+        return "-", "-", "-", ""
+    if known.percent is None:
+        return "-", f"{share:.2f}%", "-", ""
+    gap = share - known.percent
+    return (
+        f"{known.percent:.2f}%",
+        f"{share:.2f}%",
+        f"{gap:+.2f}" if abs(gap) >= 0.005 else "0.00",
+        "disagrees" if abs(gap) > AGREE else "",
+    )
+
+
+def _sums(stage: Stage) -> Iterator[str]:
+    """What the counts add up to, and what was claimed."""
+    totals = describe(stage)["total"]
+    for unit, claimed in stage.claimed.items():
+        yield f"{unit}: counts make {totals[unit]:,.0f}, claimed are {claimed:,}"
+    uncounted = [label for label in stage.mixture.labels() if label not in stage.published]
+    if uncounted:
+        yield f"without a published count, and so without a share here: {', '.join(uncounted)}"

@@ -1,0 +1,103 @@
+"""Mixtures of other projects, read into ours: the YAML that LLaVA-NeXT and LLaVA-OneVision are trained with.
+
+    datasets:
+      - json_path: /data/ai2d_llava_format_2434.json
+        sampling_strategy: first:10%
+
+Strategies are those of `LazySupervisedDataset` in LLaVA-NeXT's llava/train/train.py (all, first, end, random; percentages
+rounded up), and ours have the same names. What comes out has the form of the published mixtures beside this file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlmill.mixtures.config import TAKE, Mixture
+from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.errors import RecipeError
+
+KEYS = ("json_path", "sampling_strategy")
+
+COUNT = re.compile(r"(?<!\d)([1-9]\d*)k(?![a-z\d])|(?<!\d)([1-9]\d{2,})(?!\d)", re.IGNORECASE)
+"""A number of samples in a file's name: 39k, or three digits and more."""
+
+
+def read(path: Path, sequence_length: int) -> dict[str, Any]:
+    """A published mixture of one stage, as plain data, made of a file of datasets and sampling strategies.
+
+    Counts are those in the files' names, where these hold one: the last.
+
+    Raises:
+        RecipeError: the file has another form; the message names the entry and what was allowed.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no YAML: {error}") from error
+    if not isinstance(data, Mapping) or not isinstance(data.get("datasets"), list) or not data["datasets"]:
+        raise RecipeError(
+            f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as LLaVA-NeXT's scripts/train/*.yaml"
+        )
+    entries = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
+    parts = _parts(entries)
+    mixture = build(Mixture, {"sequence_length": sequence_length, "parts": parts}, str(path))
+    labels = mixture.labels()
+    counts = {
+        label: {"samples": count}
+        for label, (name, _) in zip(labels, entries, strict=True)
+        if (count := counted(name)) is not None
+    }
+    stage = {"mixture": {"sequence_length": sequence_length, "parts": parts}, "published": counts}
+    return {"title": path.stem, "stages": {name_of(path.stem): stage}}
+
+
+def _entry(entry: Any, where: str) -> tuple[str, str]:
+    """The source's name and `take` of an entry."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("json_path"), str):
+        raise RecipeError(f"{where}: an entry names its file under json_path, not {entry!r}")
+    for key in entry:
+        if key not in KEYS:
+            raise RecipeError(f"{where}: unknown key {key!r}; {nearest(str(key), list(KEYS))}")
+    take = str(entry.get("sampling_strategy", "all"))
+    if not TAKE.fullmatch(take):
+        raise RecipeError(
+            f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
+        )
+    name = name_of(Path(entry["json_path"]).stem)
+    if not name:
+        raise RecipeError(f"{where}: json_path {entry['json_path']!r} names no file")
+    return name, take
+
+
+def _parts(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """`parts` of a mixture: a mapping, or a list where a file is named more than once."""
+    settings = [{} if take == "all" else {"take": take} for _, take in entries]
+    names = [name for name, _ in entries]
+    if max(Counter(names).values()) == 1:
+        return dict(zip(names, settings, strict=True))
+    return [{"source": name, **more} for name, more in zip(names, settings, strict=True)]
+
+
+def name_of(stem: str) -> str:
+    """A file's name as that of a source: letters, digits, - and _."""
+    return re.sub(r"[^\w-]", "_", stem.replace("+", "plus"), flags=re.ASCII).strip("_-")
+
+
+def counted(name: str) -> int | None:
+    """The number of samples that a file's name tells, or None."""
+    found = list(COUNT.finditer(name))
+    if not found:
+        return None
+    thousands, number = found[-1].groups()
+    return int(thousands) * 1000 if thousands else int(number)
+
+
+def to_yaml(published: Mapping[str, Any]) -> str:
+    """As YAML that a person goes on editing: a part per line, in the order it came in."""
+    return yaml.safe_dump(dict(published), sort_keys=False, allow_unicode=True, width=160)

@@ -1,0 +1,250 @@
+"""A stage's mixture as the trainer and the page of statistics read it: its lock, the rows of its plan, and the samples behind them.
+
+Nothing is drawn at random here: row n of the plan is the same for every rank, worker and process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmill.mixtures.steps.lock import locate
+from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
+from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.engine.store import read_json
+from vlmill.pipeline.images import POLICIES, Policy
+from vlmill.pipeline.shards.byte_ranges import Place, Span
+from vlmill.pipeline.shards.writer import BLOCK, json_end, read_members, to_nodes
+
+BLOCKS = 4
+"""Plan blocks held in memory."""
+
+TEXTS, HEAD = 256, 1 << 14
+"""Samples whose nodes are asked for at a time, and bytes of each: most have no longer JSON."""
+
+INDICES = 256
+"""Shard indices held in memory; a plan stays within a window of shards for each source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Nodes [first, last) of a sample, in tokens with BOS and EOS."""
+
+    source: int  # in the lock
+    shard: int  # of the source
+    row: int  # of the shard
+    first: int = 0
+    last: int | None = None  # None: to the end
+    tokens: int | None = None  # as planned
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A sample as it lies in a shard. Images are its image nodes, in order."""
+
+    nodes: tuple[Node, ...]
+    sizes: tuple[tuple[int, int], ...]  # (width, height) of the originals
+    tokens: tuple[int, ...]  # placeholders per image, as the index has them
+    parts: tuple[Mapping[str, bytes], ...]  # per image: encoded pictures by part name
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What reading a sample wants of a shard's index, by columns."""
+
+    offset: np.ndarray  # per sample
+    size: np.ndarray  # per sample
+    first: np.ndarray  # image of each sample, and one more
+    width: np.ndarray  # per image
+    height: np.ndarray
+    tokens: np.ndarray
+
+
+class Mixture:
+    """The locked mixture of one stage. Reading from several threads is safe.
+
+    Args:
+        root: The run's folder.
+        stage: Whose mixture.
+        shards: Where copies of the run's shards lie, under the same paths as in its folder; None for there.
+    """
+
+    def __init__(self, root: Path, stage: str, shards: str | None = None) -> None:
+        self.root, self.stage, self.folder = root, stage, root / "mixtures" / stage
+        path = self.folder / "mixture.lock.json"
+        if not path.exists():
+            raise StoreError(
+                f"{root} has no mixture for stage {stage!r}; make it with: vlmill build RECIPE --out {root}"
+            )
+        self.lock: dict[str, Any] = read_json(path)
+        self.sha256 = file_sha256(path)
+        self.rows: int = self.lock["plan"]["rows"]
+        self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
+        self._place = Place(str(root) if shards is None else shards)
+        self._block = lru_cache(BLOCKS)(self._read_block)
+        self._index = lru_cache(INDICES)(self._read_index)
+        self._names = lru_cache(INDICES)(self._read_names)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """The chat format that lengths were measured in."""
+        name = self.lock["chat"]
+        if name not in FORMATS:
+            raise RecipeError(f"{self.folder}: there is no chat format {name!r}; {nearest(name, list(FORMATS))}")
+        return FORMATS[name]
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The image policy that the shards were rendered under."""
+        values = dict(self.lock["policy"])
+        return build(POLICIES[values.pop("kind")], values, f"{self.folder}: policy")
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that lengths were measured with.
+
+        Raises:
+            StoreError: the file is another one.
+        """
+        path = self.root / str(self.lock["tokenizer"]["path"])
+        if not path.exists() or file_sha256(path) != self.lock["tokenizer"]["sha256"]:
+            raise StoreError(
+                f"{path} is not the tokenizer that stage {self.stage!r} was measured with; run the build again: vlmill build RECIPE --out {self.root}"
+            )
+        return path
+
+    def row(self, number: int) -> tuple[Segment, ...]:
+        """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such row."""
+        block, place = locate(self.lock, number)
+        starts, columns = self._block(block)
+        here = slice(starts[place], starts[place + 1])
+        return tuple(Segment(*values) for values in zip(*(column[here].tolist() for column in columns), strict=True))
+
+    def held_out(self) -> tuple[Segment, ...]:
+        """The samples that no row of the plan holds, whole, in order."""
+        table = read_columns(self.folder / self.lock["held_out"]["path"], ["source", "shard", "row"])
+        return tuple(Segment(**row) for row in table.to_pylist())
+
+    def samples(self, source: int) -> Iterator[Segment]:
+        """All samples of a source, whole, in the order of its shards."""
+        for shard, file in enumerate(self.lock["sources"][source]["shards"]):
+            yield from (Segment(source, shard, row) for row in range(file["samples"]))
+
+    def read(self, segments: Sequence[Segment]) -> Iterator[Stored]:
+        """The whole samples that segments are of, in order, each by one read of its span in the tar.
+
+        Raises:
+            StoreError: a shard cannot be read, or is not the one that its index describes.
+        """
+        members = read_members(self._place, [self._span(segment) for segment in segments])
+        return (self._stored(*found) for found in zip(segments, members, strict=True))
+
+    def _stored(self, segment: Segment, members: Mapping[str, bytes]) -> Stored:
+        index = self._index(segment.source, segment.shard)
+        here = slice(index.first[segment.row], index.first[segment.row + 1])
+        with self._sound(self._span(segment)):
+            record = json.loads(members["json"])
+            named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
+            nodes = to_nodes(record)
+            parts = tuple({name.split(".")[1]: members[name] for name in names} for names in named)
+        return Stored(
+            nodes=nodes,
+            sizes=tuple(zip(index.width[here].tolist(), index.height[here].tolist(), strict=True)),
+            tokens=tuple(index.tokens[here].tolist()),
+            parts=parts,
+        )
+
+    @contextmanager
+    def _sound(self, span: Span) -> Iterator[None]:
+        """Raises StoreError in place of what a sample raises whose JSON is none, or that lacks a member."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._place.damage(span, f"the sample there is damaged ({type(error).__name__}: {error})") from error
+
+    def about(self, segment: Segment) -> dict[str, Any]:
+        """The id and licence of the sample that a segment is of."""
+        shard = self.lock["sources"][segment.source]["shards"][segment.shard]
+        table = self._names(shard["index"])
+        return {name: table[name][segment.row].as_py() for name in ("id", "licence")}
+
+    def nodes(self, segments: Iterable[Segment]) -> Iterator[tuple[Node, ...]]:
+        """The nodes alone of the samples that segments are of, in order; images are not asked for.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        coming = iter(segments)
+        while spans := [self._span(segment) for segment in islice(coming, TEXTS)]:
+            heads = self._place.read([replace(span, size=min(span.size, HEAD)) for span in spans])
+            for span, head in zip(spans, heads, strict=True):
+                data = self._json(span, head)
+                with self._sound(span):
+                    nodes = to_nodes(json.loads(data))
+                yield nodes
+
+    def _json(self, span: Span, head: bytes) -> bytes:
+        """The JSON of a sample, which is its first member, from the beginning of its span; the rest is read if that is too short."""
+        end = json_end(head)
+        if not BLOCK < end <= span.size:
+            raise self._place.damage(span, "no sample begins there")
+        if end > len(head):
+            (head,) = self._place.read([replace(span, size=end)])
+        return head[BLOCK:end]
+
+    def _span(self, segment: Segment) -> Span:
+        index = self._index(segment.source, segment.shard)
+        shard = self.lock["sources"][segment.source]["shards"][segment.shard]
+        return Span(shard["path"], int(index.offset[segment.row]), int(index.size[segment.row]))
+
+    def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
+        path = self.folder / self.lock["plan"]["blocks"][number]["path"]
+        rows = read_columns(path, ["segments"])["segments"].combine_chunks()
+        columns = (_array(rows.values.field(field.name)) for field in fields(Segment))
+        return _array(rows.offsets), tuple(columns)
+
+    def _read_index(self, source: int, shard: int) -> _Index:
+        path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
+        table = read_columns(path, ["offset", "size", "images"])
+        images = table["images"].combine_chunks()
+        return _Index(
+            _array(table["offset"].combine_chunks()),
+            _array(table["size"].combine_chunks()),
+            _array(images.offsets),
+            *(_array(images.values.field(name)) for name in ("width", "height", "tokens")),
+        )
+
+    def _read_names(self, index: str) -> Any:
+        return read_columns(self.root / index, ["id", "licence"])
+
+
+def read_columns(path: Path, columns: list[str]) -> Any:
+    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
+
+
+def _array(column: Any) -> np.ndarray:
+    """A column without nulls. Not by `to_numpy`, whose first call imports pandas: with the other half a second of a first batch."""
+    return np.from_dlpack(column)

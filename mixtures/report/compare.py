@@ -1,0 +1,142 @@
+"""What one mixture holds more or less than another, and how people name the two: runs, stages, locks, published mixtures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vlmill.mixtures.build import read_stats
+from vlmill.mixtures.config import UNITS
+from vlmill.mixtures.published import catalogue as published
+from vlmill.mixtures.report.stats import grid, short
+from vlmill.pipeline.core.errors import RecipeError
+
+Stats = Mapping[str, Any]
+"""Of a stage: as `stats.describe` returns it, or a lock."""
+
+
+def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
+    """The stages to set beside each other: those named; of two whole runs the ones they have in common.
+
+    Args:
+        before: DIR, DIR:STAGE, a file of statistics or a lock, or NAME or NAME:STAGE of a published mixture.
+        after: the same.
+
+    Raises:
+        RecipeError: one is nothing of these, or there are no two stages to compare.
+    """
+    sides = [stages(name) for name in (before, after)]
+    for name, side in zip((before, after), sides, strict=True):
+        if not side:
+            raise RecipeError(
+                f"{name} has no stages, so it holds no mixture to compare; add `stages` to its recipe and build again"
+            )
+    if all(len(side) == 1 for side in sides):
+        return [(_called(before, *sides[0].values()), _called(after, *sides[1].values()))]
+    common = [stage for stage in sides[0] if stage in sides[1]]
+    if not common:
+        had = (f"{name} has {', '.join(side)}" for name, side in zip((before, after), sides, strict=True))
+        raise RecipeError(
+            f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as {before}:{next(iter(sides[0]))}"
+        )
+    return [(_called(before, sides[0][stage]), _called(after, sides[1][stage])) for stage in common]
+
+
+def _called(name: str, stats: Stats) -> Stats:
+    """The statistics of a stage, called by what a person typed: `before:tune`."""
+    stage = stats["stage"].rpartition(":")[2]
+    return {**stats, "stage": name if name.endswith((f":{stage}", ".json")) else f"{name.rstrip('/')}:{stage}"}
+
+
+def stages(name: str) -> dict[str, Stats]:
+    """The statistics of what a person named, by stage.
+
+    Raises:
+        RecipeError: it is no run, file or published mixture, or has no such stage.
+        StoreError: it is a run whose stage is not mixed yet.
+    """
+    if Path(name).is_file() and Path(name).suffix == ".json":
+        found = _stats_of(Path(name))
+        return {found["stage"]: found}
+    whole, colon, stage = (name, "", "") if _exists(name) else name.rpartition(":")
+    if not (whole and _exists(whole)):
+        raise RecipeError(
+            f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, a file, "
+            f"or NAME:STAGE of {', '.join(published.names())}"
+        )
+    if Path(whole).is_dir():
+        return read_stats(Path(whole), stage or None)
+    known = published.load(whole).stages
+    if colon and stage not in known:
+        raise RecipeError(f"{name!r}: {whole} has no stage {stage!r}; it has {', '.join(known)}")
+    return {label: published.describe(known[label], f"{whole}:{label}") for label in ([stage] if colon else known)}
+
+
+def _stats_of(path: Path) -> Stats:
+    """What a lock or a file of statistics holds."""
+    try:
+        found = json.loads(path.read_bytes())
+        return {
+            "stage": str(found["stage"]),
+            "sources": [
+                {
+                    "name": part.get("label", part["name"]),
+                    "planned": {unit: int(part["planned"][unit]) for unit in UNITS},
+                }
+                for part in found["sources"]
+            ],
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path}: neither a mixture.lock.json nor a stats.json, or damaged") from error
+
+
+def _exists(name: str) -> bool:
+    return Path(name).exists() or name in published.names()
+
+
+def difference(before: Stats, after: Stats) -> dict[str, dict[str, int | None]]:
+    """What `after` holds more than `before` (negative: less), by source and in total, in every unit; pure.
+
+    Sources that one of them lacks count as empty there. None: a publication does not say how much of the unit it held.
+    """
+    sides = [
+        {part.get("label", part["name"]): part["planned"] for part in mixture["sources"]} for mixture in (before, after)
+    ]
+    names = dict.fromkeys((*sides[0], *sides[1]))
+    nothing = dict.fromkeys(UNITS, 0)
+    rows: dict[str, dict[str, int | None]] = {}
+    for name in names:
+        one, other = (side.get(name, nothing) for side in sides)
+        rows[name] = {
+            unit: None if one[unit] is None or other[unit] is None else round(other[unit] - one[unit]) for unit in UNITS
+        }
+    columns: dict[str, list[int | None]] = {unit: [row[unit] for row in rows.values()] for unit in UNITS}
+    total: dict[str, int | None] = {
+        unit: None if None in column else sum(filter(None, column)) for unit, column in columns.items()
+    }
+    return rows | {"total": total}
+
+
+def difference_table(before: Stats, after: Stats) -> Table:
+    """`difference` for a person, sources that do not differ left out."""
+    rows = difference(before, after)
+    same = [name for name, row in rows.items() if name != "total" and set(row.values()) == {0}]
+    below = [f"no difference: {', '.join(same)}"] if same else []
+    if any(amount is None for row in rows.values() for amount in row.values()):
+        below.append("-: was not published")
+    result = grid(f"{before['stage']} -> {after['stage']}", "\n".join(below))
+    result.add_column("source", overflow="fold")
+    for unit in UNITS:
+        result.add_column(unit, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        if name not in same:
+            result.add_row(name, *(_signed(row[unit]) for unit in UNITS))
+    return result
+
+
+def _signed(amount: int | None) -> str:
+    return "-" if amount is None else ("+" if amount > 0 else "") + short(amount)

@@ -1,0 +1,91 @@
+"""What a person should look at before training on a stage: shown at the end of a build, below its statistics and on the page.
+
+`lint.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are joined by what
+only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two parts is nearly the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.dedupe.pairs import FLOORS
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.recipe.schema import Recipe
+
+PLACE = ("source", "file", "row", "page")
+
+
+def notes(root: Path, recipe: Recipe, stage: str, stats: Mapping[str, Any], lock: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences about a stage of a run, the mixture's own warnings first.
+
+    Args:
+        root: the run's folder.
+        recipe: that it is locked to.
+        stage: one of the recipe's.
+        stats: of the stage, as in `stats.json`.
+        lock: of the stage.
+    """
+    yield from stats["warnings"]
+    if stats["binding"]:
+        unit = stats["unit"]
+        shares = (
+            f"{part['name']} {part['realised'][unit]:.2%} (declared {part['declared']:.2%})"
+            for part in stats["sources"]
+        )
+        yield f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the mixture refuses it"
+    tokenizer = root / lock["tokenizer"]["path"]
+    if not tokenizer.exists() or file_sha256(tokenizer) != lock["tokenizer"]["sha256"]:
+        yield f"{lock['tokenizer']['path']} is not the tokenizer that counted the tokens of these shards; build again, so that they are counted anew"
+    sources = sorted({source["name"] for source in lock["sources"]})
+    if recipe.dedupe is None:
+        if len(sources) > 1:
+            yield "the recipe's dedupe is null, so nobody looked for what parts have in common"
+        return
+    policy = next(item.policy for item in recipe.stages if item.name == stage)
+    for (one, other), pairs in alike(root, sources, policy).items():
+        if one != other:
+            yield f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more stay in both"
+
+
+def alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:
+    """Pairs of samples in shards whose texts dedupe measured to be alike, under its threshold or spared by it, by their sources.
+
+    Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.
+    """
+    if not (root / "steps/dedupe/pairs/manifest.json").exists():
+        return {}
+    pairs = pl.scan_parquet(_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
+    outlines, kept = [], []
+    for source in sources:
+        outlines += _files(root, f"steps/{source}/sketch", "outline.parquet")
+        indices = _files(root, f"shards/{source}/{policy}", ".index.parquet")
+        if not indices:
+            continue
+        shards = pl.scan_parquet(indices)
+        kept.append(shards.select(pl.lit(source).alias("source"), "file", pl.col("origin_row").alias("row"), "page"))
+    if not kept:
+        return {}
+    texts = pl.scan_parquet(outlines).filter("long").select(*PLACE, "text")
+    texts = texts.join(pl.concat(kept), on=PLACE, how="semi").select("source", "text")
+    found = pairs.join(texts, left_on="one", right_on="text").join(
+        texts, left_on="other", right_on="text", suffix="_other"
+    )
+    counts = found.group_by(pl.concat_list("source", "source_other").list.sort().alias("sources")).len().collect()
+    by_sources = {tuple(row["sources"]): row["len"] for row in counts.iter_rows(named=True)}
+    return {pair: by_sources[pair] for pair in combinations_with_replacement(sources, 2) if pair in by_sources}
+
+
+def _files(root: Path, folder: str, name: str) -> list[Path]:
+    """The files of a complete step whose names end in `name`."""
+    return [
+        root / file.path
+        for receipt in read_manifest(root, folder)
+        for file in receipt.files
+        if file.name.endswith(name)
+    ]

@@ -1,0 +1,179 @@
+"""The statistics of a planned mixture: what was declared, and what came of it.
+
+`stats.json` is what `describe` returns; `table` shows it to a person in a terminal, `page/` in a browser, `compare.py` sets two
+beside each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from vlmill.mixtures.config import UNITS
+
+
+def describe(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, Any]:
+    """The statistics of a stage; pure.
+
+    Args:
+        mix: what the mix step wrote.
+        packing: `rows`, `tokens`, `tiles` and `most_tiles` (in one row) of the whole plan.
+    """
+    settings, parts = mix["mixture"], mix["parts"]
+    declared = _declared(mix)
+    totals = {unit: sum(part["planned"][unit] for part in parts) for unit in ("segments", "tiles", *UNITS)}
+    capacity = packing["rows"] * settings["sequence_length"]
+    return {
+        "stage": mix["stage"],
+        "unit": settings["unit"],
+        "sources": [_source(part, share, totals) for part, share in zip(parts, declared, strict=True)],
+        "total": {**totals, "mean_length": _ratio(totals["tokens"], totals["samples"])},
+        "packing": {
+            "rows": packing["rows"],
+            "sequence_length": settings["sequence_length"],
+            "efficiency": _ratio(packing["tokens"], capacity),
+            "segments_per_row": _ratio(totals["segments"], packing["rows"]),
+            "tiles_per_row": {
+                "mean": _ratio(packing["tiles"], packing["rows"]),
+                "most": packing["most_tiles"],
+                "budget": settings["tiles_per_row"],
+            },
+        },
+        "binding": mix["binding"],
+        "exact_up_to": mix["exact_up_to"],
+        "warnings": mix["warnings"],
+    }
+
+
+def _declared(mix: Mapping[str, Any]) -> list[float]:
+    """The declared share of every part; with repeats, what they come to in the mixture's unit."""
+    unit = mix["mixture"]["unit"]
+    amounts = [
+        part["part"]["share"]
+        if part["part"]["share"] is not None
+        else (part["part"]["repeat"] or 1.0) * part["available"][unit]
+        for part in mix["parts"]
+    ]
+    return [_ratio(amount, sum(amounts)) for amount in amounts]
+
+
+def _source(part: Mapping[str, Any], declared: float, totals: Mapping[str, int]) -> dict[str, Any]:
+    planned = part["planned"]
+    lost = {level: {**counts["dropped"], **counts["failed"]} for level, counts in part["counts"].items()}
+    return {
+        "name": part["label"],
+        "declared": declared,
+        "realised": {unit: _ratio(planned[unit], totals[unit]) for unit in UNITS},
+        "planned": planned,
+        "available": part["available"],
+        "repetition": round(part["repetition"], 6),
+        "mean_length": _ratio(planned["tokens"], planned["samples"]),
+        "lost": lost,
+        "licences": part["licences"],
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    """Six digits, which no machine rounds otherwise; 0 of nothing."""
+    return round(part / whole, 6) if whole else 0.0
+
+
+def to_json(stats: Mapping[str, Any]) -> str:
+    """Canonical JSON."""
+    return json.dumps(stats, sort_keys=True, indent=1)
+
+
+def grid(title: str, caption: str = "") -> Table:
+    """An empty table that fits a terminal of 80 columns: no rules, and a blank between columns."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=f"{caption}\n",
+        caption_justify="left",
+        caption_style="none",
+        header_style="underline",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
+HEADINGS = ("declared", "realised", "passes", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
+SHORT = (
+    "de-\nclared",
+    "real-\nised",
+    "pas-\nses",
+    "sam-\nples",
+    "im-\nages",
+    "text",
+    "vis-\nual",
+    "super-\nvised",
+    "to-\nkens",
+    "mean",
+)
+"""The same in two lines, which leaves nine more columns to long names."""
+
+NUMBERS = 72
+"""Columns of a terminal that numbers under HEADINGS take, to five digits and a blank each."""
+
+
+def table(stats: Mapping[str, Any], width: int = 80) -> Table:
+    """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below.
+
+    Args:
+        stats: of a stage.
+        width: of the terminal, in columns.
+    """
+    unit = stats["unit"]
+    result = grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
+    result.add_column("source", overflow="fold", min_width=6)
+    longest = max(len(source["name"]) for source in stats["sources"])
+    for name in SHORT if longest + NUMBERS > width else HEADINGS:
+        result.add_column(name, justify="right", no_wrap=True)
+    for source in stats["sources"]:
+        planned = source["planned"]
+        result.add_row(
+            source["name"],
+            f"{source['declared']:.2%}",
+            f"{source['realised'][unit]:.2%}",
+            f"{source['repetition']:.2f}",
+            *(short(planned[name]) for name in UNITS),
+            f"{source['mean_length']:.0f}",
+        )
+    total = stats["total"]
+    result.add_row("total", "", "", "", *(short(total[name]) for name in UNITS), f"{total['mean_length']:.0f}")
+    return result
+
+
+def epochs(stats: Mapping[str, Any]) -> float:
+    """Tokens planned over tokens there are."""
+    return _ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
+
+
+def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
+    """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
+    packing, tiles = stats["packing"], stats["packing"]["tiles_per_row"]
+    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {epochs(stats):.3g} epochs of what there is"
+    yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
+    for source in stats["sources"]:
+        lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}
+        if any(lost.values()):
+            yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
+    yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """What was lost by reason: `too_long 57, no_text 3`."""
+    return ", ".join(f"{reason} {short(number)}" for reason, number in sorted(counts.items()) if number)
+
+
+def short(number: float) -> str:
+    """A number in four characters or so: 812, 12.3k, 4.56M, 1.2B."""
+    for size, mark in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{mark}"
+    return f"{number:.0f}"

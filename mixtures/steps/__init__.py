@@ -1,0 +1,1 @@
+"""The steps of a mixture: select, mix, plan, lock."""

@@ -1,0 +1,220 @@
+"""The lock step, the last of a stage: which samples of which bytes were planned under which settings, and what came of it.
+
+`mixture.lock.json` is all that a trainer needs beside the files it names; `verify` derives it again from them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmill.mixtures import Shard
+from vlmill.mixtures.config import Part
+from vlmill.mixtures.report.stats import describe, to_json
+from vlmill.mixtures.steps.select import HELD_OUT, Select
+from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+
+HELD_OUT_ROWS = pa.schema(
+    [
+        pa.field("source", pa.int16(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Locks a stage. Reads the mix, the parts' held-out rows behind their labels, and the blocks as `plan/00000.parquet`."""
+
+    shards: Mapping[str, tuple[Shard, ...]]  # by source
+    policy: Mapping[str, Any]
+    tokenizer: Mapping[str, str]  # path and sha256
+    chat: str
+    overhead: int
+
+    name: ClassVar[str] = "lock"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The mix, all blocks, the held-out rows."""
+        return ("mix.json", "*/held_out.npy", "plan/*.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The table writer."""
+        return {"pyarrow": version("pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write `mixture.lock.json`, `stats.json` and `held_out.parquet`; counts samples and packed rows."""
+        mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
+        blocks, packing = _blocks(inputs)
+        held_out = _held_out(inputs, mix["parts"])
+        pq.write_table(held_out, folder / "held_out.parquet", compression="zstd")
+        settings = mix["mixture"]
+        lock = {
+            "version": 1,
+            "stage": mix["stage"],
+            "seed": mix["seed"],
+            **{
+                name: settings[name]
+                for name in ("unit", "sequence_length", "tiles_per_row", "shard_window", "pack_window")
+            },
+            "epochs": _epochs(mix["parts"]),
+            "policy": dict(self.policy),
+            "tokenizer": dict(self.tokenizer),
+            "chat": self.chat,
+            "overhead": self.overhead,
+            "sources": [self._source(part, settings["unit"]) for part in mix["parts"]],
+            "plan": {"rows": packing["rows"], "blocks": blocks},
+            "held_out": {
+                "path": "held_out.parquet",
+                "samples": held_out.num_rows,
+                "sha256": file_sha256(folder / "held_out.parquet"),
+            },
+        }
+        (folder / "mixture.lock.json").write_text(json.dumps(lock, sort_keys=True, indent=1), encoding="utf-8")
+        (folder / "stats.json").write_text(to_json(describe(mix, packing)), encoding="utf-8")
+        return {
+            "samples": Count(mix["samples"], mix["samples"]),
+            "packed_rows": Count(packing["rows"], packing["rows"]),
+        }
+
+    def _source(self, part: Mapping[str, Any], unit: str) -> dict[str, Any]:
+        """A part as the lock lists it."""
+        settings = part["part"]
+        shards = self.shards[settings["source"]]
+        names = ("path", "index", "lengths", "sha256", "samples")
+        return {
+            "name": settings["source"],
+            "label": part["label"],
+            "share": settings["share"],
+            "unit": unit,
+            "settings": settings,
+            "held_out": part["held_out"],
+            "repetition": part["repetition"],
+            "planned": part["planned"],
+            "available": part["available"],
+            "ids_sha256": part["ids_sha256"],
+            "shards": [{name: getattr(shard, name) for name in names} for shard in shards],
+        }
+
+
+def _epochs(parts: Sequence[Mapping[str, Any]]) -> float:
+    """Tokens planned over tokens there are."""
+    available: int = sum(part["available"]["tokens"] for part in parts)
+    planned: int = sum(part["planned"]["tokens"] for part in parts)
+    return round(planned / available, 6)
+
+
+def _blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The blocks in order, `first` being the number of a block's first row; and what all rows add up to."""
+    blocks: list[dict[str, Any]] = []
+    packing = {"rows": 0, "tokens": 0, "tiles": 0, "most_tiles": 0}
+    for name in sorted(name for name in inputs if name.startswith("plan/")):
+        sums = pq.read_table(inputs[name], columns=["tokens", "tiles"])
+        blocks.append(
+            {
+                "path": name,
+                "first": packing["rows"],
+                "rows": sums.num_rows,
+                "sha256": file_sha256(inputs[name]),
+            }
+        )
+        tokens, tiles = (sums[column].to_numpy() for column in ("tokens", "tiles"))
+        packing["rows"] += sums.num_rows
+        packing["tokens"] += int(tokens.sum(dtype=np.int64))
+        packing["tiles"] += int(tiles.sum(dtype=np.int64))
+        packing["most_tiles"] = max(packing["most_tiles"], int(tiles.max(initial=0)))
+    return blocks, packing
+
+
+def _held_out(inputs: Inputs, parts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The held-out samples of every source, once where a source stands in several parts."""
+    seen: set[str] = set()
+    columns: dict[str, list[np.ndarray]] = {"source": [], "shard": [], "row": []}
+    for number, part in enumerate(parts):
+        if part["part"]["source"] in seen:
+            continue
+        seen.add(part["part"]["source"])
+        places = read_array(inputs[f"{part['label']}/held_out.npy"], mapped=False)
+        columns["source"].append(np.full(places.size, number))
+        for name in HELD_OUT.names or ():
+            columns[name].append(places[name])
+    return pa.table({name: np.concatenate(arrays) for name, arrays in columns.items()}).cast(HELD_OUT_ROWS)
+
+
+def locate(lock: Mapping[str, Any], row: int) -> tuple[int, int]:
+    """The block that holds a row of the plan, and its row there; in time logarithmic in the number of blocks.
+
+    Raises:
+        IndexError: the plan has no such row.
+    """
+    if not 0 <= row < lock["plan"]["rows"]:
+        raise IndexError(f"the plan of stage {lock['stage']!r} has rows 0 to {lock['plan']['rows'] - 1}, not {row}")
+    block = bisect_right(lock["plan"]["blocks"], row, key=lambda block: block["first"]) - 1
+    return block, row - lock["plan"]["blocks"][block]["first"]
+
+
+def verify(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """What a lock says that its files do not bear out, a sentence each; nothing for a sound one.
+
+    Args:
+        lock: of a stage.
+        inputs: the files it names: blocks and held-out rows by their `path`, tables by the shards' `index` and `lengths`.
+    """
+    for block in lock["plan"]["blocks"]:
+        yield from _verify_block(lock, block, inputs[block["path"]])
+    if file_sha256(inputs[lock["held_out"]["path"]]) != lock["held_out"]["sha256"]:
+        yield f"{lock['held_out']['path']} is not the file that was locked"
+    for source in lock["sources"]:
+        yield from _verify_selection(lock, source, inputs)
+
+
+def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """A block's bytes, its number of rows, and the budgets of each."""
+    if file_sha256(path) != block["sha256"]:
+        yield f"{block['path']} is not the file that was locked"
+        return
+    rows = pq.read_table(path)
+    if rows.num_rows != block["rows"]:
+        yield f"{block['path']} has {rows.num_rows} rows, the lock says {block['rows']}"
+    segments = rows["segments"].combine_chunks()
+    parents = segments.value_parent_indices().to_numpy()
+    for name, budget in (("tokens", lock["sequence_length"]), ("tiles", lock["tiles_per_row"])):
+        sums = np.bincount(parents, segments.flatten().field(name).to_numpy(), rows.num_rows)
+        if np.any(sums != rows[name].to_numpy()) or np.any(sums > budget):
+            yield f"{block['path']}: {name} of its rows do not add up, or exceed {budget}"
+
+
+def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """The ids that a part may use, derived again from the tables beside its shards."""
+    shards = tuple(Shard(source["name"], "", **shard) for shard in source["shards"])
+    select = Select(
+        part=Part(**source["settings"]),
+        shards=shards,
+        seed=lock["seed"],
+        unit=lock["unit"],
+        sequence_length=lock["sequence_length"],
+        tiles_per_row=lock["tiles_per_row"],
+        overhead=lock["overhead"],
+        held_out=source["held_out"],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        select.run(inputs, Path(folder))
+        selected = json.loads((Path(folder) / "selection.json").read_text(encoding="utf-8"))
+    if any(selected[name] != source[name] for name in ("ids_sha256", "available")):
+        yield f"{source['label']}: the samples that the tables yield now are not those that were locked"

@@ -1,0 +1,172 @@
+"""The plan step, one task per block: the packed rows of a stretch of the mixture's order.
+
+A block is a whole number of packing windows, and a window is packed on its own: so the rows are the same however windows are
+divided into blocks, shares hold at every window's end, and a block needs nothing but the counts it starts from. Within a window
+rows are dealt out by what they hold, so that the rows of one step are a small image of the window.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmill.mixtures.algorithms.order import key_of, permute
+from vlmill.mixtures.algorithms.pack import pack
+from vlmill.mixtures.steps.mix import ordered
+from vlmill.mixtures.steps.selection import Selection
+from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+
+SEGMENT = pa.struct(
+    [
+        pa.field("source", pa.int16(), nullable=False),  # in the lock
+        pa.field("shard", pa.int32(), nullable=False),  # of the source
+        pa.field("row", pa.int32(), nullable=False),  # of the shard
+        pa.field("first", pa.int32(), nullable=False),  # nodes [first, last) of the sample
+        pa.field("last", pa.int32(), nullable=False),
+        pa.field("epoch", pa.int16(), nullable=False),  # passes over the source before this one
+        pa.field("tokens", pa.int32(), nullable=False),  # with overhead
+        pa.field("tiles", pa.int32(), nullable=False),
+    ]
+)
+ROWS = pa.schema(
+    [
+        pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("segments", pa.list_(pa.field("item", SEGMENT, nullable=False)), nullable=False),
+    ]
+)
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+Columns = dict[str, np.ndarray]
+"""Segments in order, an entry per segment in each array: `position` in the mixture's order, and the fields of SEGMENT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Plans one block. Reads the mix and the arrays of every part."""
+
+    block: int
+
+    name: ClassVar[str] = "plan"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The mix, and the parts' arrays behind their labels."""
+        return ("mix.json", "starts.npy", "*/sizes.npy", "*/cuts.npy", "*/shards.npy")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The array library and the table writer."""
+        return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write `<block>.parquet`; counts samples, segments and packed rows."""
+        mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
+        settings = mix["mixture"]
+        starts = read_array(inputs["starts.npy"], mapped=False)
+        parts = [
+            Selection.open(inputs, part["label"], settings["unit"], mix["seed"], settings["shard_window"])
+            for part in mix["parts"]
+        ]
+        samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
+        order = np.fromiter(islice(ordered(parts, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64)
+        segments = gather(parts, order, starts[self.block])
+        first = self.block * settings["windows_per_block"]
+        packed = 0
+        with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
+            for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
+                rows = pack(here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"])
+                table = _table(here, rows, key_of(mix["seed"], "rows", window))
+                writer.write_table(table)
+                packed += table.num_rows
+        numbers = {"samples": order.size, "segments": segments["row"].size, "packed_rows": packed}
+        return {level: Count(number, number) for level, number in numbers.items()}
+
+
+def gather(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
+    """The segments of the samples that `order` calls for, in its order; pure.
+
+    Args:
+        parts: of the mixture.
+        order: the part of each sample.
+        start: items of each part that came before.
+    """
+    found: list[Columns] = []
+    for source, (part, first) in enumerate(zip(parts, start.tolist(), strict=True)):
+        positions = np.flatnonzero(order == source)
+        for epoch, samples in part.items(first, first + positions.size):
+            here, positions = positions[: samples.size], positions[samples.size :]
+            segments = part.segments(samples)
+            shard, row = part.place(samples[segments.item])
+            count = segments.item.size
+            columns = {
+                "position": here[segments.item],
+                "source": np.full(count, source),
+                "shard": shard,
+                "row": row,
+            }
+            columns |= {name: getattr(segments, name) for name in ("first", "last", "tokens", "tiles")}
+            found.append({**columns, "epoch": np.full(count, epoch)})
+    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _nothing()
+    by_position = np.argsort(joined["position"], kind="stable")
+    return {name: column[by_position] for name, column in joined.items()}
+
+
+def _nothing() -> Columns:
+    return {name: np.empty(0, np.int64) for name in ("position", *(f.name for f in SEGMENT))}
+
+
+def _windows(segments: Columns, window: int) -> Iterator[Columns]:
+    """The segments of each `window` samples."""
+    samples = int(segments["position"].max(initial=-1)) + 1
+    bounds = np.searchsorted(segments["position"], range(0, samples + window, window))
+    for first, last in pairwise(bounds.tolist()):
+        yield {name: column[first:last] for name, column in segments.items()}
+
+
+def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
+    """The packed rows of a window, dealt out; a row's segments stay in order."""
+    count = int(rows.max(initial=-1)) + 1
+    rows = _dealt(segments, rows, count, key)[rows]
+    order = np.argsort(rows, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+    fields = [pa.array(segments[f.name][order], f.type) for f in SEGMENT]
+    return pa.table(
+        [
+            *(pa.array(np.bincount(rows, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
+            pa.ListArray.from_arrays(
+                pa.array(offsets, pa.int32()),
+                pa.StructArray.from_arrays(fields, fields=list(SEGMENT)),
+                type=ROWS.field("segments").type,
+            ),
+        ],
+        schema=ROWS,
+    )
+
+
+def _dealt(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndarray:
+    """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart.
+
+    A packer puts like with like, so in a random order steps would differ: over 256 rows the share of a source of tokens is then off
+    by 1.7 points in the mean, dealt out by 0.4. The i-th of the rows laid beside their like goes to the fraction of i times the
+    golden ratio, which leaves no run of places without its part of them (Weyl's equidistribution), from a keyed start.
+    """
+    sources = int(segments["source"].max(initial=0)) + 1
+    held = np.bincount(rows * sources + segments["source"], segments["tokens"], count * sources).reshape(count, sources)
+    alike = np.lexsort((permute(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1)))
+    fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0]
+    places = np.empty(count, np.int64)
+    places[alike[np.argsort(fractions)]] = np.arange(count)
+    return places

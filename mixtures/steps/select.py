@@ -1,0 +1,361 @@
+"""The select step, one task per part of a mixture: which samples may be planned, and how long they are.
+
+    held-out split -> `where` -> `take` -> cutting of what does not fit a row
+
+It reads the tables beside the shards and leaves arrays with one entry per sample, in the order of shards and rows, that later
+tasks map into memory: `sizes.npy` is all that ordering and packing look at, 8 bytes per sample. A sample that was cut, or whose
+numbers are above 65,535, stands in `cuts.npy` instead, one entry per segment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+
+from vlmill.mixtures import Shard
+from vlmill.mixtures.algorithms.order import key_of, permute
+from vlmill.mixtures.config import Mixture, Part, Unit
+from vlmill.mixtures.steps.cut import Nodes, cut
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+
+WIDE = 1 << 16
+"""What does not fit the 16 bits of `sizes.npy` stands in `cuts.npy`."""
+
+SIZES = np.dtype([("tokens", "<u2"), ("tiles", "<u2"), ("nodes", "<u2"), ("weight", "<u2")])
+"""Tokens with overhead, encoder inputs, nodes, amount of the mixture's unit. tokens 0: not selected; nodes 0: see CUTS."""
+
+UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
+"""Of a whole sample, for the statistics of a part of an epoch; visual is what remains of its tokens."""
+
+AMOUNTS = ("segments", "images", "text", "visual", "supervised", "tokens", "tiles")
+CUTS = np.dtype([("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])])
+"""Segments [first, last) of the samples that SIZES leaves out, ordered by sample and first."""
+
+SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
+"""Per shard: rows of its tables, and what its selected samples add up to."""
+
+HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
+
+INDEX_COLUMNS = ("id", "file", "origin_row", "page", "group", "licence", "nodes")
+LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
+WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
+CONDITIONED = dict.fromkeys(("id", "file", "group", "licence"), pl.String)  # the others are whole numbers
+NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role")
+ELIGIBLE, KEPT_OUT, PASSED_OVER = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Selects and measures the samples of one part. Paths in `shards` name its inputs."""
+
+    part: Part
+    shards: tuple[Shard, ...]
+    seed: int
+    unit: Unit
+    sequence_length: int
+    tiles_per_row: int
+    overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
+    held_out: float = 0.0  # fraction of documents
+
+    name: ClassVar[str] = "select"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Index and lengths of every shard."""
+        return tuple(path for shard in self.shards for path in (shard.index, shard.lengths))
+
+    def made_by(self) -> Mapping[str, str]:
+        """The readers of the tables, one of which evaluates `where`."""
+        return {"numpy": version("numpy"), "polars": version("polars")}
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a segment at most."""
+        return min(self.sequence_length, self.part.sequence_length or self.sequence_length)
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
+        fates = [self._fates(inputs, shard) for shard in self.shards]
+        self._take(fates)
+        rows = sum(shard.samples for shard in self.shards)
+        sizes = _array(folder / "sizes.npy", SIZES, rows)
+        units = _array(folder / "units.npy", UNITS, rows)
+        report = Report()
+        totals = np.zeros(len(self.shards), SHARDS)
+        cuts, start = [], 0
+        for number, (shard, fate) in enumerate(zip(self.shards, fates, strict=True)):
+            measured = self._measure(inputs, shard, fate, report)
+            span = slice(start, start + shard.samples)
+            sizes[span], units[span], totals[number] = measured.sizes, measured.units, measured.totals
+            measured.cuts["sample"] += start
+            cuts.append(measured.cuts)
+            start += shard.samples
+        held = [np.flatnonzero(fate == KEPT_OUT) for fate in fates]
+        np.save(folder / "cuts.npy", np.concatenate([np.empty(0, CUTS), *cuts]))
+        np.save(folder / "shards.npy", totals)
+        np.save(folder / "held_out.npy", _places(held))
+        (folder / "selection.json").write_text(report.to_json(self, totals), encoding="utf-8")
+        return {"samples": report.samples, "nodes": report.nodes}
+
+    def _fates(self, inputs: Inputs, shard: Shard) -> np.ndarray:
+        """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
+        fates = np.full(shard.samples, ELIGIBLE, np.uint8)
+        if self.part.where is not None:
+            fates[~_where(self.part, _flat(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
+        if self.held_out:
+            names = _read(inputs[shard.index], shard, ("id", "group"))
+            documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
+            fates[self._kept_out(documents)] = KEPT_OUT
+        return fates
+
+    def _kept_out(self, documents: pl.Series) -> np.ndarray:
+        """Which rows are held out: by document, so that its pages stay together, and alike in every stage."""
+        bound = int(self.held_out * 2**64)
+        names = documents.unique(maintain_order=True)
+        kept_out = [key_of(self.seed, "held_out", self.part.source, name) < bound for name in names]
+        return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
+
+    def _take(self, fates: Sequence[np.ndarray]) -> None:
+        """Pass over the eligible rows that `take` does not want, in place."""
+        number = sum(int((fate == ELIGIBLE).sum()) for fate in fates)
+        wanted = self.part.taken(number)
+        how, key, start = self.part.take.partition(":")[0], key_of(self.seed, "take", self.part.source), 0
+        for fate in fates:
+            rows = np.flatnonzero(fate == ELIGIBLE)
+            places = np.arange(start, start + rows.size)
+            if how == "random":
+                places = permute(places, number, key)
+            leaves = places >= wanted if how != "end" else places < number - wanted
+            fate[rows[leaves]] = PASSED_OVER
+            start += rows.size
+
+    def _measure(self, inputs: Inputs, shard: Shard, fates: np.ndarray, report: Report) -> Measured:
+        """The arrays of one shard; `sample` of its cuts counts from 0."""
+        table = _flat(inputs, shard, ("id", "licence", "nodes"))
+        table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
+        columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
+        eligible = fates == ELIGIBLE
+        blank = columns["images"] >= columns["nodes"]
+        fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_row)
+        narrow = np.all([column < WIDE for column in columns.values()], axis=0)
+        whole = eligible & fits & ~blank
+        wide = _whole_cuts(columns, np.flatnonzero(whole & ~narrow))
+        cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits))
+        cuts = np.concatenate([wide, cuts])
+        cuts = cuts[np.argsort(cuts["sample"], kind="stable")]
+        measured = Measured.of(columns, np.flatnonzero(whole & narrow), cuts, self.unit)
+        report.add(table, fates, measured, lost)
+        return measured
+
+    def _cut(self, inputs: Inputs, shard: Shard, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
+        """Segments of the rows that do not fit, and the lost nodes of each by reason."""
+        segments: list[tuple[int, ...]] = []
+        lost: dict[int, Counter[Reason]] = {}
+        for row, columns in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
+            tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
+            nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
+            parted = cut(nodes, self.limit - self.overhead, self.tiles_per_row)
+            lost[row] = Counter(parted.lost.values())
+            for first, last in parted.segments:
+                images, text, visual, supervised, tiles = (
+                    sum(columns[name][first:last]) for name in ("image", "text", "visual", "supervised", "tiles")
+                )
+                length = text + visual + self.overhead
+                segments.append((row, first, last, images, text, visual, supervised, length, tiles))
+        return np.array(segments, CUTS), lost
+
+
+@dataclass(slots=True)
+class Measured:
+    """The arrays of one shard."""
+
+    sizes: np.ndarray
+    units: np.ndarray
+    cuts: np.ndarray
+    totals: np.ndarray  # one SHARDS record
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray], whole: np.ndarray, cuts: np.ndarray, unit: Unit) -> Measured:
+        """From whole samples and cuts."""
+        rows = columns["nodes"].size
+        sizes, units, totals = np.zeros(rows, SIZES), np.zeros(rows, UNITS), np.zeros((), SHARDS)
+        for name in ("tokens", "tiles", "nodes"):
+            sizes[name][whole] = columns[name][whole]
+        sizes["weight"][whole] = 1 if unit == "samples" else columns[unit][whole]
+        sizes["tokens"][cuts["sample"]] = 1
+        for name in units.dtype.names or ():
+            units[name][whole] = columns[name][whole]
+        totals["rows"] = rows
+        totals["samples"] = whole.size + np.unique(cuts["sample"]).size
+        totals["segments"] = whole.size + cuts.size
+        for name in AMOUNTS[1:]:
+            totals[name] = columns[name][whole].sum(dtype=np.int64) + cuts[name].sum(dtype=np.int64)
+        return cls(sizes, units, cuts, totals)
+
+
+@dataclass(slots=True)
+class Report:
+    """What `selection.json` says of a part."""
+
+    samples: Count = field(default_factory=Count)
+    nodes: Count = field(default_factory=Count)
+    licences: Counter[str] = field(default_factory=Counter)
+    ids: Any = field(default_factory=hashlib.sha256)
+
+    def add(
+        self, table: pl.DataFrame, fates: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
+    ) -> None:
+        """Count the rows of one shard."""
+        nodes, selected = table["nodes"].to_numpy(), measured.sizes["tokens"] > 0
+        for fate, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
+            self.samples.lose(reason, int((fates == fate).sum()))
+            self.nodes.lose(reason, int(nodes[fates == fate].sum()))
+        cut_away = sum(sum(reasons.values()) for reasons in lost.values())
+        for row, reasons in lost.items():
+            for reason, number in reasons.items():
+                self.nodes.lose(reason, number)
+            if not selected[row]:
+                self.samples.lose(next(iter(reasons)))
+        blank = (fates == ELIGIBLE) & ~selected
+        blank[list(lost)] = False
+        self.samples.lose(Reason.NO_TEXT, int(blank.sum()))
+        self.nodes.lose(Reason.NO_TEXT, int(nodes[blank].sum()))
+        self.samples.keep(int(selected.sum()))
+        self.nodes.keep(int(nodes[(fates == ELIGIBLE) & ~blank].sum()) - cut_away)
+        kept = table.filter(pl.Series(selected))
+        self.licences.update(dict(kept["licence"].value_counts().rows()))
+        self.ids.update("".join(f"{name}\n" for name in kept["id"]).encode())
+
+    def to_json(self, select: Select, totals: np.ndarray) -> str:
+        """Canonical JSON: what the part is, what one pass over it holds, what was lost, and the digest of its ids."""
+        data = {
+            "part": asdict(select.part),
+            "held_out": select.held_out,
+            "limit": select.limit,
+            "available": {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)},
+            "counts": {"samples": self.samples.to_json(), "nodes": self.nodes.to_json()},
+            "licences": dict(self.licences),
+            "ids_sha256": self.ids.hexdigest(),
+        }
+        return json.dumps(data, sort_keys=True, indent=1)
+
+
+def selects(mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int) -> dict[str, Select]:
+    """The select step of every part, by the part's label.
+
+    Raises:
+        RecipeError: a part names a source that has no shards here.
+    """
+    steps = {}
+    for label, part in zip(mixture.labels(), mixture.resolved(), strict=True):
+        if part.source not in shards:
+            raise RecipeError(
+                f"mixture: there is no source {part.source!r} with shards of this stage's policy; allowed: {', '.join(sorted(shards))}"
+            )
+        steps[label] = Select(
+            part=part,
+            shards=tuple(shards[part.source]),
+            seed=seed,
+            unit=mixture.unit,
+            sequence_length=mixture.sequence_length,
+            tiles_per_row=mixture.tiles_per_row,
+            overhead=overhead,
+            held_out=mixture.held_out.get(part.source, 0.0),
+        )
+    return steps
+
+
+def _array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
+    """A zeroed array on disk, mapped for writing; a plain file where there is nothing to map."""
+    if not rows:
+        np.save(path, np.empty(0, kind))
+        return np.empty(0, kind)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
+
+
+def _places(held: Sequence[np.ndarray]) -> np.ndarray:
+    places = np.empty(sum(rows.size for rows in held), HELD_OUT)
+    places["shard"] = np.repeat(np.arange(len(held)), [rows.size for rows in held])
+    places["row"] = np.concatenate([np.empty(0, np.int64), *held])
+    return places
+
+
+def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Entries of CUTS for samples that fit a row but not 16 bits."""
+    cuts = np.zeros(rows.size, CUTS)
+    cuts["sample"], cuts["last"] = rows, columns["nodes"][rows]
+    for name in AMOUNTS[1:]:
+        cuts[name] = columns[name][rows]
+    return cuts
+
+
+def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+    table = pl.read_parquet(path, columns=list(columns))
+    if table.height != shard.samples:
+        raise StoreError(
+            f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run with: vlmill verify DIR"
+        )
+    return table
+
+
+def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+    """Some columns of a shard's index, and its lengths beside them."""
+    index = _read(inputs[shard.index], shard, columns)
+    return index.hstack(_read(inputs[shard.lengths], shard, LENGTH_COLUMNS))
+
+
+def check_where(part: Part) -> None:
+    """Try a part's condition on a table without rows, so that a mistake shows before there are shards.
+
+    Raises:
+        RecipeError: it is no condition on the columns of index and lengths.
+    """
+    if part.where is not None:
+        _where(part, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
+
+
+def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
+    """Which rows the part's condition holds for.
+
+    Raises:
+        RecipeError: it is no condition on these columns.
+    """
+    try:
+        held = table.select(pl.sql_expr(part.where or "").alias("held"))["held"]
+        wrong = "" if held.dtype == pl.Boolean else f"it gives {held.dtype}, not true or false"
+        if held.len() != table.height:
+            wrong = "it gives one answer for all rows of a shard"
+    except pl.exceptions.PolarsError as error:
+        wrong = str(error).partition("\n")[0].partition("; valid columns")[0]
+    if wrong:
+        raise RecipeError(
+            f"where of {part.source!r}: {part.where!r} is no condition ({wrong}); columns: {', '.join(table.columns)}"
+        )
+    return held.fill_null(value=False).to_numpy()
+
+
+def _nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
+    """The node lengths of some rows, a list per column."""
+    if not rows.size:
+        return
+    column = pl.read_parquet(path, columns=["nodes"])["nodes"].gather(rows)
+    counts = column.list.len().to_list()
+    flat = column.explode().struct.unnest()
+    columns = {name: flat[name].to_list() for name in NODE_COLUMNS}
+    start = 0
+    for count in counts:
+        yield {name: values[start : start + count] for name, values in columns.items()}
+        start += count

@@ -1,0 +1,220 @@
+"""Tokens and labels of a sample: what measure counts before training, and the trainer reads again.
+
+A sample is encoded node by node. A node's piece depends on the node and on whether its neighbours belong to the same
+run (the nodes of one turn and role), so counts per node add up exactly, and a segment cut at the border of a
+run has the tokens that it has inside its sample. Each segment is wrapped in one BOS and one EOS, its overhead.
+
+Texts are data: a text that spells a special token is encoded as the letters it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from tokenizers import AddedToken, Tokenizer
+
+from vlmill.pipeline.chat.image_tokens import (
+    BARE,
+    BRACKETED,
+    FENCED,
+    TAGGED,
+    Frame,
+    Pictured,
+)
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.sample import Node, Role
+
+Loss = Literal["answers", "text"]
+"""What is learnt: the supervised nodes alone, or every token but the image placeholders and BOS."""
+
+IGNORE = -100
+"""The label of a token that nothing is learnt from, as PyTorch's cross entropy has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
+
+    A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare, and
+    each text is followed by `separator`. An image is `image`, repeated, in what `frame` puts around it.
+    """
+
+    roles: tuple[tuple[Role, str], ...] = (
+        ("system", "<|system|>"),
+        ("user", "<|user|>"),
+        ("assistant", "<|assistant|>"),
+    )
+    end: str = "<|end|>"
+    bos: str = "<|start|>"
+    eos: str = "<|stop|>"
+    pad: str = "<|pad|>"
+    image: str = "<image>"
+    separator: str = "\n\n"
+    frame: Frame = BARE
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """All special tokens, in the order in which a tokenizer that lacks them is given them."""
+        marks = (mark for _, mark in self.roles)
+        return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.frame.specials)
+
+    @property
+    def overhead(self) -> int:
+        """Tokens of a segment that belong to none of its nodes: BOS and EOS."""
+        return 2
+
+    @property
+    def template(self) -> str:
+        """The format as a chat template of transformers (Jinja), for messages of strings or of text and image parts.
+
+        The part between the generation tags is what "answers" supervises.
+        """
+        marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
+        content = (
+            "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+            f"{{% if part.type == 'image' %}}{{{{ {self.image + self.frame.after!r} }}}}{{% else %}}{{{{ part.text }}}}{{% endif %}}"
+            "{% endfor %}{% endif %}" + self.end
+        )
+        return (
+            f"{{% set marks = {{{marks}}} %}}{self.bos}{{% for message in messages %}}{{{{ marks[message.role] }}}}"
+            f"{{% if message.role == 'assistant' %}}{{% generation %}}{content}{{% endgeneration %}}"
+            f"{{% else %}}{content}{{% endif %}}{{% endfor %}}"
+            f"{{% if add_generation_prompt %}}{{{{ marks.assistant }}}}{{% else %}}{self.eos}{{% endif %}}"
+        )
+
+
+FORMATS: dict[str, ChatFormat] = {
+    "vlmill": ChatFormat(),
+    "idefics": ChatFormat(frame=FENCED),
+    "idefics3": ChatFormat(frame=TAGGED),
+    "internvl": ChatFormat(frame=BRACKETED, image="<IMG_CONTEXT>"),
+}
+"""One set of turn marks; images as the processor of a model family spells them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids, and per token its own id where it is learnt (predicted from the token before) or IGNORE."""
+
+    ids: list[int]
+    labels: list[int]
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens are learnt."""
+        return sum(label != IGNORE for label in self.labels)
+
+
+def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`, made ready for `encode`.
+
+    The special tokens of `chat` that it lacks come behind its vocabulary. Truncation, padding and automatic
+    special tokens of the file are switched off, and special tokens spelt inside a text are not recognised.
+
+    Raises:
+        RecipeError: the tokenizer treats a text at the start differently from one after a special token.
+    """
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.post_processor = None
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in chat.specials])
+    probe = "colour"
+    inside = tokenizer.encode(chat.end + probe, add_special_tokens=False).ids[1:]
+    tokenizer.encode_special_tokens = True
+    if inside != tokenizer.encode(probe, add_special_tokens=False).ids:
+        raise RecipeError(
+            f"{path}: {probe!r} has other tokens after a special token than on its own, so nodes cannot be counted one by one; "
+            "take a tokenizer whose pre-tokenizer adds no prefix to the first word alone (prepend_scheme: never or always)"
+        )
+    return tokenizer
+
+
+def mark_id(tokenizer: Tokenizer, mark: str) -> int:
+    """The id of a special token. Raises ValueError if the tokenizer did not come from `load_tokenizer`."""
+    found = tokenizer.token_to_id(mark)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {mark!r}; load it with pipeline.encode.load_tokenizer")
+    return int(found)
+
+
+def pieces(
+    nodes: Sequence[Node],
+    images: Sequence[Pictured],
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    loss: Loss = "answers",
+) -> list[Encoded]:
+    """The piece of each node, in order; pure.
+
+    Args:
+        nodes: of a sample, or of a segment cut at borders of runs.
+        images: the layout of each image among `nodes`, in order.
+        tokenizer: from `load_tokenizer`.
+        chat: the format.
+        loss: what is learnt.
+    """
+    texts = [
+        (node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"
+    ]
+    encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    shown, end = iter(images), mark_id(tokenizer, chat.end)
+    marks = {role: mark_id(tokenizer, mark) for role, mark in chat.roles}
+    done = []
+    for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
+        opens, closes = (
+            node.role != "none" and not _together(before, node),
+            node.role != "none" and not _together(node, after),
+        )
+        learnt = node.supervised or loss == "text"
+        head = [marks[node.role]] if opens else []
+        body = next(encoded).ids if node.kind == "text" else _spelt(next(shown), tokenizer, chat)
+        tail = [end] if closes else []
+        done.append(
+            Encoded(
+                [*head, *body, *tail],
+                [
+                    *(head if loss == "text" else [IGNORE] * len(head)),
+                    *(body if learnt and node.kind == "text" else [IGNORE] * len(body)),
+                    *(tail if learnt else [IGNORE] * len(tail)),
+                ],
+            )
+        )
+    return done
+
+
+def encode(
+    nodes: Sequence[Node],
+    images: Sequence[Pictured],
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    loss: Loss = "answers",
+) -> Encoded:
+    """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is learnt only if all text is."""
+    bos, eos = mark_id(tokenizer, chat.bos), mark_id(tokenizer, chat.eos)
+    parts = pieces(nodes, images, tokenizer, chat, loss)
+    labels = chain.from_iterable(part.labels for part in parts)
+    return Encoded(
+        [bos, *chain.from_iterable(part.ids for part in parts), eos],
+        [IGNORE, *labels, eos if loss == "text" else IGNORE],
+    )
+
+
+def _spelt(image: Pictured, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
+    """The tokens of an image."""
+    ids: list[int] = []
+    for said, times in chat.frame.spell(image):
+        if said is None or said in chat.frame.specials:
+            ids += [mark_id(tokenizer, said or chat.image)] * times
+        else:
+            ids += tokenizer.encode(said, add_special_tokens=False).ids * times
+    return ids
+
+
+def _together(one: Node | None, other: Node | None) -> bool:
+    """Whether two neighbours belong to one run."""
+    return one is not None and other is not None and (one.turn, one.role) == (other.turn, other.role)

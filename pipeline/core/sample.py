@@ -1,0 +1,322 @@
+"""The one sample model, and the tables that carry it between steps.
+
+Every source becomes `Sample`s; every later step reads these and writes tables beside them, never into them.
+Inside a partition a sample is named by its row in `samples.parquet`, an image by its row in `images.parquet`;
+across partitions and for good by its `SampleId`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.reasons import Reason
+
+Kind = Literal["text", "image"]
+Role = Literal["none", "system", "user", "assistant"]
+
+NO_PAGE = -1
+WHOLE_SAMPLE = -1
+
+
+class SampleId(NamedTuple):
+    """Names a sample for good, whatever else the recipe holds. Ordered as a tuple; the smallest id is kept."""
+
+    source: str
+    file: str  # relative to the source's declared root, with "/"
+    row: int  # in the origin file, from 0
+    page: int = NO_PAGE  # of a document, from 0
+
+    def __str__(self) -> str:
+        """`web/file.parquet#12`, or `papers/file.tar#12.3` for page 3."""
+        return f"{self.source}/{self.file}#{self.row}" + ("" if self.page == NO_PAGE else f".{self.page}")
+
+    @classmethod
+    def parse(cls, text: str) -> SampleId:
+        """The id that `str` gives. Raises ValueError on any other text."""
+        name, mark, place = text.rpartition("#")
+        source, slash, file = name.partition("/")
+        row, dot, page = place.partition(".")
+        if not (mark and slash and source and file and row.isdigit() and (page.isdigit() or not dot)):
+            raise ValueError(f"{text!r} is no sample id; one looks like source/file.parquet#12 or source/file.tar#12.3")
+        return cls(source, file, int(row), int(page) if dot else NO_PAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One paragraph, turn or image of a sample, in its place."""
+
+    kind: Kind
+    role: Role = "none"  # "none" in web documents and OCR pages
+    turn: int = 0  # a user node and the assistant node that answers it share one number
+    supervised: bool = False  # whether its text may count in the loss when only answers do
+    text: str | None = None  # of text nodes
+    image: int | None = None  # of image nodes: row in images.parquet
+    required: bool = False  # losing this image drops the sample
+    url: str | None = None  # where the image came from, or the page of the document
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A document, a question-answer row, a pair or a page: what is kept, mixed and trained on as one thing."""
+
+    id: SampleId
+    nodes: tuple[Node, ...]
+    group: str = ""  # of the pages of one document; else empty
+    licence: str = ""
+    url: str = ""  # of the document, where it has one
+    signals: Mapping[str, float] = field(default_factory=dict)  # ratings and measures of upstream
+
+    @property
+    def taken_down(self) -> bool:
+        """Whether it was taken down: its nodes still say what they were, and hold nothing."""
+        return bool(self.nodes) and all(node.text is None and node.image is None for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What one decode found out about an image. `reason` says why there is nothing else."""
+
+    image: int
+    reason: Reason | None
+    sha256: str = ""  # of the bytes as they came
+    format: str = ""
+    mode: str = ""  # as stored, before conversion
+    width: int = 0  # after EXIF rotation
+    height: int = 0
+    frames: int = 1
+    blank: float = 0.0  # standard deviation of luminance, 0 for one flat colour
+    blur: float = 0.0  # variance of the Laplacian of luminance at 256 px
+    phash: int = 0  # 64-bit DCT hash
+    thumbnail: bytes = b""  # 64 x 64 luminance, row-major
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's decision to drop a sample or one node of it. There is no verdict for what stays."""
+
+    sample: int  # row in samples.parquet
+    node: int  # index into Sample.nodes, or WHOLE_SAMPLE
+    judge: str
+    reason: Reason
+    score: float = 0.0  # quantised to 4 decimals when written
+    other: str = ""  # the keeper's or the benchmark item's id
+
+
+NODE_TYPE = pa.struct(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("supervised", pa.bool_(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("image", pa.int32()),
+        pa.field("required", pa.bool_(), nullable=False),
+        pa.field("url", pa.string()),
+    ]
+)
+SAMPLES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("page", pa.int32(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("signals", pa.string(), nullable=False),  # JSON with sorted keys
+        pa.field("nodes", pa.list_(NODE_TYPE), nullable=False),
+    ]
+)
+IMAGES = pa.schema(
+    [
+        pa.field("image", pa.int32(), nullable=False),  # the row number
+        pa.field("url", pa.string()),  # or the path of a file that was not had; None where the bytes came with the rows
+        pa.field("reason", pa.string()),  # a Reason, or None where bytes are there or still to be fetched
+        pa.field("detail", pa.string()),  # of the reason: "HTTP 404", "resolves to 10.0.0.1"
+        pa.field("media_type", pa.string()),  # as the server declared it
+        pa.field("bytes", pa.large_binary()),  # exactly as they came
+    ]
+)
+REFUSED = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("page", pa.int32(), nullable=False),  # NO_PAGE for a row of which nothing came
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),  # a message: what was expected, what was found
+        pa.field("excerpt", pa.string(), nullable=False),  # how the row begins; see pipeline/core/excerpt.py
+    ]
+)
+FACTS = pa.schema(
+    [
+        pa.field("image", pa.int32(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("mode", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("frames", pa.int32(), nullable=False),
+        pa.field("blank", pa.float32(), nullable=False),
+        pa.field("blur", pa.float32(), nullable=False),
+        pa.field("phash", pa.uint64(), nullable=False),
+        pa.field("thumbnail", pa.binary(), nullable=False),
+    ]
+)
+VERDICTS = pa.schema(
+    [
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("node", pa.int32(), nullable=False),
+        pa.field("judge", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("other", pa.string(), nullable=False),
+    ]
+)
+
+
+def sample_row(sample: Sample) -> dict[str, Any]:
+    """The row of SAMPLES that holds `sample`."""
+    nodes = [{name: getattr(node, name) for name in Node.__slots__} for node in sample.nodes]
+    return {
+        **sample.id._asdict(),
+        "group": sample.group,
+        "licence": sample.licence,
+        "url": sample.url,
+        "signals": json.dumps(dict(sample.signals), sort_keys=True),
+        "nodes": nodes,
+    }
+
+
+def row_sample(row: Mapping[str, Any]) -> Sample:
+    """The sample that a row of SAMPLES holds."""
+    return Sample(
+        id=SampleId(row["source"], row["file"], row["row"], row["page"]),
+        nodes=tuple(Node(**node) for node in row["nodes"]),
+        group=row["group"],
+        licence=row["licence"],
+        url=row["url"],
+        signals=json.loads(row["signals"]),
+    )
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write samples.parquet. Their order becomes their row numbers."""
+    write_rows(path, SAMPLES, (sample_row(sample) for sample in samples))
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """All samples of a partition in row order, a batch in memory at a time."""
+    for row in read_rows(path):
+        yield row_sample(row)
+
+
+def write_facts(path: Path, facts: Iterable[ImageFacts]) -> None:
+    """Write facts.parquet, one row per image in image order."""
+    write_rows(path, FACTS, ({name: getattr(fact, name) for name in ImageFacts.__slots__} for fact in facts))
+
+
+def read_facts(path: Path) -> list[ImageFacts]:
+    """The facts of a partition's images; the list index is the image number."""
+    return [
+        ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)
+    ]
+
+
+def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
+    """Write a judge's verdicts, ordered by sample and node; scores keep 4 decimals."""
+    ordered = sorted(verdicts, key=lambda verdict: (verdict.sample, verdict.node))
+    rows = ({**{name: getattr(v, name) for name in Verdict.__slots__}, "score": round(v.score, 4)} for v in ordered)
+    write_rows(path, VERDICTS, rows)
+
+
+def read_verdicts(path: Path) -> Iterator[Verdict]:
+    """A judge's verdicts, ordered by sample and node."""
+    for row in read_rows(path):
+        yield Verdict(**{**row, "reason": Reason(row["reason"])})
+
+
+def write_rows(
+    path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096, group_bytes: int = 8 << 20
+) -> int:
+    """Write rows as Parquet in row groups of at most `group` rows and about `group_bytes`, so that memory stays flat.
+
+    The bytes depend on the rows and the version of pyarrow alone. Returns the number of rows.
+    """
+    count, pending, weight = 0, list[Mapping[str, Any]](), 0
+    with pq.ParquetWriter(path, schema, **_coding(schema)) as writer:
+        for row in rows:
+            pending.append(row)
+            weight += len(row.get("bytes") or b"") + 64
+            if len(pending) >= group or weight >= group_bytes:
+                writer.write_table(pa.Table.from_pylist(pending, schema=schema))
+                count, pending, weight = count + len(pending), [], 0
+        if pending or not count:
+            writer.write_table(pa.Table.from_pylist(pending, schema=schema))
+    return count + len(pending)
+
+
+def _coding(schema: pa.Schema) -> dict[str, Any]:
+    """zstd, but for the bytes of images: those come compressed, and a dictionary of them would be a second copy."""
+    if "bytes" not in schema.names:
+        return {"compression": "zstd"}
+    return {
+        "compression": {name: "none" if name == "bytes" else "zstd" for name in schema.names},
+        "use_dictionary": [name for name in schema.names if name != "bytes"],
+    }
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file in order, one batch in memory at a time.
+
+    Raises:
+        StoreError: the file is not there, or damaged.
+    """
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # buffering ahead would hold the bytes of all row groups
+            for part in file.iter_batches(batch_size=batch, columns=list(columns) if columns else None):
+                yield from part.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
+        ) from error
+
+
+def read_array(path: Path, *, mapped: bool = True) -> np.ndarray:
+    """The numbers in an `.npy` file, mapped or in memory. Objects in it are not read: to read them would run what they say.
+
+    Raises:
+        StoreError: the file is not there, damaged, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)  # other forms than arrays are none of ours
+        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
+        ) from error
+    return array
+
+
+def read_images(inputs: Mapping[str, Path], batch: int = 32) -> Iterator[dict[str, Any]]:
+    """Rows of `images.parquet` in order, each replaced by its row in `supplement.parquet` where a retry fetched it."""
+    retried = inputs.get("supplement.parquet")
+    later = read_rows(retried, batch=batch) if retried else iter(())
+    waiting = next(later, None)
+    for row in read_rows(inputs["images.parquet"], batch=batch):
+        if waiting is not None and waiting["image"] == row["image"]:
+            yield waiting
+            waiting = next(later, None)
+        else:
+            yield row

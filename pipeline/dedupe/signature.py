@@ -1,0 +1,231 @@
+"""Step `sketch`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
+
+Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things meet) and an
+array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples without their contents, and
+`paragraph.places.parquet`: the paragraphs of each domain.
+Texts and images go by 64-bit keys of their contents; a content that a partition holds several times is sketched once.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    ImageFacts,
+    Node,
+    Sample,
+    read_facts,
+    read_samples,
+    write_rows,
+)
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.dedupe import picture, text
+from vlmill.pipeline.dedupe.domain import PARAGRAPHS, host, paragraph_places
+
+SHORT = 10
+"""Shingles under which a text is too short to be called similar to another: it is only an exact duplicate."""
+
+PLACES = pa.schema([("place", pa.uint64()), ("key", pa.uint64()), ("start", pa.int64()), ("stop", pa.int64())])
+"""Sorted by place, then key. The evidence on `key` is evidence[start:stop]."""
+PLACES_PER_GROUP = 4096
+"""Rows per row group: small, so that a bucket reads little besides its own."""
+
+OUTLINE_NODE = pa.struct(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("required", pa.bool_(), nullable=False),
+        pa.field("key", pa.uint64()),  # of its text or image; None where there is none
+        pa.field("url", pa.uint64()),  # key of an image's address; None where it has none
+        pa.field("reason", pa.string()),  # why there is none
+    ]
+)
+OUTLINE = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("page", pa.int32(), nullable=False),
+        pa.field("unit", pa.string(), nullable=False),  # what `unit` says
+        pa.field("host", pa.uint64()),  # key of the host that a document came from; None for anything else
+        pa.field("text", pa.uint64(), nullable=False),  # key of all its text
+        pa.field("long", pa.bool_(), nullable=False),  # whether that is long enough to be similar to another
+        pa.field("nodes", pa.list_(OUTLINE_NODE), nullable=False),
+    ]
+)
+
+DOCUMENT, PAGE, TURNS = "document", "page", "turns"
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Step: sketch a partition. Pure. Counts `sketched_texts` and `sketched_images`: different contents that can be similar."""
+
+    name: ClassVar[str] = "sketch"
+    version: ClassVar[int] = 2
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Samples and facts."""
+        return ("samples.parquet", "facts.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The library that writes the tables, and what says which characters are letters."""
+        return {
+            "numpy": version("numpy"),
+            "pyarrow": version("pyarrow"),
+            "unicode": unicodedata.unidata_version,
+        }
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Sketch texts sample by sample, then images."""
+        facts = read_facts(inputs["facts.parquet"])
+        texts: dict[int, NDArray[np.uint32]] = {}
+        paragraphs: list[NDArray[np.uint64]] = []
+        rows = _outlines(read_samples(inputs["samples.parquet"]), facts, texts, paragraphs)
+        write_rows(folder / "outline.parquet", OUTLINE, rows)
+        _write_texts(folder, texts)
+        _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
+        return {
+            "sketched_texts": _counted(sum(1 for shingles in texts.values() if _long(shingles))),
+            "sketched_images": _counted(_write_images(folder, facts)),
+        }
+
+
+def unit(sample: Sample) -> str:
+    """What of a sample is compared with others.
+
+    TURNS: an image that is required, and turns about it: each turn with the images. PAGE: a required image with its text.
+    DOCUMENT: anything else: the text, and each image for itself.
+    """
+    if not any(node.required for node in sample.nodes):
+        return DOCUMENT
+    return TURNS if any(node.role in {"user", "assistant"} for node in sample.nodes) else PAGE
+
+
+def whole_text(sample: Sample) -> str:
+    """The text by which a sample is compared: all of its text nodes, a line each."""
+    return "\n".join(node.text or "" for node in sample.nodes if node.kind == "text")
+
+
+def image_key(facts: ImageFacts) -> int:
+    """64 bits that name an image: the head of its sha256. Among 353 million two others share a key with probability 0.003."""
+    return int(facts.sha256[:16], 16)
+
+
+def _outlines(
+    samples: Iterator[Sample],
+    facts: Sequence[ImageFacts],
+    texts: dict[int, NDArray[np.uint32]],
+    paragraphs: list[NDArray[np.uint64]],
+) -> Iterator[dict[str, Any]]:
+    """Rows of OUTLINE; enters the shingles of each new text under its key, and the places of each document's paragraphs."""
+    for sample in samples:
+        compared, whole = unit(sample), whole_text(sample)
+        key, domain = text.text_key(whole), host(sample.url) if compared == DOCUMENT else None
+        nodes = [_outline_node(node, facts) for node in sample.nodes]
+        if compared != TURNS and key not in texts:
+            texts[key] = text.shingles(whole)
+        if domain is not None:
+            said = np.array([node["key"] for node in nodes if node["kind"] == "text"], np.uint64)
+            paragraphs.append(np.unique(paragraph_places(np.uint64(domain), said)))
+        yield {
+            **sample.id._asdict(),
+            "unit": compared,
+            "host": domain,
+            "text": key,
+            "long": compared != TURNS and _long(texts[key]),
+            "nodes": nodes,
+        }
+
+
+def _outline_node(node: Node, facts: Sequence[ImageFacts]) -> dict[str, Any]:
+    """A row of OUTLINE_NODE."""
+    row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
+    if node.image is None:
+        gone = node.text is None
+        return {
+            **row,
+            "key": None if gone else text.text_key(node.text or ""),
+            "url": None,
+            "reason": Reason.TAKEN_DOWN if gone else None,
+        }
+    shown = facts[node.image]
+    address = text.text_key(node.url) if node.url else None
+    return {**row, "key": None if shown.reason else image_key(shown), "url": address, "reason": shown.reason}
+
+
+def _long(shingles: NDArray[np.uint32]) -> bool:
+    return shingles.size >= SHORT
+
+
+def _write_texts(folder: Path, texts: Mapping[int, NDArray[np.uint32]]) -> None:
+    keys = [key for key, shingles in texts.items() if _long(shingles)]
+    stops = np.cumsum([texts[key].size for key in keys], dtype=np.int64)
+    starts = np.concatenate([[0], stops[:-1]]) if keys else stops
+    filed = [text.bands(texts[key]) for key in keys]
+    _write_places(folder / "text.places.parquet", filed, keys, starts, stops)
+    evidence = np.concatenate([texts[key] for key in keys]) if keys else np.empty(0, np.uint32)
+    np.save(folder / "text.evidence.npy", evidence)
+
+
+def _write_images(folder: Path, facts: Sequence[ImageFacts]) -> int:
+    """Write places, thumbnails and sizes of all images that show something; return how many."""
+    shown = {image_key(fact): fact for fact in facts if fact.thumbnail}
+    thumbnails = picture.stack([fact.thumbnail for fact in shown.values()])
+    telling = ~picture.flat(thumbnails)
+    thumbnails, kept = thumbnails[telling], [fact for fact, tells in zip(shown.values(), telling, strict=True) if tells]
+    keys, rows = [image_key(fact) for fact in kept], np.arange(len(kept), dtype=np.int64)
+    _write_places(folder / "image.places.parquet", list(picture.places(thumbnails)), keys, rows, rows + 1)
+    sizes = np.array([(fact.height, fact.width) for fact in kept], np.int32).reshape(-1, 2)
+    np.save(folder / "image.evidence.npy", picture.evidence(thumbnails, sizes))
+    return len(keys)
+
+
+def _write_places(
+    path: Path,
+    filed: Sequence[NDArray[np.uint64]],
+    keys: Sequence[int],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+) -> None:
+    """Write PLACES: the i-th thing has the key keys[i], is filed at each of filed[i], and has the evidence [starts[i], stops[i])."""
+    per_thing = [len(places) for places in filed]
+    places = np.concatenate(filed) if filed else np.empty(0, np.uint64)
+    owners = np.repeat(np.arange(len(keys)), per_thing)
+    owned = np.array(keys, np.uint64)[owners]
+    order = np.lexsort((owned, places))
+    order = order[_differs(places[order]) | _differs(owned[order])]
+    columns = [places[order], owned[order], starts[owners[order]], stops[owners[order]]]
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PLACES)
+    pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
+
+
+def _write_paragraphs(path: Path, paragraphs: Sequence[NDArray[np.uint64]]) -> None:
+    """Write PARAGRAPHS: in how many documents of the partition each paragraph of a domain stands."""
+    places = np.concatenate([*paragraphs, np.empty(0, np.uint64)])
+    columns = np.unique(places, return_counts=True)
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PARAGRAPHS)
+    pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
+
+
+def _differs(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each value differs from the one before it."""
+    return np.concatenate([np.ones(min(1, values.size), bool), values[1:] != values[:-1]])
+
+
+def _counted(number: int) -> Count:
+    return Count(number, number)

@@ -1,0 +1,241 @@
+"""Lanes: steps over one partition, walked in one process, and the manifests of what was walked.
+
+Every step finds its receipt or does its task. So a lane can be walked again from its start at no cost, by anybody, after any
+death.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.engine.store import (
+    File,
+    Receipt,
+    Store,
+    Task,
+    read_json,
+    total,
+    write_atomically,
+)
+from vlmill.pipeline.inputs.files import Origin, content, opened
+from vlmill.pipeline.steps.image_stats import Inspect
+from vlmill.pipeline.takedown import TABLES, Found, Remove, Seek, removal
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of a lane, and the folder that its files go to."""
+
+    folder: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class History(Link):
+    """What was done to a raw table since it came: removals, and retries between them, in the order in which they were done."""
+
+    step: Remove
+    retry: Link | None = None
+    again: bool = False  # whether to do one more round of the retry
+
+
+@dataclass(frozen=True)
+class Sought(Link):
+    """Looks for what stands on the list of takedowns. What it finds is removed, and the lane walked again."""
+
+    step: Seek
+    removals: str  # folder of the steps that remove
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Steps over one partition, each reading what those before it left."""
+
+    part: str
+    links: tuple[Link, ...]
+    origin: Origin | None = None
+    files: tuple[File, ...] = ()  # what is there before the first step
+
+    def __str__(self) -> str:
+        """The name of the partition, for progress and errors."""
+        return f"{self.links[-1].folder} {self.part}"
+
+    def careful(self) -> Lane:
+        """The same lane for a second attempt, after a worker died of it: images are decoded in a process of their own."""
+        links = (
+            replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, Inspect) else link
+            for link in self.links
+        )
+        return replace(self, links=tuple(links))
+
+    def done_again(self) -> Lane:
+        """The same lane after its round of retries, which is not to be done a second time."""
+        links = (replace(link, again=False) if isinstance(link, History) else link for link in self.links)
+        return replace(self, links=tuple(links))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Walks lanes of one run; travels to workers."""
+
+    root: Path
+
+    def __call__(self, lane: Lane) -> tuple[tuple[str, Receipt], ...]:
+        """(folder, receipt) of every step of the lane, doing what is still to be done."""
+        while isinstance(walked := self._once(lane), Lane):
+            lane = walked
+        return walked
+
+    def _once(self, lane: Lane) -> tuple[tuple[str, Receipt], ...] | Lane:
+        """The same, or the lane to walk in its place, because it begins with something less than it did."""
+        store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, list[tuple[str, Receipt]]()
+        for link in lane.links:
+            try:
+                for folder, receipt in self._receipts(store, lane, link, files):
+                    if isinstance(link, History) and folder == link.folder:
+                        self._purge(receipt, [*lane.files, *(file for _, before in receipts for file in before.files)])
+                    files |= {file.name: file for file in receipt.files}
+                    receipts.append((folder, receipt))
+            except _Missing as missing:
+                _forget(store, lane, missing, receipts)
+                return lane
+            if isinstance(link, Sought) and self._removed(store, lane, link, files):
+                return lane.done_again()
+        return tuple(receipts)
+
+    def _receipts(
+        self, store: Store, lane: Lane, link: Link, files: Mapping[str, File]
+    ) -> Iterator[tuple[str, Receipt]]:
+        """What a link has to show; `files` is looked at again after each receipt."""
+        if isinstance(link, History):
+            yield from history(store, lane.part, link, files)
+        else:
+            task = Task.over(files, link.folder, lane.part, link.step)
+            yield link.folder, self._perform(store, task, lane.origin)
+
+    def _removed(self, store: Store, lane: Lane, link: Sought, files: Mapping[str, File]) -> bool:
+        """Whether something was found; it is removed from the tables."""
+        found = Found.read(self.root / files["found.json"].path)
+        for table in TABLES:
+            if getattr(found, table):
+                store.perform(Task.over(files, link.removals, lane.part, removal(table, found)))
+        return bool(found)
+
+    def _purge(self, removal: Receipt, before: Iterable[File]) -> None:
+        """Delete every file that a removal replaced; nobody will ask for it again."""
+        for file in superseded(removal, before):
+            (self.root / file.path).unlink(missing_ok=True)
+
+    def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
+        done = store.find(task)
+        if done is not None:
+            return done
+        for file in (*task.inputs.values(), *task.heeded.values()):
+            if file.name != "origin" and not (self.root / file.path).exists():
+                raise _Missing(file)
+        if origin is None or "origin" not in task.inputs:
+            return store.perform(task)
+        with opened(origin) as path:
+            return store.perform(task, {"origin": path})
+
+
+class _Missing(Exception):  # noqa: N818 - not yet an error: it may be made again
+    """A file that a step is to read is not there."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file)
+        self.file = file
+
+
+def _forget(store: Store, lane: Lane, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
+    """Forget the lane's first step, which left the missing file, so that it is done again.
+
+    A removal deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are read
+    from the origin once more, and sought through before anybody sees them.
+
+    Raises:
+        StoreError: something else is missing, which nobody may delete.
+    """
+    if lane.origin is None or not receipts or missing.file not in receipts[0][1].files:
+        raise StoreError(
+            f"{missing.file.path} is missing; see what else is with: vlmill verify {store.root}"
+        ) from missing
+    store.forget(*receipts[0])
+
+
+def history(store: Store, part: str, link: History, files: Mapping[str, File]) -> Iterator[tuple[str, Receipt]]:
+    """(folder, receipt) of what was done to a raw table, in its order; `files` is looked at again after each.
+
+    A removal deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
+    """
+    retry = link.retry
+    while True:
+        removal = store.find(Task.over(files, link.folder, part, link.step))
+        if removal is not None:
+            yield link.folder, removal
+            continue
+        if retry is None:
+            return
+        task = Task.over(files, retry.folder, part, retry.step)
+        round_done = store.find(task)
+        if round_done is None:
+            if link.again:
+                yield retry.folder, store.perform(task)
+            return
+        yield retry.folder, round_done
+        retry = replace(retry, step=replace(retry.step, round=retry.step.round + 1))  # type: ignore[attr-defined,type-var]
+
+
+def superseded(removal: Receipt, before: Iterable[File]) -> list[File]:
+    """The files that a removal replaced: those of the same names that came before it."""
+    names, own = {file.name for file in removal.files}, {file.path for file in removal.files}
+    return [file for file in before if file.name in names and file.path not in own]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Hashes origins in workers."""
+
+    def __call__(self, origin: Origin) -> File:
+        """The origin as an input of tasks."""
+        sha256, size = content(origin)
+        return File("origin", origin.url, sha256, size)
+
+
+def read_manifest(root: Path, folder: str) -> list[Receipt]:
+    """The receipts of a complete step, ordered by partition.
+
+    Raises:
+        StoreError: the step is not complete.
+    """
+    path = root / folder / "manifest.json"
+    if not path.exists():
+        raise StoreError(
+            f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
+        )
+    return read_books(path)[0]
+
+
+def read_books(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
+    """The receipts of a manifest, and the counts that they come to.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    data = read_json(path)
+    try:
+        return [Receipt.from_json(item) for item in data["receipts"]], data["counts"]
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path} is no manifest; delete it and build again: what is sound is kept") from error
+
+
+def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:
+    """Roll up the receipts of a complete step, in their order; readers use nothing else."""
+    books = {level: count.to_json() for level, count in sorted(total(receipts).items())}
+    manifest = {"folder": folder, "counts": books, "receipts": [receipt.to_json() for receipt in receipts]}
+    write_atomically(root / folder / "manifest.json", manifest)

@@ -1,0 +1,209 @@
+"""Where tasks run: in this process, or on Ray. The only file that imports Ray.
+
+`Executor.each` is the one seam. It promises nothing about order: names and bytes come from the recipe, never from arrival.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PACKAGES = ("pipeline", "mixtures", "train")
+"""Our import packages. Their names are common words, so workers check where they came from."""
+
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+"""There is a worker per core."""
+
+
+class Executor(Protocol):
+    """Runs one function over many items."""
+
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield (index of the item, its result) as results come.
+
+        An item that killed its process is tried again as `careful(item)`. The first error of a function is raised.
+        """
+        ...
+
+
+class Inline:
+    """Runs everything in this process, one item after the other."""
+
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
+    ) -> Iterator[tuple[int, Result]]:
+        """See Executor. A process that dies of an item is this one, so `careful` has no use here."""
+        del careful
+        for index, item in enumerate(items):
+            yield index, function(item)
+
+
+class OnRay:
+    """Runs items as Ray tasks of one CPU each, with a bounded number submitted ahead."""
+
+    ATTEMPTS = 3
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
+    ) -> Iterator[tuple[int, Result]]:
+        """See Executor."""
+        import ray  # noqa: PLC0415 - a build with --workers 0 does without
+
+        remote = ray.remote(num_cpus=1, max_retries=0)(_checked)
+        waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
+        code = {name: _code(name) for name in PACKAGES}
+        while waiting or flying:
+            while waiting and len(flying) < 2 * self.width:
+                index = waiting.pop()
+                item = careful(items[index]) if attempts[index] else items[index]
+                flying[remote.remote(code, function, item)] = index
+            for reference in ray.wait(list(flying), num_returns=1)[0]:
+                index = flying.pop(reference)
+                try:
+                    yield index, ray.get(reference)
+                except (
+                    ray.exceptions.WorkerCrashedError,
+                    ray.exceptions.OutOfMemoryError,
+                    ray.exceptions.NodeDiedError,
+                ) as error:
+                    attempts[index] += 1
+                    if attempts[index] == self.ATTEMPTS:
+                        raise StoreError(f"a worker died {self.ATTEMPTS} times over {items[index]}: {error}") from error
+                    waiting.append(index)
+                except ray.exceptions.RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
+
+
+def _checked(code: Mapping[str, str], function: Callable[[Item], Result], item: Item) -> Result:
+    """Run `function` in a worker, after a look at whether it has the driver's code."""
+    for name, expected in code.items():
+        if _code(name) != expected:
+            raise VlmillError(
+                f"a worker imports {name!r} from {_folder(name)}, which is not the driver's code: rename that file, or start Ray elsewhere"
+            )
+    return function(item)
+
+
+def check_packages() -> None:
+    """Refuse to run when another `pipeline`, `mixtures` or `train` would be imported in place of ours.
+
+    Raises:
+        VlmillError: names the clashing file.
+    """
+    ours = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        if _folder(name) != ours / name:
+            raise VlmillError(
+                f"`import {name}` finds {_folder(name)}, not vlmill's {ours / name}: rename that one, or run from another folder"
+            )
+
+
+def _folder(name: str) -> Path:
+    """Where `import name` finds its package, or the file of a module that is no package."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return Path(name)
+    origin = Path(spec.origin).resolve()
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
+@cache
+def _code(name: str) -> str:
+    """sha256 over the names and contents of a package's Python files."""
+    folder, sha256 = _folder(name), hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        sha256.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return sha256.hexdigest()
+
+
+@contextmanager
+def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
+    """The executor that the command line asked for: `workers` 0 is inline, None is one per core; an `address` joins a cluster."""
+    check_packages()
+    if workers == 0 and address is None:
+        yield Inline()
+        return
+    with _cluster(workers, address, ONE_THREAD) as width:
+        yield OnRay(width)
+
+
+def together(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
+    """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
+
+    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or
+    RecipeError where this machine has fewer GPUs.
+    """
+    check_packages()
+    import ray  # noqa: PLC0415
+    from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    code = {name: _code(name) for name in PACKAGES}
+    with (
+        _cluster(ranks, address, {}, gpus=gpus),
+        tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
+    ):
+        here = int(ray.cluster_resources().get("GPU", 0))
+        if gpus and address is None and here < ranks:  # Ray would wait for more
+            way = f"--ranks {here}" if here else "--device cpu"
+            raise RecipeError(f"--ranks {ranks}: each takes a GPU, and this machine has {here}; take {way}")
+        trainer = TorchTrainer(
+            lambda: (_checked(code, lambda _: function(), None), None)[1],
+            scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            run_config=RunConfig(storage_path=scratch),
+        )
+        try:
+            trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            raise next(iter(error.worker_failures.values()), error) from error
+
+
+@contextmanager
+def _cluster(
+    workers: int | None, address: str | None, variables: Mapping[str, str], *, gpus: bool = False
+) -> Iterator[int]:
+    """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs. With our packages and no others."""
+    import ray  # noqa: PLC0415
+
+    packages = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty:
+        # Workers put the driver's working directory ahead of site-packages: an empty one, and our packages by name
+        environment = {
+            "working_dir": empty,
+            "py_modules": [str(packages / name) for name in PACKAGES],
+            "env_vars": dict(variables),
+        }
+        options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
+        if address is None:
+            options |= {
+                "num_cpus": workers or os.cpu_count() or 1,
+                "include_dashboard": False,
+                "object_store_memory": 128 << 20,
+                **({} if gpus else {"num_gpus": 0}),
+            }
+        else:
+            options |= {"address": address}
+        ray.init(**options)
+        try:
+            yield int(ray.cluster_resources().get("CPU", 1))
+        finally:
+            ray.shutdown()

@@ -1,0 +1,124 @@
+"""The tables of a partition as they stand: raw ones after every retry and takedown, and what was said of them since.
+
+Lanes walk the same links while they build; this is for those who read a finished run: takedown, trace, verify and the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.engine.chain import History, Link, history, read_manifest, superseded
+from vlmill.pipeline.engine.store import File, Receipt, Store
+from vlmill.pipeline.fetch import Retry
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.steps.retry_images import LookAgain
+from vlmill.pipeline.takedown import Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """One partition's tables."""
+
+    source: str
+    part: str
+    files: dict[str, File]  # by name, as the next step reads them
+    purged: tuple[File, ...]  # that receipts still name, and that must not be there
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.part}"
+
+    def paths(self, root: Path) -> dict[str, Path]:
+        """The files as a step is given them."""
+        return {name: root / file.path for name, file in self.files.items()}
+
+
+def retrying(recipe: Recipe, source: str) -> Retry | LookAgain | None:
+    """The step that tries failed images of a source once more, if it has such; how it runs is the runner's business."""
+    shape = recipe.source(source)
+    return Retry(fetch=recipe.fetching(source)) if shape.fetches else LookAgain() if shape.opens else None
+
+
+def histories(source: str, retry: Retry | LookAgain | None, *, again: bool = False) -> Iterator[History]:
+    """What was done to the raw tables of a source's partitions since they came.
+
+    Args:
+        source: its name.
+        retry: the step that tries failed images once more.
+        again: whether to do so now.
+    """
+    folder = f"steps/{source}"
+    yield History(f"{folder}/takedown", Remove("refused"))
+    yield History(f"{folder}/takedown", Remove("samples"))
+    yield History(f"{folder}/takedown", Remove("images"), Link(f"{folder}/retry", retry) if retry else None, again)
+
+
+def raw_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
+    """The raw tables of all partitions of a source, in the order of their names.
+
+    Raises:
+        StoreError: the source was not read or fetched to its end.
+    """
+    fetches = recipe.source(source).fetches
+    steps = ("read", "fetch") if fetches else ("read",)
+    receipts: dict[str, list[Receipt]] = {}
+    for step in steps:
+        for receipt in read_manifest(root, f"steps/{source}/{step}"):
+            receipts.setdefault(receipt.part, []).append(receipt)
+    links = list(histories(source, retrying(recipe, source)))
+    return [_raw(Store(root), source, part, found, links) for part, found in sorted(receipts.items())]
+
+
+def known_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
+    """The raw tables with the facts about their images.
+
+    Raises:
+        StoreError: the source was not inspected to its end.
+    """
+    return _with(raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/inspect"))
+
+
+def judged_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
+    """All that render reads of a source: raw tables, facts, and the verdicts of everybody who speaks, by name.
+
+    Raises:
+        StoreError: a judge or dedupe has not come to its end.
+    """
+    tables = known_tables(root, recipe, source)
+    for name in recipe.voices():
+        if name != "dedupe":
+            tables = _with(tables, _by_part(root, f"steps/{source}/{name}"))
+    if recipe.dedupe is None:
+        return tables
+    (resolved,) = read_manifest(root, "steps/dedupe/resolve")
+    verdicts = {file.name: replace(file, name="dedupe.verdicts.parquet") for file in resolved.files}
+    return _with(tables, {at.part: (verdicts[f"{source}.{at.part}.dedupe.verdicts.parquet"],) for at in tables})
+
+
+def _by_part(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
+    return {receipt.part: receipt.files for receipt in read_manifest(root, folder)}
+
+
+def _with(tables: list[Tables], more: Mapping[str, tuple[File, ...]]) -> list[Tables]:
+    """The tables with more files, by partition.
+
+    Raises:
+        StoreError: a partition has none of them.
+    """
+    if lacking := [str(at) for at in tables if at.part not in more]:
+        raise StoreError(f"{lacking[0]} is not through yet; run the build to its end: vlmill build RECIPE --out DIR")
+    return [replace(at, files=at.files | {file.name: file for file in more[at.part]}) for at in tables]
+
+
+def _raw(store: Store, source: str, part: str, receipts: list[Receipt], links: list[History]) -> Tables:
+    known = [file for receipt in receipts for file in receipt.files]
+    files, purged = {file.name: file for file in known}, list[File]()
+    for link in links:
+        for folder, receipt in history(store, part, link, files):
+            if folder == link.folder:
+                purged += superseded(receipt, known)
+            known += receipt.files
+            files |= {file.name: file for file in receipt.files}
+    return Tables(source, part, files, tuple(dict.fromkeys(purged)))

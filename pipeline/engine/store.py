@@ -1,0 +1,305 @@
+"""The store: files with receipts. Everything a run makes is committed here, and here alone.
+
+The contract, which the tests hold line by line:
+
+1. A partition exists if and only if a receipt exists with the key that the recipe asks for.
+2. A task works in a folder of its own under a unique temporary name beside its target. Its files are flushed to disk and renamed;
+   then the receipt is, last.
+3. A receipt holds the key, the files' sha256 and the counts. A manifest rolls up the receipts of a step that is complete for a
+   source; readers use the manifest.
+4. The key decides the names of a pure task's files, so nothing committed is ever changed in place.
+5. A pure task may run twice, or in two processes at once: the bytes are the same, and so is what stands afterwards.
+6. The files of an impure task carry their own sha256 in their names and its receipt is created only if absent; the loser adopts
+   the winner's. A committed one is never done again. It may heed files that are not in its key.
+7. in = kept + dropped + failed is checked before a receipt is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import DIGITS, file_sha256, task_key
+from vlmill.pipeline.core.step import Count, Counts, Heeds, Step
+
+TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A committed file, or an origin: the name steps know it by, where it lies, and what is in it."""
+
+    name: str
+    path: str  # relative to the run's folder; absolute for origins alone
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Says that a task is done: under which key, what it left behind, and what became of what came in."""
+
+    key: str
+    part: str
+    files: tuple[File, ...]
+    counts: Mapping[str, Any]  # level -> {"in", "kept", "dropped", "failed"}
+    made_by: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The receipt as it is written."""
+        files = [{"name": f.name, "path": f.path, "sha256": f.sha256, "size": f.size} for f in self.files]
+        return {
+            "key": self.key,
+            "part": self.part,
+            "files": files,
+            "counts": self.counts,
+            "made_by": dict(self.made_by),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Receipt:
+        """The receipt that `to_json` gave.
+
+        Raises:
+            StoreError: a file of it would lie outside of the run's folder.
+        """
+        files = tuple(File(**item) for item in data["files"])
+        for file in files:
+            if file.path.startswith("/") or ".." in file.path.split("/"):
+                raise StoreError(
+                    f"the receipt of {data['part']} names {file.path!r}, and files of a run lie in its folder; delete that receipt and build again"
+                )
+        return cls(data["key"], data["part"], files, data["counts"], data["made_by"])
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One step over one partition."""
+
+    folder: str  # where its files go, relative to the run's folder
+    part: str
+    step: Step
+    inputs: Mapping[str, File] = field(default_factory=dict)
+    heeded: Mapping[str, File] = field(default_factory=dict)  # inputs of an impure step that are not in its key
+
+    @classmethod
+    def over(cls, files: Mapping[str, File], folder: str, part: str, step: Step) -> Self:
+        """The task of a step where these files are there."""
+        assert not (isinstance(step, Heeds) and step.pure), f"{step.name} is pure: all that it sees is in its key"
+        heeded = select(files, step.heeds) if isinstance(step, Heeds) else {}
+        return cls(folder, part, step, select(files, step.reads), heeded)
+
+    def key(self) -> str:
+        """What decides its bytes."""
+        return task_key(self.step, {name: file.sha256 for name, file in self.inputs.items()})
+
+
+def select(files: Mapping[str, File], wanted: tuple[str, ...]) -> dict[str, File]:
+    """The files whose names match one of the names or patterns that a step reads."""
+    return {name: files[name] for name in sorted(files) if any(fnmatch.fnmatchcase(name, want) for want in wanted)}
+
+
+class Store:
+    """A run's folder. Holds no state of its own: any number of processes may hold one over the same folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, task: Task) -> Receipt | None:
+        """The receipt of `task`, or None if it is still to be done."""
+        key = task.key()
+        try:
+            receipt = Receipt.from_json(json.loads(self._receipt_path(task, key).read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            path = self._receipt_path(task, key)
+            raise StoreError(f"{path} is no receipt ({error}); delete it and run the build again") from error
+        if receipt.key != key:
+            raise StoreError(
+                f"{self._receipt_path(task, key)} was written for key {receipt.key}, not {key}; delete it and run the build again"
+            )
+        return receipt
+
+    def perform(self, task: Task, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Receipt:
+        """The receipt of `task`, doing it first if nobody has. Safe to call in many processes at once.
+
+        `elsewhere` says where inputs lie that are not in the folder: origins.
+
+        Raises:
+            StoreError: other versions made the earlier partitions of this step; or a step whose books do not balance.
+        """
+        done = self.find(task)
+        if done is not None:
+            return done
+        self._check_made_by(task)
+        with self._working_folder(task) as folder:
+            paths = {name: self.root / file.path for name, file in {**task.heeded, **task.inputs}.items()}
+            counts = task.step.run({**paths, **elsewhere}, folder)
+            _check_balance(task, counts)
+            return self._commit(task, folder, counts)
+
+    def forget(self, folder: str, receipt: Receipt) -> None:
+        """Undo a receipt, so that its task is done again."""
+        (self.root / folder / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json").unlink(missing_ok=True)
+
+    def _commit(self, task: Task, folder: Path, counts: Counts) -> Receipt:
+        """Move what the task left in `folder` to its place, then write the receipt."""
+        key, target = task.key(), self.root / task.folder
+        files = []
+        for path in sorted(folder.iterdir()):
+            _flush(path)
+            sha256 = file_sha256(path)
+            name = f"{task.part}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
+            files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
+            path.replace(target / name)
+        _flush(target)
+        books = {level: count.to_json() for level, count in sorted(counts.items())}
+        receipt = Receipt(key, task.part, tuple(files), books, dict(task.step.made_by()))
+        return self._sign(task, receipt)
+
+    def _sign(self, task: Task, receipt: Receipt) -> Receipt:
+        """Write the receipt; for an impure task adopt the receipt that another process wrote first."""
+        path = self._receipt_path(task, receipt.key)
+        written = write_atomically(path, receipt.to_json(), only_if_absent=not task.step.pure)
+        if written or task.step.pure:
+            return receipt
+        winner = self.find(task)
+        if winner is None:
+            raise StoreError(f"{path} vanished while it was read; run the build again")
+        for file in {file.path for file in receipt.files} - {file.path for file in winner.files}:
+            (self.root / file).unlink(missing_ok=True)
+        return winner
+
+    def _receipt_path(self, task: Task, key: str) -> Path:
+        return self.root / task.folder / f"{task.part}.{key[:DIGITS]}.receipt.json"
+
+    @contextmanager
+    def _working_folder(self, task: Task) -> Iterator[Path]:
+        folder = self.root / task.folder / f"{TEMPORARY}{task.part}-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _check_made_by(self, task: Task) -> None:
+        """Refuse to add a partition to a step whose other partitions were made by other versions."""
+        now = dict(task.step.made_by())
+        path = self.root / task.folder / "made_by.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and write_atomically(path, now, only_if_absent=True):
+            return
+        before = read_json(path)
+        if before != now:
+            differing = ", ".join(
+                f"{name} {before.get(name)} -> {now.get(name)}"
+                for name in sorted({*before, *now})
+                if before.get(name) != now.get(name)
+            )
+            raise StoreError(
+                f"{task.folder} was begun with other versions ({differing}). Install those again, or run the build with --remake, "
+                "which makes pure steps anew under today's versions and never fetches again what was fetched"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second build.
+
+        Raises:
+            StoreError: another build holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.root}: another build is at work in this folder; wait for it, or give this one another --out"
+                ) from None
+            yield
+
+    def sweep(self) -> None:
+        """Remove the working folders that killed tasks left behind. Call it only while the folder is locked."""
+        for path in sorted(self.root.glob(f"**/{TEMPORARY}*")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _check_balance(task: Task, counts: Counts) -> None:
+    for level, count in counts.items():
+        if not count.balanced():
+            raise StoreError(
+                f"{task.folder} {task.part}: the books of {task.step.name} do not balance: {level} {count.to_json()}"
+            )
+
+
+def read_json(path: Path) -> Any:
+    """What a file of the run holds.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and build again: what is sound is kept") from error
+
+
+def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) -> bool:
+    """Write JSON (or a text) under a temporary name, flush it, and move it into place. Says whether it was written.
+
+    With `only_if_absent` a file that is there stays, and the answer is False; so is one that holds the same already.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if only_if_absent:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        else:
+            temporary.replace(path)
+        _flush(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the kernel put a file or a folder's entries on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def total(receipts: list[Receipt]) -> dict[str, Count]:
+    """The books of many receipts, added up by level."""
+    books: dict[str, Count] = {}
+    for receipt in receipts:
+        for level, line in receipt.counts.items():
+            books.setdefault(level, Count()).add(Count.from_json(line))
+    return books

@@ -1,0 +1,147 @@
+"""The folder of a run as a build finds and leaves it: locked, pinned, swept, with the recipe's lists, without what no manifest names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.keys import DIGITS, file_sha256
+from vlmill.pipeline.engine.store import File, Receipt, Store, write_atomically
+from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.recipe.schema import Recipe
+
+PINS = "hub.lock.yaml"
+"""Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root, pinned."""
+EDITIONS = "lists/editions.yaml"
+"""Which copy of each list the last build read: its path in the recipe -> the copy."""
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[None]:
+    """The folder of a build, locked against a second one and swept of what killed tasks left behind."""
+    store = Store(root)
+    with store.locked():
+        store.sweep()
+        yield
+
+
+def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
+    """The recipe with commits in its roots on the Hugging Face Hub: those that the folder was begun with.
+
+    Raises:
+        StoreError: a branch or tag has moved since; the message has the ways out.
+        SourceError: the Hub cannot be asked, or has no such dataset or revision.
+    """
+    path = root / PINS
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    roots = recipe.roots()
+    pins = {}
+    for name, place in roots.items():
+        if not hub.is_hub(place):
+            continue
+        now, then = hub.pinned(place), before.get(name, {})
+        if not relock and then.get("root") == place and then["pinned"] != now:
+            raise StoreError(
+                f"source {name!r}: {place} has moved since this folder was begun\n"
+                f"  {then['pinned']} then\n  {now} now\n"
+                f"Go on with what it was: --source {name}={then['pinned']}/\n"
+                "or take what it is now with --relock: of files that are the same nothing is made again"
+            )
+        pins[name] = {"root": place, "pinned": now}
+    if pins:
+        kept = {name: noted for name, noted in before.items() if name in roots}
+        write_atomically(path, yaml.safe_dump({**kept, **pins}, sort_keys=True, allow_unicode=True, width=120))
+    return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
+
+
+def take_in(root: Path, base: Path | None, path: str, name: str) -> File:
+    """A file that the recipe names, copied into `lists/`: where every worker sees it, and an edit does not reach a build at work.
+
+    Args:
+        root: The run's folder.
+        base: The folder that `path` starts from; None for the copy that the last build made.
+        path: As the recipe has it.
+        name: What steps know the file by.
+
+    Raises:
+        RecipeError: there is no such file.
+        StoreError: no build has copied it.
+    """
+    noted = root / EDITIONS
+    editions = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    if base is None:
+        place = editions.get(path, "")
+        if not (root / place).is_file():
+            raise StoreError(f"{root} has no copy of the list {path}; make one with: vlmill build RECIPE --out {root}")
+        return File(name, place, file_sha256(root / place), (root / place).stat().st_size)
+    origin = base / path
+    if not origin.is_file():
+        raise RecipeError(f"there is no file {origin}; the path of a list is relative to the recipe")
+    sha256 = file_sha256(origin)
+    place = f"lists/{sha256[:DIGITS]}.{origin.name}"
+    if not (root / place).exists():
+        try:
+            write_atomically(root / place, origin.read_bytes().decode())
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{origin} is no list: it has to be UTF-8 text ({error})") from None
+    if editions.get(path) != place:
+        write_atomically(
+            noted, yaml.safe_dump({**editions, path: place}, sort_keys=True, allow_unicode=True, width=120)
+        )
+    return File(name, place, sha256, origin.stat().st_size)
+
+
+def clean(root: Path, used: Collection[str] | None = None) -> None:
+    """Remove what no manifest names any more: files of earlier recipes. What impure steps left stays.
+
+    Call it after a complete build, while the folder is locked.
+
+    Args:
+        root: The run's folder.
+        used: Where something was taken down: the folders of steps that the recipe has today. Then nothing else may stay, not even what was
+            fetched under an earlier recipe, since nobody can say what it holds.
+    """
+    if used is not None:
+        for begun in sorted(root.glob("s*/**/made_by.json")):
+            if str(begun.parent.relative_to(root)) not in used:
+                _empty(begun.parent)
+    for manifest in sorted(root.glob("s*/**/manifest.json")):
+        folder = manifest.parent
+        receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
+        if used is None and _impure(receipts):
+            continue
+        named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
+        signed = {f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
+                path.unlink()
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of a step, its receipts first and what it is found by last; folders of other steps below it stay."""
+    files = (path for path in folder.iterdir() if path.is_file())
+    for path in sorted(files, key=lambda path: (path.name == "made_by.json", not path.name.endswith(".receipt.json"))):
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remake(root: Path) -> None:
+    """Forget under which versions steps were made: pure steps are removed to be made anew, impure ones stay as they are."""
+    for path in sorted(root.glob("s*/**/made_by.json")):
+        receipts = (json.loads(receipt.read_bytes()) for receipt in sorted(path.parent.glob("*.receipt.json")))
+        if _impure(Receipt.from_json(receipt) for receipt in receipts):
+            path.unlink()
+        else:
+            shutil.rmtree(path.parent)
+
+
+def _impure(receipts: Iterable[Receipt]) -> bool:
+    """Whether these are of an impure step: its files carry their own sha256 in their names."""
+    return any(f".{file.sha256[:DIGITS]}." in file.path for receipt in receipts for file in receipt.files)

@@ -1,0 +1,296 @@
+"""Judges of one's own: a file named on the command line, whose code is part of the recipe.
+
+The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts of this judge
+anew and nothing else. What a recipe or a lock holds is data (`Code`): its judges are known by name, and nothing of it runs. Only what the
+command line named, by a file or by its sha256, becomes `Trusted`, and only of that there are judges that can be asked.
+
+A judge of one's own is a frozen dataclass, its fields are its settings:
+
+    @dataclass(frozen=True)
+    class Shouting:
+        name = "shouting"
+        share: float = 0.5
+
+        def judge(self, samples, facts):
+            for row, sample in samples:
+                for index, node in enumerate(sample.nodes):
+                    if capitals(node.text or "") > self.share:
+                        yield Drop(row, index)
+
+It promises what every judge does (see `judging.Judge`), but need not have `version`, `made_by`, nor `facts` if it looks at no images. Its
+name stands there as it is, in quotes and on one line, so that it can be read without running the file. It
+yields `Drop`, or `Doubt`; the reason of what it drops is `judge:<name>`. What the file imports has to be installed wherever it is asked: the
+file alone travels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic.dataclasses import dataclass as checked
+
+from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.pipeline.core.reasons import JUDGE_NAME, Reason
+from vlmill.pipeline.core.sample import FACTS, WHOLE_SAMPLE, ImageFacts, Sample, Verdict
+from vlmill.pipeline.core.step import RUNTIME
+from vlmill.pipeline.filters.base import Doubt, Finding
+
+NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({JUDGE_NAME.pattern})\1""", re.MULTILINE)
+"""How a class says what its judge is called."""
+
+SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["own_judges"].values()]'
+"""A program that prints the code that a lock holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What a judge of one's own yields to drop a sample or one node of it."""
+
+    sample: int  # row in samples.parquet
+    node: int = WHOLE_SAMPLE  # index into Sample.nodes, or WHOLE_SAMPLE
+    score: float = 0.0
+
+
+@checked(frozen=True, config=STRICT)
+class Code:
+    """What stands in a judge's file, and the sha256 of that, as recipes and locks have it. It is data: nothing runs it."""
+
+    sha256: str
+    code: str
+
+    def __post_init__(self) -> None:
+        """Refuse code that the sha256 does not speak for."""
+        if sha256(self.code) != self.sha256:
+            raise ValueError(
+                f"sha256 is {self.sha256!r}, and that of its code is {sha256(self.code)}: one of them was changed by hand. "
+                "Build again with --judge FILE and --relock"
+            )
+
+    def names(self) -> frozenset[str]:
+        """What its judges are called, read without running it; perhaps also what other classes of it call themselves."""
+        return frozenset(found[2] for found in NAMED.finditer(self.code))
+
+
+@checked(frozen=True, config=STRICT)
+class Trusted(Code):
+    """Code that the command line named. No YAML describes one."""
+
+
+def untrusted(held: Mapping[str, Code]) -> dict[str, Code]:
+    """What of a run's own judges the command line did not name, by file."""
+    return {file: code for file, code in held.items() if not isinstance(code, Trusted)}
+
+
+def named(files: Sequence[str], digests: Sequence[str], held: Mapping[str, Code]) -> list[tuple[str, str]]:
+    """The code that a command line names: file name and code. What the lock holds too goes by the name that it has there.
+
+    Args:
+        files: of --judge.
+        digests: of --trust-code.
+        held: the files that the lock of the run, or the recipe, holds.
+
+    Raises:
+        RecipeError: a file is missing, or nothing held has such a sha256.
+    """
+    known, codes = {code.sha256: file for file, code in held.items()}, [(path, read_code(path)) for path in files]
+    found = [(known.get(sha256(code), Path(path).name), code) for path, code in codes]
+    for digest in digests:
+        if digest not in known:
+            there = ", ".join(f"{digest} ({file})" for digest, file in known.items())
+            raise RecipeError(
+                f"--trust-code {digest}: there is no code of this sha256 in the run's lock; it has {there or 'none'}"
+            )
+        found += [(known[digest], held[known[digest]].code)]
+    return list(dict.fromkeys(found))
+
+
+def refusal(where: Path, held: Mapping[str, Code], command: Sequence[object] = ()) -> str:
+    """What is said where code would have to run that nobody named: its sha256, how to look at it, and the next command.
+
+    Args:
+        where: the lock or recipe that holds it.
+        held: the files that were not named.
+        command: that was given, in words; none where it takes no --trust-code.
+    """
+    listed = "\n".join(f"  {file!r}: sha256 {code.sha256}" for file, code in held.items())
+    again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
+    trust = f", or trust what is held there:\n  {again}" if command else ", and take the code out of there"
+    return (
+        f"{where} holds code of judges that are not ours, and code runs only if the command line names it:\n{listed}\n"
+        f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
+        f"Then name its file, with --judge FILE{trust}"
+    )
+
+
+@dataclass(frozen=True)
+class Own:
+    """A judge of one's own, as every other judge is. Made anew from its code wherever it is asked; known without it."""
+
+    name: str
+    settings: Mapping[str, Any]
+    sha256: str  # of the code
+    code: str | None = field(metadata=RUNTIME, repr=False, compare=False)  # sha256 speaks for it; None: not to be run
+    file: str = field(metadata=RUNTIME)  # its name, for errors
+
+    version = 1  # the code is in the key
+
+    def __post_init__(self) -> None:
+        if self.code is not None:
+            self._made()
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What its class says, nothing by default."""
+        return tuple(getattr(self._class(), "facts", ()))
+
+    def made_by(self) -> Mapping[str, str]:
+        """What its class says, nothing by default."""
+        judge = self._made()
+        return dict(judge.made_by()) if hasattr(judge, "made_by") else {}
+
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+        """Its findings as verdicts.
+
+        Raises:
+            RecipeError: it raised, or yielded something else; the message names the last sample that it was given.
+        """
+        given = dict[int, int]()
+        last = ""
+
+        def noted() -> Iterator[tuple[int, Sample]]:
+            nonlocal last
+            for row, sample in samples:
+                given[row], last = len(sample.nodes), str(sample.id)
+                yield row, sample
+
+        try:
+            for finding in self._made().judge(noted(), facts):
+                if not isinstance(finding, Drop | Doubt):
+                    raise TypeError(f"it yields {finding!r}, not Drop(row, node, score) or Doubt(row, node)")  # noqa: TRY301
+                if finding.sample not in given or not WHOLE_SAMPLE <= finding.node < given[finding.sample]:
+                    raise IndexError(f"{finding!r} is about no node of the samples that it was given")  # noqa: TRY301
+                yield self._verdict(finding)
+        except VlmillError:  # its settings are wrong, or a table that it reads is damaged
+            raise
+        except (Exception, SystemExit) as error:  # the latter would end the build without a word
+            place = f"on sample {last}" if last else "before its first sample"
+            raise RecipeError(
+                f"judge {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _verdict(self, finding: Drop | Doubt) -> Finding:
+        if isinstance(finding, Doubt):
+            return finding
+        return Verdict(finding.sample, finding.node, self.name, Reason(f"judge:{self.name}"), float(finding.score))
+
+    def _class(self) -> type[Any]:
+        if self.code is None:
+            raise RecipeError(
+                f"judge {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names it, with --judge FILE "
+                f"or --trust-code {self.sha256}"
+            )
+        found = classes(self.file, self.code)
+        if self.name not in found:
+            raise RecipeError(f"judges.{self.name}: {self.file} has no such judge; {nearest(self.name, found)}")
+        return found[self.name]
+
+    def _made(self) -> Any:
+        kind, where = self._class(), f"judges.{self.name}"
+        known = [field.name for field in dataclasses.fields(kind)]
+        for name in self.settings:
+            if name not in known:
+                raise RecipeError(f"{where}: unknown key {name!r}; {nearest(name, known)}")
+        return build(kind, dict(self.settings), where)
+
+
+def sha256(code: str) -> str:
+    """The sha256, in hexadecimal, of a judge's code."""
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def read_code(path: str) -> str:
+    """The code of a judge's file.
+
+    Raises:
+        RecipeError: there is no such file, or it is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"--judge {path}: there is no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise RecipeError(f"--judge {path}: this is no Python file: {error}") from error
+
+
+@cache
+def classes(file: str, code: str) -> Mapping[str, type[Any]]:
+    """The judges in a file, by name. This runs it: call it with what the command line named, and nothing else.
+
+    Raises:
+        RecipeError: it is no Python, raises when it is imported, or holds no judge; the message names the line.
+    """
+    module, written = _module(file, code), Code(sha256(code), code).names()
+    found: dict[str, type[Any]] = {}
+    for kind in vars(module).values():
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "judge"):
+            name = _name(file, kind)
+            if name not in written:
+                raise RecipeError(
+                    f'{file}: the name of judge {kind.__name__} has to stand in its class as it is: name = "{name}"'
+                )
+            if found.setdefault(name, kind) is not kind:
+                raise RecipeError(f"{file}: two judges in it are called {name!r}; give each its name")
+    if not found:
+        raise RecipeError(
+            f"{file}: there is no judge in it. A judge is a frozen dataclass with a `name` and `judge(self, samples, facts)`"
+        )
+    return found
+
+
+def _name(file: str, kind: type[Any]) -> str:
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str) or not JUDGE_NAME.fullmatch(name):
+        raise RecipeError(
+            f"{file}: the name of judge {kind.__name__} is {name!r}; give it `name = ...` of small letters, digits and _"
+        )
+    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise RecipeError(f"{file}: judge {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it")
+    facts = getattr(kind, "facts", ())
+    if not isinstance(facts, tuple | list):
+        raise RecipeError(
+            f'{file}: judge {kind.__name__} has facts = {facts!r}; give it a tuple, such as ("width", "height")'
+        )
+    for fact in facts:
+        if fact not in FACTS.names:
+            raise RecipeError(f"{file}: judge {kind.__name__} asks for the fact {fact!r}; {nearest(fact, FACTS.names)}")
+    return name
+
+
+def _module(file: str, code: str) -> ModuleType:
+    module = ModuleType(f"vlmill_judge_{sha256(code)[:12]}")
+    sys.modules[module.__name__] = module  # where dataclasses look annotations up
+    try:
+        exec(compile(code, file, "exec"), vars(module))  # noqa: S102 - code that the command line named
+    except SyntaxError as error:
+        raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{file}{_line(error, file)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line(error: BaseException, file: str) -> str:
+    """The last line of the file that an error went through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", line {lines[-1]}" if lines else ""

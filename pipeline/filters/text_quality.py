@@ -1,0 +1,190 @@
+"""Text quality: drops paragraphs, then documents, that are no running text, by measures of ROOTS and OBELICS (see `measures`).
+
+Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for both. By default
+only what says one thing over and over goes, and what nobody can read, in any language; what was published for English web pages is
+
+    - text_quality:          # OBELICS, config_filter_web_documents.yaml
+        node: {min_words: 4, max_words: 1000, max_character_repetition: 0.1, max_word_repetition: 0.1, max_special_characters: 0.3,
+               min_stop_words: 0.3, max_flagged_words: 0.01, min_punctuation: 0.001}
+        sample: {min_words: 10, max_words: 2000, max_character_repetition: 0.1, max_word_repetition: 0.2, max_special_characters: 0.275,
+                 min_stop_words: 0.35, max_flagged_words: 0.01, min_punctuation: 0.03}
+
+without two measures of theirs: the share of common words and the perplexity need a list and a model for each language.
+
+Word lists are looked up by language. A text whose language is open, or has no list, is not judged by them, and marked as a `Doubt`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Role, Sample, Verdict
+from vlmill.pipeline.filters import word_lists
+from vlmill.pipeline.filters.base import Doubt, Finding
+from vlmill.pipeline.filters.language import lid
+from vlmill.pipeline.filters.measures import (
+    character_repetition,
+    punctuation,
+    share,
+    special_characters,
+    unreadable_characters,
+    word_repetition,
+    words,
+)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[int, Field(ge=0)]
+Fault = tuple[Reason, float]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bounds:
+    """What a text must keep to; None asks for nothing. All shares are from 0 to 1.
+
+    Attributes:
+        min_words: words it has at least; headings have few.
+        max_words: words it has at most.
+        max_character_repetition: of its runs of 10 characters. Prose has up to 0.2, lists of similar names 0.4, tables of contents with dotted
+            lines 0.8, a row of one sign 1.
+        max_word_repetition: of its runs of 5 words. Prose has up to 0.2, reference pages 0.7, what was said over and over 1.
+        max_special_characters: of its characters, spaces and digits among them. English has 0.2, receipts 0.5, code 0.7, tables of numbers 1.
+        max_unreadable_characters: of its characters. What a PDF without a table of its characters gives has most.
+        min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
+        max_flagged_words: of its words.
+        min_punctuation: of its words and punctuation marks. Thai has none.
+        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words, punctuation.
+    """
+
+    min_words: Number | None = None
+    max_words: Number | None = None
+    max_character_repetition: Share | None = 0.9
+    max_word_repetition: Share | None = 0.9
+    max_special_characters: Share | None = None
+    max_unreadable_characters: Share | None = 0.2
+    min_stop_words: Share | None = None
+    max_flagged_words: Share | None = None
+    min_punctuation: Share | None = None
+    ratios_from: Number = 12
+
+    def __post_init__(self) -> None:
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}: no text could pass")
+
+    @property
+    def by_list(self) -> bool:
+        """Whether lists of words are asked, for which the language has to be known."""
+        return self.min_stop_words is not None or self.max_flagged_words is not None
+
+
+@dataclass(frozen=True, config=STRICT)
+class TextQuality:
+    """Drops text nodes, and samples by the texts that are left of them.
+
+    Attributes:
+        node: bounds of each text.
+        sample: bounds of all texts of a sample together.
+        roles: whose texts are judged: none are documents and pages, user and assistant the turns of conversations.
+        flagged_words: lists by language code, in place of ours.
+    """
+
+    name: ClassVar[str] = "text_quality"
+    version: ClassVar[int] = 1
+    facts: ClassVar[tuple[str, ...]] = ()
+
+    node: Bounds = field(default_factory=Bounds)
+    sample: Bounds = field(default_factory=Bounds)
+    roles: tuple[Role, ...] = ("none",)
+    flagged_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for code in self.flagged_words:
+            if code not in lid.codes() or code in word_lists.UNSPACED:
+                raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The tables of characters; with lists of words, these and what tells languages."""
+        made_by = {"unicode": unicodedata.unidata_version}
+        if self.node.by_list or self.sample.by_list:
+            packages = ("stopwordsiso", "fasttext-predict")
+            made_by |= {name: importlib.metadata.version(name) for name in packages} | {"lid.176.ftz": lid.SHA256}
+        return made_by
+
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+        """Verdicts with the offending number of words, or share, as their score."""
+        del facts
+        for row, sample in samples:
+            if any(node.role in self.roles for node in sample.nodes):
+                yield from self._sample(row, sample)
+
+    def _sample(self, row: int, sample: Sample) -> Iterator[Finding]:
+        left, spoken = list[str](), list[str]()
+        for index, node in enumerate(sample.nodes):
+            if node.text is None or node.role not in self.roles:
+                continue
+            found = words(node.text)
+            fault, decided = self._ask(self.node, node.text, found)
+            if not decided:
+                yield Doubt(row, index)
+            if fault:
+                yield Verdict(row, index, self.name, *fault)
+            else:
+                left.append(node.text)
+                spoken += found
+        fault, decided = self._ask(self.sample, "\n\n".join(left), spoken)
+        if not decided:
+            yield Doubt(row, WHOLE_SAMPLE)
+        if fault:
+            yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
+
+    def _ask(self, bounds: Bounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
+        """The first fault of a text, and whether everything that was asked could be decided."""
+        long = len(found) >= bounds.ratios_from
+        fault = _by_form(bounds, text, found, long=long)
+        return self._by_list(bounds, text, found) if fault is None and long and bounds.by_list else (fault, True)
+
+    def _by_list(self, bounds: Bounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
+        code = word_lists.language(text)
+        stop, flagged = (word_lists.stop_words(code), self._flagged(code)) if code else (None, None)
+        decided = True
+        if bounds.min_stop_words is not None:
+            decided = stop is not None
+            if stop is not None and (value := share(found, stop)) < bounds.min_stop_words:
+                return (Reason.STOP_WORDS, value), True
+        if bounds.max_flagged_words is not None:
+            decided = decided and flagged is not None
+            if flagged is not None and (value := share(found, flagged)) > bounds.max_flagged_words:
+                return (Reason.FLAGGED_WORDS, value), True
+        return None, decided
+
+    def _flagged(self, code: str) -> Collection[str] | None:
+        given = self.flagged_words.get(code)
+        return frozenset(word.lower() for word in given) if given is not None else word_lists.FLAGGED.get(code)
+
+
+def _by_form(bounds: Bounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
+    """The first fault of a text that no list is needed for."""
+    if bounds.min_words is not None and len(found) < bounds.min_words:
+        return Reason.TOO_FEW_WORDS, len(found)
+    if bounds.max_words is not None and len(found) > bounds.max_words:
+        return Reason.TOO_MANY_WORDS, len(found)
+    checks: tuple[tuple[float | None, Reason, Callable[[], float]], ...] = (
+        (bounds.max_character_repetition, Reason.CHARACTER_REPETITION, lambda: character_repetition(text)),
+        (bounds.max_special_characters, Reason.SPECIAL_CHARACTERS, lambda: special_characters(text)),
+        (bounds.max_unreadable_characters, Reason.UNREADABLE_CHARACTERS, lambda: unreadable_characters(text)),
+        (bounds.max_word_repetition if long else None, Reason.WORD_REPETITION, lambda: word_repetition(found)),
+    )
+    for bound, reason, measure in checks:
+        if bound is not None and (value := measure()) > bound:
+            return reason, value
+    if long and bounds.min_punctuation is not None and (value := punctuation(text)) < bounds.min_punctuation:
+        return Reason.PUNCTUATION, value
+    return None

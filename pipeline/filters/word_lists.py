@@ -1,0 +1,53 @@
+"""Lists of words by language, for the judge `text_quality`, and the language that a text is looked up under.
+
+Stop words are those of stopwords-iso (58 languages, MIT), which the package stopwordsiso carries. Flagged words are our own, few, and in
+eight languages: as in ROOTS (Laurencon et al. 2022, arXiv:2303.03915) only words that hardly occur outside of pornography. The long
+lists that packages carry hold words of medicine, of religion and of minorities, and filters made of them drop what these people
+write (Dodge et al. 2021, arXiv:2104.08758).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+
+import stopwordsiso
+
+from vlmill.pipeline.filters.language import lid
+
+SURE = 0.5  # probability from which a text is looked up under its language
+CHARACTERS = 1200  # that are seen of a text
+
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
+"""Languages without spaces: what stands in a list of theirs is no word that `measures.words` finds."""
+
+FLAGGED: Mapping[str, frozenset[str]] = {
+    language: frozenset(text.split())
+    for language, text in {
+        "en": "blowjob blowjobs bukkake camgirl camgirls camwhore cumshot cumshots cunnilingus deepthroat dildo dildos fellatio "
+        "footjob gangbang gangbangs gloryhole handjob handjobs hentai jizz milf milfs porn porno pornstar pornstars pussies rimjob "
+        "shemale shemales sluts strapon threesome threesomes titties twinks upskirt xxx",
+        "de": "arschfick blowjob ficken fickt fotze fotzen muschis nutten porno pornos titten wichsen wichst",
+        "es": "chupapollas follada follando follar mamadas porno pornos tetas tetonas",
+        "fr": "branlette enculer nichons partouze porno pornos salopes suceuse",
+        "it": "bocchino pompini pompino porno puttane sborra sborrata scopata",
+        "nl": "beffen kutje kutten neuken neukt porno sletten",
+        "pt": "boquete buceta foder gozada porno pornô punheta putaria suruba transando xoxota",
+        "ru": "блядь ебать ебет минет пизда порно порнуха сиськи трахает трахать трахнул хуй шлюхи",
+    }.items()
+}
+
+
+def language(text: str) -> str | None:
+    """The code of the language that most of a text is in, or None where that is open. Pure."""
+    found = lid.probabilities(text[:CHARACTERS], most=1)
+    code, probability = max(found.items(), key=lambda item: item[1], default=("", 0.0))
+    return code if probability >= SURE else None
+
+
+@cache
+def stop_words(code: str) -> Collection[str] | None:
+    """Words that hold sentences together in a language, in lower case; None where no list serves."""
+    if code in UNSPACED or not stopwordsiso.has_lang(code):
+        return None
+    return frozenset(word.lower() for word in stopwordsiso.stopwords(code))

@@ -1,0 +1,1 @@
+"""Input files: listing, hashing and opening them on any storage and on the Hugging Face Hub."""

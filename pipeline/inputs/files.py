@@ -1,0 +1,181 @@
+"""Origins: the upstream files of a source, listed by name and handed to steps for reading.
+
+The order of names decides the file numbers, so it decides the names of partitions and shards; the listing order of a file
+system or an object store never does. Origins lie on this machine, on anything fsspec reads, or on the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import fsspec
+
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.keys import file_sha256, to_json
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.sources import Source
+
+COPIED = 32 << 20
+"""Bytes that are asked for at a time when a whole file is copied from the Hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One upstream file."""
+
+    source: str
+    number: int  # its place among the source's files, ordered by name
+    name: str  # relative to the source's root, with "/"
+    url: str  # where it lies now; in no key and no file
+    size: int = 0  # where it lies on the Hub
+    sha256: str = ""  # of its content, where the listing knows it
+    ranged: bool = False  # whether its source asks for parts of it, so that it need not be copied
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it lies on the Hugging Face Hub."""
+        return hub.is_hub(self.url)
+
+
+def list_origins(
+    source: str,
+    root: str,
+    pattern: str | None,
+    *,
+    subset: str | None = None,
+    split: str | None = None,
+    ranged: Callable[[str], bool] = lambda _: False,
+) -> list[Origin]:
+    """The files of a source, ordered by name.
+
+    Args:
+        source: Its name.
+        root: A folder, an fsspec URL, or `hf://datasets/OWNER/NAME[@REVISION][/FOLDER]`.
+        pattern: Which files below it; None for those of a split.
+        subset: Of a repository on the Hub, which names its files itself; None for its only or default one.
+        split: Of the subset.
+        ranged: Whether the source asks for parts of a file of this name.
+
+    Raises:
+        SourceError: there is none, or the Hub is not to be had.
+    """
+    if pattern is None and split is not None:
+        return _numbered(source, hub.find_split(root, subset, split), ranged)
+    if pattern is None:
+        raise SourceError(f"source {source!r}: neither a pattern of files nor a split says what to read below {root}")
+    if hub.is_hub(root):
+        return _numbered(source, hub.find(root, pattern), ranged)
+    base = f"{root.rstrip('/')}/"
+    filesystem, start = fsspec.core.url_to_fs(base)
+    start = f"{start.rstrip('/')}/"
+    found = sorted(path[len(start) :] for path in filesystem.glob(start + pattern) if not filesystem.isdir(path))
+    if not found:
+        raise SourceError(
+            f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH"
+        )
+    return [
+        Origin(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)
+    ]
+
+
+def _numbered(source: str, entries: list[hub.Entry], ranged: Callable[[str], bool]) -> list[Origin]:
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    return [Origin(source, number, e.name, e.url, e.size, e.sha256, ranged(e.name)) for number, e in enumerate(ordered)]
+
+
+@contextmanager
+def opened(origin: Origin) -> Iterator[Path]:
+    """The origin as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
+    if origin.on_hub and origin.ranged:
+        yield cast("Path", hub.RemoteFile(origin.url, origin.size))  # such a source opens its origin, and no more
+        return
+    with local(origin) as path:
+        yield path
+
+
+@contextmanager
+def local(origin: Origin) -> Iterator[Path]:
+    """The origin as a local file: itself where it is local, else a copy for as long as the context lasts."""
+    if origin.on_hub:
+        with _copied(origin) as path:
+            yield path
+        return
+    filesystem, path = fsspec.core.url_to_fs(origin.url)
+    if "file" in filesystem.protocol:
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="vlmill-origin-") as folder:
+        copy = Path(folder) / Path(path).name
+        filesystem.get_file(path, str(copy))
+        yield copy
+
+
+@contextmanager
+def _copied(origin: Origin) -> Iterator[Path]:
+    """A copy of a file on the Hub, checked against its sha256."""
+    with tempfile.TemporaryDirectory(prefix="vlmill-origin-") as folder:
+        copy = Path(folder) / Path(origin.name).name
+        with hub.RemoteFile(origin.url, origin.size).open() as remote, copy.open("wb") as file:
+            shutil.copyfileobj(remote, file, COPIED)
+        if origin.sha256 and file_sha256(copy) != origin.sha256:
+            raise SourceError(
+                f"{origin.url}: what came is not what the Hub lists (sha256 {origin.sha256}); run it again"
+            )
+        yield copy
+
+
+def content(origin: Origin) -> tuple[str, int]:
+    """sha256 and size of an origin, read in full unless the listing has them: its content decides every key that follows."""
+    if origin.sha256:
+        return origin.sha256, origin.size
+    try:
+        with local(origin) as path:
+            return file_sha256(path), path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"source {origin.source!r}: {origin.name} cannot be read: {error}") from error
+
+
+def cut(weights: list[int], rows: int, size: int) -> list[tuple[int, int]]:
+    """Bounds [start, stop) of chunks with at most `rows` rows and about `size` bytes, at least one row each, in order."""
+    bounds, start, held = [], 0, 0
+    for row, weight in enumerate(weights):
+        if row > start and (row - start >= rows or held + weight > size):
+            bounds.append((start, row))
+            start, held = row, 0
+        held += weight
+    return [*bounds, (start, len(weights))] if weights else []
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Step: where to cut an origin file into partitions. Leaves `cuts.json`, a list of [start, stop)."""
+
+    name: ClassVar[str] = "survey"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    source: Source
+    rows: int
+    size: int
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The origin alone."""
+        return ("origin",)
+
+    def made_by(self) -> Mapping[str, str]:
+        """Nothing that could differ."""
+        return {}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Weigh the rows of the origin and cut."""
+        weights = self.source.survey(inputs["origin"])
+        (folder / "cuts.json").write_text(to_json(cut(weights, self.rows, self.size)), encoding="utf-8")
+        return {"surveyed": Count(len(weights), len(weights))}

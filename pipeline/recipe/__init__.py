@@ -1,0 +1,1 @@
+"""Recipes: YAML to frozen objects, overrides, validation and the folder's lock."""

@@ -1,0 +1,129 @@
+"""What the command line changes in a recipe: single values, places of sources, judges of one's own. Works on its YAML mapping."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.filters import STEPS
+from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters.custom import Code
+from vlmill.pipeline.inputs import hub
+
+STEP_NAMES = (
+    *("survey", "read", "fetch", "retry", "takedown", "inspect", "seek", "sketch", "contamination", "decontaminate"),
+    *("dedupe", "render"),
+)
+"""Names of steps beside the judges, which no judge of one's own may take."""
+
+DEFAULT_JUDGES: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
+"""Those of a recipe that names none."""
+
+
+def add_judges(data: dict[str, Any], file: str, code: str) -> None:
+    """Take the judges in a file that the command line names into a recipe's mapping: its code, and each judge that is not there, as the last.
+
+    Raises:
+        RecipeError: there is no judge in it, or its name is taken.
+    """
+    names = own_judges.classes(file, code)
+    taken = dict.fromkeys(STEPS, "one of ours") | dict.fromkeys(STEP_NAMES, "a step of the run")
+    for other, known in data.setdefault("own_judges", {}).items():
+        if other == file:
+            raise RecipeError(
+                f"--judge {file}: a file of that name is already among the recipe's own judges; rename one"
+            )
+        taken |= dict.fromkeys(build(Code, known, f"own_judges.{other}").names(), f"a judge of {other}")
+    for name in names:
+        if name in taken:
+            raise RecipeError(f"--judge {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
+    data["own_judges"][file] = {"sha256": own_judges.sha256(code), "code": code}
+    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_JUDGES])
+    entries += [{name: None} for name in names if name not in _names(data)]
+
+
+def set_value(data: dict[str, Any], key: str, text: str) -> None:
+    """Replace the value at a dotted key with what `text` says in YAML; a number steps into a list, a judge's name into that of judges.
+
+    A judge that the recipe does not name yet is asked last; without `judges.` in front its name is understood as well.
+
+    Raises:
+        RecipeError: there is no such place, or the text is no YAML.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {key}={text}: the value is no YAML: {error}") from error
+    *path, last = key.split(".")
+    if key.partition(".")[0] == "own_judges":
+        raise RecipeError(f"--set {key}: code of judges comes from a file, with --judge FILE")
+    if path and path[0] not in data and path[0] in {*STEPS, *_names(data)}:
+        path.insert(0, "judges")
+    if len(path) > 1 and path[0] == "judges":
+        entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_JUDGES])
+        if path[1] not in _names(data) and not path[1].isdigit():
+            entries.append({path[1]: {}})
+    place: Any = data
+    for part in path:
+        place = _inside(place, part, key)
+    if isinstance(place, list):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise RecipeError(f"--set {key}: {path[-1]} holds {place!r}, which has no {last!r}")
+
+
+def _names(data: Mapping[str, Any]) -> list[str]:
+    """The judges that a recipe's mapping names."""
+    return [name for entry in data.get("judges") or DEFAULT_JUDGES if isinstance(entry, dict) for name in entry]
+
+
+def _inside(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, list):
+        named = [item for item in place if isinstance(item, dict) and (part in item or item.get("name") == part)]
+        if named and part in named[0]:
+            return _inside(named[0], part, key)
+        if named:
+            return named[0]
+        if part.isdigit() and int(part) < len(place):
+            return place[int(part)]
+        raise RecipeError(f"--set {key}: no {part!r} in this list of {len(place)}")
+    if isinstance(place, dict):
+        if place.get(part) is None:
+            place[part] = {}
+        return place[part]
+    raise RecipeError(f"--set {key}: {place!r} has no {part!r}")
+
+
+def places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are spelt out."""
+    against = (data.get("decontaminate") or {}).get("against")
+    return {**(against if isinstance(against, dict) else {}), **(data.get("sources") or {})}
+
+
+def move_source(data: dict[str, Any], source: str, place: str) -> None:
+    """Point a source or benchmark at other files: a folder or repository keeps the pattern, a file or pattern replaces it.
+
+    A source's images are there too.
+    """
+    sources = places(data)
+    if source not in sources:
+        raise RecipeError(
+            f"--source {source}: the recipe has no such source or benchmark; {nearest(source, list(sources))}"
+        )
+    sources[source].pop("images", None)
+    if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
+        sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
+        return
+    root, _, _ = re.split(r"[*?\[]", place, maxsplit=1)[0].rpartition("/")
+    pattern = place.removeprefix(f"{root}/")
+    sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
+    for name in ("subset", "split"):
+        sources[source].pop(name, None)

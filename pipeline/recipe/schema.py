@@ -1,0 +1,349 @@
+"""Recipes: one YAML file says what a run is made of. Read once into frozen objects; an unknown key is an error.
+
+A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`. Both are data:
+no code in them runs unless the command line names it (pipeline/filters/custom.py), and their names may be no way out of a folder (pipeline/recipe/validate.py).
+What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times), or what is
+expected of a build (`expect`), is not in the lock, as it is in no key.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+import yaml
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.step import RUNTIME
+from vlmill.pipeline.decontaminate import Decontamination
+from vlmill.pipeline.decontaminate.lists import spelt_out
+from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.engine.store import write_atomically
+from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.filters import STEPS, Judge, Own
+from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters.custom import Code, Trusted
+from vlmill.pipeline.images import POLICIES, Policy
+from vlmill.pipeline.recipe.mapping import LOCK, differences, read_mapping, recipe_path, refuse_code
+from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES, add_judges, move_source, places, set_value
+from vlmill.pipeline.recipe.validate import check, check_names
+from vlmill.pipeline.sources import SOURCES, Source
+from vlmill.pipeline.steps.image_stats import Inspect
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Expect:
+    """What a build has to come to; one that does not ends with an error, after all that it made was committed."""
+
+    kept: Annotated[float, pydantic.Field(ge=0, le=1)]  # least share of a source's samples
+
+
+@dataclass(frozen=True, config=STRICT)
+class SourceSettings:
+    """One named source of a recipe."""
+
+    kind: str  # a row shape of SOURCES
+    files: str | None = None  # pattern below root
+    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
+    split: str | None = None  # ... and split
+    root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
+    images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
+    licence: str = ""
+    priority: int = 0  # of two duplicates the one with the lower priority number is kept
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
+    fetch: Mapping[str, Any] = field(default_factory=dict)  # what differs from the recipe's fetch block
+    serve: Mapping[str, str] = field(
+        default_factory=dict, metadata=RUNTIME
+    )  # URL prefix -> folder served on loopback in its place
+
+
+@dataclass(frozen=True, config=STRICT)
+class Partition:
+    """How origin files are cut: a partition has at most so many rows and about so many bytes."""
+
+    rows: int = 10_000
+    bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, config=STRICT)
+class Shards:
+    """Upper bounds of one tar."""
+
+    samples: int = 10_000
+    bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stage:
+    """One training stage: which policy's shards it reads, in what mixture, and how it trains."""
+
+    name: str
+    policy: str
+    mixture: Mapping[str, Any]  # mixtures/config.py says what stands in it
+    train: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """A recipe as it stands in YAML, its blocks still mappings where a table says what they are."""
+
+    name: str
+    sources: Mapping[str, SourceSettings]
+    seed: int = 0
+    limit: int | None = None  # rows per source, from the front
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
+    partition: Partition = field(default_factory=Partition)
+    fetch: Mapping[str, Any] = field(default_factory=dict)
+    inspect: Mapping[str, Any] = field(default_factory=dict)
+    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_JUDGES
+    own_judges: Mapping[str, Code] = field(
+        default_factory=dict
+    )  # file name -> code; --judge puts it here, and no recipe
+    dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
+    decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shards: Shards = field(default_factory=Shards)
+    tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
+    chat: str = "vlmill"
+    stages: tuple[Stage, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
+
+    def source(self, name: str) -> Source:
+        """The row shape of a source, with its options."""
+        settings = self.sources[name]
+        return _from_table(SOURCES, {"kind": settings.kind, **settings.options}, f"sources.{name}")
+
+    def fetching(self, name: str) -> Fetch:
+        """The fetch step of a source: the recipe's block with the source's own keys over it."""
+        return build(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
+
+    def expected(self, name: str) -> float | None:
+        """The share of a source's samples that has to be kept, or None where nothing is said."""
+        expect = self.sources[name].expect or self.expect
+        return expect.kept if expect else None
+
+    def inspecting(self) -> Inspect:
+        """The inspect step."""
+        return build(Inspect, dict(self.inspect), "inspect")
+
+    def judging(self) -> tuple[Judge, ...]:
+        """The judges in the order in which they are asked."""
+        judges = []
+        for place, entry in enumerate(self.judges):
+            if len(entry) != 1:
+                raise RecipeError(
+                    f"judges[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}"
+                )
+            ((name, values),) = entry.items()
+            judges.append(self._judge(name, values or {}))
+        names = [judge.name for judge in judges]
+        if len(set(names)) != len(names):
+            raise RecipeError(f"judges: each may stand once, not {', '.join(names)}")
+        return tuple(judges)
+
+    def _judge(self, name: str, values: Mapping[str, Any]) -> Judge:
+        if name in STEPS:
+            return build(STEPS[name], dict(values), f"judges.{name}")
+        for file, code in self.own_judges.items():
+            if name in code.names():
+                return Own(name, values, code.sha256, code.code if isinstance(code, Trusted) else None, file)
+        raise RecipeError(
+            f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
+        )
+
+    def trusting(self, digests: Collection[str]) -> Recipe:
+        """The same, whose judges of one's own may run where the sha256 of their code is among `digests`."""
+        files = {
+            file: Trusted(code.sha256, code.code) if code.sha256 in digests else code
+            for file, code in self.own_judges.items()
+        }
+        return dataclasses.replace(self, own_judges=files)
+
+    def deduping(self) -> Dedupe | None:
+        """The dedupe settings, or None where the recipe says null."""
+        return None if self.dedupe is None else build(Dedupe, dict(self.dedupe), "dedupe")
+
+    def decontaminating(self) -> Decontamination | None:
+        """What training data is held against, or None where the recipe has no such block."""
+        return None if self.decontaminate is None else build(Decontamination, dict(self.decontaminate), "decontaminate")
+
+    def benchmark(self, name: str) -> Source:
+        """The row shape of a benchmark, with its options."""
+        settings = build(Decontamination, dict(self.decontaminate or {}), "decontaminate").against[name]
+        where = f"decontaminate.against.{name}"
+        source = _from_table(SOURCES, {"kind": settings.kind, **settings.options}, where)
+        if source.fetches:
+            raise RecipeError(f"{where}.kind: {settings.kind!r} names addresses; a benchmark has to carry its images")
+        return source
+
+    def roots(self) -> dict[str, str]:
+        """Where the files of each source and benchmark lie."""
+        held = self.decontaminating()
+        return {name: place.root for name, place in (*self.sources.items(), *(held.against.items() if held else ()))}
+
+    def rooted(self, roots: Mapping[str, str]) -> Recipe:
+        """The same with other roots of some sources and benchmarks."""
+        sources = {
+            name: dataclasses.replace(source, root=roots.get(name, source.root))
+            for name, source in self.sources.items()
+        }
+        if self.decontaminate is None:
+            return dataclasses.replace(self, sources=sources)
+        against = {
+            name: {**settings, **({"root": roots[name]} if name in roots else {})}
+            for name, settings in self.decontaminate["against"].items()
+        }
+        return dataclasses.replace(self, sources=sources, decontaminate={**self.decontaminate, "against": against})
+
+    def deciding(self) -> tuple[str, ...]:
+        """Whose verdicts count before dedupe's, in the order of attribution: the judges, and decontaminate where it drops."""
+        against = self.decontaminating()
+        dropping = against is not None and against.action == "drop"
+        return (*(judge.name for judge in self.judging()), *(("decontaminate",) if dropping else ()))
+
+    def voices(self) -> tuple[str, ...]:
+        """The names of all who write verdicts on samples, in the order in which they are heard."""
+        return (*self.deciding(), *(() if self.dedupe is None else ("dedupe",)))
+
+    def policy(self, name: str) -> Policy:
+        """An image policy."""
+        if name not in self.policies:
+            raise RecipeError(
+                f"policy {name!r} does not stand in the recipe's policies; {nearest(name, list(self.policies))}"
+            )
+        return _from_table(POLICIES, self.policies[name], f"policies.{name}")
+
+
+def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], where: str) -> Made:
+    """The object that `values` describe, of the class that its `kind` names in `table`."""
+    kind = str(values.get("kind"))
+    if kind not in table:
+        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {nearest(kind, list(table))}")
+    return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
+
+
+def load(
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    sets: Mapping[str, str] | None = None,
+    judges: Sequence[tuple[str, str]] = (),
+    held: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, dict[str, Any], Path]:
+    """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
+
+    `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
+    `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
+    that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
+
+    Raises:
+        RecipeError: names each wrong key or value and what was allowed.
+    """
+    path = recipe_path(name)
+    data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
+    refuse_code(path, data, dict(judges))
+    if held:
+        data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
+    for file, code in judges:
+        add_judges(data, file, code)
+    for source in [name for name in moves if name in places(data)]:
+        move_source(data, source, moves.pop(source))
+    for key, text in (sets or {}).items():
+        set_value(data, key, text)
+    data = spelt_out(data, path.parent)  # a list of benchmarks may have been set
+    for source, place in moves.items():
+        move_source(data, source, place)
+    if limit is not None:
+        data["limit"] = limit
+    recipe = build(Recipe, data, path.name).trusting([own_judges.sha256(code) for _, code in judges])
+    check(recipe)
+    return recipe, data, path.parent
+
+
+def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads, times and expectations."""
+    runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
+
+    def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in block.items() if name not in runtime}
+
+    kept = {name: value for name, value in data.items() if name not in {"tokenizer", "expect"}}
+    kept["sources"] = {
+        name: {
+            key: fetch(value) if key == "fetch" else value
+            for key, value in block.items()
+            if key not in {"root", "images", "serve", "expect"}
+        }
+        for name, block in data["sources"].items()
+    }
+    if kept.get("decontaminate"):
+        against = kept["decontaminate"]["against"].items()
+        held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}
+        kept["decontaminate"] = {**kept["decontaminate"], "against": held}
+    return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
+
+
+def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
+    """Lock a folder to an effective recipe, or check that it is locked to this one. Where nothing was made yet, the lock binds nobody.
+
+    Raises:
+        StoreError: it is locked to another; the message lists the differences and the ways out.
+    """
+    path, now = root / LOCK, shaping(data)
+    if bound(root) and not relock:
+        before = read_lock(root)
+        if before != now:
+            raise StoreError(
+                f"{root} is locked to another recipe:\n{differences(before, now)}\n"
+                "Take another folder with --out, or change this one with --relock: what the change does not touch is kept"
+            )
+        return
+    write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
+
+
+def bound(root: Path) -> bool:
+    """Whether something was made in a folder under its lock."""
+    return (root / LOCK).exists() and next(root.glob("steps/*/*/*.receipt.json"), None) is not None
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    """The effective recipe that a folder is locked to, as a mapping; its names lead nowhere else, and its code is what its sha256 says.
+
+    Raises:
+        StoreError: no build was begun there, or the file is damaged.
+    """
+    path = root / LOCK
+    if not path.exists():
+        raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
+    try:
+        data = read_mapping(path)
+        check_names(build(Recipe, data, LOCK))
+    except RecipeError as error:
+        raise StoreError(
+            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
+        ) from error
+    return data
+
+
+def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
+
+    Of the judges of one's own that it holds, those may run that the command line named: `judges`, as in `load`. All are known by name.
+
+    Raises:
+        StoreError: no build was begun there, or the lock is damaged.
+    """
+    data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
+    counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
+    recipe = build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
+    return recipe.trusting([own_judges.sha256(code) for _, code in judges])

@@ -1,0 +1,117 @@
+"""What makes a recipe one, beyond its form: every block can be built, names are folders, and each source says which files are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.filters import STEPS
+from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.recipe.overrides import STEP_NAMES
+
+if TYPE_CHECKING:
+    from vlmill.pipeline.decontaminate import Benchmark
+    from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
+
+RESERVED = ("benchmarks", "dedupe", "mixtures")
+"""Folders under steps/ that belong to no source."""
+LONGEST = 100
+"""Bytes of a name: it is a part of file names, which have 255."""
+
+
+def check_name(where: str, name: str, taken: Collection[str] = (), *, dots: bool = True) -> None:
+    """The rule for every name of a recipe, for each becomes a folder or a part of a file's name.
+
+    Names of sources, benchmarks and splits have no `dots`: one stands between a benchmark and its split.
+
+    Raises:
+        RecipeError: it could lead elsewhere, could not be written, or is `taken`; the message says what is allowed.
+    """
+    bare = name.replace("-", "").replace("_", "").replace(".", "")
+    if not bare.isalnum() or not name[0].isalnum() or len(name.encode()) > LONGEST:
+        raise RecipeError(
+            f"{where}: {name!r} is to name a folder: it may hold letters, digits, -, _ and ., with a letter or digit first, "
+            f"{LONGEST} bytes at most"
+        )
+    if "." in name and not dots:
+        raise RecipeError(f"{where}: {name!r} is no name here, where a dot stands before a split; take - or _ for it")
+    if name in taken:
+        raise RecipeError(f"{where}: {name!r}: this name is taken; choose another")
+
+
+def check_names(recipe: Recipe) -> None:
+    """Hold every name of a recipe against the rule. No judge is made.
+
+    Raises:
+        RecipeError: names the first that does not keep to it.
+    """
+    check_name("name", recipe.name)
+    for name in recipe.sources:
+        check_name("sources", name, RESERVED, dots=False)
+    held = recipe.decontaminating()
+    for name, settings in held.against.items() if held else ():
+        where = "decontaminate.against"
+        check_name(where, name, [*recipe.sources, "index"], dots=False)
+        for split in settings.splits(name):
+            check_name(where, split.removeprefix(f"{name}."), dots=False)
+    for name in recipe.policies:
+        check_name("policies", name)
+    for stage in recipe.stages:
+        check_name("stages.name", stage.name)
+        check_name("stages.policy", stage.policy)
+    for entry in recipe.judges:
+        for name in entry:
+            if name not in STEPS:
+                check_name("judges", name, STEP_NAMES)
+
+
+def check(recipe: Recipe) -> None:
+    """Build every block once, so that a mistake shows before any work begins.
+
+    Raises:
+        RecipeError: names what is wrong and what was allowed.
+    """
+    check_names(recipe)
+    for name, settings in recipe.sources.items():
+        recipe.source(name)
+        recipe.fetching(name)
+        _check_files("sources", name, settings)
+    if not recipe.sources:
+        raise RecipeError("sources: a recipe needs at least one")
+    recipe.inspecting()
+    recipe.judging()
+    recipe.deduping()
+    _check_benchmarks(recipe)
+    names = [stage.name for stage in recipe.stages]
+    if len(set(names)) != len(names):
+        raise RecipeError(f"stages: each name may stand once, not {', '.join(names)}")
+    for policy in {*recipe.policies, *(stage.policy for stage in recipe.stages)}:
+        recipe.policy(policy)
+    if recipe.stages and recipe.tokenizer is None:
+        raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
+
+
+def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
+    """One way or the other, a source or benchmark says which files are its own."""
+    where, named = f"{block}.{name}", settings.subset is not None or settings.split is not None
+    if settings.files is None and not named:
+        raise RecipeError(
+            f"{where}.files: is missing; give a pattern below root (or, of a dataset on the Hugging Face Hub, `split`)"
+        )
+    if settings.files is not None and named:
+        raise RecipeError(f"{where}: `files` says which files to read, and so do `subset` and `split`; leave one out")
+    if named and not settings.split:
+        raise RecipeError(f"{where}.split: is missing beside `subset`; say which split, such as train")
+    if named and not hub.is_hub(settings.root):
+        raise RecipeError(
+            f"{where}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root {settings.root!r} is "
+            f"none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
+        )
+
+
+def _check_benchmarks(recipe: Recipe) -> None:
+    block, held = "decontaminate.against", recipe.decontaminating()
+    for name, settings in held.against.items() if held else ():
+        _check_files(block, name, settings)
+        recipe.benchmark(name)

@@ -1,0 +1,242 @@
+"""What a list of takedowns would change in a finished run, and what it would leave: read from tables, nothing written.
+
+The command shows this before it begins, and instead of it with `--dry-run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.sample import SampleId, Verdict, read_rows, read_verdicts
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.executor import Executor
+from vlmill.pipeline.engine.partition_tables import Tables, judged_tables
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.takedown.rules import Rules
+from vlmill.pipeline.takedown.steps import look, text_sha256
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What would go of one partition."""
+
+    place: str  # "<source>/<part>"
+    samples: dict[str, str] = field(default_factory=dict)  # id -> the rule it falls under
+    images: dict[str, str] = field(default_factory=dict)  # sha256 -> the rule it falls under
+    losing: dict[str, bool] = field(default_factory=dict)  # other samples that lose images -> whether a required one
+    never_had: list[str] = field(default_factory=list)  # rules of images that could not be had, whose addresses go
+    refused: dict[str, str] = field(
+        default_factory=dict
+    )  # id of a refused row -> the rule that its message and excerpt fall under
+
+    def __bool__(self) -> bool:
+        return bool(self.remade or self.refused)
+
+    @property
+    def remade(self) -> bool:
+        """Whether what was made of the partition is made anew; nothing is made of refused rows."""
+        return bool(self.samples or self.images or self.never_had)
+
+    @property
+    def gone(self) -> set[str]:
+        """The samples that nothing is left of."""
+        return {*self.samples, *(name for name, required in self.losing.items() if required)}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a list would change in a run."""
+
+    rules: Rules  # the list as it would be, with the images and texts of samples that were asked for by id
+    effects: list[Effect]  # of the partitions that hold something
+    shards: list[str]  # that would be written anew or vanish
+    near: list[tuple[str, Verdict]]  # samples that fell as duplicates of what goes, and may come back
+    copies: list[str]  # sha256 of images that go by address and lie at other addresses too
+
+    @property
+    def samples(self) -> dict[str, str]:
+        """All samples that go as a whole, with their rules."""
+        return {name: rule for effect in self.effects for name, rule in effect.samples.items()}
+
+    @property
+    def images(self) -> dict[str, str]:
+        """The sha256 of all images that go, with their rules."""
+        return {digest: rule for effect in self.effects for digest, rule in effect.images.items()}
+
+    @property
+    def never_had(self) -> list[str]:
+        """The rules of all images that could not be had, and whose addresses go."""
+        return [rule for effect in self.effects for rule in effect.never_had]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The refused rows whose message and excerpt go, with their rules."""
+        return {name: rule for effect in self.effects for name, rule in effect.refused.items()}
+
+    @property
+    def losing(self) -> dict[str, bool]:
+        """All other samples that lose images, and whether a required one."""
+        return {name: required for effect in self.effects for name, required in effect.losing.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Finds samples by id, in workers."""
+
+    root: Path
+    ids: frozenset[str]
+
+    def __call__(self, at: Tables) -> tuple[list[str], Rules]:
+        """The ids that a partition has, and what goes with them wherever it stands."""
+        paths = at.paths(self.root)
+        found, images, texts = list[str](), set[int](), set[str]()
+        for name, sample in _samples(paths, "text"):
+            if name in self.ids:
+                found.append(name)
+                images |= {node["image"] for node in sample["nodes"] if node["image"] is not None}
+                texts.add(text_sha256(sample["nodes"]))
+        found += [name for name in _refused(paths) if name in self.ids]
+        digests = {_digests(paths)[image] for image in images} if images else set()
+        return found, Rules(sha256=tuple(digests - {""}), texts=tuple(texts - {""}))
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Looks at partitions, in workers."""
+
+    root: Path
+    rules: Rules
+
+    def __call__(self, at: Tables) -> Effect:
+        """What would go of one partition."""
+        paths = at.paths(self.root)
+        found = look(self.rules, paths)
+        if not found:
+            return Effect(str(at))
+        digests = _digests(paths)
+        held = {image: rule for image, rule in found.images.items() if digests[image]}
+        effect = Effect(
+            str(at),
+            images={digests[image]: rule for image, rule in held.items()},
+            never_had=[rule for image, rule in sorted(found.images.items()) if image not in held],
+            refused={name: found.refused[row] for row, name in enumerate(_refused(paths)) if row in found.refused},
+        )
+        for row, (name, sample) in enumerate(_samples(paths)):
+            lost = [node["required"] for node in sample["nodes"] if node["image"] in held]
+            if row in found.samples:
+                effect.samples[name] = found.samples[row]
+            elif lost:
+                effect.losing[name] = any(lost)
+        return effect
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """Looks for images that stay, in workers."""
+
+    root: Path
+    rules: Rules
+    digests: frozenset[str]
+
+    def __call__(self, at: Tables) -> set[str]:
+        """Which of `digests` a partition shows under an address that does not go."""
+        paths = at.paths(self.root)
+        going = look(self.rules, paths).images
+        return {digest for image, digest in enumerate(_digests(paths)) if image not in going} & self.digests
+
+
+def forecast(root: Path, recipe: Recipe, asked: Rules, before: Rules, executor: Executor) -> Forecast:
+    """What `asked` would change in a run where `before` is law already.
+
+    Raises:
+        StoreError: the run is not complete, or holds no sample of an id.
+    """
+    everywhere = [at for source in sorted(recipe.sources) for at in judged_tables(root, recipe, source)]
+    rules = before | _with_what_goes_along(root, asked - before, everywhere, executor)
+    effects = [effect for effect in _each(executor, Looking(root, rules), everywhere) if effect]
+    by_address = frozenset(
+        digest
+        for effect in effects
+        for digest, rule in effect.images.items()
+        if rule.startswith(("url ", "domain ")) and digest not in rules.sha256
+    )
+    staying = _each(executor, Staying(root, rules, by_address), everywhere) if by_address else []
+    gone = {name for effect in effects for name in effect.gone}
+    return Forecast(
+        rules=rules,
+        effects=effects,
+        shards=list(_shards(root, recipe, {effect.place for effect in effects if effect.remade})),
+        near=[pair for at in everywhere for pair in _near(at.paths(root), gone)]
+        if gone and recipe.dedupe is not None
+        else [],
+        copies=sorted(set[str]().union(*staying)),
+    )
+
+
+def _each(executor: Executor, function: Callable[[Tables], Result], everywhere: Sequence[Tables]) -> list[Result]:
+    """Results in the order of the partitions."""
+    found = dict(executor.each(function, everywhere, lambda at: at))
+    return [found[index] for index in range(len(everywhere))]
+
+
+def _with_what_goes_along(root: Path, asked: Rules, everywhere: Sequence[Tables], executor: Executor) -> Rules:
+    """The rules with the images and the text of the samples that are asked for by id: exact copies of these go, wherever they stand."""
+    if not asked.ids:
+        return asked
+    sources = {SampleId.parse(name).source for name in asked.ids}
+    asking = Asking(root, frozenset(asked.ids))
+    rules, seen = asked, set[str]()
+    for found, more in _each(executor, asking, [at for at in everywhere if at.source in sources]):
+        seen.update(found)
+        rules |= more
+    if unknown := sorted(set(asked.ids) - seen):
+        raise StoreError(
+            f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill ledger {root} --reason REASON` shows ids of what was lost, "
+            "the index beside a shard those of what was kept"
+        )
+    return rules
+
+
+def _samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Ids and rows of samples.parquet, with what this module looks at."""
+    columns = (f"nodes.list.element.{name}" for name in ("kind", "image", "required", *more))
+    for row in read_rows(paths["samples.parquet"], [*SampleId._fields, *columns]):
+        yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), row
+
+
+def _refused(paths: Mapping[str, Path]) -> Iterator[str]:
+    """Ids of the rows of refused.parquet, in order."""
+    if "refused.parquet" in paths:
+        for row in read_rows(paths["refused.parquet"], SampleId._fields):
+            yield str(SampleId(**row))
+
+
+def _digests(paths: Mapping[str, Path]) -> list[str]:
+    """The sha256 of each image; empty where there are no bytes."""
+    return [row["sha256"] for row in read_rows(paths["facts.parquet"], ["sha256"])]
+
+
+def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
+    """Shards of the touched partitions."""
+    for source in sorted({place.partition("/")[0] for place in touched}):
+        for policy in recipe.policies:
+            for receipt in read_manifest(root, f"shards/{source}/{policy}"):
+                if f"{source}/{receipt.part}" in touched:
+                    yield from (file.path for file in receipt.files if file.name.endswith(".tar"))
+
+
+def _near(paths: Mapping[str, Path], gone: set[str]) -> Iterator[tuple[str, Verdict]]:
+    """Samples of a partition that dedupe dropped for one that goes now, and that do not go themselves."""
+    verdicts = {
+        verdict.sample: verdict for verdict in read_verdicts(paths["dedupe.verdicts.parquet"]) if verdict.other in gone
+    }
+    if verdicts:
+        for row, (name, _) in enumerate(_samples(paths)):
+            if row in verdicts and name not in gone:
+                yield name, verdicts[row]

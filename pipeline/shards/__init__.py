@@ -1,0 +1,1 @@
+"""WebDataset shards: tars with an index, and byte ranges of them from any storage."""

@@ -1,0 +1,97 @@
+"""Parts of shards, read by range from where the shards lie: a folder, or any storage that fsspec knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a file."""
+
+    path: str  # relative to the place
+    offset: int
+    size: int
+
+
+class Place:
+    """Where the shards of a run lie. In no key and no file; safe to share among threads.
+
+    Args:
+        root: A folder, or the address of one that fsspec reads: `s3://bucket/run`.
+
+    Raises:
+        RecipeError: no installed package reads such an address.
+    """
+
+    def __init__(self, root: str) -> None:
+        try:
+            filesystem, start = fsspec.core.url_to_fs(root)
+        except (ImportError, ValueError) as error:
+            raise RecipeError(f"shards at {root}: {error}") from error
+        self.root = root.rstrip("/")
+        self._start: str = start.rstrip("/")
+        self._remote: Any = None if isinstance(filesystem, LocalFileSystem) else filesystem
+
+    def read(self, spans: Sequence[Span]) -> Iterator[bytes]:
+        """The bytes of spans, in order: from a folder one after the other; from elsewhere all are asked for at once.
+
+        Raises:
+            StoreError: they cannot be had, or not all of them.
+        """
+        found = self._local(spans) if self._remote is None else self._ranges(spans)
+        for span, data in zip(spans, found, strict=True):
+            if isinstance(data, Exception):
+                raise StoreError(f"{self._asked(span)}, and {_said(data)}. {self._cure(data)}") from data
+            if len(data) != span.size:
+                raise self.damage(span, f"{len(data)} came")
+            yield data
+
+    def damage(self, span: Span, found: str) -> StoreError:
+        """The error that what was read is not what the shard's index says."""
+        return StoreError(f"{self._asked(span)}, and {found}. {self._cure(None)}")
+
+    def _asked(self, span: Span) -> str:
+        return f"{self.root}/{span.path}: {span.size} bytes at {span.offset} were asked for"
+
+    def _cure(self, error: Exception | None) -> str:
+        if self._remote is None:
+            return "The shard or its index is missing or damaged; vlmill verify DIR says what the folder of a run lacks"
+        if error is None:
+            return "What lies there is no copy of the run's shard; copy it there again"
+        if isinstance(error, FileNotFoundError):
+            return "Copy the run's shards there, under the paths that they have in its folder"
+        return "Run the same command again when the storage can be had: a training goes on from its last checkpoint"
+
+    def _local(self, spans: Sequence[Span]) -> Iterator[bytes | Exception]:
+        for span in spans:
+            try:
+                descriptor = os.open(Path(self._start, span.path), os.O_RDONLY)
+                try:
+                    yield os.pread(descriptor, span.size, span.offset)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                yield error
+
+    def _ranges(self, spans: Sequence[Span]) -> list[bytes | Exception]:
+        paths = [f"{self._start}/{span.path}" for span in spans]
+        starts, ends = [span.offset for span in spans], [span.offset + span.size for span in spans]
+        try:
+            found: list[bytes | Exception] = self._remote.cat_ranges(paths, starts, ends, on_error="return")
+        except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and some raise before any read
+            return [error] * len(spans)
+        return found
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,296 @@
+"""Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
+
+Written by render; read by measure, the trainer and trace. A tar holds nothing that its samples do not decide: no times, no
+owners, no name of a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import pyarrow as pa
+
+from vlmill.pipeline.core.sample import Node, Sample, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from vlmill.pipeline.images.policy import Layout
+    from vlmill.pipeline.shards.byte_ranges import Place, Span
+
+BLOCK = 512
+END = bytes(2 * BLOCK)  # two blocks of zeros end a tar
+
+INDEX = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),  # of the shard, from 0
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),  # of the whole span, headers included
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("origin_row", pa.int64(), nullable=False),
+        pa.field("page", pa.int32(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("nodes", pa.int32(), nullable=False),
+        pa.field(
+            "images",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field(name, pa.int32(), nullable=False)
+                        for name in ("node", "width", "height", "rows", "columns", "tiles", "tokens")
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+LINEAGE = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field(
+            "nodes",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("node", pa.int32(), nullable=False),  # in the sample as it was read
+                        pa.field("url", pa.string()),
+                        pa.field("sha256", pa.string()),  # of the image's bytes as they came
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An image as a shard holds it."""
+
+    layout: Layout
+    parts: Mapping[str, tuple[str, bytes]]  # part name -> (file extension, encoded picture)
+    sha256: str = ""  # of the bytes that it was rendered from
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sample on its way into a shard: what is left of it, and its images in order."""
+
+    key: str  # 15 digits, and no other sample of the source has them
+    sample: Sample
+    kept: tuple[int, ...]  # indices of the nodes that stay, in order
+    images: tuple[Rendered, ...]  # of the image nodes among them
+
+
+@dataclass
+class ShardWriter:
+    """Writes `<nn>.tar`, `<nn>.index.parquet` and `<nn>.lineage.parquet` into a folder; a context manager.
+
+    A shard is closed before a sample that would take it over a bound; a sample that alone is too large stands alone.
+    Where nothing is added, no file is written.
+    """
+
+    folder: Path
+    most_samples: int
+    most_bytes: int
+    shards: int = 0  # closed or open
+    _file: BinaryIO | None = None
+    _offset: int = 0
+    _index: list[dict[str, Any]] = field(default_factory=list)
+    _lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None and error is not None:
+            self._file.close()  # half a shard, in a folder that nobody commits
+        else:
+            self._close()
+
+    def add(self, entry: Entry) -> None:
+        """Append a sample."""
+        span = b"".join(_span(entry))
+        full = len(self._index) == self.most_samples or self._offset + len(span) + len(END) > self.most_bytes
+        if self._file is not None and full:
+            self._close()
+        if self._file is None:
+            self._file = (self.folder / f"{self.shards:02d}.tar").open("wb")
+            self.shards += 1
+        row = len(self._index)
+        self._index.append(_index_row(entry, row, self._offset, len(span)))
+        self._lineage.append(_lineage_row(entry, row))
+        self._offset += self._file.write(span)
+
+    def _close(self) -> None:
+        if self._file is None:
+            return
+        self._file.write(END)
+        self._file.close()
+        name = f"{self.shards - 1:02d}"
+        write_rows(self.folder / f"{name}.index.parquet", INDEX, self._index)
+        write_rows(self.folder / f"{name}.lineage.parquet", LINEAGE, self._lineage)
+        self._file, self._offset, self._index, self._lineage = None, 0, [], []
+
+
+def read_members(place: Place, spans: Sequence[Span]) -> Iterator[dict[str, bytes]]:
+    """The members of samples by what stands behind their key (`json`, `0.canvas.webp`), in order; one read for each.
+
+    Args:
+        place: Where the shards lie.
+        spans: Of the samples, from their indices.
+
+    Raises:
+        StoreError: a span cannot be read, or is not what the index says.
+    """
+    for span, data in zip(spans, place.read(spans), strict=True):
+        try:
+            members = dict(parse(data))
+        except ValueError:  # a header that is damaged
+            members = {}
+        if "json" not in members:
+            raise place.damage(span, "no sample begins there")
+        yield members
+
+
+def parse(span: bytes) -> Iterator[tuple[str, bytes]]:
+    """What stands behind the key, and the bytes, of each member in a part of a tar that ShardWriter wrote.
+
+    Ends at the first thing that is no header: the end of the tar, or damage.
+    """
+    place = 0
+    while span[place + 257 : place + 262] == b"ustar":
+        name = span[place : place + 100].rstrip(b"\0").decode()
+        size, start = int(span[place + 124 : place + 135], 8), place + BLOCK
+        yield name.partition(".")[2], span[start : start + size]
+        place = start + -(-size // BLOCK) * BLOCK
+
+
+def json_end(span: bytes) -> int:
+    """Where the JSON of a sample, its first member, ends in its span, whose first block is enough; 0 where no sample begins."""
+    try:
+        return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
+    except ValueError:  # a header that is damaged
+        return 0
+
+
+def to_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
+    """The nodes in a sample's JSON. `Node.image` counts the sample's images from 0."""
+    images = iter(range(len(record["nodes"])))
+    return tuple(
+        Node(
+            node["kind"],
+            node["role"],
+            node["turn"],
+            node["supervised"],
+            node.get("text"),
+            next(images) if node["kind"] == "image" else None,
+        )
+        for node in record["nodes"]
+    )
+
+
+def _span(entry: Entry) -> Iterator[bytes]:
+    """A sample's part of the tar, in pieces: header, contents and padding of its JSON and of each part of each image."""
+    named = {
+        f"{node}.{part}.{extension}": data
+        for node, image in _images(entry)
+        for part, (extension, data) in image.parts.items()
+    }
+    for name, data in ({"json": _record(entry)} | named).items():
+        info = tarfile.TarInfo(f"{entry.key}.{name}")
+        info.size, info.mode = len(data), 0o644
+        yield info.tobuf(tarfile.USTAR_FORMAT)
+        yield data
+        yield bytes(-len(data) % BLOCK)
+
+
+def _images(entry: Entry) -> Iterator[tuple[int, Rendered]]:
+    """Each image with its node's place among the nodes that stay."""
+    places = (place for place, node in enumerate(entry.kept) if entry.sample.nodes[node].image is not None)
+    return zip(places, entry.images, strict=True)
+
+
+def _record(entry: Entry) -> bytes:
+    images, sample = dict(_images(entry)), entry.sample
+    nodes: list[dict[str, Any]] = []
+    for place, node in enumerate(sample.nodes[index] for index in entry.kept):
+        shared: dict[str, Any] = {
+            "kind": node.kind,
+            "role": node.role,
+            "turn": node.turn,
+            "supervised": node.supervised,
+        }
+        if place not in images:
+            nodes.append({**shared, "text": node.text})
+            continue
+        layout, parts = images[place].layout, images[place].parts
+        names = [f"{place}.{part}.{extension}" for part, (extension, _) in parts.items()]
+        nodes.append({**shared, "parts": names, "width": layout.size[0], "height": layout.size[1]})
+    about = {
+        "id": str(sample.id),
+        "source": sample.id.source,
+        "group": sample.group,
+        "licence": sample.licence,
+        "url": sample.url,
+    }
+    return json.dumps({**about, "nodes": nodes}, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _index_row(entry: Entry, row: int, offset: int, size: int) -> dict[str, Any]:
+    sample = entry.sample
+    shown: Sequence[dict[str, int]] = [
+        {
+            "node": place,
+            "width": layout.size[0],
+            "height": layout.size[1],
+            "rows": layout.grid[0],
+            "columns": layout.grid[1],
+            "tiles": layout.tiles,
+            "tokens": layout.tokens,
+        }
+        for place, layout in ((place, image.layout) for place, image in _images(entry))
+    ]
+    origin = {
+        "id": str(sample.id),
+        "file": sample.id.file,
+        "origin_row": sample.id.row,
+        "page": sample.id.page,
+    }
+    span = {"row": row, "key": entry.key, "offset": offset, "size": size}
+    return {
+        **span,
+        **origin,
+        "group": sample.group,
+        "licence": sample.licence,
+        "nodes": len(entry.kept),
+        "images": shown,
+    }
+
+
+def _lineage_row(entry: Entry, row: int) -> dict[str, Any]:
+    images, sample = dict(_images(entry)), entry.sample
+    nodes = [
+        {
+            "node": index,
+            "url": sample.nodes[index].url,
+            "sha256": images[place].sha256 if place in images else None,
+        }
+        for place, index in enumerate(entry.kept)
+    ]
+    return {"row": row, "id": str(sample.id), "url": sample.url, "licence": sample.licence, "nodes": nodes}

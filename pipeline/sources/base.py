@@ -1,0 +1,97 @@
+"""The contract of a source: rows of pages with nodes and pictures, read from an origin file.
+
+A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `records.JsonSource`,
+`separated.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+from vlmill.pipeline.core.excerpt import excerpt
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import NO_PAGE, Node
+
+Raw = TypeVar("Raw")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that a row names or carries: an address to fetch, bytes, a file, or the reason why there are none."""
+
+    url: str | None = None
+    data: bytes | None = None
+    path: str | None = None  # of a file, relative to where the source's images lie
+    media_type: str | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What becomes one sample. `Node.image` of its nodes indexes `pictures` here."""
+
+    nodes: tuple[Node, ...]
+    pictures: tuple[Picture, ...] = ()
+    page: int = NO_PAGE
+    group: str = ""  # else, of pages, what the document's id says
+    url: str = ""
+    licence: str = ""  # of this sample alone; else the source's
+    signals: Mapping[str, float] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()  # keys of its row that say something and were not read
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the origin: the pages made of it, and what could not be made, by reason with a detail."""
+
+    row: int
+    pages: tuple[Page, ...] = ()
+    failed: tuple[tuple[Reason, str], ...] = ()  # one entry per lost page, or one for a whole row
+    failed_pages: tuple[int, ...] = ()  # the page of each of these; empty where the row has none
+    excerpt: str = ""  # how the row begins, where something failed
+
+
+class Unfit(Exception):  # noqa: N818 - a verdict about a row
+    """No sample can be made of a row: `reason`, with the message as its detail; `raw` is the row where nobody else has it."""
+
+    def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW, raw: object = None) -> None:
+        super().__init__(detail)
+        self.reason, self.raw = reason, raw
+
+
+def pages(rows: Iterable[tuple[int, Raw | Unfit]], page: Callable[[Raw], Page]) -> Iterator[Row]:
+    """One page per row, or why there is none; `rows` holds an Unfit in place of a row that cannot be read."""
+    for number, row in rows:
+        try:
+            if isinstance(row, Unfit):
+                raise row
+            yield Row(number, (page(row),))
+        except Unfit as unfit:
+            raw = row.raw if isinstance(row, Unfit) else row
+            yield Row(number, failed=((unfit.reason, str(unfit)),), excerpt="" if raw is None else excerpt(raw))
+
+
+class Source(Protocol):
+    """A frozen dataclass with the options of a row shape."""
+
+    kind: ClassVar[str]
+    fetches: ClassVar[bool] = False  # whether its pictures are addresses
+    opens: ClassVar[bool] = False  # whether its pictures are files that rows name (so reading is impure)
+    isolated: ClassVar[bool] = False  # whether rows are read in a child process under a time limit (impure as well)
+
+    def ranged(self, name: str) -> bool:
+        """Whether it only opens a file of this name, and reads parts of it: one on the Hub is then not copied."""
+        del name
+        return False
+
+    def survey(self, path: Path) -> list[int]:
+        """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""
+        ...
+
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """Rows [start, stop) in order, each exactly once. Bad rows are yielded with `failed`, never raised."""
+        ...

@@ -1,0 +1,1 @@
+"""File formats that sources read: rows of Parquet, JSON, CSV, tars and documents, from any start."""

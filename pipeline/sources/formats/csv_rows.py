@@ -1,0 +1,68 @@
+"""TSV and CSV origins: a header that names the columns, then a row per record, in UTF-8.
+
+All values are strings. A quoted one may hold line breaks, so where a row begins shows only to who reads all before it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.sources.base import Row, Unfit
+from vlmill.pipeline.sources.formats.keyed import KeyedSource
+from vlmill.pipeline.sources.formats.parquet import Columns
+
+DELIMITERS = {".tsv": "\t", ".csv": ","}
+
+LARGEST = 1 << 30
+"""Characters of a value at most. Python's own limit of 128 KB is below an image in base64."""
+
+
+class SeparatedSource(KeyedSource, Protocol):
+    """A source whose rows are those of a TSV or CSV file: it names the columns, and says what a row becomes."""
+
+    def columns(self) -> Columns:
+        """The columns that it cannot do without. Their types do not matter."""
+        ...
+
+    def reads(self) -> Collection[str]:
+        """All of these."""
+        return frozenset(self.columns())
+
+    def survey(self, path: Path) -> list[int]:
+        """Characters of each row. Raises SourceError where a column is missing."""
+        with _opened(path, self.columns()) as (_, records):
+            return [sum(map(len, record)) for record in records]
+
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """A page for each of the rows [start, stop) in order; BAD_ROW where values are missing or too many. Raises as `survey`."""
+        with _opened(path, self.columns()) as (header, records):
+            wanted = enumerate(islice(records, start, stop), start)
+            yield from self.made((number, _row(header, record)) for number, record in wanted)
+
+
+@contextmanager
+def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+    """The names of the columns and the records, blank lines left out. What is no UTF-8 stays as half of a surrogate pair."""
+    csv.field_size_limit(LARGEST)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        records = (record for record in csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()]) if record)
+        try:
+            header = next(records, [])
+            for name in columns:
+                if name not in header:
+                    raise SourceError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}")
+            yield header, records
+        except csv.Error as error:
+            raise SourceError(f"{path}: expected values separated by tabs or commas ({error})") from error
+
+
+def _row(header: list[str], record: list[str]) -> dict[str, str] | Unfit:
+    if len(record) != len(header):
+        return Unfit(f"it has {len(record)} values, expected {len(header)}", raw=record)
+    return dict(zip(header, record, strict=True))

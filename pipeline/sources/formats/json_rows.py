@@ -1,0 +1,161 @@
+"""JSON and JSON Lines origins: where each row lies in the file, and the rows from any start.
+
+A file that begins with `[` is an array of rows, any other has a row per line; blank lines are none. The file is mapped into memory and never
+held in it: a scan finds where rows begin and end, and each is decoded alone, by the decoder that upstream's own loaders use. So one broken row
+is one bad row, in an array too, and what that decoder allows beyond the standard (NaN, half a surrogate pair) spoils no file.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.sources.base import Row, Unfit
+from vlmill.pipeline.sources.formats.keyed import KeyedSource
+
+INSIDE = re.compile(rb'["{}\[\]]')
+"""What matters inside a row. No quantifiers: before Python 3.11.5 possessive ones go wrong around groups, and greedy ones remember every turn."""
+
+BETWEEN = re.compile(rb'["{}\[\],]')
+"""The same between rows, where a comma counts."""
+
+START, END = re.compile(rb"(?:\xef\xbb\xbf)?\s*(\[)?"), re.compile(rb"\s*\Z")
+
+SHOWN = 40  # bytes of a file that an error quotes
+
+
+class JsonSource(KeyedSource, Protocol):
+    """A source whose rows are JSON objects: it names the keys that rows have, and says what a row becomes."""
+
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """What it needs, each thing by the names of which a row has one."""
+        ...
+
+    def reads(self) -> Collection[str]:
+        """All of these names."""
+        return frozenset(name for names in self.keys() for name in names)
+
+    def survey(self, path: Path) -> list[int]:
+        """Bytes of each row.
+
+        Raises:
+            SourceError: no row is a JSON object, none has one of the `keys`, or an array has no end.
+        """
+        with _mapped(path) as data:
+            _check(path, data, self.keys())
+            return [stop - start for start, stop in _spans(path, data)]
+
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """A page for each of the rows [start, stop) in order. Raises SourceError as `survey`, as far as it reads."""
+        with _mapped(path) as data:
+            _check(path, data, self.keys())
+            spans = islice(_spans(path, data), start, stop)
+            yield from self.made((number, _decoded(data[slice(*span)])) for number, span in enumerate(spans, start))
+
+
+Buffer = bytes | mmap.mmap
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[Buffer]:
+    """The bytes of a file."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error
+    with file:
+        if not path.stat().st_size:
+            yield b""  # which cannot be mapped
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _spans(path: Path, data: Buffer) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each row, in order."""
+    begin = START.match(data)
+    assert begin, "the pattern fits nothing at all as well"
+    if begin[1]:
+        yield from _elements(path, data, begin.end())
+    else:
+        yield from _lines(data, begin.end())
+
+
+def _lines(data: Buffer, place: int) -> Iterator[tuple[int, int]]:
+    while place < len(data):
+        end = data.find(b"\n", place)
+        end = len(data) if end < 0 else end
+        if data[place:end].strip():
+            yield place, end
+        place = end + 1
+
+
+def _elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, int]]:
+    """The elements of the array that begins before `place`."""
+    start, depth, count = place, 1, 0
+    while depth:
+        found = (BETWEEN if depth == 1 else INSIDE).search(data, place)
+        place, mark = (found.end(), found[0]) if found else (len(data), b"")
+        if mark == b'"':
+            place = _string_end(data, place)
+            continue
+        if not mark:
+            raise SourceError(f"{path}: the array has no end; the file stops within row {count}, fetch it again")
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1, b",": 0}[mark]
+        if mark == b"," or not depth:
+            if depth or data[start : place - 1].strip():  # after the last comma may stand nothing
+                yield start, place - 1
+            start, count = place, count + 1
+    if not END.match(data, place):
+        raise SourceError(f"{path}: something follows the end of the array at byte {place}")
+
+
+def _string_end(data: Buffer, place: int) -> int:
+    """Where the string ends whose opening quote lies before `place`; the end of the data if it does not."""
+    while (quote := data.find(b'"', place)) >= 0:
+        start = quote
+        while start > place and data[start - 1 : start] == b"\\":
+            start -= 1
+        if (quote - start) % 2 == 0:
+            return quote + 1
+        place = quote + 1
+    return len(data)
+
+
+def _decoded(data: bytes) -> dict[str, Any] | Unfit:
+    """A row, or why it is none."""
+    try:
+        row = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        return Unfit(f"no JSON: {error}", raw=data)
+    return row if isinstance(row, dict) else Unfit(f"expected a JSON object, found {type(row).__name__}", raw=data)
+
+
+def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:
+    """Raise SourceError if rows are there, and none of them has something that is needed; the first usually has all."""
+    for keys in needed:
+        _check_one(path, data, keys)
+
+
+def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
+    first: dict[str, Any] | Unfit | None = None
+    for start, stop in _spans(path, data):
+        row = _decoded(data[start:stop])
+        if isinstance(row, dict) and any(key in row for key in keys):
+            return
+        first = row if first is None or (isinstance(first, Unfit) and isinstance(row, dict)) else first
+    if isinstance(first, dict):
+        raise SourceError(
+            f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {', '.join(first) or 'none'}"
+        )
+    if first is not None:
+        raise SourceError(
+            f"{path}: expected a JSON array of objects, or an object per line (unpacked); it begins with {bytes(data[:SHOWN])!r}"
+        )

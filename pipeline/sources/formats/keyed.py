@@ -1,0 +1,40 @@
+"""Sources whose rows have keys: each row is looked through for what would be left unread, before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from vlmill.pipeline.sources.base import Page, Row, Source, Unfit, pages
+from vlmill.pipeline.sources.known_keys import has, meaning, unread
+
+
+class KeyedSource(Source, Protocol):
+    """A source of rows by key, or by column: it says which it reads, and what a row becomes."""
+
+    def reads(self) -> Collection[str]:
+        """The keys that `page` looks at. Of the others, those with a meaning of their own fail the row (`meaning.py`)."""
+        ...
+
+    def shows(self) -> Collection[str]:
+        """Those of them that hold pictures."""
+        return [name for name in self.reads() if meaning(name) in {"image", "address"}]
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """What becomes of a row. Raises Unfit."""
+        ...
+
+    def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The keys that say something and are not read. Raises Unfit for one that the row would be another without."""
+        return unread(row, self.reads(), pictured=any(has(row.get(name)) for name in self.shows()))
+
+    def made(self, rows: Iterable[tuple[int, Mapping[str, Any] | Unfit]], also: Iterable[str] = ()) -> Iterator[Row]:
+        """A page for each of the rows, or why there is none; `also` are columns that were not even looked at."""
+
+        def page(row: Mapping[str, Any]) -> Page:
+            left = self.unread(row)
+            made = self.page(row)
+            return replace(made, unread=tuple(sorted({*made.unread, *left, *also})))
+
+        return pages(rows, page)

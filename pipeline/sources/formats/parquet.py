@@ -1,0 +1,194 @@
+"""Parquet origins: the columns a source needs, and their rows from any start.
+
+`survey` reads the footer alone, `rows` only the row groups that it is asked for, a few rows in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.sources.base import Picture, Row, Unfit
+from vlmill.pipeline.sources.formats.keyed import KeyedSource
+from vlmill.pipeline.sources.known_keys import REASONS, meaning
+
+Columns = Mapping[str, pa.DataType | tuple[pa.DataType, ...]]
+"""What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a type fit
+it as well; of numbers, every width does. Where the type is `pa.null()`, any will do."""
+
+IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+"""How the Hub stores an image."""
+
+VARIANTS = (
+    (kinds.is_struct,),
+    (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list, kinds.is_list_view, kinds.is_large_list_view),
+    (kinds.is_string, kinds.is_large_string, kinds.is_string_view),
+    (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view),
+    (kinds.is_floating, kinds.is_integer),
+)
+"""Types that hold the same values."""
+
+LOCAL, REMOTE = 1 << 20, 8 << 20
+"""Bytes of a column that are asked for at a time; of a remote file each is a request."""
+
+HELD = 64 << 20
+"""Row groups of a remote file are held in memory up to this size, so that their columns come with one or two requests."""
+
+BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
+
+
+class ParquetSource(KeyedSource, Protocol):
+    """A source whose rows are those of a Parquet file: it names the columns, and says what a row becomes.
+
+    Other columns are not read, but for those whose name says that a row may not do without.
+    """
+
+    def ranged(self, name: str) -> bool:
+        """Always."""
+        del name
+        return True
+
+    def columns(self) -> Columns:
+        """The columns that it cannot do without."""
+        ...
+
+    def optional(self) -> Columns:
+        """Columns that are read where they are; else they are null in every row."""
+        return {}
+
+    def reads(self) -> Collection[str]:
+        """All of these."""
+        return frozenset({*self.columns(), *self.optional()})
+
+    def survey(self, path: Path) -> list[int]:
+        """Bytes of each row: the mean of its row group, uncompressed, which the footer knows.
+
+        Raises:
+            SourceError: it is no Parquet file, or a column is missing or of another type.
+        """
+        with _opened(path, self.columns(), self.optional()) as (file, _):
+            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        return [group.total_byte_size // group.num_rows for group in groups for _ in range(group.num_rows)]
+
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+        """A page for each of the rows [start, stop) in order; BAD_ROW for one with a string that is no UTF-8.
+
+        Raises:
+            SourceError: as `survey`, and where the file is damaged.
+        """
+        with _opened(path, self.columns(), self.optional()) as (file, names):
+            missing = dict.fromkeys(name for name in self.optional() if name not in names)
+            left = {name: meaning(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
+            looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
+            rows = _rows(path, file, looked_at, start, stop)
+            filled = ((number, row if isinstance(row, Unfit) else {**missing, **row}) for number, row in rows)
+            yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
+
+
+def picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:
+    """The picture in a cell of type IMAGE: its bytes, or a file if `paths` will do. Raises Unfit where there is neither."""
+    if image and image["bytes"]:
+        return Picture(data=image["bytes"])
+    if paths and image and image["path"]:
+        return Picture(path=image["path"])
+    raise Unfit(f"image {place} has {'neither bytes nor a path' if paths else 'no bytes'}")
+
+
+def _rows(
+    path: Path, file: pq.ParquetFile, columns: list[str], start: int, stop: int
+) -> Iterator[tuple[int, dict[str, Any] | Unfit]]:
+    """(number, row) of rows [start, stop) in order."""
+    first = 0
+    for group in range(file.num_row_groups):
+        last = first + file.metadata.row_group(group).num_rows
+        if first < stop and last > start:
+            numbered = enumerate(_batches(path, file, group, columns), first)
+            wanted = islice(numbered, max(start - first, 0), stop - first)  # nothing after `stop` is read
+            yield from ((number, _row(row)) for number, row in wanted)
+        first = last
+
+
+def _batches(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of one row group as batches of one row each, `BATCH` of them in memory."""
+    batches = file.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
+    try:
+        for batch in batches:
+            yield from (batch.slice(place, 1) for place in range(batch.num_rows))
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
+
+
+def _row(batch: pa.RecordBatch) -> dict[str, Any] | Unfit:
+    """The only row of `batch`. Parquet does not check that its strings are UTF-8."""
+    try:
+        row: dict[str, Any] = batch.to_pylist()[0]
+    except UnicodeDecodeError:
+        return Unfit("a string that is no UTF-8", raw=_readable(batch))
+    return row
+
+
+def _readable(batch: pa.RecordBatch) -> dict[str, Any]:
+    """What of the only row of `batch` can be shown."""
+    row = dict[str, Any]()
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column.to_pylist()[0]
+        except UnicodeDecodeError:
+            row[name] = "(no UTF-8)"
+    return row
+
+
+@contextmanager
+def _opened(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    """The file and the columns to read, checked. It streams within row groups instead of holding whole column chunks."""
+    try:
+        file = pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _remote(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: expected a Parquet file, found none ({error})") from error
+    with file:
+        schema = file.schema_arrow
+        there = {name: kind for name, kind in optional.items() if name in schema.names}
+        _check(path, schema, {**columns, **there})
+        yield file, [*columns, *there]
+
+
+def _remote(path: Any) -> pq.ParquetFile:
+    """A file that is not on this machine, read by range."""
+    file = path.open("rb")
+    metadata = pq.read_metadata(file)
+    largest = max((metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)), default=0)
+    return pq.ParquetFile(file, metadata=metadata, buffer_size=REMOTE, pre_buffer=largest <= HELD)
+
+
+def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
+    for name, wanted in columns.items():
+        if name not in schema.names:
+            raise SourceError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")
+        found, allowed = schema.field(name).type, wanted if isinstance(wanted, tuple) else (wanted,)
+        if not any(_fits(found, kind) for kind in allowed):
+            raise SourceError(f"{path}: column {name!r} is {found}, expected {' or '.join(map(str, allowed))}")
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of type `found` are those of `wanted`, however they are stored. A column of nulls fits everything."""
+    if kinds.is_null(found) or kinds.is_null(wanted):
+        return True
+    if kinds.is_dictionary(found):
+        return _fits(found.value_type, wanted)
+    variants = next(group for group in VARIANTS if any(is_kind(wanted) for is_kind in group))
+    if not any(is_kind(found) for is_kind in variants):
+        return False
+    if kinds.is_struct(wanted):
+        return all(
+            found.get_field_index(field.name) >= 0 and _fits(found.field(field.name).type, field.type)
+            for field in wanted
+        )
+    return not kinds.is_list(wanted) or _fits(found.value_type, wanted.value_type)

@@ -1,0 +1,149 @@
+"""What the keys of a row mean, whatever source reads it: which may be left unread, and which may not.
+
+Trainers and exports put more into a row than turns and pictures: a video, tools, a second answer that is worse. A row of which such a
+thing is not read would teach something else than its writer meant, so it fails with a reason. The names are those of LLaVA, ShareGPT,
+OpenAI's fine-tuning, ms-swift, LLaMA-Factory, Axolotl and TRL. Any other key is noted, once per source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from functools import cache, lru_cache
+from typing import Any, Literal
+
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.sources.base import Unfit
+
+VIDEO = frozenset({"avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "webm", "wmv"})
+AUDIO = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav", "wma"})
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "avif", "bmp", "tif", "tiff")
+"""Suffixes of pictures, the usual first."""
+
+HOLDER = r"([_-]?(path|file|file[_-]?name|name|url|uri|src|clip|frame|byte|data|base64|b64|list)s?)?"
+"""How the key of a thing goes on that holds it, or says where it lies."""
+
+Meaning = Literal["media", "image", "address", "content", "verdict", "mark", "none", "unknown"]
+
+MEANINGS: tuple[tuple[str, Meaning], ...] = (
+    (rf"(input[_-]?)?(video|audio|sound|speech|movie|wav|mp3|mp4)s?{HOLDER}", "media"),
+    (r"images?([_-]?\d+)?", "image"),  # one of its own, also beside another
+    (rf"(input[_-]?)?(image|img|picture|photo)s?([_-]?\d+)?{HOLDER}|pixel[_-]?values", "address"),  # or the same again
+    (r"system([_-]?(prompt|message|instruction)s?)?", "content"),
+    (r"tools|functions|(tool|function)[_-]?(call|response|result)s?([_-]?id)?", "content"),
+    (r"history|reasoning([_-]?content)?|thinking|refusal|attachments?", "content"),
+    (r"(chosen|rejected)([_-].*)?", "content"),  # answers of which one is better
+    (r"objects", "content"),  # the boxes that `<bbox>` in the turns stands for (ms-swift)
+    (r"label|kto[_-]?tag", "verdict"),  # false: not to be answered like this (KTO)
+    (r"loss([_-]?(mask|scale|weight))?|(sample[_-]?)?weight|train(ing|able|_on_turn)?([_-]detail)?|mask", "mark"),
+    (r"id|idx|index|uu?id|key|__key__|__index_level_0__", "none"),
+)
+"""What a key is, in lower case, by the first pattern that fits the whole of it."""
+
+REASONS: Mapping[Meaning, Reason] = {
+    "media": Reason.UNSUPPORTED_MEDIA,
+    "image": Reason.UNSUPPORTED_MEDIA,
+    "address": Reason.UNSUPPORTED_MEDIA,
+    "content": Reason.UNSUPPORTED_CONTENT,
+    "verdict": Reason.UNSUPPORTED_CONTENT,
+    "mark": Reason.UNSUPPORTED_CONTENT,
+}
+
+LONGEST = 4096
+"""Characters of a path."""
+
+FILE = re.compile(rf"\S.*\.({'|'.join([*sorted(VIDEO | AUDIO), *PICTURES])})(\?\S*)?", re.IGNORECASE)
+"""A path or address of a picture, a video or a sound."""
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], Meaning], ...]:
+    return tuple((re.compile(pattern), meaning) for pattern, meaning in MEANINGS)
+
+
+@lru_cache(maxsize=4096)
+def meaning(key: str) -> Meaning:
+    """What a key is, by its name."""
+    return next((found for pattern, found in _patterns() if pattern.fullmatch(key.lower())), "unknown")
+
+
+NOTHING = frozenset({"", "[]", "{}"})
+
+
+def has(value: Any) -> bool:
+    """Whether a value says anything: null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`."""
+    if isinstance(value, str):
+        return (value if len(value) > LONGEST else value.strip()) not in NOTHING
+    if isinstance(value, dict):
+        return any(map(has, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(has, value))
+    return bool(value)
+
+
+def given(row: Mapping[str, Any], names: Collection[str]) -> Any:
+    """The value that a row has under one of several names of the same thing; None where it has none.
+
+    Raises:
+        Unfit: it has several, and they differ.
+    """
+    found = [name for name in names if has(row.get(name))]
+    for other in found[1:]:
+        if _bare(row[other]) != _bare(row[found[0]]):
+            reason = REASONS.get(meaning(other), Reason.UNSUPPORTED_CONTENT)
+            raise Unfit(f"{found[0]} and {other} say different things", reason)
+    return row[found[0]] if found else None
+
+
+def unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: bool) -> tuple[str, ...]:
+    """The keys of a row that have a value and are not among those that its source reads, sorted.
+
+    Args:
+        row: A row, or a message of one.
+        reads: The keys that are read.
+        pictured: Whether what is read has pictures; then a further address may be that of the same picture.
+
+    Raises:
+        Unfit: one of them carries meaning, so that without it the row would be another.
+    """
+    left = sorted(key for key in row if key not in reads)
+    for key in left:
+        found = meaning(key)
+        if found in REASONS and _carries(found, row[key], pictured=pictured):
+            advice = (
+                "; kinds llava and interleaved read pictures" if found in {"image", "address"} and not pictured else ""
+            )
+            raise Unfit(f"{key} is not read: {_shown(row[key])}{advice}", REASONS[found])
+        if found == "unknown" and not pictured and _names_file(row[key]):
+            raise Unfit(f"{key} is not read: {_shown(row[key])}", Reason.UNSUPPORTED_MEDIA)
+    return tuple(key for key in left if meaning(key) != "none" and has(row[key]))
+
+
+def _carries(found: Meaning, value: Any, *, pictured: bool) -> bool:
+    """Whether a key of a meaning says something with this value."""
+    if found == "verdict":
+        return value is False
+    if found == "mark":  # a loss that was measured, or a weight in kilograms, is a number like others
+        return value is False or (isinstance(value, int | float) and value == 0) or isinstance(value, list | Mapping)
+    return has(value) and not (found == "address" and pictured)
+
+
+def _names_file(value: Any) -> bool:
+    """Whether a value is a file of a picture, a video or a sound, or a list of them."""
+    values = value if isinstance(value, list | tuple) and value else [value]
+    return all(isinstance(item, str) and len(item) < LONGEST and FILE.fullmatch(item.strip()) for item in values)
+
+
+def _bare(value: Any) -> Any:
+    """A value without what says nothing in it, one in a list as the list."""
+    if isinstance(value, Mapping):
+        return {key: _bare(item) for key, item in value.items() if has(item) or item is False}
+    if isinstance(value, list | tuple):
+        return [_bare(item) for item in value]
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value as details quote it."""
+    said = str(value)
+    return said if len(said) <= 60 else f"{said[:60]} ..."

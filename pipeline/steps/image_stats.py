@@ -1,0 +1,163 @@
+"""Step `inspect`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
+
+Judges and dedupe read these facts and never the images. The hash is a function of whole luminance values that Pillow makes, and
+what is a float is rounded before it is compared or written, so the facts are the same on every machine of one architecture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import ImageFacts, read_images, write_facts
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Isolated
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, count_frames, open_image, to_rgb
+
+BLUR_SIDE = 256
+"""Pixels of the longer side at which blur is measured, so that it does not depend on the resolution."""
+
+THUMBNAIL = 64
+"""Pixels of a thumbnail's side: with 32 a third as many copies again are confused with pictures like them."""
+
+DCT = np.array([[2 * math.cos(math.pi * k * (2 * n + 1) / 64) for n in range(32)] for k in range(8)])
+"""The 8 lowest frequencies of a DCT-II of 32 values, not normalised."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Inspect:
+    """Step: what one decode finds out about every image of a partition. Leaves `facts.parquet`.
+
+    Counts `images_inspected`: those with bytes.
+    """
+
+    name: ClassVar[str] = "inspect"
+    version: ClassVar[int] = 3
+    pure: ClassVar[bool] = True
+
+    max_pixels: int = MAX_PIXELS
+    isolated: bool = field(default=False, metadata=RUNTIME)  # after a worker died: decode in a child, and outlive it
+    seconds: float = field(default=120.0, metadata=RUNTIME)  # for one image, where isolated
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The images, and those that a retry brought."""
+        return ("images.parquet", "supplement.parquet")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The decoders, and the library that writes the table."""
+        return {library: version(library) for library in ("pillow", "numpy", "pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Look at every image, in order."""
+        count = Count()
+        with Isolated(_examine, self.seconds) as worker:
+            write_facts(folder / "facts.parquet", self._facts(inputs, worker, count))
+        return {"images_inspected": count}
+
+    def _facts(
+        self, inputs: Inputs, worker: Isolated[[int, bytes, int], ImageFacts], count: Count
+    ) -> Iterator[ImageFacts]:
+        for row in read_images(inputs):
+            image, data = row["image"], row["bytes"]
+            if data is None:
+                yield ImageFacts(image, Reason(row["reason"]))
+                continue
+            if self.isolated:
+                facts = _outlive(worker, image, data, self.max_pixels)
+            else:
+                facts = examine(image, data, self.max_pixels)
+            if facts.reason:
+                count.lose(facts.reason)
+            else:
+                count.keep()
+            yield facts
+
+
+def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """The facts about image number `image`; pure. A failed decode is a reason, not an exception."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        opened = open_image(data, max_pixels)
+        mode = opened.mode
+        picture = to_rgb(opened)
+        frames = count_frames(opened)
+    except Undecodable as error:
+        return ImageFacts(image, error.reason, sha256)
+    luminance = picture.convert("L")
+    small = luminance.resize((32, 32), Image.Resampling.LANCZOS)
+    return ImageFacts(
+        image=image,
+        reason=None,
+        sha256=sha256,
+        format=opened.format or "",
+        mode=mode,
+        width=picture.width,
+        height=picture.height,
+        frames=frames,
+        blank=blank(luminance),
+        blur=blur(luminance),
+        phash=phash(small),
+        thumbnail=luminance.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS).tobytes(),
+    )
+
+
+def phash(small: Image.Image) -> int:
+    """64-bit DCT hash of 32 x 32 luminance, the first bit highest: `imagehash.phash`, whose pixels these are.
+
+    A bit says whether one of the 8 x 8 lowest frequencies is above their median. They are rounded first: in a flat picture
+    all but one are zero, and noise of 1e-13 would decide.
+    """
+    low = (DCT @ np.asarray(small, np.float64) @ DCT.T).round(6)
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
+
+
+def blank(luminance: Image.Image) -> float:
+    """Standard deviation of luminance, to 3 decimals: 0 for one flat colour, 127.5 for half black, half white."""
+    histogram = luminance.histogram()
+    total = sum(histogram)
+    first = sum(level * number for level, number in enumerate(histogram))
+    second = sum(level * level * number for level, number in enumerate(histogram))
+    return round(math.sqrt(second * total - first * first) / total, 3)
+
+
+def blur(luminance: Image.Image) -> float:
+    """Variance of the Laplacian at a longer side of at most 256 pixels, to 3 decimals: low is blurred or empty.
+
+    The measure of Pech-Pacheco et al. (ICPR 2000), with four neighbours, inside the border. 0 for pictures less than 3 pixels
+    wide or high.
+    """
+    scale = min(1.0, BLUR_SIDE / max(luminance.size))
+    width, height = (max(1, round(length * scale)) for length in luminance.size)
+    pixels = np.asarray(luminance.resize((width, height), Image.Resampling.BOX), np.int64)
+    if min(pixels.shape) < 3:
+        return 0.0
+    sides = pixels[1:-1, :-2] + pixels[1:-1, 2:] + pixels[:-2, 1:-1] + pixels[2:, 1:-1]
+    edges = sides - 4 * pixels[1:-1, 1:-1]
+    total, first, second = edges.size, int(edges.sum()), int(np.vdot(edges, edges))
+    return round((second * total - first * first) / total**2, 3)
+
+
+def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageFacts]:
+    """What the child does."""
+    yield examine(image, data, max_pixels)
+
+
+def _outlive(worker: Isolated[[int, bytes, int], ImageFacts], image: int, data: bytes, max_pixels: int) -> ImageFacts:
+    """The facts about an image whose decoder may kill its process."""
+    try:
+        (facts,) = worker.run(image, data, max_pixels)
+    except (ChildCrashed, ChildTimedOut) as error:
+        return ImageFacts(image, error.reason, hashlib.sha256(data).hexdigest())
+    return facts

@@ -1,0 +1,264 @@
+"""Step `read`: rows of an origin file become samples and the table of their images.
+
+The one place where what a source yields gets its ids. The tables are written as they come, so memory holds one row of the
+origin, one row group of each table, and the addresses and digests of the partition's images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from itertools import zip_longest
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.excerpt import excerpt, shown
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    IMAGES,
+    NO_PAGE,
+    REFUSED,
+    SAMPLES,
+    Sample,
+    SampleId,
+    sample_row,
+)
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.sources import Page, Picture, Row, Source
+from vlmill.pipeline.sources.files import Files
+
+
+@dataclass(frozen=True)
+class Read:
+    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
+
+    An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
+    Files that rows name are read here, so that from now on the run holds them; one that is not there is an image with a reason.
+
+    Counts `rows` of the origin, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
+    is a sample, and a row that is lost as a whole counts as one. Each lost page stands in `refused.parquet`, with the reason, the
+    source's message and the beginning of the row.
+    """
+
+    name: ClassVar[str] = "read"
+    version: ClassVar[int] = 3
+
+    source: Source
+    name_of_source: str
+    file: str  # relative to the source's root, with "/"
+    start: int
+    stop: int
+    licence: str = ""
+    images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
+
+    @property
+    def pure(self) -> bool:
+        """Whether neither a time limit has a say nor what else lies in a folder."""
+        return not (self.source.isolated or self.source.opens)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The origin alone."""
+        return ("origin",)
+
+    def made_by(self) -> Mapping[str, str]:
+        """The library that writes the tables, and those that make pictures of pages."""
+        libraries = ("pyarrow", "pillow", "pypdfium2") if self.source.isolated else ("pyarrow",)
+        return {library: version(library) for library in libraries}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Read every row.
+
+        Raises:
+            SourceError: the file has not the form of the source, or has not all the rows.
+        """
+        rows, pages, unread = Count(), Count(), _Unread()
+        with (
+            _Table(folder / "samples.parquet", SAMPLES, repeats=True) as samples,
+            _Table(folder / "images.parquet", IMAGES, repeats=False) as table,
+            _Table(folder / "refused.parquet", REFUSED, repeats=True) as refused,
+        ):
+            images = _Images(table, Files(self.images))
+            for row in self._rows(inputs["origin"]):
+                made, lost = self._samples(row, images)
+                unread.note({key for page in row.pages for key in page.unread})
+                for sample in made:
+                    samples.add(sample_row(sample), sum(len(node.text or "") for node in sample.nodes))
+                for one in lost:
+                    refused.add(one, len(one["detail"]) + len(one["excerpt"]))
+                    pages.lose(Reason(one["reason"]))
+                pages.keep(len(made))
+                if made:
+                    rows.keep()
+                else:
+                    rows.lose(Reason(lost[0]["reason"]))
+        unread.write(folder / "unread.json")
+        return {"rows": rows, "pages": pages}
+
+    def _rows(self, origin: Path) -> Iterator[Row]:
+        """The rows, each exactly once."""
+        for expected, row in zip_longest(range(self.start, self.stop), self.source.rows(origin, self.start, self.stop)):
+            if row is None or row.row != expected:
+                found = "the end" if row is None else f"row {row.row}"
+                wanted = "the end" if expected is None else f"row {expected}"
+                raise SourceError(
+                    f"{self.name_of_source}/{self.file}: reading [{self.start}, {self.stop}), expected {wanted}, found {found}"
+                )
+            yield row
+
+    def _samples(self, row: Row, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
+        """The samples of a row, and of what else there might have been the rows of REFUSED."""
+        places = row.failed_pages or [NO_PAGE] * len(row.failed)
+        made = list[Sample]()
+        lost = [self._lost(row.row, at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
+        for page in row.pages:
+            if _is_unicode(page):
+                made.append(self._sample(row.row, page, [images.number(picture) for picture in page.pictures]))
+            else:
+                texts = [node.text or node.url for node in page.nodes]
+                lost.append(self._lost(row.row, page.page, Reason.BAD_ROW, NO_UTF8, excerpt(texts)))
+        return made, lost if made or lost else [
+            self._lost(row.row, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
+        ]
+
+    def _lost(self, row: int, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
+        """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
+        place = SampleId(self.name_of_source, self.file, row, page)._asdict()
+        return {**place, "reason": str(reason), "detail": shown(detail), "excerpt": begins}
+
+    def _sample(self, row: int, page: Page, numbers: list[int]) -> Sample:
+        """The sample of a page whose pictures have these numbers in the image table."""
+        document = SampleId(self.name_of_source, self.file, row)
+        return Sample(
+            id=document._replace(page=page.page),
+            nodes=tuple(
+                node if node.image is None else replace(node, image=numbers[node.image]) for node in page.nodes
+            ),
+            group=page.group or ("" if page.page == NO_PAGE else str(document)),
+            licence=page.licence or self.licence,
+            url=page.url,
+            signals=page.signals,
+        )
+
+
+NO_UTF8 = "a string holds half of a surrogate pair, which no text in UTF-8 can hold"
+
+
+def _is_unicode(page: Page) -> bool:
+    """Whether all its strings can be written: JSON may hold half of a surrogate pair, UTF-8 may not."""
+    strings = [page.url, page.group, page.licence]
+    for node in page.nodes:
+        strings += [node.text or "", node.url or ""]
+    try:
+        "".join(strings).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Unread:
+    """Counts the rows that had a key which was not read: `{"keys": {key: rows}, "beyond": mentions of keys past the first CAP}`."""
+
+    CAP = 1000
+    LONGEST = 80  # characters of a key
+
+    def __init__(self) -> None:
+        self._keys, self._beyond = Counter[str](), 0
+
+    def note(self, keys: Iterable[str]) -> None:
+        """Count the keys of one row."""
+        for key in sorted(keys):
+            short = key[: self.LONGEST]
+            if short in self._keys or len(self._keys) < self.CAP:
+                self._keys[short] += 1
+            else:
+                self._beyond += 1
+
+    def write(self, path: Path) -> None:
+        """Write the counts, by key."""
+        found = {"keys": dict(self._keys), "beyond": self._beyond}
+        path.write_text(json.dumps(found, sort_keys=True) + "\n", encoding="ascii")
+
+
+class _Table:
+    """A Parquet file that is written row by row, in row groups of bounded size."""
+
+    ROWS = 4096
+    BYTES = 32 << 20
+
+    def __init__(self, path: Path, schema: pa.Schema, *, repeats: bool) -> None:
+        """Where no value `repeats`, looking for repeats would take a third of the time."""
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeats)
+        self._pending = list[Mapping[str, Any]]()
+        self._weight = self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+    def add(self, row: Mapping[str, Any], weight: int) -> None:
+        """Append a row of about `weight` bytes."""
+        self._pending.append(row)
+        self._weight += weight
+        self.count += 1
+        if len(self._pending) >= self.ROWS or self._weight >= self.BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+        self._pending, self._weight = [], 0
+
+
+class _Images:
+    """Numbers pictures in the order in which they first come, and writes each once."""
+
+    def __init__(self, table: _Table, files: Files) -> None:
+        self._table, self._files = table, files
+        self._known: dict[str | bytes, int] = {}
+        self._paths: dict[str, int] = {}
+
+    def number(self, picture: Picture) -> int:
+        """The picture's row in the image table. Each file is read once, and files with the same bytes are one image."""
+        if picture.path is not None:
+            if picture.path not in self._paths:
+                found = self._files.load(picture.path)
+                self._paths[picture.path] = self.number(
+                    found if found.data is not None else replace(found, url=picture.path)
+                )
+            return self._paths[picture.path]
+        mark = hashlib.sha256(picture.data).digest() if picture.data is not None else picture.url
+        if mark is None:
+            return self._add(picture)
+        if mark not in self._known:
+            self._known[mark] = self._add(picture)
+        return self._known[mark]
+
+    def _add(self, picture: Picture) -> int:
+        number = self._table.count
+        row = {
+            "image": number,
+            "url": picture.url,
+            "reason": picture.reason,
+            "detail": picture.detail,
+            "media_type": picture.media_type,
+            "bytes": picture.data,
+        }
+        self._table.add(row, len(picture.data or b""))
+        return number

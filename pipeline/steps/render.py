@@ -1,0 +1,180 @@
+"""The render step: what the judges left, drawn under an image policy and written into shards.
+
+Last of the steps that see a partition's bytes. One pass over its samples; of its images a row group or two are in memory, and
+parts that were just made are kept for a while, since web documents repeat their images.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, ClassVar
+
+from PIL import features
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    ImageFacts,
+    Sample,
+    Verdict,
+    read_rows,
+    read_samples,
+    write_verdicts,
+)
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.images import Layout, Policy, Size, Unrenderable
+from vlmill.pipeline.images.decode import Undecodable, decode
+from vlmill.pipeline.images.pixels import encode
+from vlmill.pipeline.shards.writer import Entry, Rendered, ShardWriter
+from vlmill.pipeline.steps.image_bytes import Pictures
+from vlmill.pipeline.verdicts.apply import Settled, gather, settle
+from vlmill.pipeline.verdicts.audit import enter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
+RECENT_BYTES = 32 << 20  # of encoded parts kept for the next sample that shows the same image
+
+
+@dataclass(frozen=True)
+class Render:
+    """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`: images that only rendering found fault with.
+
+    Those verdicts stand behind all judges' in the order of attribution. Samples stand in the order of samples.parquet.
+    """
+
+    policy: Policy
+    judges: tuple[str, ...]  # whose verdicts count, in recipe order
+    file_number: int  # of the partition, for the keys of samples
+    chunk: int
+    samples: int = 10_000  # at most, in a shard
+    bytes: int = 1 << 30  # at most, of a tar
+
+    name: ClassVar[str] = "render"
+    version: ClassVar[int] = 3
+    pure: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Samples, images (and what a retry fetched), facts, and the verdicts of the judges named."""
+        tables = ("samples.parquet", "images.parquet", "supplement.parquet", "facts.parquet")
+        return (*tables, *(f"{judge}.verdicts.parquet" for judge in self.judges))
+
+    def made_by(self) -> Mapping[str, str]:
+        """The libraries that draw, encode and write."""
+        codecs = {name: features.version(name) or "" for name in ("webp", "libjpeg_turbo")}
+        return {"pillow": version("pillow"), "pyarrow": version("pyarrow"), **codecs}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
+        counts = {"samples": Count(), "nodes": Count(), "images": Count()}
+        verdicts, own = gather(inputs, self.judges), list[Verdict]()
+        easel = _Easel(self.policy, _read_facts(inputs["facts.parquet"]), Pictures(inputs))
+        with ShardWriter(folder, self.samples, self.bytes) as shards:
+            for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+                settled, images, found = _draw(easel, row, sample, verdicts.get(row, []))
+                own += found
+                enter(counts, sample, settled)
+                if settled.sample is None:
+                    key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
+                    shards.add(Entry(key, sample, settled.kept, images))
+        write_verdicts(folder / "render.verdicts.parquet", own)
+        return counts
+
+
+def _draw(
+    easel: _Easel, row: int, sample: Sample, verdicts: Sequence[Verdict]
+) -> tuple[Settled, tuple[Rendered, ...], list[Verdict]]:
+    """What stays of a sample, its images rendered, and verdicts on those that cannot be.
+
+    A failure may take other nodes along, and layouts may depend on how many images there are: so it is settled again.
+    """
+    found: list[Verdict] = []
+    while True:
+        settled = settle(sample, [*verdicts, *found], easel.facts)
+        shown = {index: image for index in settled.kept if (image := sample.nodes[index].image) is not None}
+        if settled.sample is not None or not shown:
+            return settled, (), found
+        drawn = easel.draw(list(shown.values()))
+        if not isinstance(drawn, dict):
+            return settled, drawn, found
+        found += [Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn]
+
+
+@dataclass
+class _Easel:
+    """Draws images of a partition by number."""
+
+    policy: Policy
+    facts: Sequence[ImageFacts]
+    images: Pictures
+    recent: OrderedDict[tuple[int, Layout], Rendered] = field(default_factory=OrderedDict)
+    weight: int = 0  # bytes of `recent`
+
+    def draw(self, numbers: Sequence[int]) -> tuple[Rendered, ...] | dict[int, Reason]:
+        """All images of one sample, or why some of them cannot be drawn, by number."""
+        sizes = [(self.facts[number].width, self.facts[number].height) for number in numbers]
+        try:
+            layouts = self.policy.layout(sizes)
+        except Unrenderable:
+            failed = {
+                number: Reason.UNRENDERABLE for number, size in zip(numbers, sizes, strict=True) if not self._fits(size)
+            }
+            if not failed:  # the policy breaks its promise, and settling again would change nothing
+                raise
+            return failed
+        drawn = [self._one(number, layout) for number, layout in zip(numbers, layouts, strict=True)]
+        broken = {number: image for number, image in zip(numbers, drawn, strict=True) if isinstance(image, Reason)}
+        return broken or tuple(image for image in drawn if isinstance(image, Rendered))
+
+    def _fits(self, size: Size) -> bool:
+        try:
+            self.policy.layout([size])
+        except Unrenderable:
+            return False
+        return True
+
+    def _one(self, number: int, layout: Layout) -> Rendered | Reason:
+        """The image from among those just drawn, or drawn now."""
+        known = self.recent.get((number, layout))
+        if known is not None:
+            self.recent.move_to_end((number, layout))
+            return known
+        drawn = self._anew(number, layout)
+        if isinstance(drawn, Rendered):
+            self.recent[number, layout] = drawn
+            self.weight += _weight(drawn)
+        while self.weight > RECENT_BYTES:
+            self.weight -= _weight(self.recent.popitem(last=False)[1])
+        return drawn
+
+    def _anew(self, number: int, layout: Layout) -> Rendered | Reason:
+        try:
+            image = decode(self.images.read(number), MOST_PIXELS)
+        except Undecodable as error:
+            return error.reason
+        if image.size != layout.size:
+            raise StoreError(
+                f"image {number} is {image.width} x {image.height} px, but facts.parquet says {layout.size[0]} x {layout.size[1]}: "
+                "another decoder made it. Make it anew with: vlmill build RECIPE --remake"
+            )
+        parts = self.policy.render(image, layout)
+        encoded = {part: encode(picture, self.policy.quality) for part, picture in parts.items()}
+        return Rendered(layout, encoded, self.facts[number].sha256)
+
+
+def _read_facts(path: Path) -> list[ImageFacts]:
+    """What rendering needs of the facts: with the thumbnails they would take ten times the memory."""
+    columns = ["image", "reason", "sha256", "width", "height"]
+    return [
+        ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None})
+        for row in read_rows(path, columns)
+    ]
+
+
+def _weight(image: Rendered) -> int:
+    return sum(len(data) for _, data in image.parts.values())

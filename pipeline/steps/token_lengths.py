@@ -1,0 +1,124 @@
+"""The measure step: how long every sample of a shard is, in tokens and encoder inputs, for one tokenizer and chat format.
+
+Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON members by
+the offsets in its index, and no image.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import pyarrow as pa
+from pydantic.dataclasses import dataclass
+from tokenizers import Tokenizer
+
+from vlmill.pipeline.chat.encode import FORMATS, ChatFormat, load_tokenizer, pieces
+from vlmill.pipeline.chat.image_tokens import Shown
+from vlmill.pipeline.core.config import STRICT, nearest
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.sample import Node, read_rows, write_rows
+from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.shards.writer import BLOCK, to_nodes
+
+NODE_LENGTHS = pa.struct(
+    [
+        pa.field("text", pa.int32(), nullable=False),
+        pa.field("visual", pa.int32(), nullable=False),
+        pa.field("supervised", pa.int32(), nullable=False),
+        pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("image", pa.bool_(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+    ]
+)
+LENGTHS = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("text", pa.int32(), nullable=False),
+        pa.field("visual", pa.int32(), nullable=False),
+        pa.field("supervised", pa.int32(), nullable=False),
+        pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),
+        pa.field("nodes", pa.list_(NODE_LENGTHS), nullable=False),
+    ]
+)
+INDEX = ".index.parquet"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Measure:
+    """Counts the tokens of every node under a chat format; `tokenizer.json` among its inputs says which tokens."""
+
+    chat: str = "vlmill"
+
+    name: ClassVar[str] = "measure"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse a chat format that does not exist."""
+        if self.chat not in FORMATS:
+            raise RecipeError(f"chat: there is no format {self.chat!r}; {nearest(self.chat, list(FORMATS))}")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All shards of a partition, their indices, and the tokenizer."""
+        return ("*.tar", f"*{INDEX}", "tokenizer.json")
+
+    def made_by(self) -> Mapping[str, str]:
+        """The tokenizer library and the table writer."""
+        return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow")}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        """Write `<nn>.lengths.parquet` beside every `<nn>.index.parquet`, rows in the shard's order; counts samples and nodes."""
+        chat = FORMATS[self.chat]
+        tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
+        samples, nodes = Count(), Count()
+        for number in sorted(name.removesuffix(INDEX) for name in inputs if name.endswith(INDEX)):
+            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX}"], tokenizer, chat, nodes)
+            samples.keep(write_rows(folder / f"{number}.lengths.parquet", LENGTHS, rows))
+        return {"samples": samples, "nodes": nodes}
+
+
+def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
+    """The JSON of the sample at `offset` of a shard, which is the first member of its span; its images are not read."""
+    file.seek(offset)
+    size = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "strict").size
+    record: dict[str, Any] = json.loads(file.read(size))
+    return record
+
+
+def _lengths(
+    shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
+) -> Iterator[dict[str, Any]]:
+    """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
+    with shard.open("rb") as file:
+        for row in read_rows(index, ["row", "offset", "images"]):
+            nodes = list(_nodes(to_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            counted.keep(len(nodes))
+            sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
+            yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
+
+
+def _nodes(
+    nodes: Sequence[Node], images: Sequence[Mapping[str, int]], tokenizer: Tokenizer, chat: ChatFormat
+) -> Iterator[dict[str, Any]]:
+    """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
+    shown = iter(images)
+    pictured = [Shown(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
+    for node, piece in zip(nodes, pieces(nodes, pictured, tokenizer, chat), strict=True):
+        image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
+        yield {
+            "text": len(piece.ids) - image["tokens"],
+            "visual": image["tokens"],
+            "supervised": piece.supervised,
+            "tiles": image["tiles"],
+            "image": node.kind == "image",
+            "turn": node.turn,
+            "role": node.role,
+        }

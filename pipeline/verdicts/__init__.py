@@ -1,0 +1,1 @@
+"""What follows from verdicts: which samples, nodes and images are kept, and the counts that must balance."""

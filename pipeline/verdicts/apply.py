@@ -1,0 +1,120 @@
+"""Verdicts applied: which samples and nodes stay, and why each of the others does not.
+
+Dedupe settles what the judges before it left, render settles everything, and statistics and trace repeat it to
+explain a loss. All of them call `settle`, so a loss has one reason wherever it is asked about.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.sample import (
+    WHOLE_SAMPLE,
+    ImageFacts,
+    Node,
+    Sample,
+    Verdict,
+    read_verdicts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+TURN_ROLES = frozenset({"user", "assistant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of one sample. It is lost if and only if all of its nodes are."""
+
+    sample: Reason | None  # None where it stays
+    nodes: tuple[Reason | None, ...]  # one per node, in order
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Indices of the nodes that stay, in order."""
+        return tuple(index for index, reason in enumerate(self.nodes) if reason is None)
+
+
+def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFacts]) -> Settled:
+    """Apply everything that is known against a sample. Pure.
+
+    Images that could not be had or read fall first, then the judges speak in turn; what falls keeps its first reason.
+    After each of them the consequences are drawn, so that they too are attributed to the first cause:
+
+    - a lost image takes a sample that requires it along: with the image's own reason where it failed (render's verdicts
+      say so too) or was taken down, REQUIRED_LOST where a judge dropped it; any other image falls alone, and the rest keeps its order;
+    - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
+    - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else NOTHING_LEFT;
+    - the nodes of a lost sample have the sample's reason, unless they had their own before.
+
+    Args:
+        sample: The sample as it was read.
+        verdicts: Those on this sample, in recipe order of their judges.
+        facts: Of all images of the partition; the index is the image's number.
+    """
+    nodes = [_had(node, facts) for node in sample.nodes]
+    whole = _draw(sample.nodes, nodes)
+    for _, spoken in groupby(verdicts, key=lambda verdict: verdict.judge):
+        if whole:
+            break
+        whole = _hear(list(spoken), nodes) or _draw(sample.nodes, nodes)
+    return Settled(whole, tuple(reason or whole for reason in nodes))
+
+
+def gather(inputs: Mapping[str, Path], judges: Sequence[str]) -> dict[int, list[Verdict]]:
+    """The verdicts of `judges` by sample, in the order of `judges`, read from their `<judge>.verdicts.parquet`."""
+    found = defaultdict[int, list[Verdict]](list)
+    for judge in judges:
+        for verdict in read_verdicts(inputs[f"{judge}.verdicts.parquet"]):
+            found[verdict.sample].append(verdict)
+    return dict(found)
+
+
+def _had(node: Node, facts: Sequence[ImageFacts]) -> Reason | None:
+    """Why there is nothing in a node, before anybody judges it."""
+    if node.image is not None:
+        return facts[node.image].reason
+    return Reason.TAKEN_DOWN if node.text is None else None
+
+
+def _hear(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
+    """Enter one judge's verdicts on nodes; return its reason against the whole sample."""
+    whole: Reason | None = None
+    for verdict in spoken:
+        if verdict.node == WHOLE_SAMPLE:
+            whole = whole or verdict.reason
+        else:
+            nodes[verdict.node] = nodes[verdict.node] or verdict.reason
+    return whole
+
+
+def _draw(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
+    """Enter the turns that fall with what is lost; return why the whole sample falls with it, if it does."""
+    for node, reason in zip(nodes, lost, strict=True):
+        if node.required and reason not in {None, Reason.TURN_LOST}:
+            return reason if reason in FAILURES or reason is Reason.TAKEN_DOWN else Reason.REQUIRED_LOST
+    _lose_turns(nodes, lost)
+    left = (node for node, reason in zip(nodes, lost, strict=True) if reason is None)
+    if any(node.role != "system" for node in left):
+        return None
+    return Reason.TAKEN_DOWN if set(lost) == {Reason.TAKEN_DOWN} else Reason.NOTHING_LEFT
+
+
+def _lose_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> None:
+    spoken = [
+        (node.turn, why)
+        for node, why in zip(nodes, lost, strict=True)
+        if node.kind == "text" and node.role in TURN_ROLES
+    ]
+    broken = {turn for turn, why in spoken if why}
+    last = max((turn for turn, _ in spoken if turn not in broken), default=-1)
+    for index, node in enumerate(nodes):
+        falls = node.role in TURN_ROLES and node.turn in broken and (node.kind == "text" or node.turn > last)
+        if falls and lost[index] is None:
+            lost[index] = Reason.TURN_LOST

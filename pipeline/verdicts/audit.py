@@ -1,0 +1,86 @@
+"""The books of a partition, counted again from its tables and verdicts. Those of receipts have to come to the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import ImageFacts, Sample, read_rows, read_samples
+from vlmill.pipeline.core.step import Count, Counts
+from vlmill.pipeline.verdicts.apply import Settled, gather, settle
+
+
+@dataclass
+class Recount:
+    """What the tables of a partition come to."""
+
+    samples: int = 0  # rows of samples.parquet
+    nodes_judged: int = 0  # that judges were shown: all but those of samples that were taken down
+    samples_left: int = 0  # by the judges, before dedupe
+    nodes_left: int = 0
+    books: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
+
+    def enter(self, sample: Sample, settled: Settled, before: Settled) -> None:
+        """Add a sample with its fate, and that which it had before dedupe."""
+        self.samples += 1
+        self.nodes_judged += 0 if sample.taken_down else len(sample.nodes)
+        self.samples_left += before.sample is None
+        self.nodes_left += len(before.kept) if before.sample is None else 0
+        enter(self.books, sample, settled)
+
+
+def enter(books: Counts, sample: Sample, settled: Settled) -> None:
+    """Enter a sample in the books, at all three levels; images are image nodes."""
+    fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
+    fates += [
+        ("images", reason) for node, reason in zip(sample.nodes, settled.nodes, strict=True) if node.kind == "image"
+    ]
+    for level, reason in fates:
+        if reason is None:
+            books[level].keep()
+        else:
+            books[level].lose(reason)
+
+
+def count_read(inputs: Mapping[str, Path]) -> Counts:
+    """The books of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
+    rows, pages = Count(), Count()
+    seen = {row["row"] for row in read_rows(inputs["samples.parquet"], ["row"])}
+    rows.keep(len(seen))
+    pages.keep(_rows_of(inputs["samples.parquet"]))
+    for row in read_rows(inputs["refused.parquet"], ["row", "reason"]):
+        pages.lose(Reason(row["reason"]))
+        if row["row"] not in seen:
+            seen.add(row["row"])
+            rows.lose(Reason(row["reason"]))
+    return {"rows": rows, "pages": pages}
+
+
+def _rows_of(table: Path) -> int:
+    return int(pq.read_metadata(table).num_rows)
+
+
+def recount(inputs: Mapping[str, Path], voices: Sequence[str]) -> Recount:
+    """Count a partition again; pure.
+
+    Args:
+        inputs: `samples.parquet`, `facts.parquet` and the verdicts of all voices, by name.
+        voices: Who writes verdicts, in the order in which they are heard.
+    """
+    found, verdicts, facts = Recount(), gather(inputs, voices), read_losses(inputs["facts.parquet"])
+    for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+        mine = verdicts.get(row, [])
+        settled = settle(sample, mine, facts)
+        judged = [verdict for verdict in mine if verdict.judge not in {"dedupe", "render"}]
+        found.enter(sample, settled, settled if len(judged) == len(mine) else settle(sample, judged, facts))
+    return found
+
+
+def read_losses(path: Path) -> list[ImageFacts]:
+    """Of the facts only why there is no image: with the thumbnails they would take ten times the memory."""
+    rows = read_rows(path, ["image", "reason"])
+    return [ImageFacts(row["image"], Reason(row["reason"]) if row["reason"] else None) for row in rows]

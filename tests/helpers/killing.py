@@ -1,0 +1,54 @@
+"""Runs a function in a process that dies at its n-th commit point, as if the power had gone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from typing import Any
+
+KILLED = 9
+POINTS = ("fsync", "replace", "link", "rename")
+"""Every way in which the store changes what a later reader can see, or makes it last."""
+
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(
+    [
+        *(
+            "vlmill.pipeline.cli",
+            "vlmill.pipeline.engine.build",
+            "vlmill.pipeline.core.progress",
+            "vlmill.mixtures.build",
+            "vlmill.train.settings",
+            "pytest",
+            "webdataset",
+        ),
+        *("polars", "pandas", "fasttext", "numpy.random", "PIL.features"),  # slow to import, for each victim anew
+    ]
+)
+
+
+def _victim(point: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    left = [point]
+
+    def deadly(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if left[0] == 0:
+                os._exit(KILLED)  # no finally, no atexit: what a kill leaves
+            left[0] -= 1
+            return original(*args, **kwargs)
+
+        return call
+
+    for name in POINTS:
+        setattr(os, name, deadly(getattr(os, name)))
+    function(*args)
+
+
+def killed_at(point: int, function: Callable[..., Any], *args: Any) -> bool:
+    """Run `function(*args)`; it is killed before its commit point number `point`. Says whether it came that far."""
+    process = SPAWN.Process(target=_victim, args=(point, function, args))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, KILLED), f"the victim ended with {process.exitcode}"
+    return process.exitcode == KILLED

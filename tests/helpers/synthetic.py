@@ -1,0 +1,180 @@
+"""Made-up shards for the tests of mixtures: index and lengths without the tars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmill.mixtures import Shard
+from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.steps.lock import Lock
+from vlmill.mixtures.steps.mix import Mix
+from vlmill.mixtures.steps.plan import Plan
+from vlmill.mixtures.steps.select import selects
+from vlmill.pipeline.core.step import Counts
+from vlmill.pipeline.steps.token_lengths import LENGTHS
+
+OVERHEAD = 2
+Document = Mapping[str, Any]
+
+
+def text(tokens: int, role: str = "none", turn: int = 0) -> dict[str, Any]:
+    """The lengths of a text node."""
+    supervised = tokens if role in {"none", "assistant"} else 0
+    return {
+        "text": tokens,
+        "visual": 0,
+        "supervised": supervised,
+        "tiles": 0,
+        "image": False,
+        "turn": turn,
+        "role": role,
+    }
+
+
+def image(tokens: int = 16, tiles: int = 1, role: str = "none", turn: int = 0) -> dict[str, Any]:
+    """The lengths of an image node."""
+    return {"text": 0, "visual": tokens, "supervised": 0, "tiles": tiles, "image": True, "turn": turn, "role": role}
+
+
+def web(seed: int, documents: int, most_nodes: int = 8, longest: int = 60) -> list[list[dict[str, Any]]]:
+    """Interleaved documents, some longer than a short row."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(documents):
+        nodes = [
+            image() if random.random() < 0.3 else text(int(random.integers(1, longest)))
+            for _ in range(random.integers(1, most_nodes + 1))
+        ]
+        made.append(nodes)
+    return made
+
+
+def quiz(seed: int, documents: int, most_turns: int = 3) -> list[list[dict[str, Any]]]:
+    """An image and turns about it."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(documents):
+        nodes = [image(role="user")]
+        for turn in range(random.integers(1, most_turns + 1)):
+            nodes += [
+                text(int(random.integers(3, 15)), "user", turn),
+                text(int(random.integers(1, 20)), "assistant", turn),
+            ]
+        made.append(nodes)
+    return made
+
+
+def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """Documents of one text; `tokens` is what they cost in a row."""
+    return [[text(length - OVERHEAD)] for length in tokens]
+
+
+class Store:
+    """A folder of shards, and the steps of a stage run over it in the way the runner does: each sees what it declares to read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.shards: dict[str, tuple[Shard, ...]] = {}
+        self.inputs: dict[str, Path] = {}
+
+    def add(
+        self,
+        source: str,
+        documents: Sequence[Sequence[Document]],
+        per_shard: int = 50,
+        groups: Sequence[str] | None = None,
+        licence: str = "CC0-1.0",
+    ) -> None:
+        """Write a source."""
+        shards = []
+        for number, start in enumerate(range(0, len(documents), per_shard)):
+            here = documents[start : start + per_shard]
+            stem = f"shards/{source}/small/00000-0000.k.{number:02d}"
+            (self.root / stem).parent.mkdir(parents=True, exist_ok=True)
+            shard = Shard(
+                source, "small", f"{stem}.tar", "0" * 64, len(here), f"{stem}.index.parquet", f"{stem}.lengths.parquet"
+            )
+            names = [groups[start + row] if groups else "" for row in range(len(here))]
+            self._write(shard, here, start, names, licence)
+            shards.append(shard)
+        self.shards[source] = tuple(shards)
+
+    def _write(
+        self, shard: Shard, documents: Sequence[Sequence[Document]], start: int, groups: Sequence[str], licence: str
+    ) -> None:
+        rows = range(len(documents))
+        index = {
+            "id": [f"{shard.source}/a.parquet#{start + row}" for row in rows],
+            "file": ["a.parquet"] * len(documents),
+            "origin_row": pa.array([start + row for row in rows], pa.int64()),
+            "page": pa.array([-1] * len(documents), pa.int32()),
+            "group": list(groups),
+            "licence": [licence] * len(documents),
+            "nodes": pa.array([len(nodes) for nodes in documents], pa.int32()),
+        }
+        pq.write_table(pa.table(index), self.root / shard.index)
+        lengths = [
+            {
+                "row": row,
+                **{name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")},
+                "images": sum(node["image"] for node in nodes),
+                "nodes": nodes,
+            }
+            for row, nodes in enumerate(documents)
+        ]
+        pq.write_table(pa.Table.from_pylist(lengths, schema=LENGTHS), self.root / shard.lengths)
+        for name in (shard.index, shard.lengths):
+            self.inputs[name] = self.root / name
+
+    def select(self, mixture: Mixture, seed: int = 17) -> dict[str, Counts]:
+        """Run the select step of every part."""
+        counts = {}
+        for label, step in selects(mixture, self.shards, seed, OVERHEAD).items():
+            counts[label], files = self._run(step, self.root / "select" / label)
+            self.inputs |= {f"{label}/{path.name}": path for path in files}
+        return counts
+
+    def mix(self, mixture: Mixture, seed: int = 17) -> dict[str, Any]:
+        """Run select and mix; what the mix step wrote."""
+        self.select(mixture, seed)
+        _, files = self._run(Mix("align", mixture, seed), self.root / "mix")
+        self.inputs |= {path.name: path for path in files}
+        return json.loads(self.inputs["mix.json"].read_text())
+
+    def plan(self, mixture: Mixture, seed: int = 17) -> list[dict[str, Any]]:
+        """Run everything up to the plan; its rows."""
+        mix = self.mix(mixture, seed)
+        self.inputs = {name: path for name, path in self.inputs.items() if not name.startswith("plan/")}
+        rows = []
+        for block in range(mix["blocks"]):
+            _, files = self._run(Plan(block), self.root / "plan" / str(block))
+            self.inputs |= {f"plan/{path.name}": path for path in files}
+            rows += pq.read_table(files[0]).to_pylist()
+        return rows
+
+    def lock(self, mixture: Mixture, seed: int = 17) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run everything; the lock and the statistics."""
+        self.plan(mixture, seed)
+        step = Lock(
+            self.shards, {"kind": "letterbox"}, {"path": "tokenizer.json", "sha256": "0" * 64}, "vlmill", OVERHEAD
+        )
+        _, files = self._run(step, self.root / "lock")
+        self.inputs |= {path.name: path for path in files}
+        return tuple(json.loads(self.inputs[name].read_text()) for name in ("mixture.lock.json", "stats.json"))
+
+    def _run(self, step: Any, folder: Path) -> tuple[Counts, list[Path]]:
+        number = len(list(folder.parent.glob(f"{folder.name}*"))) if folder.parent.exists() else 0
+        folder = folder.with_name(f"{folder.name}.{number}")
+        folder.mkdir(parents=True)
+        read = {name: path for name, path in self.inputs.items() if any(fnmatch(name, form) for form in step.reads)}
+        counts = step.run(read, folder)
+        assert all(count.balanced() for count in counts.values())
+        return counts, sorted(folder.iterdir())

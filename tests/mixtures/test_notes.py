@@ -1,0 +1,113 @@
+"""What a build says of its mixtures, and what it costs to change one."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.helpers.small import RECIPE, vlmill, write_recipe
+from tests.helpers.upstream import obelics
+from vlmill.mixtures.build import read_stats
+from vlmill.mixtures.report.notes import alike
+
+COMMON = [f"word{number}" for number in range(60)]
+
+
+def article(number, own):
+    """A text that shares its words with the articles of the same number, but for `own` of them."""
+    return " ".join([*(f"{word}x{number}" for word in COMMON), *(f"only{own}{place}" for place in range(12))])
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("origins")
+    path = write_recipe(folder)
+    obelics(
+        folder / "news.parquet", [[article(number, "news")] for number in range(5)] + [["Something else entirely."]]
+    )
+    obelics(folder / "blog.parquet", [[article(number, "blog")] for number in range(3)])
+    more = {name: {"kind": "obelics", "files": f"{name}.parquet", "licence": "CC0-1.0"} for name in ("news", "blog")}
+    shares = {"news": 0.5, "blog": 0.25, "quiz": 0.25}
+    stage = {**RECIPE["stages"][0], "mixture": {"shares": shares, "sequence_length": 2048, "tiles_per_row": 16}}
+    sources = {"quiz": RECIPE["sources"]["quiz"], **more}
+    return write_recipe(folder, sources=sources, stages=[stage]) and path
+
+
+@pytest.fixture(scope="module")
+def built(recipe, tmp_path_factory):
+    root = tmp_path_factory.mktemp("built") / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
+    return root
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "copy")
+
+
+def test_texts_of_two_parts_that_are_alike_are_counted(built):
+    assert alike(built, ["blog", "news", "quiz"], "small") == {("blog", "news"): 3}
+    assert alike(built, ["blog", "quiz"], "small") == {}
+
+
+def test_a_run_without_a_note_has_none_but_what_its_parts_have_in_common(built):
+    assert read_stats(built, "align")["align"]["notes"] == [
+        "blog and news: 3 pairs of samples whose texts are alike by 0.5 or more stay in both"
+    ]
+
+
+def test_another_tokenizer_than_the_one_that_counted_is_noted(copy):
+    (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + "\n")
+    assert "not the tokenizer that counted the tokens" in read_stats(copy, "align")["align"]["notes"][0]
+
+
+def test_a_build_shows_notes_and_the_nearest_mixture_where_a_cap_binds(recipe, copy, capsys):
+    change = [
+        "--relock",
+        "--set",
+        "stages.align.mixture.max_repetition=1",
+        "--set",
+        "stages.align.mixture.shares.quiz=0.5",
+    ]
+    assert vlmill("build", recipe, "--out", copy, "--workers", 0, *change) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "align: blog may be passed 1 times" in shown
+    assert "so the nearest mixture that can be had is planned: blog " in shown
+    assert "align: the shares add up to 1.25; they are read as proportions" in shown
+    assert vlmill("stats", copy) == 0
+    assert "nearest mixture that can be had" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_strict_mixture_is_refused_with_what_binds_and_the_ways_out(recipe, copy, capsys):
+    change = ["--relock", "--set", "stages.align.mixture.max_repetition=1", "--set", "stages.align.mixture.strict=true"]
+    assert vlmill("build", recipe, "--out", copy, "--workers", 0, *change) == 1
+    assert "may be passed 1 times, the mixture asks for" in " ".join(capsys.readouterr().err.split())
+
+
+def test_without_dedupe_nobody_looked_for_what_parts_have_in_common(recipe, tmp_path, capsys):
+    arguments = ["--workers", 0, "--limit", 4, "--set", "dedupe=null"]
+    assert vlmill("build", recipe, "--out", tmp_path / "run", *arguments) == 0
+    assert "nobody looked for what parts have in common" in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_share_writes_no_shard_and_reads_no_image(recipe, copy):
+    def files():
+        found = (
+            path for part in ("shards", "steps") for path in (copy / part).rglob("*") if "mixtures" not in path.parts
+        )
+        return {
+            path: (path.stat().st_ino, path.stat().st_mtime_ns)
+            for path in found
+            if path.suffix in {".tar", ".parquet", ".npy"}
+        }
+
+    before, plan = files(), json.loads((copy / "mixtures/align/stats.json").read_bytes())
+    assert (
+        vlmill(
+            "build", recipe, "--out", copy, "--workers", 0, "--relock", "--set", "stages.align.mixture.shares.quiz=2"
+        )
+        == 0
+    )
+    assert files() == before
+    after = json.loads((copy / "mixtures/align/stats.json").read_bytes())
+    assert after["sources"][2]["declared"] > plan["sources"][2]["declared"]

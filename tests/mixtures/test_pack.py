@@ -1,0 +1,127 @@
+"""Packing under two budgets, and cutting of what does not fit a row."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlmill.mixtures.algorithms.pack import pack
+from vlmill.mixtures.steps.cut import Nodes, cut
+from vlmill.pipeline.core.reasons import Reason
+
+UNTIMED = settings(deadline=None)
+SEGMENTS = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 6)), max_size=80)
+
+
+def packed(segments, row_tokens=100, row_tiles=6):
+    tokens, tiles = (np.array([segment[at] for segment in segments], np.int64) for at in (0, 1))
+    return pack(tokens, tiles, row_tokens, row_tiles)
+
+
+@UNTIMED
+@given(SEGMENTS)
+def test_every_segment_is_in_one_row_and_no_row_exceeds_a_budget(segments):
+    rows = packed(segments)
+    assert len(rows) == len(segments)
+    assert sorted(set(rows.tolist())) == list(range(len(set(rows.tolist()))))
+    for budget, at in ((100, 0), (6, 1)):
+        assert np.all(np.bincount(rows, [segment[at] for segment in segments]) <= budget) or not segments
+
+
+@UNTIMED
+@given(SEGMENTS)
+def test_two_rows_that_fit_into_one_are_not_left(segments):
+    rows = packed(segments)
+    sums = [np.bincount(rows, [segment[at] for segment in segments]) for at in (0, 1)] if segments else []
+    for first in range(len(set(rows.tolist())) - 1):
+        assert sums[0][first] + sums[0][first + 1] > 100 or sums[1][first] + sums[1][first + 1] > 6
+
+
+def test_rows_come_out_full_where_segments_allow_it():
+    random = np.random.default_rng(0)
+    tokens = np.minimum(random.lognormal(6.2, 1.0, 4096).astype(np.int64) + 74, 2048)
+    rows = pack(tokens, np.ones(4096, np.int64), 2048, 32)
+    assert tokens.sum() / 2048 / (rows.max() + 1) > 0.97
+
+
+def test_rows_come_out_full_where_both_budgets_bind():
+    random = np.random.default_rng(0)
+    images = random.geometric(0.4, 4096).clip(max=24)
+    tokens = np.minimum(random.lognormal(6.2, 1.0, 4096).astype(np.int64) + images * 64 + 8, 8192)
+    rows = pack(tokens, images, 8192, 24)
+    fewest = max(tokens.sum() / 8192, images.sum() / 24)
+    assert fewest / (rows.max() + 1) > 0.97
+
+
+@pytest.mark.parametrize("segment", [(101, 0), (1, 7)])
+def test_what_fits_no_row_is_refused_by_name(segment):
+    with pytest.raises(ValueError, match="does not fit a row of 100 and 6"):
+        packed([segment])
+
+
+def nodes(*items, role="none"):
+    """Nodes from `t12` (12 tokens of text) and `i12` (an image of 12 tokens and one tile); `|` begins a new turn."""
+    lengths, images, turns, turn = [], [], [], 0
+    for item in items:
+        if item == "|":
+            turn += 1
+            continue
+        lengths.append(int(item[1:]))
+        images.append(item[0] == "i")
+        turns.append(turn)
+    roles = (
+        ["none"] * len(lengths)
+        if role == "none"
+        else ["user" if at % 2 == 0 else "assistant" for at in range(len(lengths))]
+    )
+    return Nodes(lengths, [int(image) for image in images], images, turns, roles)
+
+
+def test_a_document_is_cut_between_nodes():
+    parted = cut(nodes("t6", "i4", "t3", "t7", "i2", "t1"), 10, 9)
+    assert parted.segments == [(0, 2), (2, 4), (4, 6)]
+    assert not parted.lost
+
+
+def test_a_document_is_cut_where_its_tiles_run_out():
+    assert cut(nodes("i1", "t1", "i1", "t1", "i1", "t1"), 100, 2).segments == [(0, 4), (4, 6)]
+
+
+def test_a_node_longer_than_a_row_is_lost_and_the_rest_stays():
+    parted = cut(nodes("t6", "t11", "t5"), 10, 9)
+    assert parted.segments == [(0, 1), (2, 3)]
+    assert parted.lost == {1: Reason.TOO_LONG}
+
+
+def test_images_without_text_are_lost():
+    parted = cut(nodes("i8", "t9"), 10, 9)
+    assert parted.segments == [(1, 2)]
+    assert parted.lost == {0: Reason.NO_TEXT}
+
+
+def test_a_conversation_loses_whole_turns_from_its_end():
+    parted = cut(nodes("t2", "t2", "|", "t2", "t2", "|", "t2", "t2", role="chat"), 10, 9)
+    assert parted.segments == [(0, 4)]
+    assert parted.lost == {4: Reason.LATER_TURNS, 5: Reason.LATER_TURNS}
+
+
+def test_a_conversation_whose_first_turn_does_not_fit_is_lost():
+    parted = cut(nodes("i9", "t9", "|", "t1", "t1", role="chat"), 10, 9)
+    assert not parted.segments
+    assert set(parted.lost.values()) == {Reason.TOO_LONG}
+
+
+ITEMS = st.lists(st.builds("{}{}".format, st.sampled_from("ti"), st.integers(1, 30)) | st.just("|"), max_size=15)
+
+
+@UNTIMED
+@given(ITEMS, st.sampled_from(["none", "chat"]), st.integers(1, 40), st.integers(1, 4))
+def test_a_node_is_in_one_segment_or_lost_for_a_reason(items, role, tokens, tiles):
+    sample = nodes(*items, role=role)
+    parted = cut(sample, tokens, tiles)
+    inside = [at for first, last in parted.segments for at in range(first, last)]
+    assert sorted([*inside, *parted.lost]) == list(range(len(sample.tokens)))
+    for first, last in parted.segments:
+        assert sum(sample.tokens[first:last]) <= tokens
+        assert sum(sample.tiles[first:last]) <= tiles
+        assert role == "chat" or not all(sample.image[first:last])

@@ -1,0 +1,211 @@
+"""Decoding: what transformers would make of the same file, and one kind of exception for everything else."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
+from transformers.image_transforms import convert_to_rgb
+
+from tests.helpers.upstream import encoded, picture
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.images.decode import FORMATS, Undecodable, decode
+
+WHITE = (255, 255, 255)
+
+
+def expected(data: bytes) -> np.ndarray:
+    """What transformers' PIL processors start from, after the rotation that its `load_image` does."""
+    return convert_to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), return_numpy=True)
+
+
+def palette_with_transparency() -> bytes:
+    image = Image.open(io.BytesIO(picture(1))).quantize(8)
+    return encoded(image, "PNG", transparency=bytes([0, 128, 255]))
+
+
+def half_transparent(mode: str) -> Image.Image:
+    image = Image.open(io.BytesIO(picture(2))).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image.convert(mode)
+
+
+FILES = {
+    "jpeg": picture(form="JPEG"),
+    "grey jpeg": picture(form="JPEG", mode="L"),
+    "cmyk jpeg": picture(form="JPEG", mode="CMYK"),
+    "png": picture(),
+    "1-bit png": picture(mode="1"),
+    "palette": encoded(Image.open(io.BytesIO(picture())).quantize(16)),
+    "palette with one transparent colour": encoded(Image.open(io.BytesIO(picture())).quantize(16), transparency=2),
+    "palette with an alpha table": palette_with_transparency(),
+    "rgb with one transparent colour": picture(transparency=(255, 0, 0)),
+    "grey with alpha": encoded(half_transparent("LA")),
+    "rgb with alpha": encoded(half_transparent("RGBA")),
+    "opaque rgba": picture(mode="RGBA"),
+    "palette with alpha": encoded(half_transparent("RGBA").convert("PA"), "TIFF"),
+    "lossless webp with alpha": encoded(half_transparent("RGBA"), "WEBP", lossless=True),
+    "gif": picture(form="GIF"),
+    "bmp": picture(form="BMP"),
+    "avif": picture(form="AVIF"),
+    "jpeg 2000": picture(form="JPEG2000"),
+    "tiff in lab": encoded(Image.new("LAB", (4, 4), (200, 120, 130)), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_equal_what_transformers_makes_of_the_file(name):
+    image = decode(FILES[name])
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), expected(FILES[name]))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_a_picture_exactly_once(form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = picture(3, (64, 32), form, exif=exif)
+    image = decode(data)
+    assert image.size == ((64, 32) if orientation < 5 else (32, 64))
+    np.testing.assert_array_equal(np.asarray(image), expected(data))
+
+
+def test_broken_exif_turns_nothing_and_loses_nothing():
+    assert decode(picture(form="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")).size == (40, 30)
+
+
+def test_transparency_becomes_white_not_what_lies_beneath():
+    assert decode(encoded(Image.new("RGBA", (2, 2), (200, 0, 0, 0)))).getpixel((0, 0)) == WHITE
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(form):
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    data = encoded(red, form, save_all=True, append_images=[blue], **({"lossless": True} if form == "WEBP" else {}))
+    assert decode(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bit_grey_keeps_its_high_byte_instead_of_turning_white(form):
+    levels = np.array([[0, 255, 256, 0x1234, 0x8000, 0xFFFF]], np.uint16)
+    assert np.asarray(decode(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist() == [
+        0,
+        0,
+        1,
+        0x12,
+        0x80,
+        0xFF,
+    ]
+
+
+def test_16_bit_grey_and_16_bit_colour_agree():
+    def png(colour: int, channels: int) -> bytes:
+        rows = b"".join(b"\0" + struct.pack(f">{channels}H", *[level] * channels) for level in (0, 300, 40000, 65535))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in [
+                (b"IHDR", struct.pack(">IIBBBBB", 1, 4, 16, colour, 0, 0, 0)),
+                (b"IDAT", zlib.compress(rows)),
+                (b"IEND", b""),
+            ]
+        )
+
+    np.testing.assert_array_equal(np.asarray(decode(png(0, 1))), np.asarray(decode(png(2, 3))))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("bits", "highest"), [(8, 200), (10, 1023), (12, 4095), (12, 1024), (14, 9000), (16, 16_384)])
+def test_grey_of_fewer_bits_in_16_is_as_bright_as_it_was(form, bits, highest):
+    levels = np.array([[0, highest // 2, highest]], np.uint16)
+    grey = np.asarray(decode(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist()
+    assert grey == [level >> (bits - 8) for level in levels[0].tolist()]
+
+
+@given(st.lists(st.integers(0, 65_535), min_size=1, max_size=9))
+def test_grey_of_16_bits_keeps_its_order(levels):
+    grey = np.asarray(decode(encoded(Image.fromarray(np.array([sorted(levels)], np.uint16)))))[0, :, 0].tolist()
+    assert grey == sorted(grey)
+    assert max(levels) < 64 or grey[-1] >= 32  # never so dark that nothing can be seen
+
+
+def test_the_transparent_level_of_16_bit_grey_becomes_white():
+    levels = Image.fromarray(np.array([[40_000, 40_001]], np.uint16))
+    assert np.asarray(decode(encoded(levels, transparency=40_001)))[0, :, 0].tolist() == [156, 255]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_an_agreed_white_are_refused(mode):
+    with pytest.raises(Undecodable, match=f"mode {mode} has no agreed white"):
+        decode(encoded(Image.new(mode, (2, 2), 7), "TIFF"))
+
+
+def test_pixels_are_counted_before_any_is_decoded():
+    header_only = picture(size=(300, 200))[:60]
+    with pytest.raises(Undecodable, match=r"300 x 200 pixels, allowed 59999") as refused:
+        decode(header_only, max_pixels=59_999)
+    assert refused.value.reason == Reason.TOO_MANY_PIXELS
+    assert decode(picture(size=(300, 200)), max_pixels=60_000).size == (300, 200)
+
+
+def test_what_pillow_takes_for_a_bomb_has_too_many_pixels():
+    bomb = bytearray(picture())
+    bomb[16:24] = struct.pack(">II", 30_000, 30_000)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    with pytest.raises(Undecodable) as refused:
+        decode(bytes(bomb), max_pixels=10**10)
+    assert refused.value.reason == Reason.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"])
+def test_a_file_that_ends_early_is_refused_not_filled_up(form):
+    data = picture(4, (200, 200), form)
+    with pytest.raises(Undecodable) as refused:
+        decode(data[: len(data) * 2 // 3])
+    assert refused.value.reason == Reason.UNDECODABLE
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        picture(form="ICO"),
+        picture(form="PPM"),
+        picture(form="TGA"),
+    ],
+)
+def test_other_formats_are_not_even_tried(data):
+    with pytest.raises(Undecodable, match="in no format that is read here"):
+        decode(data)
+
+
+def test_the_reason_says_nothing_that_differs_from_run_to_run():
+    messages = set()
+    for data in [b"no image", bytearray(b"no image")]:
+        with pytest.raises(Undecodable) as refused:
+            decode(bytes(data))
+        messages.add(str(refused.value))
+    assert len(messages) == 1
+    assert "0x" not in messages.pop()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FILES)), st.data())
+def test_damage_ends_in_a_picture_or_in_undecodable_and_in_nothing_else(name, data):
+    damaged = bytearray(FILES[name])
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=8)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(Undecodable):
+        assert decode(bytes(damaged), max_pixels=100_000).mode == "RGB"
+
+
+def test_the_formats_are_those_of_browsers_and_scanners():
+    assert not {"EPS", "WMF", "PSD", "ICO", "PCD", "MPEG", "FITS"}.intersection(FORMATS)

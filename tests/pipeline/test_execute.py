@@ -1,0 +1,105 @@
+"""The executors keep their one promise: every item once, in any order; errors as they were raised; our own code in workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.pipeline.engine.executor import Inline, executor, together
+
+
+@dataclass(frozen=True)
+class Item:
+    number: int
+    careful: bool = False
+
+
+def doubled(item: Item) -> int:
+    return 2 * item.number
+
+
+def refusing(item: Item) -> int:
+    if item.number == 2:
+        raise VlmillError("number 2 is not to be had")
+    return item.number
+
+
+def deadly(item: Item) -> int:
+    if item.number == 1 and not item.careful:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item.number + 100 * item.careful
+
+
+def careful(item: Item) -> Item:
+    return replace(item, careful=True)
+
+
+@pytest.fixture(scope="module")
+def ray_pool():
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers import our packages, not the tests
+    with executor(2, None) as pool:
+        yield pool
+
+
+@pytest.fixture(params=["inline", "ray"])
+def pool(request):
+    return Inline() if request.param == "inline" else request.getfixturevalue("ray_pool")
+
+
+def test_every_item_comes_back_once_with_its_index(pool):
+    items = [Item(number) for number in range(20)]
+    assert sorted(pool.each(doubled, items, careful)) == [(number, 2 * number) for number in range(20)]
+    assert list(pool.each(doubled, [], careful)) == []
+
+
+def test_an_error_for_people_arrives_as_it_was_raised(pool):
+    with pytest.raises(VlmillError, match="number 2 is not to be had"):
+        list(pool.each(refusing, [Item(number) for number in range(4)], careful))
+
+
+def test_an_item_that_kills_its_worker_is_tried_again_with_care(ray_pool):
+    found = dict(ray_pool.each(deadly, [Item(0), Item(1), Item(2)], careful))
+    assert found[1] == 101
+    assert set(found) == {0, 1, 2}
+
+
+def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
+    """Run from a folder with a hostile `train.py` and `pipeline/`: the command starts, and workers import ours."""
+    (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the wrong pipeline')")
+    script = "import builtins\nfrom vlmill.pipeline.engine.executor import executor\nwith executor(1, None) as pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2], abs)))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[(0, 1), (1, 2)]"
+
+
+def test_a_clash_in_the_driver_names_the_file(tmp_path):
+    (tmp_path / "train.py").write_text("")
+    package = Path(__file__).parent.parent
+    script = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.path.append({str(package)!r})\nfrom vlmill.pipeline.engine.executor import check_packages\ncheck_packages()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"`import vlmill.train` finds {tmp_path / 'train.py'}" in done.stderr
+
+
+def test_more_ranks_than_this_machine_has_gpus_are_refused_in_place_of_waiting(monkeypatch):
+    import ray
+
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(RecipeError, match="--ranks 2: each takes a GPU, and this machine has 1; take --ranks 1"):
+        together(lambda: None, 2, None, gpus=True)

@@ -1,0 +1,222 @@
+"""Inspect: facts about every image from one decode, equal to plain definitions, the same on every machine."""
+
+import hashlib
+import os
+import signal
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from tests.helpers.upstream import encoded, picture
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import FACTS, IMAGES, ImageFacts, read_facts, write_rows
+from vlmill.pipeline.steps.image_stats import (
+    THUMBNAIL,
+    Inspect,
+    blank,
+    blur,
+    examine,
+    phash,
+)
+
+LUMINANCE = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
+
+
+def image_rows(images):
+    """Rows of images.parquet: bytes, or the reason why there are none."""
+    return [
+        {
+            "image": number,
+            "reason": item if isinstance(item, Reason) else None,
+            "bytes": None if isinstance(item, Reason) else item,
+        }
+        for number, item in enumerate(images)
+    ]
+
+
+@pytest.fixture
+def inspect(tmp_path):
+    """Inspect these images; gives the facts and the books."""
+
+    def run(images, supplement=None, **options):
+        inputs = {"images.parquet": tmp_path / "images.parquet"}
+        write_rows(inputs["images.parquet"], IMAGES, image_rows(images))
+        if supplement is not None:
+            inputs["supplement.parquet"] = tmp_path / "supplement.parquet"
+            write_rows(inputs["supplement.parquet"], IMAGES, supplement)
+        folder = tmp_path / "out"
+        folder.mkdir(exist_ok=True)
+        counts = Inspect(**options).run(inputs, folder)
+        assert all(count.balanced() for count in counts.values())
+        return read_facts(folder / "facts.parquet"), counts["images_inspected"].to_json()
+
+    return run
+
+
+def test_an_image_is_described_as_it_came_and_as_it_stands(inspect):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = picture(1, (64, 32), "JPEG", mode="L", exif=exif)
+    ((fact,), _) = inspect([data])
+    assert (fact.format, fact.mode, fact.width, fact.height, fact.frames) == ("JPEG", "L", 32, 64, 1)
+    assert fact.sha256 == hashlib.sha256(data).hexdigest()
+    assert len(fact.thumbnail) == THUMBNAIL * THUMBNAIL
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_frames_are_counted(form):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    assert examine(0, encoded(frames[0], form, save_all=True, append_images=frames[1:])).frames == 3
+
+
+def test_every_image_has_a_row_and_failures_have_their_reason(inspect):
+    images = [picture(), Reason.HTTP_CLIENT_ERROR, b"no image", picture(size=(200, 200)), Reason.TIMED_OUT]
+    facts, books = inspect(images, max_pixels=39_999)
+    assert [fact.image for fact in facts] == [0, 1, 2, 3, 4]
+    assert [fact.reason for fact in facts] == [
+        None,
+        "http_client_error",
+        "undecodable",
+        "too_many_pixels",
+        "timed_out",
+    ]
+    assert [bool(fact.sha256) for fact in facts] == [True, False, True, True, False]
+    assert books == {"in": 3, "kept": 1, "dropped": {}, "failed": {"too_many_pixels": 1, "undecodable": 1}}
+
+
+def test_what_a_retry_brought_goes_before_what_the_first_attempt_did_not(inspect):
+    later = {**image_rows([picture(2)])[0], "image": 1}
+    facts, _ = inspect([picture(1), Reason.CONNECTION], supplement=[later])
+    assert [fact.reason for fact in facts] == [None, None]
+    assert facts[1].sha256 == hashlib.sha256(picture(2)).hexdigest()
+    assert Inspect().reads == ("images.parquet", "supplement.parquet")
+
+
+@settings(max_examples=60, deadline=None)
+@given(form=st.sampled_from(["GIF", "PNG", "WEBP", "TIFF", "AVIF"]), draw=st.data())
+def test_damage_to_an_animation_ends_in_facts_and_never_in_an_exception(form, draw):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    data = bytearray(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
+    for place in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=6)):
+        data[place] = draw.draw(st.integers(0, 255))
+    fact = examine(0, bytes(data), 100_000)
+    assert fact.reason in {None, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS}
+    assert bool(fact.width) == (fact.reason is None)
+
+
+def test_no_images_leave_an_empty_table(inspect):
+    assert inspect([]) == ([], {"in": 0, "kept": 0, "dropped": {}, "failed": {}})
+
+
+def test_facts_are_in_the_table_to_the_last_bit(tmp_path, inspect):
+    ((fact,), _) = inspect([picture(5, (90, 50), mode="RGBA")])
+    again = examine(0, picture(5, (90, 50), mode="RGBA"))
+    assert (fact.phash, fact.thumbnail) == (again.phash, again.thumbnail)
+    assert (fact.blank, fact.blur) == (np.float32(again.blank), np.float32(again.blur))
+    assert set(ImageFacts.__slots__) == set(FACTS.names)
+
+
+def waves(width, height, across, down):
+    """A grey picture of crossing waves."""
+    x, y = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
+    return Image.fromarray((127 + 60 * np.sin(across * x + 1) + 60 * np.cos(down * y * (1 + x))).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (waves(64, 64, 9, 5), "b57fc0b46a956894"),
+        (waves(301, 97, 3, 20), "d6808e80bf80fff8"),
+        (waves(20, 30, 6, 6), "eabfe095aa483742"),
+        (waves(1000, 700, 40, 31), "aaa8ff20ff00ff00"),
+    ],
+)
+def test_the_hash_is_that_of_imagehash_4_3(image, expected):
+    assert f"{examine(0, encoded(image)).phash:016x}" == expected
+
+
+@given(arrays(np.uint8, (32, 32)))
+def test_phash_compares_the_low_frequencies_with_their_median(pixels):
+    cosines = np.array(
+        [[np.cos(np.pi * frequency * (2 * place + 1) / 64) for place in range(32)] for frequency in range(32)]
+    )
+    spectrum = np.einsum("vy,yx,ux->vu", cosines, pixels.astype(float), cosines)  # DCT-II, twice
+    low = spectrum[:8, :8].round(7).ravel()
+    bits = "".join("1" if value > np.median(low) else "0" for value in low)
+    near = np.abs(low - np.median(low)) < 1e-5  # where rounding decides
+    assert all(
+        bit == found or close
+        for bit, found, close in zip(bits, f"{phash(Image.fromarray(pixels)):064b}", near, strict=True)
+    )
+
+
+@given(level=st.integers(0, 255), width=st.integers(1, 60), height=st.integers(1, 60))
+def test_a_flat_picture_has_no_noise_in_its_facts(level, width, height):
+    image = Image.new("L", (width, height), level)
+    fact = examine(0, encoded(image))
+    assert (fact.blank, fact.blur) == (0.0, 0.0)
+    assert fact.phash == (1 << 63 if level else 0)
+
+
+@given(LUMINANCE)
+def test_blank_is_the_standard_deviation(pixels):
+    assert blank(Image.fromarray(pixels)) == pytest.approx(pixels.std(), abs=0.001)
+
+
+@given(LUMINANCE)
+def test_blur_is_the_variance_of_the_laplacian(pixels):
+    height, width = pixels.shape
+    at = pixels.astype(int)
+    near = [
+        at[y - 1, x] + at[y + 1, x] + at[y, x - 1] + at[y, x + 1] - 4 * at[y, x]
+        for y in range(1, height - 1)
+        for x in range(1, width - 1)
+    ]
+    assert blur(Image.fromarray(pixels)) == pytest.approx(np.var(near) if near else 0.0, abs=0.001)
+
+
+def test_blur_falls_as_a_picture_is_blurred_and_does_not_depend_on_its_scale():
+    sharp = Image.fromarray(np.random.default_rng(0).integers(0, 2, (256, 256), np.uint8) * 255)
+    soft = sharp.resize((64, 64)).resize((256, 256))
+    assert blur(sharp) > 100 * blur(soft)
+    assert blur(sharp.resize((1024, 1024), Image.Resampling.NEAREST)) == blur(sharp)
+
+
+# -- isolated --------------------------------------------------------------------------------------------------------
+
+
+def killed_by(image, data, max_pixels):
+    """A decoder that dies of one image."""
+    if data == b"KILL":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"HANG":
+        signal.pause()
+    yield examine(image, data, max_pixels)
+
+
+def test_in_a_child_of_its_own_an_image_that_kills_its_decoder_is_a_fact(inspect, monkeypatch):
+    monkeypatch.setattr("vlmill.pipeline.steps.image_stats._examine", killed_by)
+    images = [picture(), b"KILL", b"HANG", b"no image", picture(2)]
+    before = set(psutil.Process().children())
+    facts, books = inspect(images, isolated=True, seconds=1.0)
+    assert [fact.reason for fact in facts] == [None, "crashed", "timed_out", "undecodable", None]
+    assert facts[1].sha256 == hashlib.sha256(b"KILL").hexdigest()
+    assert books["failed"] == {"crashed": 1, "timed_out": 1, "undecodable": 1}
+    assert set(psutil.Process().children()) <= before
+
+
+def test_isolation_changes_no_byte_and_no_key(inspect, tmp_path):
+    from vlmill.pipeline.core.keys import task_key
+
+    written = []
+    for isolated in (False, True):
+        inspect([picture(), b"no image", picture(2, form="GIF")], isolated=isolated)
+        written.append((tmp_path / "out" / "facts.parquet").read_bytes())
+    assert written[0] == written[1]
+    assert task_key(Inspect(), {}) == task_key(Inspect(isolated=True, seconds=1.0), {})
+    assert task_key(Inspect(), {}) != task_key(Inspect(max_pixels=1), {})

@@ -1,0 +1,297 @@
+"""What every judge promises, run over every one of them, and the step around them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.sample import (
+    WHOLE_SAMPLE,
+    ImageFacts,
+    Node,
+    Sample,
+    SampleId,
+    Verdict,
+    read_verdicts,
+    write_facts,
+    write_samples,
+)
+from vlmill.pipeline.filters import (
+    STEPS,
+    Doubt,
+    ImageQuality,
+    Judging,
+    Language,
+    OptOut,
+    Own,
+    ReadsLists,
+    Shape,
+    TextQuality,
+)
+from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters.text_quality import Bounds
+
+ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave."
+CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够离开。"
+JAPANESE = "港は冬のほとんどの間凍っていて、どの船も出ることができなかった。"
+
+LOOP = "go to the next page and the next page of " * 20
+ODD = [
+    "",
+    " \n\t",
+    "\x00\x01",
+    "\ufeff",
+    "e\u0301" * 30,
+    "\u202e\u05d0\u05d1",
+    "👩\u200d🔬" * 5,
+    "\uffff",
+    "𠀀𠀁",
+    "ก็" * 40,
+    "x" * 5000,
+]
+EXAMPLES = Path(__file__).parent.parent / "examples"
+OBELICS = Bounds(
+    min_words=4,
+    max_words=1000,
+    max_character_repetition=0.1,
+    max_word_repetition=0.1,
+    max_special_characters=0.3,
+    min_stop_words=0.3,
+    max_flagged_words=0.01,
+    min_punctuation=0.001,
+)
+
+
+def example(name, **settings):
+    """A judge of one's own, from the folder of examples."""
+    code = own_judges.read_code(EXAMPLES / "judges" / f"{name}.py")
+    return Own(name, settings, own_judges.sha256(code), code, f"{name}.py")
+
+
+def listed(kind):
+    return (str(EXAMPLES / "opt_out" / f"{kind}.txt"),)
+
+
+JUDGES = {
+    "language": Language(),
+    "language, in doubt drop": Language(in_doubt="drop"),
+    "language, keep one": Language(keep=("en",)),
+    "shape": Shape(),
+    "shape, narrow": Shape(min_side=150, max_ratio=2.0, min_images=1, max_images=2, min_words_per_image=20),
+    "text_quality": TextQuality(),
+    "text_quality, strict, turns too": TextQuality(node=OBELICS, sample=OBELICS, roles=("none", "user", "assistant")),
+    "image_quality": ImageQuality(),
+    "image_quality, sharp": ImageQuality(min_sharpness=100),
+    "opt_out": OptOut(urls=listed("urls"), domains=listed("domains"), sha256=listed("sha256")),
+    "own, shouting": example("shouting"),
+    "own, personal_data": example("personal_data"),
+    "own, nsfw": example("nsfw"),
+}
+
+
+def facts():
+    sizes = [(640, 480), (16, 16), (4000, 100), (30000, 20000), (200, 199)]
+    return [
+        ImageFacts(
+            image,
+            Reason.UNDECODABLE if image % 7 == 6 else None,
+            width=width,
+            height=height,
+            blank=image % 5 * 10.0,
+            blur=image % 6 * 30.0,
+            sha256="2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" if image % 4 == 3 else "",
+        )
+        for image, (width, height) in enumerate(sizes * 4)
+    ]
+
+
+def documents():
+    """Pages and conversations in three languages and three mixtures, with images of all sizes, addresses, ratings, and odd texts."""
+    pieces = [
+        ENGLISH,
+        "目的",
+        CHINESE,
+        "",
+        JAPANESE,
+        "完成",
+        "12 — 34",
+        "Beijing (北京)",
+        LOOP,
+        "Write to ada@harbour.co.uk",
+        ENGLISH.upper(),
+    ]
+    pieces += ODD
+    hosts = [
+        "http://a.gallery.example/1.png",
+        "https://www.magazine.example/2023/cover.jpg?size=large",
+        "http://img.example.org/x.png",
+    ]
+    made = []
+    for row in range(30):
+        texts = [Node("text", text=pieces[(row * 3 + place * (1 + row % 3)) % len(pieces)]) for place in range(row % 5)]
+        images = [Node("image", image=(row + place) % 20, url=hosts[(row + place) % 3]) for place in range(row % 4)]
+        nodes = [*texts[:2], *images, *texts[2:]]
+        if row % 6 == 5:
+            nodes = [
+                Node("image", "user", image=row % 20, required=True),
+                *(
+                    Node("text", ("user", "assistant")[place % 2], place // 2, text=pieces[(row + place) % len(pieces)])
+                    for place in range(4)
+                ),
+            ]
+        signals = {"punsafe": row / 30} if row % 2 else {}
+        page = "https://photographer.example/about" if row % 11 == 10 else ""
+        made.append(Sample(SampleId("made", "a.parquet", row), tuple(nodes), url=page, signals=signals))
+    return made
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    write_samples(tmp_path / "samples.parquet", documents())
+    write_facts(tmp_path / "facts.parquet", facts())
+    return {name: tmp_path / name for name in ("samples.parquet", "facts.parquet")}
+
+
+@pytest.fixture(params=JUDGES.values(), ids=JUDGES.keys())
+def judge(request):
+    return request.param
+
+
+def findings(judge, start=0, stop=None):
+    """What a judge says about a slice of the documents, in a fixed order."""
+    said = judge.judge(list(enumerate(documents()))[start:stop], facts())
+    return sorted(said, key=lambda finding: (finding.sample, finding.node, isinstance(finding, Doubt)))
+
+
+def run(judge, inputs, folder):
+    folder.mkdir()
+    step = Judging(judge)
+    lists = {name: Path(path) for name, path in judge.lists.items()} if isinstance(judge, ReadsLists) else {}
+    counts = step.run({name: {**inputs, **lists}[name] for name in step.reads}, folder)
+    return counts, folder / f"{judge.name}.verdicts.parquet"
+
+
+def test_every_judge_of_the_table_is_in_this_harness():
+    assert {type(judge) for judge in JUDGES.values()} == {*STEPS.values(), Own}
+    assert {judge.name for judge in JUDGES.values() if isinstance(judge, Own)} == {
+        path.stem for path in (EXAMPLES / "judges").glob("*.py")
+    }
+    assert all(judge.name == name for name, judge in STEPS.items())
+
+
+def test_every_judge_finds_something_to_drop_here_so_that_the_rest_means_something(judge):
+    assert any(isinstance(finding, Verdict) for finding in findings(judge))
+
+
+def test_verdicts_name_samples_and_nodes_that_exist_once_each_and_a_reason_of_the_list(judge):
+    verdicts = [finding for finding in findings(judge) if isinstance(finding, Verdict)]
+    places = [(verdict.sample, verdict.node) for verdict in verdicts]
+    assert len(set(places)) == len(places)
+    for verdict in verdicts:
+        assert verdict.node == WHOLE_SAMPLE or 0 <= verdict.node < len(documents()[verdict.sample].nodes)
+        assert verdict.judge == judge.name
+        assert verdict.reason not in FAILURES
+        assert verdict.reason in set(Reason) or verdict.reason == f"judge:{judge.name}"
+        assert verdict.other == ""
+
+
+@given(cuts=st.sets(st.integers(1, 29), max_size=5))
+@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("name", JUDGES)
+def test_verdicts_are_the_same_however_the_samples_are_cut_into_partitions(name, cuts):
+    edges = [0, *sorted(cuts), 30]
+    assert [finding for start, stop in pairwise(edges) for finding in findings(JUDGES[name], start, stop)] == findings(
+        JUDGES[name]
+    )
+
+
+@given(numbers=st.lists(st.integers(0, 29), max_size=12))
+@settings(max_examples=10, deadline=None)
+@pytest.mark.parametrize("name", JUDGES)
+def test_what_is_said_of_a_sample_does_not_depend_on_those_around_it_or_on_their_order(name, numbers):
+    rows = list(dict.fromkeys(numbers))
+    together = list(JUDGES[name].judge([(row, documents()[row]) for row in rows], facts()))
+    alone = [list(JUDGES[name].judge([(row, documents()[row])], facts())) for row in rows]
+    assert together == [finding for said in alone for finding in said]
+
+
+@pytest.mark.parametrize("text", [*ODD, "\n".join(ODD)], ids=ascii)
+def test_no_text_is_too_odd(judge, text):
+    sample = Sample(SampleId("made", "odd", 0), (Node("text", text=text), Node("text", text=ENGLISH)))
+    for finding in judge.judge([(0, sample)], []):
+        assert finding.node in (WHOLE_SAMPLE, 0, 1)
+
+
+def test_samples_are_read_in_batches_and_never_all_at_once(judge):
+    came = []
+
+    def endless():
+        while True:
+            came.append(1)
+            yield from ((row, sample) for row, sample in enumerate(documents()))
+
+    next(iter(judge.judge(endless(), facts())))
+    assert len(came) < 10
+
+
+def test_the_step_writes_what_the_judge_said_in_order_and_the_same_bytes_twice(judge, inputs, tmp_path):
+    _, first = run(judge, inputs, tmp_path / "first")
+    _, second = run(judge, inputs, tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+    written = [(verdict.sample, verdict.node, verdict.reason) for verdict in read_verdicts(first)]
+    assert written == sorted(written)
+    assert written == [(v.sample, v.node, v.reason) for v in findings(judge) if isinstance(v, Verdict)]
+
+
+def test_the_step_accounts_for_every_node_and_every_doubt(judge, inputs, tmp_path):
+    counts, path = run(judge, inputs, tmp_path / "out")
+    lost = {
+        (verdict.sample, node)
+        for verdict in read_verdicts(path)
+        for node in (range(len(documents()[verdict.sample].nodes)) if verdict.node == WHOLE_SAMPLE else [verdict.node])
+    }
+    judged, undecided = counts["judged"], counts["undecided"]
+    assert judged.balanced()
+    assert undecided.balanced()
+    assert judged.came == sum(len(sample.nodes) for sample in documents())
+    assert sum(judged.lost.values()) == len(lost)
+    assert undecided.came == sum(isinstance(finding, Doubt) for finding in findings(judge))
+
+
+def test_an_empty_partition_has_an_empty_table_of_verdicts(judge, inputs, tmp_path):
+    write_samples(inputs["samples.parquet"], [])
+    write_facts(inputs["facts.parquet"], [])
+    counts, path = run(judge, inputs, tmp_path / "out")
+    assert list(read_verdicts(path)) == []
+    assert counts["judged"].came == 0
+
+
+def test_the_step_waits_for_images_only_if_the_judge_looks_at_them():
+    assert Judging(Language()).reads == ("samples.parquet",)
+    assert Judging(Shape()).reads == ("samples.parquet", "facts.parquet")
+
+
+def test_the_step_goes_by_the_name_and_version_of_its_judge(judge):
+    step = Judging(judge)
+    assert (step.name, step.version, step.pure) == (judge.name, judge.version, True)
+    assert all(isinstance(value, str) for value in step.made_by().values())
+
+
+def test_a_list_of_opt_outs_has_to_be_named():
+    """Who forgets it would believe that something is kept out."""
+    with pytest.raises(RecipeError, match=r"opt_out: names no list; give it files"):
+        build(OptOut, {}, "opt_out")
+
+
+@pytest.mark.parametrize("name", sorted(STEPS.keys() - {"opt_out"}))
+def test_a_recipe_need_not_set_anything_and_may_not_set_what_does_not_exist(name):
+    assert build(STEPS[name], {}, name) == STEPS[name]()
+    with pytest.raises(RecipeError, match="unknown key 'treshold'"):
+        build(STEPS[name], {"treshold": 1}, name)

@@ -1,0 +1,170 @@
+"""What a build kept is said at its end and held against what was expected; image files that were missing are looked for again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.helpers.killing import killed_at
+from tests.helpers.small import picture, product, vlmill, write_recipe
+from tests.helpers.upstream import obelics
+from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
+from vlmill.pipeline.recipe.schema import shaping
+from vlmill.pipeline.steps.retry_images import LookAgain
+
+GONE = 6
+SOURCES = {"talk": {"kind": "llava", "files": "rows.json", "images": "pictures"}}
+BARE = {"judges": [], "stages": [], "dedupe": None}
+
+
+def talk(image=None):
+    mark = "<image>\n" if image else ""
+    turns = [{"from": "human", "value": f"{mark}What is it?"}, {"from": "gpt", "value": f"A thing called {image}."}]
+    return {"conversations": turns, **({"image": image} if image else {})}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One row of text, and rows that name files which lie in another folder than the recipe says."""
+    for name in ("pictures", "right"):
+        (tmp_path / name).mkdir()
+    names = [f"{number}.png" for number in range(GONE)]
+    for number, name in enumerate(names):
+        (tmp_path / "right" / name).write_bytes(picture(number, (96, 64)))
+    (tmp_path / "rows.json").write_text(json.dumps([talk(), *map(talk, names)]))
+    return tmp_path
+
+
+def build(folder, *options, root="run", **changes):
+    recipe = write_recipe(folder, **{**BARE, "sources": SOURCES, **changes})
+    return vlmill("build", recipe, "--out", folder / root, "--workers", 0, *options)
+
+
+def said(capsys):
+    streams = capsys.readouterr()
+    return " ".join((streams.out + streams.err).split())
+
+
+@pytest.mark.parametrize("options", [(), ("--set", "policies={}"), ("--until", "curate")])
+def test_a_build_that_kept_little_says_why_and_what_to_do(folder, capsys, options):
+    assert build(folder, *options) == 0
+    words = said(capsys)
+    assert "talk 7 1 14.3% missing_file 6" in words
+    assert "warning: talk: kept 1 of 7 samples, 14.3% (missing_file 6): vlmill ledger" in words
+    assert "6 images have no file under the source's `images`" in words
+    assert "--retry-failed" in words
+    assert vlmill("status", folder / "run") == 0
+    assert "1 of 7 samples" in said(capsys)
+    assert vlmill("verify", folder / "run") == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--set", "policies={}"), ("--until", "curate")])
+def test_a_source_of_which_nothing_was_kept_is_an_error_after_all_was_committed(folder, capsys, options):
+    (folder / "rows.json").write_text(json.dumps([talk("gone.png"), {"conversations": "stringified"}]))
+    assert build(folder, *options) == 1
+    words = said(capsys)
+    assert "error: talk: kept 0 of 2 samples, 0.0% (bad_row 1, missing_file 1): vlmill ledger" in words
+    assert "built" not in words
+    assert vlmill("verify", folder / "run") == 0
+    assert build(folder, *options, "--set", "expect.kept=0") == 0
+
+
+def test_less_than_expected_is_an_error_and_enough_is_no_warning(folder, capsys):
+    assert build(folder, expect={"kept": 0.5}) == 1
+    assert "kept 1 of 7 samples, 14.3%, expected are 50.0%" in said(capsys)
+    of_its_own = {"talk": {**SOURCES["talk"], "expect": {"kept": 0.1}}}
+    assert build(folder, expect={"kept": 0.5}, sources=of_its_own) == 0, "and the folder is not locked to it"
+    assert "warning: talk: kept" not in said(capsys)
+    assert build(folder, expect={"kept": 50}) == 1
+    assert "expect.kept" in said(capsys)
+    assert "expect" not in json.dumps(shaping({"expect": {"kept": 1}, "sources": of_its_own}))
+
+
+def test_what_was_taken_down_is_not_missed(tmp_path):
+    obelics(tmp_path / "docs.parquet", [["A text of some words."], ["Another text of other words."]])
+    sources = {"web": {"kind": "obelics", "files": "docs.parquet"}}
+    assert build(tmp_path, sources=sources) == 0
+    for row in range(2):
+        assert vlmill("takedown", tmp_path / "run", "--id", f"web/docs.parquet#{row}", "--workers", 0) == 0
+    assert build(tmp_path, sources=sources) == 0
+
+
+def test_files_that_were_missing_are_found_by_a_retry_and_by_nothing_else(folder, capsys):
+    assert build(folder) == 0
+    right = ("--set", "sources.talk.images=right")
+    assert build(folder, *right) == 0
+    assert "kept 1 of 7" in said(capsys), "what was committed stays"
+    before = {
+        path: path.stat().st_mtime_ns for path in (folder / "run/steps/talk/read").iterdir() if "receipt" in path.name
+    }
+    (folder / "right/5.png").rename(folder / "later.png")
+    assert build(folder, *right, "--retry-failed") == 0
+    assert "talk 7 6 85.7% missing_file 1" in said(capsys)
+    shutil.rmtree(folder / "right")
+    (folder / "right").mkdir()
+    (folder / "later.png").rename(folder / "right/5.png")
+    assert build(folder, *right, "--retry-failed") == 0, "what was found is not looked for again"
+    assert "talk 7 7 100.0%" in said(capsys)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert vlmill("verify", folder / "run") == 0
+
+
+def test_what_a_retry_makes_is_what_a_build_makes_that_found_the_files(folder):
+    right = ("--set", "sources.talk.images=right")
+    assert build(folder) == 0
+    assert build(folder, *right, "--retry-failed") == 0
+    assert build(folder, *right, root="other") == 0
+    assert [sha for _, sha in sorted(product(folder / "run").items()) if _.endswith(".tar")] == [
+        sha for _, sha in sorted(product(folder / "other").items()) if _.endswith(".tar")
+    ]
+
+
+def test_a_retry_killed_at_any_commit_ends_with_the_same_bytes(folder):
+    right, deaths = ("--set", "sources.talk.images=right"), 0
+    assert build(folder) == 0
+    shutil.copytree(folder / "run", folder / "whole")
+    assert build(folder, *right, "--retry-failed", root="whole") == 0
+    for point in range(0, 1000, 60):
+        root = folder / f"killed-{point}"
+        shutil.copytree(folder / "run", root)
+        command = ("build", folder / "recipe.yaml", "--out", root, "--workers", 0, *right, "--retry-failed")
+        if not killed_at(point, vlmill, *command):
+            break
+        deaths += 1
+        assert vlmill(*command) == 0
+        assert product(root) == product(folder / "whole")
+        assert vlmill("verify", root) == 0
+    assert deaths > 1
+
+
+def test_no_retry_brings_what_was_taken_down_while_its_file_was_missing(folder):
+    assert build(folder) == 0
+    for rule in (("--id", "talk/rows.json#1"), ("--url", "1.png")):
+        assert vlmill("takedown", folder / "run", *rule, "--workers", 0) == 0
+    assert build(folder, "--set", "sources.talk.images=right", "--retry-failed") == 0
+    paths = sorted((folder / "run/steps/talk/retry").glob("*.supplement.parquet"))
+    assert [[row["image"] for row in read_rows(path, ["image"])] for path in paths] == [[2, 3], [0, 1]]
+    assert vlmill("verify", folder / "run") == 0
+
+
+def test_a_round_counts_what_it_looked_for_and_keeps_what_rounds_before_it_found(tmp_path):
+    rows = [
+        {"image": 0, "bytes": b"there"},
+        {"image": 1, "url": "a", "reason": "missing_file"},
+        {"image": 2, "url": "b", "reason": "missing_file"},
+        {"image": 3, "url": "c", "reason": "taken_down"},
+        {"image": 4, "url": "../d", "reason": "forbidden_address"},
+    ]
+    write_rows(tmp_path / "images.parquet", IMAGES, rows)
+    write_rows(tmp_path / "supplement.parquet", IMAGES, [{"image": 2, "bytes": b"B"}])
+    (tmp_path / "files").mkdir()
+    for name in "abc":
+        (tmp_path / "files" / name).write_bytes(name.encode())
+    (tmp_path / "out").mkdir()
+    inputs = {name: tmp_path / name for name in ("images.parquet", "supplement.parquet")}
+    counts = LookAgain(images=str(tmp_path / "files")).run(inputs, tmp_path / "out")
+    found = [(row["image"], row["bytes"]) for row in read_rows(tmp_path / "out/supplement.parquet")]
+    assert found == [(1, b"a"), (2, b"B")]
+    assert counts["retried"].to_json() == {"in": 2, "kept": 1, "dropped": {}, "failed": {"forbidden_address": 1}}

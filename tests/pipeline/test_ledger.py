@@ -1,0 +1,343 @@
+"""The ledger says of everything that came in what became of it, and shows examples that do not change from day to day."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections import Counter
+
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from tests.helpers.small import picture, vlmill, write_recipe
+from tests.helpers.upstream import pdf, pdfa_json, tar
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE
+from vlmill.pipeline.page import render
+from vlmill.pipeline.page.ledger import SIDE, thumbnail
+from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.reports.ledger import (
+    added,
+    funnel,
+    lines,
+    said_by,
+    share,
+    tables,
+)
+from vlmill.pipeline.reports.losses import chosen, losses
+
+BOATS = """
+from dataclasses import dataclass
+from vlmill.pipeline.filters import Drop
+
+@dataclass(frozen=True)
+class Boats:
+    name = "boats"
+
+    def judge(self, samples, facts):
+        for row, sample in samples:
+            for index, node in enumerate(sample.nodes):
+                if "boats" in (node.text or ""):
+                    yield Drop(row, index, score=0.75)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ledger")
+    recipe = write_recipe(folder / "origins", dedupe={"buckets": 1}, stages=[])
+    (folder / "boats.py").write_text(BOATS)
+    own = ("--judge", folder / "boats.py")
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0, *own) == 0
+    return folder / "run"
+
+
+def said(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_loss_has_one_who_said_so(built):
+    books = funnel(built)
+    for source, levels in books.items():
+        speakers = said_by(built, source)
+        reasons = {reason for line in levels.values() for part in ("dropped", "failed") for reason in line[part]}
+        assert reasons - {"required_lost", "turn_lost", "nothing_left"} <= speakers.keys()
+    web = said_by(built, "web")
+    assert web["language"] == ["language"]
+    assert web["http_client_error"] == web["not_an_image"] == ["fetch"]
+    assert "dedupe" in web["exact_text" if "exact_text" in web else "near_text"]
+
+
+def test_the_lines_of_a_source_add_up(built):
+    for source, levels in funnel(built).items():
+        found = lines(levels, said_by(built, source))
+        numbers = {line.name: [number for number, _ in line.cells] for line in found.lines}
+        below = {name: [0] * len(found.levels) for name in ("dropped", "failed")}
+        part = ""
+        for line in found.lines:
+            part = line.name if line.name in below else part
+            if line.name.startswith(" "):
+                below[part] = [a + b for a, (b, _) in zip(below[part], line.cells, strict=True)]
+        assert below == {name: numbers[name] for name in below}
+        rows = zip(*(numbers[name] for name in ("in", "kept", "dropped", "failed")), strict=True)
+        assert all(came == kept + dropped + failed for came, kept, dropped, failed in rows)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_tables_fit_the_terminal(built, width):
+    console = Console(width=width, file=io.StringIO())
+    big = {
+        source: json.loads(re.sub(r"(?<=: )(\d+)", r"\g<1>00000", json.dumps(books)))
+        for source, books in funnel(built).items()
+    }
+    for table in tables(built, big, width):
+        console.print(table)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    assert "language" in shown
+    assert re.search(r"\d{3},\d{3} +\d+", shown)
+
+
+def test_shares_of_little_are_not_called_nothing():
+    assert share(1, 3) == "33.3%"
+    assert share(1, 10_000) == "<0.1%"
+    assert share(1, 1000, 0) == "<1%"
+    assert share(0, 5) == "0.0%"
+    assert share(0, 0) == ""
+
+
+def test_single_losses_come_to_what_the_books_say(built):
+    recipe, books = locked_recipe(built), funnel(built)
+    for source in books:
+        found = Counter(str(loss.reason) for loss in losses(built, recipe, source) if loss.node == WHOLE_SAMPLE)
+        samples = books[source]["samples"]
+        assert found == {**samples["dropped"], **samples["failed"]}
+
+
+def test_examples_are_the_same_in_any_order_and_fewer_are_the_first_of_more(built):
+    found = [loss for source in funnel(built) for loss in losses(built, locked_recipe(built), source)]
+    assert len(found) > 3
+    assert chosen(found, 3) == chosen(found[::-1], 3) == chosen(found, len(found))[:3]
+
+
+def test_an_example_says_where_what_and_because_of_whom(built, capsys):
+    assert vlmill("ledger", built, "--reason", "not_an_image") == 0
+    assert "web/web.parquet#7 (node 2, image) http://img.small.test/page.png" in said(capsys)
+    assert vlmill("ledger", built, "--reason", "exact_text", "--json") == 0
+    (example,) = json.loads(capsys.readouterr().out)["examples"]
+    assert (example["id"], example["other"], example["judge"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
+    assert example["text"].startswith("Report 0 describes")
+    assert vlmill("ledger", built, "--source", "web", "--reason", "language", "--samples", 1) == 0
+    assert said(capsys).count("web/web.parquet#") == 1
+
+
+def test_what_a_judge_of_ones_own_drops_stands_under_its_name_everywhere(built, capsys):
+    assert funnel(built)["web"]["nodes"]["dropped"]["judge:boats"] == 1
+    assert said_by(built, "web")["judge:boats"] == ["boats"]
+    assert vlmill("ledger", built, "--reason", "judge:boats") == 0
+    assert "web/web.parquet#6 (node 0, text, boats 0.75) The gardener" in said(capsys)
+    assert vlmill("ledger", built, "--reason", "boats") == 1
+    assert "did you mean 'judge:boats'?" in " ".join(capsys.readouterr().err.split())
+    assert vlmill("verify", built) == 0
+
+
+def test_a_misspelt_reason_or_source_gets_the_nearest_and_the_list(built, capsys):
+    assert vlmill("ledger", built, "--reason", "langage") == 1
+    words = " ".join(capsys.readouterr().err.split())
+    assert "did you mean 'language'? allowed: " in words
+    assert "http_client_error" in words
+    assert "near_image" not in words, "only what occurs"
+    assert vlmill("ledger", built, "--source", "wbe") == 1
+    assert "did you mean 'web'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ledger", "--samples", 3), "give --reason too"),
+        (("ledger", "--html", "."), "is a directory"),
+        (("stats", "--html", "."), "is a directory"),
+        (("trace", "--step", 0), "has no stages, so nothing is trained in steps"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(built, capsys, arguments, words):
+    command, *options = arguments
+    assert vlmill(command, built, *options) != 0
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
+    from tests.helpers.upstream import obelics
+
+    recipe = write_recipe(
+        tmp_path, sources={"web": {"kind": "obelics", "files": "web.parquet"}}, stages=[], dedupe=None
+    )
+    obelics(tmp_path / "web.parquet", [["A text of some words."], [None]])
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    (reason,) = {**funnel(tmp_path / "run")["web"]["rows"]["failed"]}
+    capsys.readouterr()
+    assert vlmill("ledger", tmp_path / "run", "--reason", reason) == 0
+    words = said(capsys)
+    assert words.startswith(
+        "web/00000-0000: 1 rows, of which no sample was made web/web.parquet#1 (the row) place 0 holds nothing {"
+    )
+    assert "http://web.test/1" in words, "how the row begins"
+
+
+def test_an_image_file_that_is_not_there_was_missed_by_who_read_the_rows(tmp_path):
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A house."}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"id": "1", "image": "gone.png", "conversations": talk}]))
+    sources = {"talk": {"kind": "llava", "files": "rows.json"}}
+    recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None)
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 1, "nothing was kept"
+    assert said_by(tmp_path / "run", "talk") == {"missing_file": ["read"]}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A run with one good row, rows that no sample can be made of, and a document that loses a page."""
+    folder = tmp_path_factory.mktemp("odd")
+    talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
+    bad = {"conversations": [{"from": "human", "value": "What?"}, {"from": "nobody", "value": "\x1b[31mred"}]}
+    rows = [json.dumps(talk), json.dumps(bad), '{"conversations": [\x07', json.dumps({"conversations": []})]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    pages = [["A first page of text."], [""]]
+    tar(folder / "docs.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}, "papers": {"kind": "pdfa", "files": "docs.tar"}}
+    recipe = write_recipe(folder, sources=sources, stages=[], judges=[], dedupe=None)
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
+    return folder / "run"
+
+
+def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_terminal_obeys(odd, capsys):
+    assert vlmill("ledger", odd, "--reason", "bad_row") == 0
+    out = capsys.readouterr().out
+    assert "talk/rows.jsonl#1 (the row)" in out
+    assert "message 1 is spoken by 'nobody'" in out
+    assert r"\u001b[31mred" in out
+    assert r'{"conversations": [\x07' in out, "a row that is no JSON too"
+    assert not {"\x1b", "\x07"} & set(out)
+    assert vlmill("trace", odd, "talk/rows.jsonl#3") == 0
+    assert "lost: empty_row (read): no turns the row begins: {" in said(capsys)
+    assert vlmill("trace", odd, "talk/rows.jsonl#9") == 1
+    assert vlmill("ledger", odd, "--reason", "bad_row", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == found["pages"] == {"talk/00000-0000": 2}
+    assert [(loss["id"], loss["kind"]) for loss in found["examples"]] == [
+        ("talk/rows.jsonl#1", "row"),
+        ("talk/rows.jsonl#2", "row"),
+    ]
+
+
+def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys):
+    assert vlmill("ledger", odd) == 0
+    assert "papers: pages of its rows that left no sample: empty_row 1" in said(capsys)
+    assert vlmill("ledger", odd, "--source", "papers", "--reason", "empty_row") == 0
+    assert said(capsys) == (
+        "papers/00000-0000: 0 rows, of which no sample was made; 1 pages in all "
+        "papers/docs.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
+    )
+    for name in ("papers/docs.tar#0.1", "papers/docs.tar#0"):
+        assert vlmill("trace", odd, name) == 0
+        assert "lost: empty_row (read): page 1 has no text" in said(capsys)
+    assert vlmill("verify", odd) == 0
+
+
+def test_the_page_shows_refused_rows(odd, tmp_path):
+    assert vlmill("ledger", odd, "--html", tmp_path / "a.html") == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert '<section class="group" data-source="talk" data-reason="bad_row">' in text
+    assert "the row: message 1 is spoken by" in text
+    assert "2 lost, 2 shown; said by read" in text
+
+
+def test_machines_get_the_funnel_and_the_speakers(built, capsys):
+    assert vlmill("ledger", built, "--json", "--source", "web") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["funnel"] == {"web": funnel(built)["web"]}
+    assert found["said_by"]["web"]["language"] == ["language"]
+    assert vlmill("status", built) == 0
+    kept = added(funnel(built))["samples"]
+    assert f"{kept.kept} of {kept.came} samples" in said(capsys)
+
+
+def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(built, tmp_path):
+    for name in ("a.html", "b.html"):
+        assert vlmill("ledger", built, "--html", tmp_path / name) == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert text == (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert "default-src 'none'" in text
+    assert "url(" not in text
+    assert "web/web.parquet#4" in text
+    assert '<section class="group" data-source="web" data-reason="judge:boats">' in text
+    pictures = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", text)
+    assert pictures
+    for data in pictures:
+        assert max(Image.open(io.BytesIO(base64.b64decode(data))).size) <= SIDE
+    assert vlmill("ledger", built, "--html", tmp_path / "c.html", "--json") == 1
+
+
+def test_what_strangers_wrote_is_shown_and_not_obeyed():
+    card = {
+        "thumbnail": "",
+        "kind": "text",
+        "text": "<script>alert(1)</script>",
+        "id": "a/b#0",
+        "where": '"><img src=x>',
+        "score": None,
+        "other": "",
+        "url": "javascript:alert(2)",
+    }
+    group = {"source": '"x', "reason": "language", "number": 1, "said_by": "language", "cards": [card]}
+    made = render(
+        "vlmill.pipeline.page",
+        "ledger.html.jinja",
+        name="<b>",
+        policy="p",
+        funnel={},
+        share=share,
+        sources=['"x'],
+        reasons=["language"],
+        shown=1,
+        groups=[group],
+    )
+    assert "<script>alert" not in made
+    assert "<b>" not in made
+    assert "<img src=x" not in made
+    assert "&lt;script&gt;alert(1)" in made
+    assert 'href="javascript' not in made
+
+
+def test_a_thumbnail_is_small_and_an_image_too_large_for_one_is_left_out(monkeypatch):
+    data = base64.b64decode(thumbnail(picture(3, (640, 320))).partition("base64,")[2])
+    assert Image.open(io.BytesIO(data)).size == (SIDE, SIDE // 2)
+    monkeypatch.setattr("vlmill.pipeline.page.ledger.MAX_PIXELS", 100)
+    assert thumbnail(picture(3, (640, 320))) == ""
+
+
+def test_keys_of_rows_that_were_not_read_are_named_once_per_source_with_their_rows(tmp_path, capsys):
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    rows = [{"conversations": turns, "score": 1, **({"topic": "cups"} if row < 3 else {})} for row in range(12)]
+    rows += [{"conversations": turns, "score": None, f"x{row:02}": 1} for row in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "clean.jsonl").write_text(json.dumps({"conversations": turns}))
+    sources = {name: {"kind": "chat", "files": f"{name}.jsonl"} for name in ("rows", "clean")}
+    policy = {"kind": "letterbox", "side": 56, "patch": 14}
+    recipe = {"name": "r", "sources": sources, "partition": {"rows": 5}, "dedupe": None, "policies": {"small": policy}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert vlmill("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--workers", 0) == 0
+    shown = ", ".join(f"x{row:02} (1)" for row in range(8))
+    line = f"rows: keys not read: score (12 rows), topic (3), {shown} and 4 more"
+    for command in ("status", "ledger"):
+        capsys.readouterr()
+        assert vlmill(command, tmp_path / "run") == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert line in printed
+        assert "clean: keys" not in printed
+    assert vlmill("status", tmp_path / "run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["unread"]["rows"]["topic"] == 3

@@ -1,0 +1,139 @@
+"""Recipes: what is read, what is refused and in which words, what a folder is locked to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.engine.build import Part, _first
+from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.inputs.files import Origin, cut, list_origins
+from vlmill.pipeline.recipe.schema import load, lock, locked_recipe, shaping
+
+GOOD = {
+    "name": "small",
+    "seed": 3,
+    "sources": {"web": {"kind": "obelics", "files": "web/*.parquet", "licence": "CC0-1.0"}},
+    "judges": [{"language": {"drop": ["zh"]}}, {"shape": {"max_ratio": 5}}],
+    "policies": {"small": {"kind": "letterbox", "side": 56, "patch": 14}},
+}
+
+
+def recipe_file(folder: Path, **changes: object) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return str(path)
+
+
+def test_a_recipe_is_read_into_frozen_steps(tmp_path):
+    recipe, _, base = load(recipe_file(tmp_path))
+    assert base == tmp_path
+    assert [judge.name for judge in recipe.judging()] == ["language", "shape"]
+    assert recipe.policy("small").kind == "letterbox"
+    assert recipe.fetching("web").name == "fetch"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sauces": {}}, r"unknown key 'sauces'; did you mean 'sources'\?"),
+        ({"judges": {"language": None}}, r"judges: Input should be a list, such as \[a, b\], not"),
+        ({"judges": ["language"]}, r"judges\.0: Input should be a mapping, such as \{a: 1\}, not 'language'"),
+        (
+            {"sources": {"web": {"kind": "obelix", "files": "*"}}},
+            r"sources\.web\.kind: 'obelix' is none of ours; did you mean 'obelics'\?",
+        ),
+        ({"sources": {"web": {"kind": "obelics"}}}, r"sources\.web\.files: is missing"),
+        (
+            {"sources": {"web": {"kind": "obelics", "files": "*", "licens": "x"}}},
+            r"unknown key 'licens'; did you mean 'licence'\?",
+        ),
+        ({"sources": {"we b": {"kind": "obelics", "files": "*"}}}, "may hold letters"),
+        ({"sources": {}}, "needs at least one"),
+        ({"judges": [{"langauge": None}]}, r"did you mean 'language'\?"),
+        ({"judges": [{"language": None}, {"language": None}]}, "may stand once"),
+        ({"judges": [{"shape": {"max_ration": 2}}]}, r"did you mean 'max_ratio'\?"),
+        ({"seed": "many"}, r"seed: .*integer.*'many'"),
+        ({"policies": {"small": {"kind": "letterbux"}}}, r"did you mean 'letterbox'\?"),
+        (
+            {"stages": [{"name": "a", "policy": "smal", "mixture": {}}]},
+            r"policy 'smal' does not stand.*did you mean 'small'\?",
+        ),
+        ({"fetch": {"max_byte": 5}}, r"did you mean 'max_bytes'\?"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_allowed(tmp_path, change, message):
+    with pytest.raises(RecipeError, match=message):
+        load(recipe_file(tmp_path, **change))
+
+
+def test_a_recipe_that_is_not_there_offers_the_shipped_ones(tmp_path):
+    with pytest.raises(RecipeError, match=r"neither a file nor a shipped recipe; did you mean 'quickstart'\?"):
+        load("quickstrat")
+    with pytest.raises(RecipeError, match="no such recipe file"):
+        load(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", ""])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load(str(tmp_path / "recipe.yaml"))
+
+
+def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    sets = {"judges.language.drop": "[zh, ja]", "seed": "9", "sources.web.licence": "MIT", "partition.rows": "5"}
+    recipe, data, _ = load(recipe_file(tmp_path), {"web": str(tmp_path / "elsewhere")}, 7, sets)
+    assert recipe.judging()[0].drop == ("zh", "ja")
+    assert (recipe.seed, recipe.limit, recipe.partition.rows) == (9, 7, 5)
+    assert recipe.sources["web"].licence == "MIT"
+    assert recipe.sources["web"].root == str(tmp_path / "elsewhere")
+    assert data["limit"] == 7
+    with pytest.raises(RecipeError, match=r"no such source or benchmark; did you mean 'web'\?"):
+        load(recipe_file(tmp_path), {"wep": "."})
+
+
+def test_a_folder_is_locked_to_what_shapes_the_output_and_to_no_place(tmp_path):
+    _, data, _ = load(recipe_file(tmp_path, fetch={"threads": 3, "max_bytes": 1000}), {"web": str(tmp_path)})
+    lock(tmp_path, data, relock=False)
+    text = (tmp_path / "recipe.lock.yaml").read_text()
+    assert str(tmp_path) not in text
+    assert "threads" not in text
+    assert "max_bytes" in text
+    assert locked_recipe(tmp_path).name == "small"
+    assert shaping(data) == yaml.safe_load(text)
+
+
+def test_another_recipe_is_refused_with_the_difference_and_the_ways_out_once_something_was_made(tmp_path):
+    lock(tmp_path, {**GOOD, "seed": 2}, relock=False)
+    lock(tmp_path, GOOD, relock=False)
+    receipt = tmp_path / "steps/web/survey/00000.0123456789ab.receipt.json"
+    receipt.parent.mkdir(parents=True)
+    receipt.touch()
+    lock(tmp_path, GOOD, relock=False)
+    with pytest.raises(StoreError, match=r"(?s)seed: 3 there, 4 here.*--out.*--relock"):
+        lock(tmp_path, {**GOOD, "seed": 4}, relock=False)
+    lock(tmp_path, {**GOOD, "seed": 4}, relock=True)
+    lock(tmp_path, {**GOOD, "seed": 4}, relock=False)
+
+
+def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
+    for name in ("b/2.parquet", "a.parquet", "b/10.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [origin.name for origin in list_origins("web", str(tmp_path), "**/*.parquet")] == [
+        "a.parquet",
+        "b/10.parquet",
+        "b/2.parquet",
+    ]
+
+
+def test_the_limit_takes_rows_from_the_front():
+    origin, file = Origin("web", 0, "a", ""), File("origin", "", "", 0)
+    parts = [Part(origin, file, chunk, start, stop) for chunk, (start, stop) in enumerate(cut([1] * 10, 4, 100))]
+    assert [(part.start, part.stop) for part in _first(parts, 6)] == [(0, 4), (4, 6)]
+    assert _first(parts, None) == parts

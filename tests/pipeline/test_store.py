@@ -1,0 +1,278 @@
+"""The store contract, line by line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.killing import killed_at
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import canonical, file_sha256, to_json
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.engine.store import (
+    File,
+    Receipt,
+    Store,
+    Task,
+    select,
+    total,
+    write_atomically,
+)
+
+
+@dataclass(frozen=True)
+class Shout:
+    """A pure step: writes its input in capitals, and a second file."""
+
+    name: ClassVar[str] = "shout"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = True
+
+    mark: str = "!"
+    threads: int = field(default=1, metadata=RUNTIME)
+    library: str = field(default="1.0", metadata=RUNTIME)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("text",)
+
+    def made_by(self) -> Mapping[str, str]:
+        return {"library": self.library}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        text = inputs["text"].read_text()
+        (folder / "loud.txt").write_text(text.upper() + self.mark)
+        (folder / "size.json").write_text(str(len(text)))
+        return {"letters": Count(len(text), len(text))}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """An impure step: answers with whatever stands in a file outside its inputs."""
+
+    name: ClassVar[str] = "ask"
+    version: ClassVar[int] = 1
+    pure: ClassVar[bool] = False
+
+    world: str = field(default="", metadata=RUNTIME)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("text",)
+
+    def made_by(self) -> Mapping[str, str]:
+        return {}
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        (folder / "answer.txt").write_text(Path(self.world).read_text())
+        return {}
+
+
+def given_text(root: Path, text: str = "hello") -> dict[str, File]:
+    (root / "text").write_text(text)
+    return {"text": File("text", "text", file_sha256(root / "text"), len(text))}
+
+
+def shout(root: Path, **changes: object) -> Task:
+    return Task("steps/web/shout", "00000-0000", Shout(**changes), given_text(root))
+
+
+def visible(root: Path) -> dict[str, str]:
+    """Everything a reader can see: path -> sha256, without leftovers of the dead."""
+    return {
+        str(p.relative_to(root)): file_sha256(p)
+        for p in sorted(root.glob("steps/**/*"))
+        if p.is_file() and ".tmp-" not in str(p)
+    }
+
+
+def test_a_task_is_done_once_and_then_only_read(tmp_path):
+    first = Store(tmp_path).perform(shout(tmp_path))
+    loud = tmp_path / next(file.path for file in first.files if file.name == "loud.txt")
+    assert loud.read_text() == "HELLO!"
+    loud.chmod(0o444)
+    assert Store(tmp_path).perform(shout(tmp_path)) == first
+    assert first.counts == {"letters": {"in": 5, "kept": 5, "dropped": {}, "failed": {}}}
+    assert all(file.sha256 == file_sha256(tmp_path / file.path) for file in first.files)
+
+
+def test_another_parameter_is_another_partition_and_the_first_one_stays(tmp_path):
+    store = Store(tmp_path)
+    first, second = store.perform(shout(tmp_path)), store.perform(shout(tmp_path, mark="?"))
+    assert first.key != second.key
+    assert store.find(shout(tmp_path)) == first
+    assert not {file.path for file in first.files} & {file.path for file in second.files}
+
+
+def test_what_only_runs_a_step_is_not_in_its_key(tmp_path):
+    assert shout(tmp_path, threads=1).key() == shout(tmp_path, threads=8).key()
+    assert shout(tmp_path).key() != replace(shout(tmp_path), inputs=given_text(tmp_path, "other")).key()
+
+
+def test_nobody_sees_a_partition_before_its_receipt(tmp_path):
+    """Killed at any commit point, the task is either done or to be done; done again, the bytes are the same."""
+    store = Store(tmp_path / "whole")
+    (tmp_path / "whole").mkdir()
+    store.perform(shout(tmp_path / "whole"))
+    wanted, point = visible(tmp_path / "whole"), 0
+    while True:
+        root = tmp_path / f"killed-{point}"
+        root.mkdir()
+        task = shout(root)
+        died = killed_at(point, Store(root).perform, task)
+        seen = Store(root).find(task)
+        if seen is not None:
+            assert all(file_sha256(root / file.path) == file.sha256 for file in seen.files)
+        Store(root).perform(task)
+        assert visible(root) == wanted
+        shutil.rmtree(root)
+        if not died:
+            break
+        point += 1
+    assert point > 5
+
+
+def test_the_dead_leave_nothing_after_a_sweep(tmp_path):
+    for point in range(8):
+        killed_at(point, Store(tmp_path).perform, shout(tmp_path))
+    with Store(tmp_path).locked():
+        Store(tmp_path).sweep()
+    Store(tmp_path).perform(shout(tmp_path))
+    assert not list(tmp_path.glob("**/.tmp-*"))
+
+
+def test_an_impure_task_is_never_done_again(tmp_path):
+    world = tmp_path / "world"
+    world.write_text("one")
+    task = Task("steps/web/ask", "00000-0000", Ask(str(world)), given_text(tmp_path))
+    first = Store(tmp_path).perform(task)
+    world.write_text("two")
+    assert Store(tmp_path).perform(task) == first
+    assert (tmp_path / first.files[0].path).read_text() == "one"
+    assert first.files[0].sha256[:12] in first.files[0].path
+
+
+def test_of_two_writers_of_an_impure_task_the_second_adopts_the_first(tmp_path):
+    world = tmp_path / "world"
+    world.write_text("one")
+    task = Task("steps/web/ask", "00000-0000", Ask(str(world)), given_text(tmp_path))
+
+    class Slow(Store):
+        def _check_made_by(self, task: Task) -> None:
+            super()._check_made_by(task)
+            if not started:  # while this one works, another process comes first
+                started.append(True)
+                world.write_text("other")
+                winners.append(Store(self.root).perform(task))
+                world.write_text("late")
+
+    started, winners = [], []
+    late = Slow(tmp_path).perform(task)
+    assert late == winners[0]
+    assert [(tmp_path / file.path).read_text() for file in late.files] == ["other"]
+    assert len(list((tmp_path / "steps/web/ask").glob("*.answer.txt"))) == 1
+
+
+def test_a_partition_of_other_versions_is_not_added_to_a_step(tmp_path):
+    store = Store(tmp_path)
+    store.perform(shout(tmp_path))
+    assert store.perform(shout(tmp_path, library="2.0")), "what is done is not compared"
+    with pytest.raises(StoreError, match=r"library 1\.0 -> 2\.0.*--remake"):
+        store.perform(replace(shout(tmp_path, library="2.0"), part="00000-0001"))
+
+
+def test_damaged_versions_of_a_step_are_named(tmp_path):
+    Store(tmp_path).perform(shout(tmp_path))
+    (tmp_path / "steps/web/shout/made_by.json").write_text("{")
+    with pytest.raises(StoreError, match=r"made_by\.json is damaged .*delete it and build again"):
+        Store(tmp_path).perform(replace(shout(tmp_path), part="00000-0001"))
+
+
+def test_books_that_do_not_balance_are_refused(tmp_path):
+    @dataclass(frozen=True)
+    class Losing(Shout):
+        def run(self, inputs: Inputs, folder: Path) -> Counts:
+            return {"letters": Count(5, 4)}
+
+    with pytest.raises(StoreError, match="do not balance.*letters"):
+        Store(tmp_path).perform(Task("steps/web/shout", "00000-0000", Losing(), given_text(tmp_path)))
+    assert not list(tmp_path.glob("**/*.receipt.json"))
+
+
+def test_a_second_build_in_the_same_folder_is_refused(tmp_path):
+    with (
+        Store(tmp_path).locked(),
+        pytest.raises(StoreError, match="another build is at work"),
+        Store(tmp_path).locked(),
+    ):
+        pass
+    with Store(tmp_path).locked():
+        pass
+
+
+def test_a_damaged_receipt_is_named(tmp_path):
+    Store(tmp_path).perform(shout(tmp_path))
+    receipt = next(tmp_path.glob("**/*.receipt.json"))
+    receipt.write_text("{")
+    with pytest.raises(StoreError, match="is no receipt"):
+        Store(tmp_path).find(shout(tmp_path))
+
+
+def test_written_only_if_absent(tmp_path):
+    assert write_atomically(tmp_path / "a", {"n": 1}, only_if_absent=True)
+    assert not write_atomically(tmp_path / "a", {"n": 2}, only_if_absent=True)
+    assert json.loads((tmp_path / "a").read_text()) == {"n": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_step_is_given_what_it_reads_by_name_or_pattern():
+    files = {name: File(name, name, "", 0) for name in ("00.tar", "01.tar", "00.index.parquet", "facts.parquet")}
+    assert list(select(files, ("*.tar", "facts.parquet", "missing"))) == ["00.tar", "01.tar", "facts.parquet"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(json_values)
+def test_canonical_json_does_not_depend_on_the_order_of_names(value):
+    def turned(item):
+        if isinstance(item, dict):
+            return {name: turned(item[name]) for name in reversed(list(item))}
+        return [turned(i) for i in item] if isinstance(item, list) else item
+
+    assert to_json(value) == to_json(turned(value))
+    assert json.loads(to_json(value)) == canonical(value)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, Path("x"), float("nan"), object(), {1: 2}, b"x"])
+def test_a_value_without_a_stable_form_is_refused(value):
+    with pytest.raises(StoreError, match="cannot be part of a key"):
+        to_json({"value": value})
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, *Reason]), st.integers(0, 9))))
+def test_books_survive_json_and_add_up(moves):
+    count = Count()
+    for reason, number in moves:
+        if reason:
+            count.lose(reason, number)
+        else:
+            count.keep(number)
+    assert count.balanced()
+    line = count.to_json()
+    assert line["in"] == line["kept"] + sum(line["dropped"].values()) + sum(line["failed"].values())
+    twice = total([Receipt("k", "p", (), {"level": line}, {})] * 2)
+    assert twice["level"].came == 2 * count.came
+    assert twice["level"].to_json()["kept"] == 2 * line["kept"]

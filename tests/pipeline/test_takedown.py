@@ -1,0 +1,695 @@
+"""What is taken down is gone from the disk, stays away whatever is built later, and nothing else is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import tarfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.killing import killed_at
+from tests.helpers.small import (
+    RECIPE,
+    picture,
+    product,
+    prose,
+    vlmill,
+    write_recipe,
+)
+from vlmill.mixtures.page import page
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import (
+    FACTS,
+    IMAGES,
+    REFUSED,
+    ImageFacts,
+    Node,
+    Sample,
+    SampleId,
+    read_rows,
+    read_samples,
+    write_facts,
+    write_rows,
+    write_samples,
+)
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.reports.what_if import ask
+from vlmill.pipeline.takedown import Found, Remove, Rules, removal
+from vlmill.pipeline.takedown.rules import LIST, rules, spelling
+from vlmill.pipeline.takedown.steps import look, text_sha256
+from vlmill.pipeline.verdicts.apply import settle
+
+WEB, QUIZ, PAPER = "web/web.parquet#0", "quiz/quiz.parquet#6", "papers/papers.tar#0.1"
+
+
+SOURCES = {name: RECIPE["sources"][name] for name in ("web", "quiz", "papers")}
+"""Images that are fetched, images that the origin carries, and pages that are drawn: a build of these has all that a takedown meets."""
+STAGE = RECIPE["stages"][0]
+WEB_ALONE = {"sources": {"web": SOURCES["web"]}, "judges": [{"language": None}], "stages": []}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    shares = {"shares": {"web": 0.5, "quiz": 0.4, "papers": 0.1}}
+    stage = {**STAGE, "mixture": {**STAGE["mixture"], **shares}}
+    return write_recipe(tmp_path_factory.mktemp("origins"), sources=SOURCES, stages=[stage], dedupe={"buckets": 1})
+
+
+@pytest.fixture(scope="module")
+def built(recipe, tmp_path_factory):
+    root = tmp_path_factory.mktemp("built") / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
+    return root
+
+
+@pytest.fixture
+def run(built, tmp_path):
+    """A copy of the build, with the times of its files."""
+    return Path(shutil.copytree(built, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A recipe that is built in a moment."""
+    return write_recipe(tmp_path_factory.mktemp("small"), **WEB_ALONE, partition={"rows": 100}, dedupe=None)
+
+
+@pytest.fixture(scope="module")
+def small_built(small, tmp_path_factory):
+    root = tmp_path_factory.mktemp("small-built") / "run"
+    assert build(small, root) == 0
+    return root
+
+
+def takedown(root, *arguments):
+    return vlmill("takedown", root, *arguments, "--workers", 0)
+
+
+def build(recipe, root, *arguments):
+    return vlmill("build", recipe, "--out", root, "--workers", 0, *arguments)
+
+
+def contents(root):
+    """Everything that lies in a run, whether a manifest names it or not: sha256 of images, texts, ids in shards."""
+    images, texts, ids = set(), set(), set()
+    for path in root.rglob("*.parquet"):
+        names = pq.read_schema(path).names
+        if "bytes" in names:
+            images |= {hashlib.sha256(row["bytes"]).hexdigest() for row in read_rows(path, ["bytes"]) if row["bytes"]}
+        if "thumbnail" in names:
+            images |= {row["sha256"] for row in read_rows(path, ["sha256", "thumbnail"]) if row["thumbnail"]}
+        if "signals" in names:
+            texts |= {node.text for sample in read_samples(path) for node in sample.nodes if node.text}
+        if path.name.endswith(".lineage.parquet"):
+            images |= {node["sha256"] for row in read_rows(path) for node in row["nodes"] if node["sha256"]}
+    for path in root.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    record = json.load(tar.extractfile(member))
+                    ids.add(record["id"])
+                    texts |= {node["text"] for node in record["nodes"] if "text" in node}
+    return images, texts, ids
+
+
+def sha(number, size=(160, 120)):
+    return hashlib.sha256(picture(number, size)).hexdigest()
+
+
+def said(capsys):
+    """What the command printed, without the line breaks of a narrow terminal."""
+    return " ".join(capsys.readouterr().out.split())
+
+
+# -- what goes
+
+
+def test_a_sample_its_images_and_its_copies_go_from_the_disk(run, capsys):
+    before = contents(run)
+    assert sha(0) in before[0]
+    assert prose(0) in before[1]
+    assert WEB in before[2]
+    assert takedown(run, "--id", WEB) == 0
+    images, texts, ids = contents(run)
+    assert sha(0) not in images
+    assert not {prose(0), prose(100)} & texts
+    assert not {WEB, "web/web.parquet#4"} & ids, (
+        "the second has the same text and picture, and fell as a duplicate before"
+    )
+    assert before[0] - images == {sha(0)}
+    assert before[2] - ids == {WEB}
+    assert vlmill("verify", run) == 0
+    capsys.readouterr()
+    assert vlmill("trace", run, WEB) == 0
+    assert f"taken down by id {WEB}" in said(capsys)
+
+
+def test_a_page_and_a_question_go_with_the_picture_they_are_about(run):
+    assert takedown(run, "--id", PAPER, "--sha256", sha(56, (200, 66))) == 0
+    _, texts, ids = contents(run)
+    assert not {PAPER, QUIZ} & ids
+    assert "Thing 6" in texts, "the text of a sample stays in the raw table where only its image was asked for"
+    assert not any("another line" in text for text in texts)
+    assert vlmill("verify", run) == 0
+    assert sum(funnel(run, "quiz")["samples"]["dropped"].values()) == 1
+    assert funnel(run, "quiz")["samples"]["dropped"] == {"taken_down": 1}
+
+
+def funnel(root, source):
+    from vlmill.pipeline.reports.ledger import funnel as books
+
+    return books(root)[source]
+
+
+def test_an_address_takes_the_image_and_leaves_the_document(run, capsys):
+    assert takedown(run, "--url", "HTTP://img.small.test:80/1.png#top") == 0
+    assert "which 1 other samples show" in said(capsys)
+    images, texts, ids = contents(run)
+    assert sha(1) not in images
+    assert prose(1) in texts
+    assert "web/web.parquet#1" in ids
+    assert funnel(run, "web")["images"]["dropped"]["taken_down"] == 1
+    assert vlmill("trace", run, "web/web.parquet#1") == 0
+    assert "image taken down by url http://img.small.test/1.png" in said(capsys)
+
+
+def test_a_domain_includes_its_sub_domains(run):
+    assert takedown(run, "--domain", "Small.Test") == 0
+    assert not {sha(number) for number in range(6)} & contents(run)[0]
+    assert vlmill("verify", run) == 0
+
+
+def test_what_lies_at_another_address_too_is_reported_and_stays(tmp_path, capsys):
+    recipe = write_recipe(
+        tmp_path / "origins", sources={"web": RECIPE["sources"]["web"]}, dedupe={"buckets": 1}, stages=[]
+    )
+    shutil.copyfile(tmp_path / "origins/served/1.png", tmp_path / "origins/served/2.png")
+    assert build(recipe, tmp_path / "run") == 0
+    assert takedown(tmp_path / "run", "--url", "http://img.small.test/1.png") == 0
+    assert f"--sha256 {sha(1)}" in said(capsys)
+    assert sha(1) in contents(tmp_path / "run")[0]
+    assert takedown(tmp_path / "run", "--sha256", sha(1).upper()) == 0
+    assert sha(1) not in contents(tmp_path / "run")[0]
+
+
+def test_former_near_duplicates_are_reported_and_come_back(tmp_path, capsys):
+    from tests.helpers.upstream import obelics
+
+    recipe = write_recipe(
+        tmp_path / "origins",
+        sources={"web": {"kind": "obelics", "files": "web.parquet"}},
+        dedupe={"buckets": 1},
+        stages=[],
+    )
+    long = " ".join(prose(number) for number in range(8))
+    obelics(tmp_path / "origins/web.parquet", [[long], [long + " And a last word."], ["Something else altogether."]])
+    root = tmp_path / "run"
+    assert build(recipe, root) == 0
+    assert "web/web.parquet#1" not in contents(root)[2]
+    assert takedown(root, "--id", "web/web.parquet#0") == 0
+    assert "may come back: web/web.parquet#1 (near_text" in said(capsys)
+    assert contents(root)[2] == {"web/web.parquet#1", "web/web.parquet#2"}
+
+
+# -- what does not
+
+
+def snapshot(root):
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_partitions_that_do_not_hold_it_are_not_touched(run):
+    before = snapshot(run)
+    assert takedown(run, "--sha256", sha(56, (200, 66))) == 0
+    after = snapshot(run)
+    parted = [name for name in before if name.startswith(("steps/", "shards/")) and not name.endswith("manifest.json")]
+    elsewhere = [
+        name for name in parted if not name.startswith(("steps/dedupe", "steps/mixtures")) and "/quiz/" not in name
+    ]
+    elsewhere += [name for name in parted if "/quiz/" in name and "/00000-0000." in name]
+    assert len(elsewhere) > 40
+    assert {name: after.get(name) for name in elsewhere} == {name: before[name] for name in elsewhere}
+    new = {
+        name for name in set(after) - set(before) if not name.startswith(("steps/dedupe", "steps/mixtures", "mixtures"))
+    }
+    assert {name for name in new if "/00000-0001." not in name and "/seek/" not in name} == {
+        LIST,
+        "steps/quiz/takedown/made_by.json",
+        "steps/quiz/takedown/manifest.json",
+    }
+
+
+def test_a_dry_run_shows_what_would_go_and_changes_nothing(run, capsys):
+    before = snapshot(run)
+    assert takedown(run, "--id", WEB, "--domain", "elsewhere.test", "--dry-run") == 0
+    text = said(capsys)
+    assert f"{WEB} (id {WEB})" in text
+    assert "nothing here falls under domain elsewhere.test" in text
+    assert snapshot(run) == before
+    assert takedown(run, "--id", WEB, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["samples"][WEB] == f"id {WEB}"
+
+
+def test_the_stages_are_named_and_a_trained_model_is_said_to_be_as_it_was(run, capsys):
+    (run / "train/align").mkdir(parents=True)
+    lock = (run / "mixtures/align/mixture.lock.json").read_bytes()
+    assert takedown(run, "--sha256", sha(56, (200, 66))) == 0
+    text = said(capsys)
+    assert "stage align: the plan changed" in text
+    assert "that model is not changed" in text
+    assert (run / "mixtures/align/mixture.lock.json").read_bytes() != lock
+
+
+def test_a_second_takedown_leaves_the_first_partition_alone(run):
+    assert takedown(run, "--sha256", sha(56, (200, 66))) == 0
+    before = {name: state for name, state in snapshot(run).items() if name.startswith("steps/quiz/takedown/00000")}
+    assert before
+    assert takedown(run, "--id", WEB) == 0
+    assert {name: snapshot(run)[name] for name in before} == before
+    assert takedown(run, "--id", "quiz/quiz.parquet#7") == 0
+    assert sha(57, (200, 67)) not in contents(run)[0]
+    assert vlmill("verify", run) == 0
+    assert takedown(run) == 0, "there is nothing left to do, and that is no error"
+
+
+def test_what_asks_a_run_later_sees_it_without_what_was_taken_down(recipe, run):
+    assert takedown(run, "--id", WEB, "--id", PAPER, "--sha256", sha(56, (200, 66))) == 0
+    books = {source: funnel(run, source) for source in SOURCES}
+    _, same = ask(str(run), None, {}, [])
+    assert not same.changes
+    _, other = ask(str(run), None, {"language.drop": "[en]", "dedupe": "null"}, [])
+    for source, levels in books.items():
+        for level in ("samples", "nodes", "images"):
+            assert other.sources[source][level].came == levels[level]["in"]
+            assert other.sources[source][level].now == same.sources[source][level].then == levels[level]["kept"]
+    nothing = ("--set", "judges.language.drop=[en]", "--set", "expect.kept=0")
+    assert build(recipe, run, "--relock", *nothing, "--set", "dedupe=null", "--until", "shard") == 0
+    for source in SOURCES:
+        for level in ("samples", "nodes", "images"):
+            assert other.sources[source][level].then == funnel(run, source)[level]["kept"]
+
+
+def test_the_page_of_statistics_knows_that_it_is_gone(run):
+    assert takedown(run, "--id", WEB) == 0
+    html = page(run, None, {"align": "answers"})
+    assert "lost: taken_down" in html
+    assert prose(0)[:60] not in html
+    assert prose(1)[:60] in html
+
+
+# -- for good
+
+
+AGAIN = [
+    ("--remake", "--retry-failed"),
+    ("--relock", "--set", "partition.rows=3"),
+    ("--relock",),
+    ("--relock", "--set", "fetch.max_bytes=1000000", "--set", "sources.quiz.licence=other"),
+]
+
+
+def test_no_later_build_brings_it_back(recipe, run):
+    assert takedown(run, "--id", WEB, "--id", PAPER, "--sha256", sha(56, (200, 66))) == 0
+    for arguments in AGAIN:
+        assert build(recipe, run, *arguments) == 0, arguments
+        images, texts, ids = contents(run)
+        assert not {sha(0), sha(56, (200, 66))} & images, arguments
+        assert prose(0) not in texts, arguments
+        assert not {WEB, "web/web.parquet#4", PAPER, QUIZ} & ids, arguments
+        assert "web/web.parquet#1" in ids, arguments
+        assert vlmill("verify", run) == 0, arguments
+
+
+class Elsewhere:
+    """Works as other processes would: whatever travels is pickled, and what was asked for last comes first."""
+
+    def each(self, function, items, careful):
+        for index, item in reversed(list(enumerate(items))):
+            there, sent = pickle.loads(pickle.dumps((function, item)))
+            yield index, pickle.loads(pickle.dumps(there(sent)))
+
+
+def test_a_new_folder_with_the_list_never_holds_it_and_has_the_same_shards_whoever_works(recipe, run, tmp_path):
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert takedown(run, "--id", WEB) == 0
+    shutil.copyfile(run / LIST, fresh / LIST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlmill.pipeline.engine.executor.executor", lambda *_: nullcontext(Elsewhere()))
+        assert build(recipe, fresh) == 0
+        assert sha(0) not in contents(fresh)[0]
+        assert product(fresh) == product(run)
+        assert takedown(fresh, "--id", QUIZ) == 0
+    assert takedown(run, "--id", QUIZ) == 0
+    assert product(fresh) == product(run)
+
+
+def test_what_earlier_recipes_left_goes_with_it(small, small_built, tmp_path):
+    """A fetch under other partitions holds the image as well, and no manifest names it."""
+    root = Path(shutil.copytree(small_built, tmp_path / "run"))
+    assert build(small, root, "--relock", "--set", "partition.rows=4") == 0
+    assert len({receipt.part for receipt in read_manifest(root, "steps/web/fetch")}) == 2
+    assert takedown(root, "--sha256", sha(0)) == 0
+    assert sha(0) not in contents(root)[0]
+    assert vlmill("verify", root) == 0
+
+
+def test_killed_at_any_moment_the_same_command_ends_it(small, small_built, tmp_path):
+    whole = Path(shutil.copytree(small_built, tmp_path / "whole"))
+    assert takedown(whole, "--id", WEB) == 0
+    wanted, deaths = {name: sha256 for name, (_, sha256) in snapshot(whole).items()}, 0
+    for point in range(0, 1000, 28):
+        root = Path(shutil.copytree(small_built, tmp_path / f"killed-{point}"))
+        if not killed_at(point, takedown, root, "--id", WEB):
+            break
+        deaths += 1
+        if (root / LIST).exists() and deaths % 2:  # every other time a build comes first
+            assert build(small, root) == 0
+        assert takedown(root, "--id", WEB) == 0
+        assert {name: sha256 for name, (_, sha256) in snapshot(root).items()} == wanted
+        assert vlmill("verify", root) == 0
+    assert deaths > 3
+
+
+def test_a_list_of_opt_outs_counts_as_it_was_when_the_run_was_built(small, small_built, tmp_path):
+    """A takedown makes nothing else anew: the recipe's lists are for builds to read again."""
+    folder = Path(shutil.copytree(small.parent, tmp_path / "origins"))
+    recipe = write_recipe(folder, **{**WEB_ALONE, "judges": [{"opt_out": {"urls": ["out.txt"]}}]}, dedupe=None)
+    (folder / "out.txt").write_text("http://img.small.test/1.png\n")
+    root = tmp_path / "run"
+    assert build(recipe, root) == 0
+    (folder / "out.txt").write_text("http://img.small.test/2.png\n")
+    assert takedown(root, "--id", WEB) == 0
+    assert funnel(root, "web")["images"]["dropped"] == {"opt_out_list": 1, "taken_down": 2}
+    assert build(recipe, root, "--retry-failed") == 0
+    shown = {
+        node["sha256"]
+        for path in (root / "shards").rglob("*.lineage.parquet")
+        for row in read_rows(path)
+        for node in row["nodes"]
+    }
+    assert sha(1) in shown
+    assert not {sha(0), sha(2)} & shown
+    assert vlmill("verify", root) == 0
+
+
+def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_path):
+    from tests.helpers.upstream import cauldron
+
+    against = {"exam": {"kind": "cauldron", "files": "exam.parquet"}}
+    recipe = write_recipe(
+        tmp_path / "origins",
+        sources={"quiz": SOURCES["quiz"]},
+        decontaminate={"against": against, "action": "drop"},
+        dedupe={"buckets": 1},
+        stages=[],
+    )
+    cauldron(tmp_path / "origins/exam.parquet", [([picture(53, (200, 63))], [("What is it?", "A field.")])])
+    root = tmp_path / "run"
+    assert build(recipe, root) == 0
+    assert funnel(root, "quiz")["images"]["dropped"] == {"contaminated_image": 1}
+    kept = {name: state for name, state in snapshot(root).items() if name.startswith("steps/benchmarks/")}
+    assert takedown(root, "--id", QUIZ) == 0
+    assert funnel(root, "quiz")["images"]["dropped"] == {"contaminated_image": 1, "taken_down": 1}
+    assert {name: state for name, state in snapshot(root).items() if name.startswith("steps/benchmarks/")} == kept
+    assert vlmill("verify", root) == 0
+    _, answer = ask(str(root), None, {"decontaminate.action": "report"}, [])
+    assert answer.sources["quiz"]["images"].then == funnel(root, "quiz")["images"]["kept"] + 1
+    before = product(root)
+    assert build(recipe, root) == 0
+    assert product(root) == before
+
+
+def test_a_folder_may_be_named_from_where_one_stands_and_needs_no_tokenizer(tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path, **WEB_ALONE, dedupe=None)
+    assert build(recipe, tmp_path / "counted") == 0
+    data = {key: value for key, value in yaml.safe_load(recipe.read_text()).items() if key != "tokenizer"}
+    recipe.write_text(yaml.safe_dump(data))
+    assert build(recipe, tmp_path / "uncounted") == 0
+    monkeypatch.chdir(tmp_path)
+    for run in ("counted", "uncounted"):
+        assert takedown(run, "--id", WEB) == 0
+        assert vlmill("verify", run) == 0
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "say what to take down"),
+        (("--sha256", "abc"), "64 hexadecimal digits"),
+        (("--id", "nonsense"), "is no sample id"),
+        (("--id", "web/web.parquet#99"), "no such sample"),
+        (("--domain", "http://a.test/"), "give a host such as example.org"),
+        (("--domain", "*.a.test"), "give a host such as example.org"),
+        (("--url", " "), "give the address of an image or a document"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_is_written(built, capsys, arguments, words):
+    assert takedown(built, *arguments) == 1
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not (built / LIST).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hosts: [a.test]", "unexpected keyword argument 'hosts'"),
+        ("domains: a.test", "domains: a list of texts is expected, not 'a.test'"),
+        ("domains: [a.test, 7]", "domains: a list of texts is expected"),
+        ("domains: ['http://a.test/']", "give a host such as example.org"),
+        ("sha256: [abc]", "64 hexadecimal digits"),
+        ("domains: {", "is no list of takedowns"),
+        ("", "is no list of takedowns"),
+    ],
+)
+def test_a_list_that_would_keep_nothing_out_is_refused(tmp_path, text, words):
+    """Somebody may have written it by hand, or copied half of it."""
+    (tmp_path / LIST).write_text(text)
+    with pytest.raises(StoreError, match="is no list of takedowns") as refused:
+        Rules.read(tmp_path)
+    assert words in str(refused.value)
+
+
+def test_a_list_written_by_hand_names_what_it_means(tmp_path):
+    text = f"domains: [B.test, A.Test.]\nsha256: [{'AB' * 32}]\nurls: ['HTTP://A.test:80/1.png#top']\ntexts: [{'cd' * 32}]\n"
+    (tmp_path / LIST).write_text(text)
+    assert Rules.read(tmp_path) == Rules(("a.test", "b.test"), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",))
+
+
+# -- the parts
+
+NAMES = {"domains": "abcd", "ids": [f"web/a.parquet#{row}" for row in range(4)], "urls": "abcd"}
+listed = st.builds(Rules, **{name: st.lists(st.sampled_from(values)).map(tuple) for name, values in NAMES.items()})
+
+
+@settings(max_examples=30, deadline=None)
+@given(listed, listed)
+def test_lists_add_up_in_any_order_and_survive_their_file(tmp_path_factory, one, other):
+    both = one | other
+    assert both == other | one == both | one
+    assert not (both - one) - other
+    root = tmp_path_factory.mktemp("list")
+    (root / LIST).write_text(both.to_yaml())
+    assert Rules.read(root) == both
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.from_regex(r"[a-z]{1,5}", fullmatch=True), min_size=1, max_size=4), st.integers(0, 3))
+def test_an_address_falls_under_its_host_and_every_domain_above_and_no_other(labels, depth):
+    host = ".".join([*labels, "test"])
+    above = ".".join([*labels, "test"][min(depth, len(labels)) :])
+    under = rules([], [], [], [above]).address()
+    assert under(f"https://{host}:8443/a?b#c") == f"domain {above}"
+    assert under(f"http://x{above}/") == ""
+    assert under(f"http://{host}.org/") == ""
+    assert under("a.pdf#page=1") == under(None) == ""
+
+
+def test_addresses_are_compared_in_one_spelling():
+    assert spelling("HTTP://Exämple.test:80/a b#c") == spelling("http://xn--exmple-cua.test/a%20b")
+    assert spelling("a.pdf#page=1") == "a.pdf#page=1"
+
+
+def test_an_address_goes_under_https_and_www_too_and_no_other_goes_with_it():
+    under = rules(["http://a.test/1.png", "a.pdf"], [], [], []).address()
+    for same in ("http://a.test/1.png", "https://a.test/1.png", "HTTP://www.A.test:80/1.png#x"):
+        assert under(same) == "url http://a.test/1.png"
+    assert under("a.pdf") == "url a.pdf"
+    assert {under(other) for other in ("http://a.test/1.png?x", "http://b.test/1.png", "a.pdf#page=1", "b.pdf")} == {""}
+
+
+def tables(folder, samples, facts):
+    """A partition of samples and images, the bytes of image n being b"n"."""
+    folder.mkdir(exist_ok=True)
+    write_samples(folder / "samples.parquet", samples)
+    rows = [{"image": fact.image, "url": f"http://a.test/{fact.image}", "bytes": b"%d" % fact.image} for fact in facts]
+    write_rows(folder / "images.parquet", IMAGES, rows)
+    write_facts(folder / "facts.parquet", facts)
+    assert pq.read_schema(folder / "facts.parquet").equals(FACTS)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def document(row, *images, url=""):
+    nodes = [Node("text", text=f"text {row}"), *(Node("image", image=image) for image in images)]
+    return Sample(SampleId("web", "a", row), tuple(nodes), url=url)
+
+
+def test_with_a_document_go_the_images_that_no_other_shows(tmp_path):
+    facts = [ImageFacts(image, None, sha256=f"{image}") for image in range(4)] + [ImageFacts(4, Reason.CONNECTION)]
+    inputs = tables(tmp_path, [document(0, 0, 1, 4, url="http://b.test/x"), document(1, 1, 2), document(2, 3)], facts)
+    found = look(rules(["http://b.test/x"], [], [], []), inputs)
+    by = "url http://b.test/x"
+    assert found == Found({0: by}, {0: by, 4: by}), "the address of one that could not be had goes too"
+    assert Found.read(_written(tmp_path, found)) == found
+
+
+def _written(folder, found):
+    (folder / "found.json").write_text(found.to_json())
+    return folder / "found.json"
+
+
+def test_a_removed_row_holds_nothing_and_the_others_are_as_they_were(tmp_path):
+    samples = [document(0, 0), document(1, 1, 0)]
+    inputs = tables(tmp_path / "raw", samples, [ImageFacts(image, None, sha256=f"{image}") for image in range(2)])
+    for table in ("images", "samples"):
+        (tmp_path / table).mkdir()
+        step = removal(table, Found({0: "id x"}, {0: "id x"}))
+        counts = step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / table)
+        assert counts[f"{table}_read"].to_json() == {"in": 2, "kept": 1, "dropped": {"taken_down": 1}, "failed": {}}
+    first, second = read_samples(tmp_path / "samples/samples.parquet")
+    assert first.taken_down
+    assert first.id == samples[0].id
+    assert [node.kind for node in first.nodes] == ["text", "image"]
+    assert second == samples[1]
+    gone, stays = read_rows(tmp_path / "images/images.parquet")
+    assert (gone["bytes"], gone["url"], gone["reason"]) == (None, None, "taken_down")
+    assert stays["bytes"] == b"1"
+    facts = [ImageFacts(0, Reason.TAKEN_DOWN), ImageFacts(1, None)]
+    assert settle(first, [], facts).sample is Reason.TAKEN_DOWN
+    assert settle(second, [], facts).nodes == (None, None, Reason.TAKEN_DOWN)
+
+
+def test_what_is_removed_is_not_in_the_key_as_what_the_network_said_is_not():
+    from vlmill.pipeline.core.keys import task_key
+
+    assert task_key(Remove("samples", {0: "id a"}), {}) == task_key(Remove("samples", {1: "id b"}), {})
+    assert task_key(Remove("samples"), {}) != task_key(Remove("images"), {})
+
+
+def refuse(folder, *rows):
+    """A table of refused rows: id, message, excerpt."""
+    made = [
+        {**SampleId("web", "a", row)._asdict(), "reason": "bad_row", "detail": why, "excerpt": raw}
+        for row, why, raw in rows
+    ]
+    write_rows(folder / "refused.parquet", REFUSED, made)
+
+
+def test_a_refused_row_falls_under_its_id_and_the_addresses_that_it_shows_and_under_any_text(tmp_path):
+    inputs = tables(tmp_path, [document(9)], [])
+    refuse(
+        tmp_path,
+        (0, "wrong", '{"url": "https://www.img.b.test/7.png"}'),
+        (1, "image 0 is http://a.test/x.", ""),
+        (2, "wrong", r"http:\/\/c.test\/1"),
+        (3, "no turns", ""),
+    )
+    inputs = {**inputs, "refused.parquet": tmp_path / "refused.parquet"}
+    assert look(rules([], [], [], ["b.test", "c.test"]), inputs).refused == {0: "domain b.test", 2: "domain c.test"}
+    assert look(rules(["http://a.test/x"], [], ["web/a#3"], []), inputs).refused == {
+        1: "url http://a.test/x",
+        3: "id web/a#3",
+    }
+    assert look(Rules(texts=("0" * 64,)), inputs).refused.keys() == {0, 2}, (
+        "an excerpt may be of a text that is named by its sha256"
+    )
+    step = removal("refused", look(rules([], [], [], ["b.test"]), inputs))
+    (tmp_path / "out").mkdir()
+    step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / "out")
+    first, second, *_ = read_rows(tmp_path / "out/refused.parquet")
+    assert (first["row"], first["reason"], first["detail"], first["excerpt"]) == (0, "bad_row", "", "")
+    assert second["detail"]
+    after = {**inputs, **{path.name: path for path in (tmp_path / "out").iterdir()}}
+    assert not look(rules([], [], [], ["b.test"]), after)
+
+
+def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, capsys):
+    talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
+    bad = {"conversations": [{"from": "human", "value": "Jane Doe, 1 Sample Street"}]}
+    (tmp_path / "rows.json").write_text(json.dumps([talk, bad, bad]))
+    origin = {"talk": {"kind": "llava", "files": "rows.json"}}
+    recipe, root = write_recipe(tmp_path, sources=origin, judges=[], stages=[], dedupe=None), tmp_path / "run"
+
+    def tables_with_the_name():
+        paths = [path for path in root.rglob("*.parquet") if "excerpt" in pq.read_schema(path).names]
+        return [["Jane" in row["excerpt"] for row in read_rows(path)] for path in paths]
+
+    assert build(recipe, root) == 0
+    assert tables_with_the_name() == [[True, True]]
+    made = snapshot(root / "shards")
+    assert takedown(root, "--id", "talk/rows.json#1") == 0
+    assert "the beginning of 1 rows that no sample was made of" in said(capsys)
+    assert tables_with_the_name() == [[False, True]]
+    assert snapshot(root / "shards") == made, "nothing was made of it"
+    for options in ((), ("--remake",), ("--retry-failed",)):
+        assert build(recipe, root, *options) == 0
+        assert tables_with_the_name() == [[False, True]]
+    assert vlmill("verify", root) == 0
+    capsys.readouterr()
+    assert vlmill("trace", root, "talk/rows.json#1") == 0
+    assert "taken down by id talk/rows.json#1" in said(capsys)
+
+
+def test_judges_are_not_shown_what_was_taken_down(tmp_path):
+    from dataclasses import replace
+
+    from vlmill.pipeline.filters.base import Judging
+
+    class Watching:
+        name, version, facts = "watching", 1, ()
+
+        def made_by(self):
+            return {}
+
+        def judge(self, samples, facts):
+            shown.extend(row for row, _ in samples)
+            return iter(())
+
+    shown = []
+    gone = replace(document(0, 0), nodes=(Node("text"), Node("image", required=True)))
+    write_samples(tmp_path / "samples.parquet", [document(0), gone, document(2)])
+    (tmp_path / "out").mkdir()
+    counts = Judging(Watching()).run({"samples.parquet": tmp_path / "samples.parquet"}, tmp_path / "out")
+    assert shown == [0, 2]
+    assert counts["judged"].came == 2
+
+
+def test_only_documents_have_copies_by_their_text():
+    words = {"kind": "text", "text": "words", "required": False}
+    assert text_sha256([words]) == hashlib.sha256(b"words").hexdigest()
+    assert text_sha256([words, {"kind": "image", "text": None, "required": True}]) == ""
+    assert text_sha256([{**words, "text": " \n"}]) == ""
+
+
+def test_the_picture_helper_is_what_the_origin_serves(recipe):
+    assert (recipe.parent / "served/0.png").read_bytes() == picture(0, (160, 120))
+    assert picture(0, (160, 120)) != picture(1, (160, 120))
+    assert io.BytesIO(picture(0, (160, 120))).read(4) == b"\x89PNG"

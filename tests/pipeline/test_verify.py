@@ -1,0 +1,219 @@
+"""Verify finds what no longer holds, from the sha256 of a file to what one step handed to the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.small import vlmill, write_recipe
+from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.engine.chain import read_manifest, write_manifest
+from vlmill.pipeline.engine.store import Receipt
+from vlmill.pipeline.reports.verify import verify
+from vlmill.pipeline.takedown.rules import LIST, Rules
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("origins"), dedupe={"buckets": 1})
+
+
+@pytest.fixture(scope="module")
+def built(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(built, tmp_path):
+    return Path(shutil.copytree(built, tmp_path / "run"))
+
+
+def test_a_sound_run_has_nothing_to_say(built, capsys):
+    assert list(verify(built)) == []
+    assert vlmill("verify", built) == 0
+    assert "is sound" in capsys.readouterr().out
+
+
+def miscount(root, folder, level, change):
+    """Change the books of the first partition of a step, in receipt, manifest and sums alike: each of them balances still."""
+    receipts = read_manifest(root, folder)
+    first = json.loads(json.dumps(receipts[0].to_json()))
+    change(first["counts"][level])
+    changed = Receipt.from_json(first)
+    (root / folder / f"{changed.part}.{changed.key[:12]}.receipt.json").write_text(
+        json.dumps(changed.to_json(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    )
+    write_manifest(root, folder, [changed, *receipts[1:]])
+
+
+def one_more(line):
+    line["in"] += 1
+    line["kept"] += 1
+
+
+def another_reason(line):
+    reason, number = next(iter(line["dropped"].items()))
+    line["dropped"] = {"image_ratio" if reason != "image_ratio" else "language": number}
+
+
+@pytest.mark.parametrize(
+    ("folder", "level", "words"),
+    [
+        ("steps/quiz/read", "pages", "read counts 6 pages kept, its tables have 5"),
+        ("steps/web/read", "rows", "read counts rows"),
+        ("steps/web/inspect", "images_inspected", "inspect counts"),
+        ("steps/web/language", "judged", "language counts"),
+        ("steps/dedupe/resolve", "deduped", "the judges left"),
+        ("steps/dedupe/resolve", "deduped_nodes", "the judges left"),
+        ("shards/quiz/small", "samples", "its shards hold 5"),
+        ("shards/quiz/small", "nodes", "measured"),
+        ("shards/web/small", "images", "the verdicts come to"),
+        ("shards/scans/small/lengths", "samples", "measured 4"),
+        ("steps/mixtures/align/select", "samples", "select took in"),
+    ],
+)
+def test_what_one_step_kept_is_what_the_next_one_took_in(run, folder, level, words):
+    miscount(run, folder, level, one_more)
+    assert any(words in line for line in verify(run)), list(verify(run))
+
+
+def test_a_loss_entered_under_another_reason_is_found(run):
+    folder = "shards/web/small"
+    part = next(
+        number for number, receipt in enumerate(read_manifest(run, folder)) if receipt.counts["samples"]["dropped"]
+    )
+    receipts = read_manifest(run, folder)
+    write_manifest(run, folder, [receipts[part], *(r for n, r in enumerate(receipts) if n != part)])
+    miscount(run, folder, "samples", another_reason)
+    assert any("the verdicts come to" in line for line in verify(run))
+
+
+def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_deletion_mends_it(run, recipe, capsys):
+    shard = next((run / "shards").rglob("*.tar"))
+    facts = next((run / "steps/web/inspect").glob("00000-0000.*.facts.parquet"))
+    receipts = [
+        next(path for path in file.parent.glob("*.receipt.json") if file.name in path.read_text())
+        for file in (shard, facts)
+    ]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    facts.unlink()
+    assert (
+        list(verify(run))
+        == [
+            f"{shard.relative_to(run)}: its sha256 is not the one in its receipt {receipts[0].name}",
+            f"{facts.relative_to(run)}: is missing; its receipt is {receipts[1].name}",
+        ][:: 1 if shard < facts else -1]
+    )
+    assert vlmill("trace", run, "web/web.parquet#0") == 1
+    assert f"{facts} cannot be read" in " ".join(capsys.readouterr().err.split())
+    for receipt in receipts:
+        receipt.unlink()
+    assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
+    assert list(verify(run)) == []
+
+
+def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
+    manifest = run / "steps/web/language/manifest.json"
+    kept = manifest.read_bytes()
+    for text, said in (("{", "is damaged"), ("{}", "is no manifest"), ("[]", "is no manifest")):
+        manifest.write_text(text)
+        for command in ("verify", "ledger", "status"):
+            assert vlmill(command, run) == 1
+            assert f"{manifest} {said}" in " ".join(capsys.readouterr().err.split())
+    manifest.write_bytes(kept)
+    receipt = next((run / "steps/web/language").glob("*.receipt.json"))
+    receipt.write_bytes(b"")
+    assert list(verify(run)) == [f"{receipt.relative_to(run)}: differs from the manifest or is missing"]
+    (run / "recipe.lock.yaml").write_text("a: [")
+    assert vlmill("verify", run) == 1
+    assert "The lock of a run is damaged" in capsys.readouterr().err
+
+
+def relock(run, change):
+    """Change a stage's lock as if its step had made it so: where it was made and where it is read, receipt and manifest alike."""
+    receipts = read_manifest(run, "steps/mixtures/align/lock")
+    (file,) = [file for file in receipts[0].files if file.name == "mixture.lock.json"]
+    data = json.loads((run / file.path).read_bytes())
+    shown = change(data)
+    for path in (run / file.path, run / "mixtures/align/mixture.lock.json"):
+        path.write_text(json.dumps(data))
+    files = tuple(
+        replace(other, sha256=file_sha256(run / file.path)) if other == file else other for other in receipts[0].files
+    )
+    changed = replace(receipts[0], files=files)
+    write_manifest(run, "steps/mixtures/align/lock", [changed])
+    receipt = run / "steps/mixtures/align/lock" / f"{changed.part}.{changed.key[:12]}.receipt.json"
+    receipt.write_text(json.dumps(changed.to_json()))
+    return shown
+
+
+def test_a_shard_that_the_lock_does_not_know_is_named(run):
+    shard = relock(run, lambda data: data["sources"][0]["shards"].pop())
+    found = list(verify(run))
+    assert any(f"{shard['path']} stands in the manifest alone" in line for line in found)
+    assert any("render kept" in line for line in found)
+
+
+def test_a_plan_that_is_not_what_its_lock_says_is_found_by_the_command(run, capsys):
+    relock(run, lambda data: data["sources"][0].update(ids_sha256="0" * 64))
+    assert vlmill("verify", run) == 1
+    assert "mixtures/align: papers: the samples that the tables yield now are not" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["mixture.lock.json", "stats.json", "held_out.parquet", "plan/00000.parquet"])
+@pytest.mark.parametrize("damage", ["changed", "emptied", "gone"])
+def test_what_a_trainer_reads_is_what_the_build_wrote_and_the_next_build_puts_it_right(
+    run, recipe, name, damage, capsys
+):
+    path = run / "mixtures/align" / name
+    if damage == "changed":
+        path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    elif damage == "emptied":
+        path.write_bytes(b"{}")
+    else:
+        path.unlink()
+    said = "is missing; the next build puts it there" if damage == "gone" else "is not what the build wrote"
+    assert vlmill("verify", run) == 1
+    assert f"mixtures/align/{name}: {said}" in " ".join(capsys.readouterr().out.split())
+    assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
+    assert list(verify(run)) == []
+
+
+def test_another_tokenizer_than_the_one_that_counted_is_named(run):
+    (run / "tokenizer.json").write_text((run / "tokenizer.json").read_text() + "\n")
+    assert list(verify(run)) == [
+        "tokenizer.json: is not the tokenizer that counted the tokens of mixtures/align; build again"
+    ]
+
+
+@pytest.mark.parametrize("name", ["shards/web/small/manifest.json", "steps/mixtures/align/plan/manifest.json"])
+def test_a_file_that_is_cut_off_is_named_and_not_a_stack_trace(run, name, capsys):
+    (run / name).write_bytes((run / name).read_bytes()[:100])
+    assert vlmill("verify", run) == 1
+    assert f"{name} is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_copy_made_of_hard_links_stays_as_it_was(run, recipe, tmp_path):
+    shutil.copytree(run, tmp_path / "before", copy_function=os.link)
+    change = ["--relock", "--set", "stages.align.mixture.held_out={web: 0.5}"]
+    assert vlmill("build", recipe, "--out", run, "--workers", 0, *change) == 0
+    assert list(verify(tmp_path / "before")) == []
+
+
+def test_a_thing_on_the_list_that_is_still_there_is_named_and_so_is_a_file_that_should_be_gone(run):
+    (run / LIST).write_text(Rules(ids=("web/web.parquet#0",)).to_yaml())
+    assert list(verify(run)) == [f"web/00000-0000: holds what stands in {LIST}; the next build takes it out"]
+    (run / LIST).unlink()
+    table = next((run / "steps/quiz/read").glob("00000-0000.*.samples.parquet"))
+    kept = table.read_bytes()
+    assert vlmill("takedown", run, "--id", "quiz/quiz.parquet#0", "--workers", 0) == 0
+    assert list(verify(run)) == []
+    table.write_bytes(kept)
+    assert list(verify(run)) == [f"{table.relative_to(run)}: holds what was taken down; the next build deletes it"]

@@ -1,0 +1,150 @@
+"""what-if says what a build with another setting would come to, and writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import yaml
+
+from tests.helpers.small import vlmill, write_recipe
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.reports.ledger import funnel
+from vlmill.pipeline.reports.what_if import LEVELS, ask
+
+CHANGES = {
+    "another threshold": {"shape.max_ratio": "1.2"},
+    "another language and a judge more": {"language.drop": "[en]", "text_quality.node.min_words": "3"},
+    "no dedupe": {"dedupe": "null"},
+    "repeated paragraphs": {"language.drop": "[en]", "dedupe.paragraphs": "2"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("what-if")
+    recipe = write_recipe(folder, stages=[])
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
+    return folder
+
+
+def contents(root):
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("sets", CHANGES.values(), ids=CHANGES.keys())
+def test_the_answer_is_what_a_build_comes_to(folder, tmp_path, sets):
+    before = funnel(folder / "run")
+    root, answer = ask(str(folder / "recipe.yaml"), folder / "run", sets, [])
+    assert root == folder / "run"
+    assert answer.changes
+
+    built = shutil.copytree(folder / "run", tmp_path / "built")
+    changes = [part for key, value in {**sets, "expect.kept": 0}.items() for part in ("--set", f"{key}={value}")]
+    assert vlmill("build", folder / "recipe.yaml", "--out", built, "--workers", 0, "--relock", *changes) == 0
+    after = funnel(built)
+    for source, levels in answer.sources.items():
+        for level in LEVELS:
+            kept = levels[level]
+            assert (kept.came, kept.now) == (before[source][level]["in"], before[source][level]["kept"])
+            assert kept.then == after[source][level]["kept"]
+            assert kept.then == kept.now - kept.newly_dropped + kept.newly_kept
+
+
+def test_the_same_settings_change_nothing_and_nothing_is_ever_written(folder):
+    seen = contents(folder / "run")
+    assert not ask(str(folder / "recipe.yaml"), folder / "run", {}, [])[1].changes
+    ask(str(folder / "run"), None, {"language.drop": "[en]", "sources.quiz.priority": "9"}, [])
+    assert contents(folder / "run") == seen
+
+
+def test_reasons_and_examples_say_what_goes_and_what_comes_back(folder):
+    _, answer = ask(str(folder / "run"), None, {"language.drop": "[en]"}, [])
+    assert answer.asked == ("language",)
+    why = answer.sources["web"]["samples"].why
+    assert why[Reason.LANGUAGE].newly_dropped == 5
+    assert why[Reason.LANGUAGE].newly_kept == 1  # all of it is Chinese
+    assert why[Reason.LANGUAGE].examples == [f"web/web.parquet#{row}" for row in (0, 1, 2)]
+    assert answer.sources["web"]["nodes"].why[Reason.LANGUAGE].examples[0] == "web/web.parquet#0 node 0"
+
+
+def test_a_judge_that_stays_as_it_is_is_not_asked_again(folder):
+    assert ask(str(folder / "run"), None, {}, [])[1].asked == ()
+    assert ask(str(folder / "run"), None, {"judges.shape.min_side": "1"}, [])[1].asked == ("shape",)
+
+
+def test_the_blocks_of_an_edited_recipe_count(folder):
+    data = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (edited := folder / "edited.yaml").write_text(yaml.safe_dump(data | {"judges": [{"shape": {"max_ratio": 1.2}}]}))
+    _, answer = ask(str(edited), folder / "run", {}, [])
+    assert answer.asked == ("shape",)
+    assert answer.sources["web"]["samples"].newly_kept == 1  # what language had dropped
+    (edited := folder / "limited.yaml").write_text(yaml.safe_dump(data | {"limit": 3}))
+    _, answer = ask(str(edited), folder / "run", {}, [])
+    assert not answer.changes
+    assert "limit of" in answer.notes[0]
+
+
+def test_a_judge_of_ones_own_can_be_tried_on_a_run(folder):
+    code = (
+        "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import Drop\n@dataclass(frozen=True)\nclass No:\n    name = 'no'\n"
+        "    def judge(self, samples, facts):\n        for row, sample in samples:\n            yield Drop(row)\n"
+    )
+    _, answer = ask(str(folder / "run"), None, {}, [("no.py", code)])
+    assert all(levels["samples"].then == 0 for levels in answer.sources.values())
+    assert {reason for levels in answer.sources.values() for reason in levels["nodes"].why} == {Reason("judge:no")}
+
+
+def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
+    (folder / "domains.txt").write_text("small.test\n")
+    _, answer = ask(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
+    assert answer.sources["web"]["images"].then == 0
+    assert not (folder / "run" / "lists").exists()
+    monkeypatch.chdir(folder)  # a recipe in this very folder
+    _, answer = ask("recipe.yaml", folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
+    assert answer.sources["web"]["images"].then == 0
+    with pytest.raises(RecipeError, match="there is no file .*gone.txt"):
+        ask(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[gone.txt]"}, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("language.treshold", "0.7", r"unknown key 'treshold'; did you mean 'threshold'\?"),
+        ("langage.threshold", "0.7", r"what-if answers for judges|langage"),
+        (
+            "partition.rows",
+            "3",
+            r"(?s)what-if answers for judges, dedupe and the priorities.*partition.rows: 5 there, 3 here",
+        ),
+        ("decontaminate.action", "drop", "this run was held against no benchmark"),
+        ("dedupe.cap", "3", "other buckets or another cap find other pairs"),
+        ("dedupe.text", "0.01", "greater than or equal to"),
+        ("shape.max_ratio", "[", "the value is no YAML"),
+    ],
+)
+def test_what_it_cannot_answer_is_refused(folder, key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        ask(str(folder / "run"), None, {key: value}, [])
+
+
+def test_a_folder_without_a_run_says_so(folder, tmp_path):
+    with pytest.raises(StoreError, match="holds no run"):
+        ask(str(folder / "recipe.yaml"), tmp_path, {}, [])
+
+
+def test_the_command_prints_tables_or_json(folder, capsys):
+    capsys.readouterr()
+    assert (
+        vlmill("what-if", folder / "recipe.yaml", "--out", folder / "run", "--set", "language.threshold=0.99999") == 0
+    )
+    assert "What would be kept" in capsys.readouterr().out
+    assert vlmill("what-if", folder / "run", "--set", "shape.max_ratio=1.2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["asked"] == ["shape"]
+    images = found["sources"]["quiz"]["images"]
+    assert images["why"]["image_ratio"]["newly_dropped"] == images["newly_dropped"] == 8
+    assert vlmill("what-if", folder / "run", "--set", "partition.rows=3") == 1

@@ -1,0 +1,120 @@
+"""House rules that would otherwise be a paragraph: who imports whom, how long files are, what the README may claim."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from vlmill.mixtures.build import check as check_mixtures
+from vlmill.mixtures.published import catalogue as published
+from vlmill.pipeline.cli import app
+from vlmill.pipeline.recipe.schema import load
+from vlmill.pipeline.recipe.validate import check
+from vlmill.train.settings import check as check_training
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path for package in ("pipeline", "mixtures", "train") for path in (ROOT / package).rglob("*.py"))
+LEVEL = {"pipeline": 0, "mixtures": 1, "train": 2}
+SEAM = ROOT / "pipeline/cli"  # puts the three together
+
+
+def imported(path: Path) -> set[str]:
+    """All modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_from_train_to_mixtures_to_pipeline_and_never_back(path):
+    own = path.relative_to(ROOT).parts[0]
+    others = {name.split(".")[0] for name in imported(path)} & set(LEVEL)
+    assert path.parent == SEAM or all(LEVEL[other] <= LEVEL[own] for other in others)
+
+
+def test_one_file_imports_ray_and_steps_know_neither_runner_nor_store():
+    assert [path.name for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))] == [
+        "execute.py"
+    ]
+    steps = [ROOT / "pipeline" / name for name in ("read.py", "inspect.py", "render.py", "measure.py")]
+    steps += [
+        path
+        for name in ("fetch", "judges", "dedupe", "decontaminate")
+        for path in (ROOT / "pipeline" / name).glob("*.py")
+    ]
+    for path in steps:
+        assert not imported(path) & {
+            "vlmill.pipeline.engine.build",
+            "vlmill.pipeline.engine.store",
+            "vlmill.pipeline.engine.executor",
+            "vlmill.pipeline.recipe.schema",
+        }, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_idea_long_and_says_its_place(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_importing_a_package_does_nothing_heavy():
+    import subprocess
+    import sys
+
+    script = "import sys, pipeline.cli, train.settings, mixtures; print([name for name in ('torch', 'ray', 'transformers') if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+        == "[]"
+    )
+
+
+COMMANDS = sorted(
+    [command.name or command.callback.__name__ for command in app.registered_commands]
+    + [group.name for group in app.registered_groups]
+)
+
+
+def test_every_command_is_documented_and_every_documented_one_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^    vlmill ([\w-]+) ", readme, re.MULTILINE))
+    assert documented == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command):
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage" in shown.output
+
+
+def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    (tmp_path / "readme.yaml").write_text(text)
+    recipe, _, _ = load(str(tmp_path / "readme.yaml"))
+    check(recipe)
+    check_mixtures(recipe)
+    check_training(recipe)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_read_whole(path):
+    recipe, _, _ = load(str(path))
+    check_mixtures(recipe)
+    check_training(recipe)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mixtures").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_published_mixture_is_read_whole(path):
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert path.stem in published.names()
+    assert published.load(path.stem)

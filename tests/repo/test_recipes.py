@@ -1,0 +1,105 @@
+"""The shipped recipes of published datasets: each reads what upstream has, and runs on local samples of it."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.helpers import upstream
+from tests.helpers.upstream import SHAPES, talk
+from vlmill.pipeline.cli import app
+from vlmill.pipeline.recipe.schema import load
+
+OURS = {"quickstart", "smollm2"}
+"""Recipes of the quickstart's data."""
+
+RECIPES = sorted(path for path in Path(str(files("recipes"))).glob("*.yaml") if path.stem not in OURS)
+
+NAMED = {  # rows of datasets whose columns are not those that the shape has without options
+    "llava_next": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
+    "llava_onevision": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
+    "laion_coco": {"URL": "http://img.test/0", "top_caption": "A dog", "LICENSE": "?", "similarity": 0.3},
+}
+
+
+@pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
+def recipe(request):
+    loaded, _, _ = load(str(request.param))
+    return request.param.stem, loaded
+
+
+def test_a_recipe_reads_one_dataset_from_the_hub_and_drops_chinese(recipe):
+    name, loaded = recipe
+    assert loaded.name == name
+    assert list(loaded.sources) == [name]
+    assert re.fullmatch(r"hf://datasets/[\w.-]+/[\w.-]+@\w+", loaded.sources[name].root)
+    assert next(judge for judge in loaded.judging() if judge.name == "language").drop == ("zh",)
+    assert loaded.policies
+
+
+def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
+    name, loaded = recipe
+    shape = SHAPES[loaded.sources[name].kind]
+    path = tmp_path / "rows"
+    if name in NAMED:
+        upstream.parquet(path, [NAMED[name]])
+    else:
+        shape.write(path, [shape.row(0)])
+    source = loaded.source(name)
+    (row,) = source.rows(path, 0, len(source.survey(path)))
+    assert len(row.pages) == 1
+    assert not row.failed
+
+
+def test_the_readme_lists_them_all():
+    text = (RECIPES[0].parent / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([\w./-]+) \|", text, re.MULTILINE))
+    roots = {path.stem: load(str(path))[0].sources[path.stem].root for path in RECIPES}
+    assert {name: f"hf://datasets/{dataset}" for name, dataset in listed.items()} == {
+        name: root.partition("@")[0] for name, root in roots.items()
+    }
+
+
+def test_a_recipe_without_stages_is_built_from_local_rows_to_shards_and_says_what_next(tmp_path):
+    for seed in range(3):
+        (tmp_path / f"{seed}.png").write_bytes(upstream.picture(seed, (64, 64)))
+    rows = [SHAPES["llava"].row(row) for row in range(4)]  # the last one's image is not there
+    path = upstream.json_array(tmp_path / "rows.json", rows)
+    run = ["build", "llava_1_5", "--source", f"llava_1_5={path}", "--limit", "100", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*run, "--workers", "0"])
+    assert done.exit_code == 0, done.output
+    assert "vlmill status" in done.output
+    assert "no stages" in " ".join(done.output.split())
+    assert "vlmill train" not in done.output
+    assert len(list((tmp_path / "out/shards/llava_1_5/square").glob("*.tar"))) == 1
+    funnel = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--json"])
+    assert '"missing_file": 1' in funnel.output
+    stats = CliRunner().invoke(app, ["stats", str(tmp_path / "out")])
+    assert "no stages" in " ".join(stats.output.split())
+
+
+def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):
+    name, loaded = recipe
+    shape = SHAPES[loaded.sources[name].kind]
+    path = tmp_path / Path(loaded.sources[name].files or "rows.parquet").name.replace("*", "0")
+    if name in NAMED:
+        upstream.parquet(path, [NAMED[name]])
+    else:
+        shape.write(path, [shape.row(0)])
+    offline = ["--set", "fetch.retries=0", "--set", f"sources.{name}.serve={{http://img.test/: {tmp_path}}}"]
+    run = ["build", name, "--source", f"{name}={path}", "--out", str(tmp_path / "out"), "--workers", "0"]
+    done = CliRunner().invoke(app, [*run, *(offline if loaded.source(name).fetches else [])])
+    assert done.exit_code == 0, done.output
+    page = CliRunner().invoke(app, ["stats", str(tmp_path / "out"), "--html", str(tmp_path / "page.html")])
+    assert page.exit_code == 0, page.output
+    assert "The recipe has no `stages`" in (tmp_path / "page.html").read_text()
+
+
+def test_source_moves_the_images_along_and_set_goes_before_it(tmp_path):
+    here = {"llava_1_5": str(tmp_path / "rows.json")}
+    assert load("llava_1_5")[0].sources["llava_1_5"].images == "/data/llava"
+    assert load("llava_1_5", here)[0].sources["llava_1_5"].images is None
+    both = load("llava_1_5", here, sets={"sources.llava_1_5.images": "/pictures"})[0].sources["llava_1_5"]
+    assert (both.root, both.images) == (str(tmp_path), "/pictures")

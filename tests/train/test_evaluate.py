@@ -1,0 +1,150 @@
+"""Scoring a trained stage again, and what a training leaves of its held-out samples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.helpers.small import vlmill
+from tests.helpers.stages import (
+    COLOURS,
+    MACHINE,
+    lock_recipe,
+    model_settings,
+    published,
+    question,
+    write_run,
+)
+from vlmill.mixtures.reader import Mixture
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.train import loop
+from vlmill.train.evaluate import HeldOut, read, scores, write
+from vlmill.train.run import evaluate_stage, train_stages
+
+RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of one stage, trained; nine samples are held out, the stage's own evaluation asks eight."""
+    root = tmp_path_factory.mktemp("run")
+    write_run(root, {"quiz": [question(number) for number in range(40)]}, hold_out=9, length=96)
+    lock_recipe(root, {"steps": 5, "rows": 2, "learning_rate": RATES, "evaluate": 8})
+    train_stages(root, None, MACHINE, Console(quiet=True))
+    return root
+
+
+def result(run):
+    return json.loads((run / "train" / "align" / "result.json").read_bytes())["scores"]
+
+
+def test_a_training_leaves_every_answer_beside_its_scores(run):
+    found = read(run / "train" / "align" / "held_out.jsonl")
+    assert len(found) == 8
+    assert len({sample.id for sample in found}) == 8
+    assert all(sample.source == "quiz" and sample.loss > 0 and sample.learnt > 0 for sample in found)
+    ((turn,),) = {sample.answers for sample in found[:1]}
+    assert turn.question == "What colour is it?"
+    assert turn.reference in COLOURS
+    assert {name: asdict(score) for name, score in scores(found, Mixture(run, "align")).items()} == result(run)
+
+
+def test_a_stage_scored_again_scores_the_same(run):
+    name, found = evaluate_stage(run, machine=MACHINE)
+    assert name == "align"
+    assert {source: asdict(score) for source, score in found.items()} == result(run)
+    _, more = evaluate_stage(run, "align", samples=50, machine=MACHINE)
+    assert more["quiz"].samples == 9  # all there are
+
+
+def test_an_export_scores_as_the_stage_that_it_came_from(run):
+    _, found = evaluate_stage(run, export=run / "train" / "align" / "export", machine=MACHINE)
+    for name, value in asdict(found["quiz"]).items():
+        assert value == pytest.approx(result(run)["quiz"][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("published_in", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stage_on_towers_in_half_precision_is_scored_and_so_is_its_export(tmp_path, dtype, published_in):
+    write_run(tmp_path, {"quiz": [question(number) for number in range(40)]}, hold_out=4, length=96)
+    settings = {"steps": 3, "rows": 2, "learning_rate": RATES, "evaluate": 4, "dtype": dtype}
+    lock_recipe(tmp_path, settings, model=published(tmp_path / "published", published_in))
+    (trained,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    _, again = evaluate_stage(tmp_path, machine=MACHINE)
+    assert again == trained.scores
+    _, exported = evaluate_stage(tmp_path, export=trained.export, machine=MACHINE)
+    assert exported["quiz"].loss == pytest.approx(trained.scores["quiz"].loss, rel=0.02)
+    assert exported["quiz"].loss != trained.scores["quiz"].loss  # of weights that were rounded
+
+
+def test_another_dtype_of_the_export_trains_nothing_again(tmp_path, monkeypatch):
+    write_run(tmp_path, {"quiz": [question(number) for number in range(20)]}, hold_out=2, length=96)
+    settings = {"steps": 2, "rows": 2, "learning_rate": RATES, "evaluate": 2}
+    lock_recipe(tmp_path, settings)
+    (first,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    lock_recipe(tmp_path, settings, model=replace(model_settings(), export_dtype="bfloat16"))
+    monkeypatch.setattr(loop, "_step", None)
+    (then,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    assert then.scores == first.scores
+    said = json.loads((then.export / "config.json").read_bytes())
+    assert {said["dtype"], said["vision_config"]["dtype"], said["text_config"]["dtype"]} == {"bfloat16"}
+
+
+def test_progress_is_told_by_source(run):
+    told = []
+
+    class Watcher:
+        def phase(self, name, total):
+            told.append((name, total))
+
+        def done(self, number=1):
+            told.append(number)
+
+    evaluate_stage(run, samples=9, machine=MACHINE, watcher=Watcher())
+    assert told == [("align: quiz", 9), 8, 1]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", None, "holds no exported model: config.json is missing"),
+        ("config.json", {"model_type": "idefics2"}, "a model of type idefics2, and the stage's family is llava_next"),
+        ("tokenizer.json", {"added_tokens": []}, "holds another tokenizer"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused(run, tmp_path, file, change, message):
+    for path in (run / "train" / "align" / "export").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    text = json.loads((tmp_path / file).read_bytes())
+    (tmp_path / file).unlink()
+    if change is not None:
+        (tmp_path / file).write_text(json.dumps({**text, **change}))
+    with pytest.raises(StoreError, match=message):
+        evaluate_stage(run, export=tmp_path, machine=MACHINE)
+
+
+def test_a_stage_that_the_recipe_lacks_is_refused_with_the_nearest_name(run):
+    with pytest.raises(RecipeError, match="did you mean 'align'"):
+        evaluate_stage(run, "alig")
+
+
+def test_the_command_shows_what_is_asked_for(run, capsys):
+    assert (
+        vlmill("evaluate", run, "--device", "cpu", "--threads", 1, "--samples", 4, "--metrics", "exact,anls", "--json")
+        == 0
+    )
+    shown = json.loads(capsys.readouterr().out)["quiz"]
+    assert set(shown) == {"samples", "questions", "loss", "exact", "majority", "anls"}
+    assert shown["samples"] == 4
+    assert vlmill("evaluate", run, "--metrics", "bleu") == 1
+    assert "no such metric; allowed: anls, exact, relaxed, vqa" in " ".join(capsys.readouterr().err.split())
+
+
+def test_samples_come_back_as_they_were_written(tmp_path):
+    found = [HeldOut("web", "web/a#1", 1.5, 3, ()), HeldOut("quiz", "quiz/b#2", 0.25, 1, ())]
+    write(tmp_path / "held_out.jsonl", found)
+    assert read(tmp_path / "held_out.jsonl") == found

@@ -1,0 +1,285 @@
+"""Training a stage: it learns, it can be interrupted anywhere, the next stage goes on from it, and it refuses what does not fit."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.helpers.stages import (
+    ANYRES,
+    COLOURS,
+    LETTERBOX,
+    MACHINE,
+    article,
+    model_settings,
+    question,
+    same,
+    saved_weights,
+    write_run,
+)
+from vlmill.mixtures.reader import Mixture
+from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
+from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.train import checkpoint, loop
+from vlmill.train.evaluate import majority, turns
+from vlmill.train.run import train_stage
+from vlmill.train.settings import Training
+from vlmill.train.steps import planned_steps
+
+RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
+TIMES = {"tokens_per_second", "tiles_per_second", "flops_per_second", "waited", "memory"}
+
+
+def training(**changes):
+    return build(
+        Training,
+        {"steps": 6, "rows": 2, "learning_rate": RATES, "warm_up": 2, "checkpoint_every": 2, **changes},
+        "train",
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with two sources, on whose copies stages are trained."""
+    sources = {"quiz": [question(number) for number in range(40)], "web": [article(number) for number in range(12)]}
+    return write_run(tmp_path_factory.mktemp("run"), sources, hold_out=4, length=96)
+
+
+def copy(run, tmp_path):
+    tmp_path.mkdir(exist_ok=True)
+    for path in run.iterdir():
+        if path.name != "train":
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def train(root, **changes):
+    return train_stage(root, "align", training(**changes), model_settings(), machine=MACHINE)
+
+
+def lines(result):
+    """The log without what depends on the clock."""
+    found = [json.loads(line) for line in result.log.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
+
+
+def weights(result):
+    return saved_weights(result.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run, tmp_path_factory):
+    return train(copy(run, tmp_path_factory.mktemp("whole")))
+
+
+def test_a_tiny_model_learns_what_it_cannot_know_without_looking(tmp_path):
+    root = write_run(tmp_path, {"quiz": [question(number) for number in range(80)]}, hold_out=16, length=96, passes=6)
+    result = train(root, steps=50, rows=2, checkpoint_every=50)
+    score = result.scores["quiz"]
+    assert (score.samples, score.questions, score.majority) == (16, 16, 0.25)
+    assert score.exact >= 0.75
+    losses = [line["loss"] for line in lines(result)]
+    assert losses[-1] < losses[0] / 4
+
+
+def test_the_log_has_every_step_with_its_sources_and_what_it_held(uninterrupted, run):
+    found = lines(uninterrupted)
+    assert [line["step"] for line in found] == list(range(6))
+    mixture = Mixture(run, "align")
+    for line in found:
+        rows = [mixture.row(number) for number in (2 * line["step"], 2 * line["step"] + 1)]
+        assert line["tokens"] == sum(segment.tokens for row in rows for segment in row)
+        assert line["supervised"] == sum(source["supervised"] for source in line["sources"].values())
+        together = sum(source["loss"] * source["supervised"] for source in line["sources"].values())
+        assert line["loss"] == pytest.approx(together / line["supervised"])
+        assert set(line["learning_rate"]) == set(RATES)
+    whole = json.loads(uninterrupted.log.read_text().splitlines()[0])
+    assert whole["tokens_per_second"] > 0
+    assert 0 <= whole["waited"] <= 1
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_training_that_died_goes_on_as_if_it_had_not(run, tmp_path, monkeypatch, uninterrupted, step):
+    root = copy(run, tmp_path)
+    update = loop._step
+
+    def dying(setup, learner, optimizer, number, batch):
+        if number == step:
+            raise KeyboardInterrupt
+        return update(setup, learner, optimizer, number, batch)
+
+    monkeypatch.setattr(loop, "_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(root)
+    monkeypatch.undo()
+    result = train(root)
+    assert lines(result) == lines(uninterrupted)
+    assert same(weights(result), weights(uninterrupted))
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint_and_is_cleared_away(run, tmp_path, monkeypatch, uninterrupted):
+    root = copy(run, tmp_path)
+
+    def dying(partial, target):
+        if target.name == "00000004":
+            raise KeyboardInterrupt
+        return commit(partial, target)
+
+    commit = checkpoint.commit
+    monkeypatch.setattr(checkpoint, "commit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(root)
+    monkeypatch.undo()
+    folder = root / "train" / "align" / "checkpoints"
+    assert [path.name for path in checkpoint.complete(folder)] == ["00000002"]
+    assert list(folder.glob(".*"))
+    result = train(root)
+    assert not list(folder.glob(".*"))
+    assert same(weights(result), weights(uninterrupted))
+
+
+def test_the_last_checkpoints_are_kept_and_no_more(uninterrupted):
+    kept = checkpoint.complete(uninterrupted.checkpoint.parent)
+    assert [path.name for path in kept] == ["00000004", "00000006"]
+    assert (uninterrupted.steps, uninterrupted.checkpoint) == (6, kept[-1])
+
+
+def test_a_finished_stage_is_not_trained_again(run, tmp_path, monkeypatch, uninterrupted):
+    root = uninterrupted.checkpoint.parents[3]
+    monkeypatch.setattr(loop, "_step", None)
+    assert train(root) == uninterrupted
+
+
+def test_rows_that_cannot_be_shared_out_are_refused(run, tmp_path):
+    from vlmill.train import run as module
+
+    world = module.World(0, 4)
+    with pytest.raises(RecipeError, match="2 rows cannot be cut into 1 micro-batches for each of 4 ranks"):
+        loop.run(loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, world), Console())
+
+
+def test_half_precision_computes_and_keeps_its_weights_whole(run, tmp_path, uninterrupted):
+    result = train(copy(run, tmp_path), dtype="bfloat16", evaluate=0)
+    for one, other in zip(lines(result), lines(uninterrupted), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.1)
+        assert one["loss"] != other["loss"]
+    assert {parameter.dtype for parameter in weights(result).values()} == {torch.float32}
+
+
+def test_accumulation_changes_nothing_but_rounding(run, tmp_path, uninterrupted):
+    result = train(copy(run, tmp_path), accumulation=2, evaluate=0)
+    for one, other in zip(lines(result), lines(uninterrupted), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert result.scores == {}
+
+
+def test_how_often_is_saved_and_who_reads_changes_nothing(run, tmp_path, uninterrupted):
+    other = replace(MACHINE, readers=1, ahead=1)
+    result = train_stage(
+        copy(run, tmp_path), "align", training(checkpoint_every=5, keep_last=1), model_settings(), machine=other
+    )
+    assert lines(result) == lines(uninterrupted)
+    assert same(weights(result), weights(uninterrupted))
+
+
+def test_other_settings_cannot_go_on_from_a_checkpoint(run, tmp_path, uninterrupted):
+    root = uninterrupted.checkpoint.parents[3]
+    with pytest.raises(StoreError, match="clip: 1.0 there, 2.0 here.*delete .*align to begin anew"):
+        train(root, clip=2.0)
+
+
+def test_the_next_stage_starts_from_the_weights_of_the_one_before(run, tmp_path, uninterrupted):
+    root = copy(run, tmp_path)
+    frozen = training(learning_rate={"projector": 1e-3}, steps=2)
+    result = train_stage(root, "align", frozen, model_settings(), start_from=uninterrupted.checkpoint, machine=MACHINE)
+    before, after = weights(uninterrupted), weights(result)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("model.multi_modal_projector", "model.image_newline")) for name in changed)
+
+
+def test_a_stage_of_letterboxed_images_may_come_before_one_of_tiles(tmp_path):
+    made = {"quiz": [question(number) for number in range(24)]}
+    root = write_run(tmp_path, made, LETTERBOX, stage="align")
+    write_run(root, made, ANYRES, stage="instruct")
+    first = train_stage(root, "align", training(steps=1, evaluate=0), model_settings(), machine=MACHINE)
+    second = train_stage(
+        root, "instruct", training(steps=1, evaluate=0), model_settings(), start_from=first.checkpoint, machine=MACHINE
+    )
+    assert second.steps == 1
+
+
+def test_shards_of_another_policy_than_the_recipes_are_refused(run):
+    with pytest.raises(StoreError, match="was made under AnyRes.*and the recipe's policy is Letterbox.*vlmill build"):
+        train_stage(run, "align", training(), model_settings(), policy=LETTERBOX, machine=MACHINE)
+
+
+def test_steps_that_the_plan_cannot_feed_are_refused_before_anything_is_made(run):
+    with pytest.raises(RecipeError, match="99 steps of 2 rows want 198 rows, and the plan has"):
+        train(run, steps=99)
+    assert not (run / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "steps"),
+    [({"steps": 4}, 8, 4), ({"steps": None, "epochs": 1}, 9, 4), ({"steps": None, "epochs": 3}, 9, 13)],
+)
+def test_steps_come_from_the_plans_rows(settings, rows, steps):
+    assert planned_steps(training(**settings), rows) == steps
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
+    console = Console(record=True, force_terminal=False, width=120, file=io.StringIO())
+    train_stage(
+        copy(run, tmp_path / "run"), "align", training(steps=2), model_settings(), machine=MACHINE, console=console
+    )
+    said = console.export_text()
+    assert "align: step 2 of 2, loss" in said
+    assert "align: held-out samples" in said
+
+
+# -- scores
+
+
+def test_turns_are_the_supervised_answers_with_what_was_asked():
+    nodes, _ = question(0)
+    assert [(turn.question, turn.answer, turn.start) for turn in turns(nodes)] == [("What colour is it?", "red", 2)]
+    assert list(turns(article(0)[0])) == []
+
+
+def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
+    numbers = [0, 0, 0, 1, 1, 2, 2, 2, 2, 2]  # held out are the last four: the training part has three of red
+    mixture = Mixture(write_run(tmp_path, {"quiz": [question(number) for number in numbers]}, hold_out=4), "align")
+    guess = majority(mixture, 0)
+    assert guess("What colour is it?") == next(iter(COLOURS))
+    assert guess("Something never asked") == next(iter(COLOURS))
+
+
+def test_evaluation_does_not_depend_on_the_batch(run, uninterrupted, monkeypatch):
+    from vlmill.train import evaluate as module
+    from vlmill.train.data import Reader
+    from vlmill.train.families import find
+    from vlmill.train.model import create
+
+    mixture = Mixture(run, "align")
+    family = find(model_settings(), mixture.policy)
+    tokenizer = load_tokenizer(mixture.tokenizer, FORMATS["vlmill"])
+    model = create(family, tokenizer, mixture.chat, 0, start_from=uninterrupted.checkpoint)
+    reader = Reader(mixture, tokenizer, family, "answers")
+    together = module.scores(module.evaluate(model, reader, torch.device("cpu"), 8), mixture)
+    monkeypatch.setattr(module, "BATCH", 1)
+    alone = module.scores(module.evaluate(model, reader, torch.device("cpu"), 8), mixture)
+    for name, score in alone.items():
+        assert (score.samples, score.questions, score.exact, score.majority) == (
+            together[name].samples,
+            together[name].questions,
+            together[name].exact,
+            together[name].majority,
+        )
+        assert score.loss == (together[name].loss and pytest.approx(together[name].loss, rel=1e-4))
