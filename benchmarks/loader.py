@@ -38,7 +38,8 @@ from vlmill.mixtures.reader import Mixture, Stored
 from vlmill.pipeline.chat.encode import load_tokenizer, mark_id
 from vlmill.pipeline.core.config import build
 from vlmill.pipeline.images import Policy
-from vlmill.train.data import Document, Reader, decode, load
+from vlmill.train.batch import Document
+from vlmill.train.data import Reader, decode, load
 from vlmill.train.families import find
 from vlmill.train.settings import ModelSettings
 

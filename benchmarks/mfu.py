@@ -36,8 +36,10 @@ from vlmill.pipeline.chat.encode import load_tokenizer, mark_id
 from vlmill.pipeline.core.config import build
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.train.attention import packed
-from vlmill.train.data import Batch, Document, Reader, load
-from vlmill.train.families import Family, find
+from vlmill.train.batch import Batch, Document
+from vlmill.train.data import Reader, load
+from vlmill.train.families import find
+from vlmill.train.families.base import Family
 from vlmill.train.flops import Cost, cost, peak
 from vlmill.train.model import create, optimizer, set_rates, token_losses
 from vlmill.train.settings import ModelSettings, Training

@@ -38,7 +38,7 @@ from vlmill.mixtures.algorithms.pack import pack as packed_rows
 from vlmill.pipeline.chat.encode import FORMATS, IGNORE, load_tokenizer
 from vlmill.pipeline.core.config import build
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.train.data import Batch, Document, pack
+from vlmill.train.batch import Batch, Document, pack
 from vlmill.train.families import find
 from vlmill.train.model import create
 from vlmill.train.settings import Training

@@ -20,7 +20,7 @@ from typing import Any
 
 from vlmill.mixtures.page import page
 from vlmill.pipeline.page import as_json
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.train.settings import training_of
 
 DATA = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.DOTALL)

@@ -21,7 +21,8 @@ from vlmill.pipeline.core.progress import Progressing
 from vlmill.pipeline.engine.build import Run, phases
 from vlmill.pipeline.engine.executor import executor
 from vlmill.pipeline.engine.workdir import opened
-from vlmill.pipeline.recipe.schema import load, lock
+from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.lock import lock
 
 
 def build(recipe: str, root: Path, sets: dict[str, str]) -> float:

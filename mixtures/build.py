@@ -25,13 +25,15 @@ from vlmill.mixtures.steps.select import check_where, selects
 from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import build, nearest
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.keys import canonical, file_sha256
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.build import Run
 from vlmill.pipeline.engine.chain import Lane, Link
-from vlmill.pipeline.engine.store import File, Receipt, read_json, write_atomically
-from vlmill.pipeline.recipe.schema import Recipe, Stage, locked_recipe
+from vlmill.pipeline.engine.store import File, Receipt
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 LOCK = "mixture.lock.json"
 

@@ -22,9 +22,9 @@ from vlmill.mixtures.steps.lock import locate
 from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
 from vlmill.pipeline.core.config import build, nearest
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.keys import file_sha256
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.engine.store import read_json
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.shards.byte_ranges import Place, Span
 from vlmill.pipeline.shards.writer import BLOCK, json_end, read_members, to_nodes

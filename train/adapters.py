@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.train.families import Family
+from vlmill.train.families.base import Family
 from vlmill.train.settings import Adapter
 
 MARK = ".lora_"

@@ -21,10 +21,11 @@ from transformers import PreTrainedModel
 from vlmill.mixtures.reader import Mixture, Segment
 from vlmill.pipeline.chat.encode import IGNORE, encode, mark_id
 from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.engine.build import Watcher
-from vlmill.pipeline.engine.store import write_atomically
-from vlmill.train.data import PADDING, Document, Reader, pack
+from vlmill.train.batch import PADDING, Document, pack
+from vlmill.train.data import Reader
 from vlmill.train.export import generation
 from vlmill.train.metrics import METRICS
 from vlmill.train.model import token_losses

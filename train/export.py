@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -21,17 +21,10 @@ from vlmill.train.checkpoint import PARTIAL, commit
 from vlmill.train.families.pretrained import set_dtype
 
 if TYPE_CHECKING:
-    from vlmill.train.families import Family
+    from vlmill.train.families.base import Family
 
 
 ADAPTER = "adapter_config.json"
-
-
-class Processor(Protocol):
-    """A processor of transformers, as far as an export needs one."""
-
-    def save_pretrained(self, save_directory: Path) -> object:
-        """Write what `AutoProcessor.from_pretrained` reads."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from vlmill.train.data import PADDING, Batch
-from vlmill.train.families import Family
+from vlmill.train.batch import PADDING, Batch
+from vlmill.train.families.base import Family
 from vlmill.train.settings import Part
 
 ORDER: tuple[Part, ...] = ("vision", "projector", "text")

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from vlmill.pipeline.engine.store import write_atomically
+from vlmill.pipeline.core.files import write_atomically
 
 LINE_EVERY = 15.0
 """Seconds between two plain lines where there is no terminal."""

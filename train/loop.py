@@ -24,7 +24,8 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import digest
 from vlmill.train import checkpoint
 from vlmill.train.attention import packed
-from vlmill.train.data import Batch, Reader, load
+from vlmill.train.batch import Batch
+from vlmill.train.data import Reader, load
 from vlmill.train.distributed import World
 from vlmill.train.flops import cost, peak
 from vlmill.train.log import Log

@@ -19,8 +19,8 @@ from vlmill.pipeline.chat.encode import IGNORE, ChatFormat
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.train import adapters, new_rows
 from vlmill.train.attention import borders
-from vlmill.train.data import Batch
-from vlmill.train.families import Family
+from vlmill.train.batch import Batch
+from vlmill.train.families.base import Family
 from vlmill.train.new_rows import NewRows
 from vlmill.train.settings import Adapter, Training
 

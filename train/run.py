@@ -20,11 +20,12 @@ from vlmill.mixtures.reader import Mixture
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.core.config import nearest
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import digest, to_json
-from vlmill.pipeline.engine.build import Watcher
-from vlmill.pipeline.engine.store import Store, write_atomically
+from vlmill.pipeline.core.progress import Watcher
+from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader
 from vlmill.train.distributed import World, joined

@@ -13,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.core.config import STRICT, build
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.train.families import class_of
 
 if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
@@ -184,17 +183,3 @@ def training_of(stage: Stage) -> Training:
         RecipeError: it is missing or wrong.
     """
     return build(Training, dict(stage.train), f"stages.{stage.name}.train")
-
-
-def check(recipe: Recipe) -> None:
-    """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
-
-    Raises:
-        RecipeError: a key or value is wrong, or the model's family cannot take a stage's image policy.
-    """
-    if not recipe.model:
-        return
-    model = model_of(recipe)
-    for stage in recipe.stages:
-        training_of(stage)
-        class_of(model, recipe.policy(stage.policy), recipe.chat)

@@ -12,7 +12,8 @@ import numpy as np
 from vlmill.mixtures.reader import Mixture, Segment, read_columns
 from vlmill.pipeline.core.config import nearest
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.recipe.schema import Stage, locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import training_of
 from vlmill.train.steps import planned_steps, rows_of_step
 

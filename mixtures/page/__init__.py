@@ -29,7 +29,8 @@ from vlmill.mixtures.report.stats import epochs, short
 from vlmill.mixtures.steps.repetition import summary
 from vlmill.pipeline.chat.encode import FORMATS, Loss
 from vlmill.pipeline.page import render, script
-from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.ledger import funnel
 
 SAMPLES = 20_000

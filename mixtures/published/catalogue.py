@@ -79,7 +79,9 @@ class Published:
 
 def names() -> list[str]:
     """All published mixtures that ship."""
-    return sorted(Path(str(item)).stem for item in files("mixtures").iterdir() if str(item).endswith(".yaml"))
+    return sorted(
+        Path(str(item)).stem for item in files("vlmill.mixtures.published").iterdir() if str(item).endswith(".yaml")
+    )
 
 
 def load(name: str) -> Published:
@@ -89,7 +91,7 @@ def load(name: str) -> Published:
         RecipeError: there is none of that name, or the file has another form.
     """
     if name in names():
-        text = files("mixtures").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = files("vlmill.mixtures.published").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8", errors="replace")
     else:

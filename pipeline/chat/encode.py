@@ -138,7 +138,7 @@ def mark_id(tokenizer: Tokenizer, mark: str) -> int:
     """The id of a special token. Raises ValueError if the tokenizer did not come from `load_tokenizer`."""
     found = tokenizer.token_to_id(mark)
     if found is None:
-        raise ValueError(f"the tokenizer has no token {mark!r}; load it with pipeline.encode.load_tokenizer")
+        raise ValueError(f"the tokenizer has no token {mark!r}; load it with load_tokenizer")
     return int(found)
 
 

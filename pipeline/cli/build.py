@@ -97,11 +97,11 @@ def build(
     from vlmill.mixtures.build import check as check_mixtures
     from vlmill.mixtures.build import read_stats
     from vlmill.pipeline.engine.build import PHASES
+    from vlmill.pipeline.recipe.load import load
     from vlmill.pipeline.recipe.mapping import read_mapping, recipe_path
-    from vlmill.pipeline.recipe.schema import load
     from vlmill.pipeline.reports import kept
     from vlmill.pipeline.reports.contamination import warnings
-    from vlmill.train.settings import check as check_training
+    from vlmill.train.validate import check as check_training
 
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
@@ -160,8 +160,8 @@ def _judges(
         RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
     """
     from vlmill.pipeline.filters.custom import named, refusal
+    from vlmill.pipeline.recipe.lock import bound
     from vlmill.pipeline.recipe.mapping import LOCK, held_code, recipe_path
-    from vlmill.pipeline.recipe.schema import bound
 
     path, lock = recipe_path(recipe), root / LOCK
     inline, locked = held_code(path), {} if relock and not digests else held_code(lock)
@@ -194,10 +194,10 @@ def carry(
     from vlmill.pipeline.core.progress import Progressing
     from vlmill.pipeline.engine.build import Run, phases
     from vlmill.pipeline.engine.executor import executor
+    from vlmill.pipeline.engine.outcomes import settle
     from vlmill.pipeline.engine.workdir import clean, opened, pin
     from vlmill.pipeline.engine.workdir import remake as forget
-    from vlmill.pipeline.recipe.schema import lock
-    from vlmill.pipeline.steps.count_outcomes import settle
+    from vlmill.pipeline.recipe.lock import lock
 
     with opened(root):
         lock(root, data, relock=relock)

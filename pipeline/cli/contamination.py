@@ -27,7 +27,7 @@ def contamination(
         vlmill contamination demo --samples 5
         vlmill trace demo ID
     """
-    from vlmill.pipeline.recipe.schema import locked_recipe
+    from vlmill.pipeline.recipe.lock import locked_recipe
     from vlmill.pipeline.reports.contamination import lines, report, table, warnings
 
     found = report(directory, samples)

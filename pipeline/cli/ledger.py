@@ -78,7 +78,7 @@ def _print_notes(directory: Path, sources: Collection[str]) -> None:
 
 def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves the one that was there."""
-    from vlmill.pipeline.engine.store import write_atomically
+    from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.page.ledger import page
 
     write_atomically(file, page(directory, books))

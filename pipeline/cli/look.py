@@ -75,8 +75,8 @@ def stats(
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves the one that was there."""
     from vlmill.mixtures.page import page
-    from vlmill.pipeline.engine.store import write_atomically
-    from vlmill.pipeline.recipe.schema import locked_recipe
+    from vlmill.pipeline.core.files import write_atomically
+    from vlmill.pipeline.recipe.lock import locked_recipe
     from vlmill.train.settings import training_of
 
     losses = {item.name: training_of(item).loss for item in locked_recipe(directory).stages if item.train}

@@ -65,9 +65,9 @@ def takedown(
     """
     from vlmill.pipeline.engine.executor import executor
     from vlmill.pipeline.filters.custom import named, refusal, untrusted
+    from vlmill.pipeline.recipe.lock import locked_recipe
     from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
     from vlmill.pipeline.recipe.mapping import held_code
-    from vlmill.pipeline.recipe.schema import locked_recipe
     from vlmill.pipeline.reports.takedown_forecast import forecast
     from vlmill.pipeline.takedown.rules import LIST, Rules, rules
 
@@ -103,11 +103,11 @@ def takedown(
 def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Console) -> dict[str, bool]:
     """Write the list, which is the commit, and make anew what it touches. Returns the stages whose plan changed, and whether they were trained."""
     from vlmill.mixtures.build import LOCK, build_stages
+    from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.core.progress import Progressing
     from vlmill.pipeline.engine.build import Run
-    from vlmill.pipeline.engine.store import write_atomically
+    from vlmill.pipeline.engine.outcomes import settle
     from vlmill.pipeline.engine.workdir import clean, opened
-    from vlmill.pipeline.steps.count_outcomes import settle
     from vlmill.pipeline.takedown.rules import LIST, Rules
 
     def locks() -> dict[str, bytes]:

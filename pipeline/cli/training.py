@@ -206,7 +206,8 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
-    from vlmill.pipeline.engine.store import Store, write_atomically
+    from vlmill.pipeline.core.files import write_atomically
+    from vlmill.pipeline.engine.store import Store
     from vlmill.pipeline.filters.custom import named
     from vlmill.train.ablation.plot import write as plot
     from vlmill.train.ablation.report import notes, report, table

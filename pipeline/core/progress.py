@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -83,3 +83,15 @@ class Progressing:
         self.console.print(
             f"{self.name}: {self.count} of {self.total} parts in {spent:.1f} s ({rate:.1f}/s{left})", highlight=False
         )
+
+
+class Watcher(Protocol):
+    """Is told how far a run has come."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase of `total` lanes begins."""
+        ...
+
+    def done(self, number: int = 1) -> None:
+        """So many lanes of the phase are done."""
+        ...

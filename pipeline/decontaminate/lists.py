@@ -48,7 +48,7 @@ def _entry(name: str, value: str, base: Path) -> Any:
 
 def _read(name: str, base: Path) -> dict[str, Any]:
     """The benchmarks of a list."""
-    shipped = {Path(str(item)).stem: Path(str(item)) for item in (files("recipes") / "fragments").iterdir()}
+    shipped = {Path(str(item)).stem: Path(str(item)) for item in (files("vlmill.recipes") / "fragments").iterdir()}
     path = base / name if name.endswith((".yaml", ".yml")) else shipped.get(name)
     if path is None or not path.is_file():
         raise RecipeError(f"{WHERE}: {name!r} is neither a YAML file nor a shipped list; {nearest(name, shipped)}")

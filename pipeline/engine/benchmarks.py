@@ -14,8 +14,9 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.decontaminate.index import FOLDER
 from vlmill.pipeline.engine.chain import Content, Lane, Link
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.inputs.files import Origin, Survey, list_origins
+from vlmill.pipeline.inputs.files import Origin, list_origins
 from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.survey import Survey
 
 if TYPE_CHECKING:
     from vlmill.pipeline.engine.build import Run

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
@@ -34,16 +35,17 @@ from vlmill.pipeline.engine.chain import (
 )
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import histories, retrying
-from vlmill.pipeline.engine.store import File, Receipt, write_atomically
+from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.workdir import take_in
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import Judging, ReadsLists
-from vlmill.pipeline.inputs.files import Origin, Survey, list_origins
+from vlmill.pipeline.inputs.files import Origin, list_origins
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.retry_images import LookAgain
+from vlmill.pipeline.steps.survey import Survey
 from vlmill.pipeline.steps.token_lengths import Measure
 from vlmill.pipeline.takedown import Rules, Seek
 from vlmill.pipeline.takedown.rules import LIST
@@ -71,18 +73,6 @@ class Part:
 
 Serving = Mapping[str, Mapping[str, str]]
 """Source -> {URL prefix: prefix under which a folder is served on loopback while the build runs}."""
-
-
-class Watcher(Protocol):
-    """Is told how far a run has come."""
-
-    def phase(self, name: str, total: int) -> None:
-        """A phase of `total` lanes begins."""
-        ...
-
-    def done(self, number: int = 1) -> None:
-        """So many lanes of the phase are done."""
-        ...
 
 
 class Run:

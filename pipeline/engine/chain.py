@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Step
-from vlmill.pipeline.engine.store import (
-    File,
-    Receipt,
-    Store,
-    Task,
-    read_json,
-    total,
-    write_atomically,
-)
+from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total
 from vlmill.pipeline.inputs.files import Origin, content, opened
 from vlmill.pipeline.steps.image_stats import Inspect
 from vlmill.pipeline.takedown import TABLES, Found, Remove, Seek, removal

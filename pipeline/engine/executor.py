@@ -11,18 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import vlmill
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PACKAGES = ("pipeline", "mixtures", "train")
-"""Our import packages. Their names are common words, so workers check where they came from."""
-
+CODE = ("pipeline", "mixtures", "train")
+"""The packages below `vlmill` whose code decides bytes; a worker has to have the driver's."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 """There is a worker per core."""
@@ -69,7 +68,7 @@ class OnRay:
 
         remote = ray.remote(num_cpus=1, max_retries=0)(_checked)
         waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
-        code = {name: _code(name) for name in PACKAGES}
+        code = _code()
         while waiting or flying:
             while waiting and len(flying) < 2 * self.width:
                 index = waiting.pop()
@@ -92,52 +91,34 @@ class OnRay:
                     raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
 
 
-def _checked(code: Mapping[str, str], function: Callable[[Item], Result], item: Item) -> Result:
+def _checked(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
     """Run `function` in a worker, after a look at whether it has the driver's code."""
-    for name, expected in code.items():
-        if _code(name) != expected:
-            raise VlmillError(
-                f"a worker imports {name!r} from {_folder(name)}, which is not the driver's code: rename that file, or start Ray elsewhere"
-            )
+    if _code() != expected:
+        raise VlmillError(
+            f"a worker imports vlmill from {_folder()}, which is not the driver's code: start Ray with the same version on every node"
+        )
     return function(item)
 
 
-def check_packages() -> None:
-    """Refuse to run when another `pipeline`, `mixtures` or `train` would be imported in place of ours.
-
-    Raises:
-        VlmillError: names the clashing file.
-    """
-    ours = Path(__file__).resolve().parent.parent
-    for name in PACKAGES:
-        if _folder(name) != ours / name:
-            raise VlmillError(
-                f"`import {name}` finds {_folder(name)}, not vlmill's {ours / name}: rename that one, or run from another folder"
-            )
-
-
-def _folder(name: str) -> Path:
-    """Where `import name` finds its package, or the file of a module that is no package."""
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        return Path(name)
-    origin = Path(spec.origin).resolve()
-    return origin.parent if origin.name == "__init__.py" else origin
+def _folder() -> Path:
+    """The folder of the package `vlmill`."""
+    return Path(vlmill.__file__).parent
 
 
 @cache
-def _code(name: str) -> str:
-    """sha256 over the names and contents of a package's Python files."""
-    folder, sha256 = _folder(name), hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        sha256.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+def _code() -> str:
+    """sha256 over the names and contents of the Python files in CODE."""
+    sha256 = hashlib.sha256()
+    for name in CODE:
+        folder = _folder() / name
+        for path in sorted(folder.rglob("*.py")):
+            sha256.update(f"{name}/{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return sha256.hexdigest()
 
 
 @contextmanager
 def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
     """The executor that the command line asked for: `workers` 0 is inline, None is one per core; an `address` joins a cluster."""
-    check_packages()
     if workers == 0 and address is None:
         yield Inline()
         return
@@ -151,12 +132,11 @@ def together(function: Callable[[], object], ranks: int, address: str | None, *,
     Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or
     RecipeError where this machine has fewer GPUs.
     """
-    check_packages()
     import ray  # noqa: PLC0415
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
 
-    code = {name: _code(name) for name in PACKAGES}
+    code = _code()
     with (
         _cluster(ranks, address, {}, gpus=gpus),
         tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
@@ -184,12 +164,12 @@ def _cluster(
     """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs. With our packages and no others."""
     import ray  # noqa: PLC0415
 
-    packages = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty:
-        # Workers put the driver's working directory ahead of site-packages: an empty one, and our packages by name
+        # Workers put the driver's working directory ahead of site-packages: an empty one, and our package by name
         environment = {
             "working_dir": empty,
-            "py_modules": [str(packages / name) for name in PACKAGES],
+            "py_modules": [str(_folder())],
+            "excludes": ["recipes/quickstart"],  # data that no worker reads
             "env_vars": dict(variables),
         }
         options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}

@@ -19,7 +19,6 @@ from __future__ import annotations
 import fcntl
 import fnmatch
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -30,10 +29,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import TEMPORARY, _flush, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, file_sha256, task_key
 from vlmill.pipeline.core.step import Count, Counts, Heeds, Step
-
-TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,55 +243,6 @@ def _check_balance(task: Task, counts: Counts) -> None:
             raise StoreError(
                 f"{task.folder} {task.part}: the books of {task.step.name} do not balance: {level} {count.to_json()}"
             )
-
-
-def read_json(path: Path) -> Any:
-    """What a file of the run holds.
-
-    Raises:
-        StoreError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}); delete it and build again: what is sound is kept") from error
-
-
-def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) -> bool:
-    """Write JSON (or a text) under a temporary name, flush it, and move it into place. Says whether it was written.
-
-    With `only_if_absent` a file that is there stays, and the answer is False; so is one that holds the same already.
-    """
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if only_if_absent:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-        else:
-            temporary.replace(path)
-        _flush(path.parent)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the kernel put a file or a folder's entries on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def total(receipts: list[Receipt]) -> dict[str, Count]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import DIGITS, file_sha256
-from vlmill.pipeline.engine.store import File, Receipt, Store, write_atomically
+from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.schema import Recipe
 

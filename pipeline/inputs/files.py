@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import cast
 
 import fsspec
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.keys import file_sha256, to_json
-from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.core.keys import file_sha256
 from vlmill.pipeline.inputs import hub
-from vlmill.pipeline.sources import Source
 
 COPIED = 32 << 20
 """Bytes that are asked for at a time when a whole file is copied from the Hub."""
@@ -140,42 +138,3 @@ def content(origin: Origin) -> tuple[str, int]:
             return file_sha256(path), path.stat().st_size
     except OSError as error:
         raise SourceError(f"source {origin.source!r}: {origin.name} cannot be read: {error}") from error
-
-
-def cut(weights: list[int], rows: int, size: int) -> list[tuple[int, int]]:
-    """Bounds [start, stop) of chunks with at most `rows` rows and about `size` bytes, at least one row each, in order."""
-    bounds, start, held = [], 0, 0
-    for row, weight in enumerate(weights):
-        if row > start and (row - start >= rows or held + weight > size):
-            bounds.append((start, row))
-            start, held = row, 0
-        held += weight
-    return [*bounds, (start, len(weights))] if weights else []
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Step: where to cut an origin file into partitions. Leaves `cuts.json`, a list of [start, stop)."""
-
-    name: ClassVar[str] = "survey"
-    version: ClassVar[int] = 1
-    pure: ClassVar[bool] = True
-
-    source: Source
-    rows: int
-    size: int
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The origin alone."""
-        return ("origin",)
-
-    def made_by(self) -> Mapping[str, str]:
-        """Nothing that could differ."""
-        return {}
-
-    def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Weigh the rows of the origin and cut."""
-        weights = self.source.survey(inputs["origin"])
-        (folder / "cuts.json").write_text(to_json(cut(weights, self.rows, self.size)), encoding="utf-8")
-        return {"surveyed": Count(len(weights), len(weights))}

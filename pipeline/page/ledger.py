@@ -14,7 +14,8 @@ from typing import Any
 from vlmill.pipeline.engine.partition_tables import raw_tables
 from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, decode
 from vlmill.pipeline.page import data_url, render
-from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.ledger import (
     Books,
     as_json,

@@ -8,32 +8,24 @@ expected of a build (`expect`), is not in the lock, as it is in no key.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-import yaml
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, build, nearest
-from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
-from vlmill.pipeline.decontaminate.lists import spelt_out
 from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.engine.store import write_atomically
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import STEPS, Judge, Own
-from vlmill.pipeline.filters import custom as own_judges
 from vlmill.pipeline.filters.custom import Code, Trusted
 from vlmill.pipeline.images import POLICIES, Policy
-from vlmill.pipeline.recipe.mapping import LOCK, differences, read_mapping, recipe_path, refuse_code
-from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES, add_judges, move_source, places, set_value
-from vlmill.pipeline.recipe.validate import check, check_names
+from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES
 from vlmill.pipeline.sources import SOURCES, Source
 from vlmill.pipeline.steps.image_stats import Inspect
 
@@ -230,120 +222,3 @@ def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], wher
     if kind not in table:
         raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {nearest(kind, list(table))}")
     return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
-
-
-def load(
-    name: str,
-    sources: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    sets: Mapping[str, str] | None = None,
-    judges: Sequence[tuple[str, str]] = (),
-    held: Mapping[str, Any] | None = None,
-) -> tuple[Recipe, dict[str, Any], Path]:
-    """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
-
-    `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
-    `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
-    that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
-
-    Raises:
-        RecipeError: names each wrong key or value and what was allowed.
-    """
-    path = recipe_path(name)
-    data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
-    refuse_code(path, data, dict(judges))
-    if held:
-        data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
-    for file, code in judges:
-        add_judges(data, file, code)
-    for source in [name for name in moves if name in places(data)]:
-        move_source(data, source, moves.pop(source))
-    for key, text in (sets or {}).items():
-        set_value(data, key, text)
-    data = spelt_out(data, path.parent)  # a list of benchmarks may have been set
-    for source, place in moves.items():
-        move_source(data, source, place)
-    if limit is not None:
-        data["limit"] = limit
-    recipe = build(Recipe, data, path.name).trusting([own_judges.sha256(code) for _, code in judges])
-    check(recipe)
-    return recipe, data, path.parent
-
-
-def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads, times and expectations."""
-    runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
-
-    def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in block.items() if name not in runtime}
-
-    kept = {name: value for name, value in data.items() if name not in {"tokenizer", "expect"}}
-    kept["sources"] = {
-        name: {
-            key: fetch(value) if key == "fetch" else value
-            for key, value in block.items()
-            if key not in {"root", "images", "serve", "expect"}
-        }
-        for name, block in data["sources"].items()
-    }
-    if kept.get("decontaminate"):
-        against = kept["decontaminate"]["against"].items()
-        held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}
-        kept["decontaminate"] = {**kept["decontaminate"], "against": held}
-    return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
-
-
-def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
-    """Lock a folder to an effective recipe, or check that it is locked to this one. Where nothing was made yet, the lock binds nobody.
-
-    Raises:
-        StoreError: it is locked to another; the message lists the differences and the ways out.
-    """
-    path, now = root / LOCK, shaping(data)
-    if bound(root) and not relock:
-        before = read_lock(root)
-        if before != now:
-            raise StoreError(
-                f"{root} is locked to another recipe:\n{differences(before, now)}\n"
-                "Take another folder with --out, or change this one with --relock: what the change does not touch is kept"
-            )
-        return
-    write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
-
-
-def bound(root: Path) -> bool:
-    """Whether something was made in a folder under its lock."""
-    return (root / LOCK).exists() and next(root.glob("steps/*/*/*.receipt.json"), None) is not None
-
-
-def read_lock(root: Path) -> dict[str, Any]:
-    """The effective recipe that a folder is locked to, as a mapping; its names lead nowhere else, and its code is what its sha256 says.
-
-    Raises:
-        StoreError: no build was begun there, or the file is damaged.
-    """
-    path = root / LOCK
-    if not path.exists():
-        raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
-    try:
-        data = read_mapping(path)
-        check_names(build(Recipe, data, LOCK))
-    except RecipeError as error:
-        raise StoreError(
-            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
-        ) from error
-    return data
-
-
-def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
-    """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
-
-    Of the judges of one's own that it holds, those may run that the command line named: `judges`, as in `load`. All are known by name.
-
-    Raises:
-        StoreError: no build was begun there, or the lock is damaged.
-    """
-    data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
-    counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
-    recipe = build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
-    return recipe.trusting([own_judges.sha256(code) for _, code in judges])

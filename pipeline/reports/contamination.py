@@ -16,7 +16,8 @@ from vlmill.pipeline.decontaminate.contamination import Finding, read_findings
 from vlmill.pipeline.decontaminate.index import FOLDER
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total
-from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.verdicts.audit import read_losses
 
 

@@ -19,7 +19,8 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_books, read_manifest
-from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.losses import Loss, chosen, losses, refusals
 
 LEVELS = ("rows", "samples", "nodes", "images")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 
 DEGREES = {"exact": "the same", "near": "the same or similar"}
 

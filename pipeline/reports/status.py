@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.engine.chain import read_books
-from vlmill.pipeline.engine.store import read_json
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 
 
 @dataclass(frozen=True, slots=True)

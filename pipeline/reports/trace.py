@@ -24,7 +24,8 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import judged_tables
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.recipe.schema import Recipe, locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import Refused, find
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Settled, settle

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 
 CAP = 0.01
 """Share of a source's nodes from which a judge's doubts are worth looking at. Of web documents the language judge doubts 0.1 %."""

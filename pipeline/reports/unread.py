@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import read_json
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 
 SHOWN = 10
 """Keys that a line names, those of most rows first."""

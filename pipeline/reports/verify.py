@@ -13,12 +13,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.keys import DIGITS, file_sha256
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_books, read_manifest
 from vlmill.pipeline.engine.partition_tables import Tables, judged_tables, raw_tables
-from vlmill.pipeline.engine.store import Receipt, Task, read_json, total
-from vlmill.pipeline.recipe.schema import Recipe, Stage, locked_recipe
+from vlmill.pipeline.engine.store import Receipt, Task, total
+from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.steps.count_outcomes import Settling
 from vlmill.pipeline.takedown.rules import LIST, Rules
 from vlmill.pipeline.takedown.steps import look

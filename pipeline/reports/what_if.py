@@ -34,9 +34,11 @@ from vlmill.pipeline.engine.partition_tables import known_tables
 from vlmill.pipeline.engine.workdir import take_in
 from vlmill.pipeline.filters import STEPS, Judging, OptOut, Own, ReadsLists
 from vlmill.pipeline.filters.custom import refusal, sha256
+from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.lock import locked_recipe, read_lock, shaping
 from vlmill.pipeline.recipe.mapping import LOCK, differences, run_of
 from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES, add_judges, set_value
-from vlmill.pipeline.recipe.schema import Recipe, load, locked_recipe, read_lock, shaping
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Settled, gather, settle

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from vlmill.pipeline.core.step import Counts, Inputs
-from vlmill.pipeline.engine.chain import Link
 from vlmill.pipeline.verdicts.audit import recount
-
-if TYPE_CHECKING:
-    from vlmill.pipeline.engine.build import Run
 
 
 @dataclass(frozen=True)
@@ -38,20 +34,3 @@ class Settling:
         """Count."""
         del folder
         return recount(inputs, self.judges).books
-
-
-def settle(run: Run, until: str | None) -> dict[str, str]:
-    """Source -> the folder whose books say what was kept. Where a build makes no shards, samples are settled without, as far as it came."""
-    recipe = run.recipe
-    if recipe.policies and until in (None, "shard", "mixture"):
-        return {source: f"shards/{source}/{next(iter(recipe.policies))}" for source in recipe.sources}
-    early = until == "curate"
-    step = Settling(recipe.deciding() if early else recipe.voices())
-    verdicts, lanes = {} if early else run.dedupe_verdicts(), []
-    for part in run.all_parts():
-        lane, source = run.lane(part), part.origin.source
-        links = (*lane.links, Link(f"steps/{source}/settle", step))
-        lanes.append(replace(lane, links=links, files=(*lane.files, *verdicts.get(f"{source}/{part.name}", ()))))
-    for _ in run.walk("settle", lanes):
-        pass
-    return {source: f"steps/{source}/settle" for source in recipe.sources}

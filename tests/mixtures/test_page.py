@@ -20,7 +20,7 @@ from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.pixels import encode
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.pipeline.page import as_json, render, script
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.pipeline.reports.ledger import added, funnel
 
 

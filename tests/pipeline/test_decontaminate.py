@@ -37,7 +37,7 @@ from vlmill.pipeline.decontaminate.index import FOLDER, read_index
 from vlmill.pipeline.decontaminate.pictures import close_up, same
 from vlmill.pipeline.decontaminate.texts import Search, passages
 from vlmill.pipeline.decontaminate.words import RUN, find, numbers, runs, words
-from vlmill.pipeline.recipe.schema import load
+from vlmill.pipeline.recipe.load import load
 from vlmill.pipeline.reports.ledger import funnel
 from vlmill.pipeline.reports.trace import trace
 from vlmill.pipeline.reports.what_if import ask

@@ -86,7 +86,7 @@ def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
 
 def test_a_clash_in_the_driver_names_the_file(tmp_path):
     (tmp_path / "train.py").write_text("")
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     script = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.path.append({str(package)!r})\nfrom vlmill.pipeline.engine.executor import check_packages\ncheck_packages()"
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False

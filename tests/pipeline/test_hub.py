@@ -40,7 +40,7 @@ from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError
 from vlmill.pipeline.engine.workdir import PINS, pin
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import content, list_origins, local, opened
-from vlmill.pipeline.recipe.schema import load
+from vlmill.pipeline.recipe.load import load
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa

@@ -56,7 +56,7 @@ ODD = [
     "ก็" * 40,
     "x" * 5000,
 ]
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 OBELICS = Bounds(
     min_words=4,
     max_words=1000,

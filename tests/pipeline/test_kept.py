@@ -11,7 +11,7 @@ from tests.helpers.killing import killed_at
 from tests.helpers.small import picture, product, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
-from vlmill.pipeline.recipe.schema import shaping
+from vlmill.pipeline.recipe.lock import shaping
 from vlmill.pipeline.steps.retry_images import LookAgain
 
 GONE = 6

@@ -18,7 +18,7 @@ from tests.helpers.upstream import pdf, pdfa_json, tar
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.page import render
 from vlmill.pipeline.page.ledger import SIDE, thumbnail
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.pipeline.reports.ledger import (
     added,
     funnel,

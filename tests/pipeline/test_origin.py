@@ -9,15 +9,9 @@ import pytest
 
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.inputs.files import (
-    Survey,
-    content,
-    cut,
-    list_origins,
-    local,
-    opened,
-)
+from vlmill.pipeline.inputs.files import content, list_origins, local, opened
 from vlmill.pipeline.sources.obelics import Obelics
+from vlmill.pipeline.steps.survey import Survey, cut
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId, Ve
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.filters import Doubt, Judging, Own
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.recipe.schema import load, locked_recipe
+from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.pipeline.reports.ledger import funnel
 from vlmill.pipeline.reports.trace import trace
 from vlmill.pipeline.reports.verify import verify
@@ -97,7 +98,7 @@ def test_the_step_works_in_a_process_that_never_saw_the_file(tmp_path):
     script = "import pickle, sys; step, samples = pickle.load(open(sys.argv[1], 'rb')); print(list(step.judge.judge(samples, []))[0].reason)"
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "step.pickle"],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
@@ -277,7 +278,7 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
 
 
 def example(name, **settings):
-    code = own_judges.read_code(Path(__file__).parent.parent / "examples" / "judges" / f"{name}.py")
+    code = own_judges.read_code(Path(__file__).parents[2] / "examples" / "judges" / f"{name}.py")
     return Own(name, settings, own_judges.sha256(code), code, f"{name}.py")
 
 

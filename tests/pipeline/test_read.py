@@ -27,7 +27,6 @@ from vlmill.pipeline.core.sample import (
     read_rows,
     read_samples,
 )
-from vlmill.pipeline.inputs.files import cut
 from vlmill.pipeline.sources import Page, Picture, Row
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.idl import Idl
@@ -35,6 +34,7 @@ from vlmill.pipeline.sources.llava import Llava
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.survey import cut
 from vlmill.pipeline.verdicts.audit import count_read
 
 

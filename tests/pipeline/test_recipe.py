@@ -10,8 +10,10 @@ import yaml
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.engine.build import Part, _first
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.inputs.files import Origin, cut, list_origins
-from vlmill.pipeline.recipe.schema import load, lock, locked_recipe, shaping
+from vlmill.pipeline.inputs.files import Origin, list_origins
+from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.lock import lock, locked_recipe, shaping
+from vlmill.pipeline.steps.survey import cut
 
 GOOD = {
     "name": "small",

@@ -15,18 +15,11 @@ from hypothesis import strategies as st
 
 from tests.helpers.killing import killed_at
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import canonical, file_sha256, to_json
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.engine.store import (
-    File,
-    Receipt,
-    Store,
-    Task,
-    select,
-    total,
-    write_atomically,
-)
+from vlmill.pipeline.engine.store import File, Receipt, Store, Task, select, total
 
 
 @dataclass(frozen=True)

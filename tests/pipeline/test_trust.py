@@ -24,7 +24,8 @@ from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.engine.store import Receipt
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.recipe.schema import load, locked_recipe, read_lock
+from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.lock import locked_recipe, read_lock
 from vlmill.pipeline.recipe.validate import LONGEST
 from vlmill.train.ablation.runs import prepare
 from vlmill.train.ablation.spec import read, trials

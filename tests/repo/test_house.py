@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from vlmill.mixtures.build import check as check_mixtures
 from vlmill.mixtures.published import catalogue as published
 from vlmill.pipeline.cli import app
-from vlmill.pipeline.recipe.schema import load
+from vlmill.pipeline.recipe.load import load
 from vlmill.pipeline.recipe.validate import check
-from vlmill.train.settings import check as check_training
+from vlmill.train.validate import check as check_training
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for package in ("pipeline", "mixtures", "train") for path in (ROOT / package).rglob("*.py"))
 LEVEL = {"pipeline": 0, "mixtures": 1, "train": 2}
 SEAM = ROOT / "pipeline/cli"  # puts the three together

@@ -10,10 +10,10 @@ import pytest
 from tests.helpers.small import vlmill
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, read_facts, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.pipeline.verdicts.apply import gather, settle
 
-MANIFEST = json.loads((Path(__file__).parent.parent / "recipes/quickstart/manifest.json").read_text(encoding="utf-8"))
+MANIFEST = json.loads((Path(__file__).parents[2] / "recipes/quickstart/manifest.json").read_text(encoding="utf-8"))
 READING = {"bad_row", "empty_row", "bad_page", "page_cap"}  # lost before there is a sample
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.helpers import upstream
 from tests.helpers.upstream import SHAPES, talk
 from vlmill.pipeline.cli import app
-from vlmill.pipeline.recipe.schema import load
+from vlmill.pipeline.recipe.load import load
 
 OURS = {"quickstart", "smollm2"}
 """Recipes of the quickstart's data."""

@@ -340,7 +340,7 @@ def test_shipped_ablations_are_read_whole_by_name():
 
 
 def test_the_ablation_of_the_readme_is_one():
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (block,) = (found for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "baseline:" in found)
     assert build(Spec, yaml.safe_load(block), "README.md").baseline == "letterbox"
 

@@ -24,7 +24,7 @@ from tests.train.test_families import (
 )
 from vlmill.train import attention
 from vlmill.train.attention import VARLEN, borders, flash, packed, suits
-from vlmill.train.data import pack
+from vlmill.train.batch import pack
 from vlmill.train.families.language import CONFIGS
 from vlmill.train.model import token_losses
 

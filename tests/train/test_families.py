@@ -26,7 +26,8 @@ from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
-from vlmill.train.data import PADDING, Document, Reader, pack
+from vlmill.train.batch import PADDING, Document, pack
+from vlmill.train.data import Reader
 from vlmill.train.export import export, in_dtype, load_export
 from vlmill.train.families import FAMILIES, find, vision
 from vlmill.train.families.idefics import causal, last_seen

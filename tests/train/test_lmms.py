@@ -69,7 +69,7 @@ def test_the_plugin_names_a_class_that_is_there(lmms):
     module, _, name = told.simple_class_path.rpartition(".")
     assert (told.model_id, module, getattr(lmms, name)) == ("vlmill", "vlmill.train.lmms_eval", lmms.Exported)
     assert lmms.Exported.is_simple
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["lmms_eval.models"] == {"vlmill": "vlmill.train.lmms_eval:manifest"}
 
 

@@ -20,7 +20,7 @@ from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
 from vlmill.pipeline.core.config import build
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train import adapters
-from vlmill.train.data import pack
+from vlmill.train.batch import pack
 from vlmill.train.families import find
 from vlmill.train.model import create, features, optimizer, token_losses
 from vlmill.train.run import train_stage

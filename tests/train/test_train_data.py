@@ -26,14 +26,8 @@ from vlmill.mixtures.reader import Mixture, Segment
 from vlmill.pipeline.chat.encode import IGNORE, encode, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import pixels
-from vlmill.train.data import (
-    PADDING,
-    Document,
-    Reader,
-    decode,
-    load,
-    pack,
-)
+from vlmill.train.batch import PADDING, Document, pack
+from vlmill.train.data import Reader, decode, load
 from vlmill.train.families import find
 from vlmill.train.steps import rows_of_step
 

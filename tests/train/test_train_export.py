@@ -18,7 +18,8 @@ from vlmill.mixtures.reader import Mixture, Segment
 from vlmill.pipeline.chat.encode import FORMATS, encode, load_tokenizer
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.train.data import Reader, pack
+from vlmill.train.batch import pack
+from vlmill.train.data import Reader
 from vlmill.train.export import export
 from vlmill.train.families import find
 from vlmill.train.model import create, features

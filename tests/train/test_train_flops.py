@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.helpers.stages import ANYRES, article, model_settings, question, write_run
 from vlmill.mixtures.reader import Mixture
 from vlmill.pipeline.chat.encode import load_tokenizer
-from vlmill.train.data import Reader, pack
+from vlmill.train.batch import pack
+from vlmill.train.data import Reader
 from vlmill.train.families import find
 from vlmill.train.flops import cost, peak
 from vlmill.train.model import create, optimizer, token_losses

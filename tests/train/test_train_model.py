@@ -15,7 +15,7 @@ from vlmill.pipeline.core.config import build
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.train.data import Document, pack
+from vlmill.train.batch import Document, pack
 from vlmill.train.families import class_of, find
 from vlmill.train.model import (
     create,
@@ -27,7 +27,8 @@ from vlmill.train.model import (
     set_rates,
     token_losses,
 )
-from vlmill.train.settings import ModelSettings, Training, check, training_of
+from vlmill.train.settings import ModelSettings, Training, training_of
+from vlmill.train.validate import check
 
 CHAT = FORMATS["vlmill"]
 CPU = torch.device("cpu")

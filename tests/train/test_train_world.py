@@ -120,7 +120,7 @@ def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = N
         subprocess.Popen(
             [sys.executable, "-c", code, str(root), str(die_before), *arguments],
             env={**world, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vlmill.mixtures.report.stats import short
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.recipe.schema import locked_recipe
+from vlmill.pipeline.recipe.lock import locked_recipe
 from vlmill.train.ablation import paired
 from vlmill.train.ablation.spec import Spec
 from vlmill.train.evaluate import HeldOut, read

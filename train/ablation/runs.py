@@ -19,11 +19,12 @@ from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.reader import Mixture
 from vlmill.pipeline.core.config import build
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import TEMPORARY, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, digest
-from vlmill.pipeline.engine.store import TEMPORARY, write_atomically
 from vlmill.pipeline.engine.workdir import PINS
+from vlmill.pipeline.recipe.lock import shaping
 from vlmill.pipeline.recipe.mapping import LOCK, differences
-from vlmill.pipeline.recipe.schema import Recipe, shaping
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.train.ablation.spec import DATA, Trial
 from vlmill.train.settings import training_of
 from vlmill.train.steps import planned_steps

@@ -24,10 +24,11 @@ from pydantic.dataclasses import dataclass
 from vlmill.mixtures.build import check as check_mixtures
 from vlmill.pipeline.core.config import STRICT, build, nearest
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.load import load
 from vlmill.pipeline.recipe.mapping import read_mapping
-from vlmill.pipeline.recipe.schema import Recipe, load
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_name
-from vlmill.train.settings import check as check_training
+from vlmill.train.validate import check as check_training
 
 DATA = "data"
 """The folder of what variants share, beside theirs."""
@@ -83,7 +84,9 @@ def find(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    shipped = {Path(str(item)).stem: Path(str(item)) for item in files("recipes").joinpath("ablations").iterdir()}
+    shipped = {
+        Path(str(item)).stem: Path(str(item)) for item in files("vlmill.recipes").joinpath("ablations").iterdir()
+    }
     if name not in shipped:
         raise RecipeError(f"{name!r} is neither a file nor a shipped ablation; {nearest(name, list(shipped))}")
     return shipped[name]

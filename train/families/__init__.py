@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.config import nearest
 from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-    from vlmill.pipeline.chat.encode import ChatFormat
-    from vlmill.pipeline.images import Layout, Policy
-    from vlmill.train.data import Batch
-    from vlmill.train.export import Processor
-    from vlmill.train.settings import ModelSettings, Part
+    from vlmill.pipeline.images import Policy
+    from vlmill.train.families.base import Family
+    from vlmill.train.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +45,6 @@ FAMILIES: Mapping[str, Declared] = {
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
     "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVL"}, ("shuffle",), "internvl"),
 }
-
-
-class Family(Protocol):
-    """A frozen dataclass of the model's settings and a stage's image policy."""
-
-    new: ClassVar[tuple[str, ...]]  # parameters that a stage before, under another policy of the family, need not have
-
-    def __init__(self, settings: ModelSettings, policy: Policy) -> None:
-        """Raises RecipeError if the vision tower cannot take what the policy makes."""
-
-    def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
-        """The model: new weights drawn from torch's generator, pretrained ones read. In float32, on the CPU."""
-        ...
-
-    def visual_tokens(self, layout: Layout) -> int:
-        """Features that the model class makes of an image, by transformers' own arithmetic; a policy must count the same."""
-        ...
-
-    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
-        """What the model's forward takes besides tokens and positions, from a batch on its device.
-
-        An image is seen by its own document alone. An attention mask is among them only if the class needs one for that.
-        """
-        ...
-
-    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
-        """The processor of transformers, set to give from an image what the policy and `inputs` give."""
-        ...
-
-    def part(self, parameter: str) -> Part:
-        """Which part of the model a parameter belongs to, by its name."""
-        ...
 
 
 def class_of(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> str:

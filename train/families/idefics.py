@@ -27,9 +27,9 @@ from vlmill.pipeline.chat.encode import ChatFormat, mark_id
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.resize import Resize
-from vlmill.train.data import Batch
-from vlmill.train.export import Processor
+from vlmill.train.batch import Batch
 from vlmill.train.families import language, towers, vision
+from vlmill.train.families.base import Processor
 from vlmill.train.settings import ModelSettings, Part
 
 LATENTS, DEPTH, HEAD = 64, 6, 96

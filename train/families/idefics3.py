@@ -26,9 +26,9 @@ from vlmill.pipeline.chat.image_tokens import MOST
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.tiles import Tiles
-from vlmill.train.data import Batch
-from vlmill.train.export import Processor
+from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
+from vlmill.train.families.base import Processor
 from vlmill.train.settings import ModelSettings, Part
 
 

@@ -21,9 +21,10 @@ from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.internvl import InternVL as Policy
-from vlmill.train.data import Batch
-from vlmill.train.export import Processor, VideoProcessor
+from vlmill.train.batch import Batch
+from vlmill.train.export import VideoProcessor
 from vlmill.train.families import towers, vision
+from vlmill.train.families.base import Processor
 from vlmill.train.settings import ModelSettings, Part
 
 

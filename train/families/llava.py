@@ -25,9 +25,9 @@ from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.resize import Resize
-from vlmill.train.data import Batch
-from vlmill.train.export import Processor
+from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
+from vlmill.train.families.base import Processor
 from vlmill.train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
 from vlmill.train.settings import ModelSettings, Part
 

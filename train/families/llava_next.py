@@ -22,9 +22,9 @@ from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.anyres import AnyRes
-from vlmill.train.data import Batch
-from vlmill.train.export import Processor
+from vlmill.train.batch import Batch
 from vlmill.train.families import llava, towers, vision
+from vlmill.train.families.base import Processor
 from vlmill.train.settings import ModelSettings, Part
 
 

@@ -25,7 +25,7 @@ from transformers.image_utils import (
 )
 
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.train.data import Batch
+from vlmill.train.batch import Batch
 from vlmill.train.families import FAMILIES
 from vlmill.train.families.fused import FusedVisionConfig
 from vlmill.train.families.pretrained import configuration

@@ -1,0 +1,62 @@
+"""Files that are written whole or not at all, and JSON that is read with an error that names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from vlmill.pipeline.core.errors import StoreError
+
+TEMPORARY = ".tmp-"
+
+
+def read_json(path: Path) -> Any:
+    """What a file of the run holds.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and build again: what is sound is kept") from error
+
+
+def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) -> bool:
+    """Write JSON (or a text) under a temporary name, flush it, and move it into place. Says whether it was written.
+
+    With `only_if_absent` a file that is there stays, and the answer is False; so is one that holds the same already.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if only_if_absent:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        else:
+            temporary.replace(path)
+        _flush(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the kernel put a file or a folder's entries on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""Micro-batches: packed sequences as the model's forward takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from vlmill.pipeline.chat.encode import IGNORE
+from vlmill.pipeline.images import Layout
+
+PADDING = -1
+"""The source of a token that belongs to none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One segment: what the model reads, and what it should have said."""
+
+    source: int
+    ids: Sequence[int]
+    labels: Sequence[int]  # IGNORE where nothing is learnt
+    tiles: tuple[Sequence[np.ndarray], ...] = ()  # per image its encoder inputs: (height, width, 3) uint8
+    layouts: tuple[Layout, ...] = ()  # per image
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Packed rows of one length. Images are those of all rows, in reading order."""
+
+    ids: torch.Tensor  # (rows, length) int64
+    labels: torch.Tensor  # (rows, length) int64, not shifted; the first token of a document is never learnt
+    positions: torch.Tensor  # (rows, length) int64, from 0 in every document
+    sources: torch.Tensor  # (rows, length) int64, PADDING where there is none
+    tiles: tuple[Sequence[np.ndarray], ...]
+    layouts: tuple[Layout, ...]
+    blank: bool = False  # whether its only image is one that no document shows
+
+    def to(self, device: torch.device) -> Batch:
+        """The same with its tokens on a device."""
+        planes = {name: getattr(self, name).to(device) for name in ("ids", "labels", "positions", "sources")}
+        return replace(self, **planes)
+
+    @property
+    def shown(self) -> int:
+        """Tiles of documents."""
+        return 0 if self.blank else sum(map(len, self.tiles))
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are learnt."""
+        return int((self.labels != IGNORE).sum())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without the padding."""
+        return int((self.sources != PADDING).sum())
+
+
+def pack(rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = None, *, left: bool = False) -> Batch:
+    """Lay each row's documents end to end, and pad all rows to the longest.
+
+    Args:
+        rows: of documents.
+        pad: the padding token.
+        blank: a document of one image that stands behind the first row's if no document has any. A model that is sharded
+            over ranks needs all of them to run its vision tower, and a gradient of zero is not the same as none.
+        left: pad before the documents, as generation wants it.
+    """
+    if blank is not None and rows and not any(document.tiles for row in rows for document in row):
+        return replace(pack([[*rows[0], blank], *rows[1:]], pad, left=left), blank=True)
+    length = max(sum(len(document.ids) for document in row) for row in rows)
+    planes = np.empty((4, len(rows), length), np.int64)
+    ids, labels, positions, sources = planes
+    ids[:], labels[:], positions[:], sources[:] = pad, IGNORE, np.arange(length), PADDING
+    for number, row in enumerate(rows):
+        end = length - sum(len(document.ids) for document in row) if left else 0
+        for document in row:
+            start, end = end, end + len(document.ids)
+            ids[number, start:end], labels[number, start:end] = document.ids, document.labels
+            positions[number, start:end], sources[number, start:end] = np.arange(end - start), document.source
+        positions[number, end:] = np.arange(length - end)
+    documents = [document for row in rows for document in row]
+    tiles = tuple(tile for document in documents for tile in document.tiles)
+    layouts = tuple(layout for document in documents for layout in document.layouts)
+    filled = torch.from_numpy(planes)
+    return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
+
+
+def _packed(step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None) -> tuple[Batch, ...]:
+    return tuple(pack([future.result() for future in micro], pad, blank) for micro in step)

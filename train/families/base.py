@@ -1,0 +1,54 @@
+"""What a model family is: from the layouts of an image policy to the inputs of a model class of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from vlmill.pipeline.chat.encode import ChatFormat
+    from vlmill.pipeline.images import Layout, Policy
+    from vlmill.train.batch import Batch
+    from vlmill.train.settings import ModelSettings, Part
+
+
+class Processor(Protocol):
+    """A processor of transformers, as far as an export needs one."""
+
+    def save_pretrained(self, save_directory: Path) -> object:
+        """Write what `AutoProcessor.from_pretrained` reads."""
+
+
+class Family(Protocol):
+    """A frozen dataclass of the model's settings and a stage's image policy."""
+
+    new: ClassVar[tuple[str, ...]]  # parameters that a stage before, under another policy of the family, need not have
+
+    def __init__(self, settings: ModelSettings, policy: Policy) -> None:
+        """Raises RecipeError if the vision tower cannot take what the policy makes."""
+
+    def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
+        """The model: new weights drawn from torch's generator, pretrained ones read. In float32, on the CPU."""
+        ...
+
+    def visual_tokens(self, layout: Layout) -> int:
+        """Features that the model class makes of an image, by transformers' own arithmetic; a policy must count the same."""
+        ...
+
+    def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
+        """What the model's forward takes besides tokens and positions, from a batch on its device.
+
+        An image is seen by its own document alone. An attention mask is among them only if the class needs one for that.
+        """
+        ...
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
+        """The processor of transformers, set to give from an image what the policy and `inputs` give."""
+        ...
+
+    def part(self, parameter: str) -> Part:
+        """Which part of the model a parameter belongs to, by its name."""
+        ...
