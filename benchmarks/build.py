@@ -33,11 +33,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.fetch.process import download
+from vlmill.pipeline.fetch.process import download_images
 from vlmill.pipeline.images import POLICIES
-from vlmill.pipeline.images.decode import decode
-from vlmill.pipeline.images.pixels import encode
-from vlmill.pipeline.steps.image_stats import examine
+from vlmill.pipeline.images.decode import decode_image
+from vlmill.pipeline.images.pixels import encode_image
+from vlmill.pipeline.steps.image_stats import compute_image_stats
 
 PER_DOCUMENT = 5
 POLICY = {"kind": "letterbox", "side": 384, "patch": 14}
@@ -98,14 +98,14 @@ def bare(numbers: list[int], port: int, target: str) -> None:
         for start in range(0, len(numbers), 1000):
             urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in numbers[start : start + 1000]]
             with tempfile.TemporaryDirectory() as scratch:
-                found = download(urls, Fetch(allow_hosts=("127.0.0.1",)), Path(scratch))
+                found = download_images(urls, Fetch(allow_hosts=("127.0.0.1",)), Path(scratch))
                 for place, url in enumerate(urls):
                     data = found[url].columns()["bytes"]
-                    examine(place, data)
-                    image = decode(data, MAX_PIXELS)
+                    compute_image_stats(place, data)
+                    image = decode_image(data, MAX_PIXELS)
                     (layout,) = policy.layout([image.size])
                     for part, rendered in policy.render(image, layout).items():
-                        extension, encoded = encode(rendered, policy.quality)
+                        extension, encoded = encode_image(rendered, policy.quality)
                         member = tarfile.TarInfo(f"{start + place:09d}.{part}.{extension}")
                         member.size = len(encoded)
                         tar.addfile(member, io.BytesIO(encoded))

@@ -33,16 +33,16 @@ import rensa
 from benchmarks.dedupe_images import distinct, half, measure_images
 from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, score, timed
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows, read_verdicts
-from vlmill.pipeline.dedupe.candidates import TEXT, candidates
+from vlmill.pipeline.dedupe.candidates import TEXT, find_candidates
 from vlmill.pipeline.dedupe.text import (
     ALONE,
     SHINGLE,
     UNSPACED,
     WORD,
-    bands,
-    jaccard,
-    shingles,
-    text_key,
+    compute_jaccard,
+    hash_bands,
+    hash_shingles,
+    make_text_key,
 )
 
 
@@ -96,7 +96,7 @@ def measure_texts(texts: Sequence[str], datatrove: Path | None) -> None:
     pairs = found_pairs(folder, "text", DEFAULTS.text)
     rows_of = defaultdict[int, list[int]](list)
     for row, text in enumerate(texts):
-        rows_of[text_key(text)].append(row)
+        rows_of[make_text_key(text)].append(row)
     found = {pair for rows in rows_of.values() for pair in combinations(rows, 2)}
     found |= {(min(a, b), max(a, b)) for one, other in pairs for a in rows_of[one] for b in rows_of[other]}
     true = set(all_pairs([slow_shingles(text) for text in texts], DEFAULTS.text))
@@ -138,13 +138,13 @@ def by_datatrove(texts: Sequence[str], python: Path) -> tuple[float, list[int]]:
 
 def by_us(texts: Sequence[str]) -> None:
     """What sketch and pairs do, without files."""
-    sets = [shingles(text) for text in texts]
-    places = np.concatenate([bands(one) for one in sets])
+    sets = [hash_shingles(text) for text in texts]
+    places = np.concatenate([hash_bands(one) for one in sets])
     owners = np.repeat(np.arange(len(sets), dtype=np.uint64), len(places) // len(sets))
     order = np.lexsort((owners, places))
-    first, second, _ = candidates(TEXT, places[order], owners[order], DEFAULTS.cap)
+    first, second, _ = find_candidates(TEXT, places[order], owners[order], DEFAULTS.cap)
     for one, other in zip(owners[order][first], owners[order][second], strict=True):
-        jaccard(sets[one], sets[other])
+        compute_jaccard(sets[one], sets[other])
 
 
 UNSPACED_CLASS = "".join(f"{chr(start)}-{chr(stop)}" for start, stop in UNSPACED)

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, timed
-from vlmill.pipeline.core.sample import ImageFacts, Node, Sample, SampleId
-from vlmill.pipeline.dedupe.signature import image_key
-from vlmill.pipeline.images.decode import Undecodable, decode
-from vlmill.pipeline.steps.image_stats import examine
+from vlmill.pipeline.core.sample import ImageStats, Node, Sample, SampleId
+from vlmill.pipeline.dedupe.signature import make_image_key
+from vlmill.pipeline.images.decode import Undecodable, decode_image
+from vlmill.pipeline.steps.image_stats import compute_image_stats
 
 DISTINCT = 0.9
 """Correlation of luminance above which two files may be the same picture: only one is taken, and to find them is no error."""
@@ -57,7 +57,7 @@ def _views(path: Path) -> Iterator[tuple[bytes, np.ndarray]]:
     """A file and its luminance at SIDE, with mean 0 and norm 1; nothing of a file that shows nothing."""
     data = path.read_bytes()
     try:
-        picture = decode(data)
+        picture = decode_image(data)
     except Undecodable:
         return
     view = np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS), np.float32).ravel()
@@ -99,13 +99,13 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: int) -> bytes:
 
 def measure_images(originals: Sequence[bytes], sheet: Path | None) -> None:
     """How many alterations are found again, and how many of all pairs found are of one picture."""
-    facts, files, origin = list[ImageFacts](), list[bytes](), dict[int, int]()
+    facts, files, origin = list[ImageStats](), list[bytes](), dict[int, int]()
     altered, kept = defaultdict[str, list[tuple[int, int]]](list), 0
     for number, data in enumerate(originals):
-        for name, copy in [("", data), *alterations(decode(data))]:
-            facts.append(examine(len(facts), copy))
+        for name, copy in [("", data), *alterations(decode_image(data))]:
+            facts.append(compute_image_stats(len(facts), copy))
             files.append(copy)
-            key = image_key(facts[-1])
+            key = make_image_key(facts[-1])
             origin.setdefault(key, number)
             if name:
                 altered[name].append((min(kept, key), max(kept, key)))
@@ -130,14 +130,14 @@ def measure_images(originals: Sequence[bytes], sheet: Path | None) -> None:
         draw(sheet, [tuple(files[key_row(facts, key)] for key in errors[0]) for errors in list(wrong.values())[:20]])
 
 
-def key_row(facts: Sequence[ImageFacts], key: int) -> int:
+def key_row(facts: Sequence[ImageStats], key: int) -> int:
     """The first file with a key."""
-    return next(row for row, fact in enumerate(facts) if image_key(fact) == key)
+    return next(row for row, fact in enumerate(facts) if make_image_key(fact) == key)
 
 
-def near_hashes(facts: Sequence[ImageFacts]) -> set[tuple[int, int]]:
+def near_hashes(facts: Sequence[ImageStats]) -> set[tuple[int, int]]:
     """Pairs of keys whose hashes differ in at most HAMMING bits."""
-    hashes, keys = np.array([fact.phash for fact in facts], np.uint64), [image_key(fact) for fact in facts]
+    hashes, keys = np.array([fact.phash for fact in facts], np.uint64), [make_image_key(fact) for fact in facts]
     pairs = set()
     for row in range(len(keys)):
         for other in np.flatnonzero(np.bitwise_count(hashes[:row] ^ hashes[row]) <= HAMMING).tolist():
@@ -171,7 +171,8 @@ def shifted(one: bytes, other: bytes) -> bool:
     starts, and have to leave three quarters of the picture in common.
     """
     a, b = (
-        np.asarray(decode(data).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)) for data in (one, other)
+        np.asarray(decode_image(data).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+        for data in (one, other)
     )
     return any(_aligned(first, second, start) > DISTINCT for first, second in ((a, b), (b, a)) for start in _starts())
 
@@ -202,11 +203,11 @@ def _aligned(one: np.ndarray, other: np.ndarray, start: np.ndarray) -> float:
     return float(np.nan_to_num(np.corrcoef(one[common], moved[common])[0, 1]))
 
 
-def report_speed(facts: Sequence[ImageFacts], files: Sequence[bytes], seconds: Mapping[str, float]) -> None:
+def report_speed(facts: Sequence[ImageStats], files: Sequence[bytes], seconds: Mapping[str, float]) -> None:
     """Print images per second, with and without decoding, beside imagehash on some of the files."""
     some = files[:: max(1, len(files) // 500)]
-    looking = timed(lambda: [examine(0, data) for data in some]) / len(some)
-    hashing = timed(lambda: [imagehash.phash(decode(data)) for data in some]) / len(some)
+    looking = timed(lambda: [compute_image_stats(0, data) for data in some]) / len(some)
+    hashing = timed(lambda: [imagehash.phash(decode_image(data)) for data in some]) / len(some)
     steps = sum(seconds.values()) / len(facts)
     print("  the steps with their files: " + ", ".join(f"{step} {value:.2f} s" for step, value in seconds.items()))
     print(
@@ -220,7 +221,7 @@ def draw(path: Path, pairs: Sequence[tuple[bytes, ...]]) -> None:
     sheet = Image.new("RGB", (8 * width, height * -(-len(pairs) // 4)), "white")
     for place, pair in enumerate(pairs):
         for side, data in enumerate(pair):
-            picture = decode(data)
+            picture = decode_image(data)
             picture.thumbnail((width - 6, height - 6))
             corner = ((2 * (place % 4) + side) * width, place // 4 * height)
             sheet.paste(picture, corner)

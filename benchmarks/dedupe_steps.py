@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vlmill.pipeline.core.sample import ImageFacts, Sample, read_rows, write_facts, write_samples
+from vlmill.pipeline.core.sample import ImageStats, Sample, read_rows, write_image_stats, write_samples
 from vlmill.pipeline.dedupe import Dedupe
 
 DEFAULTS = Dedupe()
 
 
-def run_steps(samples: Sequence[Sample], facts: Sequence[ImageFacts]) -> tuple[Path, dict[str, float]]:
+def run_steps(samples: Sequence[Sample], facts: Sequence[ImageStats]) -> tuple[Path, dict[str, float]]:
     """A folder with what sketch, pairs and resolve leave of one partition, and the seconds that each took."""
     folder, seconds = Path(tempfile.mkdtemp()), dict[str, float]()
     write_samples(folder / "samples.parquet", samples)
-    write_facts(folder / "facts.parquet", facts)
+    write_image_stats(folder / "facts.parquet", facts)
     start = time.perf_counter()
     DEFAULTS.sketch().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
     seconds["sketch"] = time.perf_counter() - start

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from benchmarks.hard_set import FAMILY, PER_CATEGORY, Item, corpus_items, hard_set, without_context
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId
-from vlmill.pipeline.filters import Doubt, Language
+from vlmill.pipeline.filters import Language, Undecided
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.language.evidence import Weights
 from vlmill.pipeline.filters.language.filter import BATCH
 from vlmill.pipeline.filters.language.prose import CJK
-from vlmill.pipeline.filters.language.script import Trait, measure
+from vlmill.pipeline.filters.language.script import Trait, measure_traits
 
 BARS = {"zh": 0.99, "ja": 0.99, "other": 0.999}
 SENTENCE_BAR = 0.999
@@ -71,7 +71,7 @@ def judged(items: Sequence[Item], weights: Weights) -> list[Outcome]:
     samples = [(row, item.sample) for row, item in enumerate(items)]
     for start in range(0, len(samples), BATCH):
         for finding in judge.judge_batch(samples[start : start + BATCH], weights):
-            (doubtful if isinstance(finding, Doubt) else dropped).add((finding.sample, finding.node))
+            (doubtful if isinstance(finding, Undecided) else dropped).add((finding.sample, finding.node))
     places = [(row, item.node) for row, item in enumerate(items)]
     return [(place in dropped or (place[0], WHOLE_SAMPLE) in dropped, place in doubtful) for place in places]
 
@@ -126,7 +126,7 @@ def _ablation(items: Sequence[Item]) -> None:
     rules: dict[str, Callable[[], list[Outcome]]] = {
         "script alone: Han and no kana": lambda: [(_bare_han(_text(item)), False) for item in items],
         "model alone: fastText's first choice": lambda: [
-            ("zh" in lid.probabilities(_text(item), 1), False) for item in items
+            ("zh" in lid.predict_languages(_text(item), 1), False) for item in items
         ],
         "all but characters": lambda: judged(items, replace(ours, characters=0.0)),
         "all but model": lambda: judged(items, replace(ours, model=0.0)),
@@ -149,7 +149,7 @@ def _text(item: Item) -> str:
 
 
 def _bare_han(text: str) -> bool:
-    sums = measure([text])[0]
+    sums = measure_traits([text])[0]
     return bool(sums[Trait.HAN] > 0 and sums[Trait.KANA] == 0)
 
 
@@ -172,10 +172,10 @@ def _cost(texts: Sequence[str]) -> None:
         ours, bare = [], []
         for _ in range(3):
             ours.append(_seconds(partial(_judge, judge, samples)))
-            bare.append(_seconds(lambda: [lid.model().predict(line) for line in lines]))
+            bare.append(_seconds(lambda: [lid.load_model().predict(line) for line in lines]))
         print(f"{name:38}{min(ours) / min(bare):6.2f}  ({min(ours):.3f} s against {min(bare):.3f} s)")
     han = [(row, sample) for row, sample in samples if CJK.search(sample.nodes[0].text or "")]
-    bare_han = _seconds(lambda: [lid.model().predict(lines[row]) for row, _ in han])
+    bare_han = _seconds(lambda: [lid.load_model().predict(lines[row]) for row, _ in han])
     print(f"{'drop: [zh], of those with Han or kana':38}{_seconds(partial(_judge, Language(), han)) / bare_han:6.2f}")
 
 
@@ -198,7 +198,7 @@ def _documents(folder: Path, most: int = 50) -> None:
     samples = list(_documents_of(folder, labels))
     whole, nodes = set[int](), dict[int, list[int]]()
     for finding in Language().judge(enumerate(samples), []):
-        if not isinstance(finding, Doubt):
+        if not isinstance(finding, Undecided):
             whole.add(finding.sample) if finding.node == WHOLE_SAMPLE else nodes.setdefault(finding.sample, []).append(
                 finding.node
             )

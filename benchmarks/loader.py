@@ -34,13 +34,13 @@ import psutil
 
 from benchmarks.loader_peers import Tiles, energon, litdata, prepare, webdataset
 from benchmarks.loader_run import FAR, PER_SHARD, POLICIES, ROWS, STAGE, make
-from vlmill.mixtures.reader import Mixture, Stored
-from vlmill.pipeline.chat.encode import load_tokenizer, mark_id
-from vlmill.pipeline.core.config import build
+from vlmill.mixtures.reader import PlannedMixture, Stored
+from vlmill.pipeline.chat.encode import get_mark_id, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.images import Policy
 from vlmill.train.batch import Document
-from vlmill.train.data import Reader, decode, load
-from vlmill.train.families import find
+from vlmill.train.data import Reader, decode_stored, load_batches
+from vlmill.train.families import find_family
 from vlmill.train.settings import ModelSettings
 
 
@@ -48,19 +48,21 @@ def stored_tiles(policy: Policy, stored: Stored) -> Tiles:
     """The encoder inputs of a whole sample that was read by its place; see `tiles_of` for the others."""
     tiles: Tiles = []
     for parts, layout in zip(stored.parts, policy.layout(stored.sizes), strict=True):
-        tiles += policy.tiles({name: decode(data) for name, data in parts.items()}, layout)
+        tiles += policy.tiles({name: decode_stored(data) for name, data in parts.items()}, layout)
     return tiles
 
 
 def ours(run: Path, threads: int, step: int = 0, *, text: bool = True) -> Iterator[tuple[int, int]]:
     """The trainer's loader, from a step to the end of the plan; without its texts it does what the others do, and no more."""
-    mixture = Mixture(run, STAGE)
+    mixture = PlannedMixture(run, STAGE)
     tower = {"kind": "siglip", "hidden_size": 32, "layers": 1, "heads": 1, "patch_size": 14}
     family, side = POLICIES[mixture.policy.kind][1], mixture.lock["policy"]["side"]
     words = {"kind": "llama", "hidden_size": 32, "layers": 1, "heads": 1}
-    settings = build(ModelSettings, {"family": family, "vision": tower | {"image_size": side}, "text": words}, "model")
+    settings = parse_block(
+        ModelSettings, {"family": family, "vision": tower | {"image_size": side}, "text": words}, "model"
+    )
     tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
-    reader = Reader(mixture, tokenizer, find(settings, mixture.policy), "text")
+    reader = Reader(mixture, tokenizer, find_family(settings, mixture.policy), "text")
     starts = range(step * ROWS, mixture.rows, ROWS)
     steps = ([list(range(start, min(start + ROWS, mixture.rows)))] for start in starts)
 
@@ -71,7 +73,9 @@ def ours(run: Path, threads: int, step: int = 0, *, text: bool = True) -> Iterat
             for segment, stored in zip(segments, mixture.read(segments), strict=True)
         ]
 
-    for (batch,) in load(reader.row if text else bare, steps, mark_id(tokenizer, mixture.chat.pad), threads, 4):
+    for (batch,) in load_batches(
+        reader.row if text else bare, steps, get_mark_id(tokenizer, mixture.chat.pad), threads, 4
+    ):
         real = batch.sources >= 0
         yield int(((batch.positions == 0) & real).sum()), batch.shown
 
@@ -202,7 +206,7 @@ def main() -> None:
             make(run, options.policy, options.quality, options.samples, options.pictures)
             prepare(run, options.python)
         size = sum(path.stat().st_size for path in run.glob("shards/**/*.tar"))
-        policy = Mixture(run, STAGE).policy
+        policy = PlannedMixture(run, STAGE).policy
         print(f"{policy}, {size / 1e6:.0f} MB in shards of {PER_SHARD} samples, {os.cpu_count()} cores", flush=True)
         compare(run, options.python, options.rounds)
 

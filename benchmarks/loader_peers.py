@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.loader_run import STAGE
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.images import Policy
-from vlmill.pipeline.shards.writer import parse
-from vlmill.train.data import decode
+from vlmill.pipeline.shards.writer import parse_members
+from vlmill.train.data import decode_stored
 
 Tiles = list[np.ndarray]
 
@@ -30,7 +30,7 @@ def tiles_of(policy: Policy, record: Mapping[str, Any], members: Mapping[str, by
     layouts = policy.layout([(node["width"], node["height"]) for node in images])
     tiles: Tiles = []
     for node, layout in zip(images, layouts, strict=True):
-        parts = {name.split(".")[1]: decode(members[name]) for name in node["parts"]}
+        parts = {name.split(".")[1]: decode_stored(members[name]) for name in node["parts"]}
         tiles += policy.tiles(parts, layout)
     return tiles
 
@@ -44,7 +44,7 @@ def webdataset(run: Path, workers: int) -> Iterator[tuple[int, int]]:
     """WebDataset's pipeline, a sample at a time."""
     import webdataset as wds  # noqa: PLC0415 - of the reader that is measured
 
-    policy, tars = Mixture(run, STAGE).policy, sorted(map(str, run.glob("shards/**/*.tar")))
+    policy, tars = PlannedMixture(run, STAGE).policy, sorted(map(str, run.glob("shards/**/*.tar")))
 
     def tiles(sample: dict[str, Any]) -> Tiles:
         return tiles_of(policy, json.loads(sample["json"]), sample)
@@ -65,7 +65,7 @@ def energon(run: Path, workers: int) -> Iterator[tuple[int, int]]:
         stateless,
     )
 
-    policy = Mixture(run, STAGE).policy
+    policy = PlannedMixture(run, STAGE).policy
 
     @stateless  # type: ignore[misc] - untyped here
     def cook(sample: Any) -> dict[str, Any]:
@@ -95,11 +95,11 @@ def litdata(run: Path, workers: int) -> Iterator[tuple[int, int]]:
     """Litdata's loader over an optimised copy."""
     from litdata import StreamingDataLoader, StreamingDataset  # noqa: PLC0415 - of the reader that is measured
 
-    policy = Mixture(run, STAGE).policy
+    policy = PlannedMixture(run, STAGE).policy
 
     class Data(StreamingDataset):  # type: ignore[misc] - untyped here
         def __getitem__(self, index: Any) -> Tiles:
-            members = dict(parse(bytes(super().__getitem__(index))))
+            members = dict(parse_members(bytes(super().__getitem__(index))))
             return tiles_of(policy, json.loads(members["json"]), members)
 
     loader = StreamingDataLoader(

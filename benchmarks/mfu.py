@@ -31,17 +31,17 @@ from transformers import PreTrainedModel
 
 from benchmarks.loader_run import made
 from tests.helpers.stages import write_run, write_tokenizer
-from vlmill.mixtures.reader import Mixture
-from vlmill.pipeline.chat.encode import load_tokenizer, mark_id
-from vlmill.pipeline.core.config import build
+from vlmill.mixtures.reader import PlannedMixture
+from vlmill.pipeline.chat.encode import get_mark_id, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.images.anyres import AnyRes
-from vlmill.train.attention import packed
+from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch, Document
-from vlmill.train.data import Reader, load
-from vlmill.train.families import find
+from vlmill.train.data import Reader, load_batches
+from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
-from vlmill.train.flops import Cost, cost, peak
-from vlmill.train.model import create, optimizer, set_rates, token_losses
+from vlmill.train.flops import Cost, count_flops, find_peak
+from vlmill.train.model import compute_token_losses, create_model, make_optimizer, set_rates
 from vlmill.train.settings import ModelSettings, Training
 
 STAGE, VOCABULARY, WARM = "tune", 49_152, 3
@@ -67,14 +67,14 @@ class Learner:
     def of(cls, family: Family, model: PreTrainedModel, training: Training, device: torch.device) -> Learner:
         """One whose every part learns."""
         model.to(device).train()
-        descent = optimizer(model, family, training)
+        descent = make_optimizer(model, family, training)
         set_rates(descent, 1.0)
-        price = cost(model, family, tuple(training.learning_rate))
+        price = count_flops(model, family, tuple(training.learning_rate))
         return cls(family, model, descent, price, device, getattr(torch, training.dtype))
 
     def step(self, batch: Batch) -> tuple[float, int]:
         """Update the weights; returns the sum of losses and the number of learnt tokens."""
-        losses, _ = token_losses(self.model, self.family, self.seen(batch), self.device, self.dtype)
+        losses, _ = compute_token_losses(self.model, self.family, self.seen(batch), self.device, self.dtype)
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -155,7 +155,7 @@ def in_parts(items: Sequence[int], parts: int) -> list[list[list[int]]]:
 # -- a run to train on
 
 
-def settle(root: Path, tiny: bool, samples: int) -> tuple[Mixture, ModelSettings]:
+def settle(root: Path, tiny: bool, samples: int) -> tuple[PlannedMixture, ModelSettings]:
     """A run whose tokenizer has SmolLM2's number of tokens, and the model for it."""
     root.mkdir()
     tokenizer = Tokenizer.from_file(str(write_tokenizer(root / "tokenizer.json")))
@@ -167,8 +167,10 @@ def settle(root: Path, tiny: bool, samples: int) -> tuple[Mixture, ModelSettings
     text, vision = (values | (TINY if tiny else {}) for values in (TEXT, VISION))
     if tiny:
         text, vision = text | {"kv_heads": 1}, vision | {"image_size": TINY_POLICY.side}
-    settings: ModelSettings = build(ModelSettings, {"family": "llava_next", "vision": vision, "text": text}, "model")
-    return Mixture(root, STAGE), settings
+    settings: ModelSettings = parse_block(
+        ModelSettings, {"family": "llava_next", "vision": vision, "text": text}, "model"
+    )
+    return PlannedMixture(root, STAGE), settings
 
 
 def main() -> None:
@@ -188,20 +190,22 @@ def main() -> None:
         compare(mixture, settings, options, device)
 
 
-def compare(mixture: Mixture, settings: ModelSettings, options: argparse.Namespace, device: torch.device) -> None:
+def compare(
+    mixture: PlannedMixture, settings: ModelSettings, options: argparse.Namespace, device: torch.device
+) -> None:
     """Train a new model in each way on the same documents."""
-    family = find(settings, mixture.policy)
+    family = find_family(settings, mixture.policy)
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, "text")
     rates = {"vision": 1e-5, "projector": 1e-4, "text": 1e-5}
-    training: Training = build(Training, {"steps": 1, "learning_rate": rates, "dtype": "bfloat16"}, "train")
+    training: Training = parse_block(Training, {"steps": 1, "learning_rate": rates, "dtype": "bfloat16"}, "train")
     count = min(options.steps + WARM, mixture.rows // options.rows)
     rows = list(range(count * options.rows))
     segments = [segment for row in rows for segment in mixture.row(row)]
-    pad = mark_id(reader.tokenizer, mixture.chat.pad)
-    best = peak(device, training.dtype)
+    pad = get_mark_id(reader.tokenizer, mixture.chat.pad)
+    best = find_peak(device, training.dtype)
 
     def steps(row: Callable[[int], Sequence[Document]], items: Sequence[int]) -> Iterator[tuple[Batch, ...]]:
-        return load(row, in_parts(items, count), pad, options.readers, 4, reader.blank)
+        return load_batches(row, in_parts(items, count), pad, options.readers, 4, reader.blank)
 
     def alone(item: int) -> list[Document]:
         return [reader.document(segments[item])]
@@ -214,17 +218,17 @@ def compare(mixture: Mixture, settings: ModelSettings, options: argparse.Namespa
     }
     print(f"{count} steps of {options.rows} rows, {len(segments)} documents, {_named(device)}", flush=True)
     for name, (exact, whole, batches) in ways.items():
-        learner = Learner.of(family, create(family, reader.tokenizer, mixture.chat, 0), training, device)
+        learner = Learner.of(family, create_model(family, reader.tokenizer, mixture.chat, 0), training, device)
         learner = replace(learner, seen=as_one_text) if whole else learner
-        with packed(learner.model, device, learner.dtype) if exact else nullcontext():
+        with attend_packed(learner.model, device, learner.dtype) if exact else nullcontext():
             try:
                 print(train(learner, batches()).line(name, best), flush=True)
             except torch.cuda.OutOfMemoryError:
                 print(f"{name:<18} does not fit into the device's memory", flush=True)
         del learner
-    learner = Learner.of(family, create(family, reader.tokenizer, mixture.chat, 0), training, device)
+    learner = Learner.of(family, create_model(family, reader.tokenizer, mixture.chat, 0), training, device)
     kinds: list[Any] = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with packed(learner.model, device, learner.dtype):
+    with attend_packed(learner.model, device, learner.dtype):
         found = list(islice(steps(reader.row, rows), WARM + 2))
         train(learner, found[:WARM])
         with profile(activities=kinds) as profiled:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmill.mixtures.algorithms.pack import pack
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.steps.cut import Nodes, cut
+from vlmill.mixtures.algorithms.pack import pack_segments
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.steps.cut import Nodes, cut_sample
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -26,7 +26,7 @@ DOCUMENTS = 20_000
 ROWS = ((2048, 64), (8192, 64), (8192, 24))
 """Tokens and tiles of a row: 64 tiles is what a mixture has by default; with 24, both bind."""
 
-WINDOW = Mixture.pack_window
+WINDOW = MixtureSettings.pack_window
 OVERHEAD = 2
 
 Shows = Callable[[list[tuple[int, int]]], list[tuple[int, int]]]
@@ -74,7 +74,7 @@ def segments(documents: int, row_tokens: int, row_tiles: int, shows: Shows, seed
         lengths = [cost for (visual, _) in shown for cost in (visual, int(text // images))]
         inputs = [cost for (_, inside) in shown for cost in (inside, 0)]
         count = len(lengths)
-        parted = cut(
+        parted = cut_sample(
             Nodes(lengths, inputs, [True, False] * images, [0] * count, ["none"] * count),
             row_tokens - OVERHEAD,
             row_tiles,
@@ -146,8 +146,8 @@ def next_fit(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: 
 
 
 PACKERS: dict[str, Packer] = {
-    "vlmill, windows": windowed(pack),
-    "vlmill, offline": pack,
+    "vlmill, windows": windowed(pack_segments),
+    "vlmill, offline": pack_segments,
     "best fit decreasing, offline": best_fit_decreasing,
     "first fit, windows": windowed(first_fit),
     "next fit": next_fit,

@@ -34,13 +34,13 @@ from transformers.utils import logging
 
 from benchmarks.mfu import Learner, Measured, in_parts, train
 from tests.helpers.stages import model_settings, write_tokenizer
-from vlmill.mixtures.algorithms.pack import pack as packed_rows
+from vlmill.mixtures.algorithms.pack import pack_segments as packed_rows
 from vlmill.pipeline.chat.encode import FORMATS, IGNORE, load_tokenizer
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.train.batch import Batch, Document, pack
-from vlmill.train.families import find
-from vlmill.train.model import create
+from vlmill.train.batch import Batch, Document, pad_sequences
+from vlmill.train.families import find_family
+from vlmill.train.model import create_model
 from vlmill.train.settings import Training
 
 LENGTH, CHAT = 2048, FORMATS["vlmill"]
@@ -119,18 +119,18 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     """All ways in turns."""
     tokenizer = load_tokenizer(write_tokenizer(folder / "tokenizer.json"), CHAT)
     policy = Letterbox(side=28, patch=14)
-    family = find(model_settings("llava"), policy)
+    family = find_family(model_settings("llava"), policy)
     rates = {"vision": 1e-12, "projector": 1e-12, "text": 1e-12}
-    training: Training = build(Training, {"steps": 1, "learning_rate": rates}, "train")
+    training: Training = parse_block(Training, {"steps": 1, "learning_rate": rates}, "train")
     texts = documents(options.documents // options.steps * options.steps)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=CHAT.pad)
 
     def batches(rows: list[list[Document]]) -> Iterator[tuple[Batch, ...]]:
         for ((*numbers,),) in in_parts(range(len(rows)), options.steps):
-            yield (pack([rows[number] for number in numbers], 0),)
+            yield (pad_sequences([rows[number] for number in numbers], 0),)
 
     def model() -> PreTrainedModel:
-        made = create(family, tokenizer, CHAT, 0)
+        made = create_model(family, tokenizer, CHAT, 0)
         for weights in made.parameters():
             if weights.ndim > 1:
                 weights.data.mul_(WEIGHT)

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vlmill.mixtures.page import page
-from vlmill.pipeline.page import as_json
-from vlmill.pipeline.recipe.lock import locked_recipe
-from vlmill.train.settings import training_of
+from vlmill.mixtures.page import render_mixture_page
+from vlmill.pipeline.page import embed_json
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.train.settings import read_training_settings
 
 DATA = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.DOTALL)
 TRIES = 5
@@ -44,7 +44,7 @@ def filled(html: str, samples: int) -> str:
         rows["row"][-1] += 10_000 * (number // have)
         for values in data["index"]["tokens"]:
             values.append(values[number - have])
-    return html[: found.start(2)] + str(as_json(data)) + html[found.end(2) :]
+    return html[: found.start(2)] + str(embed_json(data)) + html[found.end(2) :]
 
 
 def measured(file: Path, browser: str | None, shots: Path | None) -> dict[str, Any]:
@@ -113,7 +113,11 @@ def main() -> None:
     parser.add_argument("--shots", type=Path, help="a folder for screenshots")
     options = parser.parse_args()
     started = time.process_time()
-    html = page(options.run, None, {stage.name: training_of(stage).loss for stage in locked_recipe(options.run).stages})
+    html = render_mixture_page(
+        options.run,
+        None,
+        {stage.name: read_training_settings(stage).loss for stage in read_locked_recipe(options.run).stages},
+    )
     made = time.process_time() - started
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "page.html"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.select import AMOUNTS, CUTS, SHARDS, SIZES, UNITS
@@ -101,7 +101,7 @@ def measure(samples: int, unit: str, folder: str) -> dict[str, Any]:
     """Plan a made-up mixture whose arrays lie in `folder`; seconds and megabytes."""
     root = Path(folder)
     inputs = {f"{path.parent.name}/{path.name}": path for path in root.glob("*/*")}
-    mixture = Mixture(sequence_length=LENGTH, tiles_per_row=32, shares=SHARES, unit=unit)  # type: ignore[arg-type]
+    mixture = MixtureSettings(sequence_length=LENGTH, tiles_per_row=32, shares=SHARES, unit=unit)  # type: ignore[arg-type]
     (root / "mix").mkdir()
     (root / "plan").mkdir()
     before, started = _peak(), time.process_time()

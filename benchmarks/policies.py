@@ -25,7 +25,7 @@ from tests.helpers.processors import (
     sizes,
 )
 from vlmill.pipeline.images import Unrenderable
-from vlmill.pipeline.images.decode import Undecodable, decode
+from vlmill.pipeline.images.decode import Undecodable, decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +43,7 @@ def files(folder: Path) -> Iterator[tuple[str, Image.Image]]:
     """The pictures in a folder; what the pipeline would not decode is left out."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            yield path.name, decode(path.read_bytes())
+            yield path.name, decode_image(path.read_bytes())
         except Undecodable:
             continue
 

@@ -17,22 +17,22 @@ import yaml
 from rich.console import Console
 
 from vlmill.mixtures.build import build_stages
-from vlmill.pipeline.core.progress import Progressing
-from vlmill.pipeline.engine.build import Run, phases
-from vlmill.pipeline.engine.executor import executor
-from vlmill.pipeline.engine.workdir import opened
-from vlmill.pipeline.recipe.load import load
-from vlmill.pipeline.recipe.lock import lock
+from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.engine.build import Build, list_phases
+from vlmill.pipeline.engine.executor import open_executor
+from vlmill.pipeline.engine.workdir import open_run_folder
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import lock_folder
 
 
 def build(recipe: str, root: Path, sets: dict[str, str]) -> float:
     """Build again, in this process; seconds."""
     started = time.perf_counter()
-    loaded, data, base = load(recipe, sets=sets)
-    with opened(root), executor(0, None) as pool, Progressing(Console(quiet=True)) as watcher:
-        lock(root, data, relock=bool(sets))  # a folder of another recipe would be built anew
-        run = Run(root, loaded, base, pool, watcher, {})
-        for phase in phases(run, None):
+    loaded, data, base = load_recipe(recipe, sets=sets)
+    with open_run_folder(root), open_executor(0, None) as pool, ProgressBars(Console(quiet=True)) as watcher:
+        lock_folder(root, data, relock=bool(sets))  # a folder of another recipe would be built anew
+        run = Build(root, loaded, base, pool, watcher, {})
+        for phase in list_phases(run, None):
             phase()
         build_stages(run)
     return time.perf_counter() - started
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("run", type=Path)
     options = parser.parse_args()
-    _, data, _ = load(options.recipe)
+    _, data, _ = load_recipe(options.recipe)
     stage = data["stages"][0]
     source, share = next(iter(stage["mixture"]["shares"].items()))
     with tempfile.TemporaryDirectory() as folder:

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.plan import LENGTH, RANKS, segments_of, write_part
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.steps.mix import Mix, ordered
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.steps.mix import Mix, order_samples
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.selection import Selection
 
@@ -39,7 +39,7 @@ def plan(root: Path, unit: str, samples: int) -> tuple[Path, dict[str, Path]]:
     mean = sum(each["tokens"] / each["samples"] for each in held.values()) / 2
     budget = samples * mean * (1.1 if unit == "samples" else 1.6)  # in tokens, samples of the shorter kind are more
     shares = dict.fromkeys(SOURCES, 0.5)
-    mixture = Mixture(sequence_length=LENGTH, tiles_per_row=32, shares=shares, unit=unit, tokens=budget)  # type: ignore[arg-type]
+    mixture = MixtureSettings(sequence_length=LENGTH, tiles_per_row=32, shares=shares, unit=unit, tokens=budget)  # type: ignore[arg-type]
     Mix("bench", mixture, 17).run(inputs, mixed)
     inputs |= {path.name: path for path in mixed.iterdir()}
     for block in range(json.loads(inputs["mix.json"].read_text())["blocks"]):
@@ -49,9 +49,9 @@ def plan(root: Path, unit: str, samples: int) -> tuple[Path, dict[str, Path]]:
 
 def in_order(inputs: dict[str, Path], unit: str) -> dict[int, float]:
     """The small source's share of the first samples of the order, before packing."""
-    parts = [Selection.open(inputs, label, unit, 17, Mixture.shard_window) for label in SOURCES]  # type: ignore[arg-type]
+    parts = [Selection.open(inputs, label, unit, 17, MixtureSettings.shard_window) for label in SOURCES]  # type: ignore[arg-type]
     counts = np.load(inputs["starts.npy"])[-1].tolist()
-    order = np.fromiter(islice(ordered(parts, [0] * len(parts), counts), max(PREFIXES)), np.int64)
+    order = np.fromiter(islice(order_samples(parts, [0] * len(parts), counts), max(PREFIXES)), np.int64)
     found = {}
     for prefix in PREFIXES:
         taken = np.bincount(order[:prefix], minlength=2).tolist()

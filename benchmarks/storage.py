@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from vlmill.pipeline.images import POLICIES, Layout, Policy, Unrenderable
-from vlmill.pipeline.images.decode import Undecodable, decode
-from vlmill.pipeline.images.pixels import encode
+from vlmill.pipeline.images.decode import Undecodable, decode_image
+from vlmill.pipeline.images.pixels import encode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ def ways() -> dict[str, Way]:
     fastest = {"format": "WEBP", "lossless": True, "method": 0, "quality": 0}
     return {
         "parts, as stored": Way(
-            lambda shown: [encode(picture, None)[1] for picture in shown.parts.values()], _parts(**fastest).load
+            lambda shown: [encode_image(picture, None)[1] for picture in shown.parts.values()], _parts(**fastest).load
         ),
         "parts, webp 0/0": _parts(**fastest),
         "parts, webp 0/75": _parts(**{**fastest, "quality": 75}),
@@ -76,7 +76,7 @@ def ways() -> dict[str, Way]:
         "picture, webp 0/0": Way(
             lambda shown: [_encode(shown.picture, **fastest)], lambda shown, stored: shown.again(_read(stored[0]))
         ),
-        "original": Way(lambda shown: [shown.data], lambda shown, stored: shown.again(decode(stored[0]))),
+        "original": Way(lambda shown: [shown.data], lambda shown, stored: shown.again(decode_image(stored[0]))),
     }
 
 
@@ -105,7 +105,7 @@ def shown_under(policy: Policy, files: Sequence[Path]) -> Iterator[Shown]:
     for path in files:
         data = path.read_bytes()
         try:
-            picture = decode(data)
+            picture = decode_image(data)
             (layout,) = policy.layout([picture.size])
         except (Undecodable, Unrenderable):
             continue

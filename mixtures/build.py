@@ -15,44 +15,46 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.report.notes import notes
-from vlmill.mixtures.steps.lock import Lock, verify
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.report.notes import write_notes
+from vlmill.mixtures.steps.lock import Lock, verify_lock
 from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
-from vlmill.mixtures.steps.select import check_where, selects
+from vlmill.mixtures.steps.select import check_where, list_selects
 from vlmill.pipeline.chat.encode import FORMATS
-from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
-from vlmill.pipeline.core.keys import canonical, file_sha256
+from vlmill.pipeline.core.keys import canonicalise, hash_file
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
-from vlmill.pipeline.engine.build import Run
-from vlmill.pipeline.engine.chain import Lane, Link
+from vlmill.pipeline.engine.build import Build
+from vlmill.pipeline.engine.chain import Chain, ChainStep
 from vlmill.pipeline.engine.store import File, Receipt
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 LOCK = "mixture.lock.json"
 
 
-def mixture_of(recipe: Recipe, stage: Stage) -> Mixture:
+def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
     """The mixture of a stage, every source of it in the recipe.
 
     Raises:
         RecipeError: a wrong key or value, or a source that the recipe does not have.
     """
     where = f"stages.{stage.name}.mixture"
-    mixture = build(Mixture, dict(stage.mixture), where)
+    mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
     for source in [*(part.source for part in mixture.resolved()), *mixture.held_out]:
         if source not in recipe.sources:
-            raise RecipeError(f"{where}: the recipe has no source {source!r}; {nearest(source, list(recipe.sources))}")
+            raise RecipeError(
+                f"{where}: the recipe has no source {source!r}; {suggest_names(source, list(recipe.sources))}"
+            )
     return mixture
 
 
-def check(recipe: Recipe) -> None:
+def validate_mixtures(recipe: Recipe) -> None:
     """Read every stage's mixture once, so that a mistake shows before any work begins.
 
     Raises:
@@ -72,7 +74,7 @@ def check(recipe: Recipe) -> None:
                     )
 
 
-def build_stages(run: Run) -> None:
+def build_stages(run: Build) -> None:
     """Mix, plan and lock every stage of a run whose shards are complete."""
     for stage in run.recipe.stages:
         _Stage(run, stage).build()
@@ -81,7 +83,7 @@ def build_stages(run: Run) -> None:
 class _Stage:
     """One stage on its way to a lock."""
 
-    def __init__(self, run: Run, stage: Stage) -> None:
+    def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
         self.mixture = mixture_of(run.recipe, stage)
         self.chat = FORMATS[run.recipe.chat]
@@ -96,16 +98,18 @@ class _Stage:
             shards={source: tuple(shard for shard, _ in found) for source, found in shards.items()},
             policy={
                 "kind": self._policy().kind,
-                **{name: value for name, value in canonical(self._policy()).items() if not name.startswith("class.")},
+                **{
+                    name: value for name, value in canonicalise(self._policy()).items() if not name.startswith("class.")
+                },
             },
-            tokenizer={"path": "tokenizer.json", "sha256": file_sha256(self.run.root / "tokenizer.json")},
+            tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},
             chat=self.run.recipe.chat,
             overhead=self.chat.overhead,
         )
         locked = self._one("lock", lock, (*mixed, *selected, *blocks))
         counted = self._one("repetition", Repetition(), (*locked, *blocks, *self._lineage(shards)))
         files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
-        publish(self.run.root, self.stage.name, tuple(files.values()), blocks)
+        publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
 
     def _policy(self) -> Any:
         return self.run.recipe.policy(self.stage.policy)
@@ -146,11 +150,11 @@ class _Stage:
     def _select(
         self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]
     ) -> tuple[File, ...]:
-        steps = selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
+        steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
         lanes = [
-            Lane(
+            Chain(
                 label,
-                (Link(f"{self.folder}/select", step),),
+                (ChainStep(f"{self.folder}/select", step),),
                 files=tuple(replace(file, name=file.path) for _, pair in found[step.part.source] for file in pair),
             )
             for label, step in steps.items()
@@ -165,28 +169,29 @@ class _Stage:
         starts = next(file for file in files if file.name == "starts.npy")
         count = len(read_array(self.run.root / starts.path, mapped=False)) - 1
         lanes = [
-            Lane(f"{block:05d}", (Link(f"{self.folder}/plan", Plan(block)),), files=files) for block in range(count)
+            Chain(f"{block:05d}", (ChainStep(f"{self.folder}/plan", Plan(block)),), files=files)
+            for block in range(count)
         ]
         return tuple(
             replace(file, name=f"plan/{file.name}") for receipt in self._walk("plan", lanes) for file in receipt.files
         )
 
     def _one(self, name: str, step: Step, files: tuple[File, ...]) -> tuple[File, ...]:
-        (receipt,) = self._walk(name, [Lane("all", (Link(f"{self.folder}/{name}", step),), files=files)])
+        (receipt,) = self._walk(name, [Chain("all", (ChainStep(f"{self.folder}/{name}", step),), files=files)])
         return receipt.files
 
-    def _walk(self, phase: str, lanes: list[Lane]) -> list[Receipt]:
+    def _walk(self, phase: str, lanes: list[Chain]) -> list[Receipt]:
         """The receipts of lanes of one step, in the order of the lanes."""
         done = {lane.part: receipts[-1][1] for lane, receipts in self.run.walk(f"{self.stage.name}: {phase}", lanes)}
         return [done[lane.part] for lane in lanes]
 
 
-def publish(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File, ...]) -> None:
+def publish_stage(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File, ...]) -> None:
     """Copy a stage's lock, statistics and plan to `mixtures/<stage>/`. While the old files are exchanged there is no lock."""
     folder = root / "mixtures" / stage
     wanted = {folder / file.name: root / file.path for file in (*blocks, *locked)}
     sums = {folder / file.name: file.sha256 for file in (*blocks, *locked)}
-    if all(path.exists() and file_sha256(path) == sums[path] for path in wanted):
+    if all(path.exists() and hash_file(path) == sums[path] for path in wanted):
         return
     (folder / LOCK).unlink(missing_ok=True)
     shutil.rmtree(folder / "plan", ignore_errors=True)
@@ -201,7 +206,7 @@ def publish(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File
 
 def verify_locks(root: Path) -> Iterator[str]:
     """A line for whatever a stage's lock says that its files do not bear out; nothing where all are sound."""
-    for stage in locked_recipe(root).stages:
+    for stage in read_locked_recipe(root).stages:
         folder = root / "mixtures" / stage.name
         if (folder / LOCK).exists():
             lock = read_json(folder / LOCK)
@@ -213,7 +218,7 @@ def verify_locks(root: Path) -> Iterator[str]:
                 path: folder / path
                 for path in (*(block["path"] for block in lock["plan"]["blocks"]), lock["held_out"]["path"])
             }
-            for line in verify(lock, inputs):
+            for line in verify_lock(lock, inputs):
                 yield f"mixtures/{stage.name}: {line}"
 
 
@@ -229,10 +234,10 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
         RecipeError: the recipe has no such stage.
         StoreError: a stage has no statistics yet.
     """
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
-        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage, names)}")
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage, names)}")
     found = {}
     for name in names if stage is None else [stage]:
         folder = root / "mixtures" / name
@@ -241,7 +246,7 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
                 f"{root}: stage {name!r} is not mixed yet; run the build to its end: vlmill build RECIPE --out {root}"
             )
         stats, lock = (read_json(folder / file) for file in ("stats.json", LOCK))
-        found[name] = {**stats, "notes": list(notes(root, recipe, name, stats, lock))}
+        found[name] = {**stats, "notes": list(write_notes(root, recipe, name, stats, lock))}
     return found
 
 

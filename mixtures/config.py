@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT, nearest
+from vlmill.pipeline.core.config import STRICT, suggest_names
 
 Unit = Literal["samples", "images", "text", "visual", "supervised", "tokens"]
 """What shares count. `tokens` is what rows are made of: text, visual and the chat format's overhead."""
@@ -38,7 +38,7 @@ TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 
 @dataclass(frozen=True, config=STRICT)
-class Part:
+class MixtureEntry:
     """One source's part in a mixture. A source may stand in several parts."""
 
     source: str
@@ -73,13 +73,13 @@ class Part:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Mixture:
+class MixtureSettings:
     """A stage's mixture. Exactly one of `shares`, `repeat` and `parts`; at most one of `epochs`, `tokens` and `rows`."""
 
     sequence_length: int  # tokens of a row at most
     shares: Mapping[str, float] = field(default_factory=dict)
     repeat: Mapping[str, float] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MixtureEntry, ...] = ()
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
     epochs: float | None = None  # budget: tokens of so many passes over all sources; repeats, so many times
     tokens: float | None = None  # budget: tokens in rows, padding aside
@@ -120,11 +120,11 @@ class Mixture:
         self._check_parts(parts)
         for name, fraction in self.held_out.items():
             if name not in {part.source for part in parts}:
-                raise ValueError(f"held_out names {name!r}; {nearest(name, [part.source for part in parts])}")
+                raise ValueError(f"held_out names {name!r}; {suggest_names(name, [part.source for part in parts])}")
             if not 0 <= fraction < 1:
                 raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
 
-    def _check_parts(self, parts: tuple[Part, ...]) -> None:
+    def _check_parts(self, parts: tuple[MixtureEntry, ...]) -> None:
         """Refuse parts that do not go together, or into a row."""
         if len({part.share is None for part in parts}) > 1:
             raise ValueError("either all parts have a share or none has")
@@ -136,11 +136,11 @@ class Mixture:
         if any(part.share is not None and part.repeat is not None for part in parts):
             raise ValueError("a part has a share or a repeat, not both")
 
-    def resolved(self) -> tuple[Part, ...]:
+    def resolved(self) -> tuple[MixtureEntry, ...]:
         """The parts, however they were declared, with the mixture's own cap where they have none."""
         parts = self.parts
-        parts += tuple(Part(name, share=share) for name, share in self.shares.items())
-        parts += tuple(Part(name, repeat=repeat) for name, repeat in self.repeat.items())
+        parts += tuple(MixtureEntry(name, share=share) for name, share in self.shares.items())
+        parts += tuple(MixtureEntry(name, repeat=repeat) for name, repeat in self.repeat.items())
         return tuple(replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts)
 
     @property

@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.mixtures.steps.lock import locate
+from vlmill.mixtures.steps.lock import locate_shards
 from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
-from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images import POLICIES, Policy
-from vlmill.pipeline.shards.byte_ranges import Place, Span
-from vlmill.pipeline.shards.writer import BLOCK, json_end, read_members, to_nodes
+from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
+from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, read_nodes
 
 BLOCKS = 4
 """Plan blocks held in memory."""
@@ -73,7 +73,7 @@ class _Index:
     tokens: np.ndarray
 
 
-class Mixture:
+class PlannedMixture:
     """The locked mixture of one stage. Reading from several threads is safe.
 
     Args:
@@ -90,10 +90,10 @@ class Mixture:
                 f"{root} has no mixture for stage {stage!r}; make it with: vlmill build RECIPE --out {root}"
             )
         self.lock: dict[str, Any] = read_json(path)
-        self.sha256 = file_sha256(path)
+        self.sha256 = hash_file(path)
         self.rows: int = self.lock["plan"]["rows"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
-        self._place = Place(str(root) if shards is None else shards)
+        self._place = ShardStorage(str(root) if shards is None else shards)
         self._block = lru_cache(BLOCKS)(self._read_block)
         self._index = lru_cache(INDICES)(self._read_index)
         self._names = lru_cache(INDICES)(self._read_names)
@@ -103,14 +103,14 @@ class Mixture:
         """The chat format that lengths were measured in."""
         name = self.lock["chat"]
         if name not in FORMATS:
-            raise RecipeError(f"{self.folder}: there is no chat format {name!r}; {nearest(name, list(FORMATS))}")
+            raise RecipeError(f"{self.folder}: there is no chat format {name!r}; {suggest_names(name, list(FORMATS))}")
         return FORMATS[name]
 
     @cached_property
     def policy(self) -> Policy:
         """The image policy that the shards were rendered under."""
         values = dict(self.lock["policy"])
-        return build(POLICIES[values.pop("kind")], values, f"{self.folder}: policy")
+        return parse_block(POLICIES[values.pop("kind")], values, f"{self.folder}: policy")
 
     @property
     def tokenizer(self) -> Path:
@@ -120,7 +120,7 @@ class Mixture:
             StoreError: the file is another one.
         """
         path = self.root / str(self.lock["tokenizer"]["path"])
-        if not path.exists() or file_sha256(path) != self.lock["tokenizer"]["sha256"]:
+        if not path.exists() or hash_file(path) != self.lock["tokenizer"]["sha256"]:
             raise StoreError(
                 f"{path} is not the tokenizer that stage {self.stage!r} was measured with; run the build again: vlmill build RECIPE --out {self.root}"
             )
@@ -128,7 +128,7 @@ class Mixture:
 
     def row(self, number: int) -> tuple[Segment, ...]:
         """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such row."""
-        block, place = locate(self.lock, number)
+        block, place = locate_shards(self.lock, number)
         starts, columns = self._block(block)
         here = slice(starts[place], starts[place + 1])
         return tuple(Segment(*values) for values in zip(*(column[here].tolist() for column in columns), strict=True))
@@ -158,7 +158,7 @@ class Mixture:
         with self._sound(self._span(segment)):
             record = json.loads(members["json"])
             named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
-            nodes = to_nodes(record)
+            nodes = read_nodes(record)
             parts = tuple({name.split(".")[1]: members[name] for name in names} for names in named)
         return Stored(
             nodes=nodes,
@@ -168,7 +168,7 @@ class Mixture:
         )
 
     @contextmanager
-    def _sound(self, span: Span) -> Iterator[None]:
+    def _sound(self, span: ByteRange) -> Iterator[None]:
         """Raises StoreError in place of what a sample raises whose JSON is none, or that lacks a member."""
         try:
             yield
@@ -193,22 +193,22 @@ class Mixture:
             for span, head in zip(spans, heads, strict=True):
                 data = self._json(span, head)
                 with self._sound(span):
-                    nodes = to_nodes(json.loads(data))
+                    nodes = read_nodes(json.loads(data))
                 yield nodes
 
-    def _json(self, span: Span, head: bytes) -> bytes:
+    def _json(self, span: ByteRange, head: bytes) -> bytes:
         """The JSON of a sample, which is its first member, from the beginning of its span; the rest is read if that is too short."""
-        end = json_end(head)
+        end = find_json_end(head)
         if not BLOCK < end <= span.size:
             raise self._place.damage(span, "no sample begins there")
         if end > len(head):
             (head,) = self._place.read([replace(span, size=end)])
         return head[BLOCK:end]
 
-    def _span(self, segment: Segment) -> Span:
+    def _span(self, segment: Segment) -> ByteRange:
         index = self._index(segment.source, segment.shard)
         shard = self.lock["sources"][segment.source]["shards"][segment.shard]
-        return Span(shard["path"], int(index.offset[segment.row]), int(index.size[segment.row]))
+        return ByteRange(shard["path"], int(index.offset[segment.row]), int(index.size[segment.row]))
 
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""

@@ -18,7 +18,7 @@ MARK = ".lora_"
 """In the name of every parameter that peft adds, DoRA's magnitudes among them."""
 
 
-def inject(model: PreTrainedModel, family: Family, adapter: Adapter) -> None:
+def inject_adapters(model: PreTrainedModel, family: Family, adapter: Adapter) -> None:
     """Put adapters beside all linear layers of the adapted parts but the head, in place; new ones change nothing.
 
     Raises:
@@ -44,7 +44,7 @@ def inject(model: PreTrainedModel, family: Family, adapter: Adapter) -> None:
     inject_adapter_in_model(config, model)
 
 
-def merge(model: PreTrainedModel) -> None:
+def merge_adapters(model: PreTrainedModel) -> None:
     """Add the adapters to the matrices beside which they stand, and take them away, in place."""
     adapted: list[tuple[str, Any]] = [
         (name, module)

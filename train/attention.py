@@ -28,15 +28,15 @@ WIDEST = 256
 
 
 @contextmanager
-def packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def attend_packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Within it the language model attends by `varlen`, where device, arithmetic and model can; afterwards as before.
 
     Only packed rows without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.features`.
     """
-    if not (flash(device, dtype) and suits(model)):
+    if not (use_flash(device, dtype) and supports_flash(model)):
         yield
         return
-    ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen)
+    ALL_ATTENTION_FUNCTIONS.register(VARLEN, attend_varlen)
     ALL_MASK_ATTENTION_FUNCTIONS.register(VARLEN, flash_attention_mask)  # none, if there is no padding mask
     before = model.config.get_text_config()._attn_implementation  # noqa: SLF001 - there is no other way to ask
     model.set_attn_implementation({"text_config": VARLEN})
@@ -46,12 +46,12 @@ def packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> 
         model.set_attn_implementation({"text_config": before})
 
 
-def flash(device: torch.device, dtype: torch.dtype) -> bool:
+def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a device has the flash kernels for this arithmetic: bfloat16, from Ampere (compute capability 8.0) on."""
     return device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def suits(model: PreTrainedModel) -> bool:
+def supports_flash(model: PreTrainedModel) -> bool:
     """Whether `varlen` computes what the model's own attention does.
 
     Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against it.
@@ -68,7 +68,7 @@ def suits(model: PreTrainedModel) -> bool:
     )
 
 
-def borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
+def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
     """What forward has to be told of documents besides positions: nothing, but within `packed`.
 
     Args:
@@ -87,7 +87,7 @@ def borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
     return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
 
 
-def varlen(
+def attend_varlen(
     _layer: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

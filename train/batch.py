@@ -60,7 +60,9 @@ class Batch:
         return int((self.sources != PADDING).sum())
 
 
-def pack(rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = None, *, left: bool = False) -> Batch:
+def pad_sequences(
+    rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = None, *, left: bool = False
+) -> Batch:
     """Lay each row's documents end to end, and pad all rows to the longest.
 
     Args:
@@ -71,7 +73,7 @@ def pack(rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = 
         left: pad before the documents, as generation wants it.
     """
     if blank is not None and rows and not any(document.tiles for row in rows for document in row):
-        return replace(pack([[*rows[0], blank], *rows[1:]], pad, left=left), blank=True)
+        return replace(pad_sequences([[*rows[0], blank], *rows[1:]], pad, left=left), blank=True)
     length = max(sum(len(document.ids) for document in row) for row in rows)
     planes = np.empty((4, len(rows), length), np.int64)
     ids, labels, positions, sources = planes
@@ -91,4 +93,4 @@ def pack(rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = 
 
 
 def _packed(step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None) -> tuple[Batch, ...]:
-    return tuple(pack([future.result() for future in micro], pad, blank) for micro in step)
+    return tuple(pad_sequences([future.result() for future in micro], pad, blank) for micro in step)

@@ -41,7 +41,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_states
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.train.distributed import World
+from vlmill.train.distributed import ProcessGroup
 
 PARTIAL = ".partial-"
 """Begins the names of what is not complete. Not the store's: a build beside the training would sweep it away."""
@@ -61,13 +61,13 @@ METADATA: Mapping[str, frozenset[str]] = {
 """Module -> the classes of it that `.metadata` may name; torch's dtypes besides."""
 
 
-def save(
+def save_checkpoint(
     folder: Path,
     step: int,
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, Any],
-    world: World,
+    world: ProcessGroup,
 ) -> None:
     """Commit the state after `step` steps, every rank its share; `identity` is what its course depended on.
 
@@ -75,7 +75,7 @@ def save(
         StoreError: it cannot be written: a full disk.
     """
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
-    kept = complete(folder)
+    kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
     with _explained(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
         if world.leads:
@@ -89,25 +89,29 @@ def save(
         if world.leads:
             state = json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
             (partial / "state.json").write_text(state)
-            commit(partial, folder / f"{step:08d}")
+            commit_folder(partial, folder / f"{step:08d}")
     world.wait()
 
 
-def prune(folder: Path, keep_last: int) -> None:
+def prune_checkpoints(folder: Path, keep_last: int) -> None:
     """Remove all checkpoints but the last ones."""
-    for old in complete(folder)[:-keep_last]:
+    for old in list_complete(folder)[:-keep_last]:
         shutil.rmtree(old)
 
 
-def restore(
-    path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any], world: World
+def restore_checkpoint(
+    path: Path,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
+    world: ProcessGroup,
 ) -> int:
     """Load a checkpoint, every rank its share, and return how many steps it has behind it.
 
     Raises:
         StoreError: it was made under other settings or data; the message names the differences. Or it is damaged.
     """
-    before = [str(kept) for kept in complete(path.parent) if kept < path]
+    before = [str(kept) for kept in list_complete(path.parent) if kept < path]
     cure = f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
     with _explained(f"{path} cannot be read", cure):
         state = json.loads((path / "state.json").read_bytes())
@@ -179,7 +183,7 @@ class _Planner(DefaultLoadPlanner):
         set_element(self.original_state_dict, self.mappings[read_item.dest_index.fqn], found)
 
 
-def whole_weights(model: PreTrainedModel) -> dict[str, Any]:
+def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
     """All weights on the CPU of the first rank, from all ranks' shares; every rank has to call it."""
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
@@ -202,18 +206,18 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def complete(folder: Path) -> list[Path]:
+def list_complete(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.exists() else []
 
 
-def sweep(folder: Path) -> None:
+def remove_partial(folder: Path) -> None:
     """Remove what a killed run left half written."""
     for path in sorted(folder.glob(f"**/{PARTIAL}*")):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def commit(partial: Path, target: Path) -> Path:
+def commit_folder(partial: Path, target: Path) -> Path:
     """Flush every file of a folder to disk and give it its name, in place of what had it."""
     for path in [*sorted(partial.rglob("*")), partial]:
         _flush(path)

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from vlmill.mixtures.reader import Mixture, Segment, Stored
-from vlmill.pipeline.chat.encode import IGNORE, Loss, encode, mark_id
+from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
+from vlmill.pipeline.chat.encode import IGNORE, Loss, get_mark_id, join_segment
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import Layout
 from vlmill.train.batch import PADDING, Batch, Document, _packed
@@ -30,7 +30,7 @@ from vlmill.train.families.base import Family
 class Reader:
     """Makes documents of segments. Pure but for reading files; safe to share among threads."""
 
-    mixture: Mixture
+    mixture: PlannedMixture
     tokenizer: Tokenizer
     family: Family
     loss: Loss
@@ -53,7 +53,7 @@ class Reader:
         nodes = stored.nodes[segment.first : last]
         before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
         mine = slice(before, before + sum(node.kind == "image" for node in nodes))
-        encoded = encode(nodes, layouts[mine], self.tokenizer, self.mixture.chat, self.loss)
+        encoded = join_segment(nodes, layouts[mine], self.tokenizer, self.mixture.chat, self.loss)
         if segment.tokens is not None and len(encoded.ids) != segment.tokens:
             raise StoreError(
                 f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the build again, so that its lengths are measured anew"
@@ -68,7 +68,7 @@ class Reader:
         layout = min((policy.layout([shape])[0] for shape in shapes), key=lambda layout: layout.tokens)
         drawn = policy.render(Image.new("RGB", layout.size), layout)
         tiles = policy.tiles({name: np.asarray(picture) for name, picture in drawn.items()}, layout)
-        ids = [mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
+        ids = [get_mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
         return Document(PADDING, ids, [IGNORE] * len(ids), (tiles,), (layout,))
 
     def _layouts(self, segment: Segment, stored: Stored) -> tuple[Layout, ...]:
@@ -89,7 +89,7 @@ class Reader:
 
     def _tiles(self, segment: Segment, parts: Mapping[str, bytes], layout: Layout) -> Sequence[np.ndarray]:
         try:
-            pictures = {name: decode(data) for name, data in parts.items()}
+            pictures = {name: decode_stored(data) for name, data in parts.items()}
         except ValueError as error:
             raise StoreError(f"{self._name(segment)}: {error}; the shard is damaged, see: vlmill verify DIR") from error
         return self.mixture.policy.tiles(pictures, layout)
@@ -99,7 +99,7 @@ class Reader:
         return f"{source['shards'][segment.shard]['path']} row {segment.row}"
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode_stored(data: bytes) -> np.ndarray:
     """The pixels (height, width, 3) of a stored picture, uint8; other threads go on meanwhile.
 
     By OpenCV: of what `vlmill.pipeline.images.pixels.encode` writes its pixels are Pillow's, to the bit, in three quarters of the time
@@ -114,7 +114,7 @@ def decode(data: bytes) -> np.ndarray:
     return picture
 
 
-def load(
+def load_batches(
     row: Callable[[int], Sequence[Document]],
     steps: Iterable[list[list[int]]],
     pad: int,

@@ -24,7 +24,7 @@ PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """Who I am among how many."""
 
     rank: int = 0
@@ -53,7 +53,7 @@ class World:
         precision = MixedPrecisionPolicy(
             param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-        for module in [*layers(root), root]:
+        for module in [*find_layers(root), root]:
             fully_shard(module, mesh=mesh, mp_policy=precision)
         for module in root.modules():
             if isinstance(module, FSDPModule):
@@ -66,7 +66,7 @@ class World:
             distributed.barrier()
 
 
-def layers(root: nn.Module) -> list[nn.Module]:
+def find_layers(root: nn.Module) -> list[nn.Module]:
     """The layers of all of transformers' models in a module."""
     models = [module for module in root.modules() if isinstance(module, PreTrainedModel)]
     names = {name for model in models for name in model._no_split_modules or ()}  # noqa: SLF001 - transformers' own contract with accelerate
@@ -74,21 +74,21 @@ def layers(root: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
+def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in.
 
     Of GPUs `device` is this rank's, and the current one.
     """
     if distributed.is_initialized():
-        yield World(distributed.get_rank(), distributed.get_world_size())
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
         return
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield ProcessGroup()
         return
     gpu = device.type == "cuda"
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=device if gpu else None)
     try:
-        yield World(distributed.get_rank(), size)
+        yield ProcessGroup(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()

@@ -18,17 +18,17 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from vlmill.mixtures.reader import Mixture, Segment
-from vlmill.pipeline.chat.encode import IGNORE, encode, mark_id
-from vlmill.pipeline.core.config import build
+from vlmill.mixtures.reader import PlannedMixture, Segment
+from vlmill.pipeline.chat.encode import IGNORE, get_mark_id, join_segment
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.sample import Node
-from vlmill.train.batch import PADDING, Document, pack
+from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader
-from vlmill.train.export import generation
+from vlmill.train.export import make_generation_config
 from vlmill.train.metrics import METRICS
-from vlmill.train.model import token_losses
+from vlmill.train.model import compute_token_losses
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Score:
     relaxed: float | None = None
 
 
-def evaluate(
+def score_held_out(
     model: PreTrainedModel, reader: Reader, device: torch.device, limit: int, watcher: Watcher | None = None
 ) -> list[HeldOut]:
     """What the model makes of up to `limit` held-out samples of each source, in their order. Leaves it in evaluation mode."""
@@ -109,18 +109,18 @@ def _held_out(
     """Losses and answers of a few samples, computed together."""
     stored = list(reader.mixture.read(segments))
     documents = [reader.document(segment, sample) for segment, sample in zip(segments, stored, strict=True)]
-    batch = pack([[document] for document in documents], 0)
-    losses, _ = token_losses(model, reader.family, batch, device, torch.float32)
+    batch = pad_sequences([[document] for document in documents], 0)
+    losses, _ = compute_token_losses(model, reader.family, batch, device, torch.float32)
     learnt = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
     lost = [float(part.sum()) for part in torch.split(losses, learnt)]
     prompts = [
-        (number, turn, prompt(reader, document, sample.nodes[: turn.start]))
+        (number, turn, make_prompt(reader, document, sample.nodes[: turn.start]))
         for number, (document, sample) in enumerate(zip(documents, stored, strict=True))
-        for turn in turns(sample.nodes)
+        for turn in list_turns(sample.nodes)
     ]
     answered = defaultdict[int, list[Answered]](list)
     for few in _batches(prompts):
-        said = answers(model, reader, device, [(turn, document) for _, turn, document in few])
+        said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
         for (number, turn, _), text in zip(few, said, strict=True):
             answered[number].append(Answered(turn.question, turn.answer, text))
     return [
@@ -135,7 +135,7 @@ def _held_out(
     ]
 
 
-def scores(found: Sequence[HeldOut], mixture: Mixture) -> dict[str, Score]:
+def summarise_scores(found: Sequence[HeldOut], mixture: PlannedMixture) -> dict[str, Score]:
     """The scores of each source, in the mixture's order."""
     by_source = {name: [sample for sample in found if sample.source == name] for name in mixture.sources}
     return {
@@ -143,11 +143,11 @@ def scores(found: Sequence[HeldOut], mixture: Mixture) -> dict[str, Score]:
     }
 
 
-def _score(samples: Sequence[HeldOut], mixture: Mixture, source: int) -> Score:
+def _score(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
     answered = [turn for sample in samples for turn in sample.answers]
     learnt, means = sum(sample.learnt for sample in samples), dict[str, float | None](majority=None, exact=None)
     if answered:
-        guess = majority(mixture, source)
+        guess = find_majority(mixture, source)
         means["majority"] = sum(guess(turn.question) == turn.reference for turn in answered) / len(answered)
         for name, metric in METRICS.items():
             means[name] = sum(metric(turn.answer, [turn.reference]) for turn in answered) / len(answered)
@@ -155,18 +155,18 @@ def _score(samples: Sequence[HeldOut], mixture: Mixture, source: int) -> Score:
     return Score(samples=len(samples), questions=len(answered), loss=lost, **means)
 
 
-def write(path: Path, found: Sequence[HeldOut]) -> None:
+def write_answers(path: Path, found: Sequence[HeldOut]) -> None:
     """A JSON line for each sample, in order."""
     lines = (json.dumps(asdict(sample), sort_keys=True, ensure_ascii=False) for sample in found)
     write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
-def read(path: Path) -> list[HeldOut]:
+def read_answers(path: Path) -> list[HeldOut]:
     """What `write` wrote."""
-    return [build(HeldOut, json.loads(line), path.name) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [parse_block(HeldOut, json.loads(line), path.name) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def turns(nodes: Sequence[Node]) -> Iterator[Turn]:
+def list_turns(nodes: Sequence[Node]) -> Iterator[Turn]:
     """The supervised answers of a conversation, in order. Texts are stripped."""
     start, said = 0, dict[tuple[int, str], str]()
     for (turn, role), run in groupby(nodes, key=lambda node: (node.turn, node.role)):
@@ -177,24 +177,24 @@ def turns(nodes: Sequence[Node]) -> Iterator[Turn]:
         start += len(found)
 
 
-def prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Document:
+def make_prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Document:
     """What stands before an answer, `nodes` being all before it: no EOS, but the mark that the assistant begins with."""
     images = sum(node.kind == "image" for node in nodes)
     chat = reader.mixture.chat
-    begun = encode(nodes, document.layouts[:images], reader.tokenizer, chat).ids[:-1]
-    ids = [*begun, mark_id(reader.tokenizer, dict(chat.roles)["assistant"])]
+    begun = join_segment(nodes, document.layouts[:images], reader.tokenizer, chat).ids[:-1]
+    ids = [*begun, get_mark_id(reader.tokenizer, dict(chat.roles)["assistant"])]
     return Document(document.source, ids, [IGNORE] * len(ids), document.tiles[:images], document.layouts[:images])
 
 
-def answers(
+def generate_answers(
     model: PreTrainedModel, reader: Reader, device: torch.device, asked: Sequence[tuple[Turn, Document]]
 ) -> list[str]:
     """What the model says, greedily and all at once; stripped. It may say one token more than the longest right answer has."""
-    settings = generation(reader.tokenizer, reader.mixture.chat)
+    settings = make_generation_config(reader.tokenizer, reader.mixture.chat)
     settings.max_new_tokens = 1 + max(
         len(reader.tokenizer.encode(turn.answer, add_special_tokens=False).ids) for turn, _ in asked
     )
-    batch = pack([[document] for _, document in asked], settings.pad_token_id, left=True).to(device)
+    batch = pad_sequences([[document] for _, document in asked], settings.pad_token_id, left=True).to(device)
     said = model.generate(
         **{**reader.family.inputs(model, batch), "attention_mask": (batch.sources != PADDING).long()},
         input_ids=batch.ids,
@@ -204,7 +204,7 @@ def answers(
     return [text.strip() for text in reader.tokenizer.decode_batch(said[:, length:].tolist(), skip_special_tokens=True)]
 
 
-def majority(mixture: Mixture, source: int) -> Callable[[str], str]:
+def find_majority(mixture: PlannedMixture, source: int) -> Callable[[str], str]:
     """A function from a question to its majority answer; of two as frequent ones the one that stands first in order of letters."""
     held_out = {(segment.source, segment.shard, segment.row) for segment in mixture.held_out()}
     by_question: dict[str, Counter[str]] = defaultdict(Counter)
@@ -213,14 +213,14 @@ def majority(mixture: Mixture, source: int) -> Callable[[str], str]:
         segment for segment in mixture.samples(source) if (segment.source, segment.shard, segment.row) not in held_out
     )
     for nodes in mixture.nodes(islice(training, LOOKED_AT)):
-        for turn in turns(nodes):
+        for turn in list_turns(nodes):
             by_question[turn.question][turn.answer] += 1
             overall[turn.answer] += 1
     best = {question: _most(counts) for question, counts in by_question.items()}
     return lambda question: best.get(question, _most(overall))
 
 
-def table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
+def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
     """The scores for a person; of the metrics those that are named."""
     shown = [column for name in metrics for column in ((name, "majority") if name == "exact" else (name,))]
     found = Table("source", "samples", "loss", "questions", title=f"{stage}: held-out samples")

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.train.checkpoint import PARTIAL, commit
+from vlmill.train.checkpoint import PARTIAL, commit_folder
 from vlmill.train.families.pretrained import set_dtype
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class VideoProcessor:
         return path
 
 
-def export(
+def export_model(
     target: Path,
     model: PreTrainedModel,
     family: Family,
@@ -75,18 +75,18 @@ def export(
     """
     partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
-    model = in_dtype(model, dtype)
-    model.generation_config = generation(tokenizer, chat)
+    model = cast_model(model, dtype)
+    model.generation_config = make_generation_config(tokenizer, chat)
     for config in (model.config, model.config.get_text_config()):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if hasattr(config, name):
                 setattr(config, name, getattr(model.generation_config, name))
     model.save_pretrained(partial)
-    family.processor(hugging_face(tokenizer, chat), chat).save_pretrained(partial)
-    return commit(partial, target)
+    family.processor(to_transformers(tokenizer, chat), chat).save_pretrained(partial)
+    return commit_folder(partial, target)
 
 
-def in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def cast_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A copy of a model in another dtype, weights and configurations; what is in it already is shared with the model."""
     weights = {id(weight): nn.Parameter(weight.detach().to(dtype)) for weight in model.parameters()}
     others = {id(buffer): buffer.to(dtype) for buffer in model.buffers() if buffer.is_floating_point()}
@@ -138,7 +138,7 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
     return cast("PreTrainedModel", found)
 
 
-def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
+def to_transformers(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
 
     It pads left, so that answers to several questions begin where each question ends. Its EOS is what ends a turn: programs that read no
@@ -149,7 +149,7 @@ def hugging_face(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerF
     return PreTrainedTokenizerFast(tokenizer_object=loose, padding_side="left", **marks)
 
 
-def generation(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:
+def make_generation_config(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:
     """Greedy, until the turn or the document ends."""
-    bos, eos, pad, end = (mark_id(tokenizer, mark) for mark in (chat.bos, chat.eos, chat.pad, chat.end))
+    bos, eos, pad, end = (get_mark_id(tokenizer, mark) for mark in (chat.bos, chat.eos, chat.pad, chat.end))
     return GenerationConfig(bos_token_id=bos, eos_token_id=[end, eos], pad_token_id=pad, do_sample=False)

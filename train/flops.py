@@ -54,7 +54,7 @@ class Cost:
         return 2.0 * sum(adds[part] * self.passes[part] for part in ORDER)
 
 
-def cost(model: PreTrainedModel, family: Family, trained: Sequence[Part]) -> Cost:
+def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Part]) -> Cost:
     """What a model costs whose `trained` parts learn."""
     linear = dict.fromkeys(ORDER, 0)
     attention = dict.fromkeys(ORDER, 0)
@@ -84,7 +84,7 @@ def _patch(model: PreTrainedModel) -> int:
     return 14
 
 
-def peak(device: torch.device, dtype: str) -> float | None:
+def find_peak(device: torch.device, dtype: str) -> float | None:
     """The operations per second that a device could do in `dtype`, where a data sheet says so."""
     if device.type != "cuda" or dtype != "bfloat16":
         return None

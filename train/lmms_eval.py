@@ -20,12 +20,12 @@ NEW_TOKENS = 256
 """Of an answer, where a task says nothing."""
 
 
-def manifest() -> ModelManifest:
+def make_manifest() -> ModelManifest:
     """What lmms-eval is told of us."""
     return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.Exported")
 
 
-class Exported(lmms):  # type: ignore[misc]  # its classes have no types
+class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
     """A folder that `vlmill train` exported, asked in one process, `batch_size` questions at a time."""
 
     is_simple = True

@@ -98,7 +98,7 @@ class Log:
 
 
 @contextmanager
-def following(folder: Path, console: Console) -> Iterator[None]:
+def follow_logs(folder: Path, console: Console) -> Iterator[None]:
     """Show now and then where the logs below a folder stand, that other processes write."""
     stop, began = Event(), time.time()
 

@@ -19,20 +19,19 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from vlmill.pipeline.chat.encode import mark_id
+from vlmill.pipeline.chat.encode import get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.keys import digest
+from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint
-from vlmill.train.attention import packed
+from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
-from vlmill.train.data import Reader, load
-from vlmill.train.distributed import World
-from vlmill.train.flops import cost, peak
+from vlmill.train.data import Reader, load_batches
+from vlmill.train.distributed import ProcessGroup
+from vlmill.train.flops import count_flops, find_peak
 from vlmill.train.log import Log
-from vlmill.train.model import optimizer as make_optimizer
-from vlmill.train.model import schedule, set_rates, token_losses
+from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
 from vlmill.train.settings import Machine, Training
-from vlmill.train.steps import rows_of_step
+from vlmill.train.steps import list_step_sequences
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Setup:
     folder: Path  # of checkpoints and the log
     device: torch.device
     machine: Machine
-    world: World
+    world: ProcessGroup
 
 
 class Learner(nn.Module):
@@ -61,10 +60,12 @@ class Learner(nn.Module):
         """Cross entropy of every learnt token, and its source; see `token_losses`."""
         training = self.setup.training
         dtype = getattr(torch, training.dtype)
-        return token_losses(self.model, self.setup.reader.family, batch, self.setup.device, dtype, training.neftune)
+        return compute_token_losses(
+            self.model, self.setup.reader.family, batch, self.setup.device, dtype, training.neftune
+        )
 
 
-def run(setup: Setup, console: Console) -> Path:
+def run_stage(setup: Setup, console: Console) -> Path:
     """Train from the newest checkpoint to the last step; returns the last checkpoint.
 
     Raises:
@@ -82,18 +83,18 @@ def run(setup: Setup, console: Console) -> Path:
     learner = Learner(setup)
     world.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
-    kept = checkpoint.complete(folder)
-    done = checkpoint.restore(kept[-1], setup.model, optimizer, setup.identity, world) if kept else 0
+    kept = checkpoint.list_complete(folder)
+    done = checkpoint.restore_checkpoint(kept[-1], setup.model, optimizer, setup.identity, world) if kept else 0
     world.wait()
-    price = cost(setup.model, setup.reader.family, tuple(training.learning_rate))
-    most = peak(setup.device, training.dtype)
+    price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
+    most = find_peak(setup.device, training.dtype)
     log = Log(
         setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * world.size
     )
     dtype = getattr(torch, training.dtype)
     with (
         log if world.leads else nullcontext(),
-        packed(setup.model, setup.device, dtype),
+        attend_packed(setup.model, setup.device, dtype),
         closing(_batches(setup, done)) as batches,
     ):
         for step in range(done, setup.steps):
@@ -106,20 +107,20 @@ def run(setup: Setup, console: Console) -> Path:
             if world.leads:
                 log.write(line, time.perf_counter() - began, waited)
             if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
-                checkpoint.save(folder, step + 1, setup.model, optimizer, setup.identity, world)
+                checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, world)
                 if world.leads:
-                    checkpoint.prune(folder, training.keep_last)
+                    checkpoint.prune_checkpoints(folder, training.keep_last)
     world.wait()
-    return checkpoint.complete(folder)[-1]
+    return checkpoint.list_complete(folder)[-1]
 
 
 def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
     mixture, training, world = setup.reader.mixture, setup.training, setup.world
     share = {"accumulation": training.accumulation, "rank": world.rank, "ranks": world.size}
-    rows = (rows_of_step(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
-    pad = mark_id(setup.reader.tokenizer, mixture.chat.pad)
-    return load(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
+    rows = (list_step_sequences(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
+    pad = get_mark_id(setup.reader.tokenizer, mixture.chat.pad)
+    return load_batches(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
 
 
 def _step(
@@ -130,7 +131,7 @@ def _step(
     The gradient is that of the mean over all learnt tokens of the step, whatever ranks and micro-batches they stand in.
     """
     training, world = setup.training, setup.world
-    torch.manual_seed(int(digest([training.seed, step, world.rank])[:15], 16))  # of dropout
+    torch.manual_seed(int(hash_value([training.seed, step, world.rank])[:15], 16))  # of dropout
     counts = world.total(torch.tensor(_counts(batch), device=setup.device)).tolist()
     supervised, tokens, places, tiles = counts
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
@@ -144,7 +145,7 @@ def _step(
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     norm = nn.utils.clip_grad_norm_(trained, training.clip or float("inf"))
-    rates = set_rates(optimizer, schedule(step, setup.steps, training))
+    rates = set_rates(optimizer, scale_rate(step, setup.steps, training))
     optimizer.step()
     optimizer.zero_grad()
     lost, learnt = world.total(sums).tolist()

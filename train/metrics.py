@@ -44,18 +44,18 @@ CONTRACTED: Mapping[str, str] = {
 """Contractions that VQAv2's evaluation knows: ending -> what stands before it."""
 
 
-def exact_match(answer: str, references: Sequence[str]) -> float:
+def compute_exact_match(answer: str, references: Sequence[str]) -> float:
     """1 if the answer is a reference, letter by letter; both as they are given."""
     return float(answer in references)
 
 
-def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """The accuracy of VQA: min(humans that gave this answer / 3, 1), averaged over all subsets that leave one human out.
 
     Antol et al. 2015 (VQA), section 5, and the evaluation code of VQAv2; answers are compared as `normalised` leaves them. Where there
     is one reference it stands for all humans: 1 if it is the answer, else 0.
     """
-    said, humans = normalised(answer), [normalised(reference) for reference in references]
+    said, humans = normalise_answer(answer), [normalise_answer(reference) for reference in references]
     if len(humans) == 1:
         return float(said == humans[0])
     agreeing = humans.count(said)
@@ -64,7 +64,7 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     return (agreeing * left + (len(humans) - agreeing) * whole) / len(humans)
 
 
-def anls(answer: str, references: Sequence[str]) -> float:
+def compute_anls(answer: str, references: Sequence[str]) -> float:
     """Normalised Levenshtein similarity to the nearest reference: 1 - d / (length of the longer), and 0 from d of half its length on.
 
     Biten et al. 2019 (ST-VQA), equation 1, with its threshold of 0.5; its mean over questions is the ANLS of DocVQA (Mathew et al. 2021).
@@ -73,7 +73,7 @@ def anls(answer: str, references: Sequence[str]) -> float:
     return max(_similarity(_plain(answer), _plain(reference)) for reference in references)
 
 
-def relaxed_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_relaxed_accuracy(answer: str, references: Sequence[str]) -> float:
     """1 if the answer is a number within 5 % of a reference that is one, or the same word as a reference, whatever its case.
 
     Masry et al. 2022 (ChartQA), section 5.1, after Methani et al. 2020 (PlotQA). A percentage is read as its hundredth part.
@@ -82,14 +82,14 @@ def relaxed_accuracy(answer: str, references: Sequence[str]) -> float:
 
 
 METRICS: Mapping[str, Metric] = {
-    "exact": exact_match,
-    "vqa": vqa_accuracy,
-    "anls": anls,
-    "relaxed": relaxed_accuracy,
+    "exact": compute_exact_match,
+    "vqa": compute_vqa_accuracy,
+    "anls": compute_anls,
+    "relaxed": compute_relaxed_accuracy,
 }
 
 
-def normalised(answer: str) -> str:
+def normalise_answer(answer: str) -> str:
     """An answer as the evaluation code of VQAv2 compares it; applied twice it changes nothing more.
 
     Lower case; without periods that do not stand before a digit, without other punctuation, and without articles; number words up to ten as digits;

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from vlmill.pipeline.chat.encode import IGNORE, ChatFormat
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.train import adapters, new_rows
-from vlmill.train.attention import borders
+from vlmill.train.attention import find_borders
 from vlmill.train.batch import Batch
 from vlmill.train.families.base import Family
 from vlmill.train.new_rows import NewRows
@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 """In the last checkpoint of a stage: the model that it hands on, whole and with its adapters merged."""
 
 
-def create(
+def create_model(
     family: Family,
     tokenizer: Tokenizer,
     chat: ChatFormat,
@@ -58,9 +58,9 @@ def create(
         if start_from is not None:
             load_weights(model, start_from, family.new)
         elif new is not None:
-            new_rows.draw(model, tokenizer, new)
+            new_rows.draw_rows(model, tokenizer, new)
         if adapter is not None:
-            adapters.inject(model, family, adapter)
+            adapters.inject_adapters(model, family, adapter)
     return model
 
 
@@ -95,7 +95,7 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
         )
 
 
-def optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
+def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
     """AdamW over the parts that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
 
     Each part has a group that decays and one that does not (norms, biases and single vectors, new rows among them). A group's
@@ -104,7 +104,7 @@ def optimizer(model: PreTrainedModel, family: Family, training: Training) -> tor
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     adapted = training.adapter.parts if training.adapter else ()
     rates = {
-        new_rows.NAME: new_rows.rate(training),
+        new_rows.NAME: new_rows.choose_rate(training),
         **{str(part): rate for part, rate in training.learning_rate.items()},
     }
     for name, parameter in model.named_parameters():
@@ -127,7 +127,7 @@ def optimizer(model: PreTrainedModel, family: Family, training: Training) -> tor
     )
 
 
-def schedule(step: int, steps: int, training: Training) -> float:
+def scale_rate(step: int, steps: int, training: Training) -> float:
     """What learning rates are multiplied by in `step` of `steps` (from 0): linear up to 1, then as the schedule says."""
     if step < training.warm_up:
         return (step + 1) / training.warm_up
@@ -143,7 +143,7 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> Mapping[str, f
     return {group["part"]: group["lr"] for group in optimizer.param_groups}
 
 
-def token_losses(
+def compute_token_losses(
     model: PreTrainedModel,
     family: Family,
     batch: Batch,
@@ -159,7 +159,7 @@ def token_losses(
     batch = batch.to(device)
     learnt = batch.labels[:, 1:] != IGNORE
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _noise(model, batch, neftune):
-        hidden = features(model, family, batch)
+        hidden = compute_features(model, family, batch)
         logits = model.get_output_embeddings()(hidden[:, :-1][learnt])
     losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
     return losses, batch.sources[:, 1:][learnt]
@@ -186,14 +186,14 @@ def _noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Iterato
         hook.remove()
 
 
-def features(model: PreTrainedModel, family: Family, batch: Batch) -> torch.Tensor:
+def compute_features(model: PreTrainedModel, family: Family, batch: Batch) -> torch.Tensor:
     """The last hidden states (rows, length, width) of packed rows on the model's device."""
     found: Any = model.base_model(
         **{"attention_mask": None, **family.inputs(model, batch)},
         input_ids=batch.ids,
         position_ids=batch.positions,
         use_cache=False,
-        **borders(model, batch.positions),
+        **find_borders(model, batch.positions),
     )
     states: torch.Tensor = found.last_hidden_state
     return states

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.chat.encode import ChatFormat
-from vlmill.train.families.pretrained import configuration, vocabulary
+from vlmill.train.families.pretrained import read_config, read_vocabulary
 from vlmill.train.settings import ModelSettings, Pretrained, Training
 
 NAME = "new_rows"
@@ -39,7 +39,7 @@ class NewRows:
     eos: int | None = None  # the token with which the pretrained model ends a text
 
 
-def find(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, own: Mapping[str, int]) -> NewRows:
+def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, own: Mapping[str, int]) -> NewRows:
     """Which tokens of a recipe the pretrained language model lacks: none if it has new weights.
 
     What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that stands
@@ -57,7 +57,7 @@ def find(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, own: M
     source = settings.checkpoint or settings.text
     if not isinstance(source, Pretrained):
         return NewRows()
-    config, found = configuration(source).get_text_config(), vocabulary(source)
+    config, found = read_config(source).get_text_config(), read_vocabulary(source)
     known = {row: token for token, row in (own if found is None else found).items() if row < config.vocab_size}
     ours = tokenizer.get_vocab(with_added_tokens=True)
     drawn = {row for row in ours.values() if row not in known}
@@ -67,7 +67,7 @@ def find(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, own: M
     return NewRows(tuple(sorted(drawn | renamed)), tuple(sorted(drawn)), end if end in drawn else None, eos)
 
 
-def draw(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> None:
+def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> None:
     """Draw rows from torch's generator: normal, with the mean and deviation that the other tokens' rows have in each dimension.
 
     The mark that ends a turn starts as the token that ends a text, so that a model whose other weights are frozen, and which would
@@ -85,20 +85,20 @@ def draw(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> None:
                 weight[new.end] = weight[new.eos]
 
 
-def alone(training: Training) -> bool:
+def trains_rows_alone(training: Training) -> bool:
     """Whether a stage trains new rows as parameters of their own, since it does not train the matrices that they stand in."""
     adapted = training.adapter is not None and "text" in training.adapter.parts
     return adapted or "text" not in training.learning_rate
 
 
-def rate(training: Training) -> float:
+def choose_rate(training: Training) -> float:
     """Their learning rate: that of the text, or of the part next to it that learns, to which they are as new."""
     return next(
         training.learning_rate[part] for part in ("text", "projector", "vision") if part in training.learning_rate
     )
 
 
-def insert(model: PreTrainedModel, new: NewRows) -> None:
+def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
     """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
     if not new.learnt:
         return
@@ -108,7 +108,7 @@ def insert(model: PreTrainedModel, new: NewRows) -> None:
     _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predicted)
 
 
-def merge(model: PreTrainedModel) -> None:
+def merge_rows(model: PreTrainedModel) -> None:
     """Write rows that are parameters of their own into the matrices, and take them away, in place."""
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         rows = getattr(module, NAME, None)

@@ -16,34 +16,34 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.chat.encode import load_tokenizer
-from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.keys import digest, to_json
+from vlmill.pipeline.core.keys import hash_value, to_json
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader
-from vlmill.train.distributed import World, joined
+from vlmill.train.distributed import ProcessGroup, join_process_group
 from vlmill.train.evaluate import (
     HeldOut,
     Score,
-    evaluate,
-    scores,
-    table,
-    write,
+    make_score_table,
+    score_held_out,
+    summarise_scores,
+    write_answers,
 )
-from vlmill.train.export import export, load_export
-from vlmill.train.families import find
-from vlmill.train.families.pretrained import export_dtype
-from vlmill.train.loop import Setup, run
-from vlmill.train.model import create, save_weights
-from vlmill.train.settings import Machine, ModelSettings, Training, model_of, training_of
-from vlmill.train.steps import planned_steps
+from vlmill.train.export import export_model, load_export
+from vlmill.train.families import find_family
+from vlmill.train.families.pretrained import choose_export_dtype
+from vlmill.train.loop import Setup, run_stage
+from vlmill.train.model import create_model, save_weights
+from vlmill.train.settings import Machine, ModelSettings, Training, read_model_settings, read_training_settings
+from vlmill.train.steps import count_steps
 
 RESULT = "result.json"
 ANSWERS = "held_out.jsonl"
@@ -71,11 +71,11 @@ def train_stages(
         RecipeError: the recipe has no such stage.
         StoreError: a mixture, or the weights of the stage before, are missing.
     """
-    recipe = locked_recipe(directory)
+    recipe = read_locked_recipe(directory)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
-        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage, names)}")
-    model, results = model_of(recipe), list[Result]()
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage, names)}")
+    model, results = read_model_settings(recipe), list[Result]()
     for item in recipe.stages:
         if stage not in (None, item.name):
             continue
@@ -83,9 +83,9 @@ def train_stages(
         result = train_stage(
             directory,
             item.name,
-            training_of(item),
+            read_training_settings(item),
             model,
-            start_from=final(directory, names[before]) if before >= 0 else None,
+            start_from=find_final_checkpoint(directory, names[before]) if before >= 0 else None,
             policy=recipe.policy(item.policy),
             machine=machine,
             console=console or Console(highlight=False),
@@ -94,14 +94,14 @@ def train_stages(
     return results
 
 
-def final(directory: Path, stage: str) -> Path:
+def find_final_checkpoint(directory: Path, stage: str) -> Path:
     """The last checkpoint of a stage that is trained to its end.
 
     Raises:
         StoreError: it is not.
     """
     result = directory / "train" / stage / RESULT
-    kept = checkpoint.complete(directory / "train" / stage / "checkpoints")
+    kept = checkpoint.list_complete(directory / "train" / stage / "checkpoints")
     if not (result.exists() and kept):
         raise StoreError(
             f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: vlmill train {directory} --stage {stage}"
@@ -137,37 +137,37 @@ def train_stage(
         RecipeError: model, policy and plan do not fit.
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
-    mixture = Mixture(directory, stage, machine.shards)
+    mixture = PlannedMixture(directory, stage, machine.shards)
     if policy is not None and policy != mixture.policy:
         raise StoreError(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
             f"run the build again: vlmill build RECIPE --out {directory}"
         )
-    family = find(model, mixture.policy, mixture.lock["chat"])
+    family = find_family(model, mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
-    steps, identity = planned_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
-    folder, dtype = directory / "train" / stage, export_dtype(model)
+    steps, identity = count_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
+    folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else _taken(machine)
-    with _prepared(machine, device), joined(device) as world, _alone(folder, world):
+    with _prepared(machine, device), join_process_group(device) as world, _alone(folder, world):
         if not finished:
             network = _network(reader, training, model, start_from)
-            last = run(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
-            weights = checkpoint.whole_weights(network)
+            last = run_stage(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
+            weights = checkpoint.gather_weights(network)
             if world.leads:
                 if world.size > 1:  # what ranks share between them cannot be used by one alone
                     network = _network(reader, training, model)
                     network.load_state_dict(weights)
-                adapters.merge(network)
-                new_rows.merge(network)
+                adapters.merge_adapters(network)
+                new_rows.merge_rows(network)
                 save_weights(network, last)
-                export(folder / "export", network, family, reader.tokenizer, mixture.chat, dtype)
-                found = evaluate(network.to(device), reader, device, training.evaluate)
-                _conclude(folder, identity, dtype, found, scores(found, mixture))
+                export_model(folder / "export", network, family, reader.tokenizer, mixture.chat, dtype)
+                found = score_held_out(network.to(device), reader, device, training.evaluate)
+                _conclude(folder, identity, dtype, found, summarise_scores(found, mixture))
             world.wait()
         result = _result(folder, stage)
         if world.leads and result.scores:
-            console.print(table(result.scores, stage))
+            console.print(make_score_table(result.scores, stage))
     return result
 
 
@@ -176,12 +176,12 @@ def _network(
 ) -> PreTrainedModel:
     """The model of a stage, with what it trains in place of whole parts."""
     chat, own = reader.mixture.chat, Tokenizer.from_file(str(reader.mixture.tokenizer))
-    new = new_rows.find(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
-    network = create(
+    new = new_rows.find_new_rows(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
+    network = create_model(
         reader.family, reader.tokenizer, chat, training.seed, start_from, adapter=training.adapter, new=new
     )
-    if new_rows.alone(training):
-        new_rows.insert(network, new)
+    if new_rows.trains_rows_alone(training):
+        new_rows.insert_rows(network, new)
     return network
 
 
@@ -193,7 +193,7 @@ def _conclude(
     scores: Mapping[str, Score],
 ) -> None:
     """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
-    write(folder / ANSWERS, found)
+    write_answers(folder / ANSWERS, found)
     by_source = {name: asdict(score) for name, score in scores.items()}
     write_atomically(folder / RESULT, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
 
@@ -223,32 +223,34 @@ def evaluate_stage(
         RecipeError: the recipe has no such stage.
         StoreError: the mixture is missing, the stage is not trained yet, or the folder holds another kind of model.
     """
-    recipe, machine = locked_recipe(directory), machine or Machine()
+    recipe, machine = read_locked_recipe(directory), machine or Machine()
     names = [item.name for item in recipe.stages]
     if not names or stage not in (None, *names):
-        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {nearest(stage or '', names)}")
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, device = training_of(chosen), _taken(machine)
-    mixture = Mixture(directory, chosen.name, machine.shards)
-    family = find(model_of(recipe), mixture.policy, mixture.lock["chat"])
+    training, device = read_training_settings(chosen), _taken(machine)
+    mixture = PlannedMixture(directory, chosen.name, machine.shards)
+    family = find_family(read_model_settings(recipe), mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
     with _prepared(machine, device):
-        before = None if export else final(directory, chosen.name)
-        network = create(family, reader.tokenizer, mixture.chat, training.seed, before)
+        before = None if export else find_final_checkpoint(directory, chosen.name)
+        network = create_model(family, reader.tokenizer, mixture.chat, training.seed, before)
         if export:
             network = load_export(export, network, reader.tokenizer)
-        found = evaluate(network, reader, device, training.evaluate if samples is None else samples, watcher)
-    return chosen.name, scores(found, mixture)
+        found = score_held_out(network, reader, device, training.evaluate if samples is None else samples, watcher)
+    return chosen.name, summarise_scores(found, mixture)
 
 
-def _identity(mixture: Mixture, training: Training, model: ModelSettings, start_from: Path | None) -> dict[str, Any]:
+def _identity(
+    mixture: PlannedMixture, training: Training, model: ModelSettings, start_from: Path | None
+) -> dict[str, Any]:
     """What the weights of a stage are a function of; what only saves, exports or scores them is left out."""
     settings = {
         name: value
         for name, value in asdict(training).items()
         if name not in {"checkpoint_every", "keep_last", "evaluate"}
     }
-    before = digest(json.loads((start_from / "state.json").read_bytes())) if start_from else None
+    before = hash_value(json.loads((start_from / "state.json").read_bytes())) if start_from else None
     towers = json.loads(to_json(model))
     towers.pop("export_dtype")
     return {
@@ -268,7 +270,7 @@ def _finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> 
 
 
 def _result(folder: Path, stage: str) -> Result:
-    last = checkpoint.complete(folder / "checkpoints")[-1]
+    last = checkpoint.list_complete(folder / "checkpoints")[-1]
     scores = json.loads((folder / RESULT).read_bytes())["scores"]
     found = {name: Score(**score) for name, score in scores.items()}
     return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
@@ -329,11 +331,11 @@ def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(folder: Path, world: World) -> Iterator[None]:
+def _alone(folder: Path, world: ProcessGroup) -> Iterator[None]:
     """Hold a stage's folder against a second training, and clear away what a killed one left half written."""
     if not world.leads:
         yield
         return
     with Store(folder).locked():
-        checkpoint.sweep(folder)
+        checkpoint.remove_partial(folder)
         yield

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.chat.encode import Loss
-from vlmill.pipeline.core.config import STRICT, build
+from vlmill.pipeline.core.config import STRICT, parse_block
 from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Machine:
         return self.device.startswith("cuda") or (self.device == "auto" and torch.cuda.is_available())
 
 
-def model_of(recipe: Recipe) -> ModelSettings:
+def read_model_settings(recipe: Recipe) -> ModelSettings:
     """The `model` block of a recipe.
 
     Raises:
@@ -173,13 +173,13 @@ def model_of(recipe: Recipe) -> ModelSettings:
     """
     if not recipe.model:
         raise RecipeError("model: the recipe has none, and its stages need one to train")
-    return build(ModelSettings, dict(recipe.model), "model")
+    return parse_block(ModelSettings, dict(recipe.model), "model")
 
 
-def training_of(stage: Stage) -> Training:
+def read_training_settings(stage: Stage) -> Training:
     """The `train` block of a stage.
 
     Raises:
         RecipeError: it is missing or wrong.
     """
-    return build(Training, dict(stage.train), f"stages.{stage.name}.train")
+    return parse_block(Training, dict(stage.train), f"stages.{stage.name}.train")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vlmill.train.settings import Training
 
 
-def rows_of_step(
+def list_step_sequences(
     step: int, rows: int, plan_rows: int, *, accumulation: int = 1, rank: int = 0, ranks: int = 1
 ) -> list[list[int]]:
     """The plan rows that a rank reads in a step, cut into micro-batches.
@@ -23,7 +23,7 @@ def rows_of_step(
     return [[number % plan_rows for number in range(first, first + size)] for first in range(start, start + mine, size)]
 
 
-def planned_steps(training: Training, plan_rows: int) -> int:
+def count_steps(training: Training, plan_rows: int) -> int:
     """Steps of a stage over a plan of so many rows.
 
     Raises:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmill.mixtures.reader import Mixture, Segment, read_columns
-from vlmill.pipeline.core.config import nearest
+from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Stage
-from vlmill.train.settings import training_of
-from vlmill.train.steps import planned_steps, rows_of_step
+from vlmill.train.settings import read_training_settings
+from vlmill.train.steps import count_steps, list_step_sequences
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenSegment:
     """A segment that a step saw, and where it came from."""
 
     row: int  # of the plan
@@ -33,7 +33,7 @@ class Seen:
     ]  # (address or page, sha256 of the bytes as they came) of each image of the segment
 
 
-def seen(root: Path, stage: str | None, step: int) -> Iterator[Seen]:
+def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]:
     """Everything that a step saw, on all ranks, in the order of the plan.
 
     Raises:
@@ -41,18 +41,18 @@ def seen(root: Path, stage: str | None, step: int) -> Iterator[Seen]:
         StoreError: the mixture is missing.
     """
     found = _stage(root, stage)
-    mixture, training = Mixture(root, found.name), training_of(found)
-    steps = planned_steps(training, mixture.rows)
+    mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
+    steps = count_steps(training, mixture.rows)
     if not 0 <= step < steps:
         raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
     lineages = _Lineages(mixture)
-    for rows in rows_of_step(step, training.rows, mixture.rows):
+    for rows in list_step_sequences(step, training.rows, mixture.rows):
         for row in rows:
             for segment in mixture.row(row):
                 yield lineages.seen(row, segment)
 
 
-def steps_with(root: Path, stage: str, name: str) -> list[int]:
+def find_steps(root: Path, stage: str, name: str) -> list[int]:
     """The steps of a stage that saw the sample called `name`, in order.
 
     Raises:
@@ -60,22 +60,22 @@ def steps_with(root: Path, stage: str, name: str) -> list[int]:
         StoreError: the mixture is missing.
     """
     found = _stage(root, stage)
-    mixture, training = Mixture(root, found.name), training_of(found)
-    steps = planned_steps(training, mixture.rows)
+    mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
+    steps = count_steps(training, mixture.rows)
     rows = [row for source, shard, place in _places(mixture, name) for row in _rows(mixture, source, shard, place)]
     passes = range(-(-steps * training.rows // mixture.rows))
     numbers = {(number * mixture.rows + row) // training.rows for row in rows for number in passes}
     return sorted(number for number in numbers if number < steps)
 
 
-def trained_stages(root: Path) -> list[str]:
+def list_trained_stages(root: Path) -> list[str]:
     """The stages of a run that have a mixture and settings to train on it."""
-    stages = locked_recipe(root).stages
+    stages = read_locked_recipe(root).stages
     return [stage.name for stage in stages if stage.train and (root / "mixtures" / stage.name).exists()]
 
 
 def _stage(root: Path, name: str | None) -> Stage:
-    stages = {stage.name: stage for stage in locked_recipe(root).stages}
+    stages = {stage.name: stage for stage in read_locked_recipe(root).stages}
     if name is None and len(stages) == 1:
         return next(iter(stages.values()))
     if not stages:
@@ -83,27 +83,27 @@ def _stage(root: Path, name: str | None) -> Stage:
     if name is None:
         raise RecipeError(f"--step: the recipe has several stages, say which with --stage: {', '.join(stages)}")
     if name not in stages:
-        raise RecipeError(f"--stage {name}: the recipe has no such stage; {nearest(name, list(stages))}")
+        raise RecipeError(f"--stage {name}: the recipe has no such stage; {suggest_names(name, list(stages))}")
     return stages[name]
 
 
 class _Lineages:
     """The lineage tables of a mixture's shards, a few in memory."""
 
-    def __init__(self, mixture: Mixture) -> None:
+    def __init__(self, mixture: PlannedMixture) -> None:
         self.mixture = mixture
         self.table = lru_cache(64)(lambda path: read_columns(path, ["id", "url", "nodes"]))
 
-    def seen(self, row: int, segment: Segment) -> Seen:
+    def seen(self, row: int, segment: Segment) -> SeenSegment:
         shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
         path = self.mixture.root / (shard.removesuffix(".tar") + ".lineage.parquet")
         line = self.table(path).slice(segment.row, 1).to_pylist()[0]
         nodes = line["nodes"][segment.first : segment.last]
         images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
-        return Seen(row, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
+        return SeenSegment(row, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
 
 
-def _places(mixture: Mixture, name: str) -> Iterator[tuple[int, int, int]]:
+def _places(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:
     """Where a sample lies in the shards of a mixture: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
@@ -112,7 +112,7 @@ def _places(mixture: Mixture, name: str) -> Iterator[tuple[int, int, int]]:
                 yield source, shard, ids.index(name)
 
 
-def _rows(mixture: Mixture, source: int, shard: int, row: int) -> Iterator[int]:
+def _rows(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The plan rows that hold any part of a sample."""
     for block in mixture.lock["plan"]["blocks"]:
         segments = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()

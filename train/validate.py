@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlmill.train.families import class_of
-from vlmill.train.settings import model_of, training_of
+from vlmill.train.families import find_class
+from vlmill.train.settings import read_model_settings, read_training_settings
 
 if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe
 
 
-def check(recipe: Recipe) -> None:
+def validate_training(recipe: Recipe) -> None:
     """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
 
     Raises:
@@ -19,7 +19,7 @@ def check(recipe: Recipe) -> None:
     """
     if not recipe.model:
         return
-    model = model_of(recipe)
+    model = read_model_settings(recipe)
     for stage in recipe.stages:
-        training_of(stage)
-        class_of(model, recipe.policy(stage.policy), recipe.chat)
+        read_training_settings(stage)
+        find_class(model, recipe.policy(stage.policy), recipe.chat)

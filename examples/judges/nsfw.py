@@ -24,7 +24,7 @@ of every colour.
 from dataclasses import dataclass
 
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
-from vlmill.pipeline.filters import Doubt, Drop
+from vlmill.pipeline.filters import Drop, Undecided
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,6 @@ class Nsfw:
         for row, sample in samples:
             rating = sample.signals.get(self.signal)
             if rating is None:
-                yield Doubt(row, WHOLE_SAMPLE)
+                yield Undecided(row, WHOLE_SAMPLE)
             elif rating > self.most:
                 yield Drop(row, score=rating)

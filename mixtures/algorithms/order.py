@@ -23,13 +23,13 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the step between round keys,
 WORD = (1 << 64) - 1
 
 
-def key_of(*parts: str | int) -> int:
+def make_order_key(*parts: str | int) -> int:
     """64 bits that depend on every part and on nothing else."""
     text = json.dumps(parts, separators=(",", ":"))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
+def permute_index(index: np.ndarray, size: int, key: int) -> np.ndarray:
     """Where a keyed shuffle of [0, size) puts each of `index` (int64): a bijection for every key, without state.
 
     A small domain is sorted by the keyed hash of its members. A large one goes through a Feistel network over the next power
@@ -68,7 +68,7 @@ def _scramble(values: np.ndarray, key: int, number: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class OrderSpan:
     """A stretch of a walk inside one window: `places` index the samples of `shards`, counted through in that order."""
 
     epoch: int
@@ -77,7 +77,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class SourceOrder:
     """The endless order of one source. Shards without samples are not visited."""
 
     samples: np.ndarray  # per shard
@@ -92,11 +92,11 @@ class Walk:
     def windows(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         """The shards of each window of an epoch, and where each window starts among the epoch's samples (one more than windows)."""
         filled = np.flatnonzero(self.samples)
-        shuffled = filled[permute(np.arange(filled.size), filled.size, key_of(self.key, "shards", epoch))]
+        shuffled = filled[permute_index(np.arange(filled.size), filled.size, make_order_key(self.key, "shards", epoch))]
         windows = [shuffled[at : at + self.window] for at in range(0, filled.size, self.window)]
         return windows, np.cumsum([0, *(int(self.samples[window].sum()) for window in windows)])
 
-    def spans(self, start: int, stop: int) -> Iterator[Span]:
+    def spans(self, start: int, stop: int) -> Iterator[OrderSpan]:
         """Items [start, stop) of the walk, in order."""
         while start < stop:
             epoch, inside = divmod(start, self.size)
@@ -108,11 +108,15 @@ class Walk:
                     break
                 places = np.arange(first - bounds[number], last - bounds[number])
                 inner = int(bounds[number + 1] - bounds[number])
-                yield Span(epoch, windows[number], permute(places, inner, key_of(self.key, "samples", epoch, number)))
+                yield OrderSpan(
+                    epoch,
+                    windows[number],
+                    permute_index(places, inner, make_order_key(self.key, "samples", epoch, number)),
+                )
             start = epoch * self.size + end
 
 
-def merge(totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]]) -> Iterator[int]:
+def merge_sources(totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]]) -> Iterator[int]:
     """Interleave sources so that every prefix has their shares: yields the index of the source that comes next.
 
     This is the chairman assignment problem (Tijdeman 1980) for items of unlike length, decided by deadlines: of the

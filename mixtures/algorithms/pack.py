@@ -16,7 +16,7 @@ Shelves = dict[int, list[tuple[int, ...]]]
 """Segments that wait, by their tiles: (tokens, segment), ascending."""
 
 
-def pack(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
+def pack_segments(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
     """The row (int64, from 0 without gaps) of every segment; pure.
 
     Args:

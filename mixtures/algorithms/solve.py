@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmill.mixtures.config import Mixture, Part, Totals
+from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
 PASSES = (1 << 15) - 1
@@ -38,10 +38,10 @@ class Binding:
             return f"{self.part} holds nothing of the unit that shares count, so it gets no share"
         if self.wanted <= self.allowed:
             return f"{self.part} may be passed {self.allowed:g} times, and comes to that with what others leave"
-        return f"{self.part} may be passed {self.allowed:g} times, the mixture asks for {times(self.wanted)}"
+        return f"{self.part} may be passed {self.allowed:g} times, the mixture asks for {format_epochs(self.wanted)}"
 
 
-def times(passes: float) -> str:
+def format_epochs(passes: float) -> str:
     """A number of passes in words for people: 0.25, 7.694, 2,683."""
     return f"{passes:,.0f}" if passes >= 1000 else f"{passes:.4g}"
 
@@ -55,7 +55,7 @@ class Solution:
     exact_up_to: float | None  # tokens; None: no cap was declared
 
 
-def solve(mixture: Mixture, available: Sequence[Totals], fill: float = 1.0) -> Solution:
+def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: float = 1.0) -> Solution:
     """The nearest feasible mixture; pure.
 
     Args:
@@ -90,11 +90,11 @@ def solve(mixture: Mixture, available: Sequence[Totals], fill: float = 1.0) -> S
     limits = [cap / rate * slope for rate, cap in zip(rates, caps, strict=True) if rate and cap < PASSES]
     solution = Solution(repetition, tuple(binding), min(limits, default=None))
     if mixture.strict and binding:
-        raise RecipeError(refusal(solution))
+        raise RecipeError(explain_refusal(solution))
     return solution
 
 
-def refusal(solution: Solution) -> str:
+def explain_refusal(solution: Solution) -> str:
     """Why a strict mixture is refused, and what could be done instead."""
     ways = ["drop `strict` for the nearest mixture"]
     if solution.exact_up_to is not None:
@@ -102,14 +102,16 @@ def refusal(solution: Solution) -> str:
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
-def _rate(mixture: Mixture, part: Part, totals: Totals) -> float:
+def _rate(mixture: MixtureSettings, part: MixtureEntry, totals: Totals) -> float:
     """Passes over a part per level; 0 for one that has nothing to give."""
     if not totals["tokens"] or (part.share is not None and not totals[mixture.unit]):
         return 0.0
     return part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit]
 
 
-def _budget(mixture: Mixture, tokens: Sequence[float], rates: Sequence[float], slope: float, fill: float) -> float:
+def _budget(
+    mixture: MixtureSettings, tokens: Sequence[float], rates: Sequence[float], slope: float, fill: float
+) -> float:
     """The budget in tokens."""
     if mixture.tokens is not None:
         return mixture.tokens

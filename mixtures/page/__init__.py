@@ -24,20 +24,20 @@ from markupsafe import Markup
 
 from vlmill.mixtures.build import is_mixed, read_stats
 from vlmill.mixtures.page import counts, gallery, missing, plots, search
-from vlmill.mixtures.reader import Mixture
-from vlmill.mixtures.report.stats import epochs, short
-from vlmill.mixtures.steps.repetition import summary
+from vlmill.mixtures.reader import PlannedMixture
+from vlmill.mixtures.report.stats import format_epochs, shorten_number
+from vlmill.mixtures.steps.repetition import summarise_repetition
 from vlmill.pipeline.chat.encode import FORMATS, Loss
-from vlmill.pipeline.page import render, script
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.page import escape_script, render_page
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import funnel
+from vlmill.pipeline.reports.ledger import read_funnel
 
 SAMPLES = 20_000
 """That can be searched."""
 
 
-def page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int = SAMPLES) -> str:
+def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int = SAMPLES) -> str:
     """The page of one stage, or of all.
 
     Args:
@@ -50,24 +50,29 @@ def page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int
         RecipeError: the recipe has no such stage.
         StoreError: the stage asked for is not mixed yet; of all stages, those are left out.
     """
-    recipe, stats = locked_recipe(root), dict[str, Any]()
+    recipe, stats = read_locked_recipe(root), dict[str, Any]()
     for name in [item.name for item in recipe.stages if is_mixed(root, item.name)] if stage is None else [stage]:
         stats |= read_stats(root, name)
-    mixtures = {name: Mixture(root, name) for name in stats}
+    mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
-    colours = plots.colours(list(recipe.sources))
-    index = search.index(root, recipe, _measured(root, recipe, policies), samples)
-    stacks = [gallery.cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()]
+    colours = plots.choose_colours(list(recipe.sources))
+    index = search.index_samples(root, recipe, _measured(root, recipe, policies), samples)
+    stacks = [
+        gallery.make_cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()
+    ]
     cards = [card for turn in zip_longest(*stacks) for card in turn if card is not None]
-    return render(
+    return render_page(
         __name__,
         "page.html.jinja",
         name=recipe.name,
         stages=[_stage(root, stats[name], mixtures[name], colours) for name in stats],
-        missing=list(missing.sentences(root, recipe, [*stats] if stage else None, losses)),
-        sources=missing.sources(root, recipe),
+        missing=list(missing.list_missing(root, recipe, [*stats] if stage else None, losses)),
+        sources=missing.list_sources(root, recipe),
         plots=plots.of_run(
-            funnel(root), search.languages(index), counts.overlap(root, recipe, next(iter(policies), None)), colours
+            read_funnel(root),
+            search.count_languages(index),
+            counts.count_overlap(root, recipe, next(iter(policies), None)),
+            colours,
         ),
         data={
             "index": index,
@@ -78,14 +83,14 @@ def page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int
         searchable=len(index["rows"]["source"]),
         samples=sum(search.sizes(root, recipe).values()),
         vega=_vega(),
-        short=short,
+        short=shorten_number,
     )
 
 
 @cache
 def _vega() -> Markup:
     """What draws the plots, as a script. Bundling it takes seconds."""
-    return script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return escape_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _measured(root: Path, recipe: Recipe, policies: Sequence[str]) -> list[str]:
@@ -97,13 +102,13 @@ def _measured(root: Path, recipe: Recipe, policies: Sequence[str]) -> list[str]:
     ]
 
 
-def _stage(root: Path, stats: Mapping[str, Any], mixture: Mixture, colours: Mapping[str, str]) -> dict[str, Any]:
+def _stage(root: Path, stats: Mapping[str, Any], mixture: PlannedMixture, colours: Mapping[str, str]) -> dict[str, Any]:
     """A stage as the template shows it."""
     counted = counts.of_stage(root, mixture)
     return {
         "stats": stats,
-        "epochs": epochs(stats),
-        "repetition": summary(stats["repetition"]),
+        "epochs": format_epochs(stats),
+        "repetition": summarise_repetition(stats["repetition"]),
         "plots": plots.of_stage(stats, counted, colours),
         "shards": counted.shards,
     }

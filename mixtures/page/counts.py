@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from vlmill.mixtures.algorithms.order import key_of
-from vlmill.mixtures.reader import Mixture
-from vlmill.mixtures.report.notes import alike
+from vlmill.mixtures.algorithms.order import make_order_key
+from vlmill.mixtures.reader import PlannedMixture
+from vlmill.mixtures.report.notes import count_alike
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe
 
@@ -40,7 +40,7 @@ class Counted:
     shards: str  # what part of the shards was read
 
 
-def of_stage(root: Path, mixture: Mixture) -> Counted:
+def of_stage(root: Path, mixture: PlannedMixture) -> Counted:
     """Count a stage. Sources that stand in several parts are counted once."""
     sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
     chosen = {name: _chosen(shards) for name, shards in sources.items()}
@@ -65,7 +65,7 @@ def of_stage(root: Path, mixture: Mixture) -> Counted:
 
 
 def _chosen(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(shards, key=lambda shard: key_of("page", shard["sha256"]))[:SHARDS]
+    return sorted(shards, key=lambda shard: make_order_key("page", shard["sha256"]))[:SHARDS]
 
 
 def _lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
@@ -91,9 +91,9 @@ def _images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.
     )
 
 
-def _fill(mixture: Mixture) -> Rows:
+def _fill(mixture: PlannedMixture) -> Rows:
     """How many rows are how full, in twentieths."""
-    blocks = sorted(mixture.lock["plan"]["blocks"], key=lambda block: key_of("page", block["sha256"]))[:BLOCKS]
+    blocks = sorted(mixture.lock["plan"]["blocks"], key=lambda block: make_order_key("page", block["sha256"]))[:BLOCKS]
     if not blocks:
         return []
     rows = pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
@@ -118,7 +118,7 @@ def _rows(table: pl.DataFrame) -> Rows:
     return table.sort(table.columns).to_dicts()
 
 
-def overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, Rows]:
+def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, Rows]:
     """What sources have in common: what was dropped as a copy of what, and what is alike and stayed in a policy's shards. Pairs by source.
 
     Empty before dedupe has come to its end.
@@ -131,7 +131,7 @@ def overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, Rows]:
     sharded = [
         source for source in recipe.sources if policy and (root / f"shards/{source}/{policy}/manifest.json").exists()
     ]
-    stayed = alike(root, sorted(sharded), policy or "")
+    stayed = count_alike(root, sorted(sharded), policy or "")
     return {
         **_shared(root),
         "dropped": _rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),
@@ -143,10 +143,10 @@ def _shared(root: Path) -> dict[str, Rows]:
     """What dedupe counted before it dropped anything, where it did: contents of a source that stand in another as well."""
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     found = [json.loads((root / file.path).read_bytes()) for file in receipt.files if file.name == "overlap.json"]
-    return {kind: shared(matrices["near"]) for overlap in found for kind, matrices in overlap.items()}
+    return {kind: count_shared(matrices["near"]) for overlap in found for kind, matrices in overlap.items()}
 
 
-def shared(matrix: Mapping[str, Mapping[str, int]]) -> Rows:
+def count_shared(matrix: Mapping[str, Mapping[str, int]]) -> Rows:
     """Row -> column -> number, as rows of a plot; without the zeros."""
     return [
         {"source": source, "other": other, "number": number}

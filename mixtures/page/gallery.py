@@ -14,19 +14,19 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from vlmill.mixtures.algorithms.order import key_of, permute
-from vlmill.mixtures.reader import Mixture, Stored, read_columns
+from vlmill.mixtures.algorithms.order import make_order_key, permute_index
+from vlmill.mixtures.reader import PlannedMixture, Stored, read_columns
 from vlmill.pipeline.chat.encode import (
     IGNORE,
     Encoded,
     Loss,
+    encode_nodes,
+    get_mark_id,
     load_tokenizer,
-    mark_id,
-    pieces,
 )
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images import Layout
-from vlmill.pipeline.page import data_url
+from vlmill.pipeline.page import make_data_url
 
 CARDS = 32
 """Of a stage, shared among its parts; each has one at least."""
@@ -45,7 +45,7 @@ BACKGROUND = 247  # where the overview is lower than the tiles
 Card = dict[str, Any]
 
 
-def cards(mixture: Mixture, loss: Loss, seed: int) -> list[Card]:
+def make_cards(mixture: PlannedMixture, loss: Loss, seed: int) -> list[Card]:
     """Cards of a stage, its parts in turn; pure but for reading the run.
 
     Raises:
@@ -57,10 +57,10 @@ def cards(mixture: Mixture, loss: Loss, seed: int) -> list[Card]:
     return [_card(mixture, row, place, tokenizer, loss) for row, place in turns]
 
 
-def _of_part(mixture: Mixture, part: int, seed: int) -> Iterator[tuple[int, int]]:
+def _of_part(mixture: PlannedMixture, part: int, seed: int) -> Iterator[tuple[int, int]]:
     """Rows of the plan and places in them, of segments of one part."""
     blocks = mixture.lock["plan"]["blocks"]
-    near = sorted(blocks, key=lambda block: key_of(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
+    near = sorted(blocks, key=lambda block: make_order_key(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
     places = [np.empty((0, 2), np.int64)]
     for block in near:
         column = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
@@ -70,11 +70,11 @@ def _of_part(mixture: Mixture, part: int, seed: int) -> Iterator[tuple[int, int]
     every = np.concatenate(places)
     wanted = min(max(CARDS // len(mixture.sources), 1), len(every))
     if wanted:
-        chosen = permute(np.arange(wanted), len(every), key_of(seed, "gallery", mixture.stage, part))
+        chosen = permute_index(np.arange(wanted), len(every), make_order_key(seed, "gallery", mixture.stage, part))
         yield from ((int(row), int(place)) for row, place in every[chosen])
 
 
-def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
+def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
     """A segment, and the row that it is packed into."""
     segments = mixture.row(row)
     segment = segments[place]
@@ -84,7 +84,7 @@ def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Lo
     before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
     mine = slice(before, before + sum(node.kind == "image" for node in nodes))
     layouts = mixture.policy.layout(stored.sizes)[mine]
-    encoded = pieces(nodes, layouts, tokenizer, mixture.chat, loss)
+    encoded = encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss)
     learnt = sum(piece.supervised for piece in encoded) + (loss == "text")
     return {
         "stage": mixture.stage,
@@ -99,7 +99,7 @@ def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Lo
         "length": mixture.lock["sequence_length"],
         "nodes": [segment.first, last, len(stored.nodes)],
         "pictures": _pictures(mixture, stored, layouts, mine),
-        "text": list(_text(nodes, encoded, tokenizer, mark_id(tokenizer, mixture.chat.image))),
+        "text": list(_text(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
         "neighbours": [
             {"id": mixture.about(other)["id"], "part": mixture.sources[other.source], "tokens": other.tokens}
             for other in segments
@@ -107,12 +107,12 @@ def _card(mixture: Mixture, row: int, place: int, tokenizer: Tokenizer, loss: Lo
     }
 
 
-def _pictures(mixture: Mixture, stored: Stored, layouts: Sequence[Layout], mine: slice) -> list[dict[str, Any]]:
+def _pictures(mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice) -> list[dict[str, Any]]:
     """The first images of a segment with their tiles, and what each costs."""
     shown = zip(stored.parts[mine][:PICTURES], layouts, stored.tokens[mine], strict=False)
     return [
         {
-            "picture": data_url(tiled(mixture, parts, layout), LONGEST),
+            "picture": make_data_url(draw_tiles(mixture, parts, layout), LONGEST),
             "size": list(layout.size),
             "tiles": layout.tiles,
             "tokens": tokens,
@@ -121,7 +121,7 @@ def _pictures(mixture: Mixture, stored: Stored, layouts: Sequence[Layout], mine:
     ]
 
 
-def tiled(mixture: Mixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
+def draw_tiles(mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
     """What the encoder is shown of an image: its tiles in their grid with seams between them, the overview on the left."""
     parts = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in encoded.items()}
     tiles = mixture.policy.tiles(parts, layout)

@@ -10,12 +10,12 @@ from vlmill.mixtures.build import is_mixed
 from vlmill.mixtures.page import search
 from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import LEVELS, funnel
+from vlmill.pipeline.reports.ledger import LEVELS, read_funnel
 
 ON = "run the build to its end: vlmill build RECIPE --out DIR"
 
 
-def sentences(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losses: Mapping[str, Loss]) -> Iterator[str]:
+def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losses: Mapping[str, Loss]) -> Iterator[str]:
     """A sentence for each thing that is not there.
 
     Args:
@@ -61,9 +61,9 @@ def sentences(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losses: 
             )
 
 
-def sources(root: Path, recipe: Recipe) -> list[dict[str, Any]]:
+def list_sources(root: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The sources in the recipe's order: kind, licence, and of each level how much came in and was kept, or None."""
-    books, came = funnel(root), search.sizes(root, recipe)
+    books, came = read_funnel(root), search.sizes(root, recipe)
     found = []
     for name, settings in recipe.sources.items():
         levels = {level: _counted(books[name].get(level)) for level in LEVELS}

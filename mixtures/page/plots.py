@@ -35,7 +35,7 @@ Plot = dict[str, Any]
 """title, note, spec."""
 
 
-def colours(sources: Sequence[str]) -> dict[str, str]:
+def choose_colours(sources: Sequence[str]) -> dict[str, str]:
     """A colour for each source, the same in every plot."""
     return {source: PALETTE[place % len(PALETTE)] for place, source in enumerate(sources)}
 

@@ -15,15 +15,15 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from vlmill.mixtures.algorithms.order import key_of
+from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.mixtures.page.counts import Rows
-from vlmill.pipeline.core.sample import NO_PAGE, Sample, read_facts, read_samples
+from vlmill.pipeline.core.sample import NO_PAGE, Sample, read_image_stats, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.partition_tables import judged_tables, raw_tables
+from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import funnel
-from vlmill.pipeline.verdicts.apply import Settled, gather, settle
+from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 CHARACTERS = 100  # of a sample's text, in the index
 READ = 1000  # characters that its language is told from
@@ -46,20 +46,22 @@ class _Names:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
-def index(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Index:
+def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Index:
     """At most `most` samples of what a run has read; pure but for reading."""
     names = {column: _Names({}) for column in ("source", "file", "language", "reason")}
     rows: dict[str, list[Any]] = {column: [] for column in (*names, "row", "page", "images", "text")}
     tokens: list[list[int | None]] = [[] for _ in policies]
-    for source, quota in quotas(sizes(root, recipe), most).items():
-        found = sorted(_samples(root, recipe, source, quota), key=lambda item: key_of("page", str(item[0].id)))[:quota]
+    for source, quota in divide_quotas(sizes(root, recipe), most).items():
+        found = sorted(_samples(root, recipe, source, quota), key=lambda item: make_order_key("page", str(item[0].id)))[
+            :quota
+        ]
         lengths = [_tokens(root, source, policy) for policy in policies]
         for sample, settled in sorted(found, key=lambda item: item[0].id):
             text = " ".join(" ".join(node.text for node in sample.nodes if node.text)[:READ].split())
             values = {
                 "source": source,
                 "file": sample.id.file,
-                "language": language(text),
+                "language": guess_language(text),
                 "reason": _fate(settled),
             }
             for column, value in values.items():
@@ -100,16 +102,16 @@ def _complete(root: Path, *folders: str) -> bool:
 def sizes(root: Path, recipe: Recipe) -> dict[str, int]:
     """Source -> samples that came in, of sources that were read."""
     found = dict[str, int]()
-    for source, lines in funnel(root).items():
+    for source, lines in read_funnel(root).items():
         if "samples" in lines:
             found[source] = lines["samples"]["in"]
         elif read(root, recipe, source):
-            paths = [at.paths(root)["samples.parquet"] for at in raw_tables(root, recipe, source)]
+            paths = [at.paths(root)["samples.parquet"] for at in list_raw_tables(root, recipe, source)]
             found[source] = sum(int(pq.read_metadata(path).num_rows) for path in paths)
     return found
 
 
-def _fate(settled: Settled | None) -> str:
+def _fate(settled: Outcome | None) -> str:
     """Why a sample was lost, or which nodes of it were; empty where it is kept whole."""
     if settled is None:
         return UNDECIDED
@@ -118,23 +120,23 @@ def _fate(settled: Settled | None) -> str:
     return ", ".join(sorted({str(reason) for reason in settled.nodes if reason}))
 
 
-def language(text: str) -> str:
+def guess_language(text: str) -> str:
     """The likeliest language of a text, `unsure` where none is likely."""
     if not any(letter.isalpha() for letter in text):
         return UNSURE
-    found = lid.probabilities(text)
+    found = lid.predict_languages(text)
     code = max(found, key=lambda code: (found[code], code), default=UNSURE)
     return code if found.get(code, 0.0) >= SURE else UNSURE
 
 
-def languages(found: Index) -> Rows:
+def count_languages(found: Index) -> Rows:
     """How many samples of an index are in which language, by source."""
     pairs = Counter(zip(found["rows"]["source"], found["rows"]["language"], strict=True))
     named = [(found["sources"][source], found["languages"][code], number) for (source, code), number in pairs.items()]
     return [{"source": source, "language": code, "samples": number} for source, code, number in sorted(named)]
 
 
-def quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
+def divide_quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
     """How many samples of each source: the same of all, what small ones leave going to the others; pure."""
     found, left = dict.fromkeys(sizes, 0), most
     for place, source in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
@@ -143,19 +145,19 @@ def quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
     return found
 
 
-def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Settled | None]]:
+def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Outcome | None]]:
     """The samples of as many partitions as hold `quota`, and what became of each; None where that is not decided yet."""
     seen, is_decided = 0, decided(root, recipe, source)
-    found = judged_tables(root, recipe, source) if is_decided else raw_tables(root, recipe, source)
-    for tables in sorted(found, key=lambda at: key_of("page", source, at.part)):
+    found = list_filtered_tables(root, recipe, source) if is_decided else list_raw_tables(root, recipe, source)
+    for tables in sorted(found, key=lambda at: make_order_key("page", source, at.part)):
         if seen >= quota:
             return
         files = tables.paths(root)
-        verdicts = gather(files, recipe.voices()) if is_decided else {}
-        facts = read_facts(files["facts.parquet"]) if is_decided else []
+        verdicts = read_verdicts_by_sample(files, recipe.voices()) if is_decided else {}
+        facts = read_image_stats(files["facts.parquet"]) if is_decided else []
         for row, sample in enumerate(read_samples(files["samples.parquet"])):
             seen += 1
-            yield sample, settle(sample, verdicts.get(row, []), facts) if is_decided else None
+            yield sample, apply_verdicts(sample, verdicts.get(row, []), facts) if is_decided else None
 
 
 def _tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:

@@ -17,10 +17,10 @@ import yaml
 from pydantic.dataclasses import dataclass
 from rich.table import Table
 
-from vlmill.mixtures.algorithms.solve import solve
-from vlmill.mixtures.config import UNITS, Mixture, Part, Totals, Unit
-from vlmill.mixtures.report.stats import grid, short
-from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.mixtures.algorithms.solve import solve_mixture
+from vlmill.mixtures.config import UNITS, MixtureEntry, MixtureSettings, Totals, Unit
+from vlmill.mixtures.report.stats import make_grid, shorten_number
+from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 
 AGREE = 0.05
@@ -42,7 +42,7 @@ class Known:
         """Whether an amount of a unit was published."""
         return getattr(self, unit, None) is not None
 
-    def totals(self, part: Part) -> dict[str, int]:
+    def totals(self, part: MixtureEntry) -> dict[str, int]:
         """One pass over what `take` leaves, 0 for what was not published. Tokens, where unknown, are the best known instead."""
         counts: dict[str, int] = {unit: getattr(self, unit, None) or 0 for unit in UNITS}
         counts["tokens"] = self.tokens or self.supervised or self.text or counts["samples"]
@@ -53,10 +53,10 @@ class Known:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Stage:
+class PublishedStage:
     """One training stage of a published mixture."""
 
-    mixture: Mixture
+    mixture: MixtureSettings
     published: Mapping[str, Known]  # by the part's label
     claimed: Mapping[str, int] = field(default_factory=dict)  # totals as stated, by unit
     disagree: tuple[str, ...] = ()  # labels whose percentage does not follow from their counts
@@ -72,30 +72,30 @@ class Published:
     """A published mixture."""
 
     title: str
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, PublishedStage]
     reference: str = ""
     contradictions: tuple[str, ...] = ()  # in what was published
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """All published mixtures that ship."""
     return sorted(
         Path(str(item)).stem for item in files("vlmill.mixtures.published").iterdir() if str(item).endswith(".yaml")
     )
 
 
-def load(name: str) -> Published:
+def load_published(name: str) -> Published:
     """A published mixture by name, or any file of the same form.
 
     Raises:
         RecipeError: there is none of that name, or the file has another form.
     """
-    if name in names():
+    if name in list_names():
         text = files("vlmill.mixtures.published").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8", errors="replace")
     else:
-        raise RecipeError(f"{name!r} is neither a file nor a published mixture; {nearest(name, names())}")
+        raise RecipeError(f"{name!r} is neither a file nor a published mixture; {suggest_names(name, list_names())}")
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -104,26 +104,26 @@ def load(name: str) -> Published:
         raise RecipeError(
             f"{name} has the form of LLaVA-NeXT's files; make it one of ours with: vlmill mixtures import {name} > FILE"
         )
-    return build(Published, data, Path(name).name)
+    return parse_block(Published, data, Path(name).name)
 
 
-def realised(stage: Stage) -> dict[str, float]:
+def compute_shares(stage: PublishedStage) -> dict[str, float]:
     """The percentage of the stage's unit that each part comes to, from its published counts; pure."""
     amounts = [plan[stage.mixture.unit] for plan in _planned(stage)]
     return {label: 100 * amount / sum(amounts) for label, amount in zip(stage.mixture.labels(), amounts, strict=True)}
 
 
-def _planned(stage: Stage) -> list[dict[str, float]]:
+def _planned(stage: PublishedStage) -> list[dict[str, float]]:
     """What each part comes to in every unit, as far as its counts tell."""
     available = stage.available()
-    repetition = solve(stage.mixture, available).repetition
+    repetition = solve_mixture(stage.mixture, available).repetition
     return [
         {unit: passes * count for unit, count in totals.items()}
         for passes, totals in zip(repetition, available, strict=True)
     ]
 
 
-def describe(stage: Stage, name: str = "") -> dict[str, Any]:
+def describe_published(stage: PublishedStage, name: str = "") -> dict[str, Any]:
     """What the stage would hold of every unit, in the form of `stats.json`: None where nothing was published of it; pure.
 
     `total` adds up what was published.
@@ -141,52 +141,59 @@ def describe(stage: Stage, name: str = "") -> dict[str, Any]:
     }
 
 
-def listing() -> Table:
+def make_listing() -> Table:
     """What ships: a line per stage, with what its counts add up to beside what was claimed."""
-    table = grid("Published mixtures")
+    table = make_grid("Published mixtures")
     for name in ("name", "stage", "shares in"):
         table.add_column(name, no_wrap=True)
     for name in ("parts", "counted", "claimed"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in names():
-        for number, (stage, found) in enumerate(load(name).stages.items()):
+    for name in list_names():
+        for number, (stage, found) in enumerate(load_published(name).stages.items()):
             unit = found.mixture.unit
-            whole, claimed = describe(found)["total"]["samples"], found.claimed.get("samples")
+            whole, claimed = describe_published(found)["total"]["samples"], found.claimed.get("samples")
             parts = str(len(found.mixture.labels()))
-            table.add_row("" if number else name, stage, unit, parts, short(whole), short(claimed) if claimed else "-")
+            table.add_row(
+                "" if number else name,
+                stage,
+                unit,
+                parts,
+                shorten_number(whole),
+                shorten_number(claimed) if claimed else "-",
+            )
     return table
 
 
-def tables(published: Published, only: str | None = None) -> Iterator[Table]:
+def make_published_tables(published: Published, only: str | None = None) -> Iterator[Table]:
     """A table per stage: what each part was given, the percentage published, and what its own counts make.
 
     Raises:
         RecipeError: there is no stage `only`.
     """
     if only is not None and only not in published.stages:
-        raise RecipeError(f"--stage {only}: {nearest(only, list(published.stages))}")
+        raise RecipeError(f"--stage {only}: {suggest_names(only, list(published.stages))}")
     for name, stage in published.stages.items():
         if only not in {None, name}:
             continue
-        table = grid(f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_sums(stage)))
+        table = make_grid(f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_sums(stage)))
         table.add_column("part", overflow="fold")
         table.add_column("given", no_wrap=True)
         for column in ("samples", "published", "realised", "off by"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("")
-        shares = realised(stage)
+        shares = compute_shares(stage)
         for part, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
             known = stage.published.get(label, Known())
             table.add_row(
                 label,
                 _given(part),
-                "-" if known.samples is None else short(known.samples),
+                "-" if known.samples is None else shorten_number(known.samples),
                 *_held(known, shares[label]),
             )
         yield table
 
 
-def _given(part: Part) -> str:
+def _given(part: MixtureEntry) -> str:
     """What a part was declared with."""
     how = f"share {part.share:g}" if part.share is not None else f"x {part.repeat or 1:g}"
     return how + ("" if part.take == "all" else f", {part.take}") + (f" where {part.where}" if part.where else "")
@@ -207,9 +214,9 @@ def _held(known: Known, share: float) -> tuple[str, str, str, str]:
     )
 
 
-def _sums(stage: Stage) -> Iterator[str]:
+def _sums(stage: PublishedStage) -> Iterator[str]:
     """What the counts add up to, and what was claimed."""
-    totals = describe(stage)["total"]
+    totals = describe_published(stage)["total"]
     for unit, claimed in stage.claimed.items():
         yield f"{unit}: counts make {totals[unit]:,.0f}, claimed are {claimed:,}"
     uncounted = [label for label in stage.mixture.labels() if label not in stage.published]

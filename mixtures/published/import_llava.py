@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from vlmill.mixtures.config import TAKE, Mixture
-from vlmill.pipeline.core.config import build, nearest
+from vlmill.mixtures.config import TAKE, MixtureSettings
+from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 
 KEYS = ("json_path", "sampling_strategy")
@@ -28,7 +28,7 @@ COUNT = re.compile(r"(?<!\d)([1-9]\d*)k(?![a-z\d])|(?<!\d)([1-9]\d{2,})(?!\d)", 
 """A number of samples in a file's name: 39k, or three digits and more."""
 
 
-def read(path: Path, sequence_length: int) -> dict[str, Any]:
+def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
     """A published mixture of one stage, as plain data, made of a file of datasets and sampling strategies.
 
     Counts are those in the files' names, where these hold one: the last.
@@ -46,12 +46,12 @@ def read(path: Path, sequence_length: int) -> dict[str, Any]:
         )
     entries = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
     parts = _parts(entries)
-    mixture = build(Mixture, {"sequence_length": sequence_length, "parts": parts}, str(path))
+    mixture = parse_block(MixtureSettings, {"sequence_length": sequence_length, "parts": parts}, str(path))
     labels = mixture.labels()
     counts = {
         label: {"samples": count}
         for label, (name, _) in zip(labels, entries, strict=True)
-        if (count := counted(name)) is not None
+        if (count := count_rows(name)) is not None
     }
     stage = {"mixture": {"sequence_length": sequence_length, "parts": parts}, "published": counts}
     return {"title": path.stem, "stages": {name_of(path.stem): stage}}
@@ -63,7 +63,7 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
         raise RecipeError(f"{where}: an entry names its file under json_path, not {entry!r}")
     for key in entry:
         if key not in KEYS:
-            raise RecipeError(f"{where}: unknown key {key!r}; {nearest(str(key), list(KEYS))}")
+            raise RecipeError(f"{where}: unknown key {key!r}; {suggest_names(str(key), list(KEYS))}")
     take = str(entry.get("sampling_strategy", "all"))
     if not TAKE.fullmatch(take):
         raise RecipeError(
@@ -89,7 +89,7 @@ def name_of(stem: str) -> str:
     return re.sub(r"[^\w-]", "_", stem.replace("+", "plus"), flags=re.ASCII).strip("_-")
 
 
-def counted(name: str) -> int | None:
+def count_rows(name: str) -> int | None:
     """The number of samples that a file's name tells, or None."""
     found = list(COUNT.finditer(name))
     if not found:

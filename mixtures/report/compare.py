@@ -12,14 +12,14 @@ from rich.table import Table
 from vlmill.mixtures.build import read_stats
 from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.published import catalogue as published
-from vlmill.mixtures.report.stats import grid, short
+from vlmill.mixtures.report.stats import make_grid, shorten_number
 from vlmill.pipeline.core.errors import RecipeError
 
 Stats = Mapping[str, Any]
 """Of a stage: as `stats.describe` returns it, or a lock."""
 
 
-def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
+def pair_stages(before: str, after: str) -> list[tuple[Stats, Stats]]:
     """The stages to set beside each other: those named; of two whole runs the ones they have in common.
 
     Args:
@@ -29,7 +29,7 @@ def paired(before: str, after: str) -> list[tuple[Stats, Stats]]:
     Raises:
         RecipeError: one is nothing of these, or there are no two stages to compare.
     """
-    sides = [stages(name) for name in (before, after)]
+    sides = [read_stages(name) for name in (before, after)]
     for name, side in zip((before, after), sides, strict=True):
         if not side:
             raise RecipeError(
@@ -52,7 +52,7 @@ def _called(name: str, stats: Stats) -> Stats:
     return {**stats, "stage": name if name.endswith((f":{stage}", ".json")) else f"{name.rstrip('/')}:{stage}"}
 
 
-def stages(name: str) -> dict[str, Stats]:
+def read_stages(name: str) -> dict[str, Stats]:
     """The statistics of what a person named, by stage.
 
     Raises:
@@ -66,14 +66,16 @@ def stages(name: str) -> dict[str, Stats]:
     if not (whole and _exists(whole)):
         raise RecipeError(
             f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, a file, "
-            f"or NAME:STAGE of {', '.join(published.names())}"
+            f"or NAME:STAGE of {', '.join(published.list_names())}"
         )
     if Path(whole).is_dir():
         return read_stats(Path(whole), stage or None)
-    known = published.load(whole).stages
+    known = published.load_published(whole).stages
     if colon and stage not in known:
         raise RecipeError(f"{name!r}: {whole} has no stage {stage!r}; it has {', '.join(known)}")
-    return {label: published.describe(known[label], f"{whole}:{label}") for label in ([stage] if colon else known)}
+    return {
+        label: published.describe_published(known[label], f"{whole}:{label}") for label in ([stage] if colon else known)
+    }
 
 
 def _stats_of(path: Path) -> Stats:
@@ -95,10 +97,10 @@ def _stats_of(path: Path) -> Stats:
 
 
 def _exists(name: str) -> bool:
-    return Path(name).exists() or name in published.names()
+    return Path(name).exists() or name in published.list_names()
 
 
-def difference(before: Stats, after: Stats) -> dict[str, dict[str, int | None]]:
+def make_difference(before: Stats, after: Stats) -> dict[str, dict[str, int | None]]:
     """What `after` holds more than `before` (negative: less), by source and in total, in every unit; pure.
 
     Sources that one of them lacks count as empty there. None: a publication does not say how much of the unit it held.
@@ -123,12 +125,12 @@ def difference(before: Stats, after: Stats) -> dict[str, dict[str, int | None]]:
 
 def difference_table(before: Stats, after: Stats) -> Table:
     """`difference` for a person, sources that do not differ left out."""
-    rows = difference(before, after)
+    rows = make_difference(before, after)
     same = [name for name, row in rows.items() if name != "total" and set(row.values()) == {0}]
     below = [f"no difference: {', '.join(same)}"] if same else []
     if any(amount is None for row in rows.values() for amount in row.values()):
         below.append("-: was not published")
-    result = grid(f"{before['stage']} -> {after['stage']}", "\n".join(below))
+    result = make_grid(f"{before['stage']} -> {after['stage']}", "\n".join(below))
     result.add_column("source", overflow="fold")
     for unit in UNITS:
         result.add_column(unit, justify="right", no_wrap=True)
@@ -139,4 +141,4 @@ def difference_table(before: Stats, after: Stats) -> Table:
 
 
 def _signed(amount: int | None) -> str:
-    return "-" if amount is None else ("+" if amount > 0 else "") + short(amount)
+    return "-" if amount is None else ("+" if amount > 0 else "") + shorten_number(amount)

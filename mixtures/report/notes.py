@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe
@@ -21,7 +21,9 @@ from vlmill.pipeline.recipe.schema import Recipe
 PLACE = ("source", "file", "row", "page")
 
 
-def notes(root: Path, recipe: Recipe, stage: str, stats: Mapping[str, Any], lock: Mapping[str, Any]) -> Iterator[str]:
+def write_notes(
+    root: Path, recipe: Recipe, stage: str, stats: Mapping[str, Any], lock: Mapping[str, Any]
+) -> Iterator[str]:
     """Sentences about a stage of a run, the mixture's own warnings first.
 
     Args:
@@ -40,7 +42,7 @@ def notes(root: Path, recipe: Recipe, stage: str, stats: Mapping[str, Any], lock
         )
         yield f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the mixture refuses it"
     tokenizer = root / lock["tokenizer"]["path"]
-    if not tokenizer.exists() or file_sha256(tokenizer) != lock["tokenizer"]["sha256"]:
+    if not tokenizer.exists() or hash_file(tokenizer) != lock["tokenizer"]["sha256"]:
         yield f"{lock['tokenizer']['path']} is not the tokenizer that counted the tokens of these shards; build again, so that they are counted anew"
     sources = sorted({source["name"] for source in lock["sources"]})
     if recipe.dedupe is None:
@@ -48,12 +50,12 @@ def notes(root: Path, recipe: Recipe, stage: str, stats: Mapping[str, Any], lock
             yield "the recipe's dedupe is null, so nobody looked for what parts have in common"
         return
     policy = next(item.policy for item in recipe.stages if item.name == stage)
-    for (one, other), pairs in alike(root, sources, policy).items():
+    for (one, other), pairs in count_alike(root, sources, policy).items():
         if one != other:
             yield f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more stay in both"
 
 
-def alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:
+def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:
     """Pairs of samples in shards whose texts dedupe measured to be alike, under its threshold or spared by it, by their sources.
 
     Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.

@@ -15,7 +15,7 @@ from rich.table import Table
 from vlmill.mixtures.config import UNITS
 
 
-def describe(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, Any]:
+def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, Any]:
     """The statistics of a stage; pure.
 
     Args:
@@ -86,7 +86,7 @@ def to_json(stats: Mapping[str, Any]) -> str:
     return json.dumps(stats, sort_keys=True, indent=1)
 
 
-def grid(title: str, caption: str = "") -> Table:
+def make_grid(title: str, caption: str = "") -> Table:
     """An empty table that fits a terminal of 80 columns: no rules, and a blank between columns."""
     return Table(
         title=title,
@@ -121,7 +121,7 @@ NUMBERS = 72
 """Columns of a terminal that numbers under HEADINGS take, to five digits and a blank each."""
 
 
-def table(stats: Mapping[str, Any], width: int = 80) -> Table:
+def make_stats_table(stats: Mapping[str, Any], width: int = 80) -> Table:
     """One table that a person can read at a glance: a line per source, the sum; packing, losses and notes below.
 
     Args:
@@ -129,7 +129,7 @@ def table(stats: Mapping[str, Any], width: int = 80) -> Table:
         width: of the terminal, in columns.
     """
     unit = stats["unit"]
-    result = grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
+    result = make_grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
     result.add_column("source", overflow="fold", min_width=6)
     longest = max(len(source["name"]) for source in stats["sources"])
     for name in SHORT if longest + NUMBERS > width else HEADINGS:
@@ -141,15 +141,15 @@ def table(stats: Mapping[str, Any], width: int = 80) -> Table:
             f"{source['declared']:.2%}",
             f"{source['realised'][unit]:.2%}",
             f"{source['repetition']:.2f}",
-            *(short(planned[name]) for name in UNITS),
+            *(shorten_number(planned[name]) for name in UNITS),
             f"{source['mean_length']:.0f}",
         )
     total = stats["total"]
-    result.add_row("total", "", "", "", *(short(total[name]) for name in UNITS), f"{total['mean_length']:.0f}")
+    result.add_row("total", "", "", "", *(shorten_number(total[name]) for name in UNITS), f"{total['mean_length']:.0f}")
     return result
 
 
-def epochs(stats: Mapping[str, Any]) -> float:
+def format_epochs(stats: Mapping[str, Any]) -> float:
     """Tokens planned over tokens there are."""
     return _ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
 
@@ -157,7 +157,7 @@ def epochs(stats: Mapping[str, Any]) -> float:
 def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_row"]
-    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {epochs(stats):.3g} epochs of what there is"
+    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
     yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
         lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}
@@ -168,10 +168,10 @@ def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
 
 def _listed(counts: Mapping[str, int]) -> str:
     """What was lost by reason: `too_long 57, no_text 3`."""
-    return ", ".join(f"{reason} {short(number)}" for reason, number in sorted(counts.items()) if number)
+    return ", ".join(f"{reason} {shorten_number(number)}" for reason, number in sorted(counts.items()) if number)
 
 
-def short(number: float) -> str:
+def shorten_number(number: float) -> str:
     """A number in four characters or so: 812, 12.3k, 4.56M, 1.2B."""
     for size, mark in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:

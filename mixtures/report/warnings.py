@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vlmill.mixtures.algorithms.solve import Solution, times
-from vlmill.mixtures.config import Mixture, Part, Totals
+from vlmill.mixtures.algorithms.solve import Solution, format_epochs
+from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.reasons import Reason
 
 REPETITION = 4
@@ -17,8 +17,8 @@ LOSS = 0.1
 """Fraction of nodes lost to the length of rows from which that is worth a thought."""
 
 
-def lint(
-    mixture: Mixture,
+def warn_of_settings(
+    mixture: MixtureSettings,
     selected: Sequence[Mapping[str, Any]],
     solution: Solution,
     planned: Sequence[Totals],
@@ -48,7 +48,7 @@ def lint(
     return warnings
 
 
-def _taking(part: Part, facts: Mapping[str, Any]) -> Iterator[str]:
+def _taking(part: MixtureEntry, facts: Mapping[str, Any]) -> Iterator[str]:
     how, _, amount = part.take.partition(":")
     if how in {"first", "end"}:
         yield f"take {part.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
@@ -62,7 +62,7 @@ def _planned(cap: float | None, passes: float, planned: Totals) -> Iterator[str]
     if passes and not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and passes > REPETITION:
-        yield f"passed {times(passes)} times; max_repetition would bound that"
+        yield f"passed {format_epochs(passes)} times; max_repetition would bound that"
 
 
 def _content(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Cut:
     lost: dict[int, Reason] = field(default_factory=dict)
 
 
-def cut(nodes: Nodes, tokens: int, tiles: int) -> Cut:
+def cut_sample(nodes: Nodes, tokens: int, tiles: int) -> Cut:
     """Segments of at most `tokens` and `tiles`; pure. `tokens` is the row's length without the overhead of a segment."""
     if any(role != "none" for role in nodes.role):
         return _cut_turns(nodes, tokens, tiles)

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard
-from vlmill.mixtures.config import Part
-from vlmill.mixtures.report.stats import describe, to_json
+from vlmill.mixtures.config import MixtureEntry
+from vlmill.mixtures.report.stats import describe_stage, to_json
 from vlmill.mixtures.steps.select import HELD_OUT, Select
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
@@ -83,11 +83,11 @@ class Lock:
             "held_out": {
                 "path": "held_out.parquet",
                 "samples": held_out.num_rows,
-                "sha256": file_sha256(folder / "held_out.parquet"),
+                "sha256": hash_file(folder / "held_out.parquet"),
             },
         }
         (folder / "mixture.lock.json").write_text(json.dumps(lock, sort_keys=True, indent=1), encoding="utf-8")
-        (folder / "stats.json").write_text(to_json(describe(mix, packing)), encoding="utf-8")
+        (folder / "stats.json").write_text(to_json(describe_stage(mix, packing)), encoding="utf-8")
         return {
             "samples": Count(mix["samples"], mix["samples"]),
             "packed_rows": Count(packing["rows"], packing["rows"]),
@@ -131,7 +131,7 @@ def _blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
                 "path": name,
                 "first": packing["rows"],
                 "rows": sums.num_rows,
-                "sha256": file_sha256(inputs[name]),
+                "sha256": hash_file(inputs[name]),
             }
         )
         tokens, tiles = (sums[column].to_numpy() for column in ("tokens", "tiles"))
@@ -157,7 +157,7 @@ def _held_out(inputs: Inputs, parts: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: np.concatenate(arrays) for name, arrays in columns.items()}).cast(HELD_OUT_ROWS)
 
 
-def locate(lock: Mapping[str, Any], row: int) -> tuple[int, int]:
+def locate_shards(lock: Mapping[str, Any], row: int) -> tuple[int, int]:
     """The block that holds a row of the plan, and its row there; in time logarithmic in the number of blocks.
 
     Raises:
@@ -169,7 +169,7 @@ def locate(lock: Mapping[str, Any], row: int) -> tuple[int, int]:
     return block, row - lock["plan"]["blocks"][block]["first"]
 
 
-def verify(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+def verify_lock(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
     """What a lock says that its files do not bear out, a sentence each; nothing for a sound one.
 
     Args:
@@ -178,7 +178,7 @@ def verify(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
     """
     for block in lock["plan"]["blocks"]:
         yield from _verify_block(lock, block, inputs[block["path"]])
-    if file_sha256(inputs[lock["held_out"]["path"]]) != lock["held_out"]["sha256"]:
+    if hash_file(inputs[lock["held_out"]["path"]]) != lock["held_out"]["sha256"]:
         yield f"{lock['held_out']['path']} is not the file that was locked"
     for source in lock["sources"]:
         yield from _verify_selection(lock, source, inputs)
@@ -186,7 +186,7 @@ def verify(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
 
 def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path) -> Iterator[str]:
     """A block's bytes, its number of rows, and the budgets of each."""
-    if file_sha256(path) != block["sha256"]:
+    if hash_file(path) != block["sha256"]:
         yield f"{block['path']} is not the file that was locked"
         return
     rows = pq.read_table(path)
@@ -204,7 +204,7 @@ def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs
     """The ids that a part may use, derived again from the tables beside its shards."""
     shards = tuple(Shard(source["name"], "", **shard) for shard in source["shards"])
     select = Select(
-        part=Part(**source["settings"]),
+        part=MixtureEntry(**source["settings"]),
         shards=shards,
         seed=lock["seed"],
         unit=lock["unit"],

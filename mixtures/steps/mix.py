@@ -16,11 +16,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from vlmill.mixtures.algorithms.order import merge
-from vlmill.mixtures.algorithms.pack import pack
-from vlmill.mixtures.algorithms.solve import Solution, solve
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.report.warnings import lint
+from vlmill.mixtures.algorithms.order import merge_sources
+from vlmill.mixtures.algorithms.pack import pack_segments
+from vlmill.mixtures.algorithms.solve import Solution, solve_mixture
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.report.warnings import warn_of_settings
 from vlmill.mixtures.steps.selection import FILES, Selection
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -31,7 +31,7 @@ class Mix:
     """Solves a stage's mixture. Its inputs are the files of the select steps, behind each part's label: `quiz/sizes.npy`."""
 
     stage: str
-    mixture: Mixture
+    mixture: MixtureSettings
     seed: int
 
     name: ClassVar[str] = "mix"
@@ -53,10 +53,10 @@ class Mix:
         parts = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
         selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
         available = [part["available"] for part in selected]
-        solution = solve(mixture, available)
+        solution = solve_mixture(mixture, available)
         counts = _counts(mixture, parts, solution)
         if mixture.rows is not None:
-            solution = solve(mixture, available, _fill(mixture, parts, counts))
+            solution = solve_mixture(mixture, available, _fill(mixture, parts, counts))
             counts = _counts(mixture, parts, solution)
         _refuse_nothing(mixture, solution, counts)
         starts = _starts(parts, counts, mixture.pack_window * mixture.windows_per_block)
@@ -75,13 +75,13 @@ class Mix:
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
-            "warnings": lint(mixture, selected, solution, planned),
+            "warnings": warn_of_settings(mixture, selected, solution, planned),
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
         return {"samples": Count(sum(counts), sum(counts))}
 
 
-def _counts(mixture: Mixture, parts: Sequence[Selection], solution: Solution) -> list[int]:
+def _counts(mixture: MixtureSettings, parts: Sequence[Selection], solution: Solution) -> list[int]:
     """Items of each part: the passes of the solution, to the nearest sample."""
     return [
         part.count_for(passes * int(part.shards[mixture.unit].sum()))
@@ -91,7 +91,7 @@ def _counts(mixture: Mixture, parts: Sequence[Selection], solution: Solution) ->
     ]
 
 
-def _refuse_nothing(mixture: Mixture, solution: Solution, counts: Sequence[int]) -> None:
+def _refuse_nothing(mixture: MixtureSettings, solution: Solution, counts: Sequence[int]) -> None:
     """A budget under one sample of every part is refused; a strict mixture also where it is under one of any.
 
     Raises:
@@ -110,7 +110,7 @@ def _refuse_nothing(mixture: Mixture, solution: Solution, counts: Sequence[int])
         )
 
 
-def _budget(mixture: Mixture) -> str:
+def _budget(mixture: MixtureSettings) -> str:
     """The budget as it was declared: `tokens: 1000`."""
     given = ((name, getattr(mixture, name)) for name in ("tokens", "rows", "epochs"))
     return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
@@ -118,14 +118,14 @@ def _budget(mixture: Mixture) -> str:
 
 def _starts(parts: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:
     """Items of each part before each block of `block` samples, and in the end."""
-    order = ordered(parts, [0] * len(parts), counts)
+    order = order_samples(parts, [0] * len(parts), counts)
     starts = [np.zeros(len(parts), np.int64)]
     while (here := np.fromiter(islice(order, block), np.int64)).size:
         starts.append(starts[-1] + np.bincount(here, minlength=len(parts)))
     return np.stack(starts)
 
 
-def ordered(parts: Sequence[Selection], start: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
+def order_samples(parts: Sequence[Selection], start: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
     """The part of each sample of the mixture, from the given items of each part on.
 
     Args:
@@ -139,7 +139,7 @@ def ordered(parts: Sequence[Selection], start: Sequence[int], counts: Sequence[i
     if any(count and not total for count, total in zip(counts, totals, strict=True)):
         totals, spent = list(counts), list(start)  # a repeat of what holds nothing of the unit: by samples
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
-    return merge(totals, spent, lengths)
+    return merge_sources(totals, spent, lengths)
 
 
 def _lengths(part: Selection, first: int, last: int) -> Iterator[int]:
@@ -148,9 +148,9 @@ def _lengths(part: Selection, first: int, last: int) -> Iterator[int]:
     return chain.from_iterable(part.weights(samples).tolist() for _, samples in part.items(first, last))
 
 
-def _fill(mixture: Mixture, parts: Sequence[Selection], counts: Sequence[int]) -> float:
+def _fill(mixture: MixtureSettings, parts: Sequence[Selection], counts: Sequence[int]) -> float:
     """How full rows will be: as full as those of the first window."""
-    order = np.fromiter(islice(ordered(parts, [0] * len(parts), counts), mixture.pack_window), np.int64)
+    order = np.fromiter(islice(order_samples(parts, [0] * len(parts), counts), mixture.pack_window), np.int64)
     tokens, tiles = [], []
     for part, count in zip(parts, np.bincount(order, minlength=len(parts)).tolist(), strict=True):
         for _, samples in part.items(0, count):
@@ -160,5 +160,5 @@ def _fill(mixture: Mixture, parts: Sequence[Selection], counts: Sequence[int]) -
     if not tokens:
         return 1.0
     lengths = np.concatenate(tokens)
-    rows = pack(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_row)
+    rows = pack_segments(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_row)
     return float(lengths.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.mixtures.algorithms.order import key_of, permute
-from vlmill.mixtures.algorithms.pack import pack
-from vlmill.mixtures.steps.mix import ordered
+from vlmill.mixtures.algorithms.order import make_order_key, permute_index
+from vlmill.mixtures.algorithms.pack import pack_segments
+from vlmill.mixtures.steps.mix import order_samples
 from vlmill.mixtures.steps.selection import Selection
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -81,21 +81,25 @@ class Plan:
             for part in mix["parts"]
         ]
         samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
-        order = np.fromiter(islice(ordered(parts, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64)
-        segments = gather(parts, order, starts[self.block])
+        order = np.fromiter(
+            islice(order_samples(parts, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64
+        )
+        segments = gather_segments(parts, order, starts[self.block])
         first = self.block * settings["windows_per_block"]
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
             for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
-                rows = pack(here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"])
-                table = _table(here, rows, key_of(mix["seed"], "rows", window))
+                rows = pack_segments(
+                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"]
+                )
+                table = _table(here, rows, make_order_key(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
         numbers = {"samples": order.size, "segments": segments["row"].size, "packed_rows": packed}
         return {level: Count(number, number) for level, number in numbers.items()}
 
 
-def gather(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
+def gather_segments(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
     """The segments of the samples that `order` calls for, in its order; pure.
 
     Args:
@@ -165,7 +169,7 @@ def _dealt(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndar
     """
     sources = int(segments["source"].max(initial=0)) + 1
     held = np.bincount(rows * sources + segments["source"], segments["tokens"], count * sources).reshape(count, sources)
-    alike = np.lexsort((permute(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1)))
+    alike = np.lexsort((permute_index(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1)))
     fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0]
     places = np.empty(count, np.int64)
     places[alike[np.argsort(fractions)]] = np.arange(count)

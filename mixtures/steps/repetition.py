@@ -53,7 +53,7 @@ class Repetition:
         lock = json.loads(inputs["mixture.lock.json"].read_text(encoding="utf-8"))
         stats = json.loads(inputs["stats.json"].read_text(encoding="utf-8"))
         blocks = [inputs[block["path"]] for block in lock["plan"]["blocks"]]
-        found = repetition(lock, blocks, inputs)
+        found = measure_repetition(lock, blocks, inputs)
         (folder / "stats.json").write_text(to_json({**stats, "repetition": found}), encoding="utf-8")
         return {"images_shown": Count(found["images"], found["images"])}
 
@@ -63,7 +63,7 @@ def lineage_of(shard: str) -> str:
     return shard.removesuffix(".tar") + ".lineage.parquet"
 
 
-def repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: Mapping[str, Path]) -> dict[str, Any]:
+def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: Mapping[str, Path]) -> dict[str, Any]:
     """How often a stage shows its images; pure, and independent of the order of the blocks.
 
     Returns:
@@ -97,7 +97,7 @@ def repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: Mapping[s
     }
 
 
-def summary(found: Mapping[str, Any]) -> str:
+def summarise_repetition(found: Mapping[str, Any]) -> str:
     """A repetition in a line, for people."""
     words = {"1": "once", "2": "twice"}
     often = ", ".join(

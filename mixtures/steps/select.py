@@ -22,9 +22,9 @@ import numpy as np
 import polars as pl
 
 from vlmill.mixtures import Shard
-from vlmill.mixtures.algorithms.order import key_of, permute
-from vlmill.mixtures.config import Mixture, Part, Unit
-from vlmill.mixtures.steps.cut import Nodes, cut
+from vlmill.mixtures.algorithms.order import make_order_key, permute_index
+from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
+from vlmill.mixtures.steps.cut import Nodes, cut_sample
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -59,7 +59,7 @@ ELIGIBLE, KEPT_OUT, PASSED_OVER = 0, 1, 2
 class Select:
     """Selects and measures the samples of one part. Paths in `shards` name its inputs."""
 
-    part: Part
+    part: MixtureEntry
     shards: tuple[Shard, ...]
     seed: int
     unit: Unit
@@ -125,19 +125,19 @@ class Select:
         """Which rows are held out: by document, so that its pages stay together, and alike in every stage."""
         bound = int(self.held_out * 2**64)
         names = documents.unique(maintain_order=True)
-        kept_out = [key_of(self.seed, "held_out", self.part.source, name) < bound for name in names]
+        kept_out = [make_order_key(self.seed, "held_out", self.part.source, name) < bound for name in names]
         return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
 
     def _take(self, fates: Sequence[np.ndarray]) -> None:
         """Pass over the eligible rows that `take` does not want, in place."""
         number = sum(int((fate == ELIGIBLE).sum()) for fate in fates)
         wanted = self.part.taken(number)
-        how, key, start = self.part.take.partition(":")[0], key_of(self.seed, "take", self.part.source), 0
+        how, key, start = self.part.take.partition(":")[0], make_order_key(self.seed, "take", self.part.source), 0
         for fate in fates:
             rows = np.flatnonzero(fate == ELIGIBLE)
             places = np.arange(start, start + rows.size)
             if how == "random":
-                places = permute(places, number, key)
+                places = permute_index(places, number, key)
             leaves = places >= wanted if how != "end" else places < number - wanted
             fate[rows[leaves]] = PASSED_OVER
             start += rows.size
@@ -167,7 +167,7 @@ class Select:
         for row, columns in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
             nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
-            parted = cut(nodes, self.limit - self.overhead, self.tiles_per_row)
+            parted = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_row)
             lost[row] = Counter(parted.lost.values())
             for first, last in parted.segments:
                 images, text, visual, supervised, tiles = (
@@ -253,7 +253,9 @@ class Report:
         return json.dumps(data, sort_keys=True, indent=1)
 
 
-def selects(mixture: Mixture, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int) -> dict[str, Select]:
+def list_selects(
+    mixture: MixtureSettings, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int
+) -> dict[str, Select]:
     """The select step of every part, by the part's label.
 
     Raises:
@@ -317,7 +319,7 @@ def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     return index.hstack(_read(inputs[shard.lengths], shard, LENGTH_COLUMNS))
 
 
-def check_where(part: Part) -> None:
+def check_where(part: MixtureEntry) -> None:
     """Try a part's condition on a table without rows, so that a mistake shows before there are shards.
 
     Raises:
@@ -327,7 +329,7 @@ def check_where(part: Part) -> None:
         _where(part, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
 
 
-def _where(part: Part, table: pl.DataFrame) -> np.ndarray:
+def _where(part: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
     """Which rows the part's condition holds for.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmill.mixtures.algorithms.order import Walk, key_of
+from vlmill.mixtures.algorithms.order import SourceOrder, make_order_key
 from vlmill.mixtures.config import Unit
 from vlmill.mixtures.steps.select import AMOUNTS
 from vlmill.pipeline.core.sample import read_array
@@ -42,7 +42,7 @@ class Selection:
     cuts: np.ndarray  # CUTS, per segment
     shards: np.ndarray  # SHARDS
     unit: Unit
-    walk: Walk
+    walk: SourceOrder
     units: np.ndarray | None = None  # UNITS, per sample; for `prefix` alone
 
     @classmethod
@@ -55,7 +55,7 @@ class Selection:
             cuts=_mapped(inputs[f"{label}/cuts.npy"]),
             shards=shards,
             unit=unit,
-            walk=Walk(shards["samples"], key_of(seed, "order", label), window),
+            walk=SourceOrder(shards["samples"], make_order_key(seed, "order", label), window),
             units=None if units is None else _mapped(units),
         )
 

@@ -22,8 +22,8 @@ from vlmill.pipeline.chat.image_tokens import (
     BRACKETED,
     FENCED,
     TAGGED,
-    Frame,
-    Pictured,
+    ImageLayout,
+    ImageTokenTemplate,
 )
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, Role
@@ -54,7 +54,7 @@ class ChatFormat:
     pad: str = "<|pad|>"
     image: str = "<image>"
     separator: str = "\n\n"
-    frame: Frame = BARE
+    frame: ImageTokenTemplate = BARE
 
     @property
     def specials(self) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
     return tokenizer
 
 
-def mark_id(tokenizer: Tokenizer, mark: str) -> int:
+def get_mark_id(tokenizer: Tokenizer, mark: str) -> int:
     """The id of a special token. Raises ValueError if the tokenizer did not come from `load_tokenizer`."""
     found = tokenizer.token_to_id(mark)
     if found is None:
@@ -142,9 +142,9 @@ def mark_id(tokenizer: Tokenizer, mark: str) -> int:
     return int(found)
 
 
-def pieces(
+def encode_nodes(
     nodes: Sequence[Node],
-    images: Sequence[Pictured],
+    images: Sequence[ImageLayout],
     tokenizer: Tokenizer,
     chat: ChatFormat,
     loss: Loss = "answers",
@@ -162,8 +162,8 @@ def pieces(
         (node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"
     ]
     encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-    shown, end = iter(images), mark_id(tokenizer, chat.end)
-    marks = {role: mark_id(tokenizer, mark) for role, mark in chat.roles}
+    shown, end = iter(images), get_mark_id(tokenizer, chat.end)
+    marks = {role: get_mark_id(tokenizer, mark) for role, mark in chat.roles}
     done = []
     for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
         opens, closes = (
@@ -187,16 +187,16 @@ def pieces(
     return done
 
 
-def encode(
+def join_segment(
     nodes: Sequence[Node],
-    images: Sequence[Pictured],
+    images: Sequence[ImageLayout],
     tokenizer: Tokenizer,
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> Encoded:
     """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is learnt only if all text is."""
-    bos, eos = mark_id(tokenizer, chat.bos), mark_id(tokenizer, chat.eos)
-    parts = pieces(nodes, images, tokenizer, chat, loss)
+    bos, eos = get_mark_id(tokenizer, chat.bos), get_mark_id(tokenizer, chat.eos)
+    parts = encode_nodes(nodes, images, tokenizer, chat, loss)
     labels = chain.from_iterable(part.labels for part in parts)
     return Encoded(
         [bos, *chain.from_iterable(part.ids for part in parts), eos],
@@ -204,12 +204,12 @@ def encode(
     )
 
 
-def _spelt(image: Pictured, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
+def _spelt(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
     """The tokens of an image."""
     ids: list[int] = []
     for said, times in chat.frame.spell(image):
         if said is None or said in chat.frame.specials:
-            ids += [mark_id(tokenizer, said or chat.image)] * times
+            ids += [get_mark_id(tokenizer, said or chat.image)] * times
         else:
             ids += tokenizer.encode(said, add_special_tokens=False).ids * times
     return ids

@@ -15,7 +15,7 @@ UTTERANCE, VIDEO = "<end_of_utterance>", "<video>"  # processors add these to to
 MOST = 6  # rows and columns that Idefics3's processor has tags for
 
 
-class Pictured(Protocol):
+class ImageLayout(Protocol):
     """What spelling an image needs of its layout."""
 
     @property
@@ -31,7 +31,7 @@ class Pictured(Protocol):
         """(rows, columns) of tiles, the overview not among them."""
 
 
-class Shown(NamedTuple):
+class IndexedImage(NamedTuple):
     """An image as a shard's index has it; see `Pictured`."""
 
     tokens: int
@@ -44,24 +44,24 @@ Spelling = Sequence[tuple[str | None, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ImageTokenTemplate:
     """How images are spelt."""
 
-    spell: Callable[[Pictured], Spelling]  # pure
+    spell: Callable[[ImageLayout], Spelling]  # pure
     specials: tuple[str, ...] = ()  # marks of a spelling, and of its processor besides
     after: str = ""  # text that a spelling ends with, and that a processor has to be given behind its placeholder
 
 
-def _bare(image: Pictured) -> Spelling:
+def _bare(image: ImageLayout) -> Spelling:
     return [(None, image.tokens)]
 
 
-def _fenced(image: Pictured) -> Spelling:
+def _fenced(image: ImageLayout) -> Spelling:
     tile = [(None, image.tokens // image.tiles), (FENCE, 1)]
     return [(FENCE, 1), *tile * image.tiles, ("\n", 1)]
 
 
-def _tagged(image: Pictured) -> Spelling:
+def _tagged(image: ImageLayout) -> Spelling:
     (rows, columns), tile = image.grid, (None, image.tokens // image.tiles)
     if max(image.grid) > MOST:
         raise ValueError(f"an image of {rows} x {columns} tiles: Idefics3's processor has tags for {MOST} x {MOST}")
@@ -76,7 +76,7 @@ def _tagged(image: Pictured) -> Spelling:
     return [*spelt, *overview]
 
 
-def _bracketed(image: Pictured) -> Spelling:
+def _bracketed(image: ImageLayout) -> Spelling:
     return [("<img>", 1), (None, image.tokens), ("</img>", 1)]
 
 
@@ -84,10 +84,10 @@ def _tag(row: int, column: int) -> str:
     return f"<row_{row + 1}_col_{column + 1}>"
 
 
-BARE = Frame(_bare)
+BARE = ImageTokenTemplate(_bare)
 """Nothing but placeholders: LLaVA and its kin."""
 
-FENCED = Frame(_fenced, (FENCE, UTTERANCE), after="\n")
+FENCED = ImageTokenTemplate(_fenced, (FENCE, UTTERANCE), after="\n")
 """A mark before, between and behind the tiles: `IdeficsProcessor` and `Idefics2Processor`.
 
 Both processors merge the marks of two images that touch, and the second puts a space between mark and word. The line
@@ -95,8 +95,8 @@ break keeps neighbours out of an image's spelling: a segment may be cut beside i
 """
 
 TAGS = tuple(_tag(row, column) for row in range(MOST) for column in range(MOST))
-TAGGED = Frame(_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))
+TAGGED = ImageTokenTemplate(_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))
 """A mark and the place in the grid before each tile: `Idefics3Processor` and `SmolVLMProcessor`."""
 
-BRACKETED = Frame(_bracketed, ("<img>", "</img>", VIDEO))
+BRACKETED = ImageTokenTemplate(_bracketed, ("<img>", "</img>", VIDEO))
 """A mark before and one behind: `InternVLProcessor`."""

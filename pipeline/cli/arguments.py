@@ -18,7 +18,7 @@ WIDE = 160
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, as given to build --out.")]
-JudgeFiles = Annotated[
+FilterFiles = Annotated[
     list[str] | None,
     typer.Option(
         "--judge",
@@ -37,7 +37,7 @@ TrustCode = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+def parse_pairs(given: list[str] | None, option: str) -> dict[str, str]:
     """NAME=VALUE arguments as a mapping."""
     found = {}
     for item in given or []:
@@ -48,7 +48,7 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def words(context: typer.Context) -> list[str]:
+def get_command(context: typer.Context) -> list[str]:
     """The command that was given, so that it can be given again with more."""
     said = ["vlmill", str(context.info_name)]
     for parameter in context.command.params:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlmill.pipeline.cli.arguments import JudgeFiles, TrustCode, console, pairs, words
+from vlmill.pipeline.cli.arguments import FilterFiles, TrustCode, console, get_command, parse_pairs
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def build(
             help="Replace one value of the recipe, for example judges.language.in_doubt=drop.",
         ),
     ] = None,
-    judge: JudgeFiles = None,
+    judge: FilterFiles = None,
     trust_code: TrustCode = None,
     until: Annotated[
         str | None,
@@ -94,28 +94,28 @@ def build(
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --judge examples/judges/shouting.py
     """
-    from vlmill.mixtures.build import check as check_mixtures
     from vlmill.mixtures.build import read_stats
+    from vlmill.mixtures.build import validate_mixtures as check_mixtures
     from vlmill.pipeline.engine.build import PHASES
-    from vlmill.pipeline.recipe.load import load
-    from vlmill.pipeline.recipe.mapping import read_mapping, recipe_path
+    from vlmill.pipeline.recipe.load import load_recipe
+    from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
     from vlmill.pipeline.reports import kept
-    from vlmill.pipeline.reports.contamination import warnings
-    from vlmill.train.validate import check as check_training
+    from vlmill.pipeline.reports.contamination import list_warnings
+    from vlmill.train.validate import validate_training as check_training
 
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
-    sets = pairs(set_, "--set")
-    there = out or Path("build") / str(sets.get("name", read_mapping(recipe_path(recipe)).get("name")))
-    judges = _judges(recipe, there, judge or [], trust_code or [], words(context), relock=relock)
-    loaded, data, base = load(recipe, pairs(source, "--source"), limit, sets, judges)
+    sets = parse_pairs(set_, "--set")
+    there = out or Path("build") / str(sets.get("name", read_mapping(find_recipe(recipe)).get("name")))
+    judges = _judges(recipe, there, judge or [], trust_code or [], get_command(context), relock=relock)
+    loaded, data, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, sets, judges)
     check_mixtures(loaded)
     check_training(loaded)
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
-    came = list[kept.Kept]()
+    came = list[kept.KeptOfSource]()
     try:
-        carry(
+        build_recipe(
             root,
             loaded,
             data,
@@ -126,20 +126,20 @@ def build(
             relock=relock,
             remake=remake,
             retry_failed=retry_failed,
-            settled=lambda folders: came.extend(kept.kept(root, loaded, folders)),
+            settled=lambda folders: came.extend(kept.count_kept(root, loaded, folders)),
         )
     finally:  # a mixture that cannot be made has its reasons there
         if came:
-            console.print(kept.table(came))
-        for warning in kept.warnings(came, shown):
+            console.print(kept.make_kept_table(came))
+        for warning in kept.list_kept_warnings(came, shown):
             console.print(warning, markup=False, soft_wrap=True)
-    for warning in warnings(root, loaded) if until != "survey" else ():
+    for warning in list_warnings(root, loaded) if until != "survey" else ():
         console.print(warning, markup=False)
     if loaded.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             for note in stats["notes"]:
                 console.print(f"{stage}: {note}", markup=False)
-    if short := kept.shortfall(came, shown):
+    if short := kept.explain_shortfall(came, shown):
         raise VlmillError(
             f"{short}\nWhat was made stays in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
         )
@@ -159,20 +159,20 @@ def _judges(
     Raises:
         RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
     """
-    from vlmill.pipeline.filters.custom import named, refusal
-    from vlmill.pipeline.recipe.lock import bound
-    from vlmill.pipeline.recipe.mapping import LOCK, held_code, recipe_path
+    from vlmill.pipeline.filters.custom import explain_refusal, find_named_code
+    from vlmill.pipeline.recipe.lock import is_bound
+    from vlmill.pipeline.recipe.mapping import LOCK, find_recipe, read_held_code
 
-    path, lock = recipe_path(recipe), root / LOCK
-    inline, locked = held_code(path), {} if relock and not digests else held_code(lock)
-    given = named(files, digests, {**inline, **locked})
-    for where, held in ((path, inline), (lock, locked if bound(root) and not relock else {})):
+    path, lock = find_recipe(recipe), root / LOCK
+    inline, locked = read_held_code(path), {} if relock and not digests else read_held_code(lock)
+    given = find_named_code(files, digests, {**inline, **locked})
+    for where, held in ((path, inline), (lock, locked if is_bound(root) and not relock else {})):
         if unnamed := {file: code for file, code in held.items() if file not in dict(given)}:
-            raise RecipeError(refusal(where, unnamed, command))
+            raise RecipeError(explain_refusal(where, unnamed, command))
     return given
 
 
-def carry(
+def build_recipe(
     root: Path,
     recipe: Recipe,
     data: Mapping[str, Any],
@@ -191,31 +191,31 @@ def carry(
     Before mixtures are made, `settled` is told source -> the folder whose books say what was kept.
     """
     from vlmill.mixtures.build import build_stages
-    from vlmill.pipeline.core.progress import Progressing
-    from vlmill.pipeline.engine.build import Run, phases
-    from vlmill.pipeline.engine.executor import executor
-    from vlmill.pipeline.engine.outcomes import settle
-    from vlmill.pipeline.engine.workdir import clean, opened, pin
-    from vlmill.pipeline.engine.workdir import remake as forget
-    from vlmill.pipeline.recipe.lock import lock
+    from vlmill.pipeline.core.progress import ProgressBars
+    from vlmill.pipeline.engine.build import Build, list_phases
+    from vlmill.pipeline.engine.executor import open_executor
+    from vlmill.pipeline.engine.outcomes import count_outcomes
+    from vlmill.pipeline.engine.workdir import forget_versions as forget
+    from vlmill.pipeline.engine.workdir import open_run_folder, pin_hub_roots, remove_unused
+    from vlmill.pipeline.recipe.lock import lock_folder
 
-    with opened(root):
-        lock(root, data, relock=relock)
-        recipe = pin(root, recipe, relock=relock)
+    with open_run_folder(root):
+        lock_folder(root, data, relock=relock)
+        recipe = pin_hub_roots(root, recipe, relock=relock)
         if remake:
             forget(root)
-        with _served(recipe, base) as serving, Progressing(console) as watcher, executor(workers, ray) as pool:
-            run = Run(root, recipe, base, pool, watcher, serving, retry=retry_failed)
-            for phase in phases(run, until):
+        with _served(recipe, base) as serving, ProgressBars(console) as watcher, open_executor(workers, ray) as pool:
+            run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
+            for phase in list_phases(run, until):
                 phase()
             if until not in ("survey", "benchmarks"):
-                folders = settle(run, until)
+                folders = count_outcomes(run, until)
                 if settled:
                     settled(folders)
             if until in (None, "mixture"):
                 build_stages(run)
         if until is None:
-            clean(root, run.folders if run.rules else None)
+            remove_unused(root, run.folders if run.rules else None)
 
 
 class _Server(ThreadingHTTPServer):

@@ -27,15 +27,20 @@ def contamination(
         vlmill contamination demo --samples 5
         vlmill trace demo ID
     """
-    from vlmill.pipeline.recipe.lock import locked_recipe
-    from vlmill.pipeline.reports.contamination import lines, report, table, warnings
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
+    from vlmill.pipeline.reports.contamination import (
+        format_examples,
+        list_warnings,
+        make_contamination_table,
+        read_contamination,
+    )
 
-    found = report(directory, samples)
+    found = read_contamination(directory, samples)
     if as_json:
         print_json(found)
         return
-    console.print(table(found))
-    for line in warnings(directory, locked_recipe(directory)):
+    console.print(make_contamination_table(found))
+    for line in list_warnings(directory, read_locked_recipe(directory)):
         console.print(line, markup=False)
-    for line in lines(found):
+    for line in format_examples(found):
         console.print(line, markup=False)

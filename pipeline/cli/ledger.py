@@ -41,22 +41,28 @@ def ledger(
         vlmill ledger demo --reason bad_row
         vlmill ledger demo --html ledger.html
     """
-    from vlmill.pipeline.reports.ledger import lost_pages, said_by, select, tables
+    from vlmill.pipeline.reports.ledger import count_lost_pages, find_steps_by_reason, make_tables, select_funnel
 
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
     if samples is not None and not reason:
         raise VlmillError("--samples says how many examples of a reason are shown: give --reason too")
-    books = select(directory, source, reason)
+    books = select_funnel(directory, source, reason)
     if html is not None:
         _write_page(directory, books, html)
     elif reason is not None:
         _examples(directory, books, reason, samples or EXAMPLES, as_json=as_json)
     elif as_json:
-        pages = {name: lost for name in books if (lost := lost_pages(directory, name))}
-        print_json({"funnel": books, "pages": pages, "said_by": {name: said_by(directory, name) for name in books}})
+        pages = {name: lost for name in books if (lost := count_lost_pages(directory, name))}
+        print_json(
+            {
+                "funnel": books,
+                "pages": pages,
+                "said_by": {name: find_steps_by_reason(directory, name) for name in books},
+            }
+        )
     else:
-        for table in tables(directory, books, console.width):
+        for table in make_tables(directory, books, console.width):
             console.print(table)
         _print_notes(directory, books)
         console.print(f"Examples: vlmill ledger {directory} --reason REASON; a page: --html FILE", markup=False)
@@ -64,14 +70,14 @@ def ledger(
 
 def _print_notes(directory: Path, sources: Collection[str]) -> None:
     """What of the sources no table of reasons shows: keys that nobody reads, and pages that left no sample."""
-    from vlmill.pipeline.reports.ledger import lost_pages
-    from vlmill.pipeline.reports.unread import unread
+    from vlmill.pipeline.reports.ledger import count_lost_pages
+    from vlmill.pipeline.reports.unread import list_unread_keys
 
-    for line in unread(directory):
+    for line in list_unread_keys(directory):
         if line.source in sources:
             console.print(str(line), markup=False)
     for name in sources:
-        if lost := lost_pages(directory, name):
+        if lost := count_lost_pages(directory, name):
             why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
             console.print(f"{name}: pages of its rows that left no sample: {why}", markup=False)
 
@@ -79,18 +85,18 @@ def _print_notes(directory: Path, sources: Collection[str]) -> None:
 def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves the one that was there."""
     from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.page.ledger import page
+    from vlmill.pipeline.page.ledger import render_funnel_page
 
-    write_atomically(file, page(directory, books))
+    write_atomically(file, render_funnel_page(directory, books))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
 def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
     """Show what was lost for a reason."""
-    from vlmill.pipeline.reports.ledger import as_json as loss_json
-    from vlmill.pipeline.reports.ledger import examples, row_losses
+    from vlmill.pipeline.reports.ledger import loss_to_json as loss_json
+    from vlmill.pipeline.reports.ledger import read_row_losses, sample_losses
 
-    rows, found = row_losses(directory, books, reason), examples(directory, books, reason, number)
+    rows, found = read_row_losses(directory, books, reason), sample_losses(directory, books, reason, number)
     if as_json:
         lost = {
             level: {part: pair[place] for part, pair in rows.items()} for place, level in enumerate(("rows", "pages"))

@@ -13,22 +13,28 @@ from vlmill.pipeline.core.errors import RecipeError
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
     """Say which parts of a run exist, which are missing, and how much was kept. `vlmill ledger` says what became of the rest."""
-    from vlmill.pipeline.reports.ledger import added, funnel, share
-    from vlmill.pipeline.reports.status import progress, table
-    from vlmill.pipeline.reports.undecided import undecided
-    from vlmill.pipeline.reports.unread import unread
+    from vlmill.pipeline.reports.ledger import format_share, read_funnel, total_funnel
+    from vlmill.pipeline.reports.status import make_status_table, read_progress
+    from vlmill.pipeline.reports.undecided import count_undecided
+    from vlmill.pipeline.reports.unread import list_unread_keys
 
-    books = funnel(directory)
+    books = read_funnel(directory)
     if as_json:
-        steps = {step.folder: {"done": step.done, "parts": step.parts} for step in progress(directory)}
-        print_json({"steps": steps, "funnel": books, "unread": {line.source: line.rows for line in unread(directory)}})
+        steps = {step.folder: {"done": step.done, "parts": step.parts} for step in read_progress(directory)}
+        print_json(
+            {
+                "steps": steps,
+                "funnel": books,
+                "unread": {line.source: line.rows for line in list_unread_keys(directory)},
+            }
+        )
         return
-    console.print(table(directory))
-    for line in (*undecided(directory), *unread(directory)):
+    console.print(make_status_table(directory))
+    for line in (*count_undecided(directory), *list_unread_keys(directory)):
         console.print(str(line), markup=False)
     kept = (
-        f"{line.kept:,} of {line.came:,} {level} ({share(line.kept, line.came)})"
-        for level, line in added(books).items()
+        f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
+        for level, line in total_funnel(books).items()
     )
     if any(books.values()):
         console.print(f"kept: {', '.join(kept)}. Why not the others: vlmill ledger {directory}", markup=False)
@@ -53,8 +59,8 @@ def stats(
     vlmill stats demo --html demo.html     one file that needs no network: plots, samples as the trainer sees them, search
     """
     from vlmill.mixtures.build import read_stats
-    from vlmill.mixtures.report.stats import table
-    from vlmill.mixtures.steps.repetition import summary
+    from vlmill.mixtures.report.stats import make_stats_table
+    from vlmill.mixtures.steps.repetition import summarise_repetition
 
     if html is not None:
         _write_page(directory, stage, html)
@@ -68,19 +74,21 @@ def stats(
             f"{directory} has no stages, so nothing is mixed; see what became of the data with: vlmill status {directory}"
         )
     for stats_of_stage in found.values():
-        console.print(table(stats_of_stage, console.width))
-        console.print(summary(stats_of_stage["repetition"]))
+        console.print(make_stats_table(stats_of_stage, console.width))
+        console.print(summarise_repetition(stats_of_stage["repetition"]))
 
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves the one that was there."""
-    from vlmill.mixtures.page import page
+    from vlmill.mixtures.page import render_mixture_page
     from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.recipe.lock import locked_recipe
-    from vlmill.train.settings import training_of
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
+    from vlmill.train.settings import read_training_settings
 
-    losses = {item.name: training_of(item).loss for item in locked_recipe(directory).stages if item.train}
-    write_atomically(file, page(directory, stage, losses))
+    losses = {
+        item.name: read_training_settings(item).loss for item in read_locked_recipe(directory).stages if item.train
+    }
+    write_atomically(file, render_mixture_page(directory, stage, losses))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
@@ -107,14 +115,14 @@ def trace(
         vlmill trace demo --stage align --step 40
     """
     from vlmill.pipeline.reports import refused
-    from vlmill.pipeline.reports.trace import lines, trace_refused
-    from vlmill.pipeline.reports.trace import trace as traced
-    from vlmill.train.trace import seen, steps_with, trained_stages
+    from vlmill.pipeline.reports.trace import format_trace, trace_refused
+    from vlmill.pipeline.reports.trace import trace_sample as traced
+    from vlmill.train.trace import find_steps, list_seen, list_trained_stages
 
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
     if step is not None:
-        for part in seen(directory, stage, step):
+        for part in list_seen(directory, stage, step):
             nodes = f"nodes {part.first} to {'the end' if part.last is None else part.last - 1}"
             console.print(f"row {part.row}: {part.id}, {nodes}, {part.tokens} tokens {part.url}".rstrip(), markup=False)
             for url, sha256 in part.images:
@@ -125,12 +133,12 @@ def trace(
             console.print(line, markup=False, soft_wrap=True)
         return
     found = traced(directory, str(name))
-    for line in lines(found):
+    for line in format_trace(found):
         console.print(line, markup=False)
     if found.taken_down:
         return  # plans of today say nothing of what those before it showed
-    for trained in trained_stages(directory):
-        steps = steps_with(directory, trained, str(found.sample.id))
+    for trained in list_trained_stages(directory):
+        steps = find_steps(directory, trained, str(found.sample.id))
         shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
         console.print(f"  stage {trained}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
 
@@ -138,7 +146,7 @@ def trace(
 def verify(directory: Folder) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
     from vlmill.mixtures.build import verify_locks
-    from vlmill.pipeline.reports.verify import verify as broken
+    from vlmill.pipeline.reports.verify import verify_run as broken
 
     promises = list(broken(directory)) or list(verify_locks(directory))
     for line in promises:

@@ -26,11 +26,11 @@ def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
     vlmill diff before/mixtures/align/mixture.lock.json after:align
     vlmill diff prismatic:llava-v15 prismatic:llava-lrv
     """
-    from vlmill.mixtures.report.compare import difference, difference_table, paired
+    from vlmill.mixtures.report.compare import difference_table, make_difference, pair_stages
 
-    sides = paired(before, after)
+    sides = pair_stages(before, after)
     if as_json:
-        print_json({f"{one['stage']} -> {other['stage']}": difference(one, other) for one, other in sides})
+        print_json({f"{one['stage']} -> {other['stage']}": make_difference(one, other) for one, other in sides})
         return
     for one, other in sides:
         console.print(difference_table(one, other))
@@ -49,9 +49,9 @@ def list_() -> None:
 
     vlmill mixtures list
     """
-    from vlmill.mixtures.published.catalogue import listing
+    from vlmill.mixtures.published.catalogue import make_listing
 
-    console.print(listing())
+    console.print(make_listing())
 
 
 @mixtures.command()
@@ -64,10 +64,10 @@ def show(
     vlmill mixtures show the_cauldron
     vlmill mixtures show llava_onevision --stage single_image
     """
-    from vlmill.mixtures.published.catalogue import load, tables
+    from vlmill.mixtures.published.catalogue import load_published, make_published_tables
 
-    published = load(name)
-    for table in tables(published, stage):
+    published = load_published(name)
+    for table in make_published_tables(published, stage):
         console.print(table)
     for number, sentence in enumerate(published.contradictions):
         console.print("The publication contradicts itself:" if not number else "", end="" if number else "\n")
@@ -90,9 +90,9 @@ def import_(
         vlmill mixtures import scripts/train/onevision.yaml > onevision-as-ours.yaml
         vlmill mixtures show onevision-as-ours.yaml
     """
-    from vlmill.mixtures.published.import_llava import read, to_yaml
+    from vlmill.mixtures.published.import_llava import read_mixture, to_yaml
     from vlmill.pipeline.core.errors import RecipeError
 
     if not file.is_file():
         raise RecipeError(f"{file}: there is no such file")
-    typer.echo(to_yaml(read(file, sequence_length)), nl=False)
+    typer.echo(to_yaml(read_mixture(file, sequence_length)), nl=False)

@@ -22,11 +22,11 @@ def overlap(
         vlmill overlap demo
         vlmill overlap demo --json
     """
-    from vlmill.pipeline.reports.overlap import read_overlap, tables
+    from vlmill.pipeline.reports.overlap import make_overlap_tables, read_overlap
 
     found = read_overlap(directory)
     if as_json:
         print_json(found)
         return
-    for table in tables(found, counts=counts):
+    for table in make_overlap_tables(found, counts=counts):
         console.print(table)

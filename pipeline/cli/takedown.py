@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 
 from vlmill.pipeline.cli.arguments import (
+    FilterFiles,
     Folder,
     JsonFlag,
-    JudgeFiles,
     TrustCode,
     console,
+    get_command,
     print_json,
-    words,
 )
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 
@@ -48,7 +48,7 @@ def takedown(
         int | None, typer.Option(min=0, help="Worker processes; 0 works in this process. Default: one per core.")
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
-    judge: JudgeFiles = None,
+    judge: FilterFiles = None,
     trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -63,25 +63,25 @@ def takedown(
         vlmill takedown run --id web/part-0.parquet#12
         vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
     """
-    from vlmill.pipeline.engine.executor import executor
-    from vlmill.pipeline.filters.custom import named, refusal, untrusted
-    from vlmill.pipeline.recipe.lock import locked_recipe
+    from vlmill.pipeline.engine.executor import open_executor
+    from vlmill.pipeline.filters.custom import explain_refusal, find_named_code, list_untrusted
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
     from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
-    from vlmill.pipeline.recipe.mapping import held_code
-    from vlmill.pipeline.reports.takedown_forecast import forecast
-    from vlmill.pipeline.takedown.rules import LIST, Rules, rules
+    from vlmill.pipeline.recipe.mapping import read_held_code
+    from vlmill.pipeline.reports.takedown_forecast import forecast_takedown
+    from vlmill.pipeline.takedown.rules import LIST, TakedownList, parse_rules
 
-    asked = rules(url or [], sha256 or [], id_ or [], domain or [])
-    judges = named(judge or [], trust_code or [], held_code(directory / RECIPE))
-    recipe, before = locked_recipe(directory, judges), Rules.read(directory)
+    asked = parse_rules(url or [], sha256 or [], id_ or [], domain or [])
+    judges = find_named_code(judge or [], trust_code or [], read_held_code(directory / RECIPE))
+    recipe, before = read_locked_recipe(directory, judges), TakedownList.read(directory)
     if not (asked or before):
         raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
-    unnamed = untrusted(recipe.own_judges)
+    unnamed = list_untrusted(recipe.own_judges)
     if unnamed and not dry_run:  # what is made anew is judged anew
-        raise RecipeError(refusal(directory / RECIPE, unnamed, words(context)))
+        raise RecipeError(explain_refusal(directory / RECIPE, unnamed, get_command(context)))
     root = directory.absolute()
-    with executor(workers, ray) as pool:
-        found = forecast(root, recipe, asked, before, pool)
+    with open_executor(workers, ray) as pool:
+        found = forecast_takedown(root, recipe, asked, before, pool)
         if not as_json:
             _tell(found, (asked - before).labels(), "would go" if dry_run else "goes")
         if not dry_run:
@@ -104,30 +104,30 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
     """Write the list, which is the commit, and make anew what it touches. Returns the stages whose plan changed, and whether they were trained."""
     from vlmill.mixtures.build import LOCK, build_stages
     from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.core.progress import Progressing
-    from vlmill.pipeline.engine.build import Run
-    from vlmill.pipeline.engine.outcomes import settle
-    from vlmill.pipeline.engine.workdir import clean, opened
-    from vlmill.pipeline.takedown.rules import LIST, Rules
+    from vlmill.pipeline.core.progress import ProgressBars
+    from vlmill.pipeline.engine.build import Build
+    from vlmill.pipeline.engine.outcomes import count_outcomes
+    from vlmill.pipeline.engine.workdir import open_run_folder, remove_unused
+    from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
     def locks() -> dict[str, bytes]:
         paths = {stage.name: root / "mixtures" / stage.name / LOCK for stage in recipe.stages}
         return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
 
-    with opened(root), Progressing(talk) as watcher:
+    with open_run_folder(root), ProgressBars(talk) as watcher:
         before = locks()
         write_atomically(
-            root / LIST, (Rules.read(root) | found.rules).to_yaml()
+            root / LIST, (TakedownList.read(root) | found.rules).to_yaml()
         )  # another takedown may have come first
-        run = Run(root, recipe, None, pool, watcher, {})
+        run = Build(root, recipe, None, pool, watcher, {})
         run.adopt()
         for phase in (run.curate, run.dedupe, run.shard):
             phase()
-        settle(run, None)
+        count_outcomes(run, None)
         try:
             build_stages(run)
         finally:  # whatever a mixture has to say about what is left, the shards that held it go
-            clean(root, run.folders)
+            remove_unused(root, run.folders)
         after = locks()
     changed = [name for name in after if after[name] != before.get(name)]
     return {name: (root / "train" / name).exists() for name in changed}

@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 
 from vlmill.pipeline.cli.arguments import (
+    FilterFiles,
     Folder,
     JsonFlag,
-    JudgeFiles,
     console,
-    pairs,
+    parse_pairs,
     print_json,
 )
-from vlmill.pipeline.cli.build import carry
+from vlmill.pipeline.cli.build import build_recipe
 from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ def _place(shards: str | None) -> str | None:
 
 def _train(directory: Path, stage: str | None, machine: Machine, ranks: int | None, ray: str | None) -> list[Result]:
     """Train in this process, or first in `ranks` others."""
-    from vlmill.pipeline.engine.executor import together
-    from vlmill.train.log import following
+    from vlmill.pipeline.engine.executor import run_distributed
+    from vlmill.train.log import follow_logs
     from vlmill.train.run import train_stages
 
     if ranks is not None:
         whole = directory.absolute()  # ranks stand in folders of their own
-        with following(whole / "train", console):
-            together(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
+        with follow_logs(whole / "train", console):
+            run_distributed(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
     return train_stages(directory, stage, machine, console)
 
 
@@ -138,9 +138,9 @@ def evaluate(
     """
     from dataclasses import asdict
 
-    from vlmill.pipeline.core.config import nearest
-    from vlmill.pipeline.core.progress import Progressing
-    from vlmill.train.evaluate import table
+    from vlmill.pipeline.core.config import suggest_names
+    from vlmill.pipeline.core.progress import ProgressBars
+    from vlmill.train.evaluate import make_score_table
     from vlmill.train.metrics import METRICS
     from vlmill.train.run import evaluate_stage
     from vlmill.train.settings import Machine
@@ -148,8 +148,8 @@ def evaluate(
     shown = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in shown:
         if name not in METRICS:
-            raise RecipeError(f"--metrics {name}: there is no such metric; {nearest(name, list(METRICS))}")
-    with Progressing(Console(stderr=True) if as_json else console) as watcher:
+            raise RecipeError(f"--metrics {name}: there is no such metric; {suggest_names(name, list(METRICS))}")
+    with ProgressBars(Console(stderr=True) if as_json else console) as watcher:
         machine = Machine(device=device, threads=threads, shards=_place(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
     if as_json:
@@ -158,7 +158,7 @@ def evaluate(
             {source: {k: v for k, v in asdict(score).items() if k not in hidden} for source, score in scores.items()}
         )
     elif scores:
-        console.print(table(scores, name, shown))
+        console.print(make_score_table(scores, name, shown))
     else:
         console.print(f"stage {name} holds nothing out; say what it should in its mixture: held_out: {{SOURCE: 0.05}}")
 
@@ -178,7 +178,7 @@ def ablate(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere, as in build.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
-    judge: JudgeFiles = None,
+    judge: FilterFiles = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that build, as in build.")] = None,
     device: Device = "auto",
     ranks: Ranks = None,
@@ -208,27 +208,27 @@ def ablate(
     """
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.engine.store import Store
-    from vlmill.pipeline.filters.custom import named
-    from vlmill.train.ablation.plot import write as plot
-    from vlmill.train.ablation.report import notes, report, table
-    from vlmill.train.ablation.runs import prepare
-    from vlmill.train.ablation.spec import find, read, trials
+    from vlmill.pipeline.filters.custom import find_named_code
+    from vlmill.train.ablation.plot import write_plot as plot
+    from vlmill.train.ablation.report import make_ablation_table, make_report, write_ablation_notes
+    from vlmill.train.ablation.runs import prepare_runs
+    from vlmill.train.ablation.spec import find_ablation, list_trials, read_ablation
     from vlmill.train.settings import Machine
 
-    path = find(spec)
-    asked = read(path)
-    planned = trials(asked, pairs(source, "--source"), limit, named(judge or [], [], {}))
+    path = find_ablation(spec)
+    asked = read_ablation(path)
+    planned = list_trials(asked, parse_pairs(source, "--source"), limit, find_named_code(judge or [], [], {}))
     shown = out or Path("build") / f"ablate-{path.stem}"
     root = shown.absolute()
     with Store(root).locked():
-        runs = prepare(root, planned, partial(carry, workers=workers, ray=ray), origin)
+        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray), origin)
         for number, ((variant, seed), folder) in enumerate(runs.items(), start=1):
             console.print(f"{variant}, seed {seed}: run {number} of {len(runs)}")
             _train(folder, None, Machine(device=device, threads=threads), ranks, ray)
-        found = report(asked, runs)
+        found = make_report(asked, runs)
         write_atomically(root / "ablation.json", found)
         plots = plot(found, root)
-    console.print(table(found))
-    for sentence in notes(found):
+    console.print(make_ablation_table(found))
+    for sentence in write_ablation_notes(found):
         console.print(sentence)
     console.print(f"wrote {shown}/ablation.json and {' and '.join(path.name for path in plots)} beside it")

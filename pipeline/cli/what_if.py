@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlmill.pipeline.cli.arguments import (
+    FilterFiles,
     JsonFlag,
-    JudgeFiles,
     TrustCode,
     console,
-    pairs,
+    get_command,
+    parse_pairs,
     print_json,
-    words,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vlmill.pipeline.reports.what_if import Answer
+    from vlmill.pipeline.reports.what_if import WhatIfAnswer
 
 
 def what_if(
@@ -38,7 +38,7 @@ def what_if(
             help="Another setting of a judge or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A judge that was not asked joins as the last.",
         ),
     ] = None,
-    judge: JudgeFiles = None,
+    judge: FilterFiles = None,
     trust_code: TrustCode = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder. Default: build/ and the recipe's name, as in build.")
@@ -56,12 +56,12 @@ def what_if(
         vlmill what-if run --set decontaminate.action=drop
         vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
     """
-    from vlmill.pipeline.filters.custom import named
-    from vlmill.pipeline.recipe.mapping import LOCK, held_code, run_of
-    from vlmill.pipeline.reports.what_if import ask
+    from vlmill.pipeline.filters.custom import find_named_code
+    from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code
+    from vlmill.pipeline.reports.what_if import answer_what_if
 
-    judges = named(judge or [], trust_code or [], held_code(run_of(recipe, out) / LOCK))
-    root, answer = ask(recipe, out, pairs(set_, "--set"), judges, words(context))
+    judges = find_named_code(judge or [], trust_code or [], read_held_code(find_run(recipe, out) / LOCK))
+    root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), judges, get_command(context))
     if as_json:
         print_json(_json(root, answer))
         return
@@ -73,11 +73,11 @@ def what_if(
         console.print(f"note: {note}", markup=False)
 
 
-def _json(root: Path, answer: Answer) -> dict[str, Any]:
+def _json(root: Path, answer: WhatIfAnswer) -> dict[str, Any]:
     return {"run": str(root), "asked": list(answer.asked), "sources": asdict(answer)["sources"], "notes": answer.notes}
 
 
-def _tables(answer: Answer) -> Iterator[Table]:
+def _tables(answer: WhatIfAnswer) -> Iterator[Table]:
     from rich.table import Table
 
     table = Table(title="What would be kept", title_justify="left")
@@ -95,7 +95,7 @@ def _tables(answer: Answer) -> Iterator[Table]:
         yield _why(answer)
 
 
-def _why(answer: Answer) -> Table:
+def _why(answer: WhatIfAnswer) -> Table:
     """By source, level and reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
     from rich.table import Table
 

@@ -23,7 +23,7 @@ FORMS = {
 T = TypeVar("T")
 
 
-def build(kind: type[T], values: Any, where: str) -> T:
+def parse_block(kind: type[T], values: Any, where: str) -> T:
     """The frozen object of class `kind` that `values` from YAML describe.
 
     Raises:
@@ -35,7 +35,7 @@ def build(kind: type[T], values: Any, where: str) -> T:
         raise RecipeError("\n".join(_explain(kind, where, item) for item in error.errors(include_url=False))) from None
 
 
-def nearest(name: str, allowed: Mapping[str, Any] | list[str]) -> str:
+def suggest_names(name: str, allowed: Mapping[str, Any] | list[str]) -> str:
     """`did you mean 'x'? ` where something is near, and the list of what is allowed."""
     names = sorted(allowed)
     close = difflib.get_close_matches(str(name), names, n=1)
@@ -46,7 +46,7 @@ def _explain(kind: type[Any], where: str, item: Any) -> str:
     place = ".".join([where, *(str(part) for part in item["loc"])])
     if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         names = [f.name for f in dataclasses.fields(_owner(kind, item["loc"][:-1]))]
-        return f"{place}: unknown key {item['loc'][-1]!r}; {nearest(str(item['loc'][-1]), names)}"
+        return f"{place}: unknown key {item['loc'][-1]!r}; {suggest_names(str(item['loc'][-1]), names)}"
     if item["type"] in {"missing", "missing_argument"}:
         return f"{place}: is missing"
     if item["type"] == "value_error":  # raised by a class of ours, which names the value itself

@@ -25,30 +25,30 @@ CUT_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:(?:\\?/){1,2}[^\s\"'<>]*\Z")
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>\\]+")
 
 
-def shown(text: str) -> str:
+def escape_text(text: str) -> str:
     r"""A text in one line, cut to LONGEST characters; what is not to be seen stands as its escape, such as `\x1b`."""
     line = HIDDEN.sub(_escape, text[: LONGEST + 1])
     return line if len(line) <= LONGEST else CUT_ADDRESS.sub("", line[:LONGEST]) + "..."
 
 
-def excerpt(raw: Any) -> str:
+def make_excerpt(raw: Any) -> str:
     """How a row begins, whatever its origin made of it: bytes of a line, values by name, a list. Work and memory are bounded.
 
     Bytes within a row are shown where they are text, else by their number.
     """
     if isinstance(raw, bytes):
-        return shown(raw[: 4 * LONGEST].decode("utf-8", "backslashreplace"))
+        return escape_text(raw[: 4 * LONGEST].decode("utf-8", "backslashreplace"))
     if isinstance(raw, str):
-        return shown(raw)
+        return escape_text(raw)
     text = ""
     for piece in _told(raw, DEPTH):
         text += piece
         if len(text) > LONGEST:
             break
-    return shown(text)
+    return escape_text(text)
 
 
-def addresses(text: str) -> list[str]:
+def find_addresses(text: str) -> list[str]:
     """The addresses in an excerpt or a message."""
     found = ADDRESS.findall(text.replace("\\/", "/"))
     return [*found, *(address.rstrip(".,;:!?)]}") for address in found)]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.step import Step, parameters
+from vlmill.pipeline.core.step import Step, get_parameters
 
 DIGITS = 12
 """Digits of a key or a sha256 that stand in a file name; the receipt holds all 64."""
 
 
-def canonical(value: Any) -> Any:
+def canonicalise(value: Any) -> Any:
     """`value` in a form whose JSON is the same in every process, on every machine.
 
     Raises:
@@ -37,9 +37,9 @@ def canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise StoreError(f"{value!r} cannot be part of a key: names must be strings")
-        return {str(name): canonical(value[name]) for name in sorted(value)}
+        return {str(name): canonicalise(value[name]) for name in sorted(value)}
     if isinstance(value, (list, tuple)):
-        return [canonical(item) for item in value]
+        return [canonicalise(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return _canonical_record(value)
     raise StoreError(f"{value!r} of {type(value).__name__} cannot be part of a key: it has no stable form")
@@ -50,25 +50,27 @@ def _canonical_record(value: Any) -> dict[str, Any]:
     identity = {name: getattr(type(value), name) for name in ("kind", "name", "version") if hasattr(type(value), name)}
     shaping = {f.name: getattr(value, f.name) for f in fields(value) if f.metadata.get("shapes_result", True)}
     named = {f"class.{name}": item for name, item in identity.items() if name not in shaping}
-    return {name: canonical(item) for name, item in sorted({**named, **shaping}.items())}
+    return {name: canonicalise(item) for name, item in sorted({**named, **shaping}.items())}
 
 
 def to_json(value: Any) -> str:
     """Canonical JSON: sorted names, no spaces, no NaN."""
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(canonicalise(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any) -> str:
+def hash_value(value: Any) -> str:
     """sha256, in hexadecimal, of the canonical JSON of `value`."""
     return hashlib.sha256(to_json(value).encode()).hexdigest()
 
 
-def task_key(step: Step, inputs: Mapping[str, str]) -> str:
+def make_key(step: Step, inputs: Mapping[str, str]) -> str:
     """The key of `step` over inputs given as name -> sha256."""
-    return digest({"step": step.name, "version": step.version, "parameters": parameters(step), "inputs": dict(inputs)})
+    return hash_value(
+        {"step": step.name, "version": step.version, "parameters": get_parameters(step), "inputs": dict(inputs)}
+    )
 
 
-def file_sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """sha256, in hexadecimal, of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

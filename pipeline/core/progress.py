@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 
-class Progressing:
+class ProgressBars:
     """A Watcher (see pipeline/engine/build.py) that shows every phase of a run."""
 
     EVERY = 5.0

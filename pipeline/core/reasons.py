@@ -10,7 +10,7 @@ import re
 from enum import StrEnum
 from functools import cache
 
-JUDGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+FILTER_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a judge of one's own may be called."""
 
 
@@ -98,7 +98,7 @@ class Reason(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         kind, _, name = str(value).partition(":")
-        return _of_judge(name) if kind == "judge" and JUDGE_NAME.fullmatch(name) else None
+        return _of_judge(name) if kind == "judge" and FILTER_NAME.fullmatch(name) else None
 
 
 @cache

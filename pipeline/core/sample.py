@@ -82,7 +82,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageStats:
     """What one decode found out about an image. `reason` says why there is nothing else."""
 
     image: int
@@ -157,7 +157,7 @@ REFUSED = pa.schema(
         pa.field("excerpt", pa.string(), nullable=False),  # how the row begins; see pipeline/core/excerpt.py
     ]
 )
-FACTS = pa.schema(
+IMAGE_STATS = pa.schema(
     [
         pa.field("image", pa.int32(), nullable=False),
         pa.field("reason", pa.string()),
@@ -185,7 +185,7 @@ VERDICTS = pa.schema(
 )
 
 
-def sample_row(sample: Sample) -> dict[str, Any]:
+def sample_to_row(sample: Sample) -> dict[str, Any]:
     """The row of SAMPLES that holds `sample`."""
     nodes = [{name: getattr(node, name) for name in Node.__slots__} for node in sample.nodes]
     return {
@@ -198,7 +198,7 @@ def sample_row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def row_sample(row: Mapping[str, Any]) -> Sample:
+def row_to_sample(row: Mapping[str, Any]) -> Sample:
     """The sample that a row of SAMPLES holds."""
     return Sample(
         id=SampleId(row["source"], row["file"], row["row"], row["page"]),
@@ -212,24 +212,24 @@ def row_sample(row: Mapping[str, Any]) -> Sample:
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write samples.parquet. Their order becomes their row numbers."""
-    write_rows(path, SAMPLES, (sample_row(sample) for sample in samples))
+    write_rows(path, SAMPLES, (sample_to_row(sample) for sample in samples))
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
     """All samples of a partition in row order, a batch in memory at a time."""
     for row in read_rows(path):
-        yield row_sample(row)
+        yield row_to_sample(row)
 
 
-def write_facts(path: Path, facts: Iterable[ImageFacts]) -> None:
+def write_image_stats(path: Path, facts: Iterable[ImageStats]) -> None:
     """Write facts.parquet, one row per image in image order."""
-    write_rows(path, FACTS, ({name: getattr(fact, name) for name in ImageFacts.__slots__} for fact in facts))
+    write_rows(path, IMAGE_STATS, ({name: getattr(fact, name) for name in ImageStats.__slots__} for fact in facts))
 
 
-def read_facts(path: Path) -> list[ImageFacts]:
+def read_image_stats(path: Path) -> list[ImageStats]:
     """The facts of a partition's images; the list index is the image number."""
     return [
-        ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)
+        ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)
     ]
 
 

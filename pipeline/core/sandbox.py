@@ -46,7 +46,7 @@ class ChildTimedOut(Exception):  # noqa: N818 - as above
     reason = Reason.TIMED_OUT
 
 
-class Isolated(Generic[P, T]):
+class Sandbox(Generic[P, T]):
     """Calls a generator function in a child process, under a time limit for each item it yields.
 
     Arguments and items travel between the processes, so keep them small and plain.
@@ -146,7 +146,7 @@ class Isolated(Generic[P, T]):
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
-def serve() -> None:
+def serve_calls() -> None:
     """The child's life: calls in, items out, until the caller closes the pipe."""
     descriptor, name, seconds = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the keyboard is the caller's business

@@ -105,7 +105,7 @@ class Step(Protocol):
 
 
 @runtime_checkable
-class Heeds(Step, Protocol):
+class HasSideInputs(Step, Protocol):
     """An impure step that looks at more than its key knows of: what it left stays, whatever those files say later."""
 
     @property
@@ -117,6 +117,6 @@ class Heeds(Step, Protocol):
 RUNTIME: Mapping[str, Any] = {"shapes_result": False}
 
 
-def parameters(step: Any) -> dict[str, Any]:
+def get_parameters(step: Any) -> dict[str, Any]:
     """The fields of a step that shape its result, for the key."""
     return {f.name: getattr(step, f.name) for f in fields(step) if f.metadata.get("shapes_result", True)}

@@ -35,12 +35,12 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.decontaminate.contamination import Contamination
-from vlmill.pipeline.decontaminate.index import Index
+from vlmill.pipeline.decontaminate.contamination import FindContamination
+from vlmill.pipeline.decontaminate.index import BuildIndex
 from vlmill.pipeline.decontaminate.verdicts import Decontaminate
 from vlmill.pipeline.dedupe.pairs import FLOORS
 
-__all__ = ["Benchmark", "Contamination", "Decontaminate", "Decontamination", "Index"]
+__all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination"]
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Decontamination:
     image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.95  # correlation from which pictures are the same
     text: Annotated[float, Field(ge=0.5, le=1)] = 0.8  # share of a question's telling words from which it is the same
 
-    def index(self) -> Index:
+    def index(self) -> BuildIndex:
         """The step over all benchmarks."""
-        return Index(image=self.image)
+        return BuildIndex(image=self.image)
 
-    def contamination(self) -> Contamination:
+    def contamination(self) -> FindContamination:
         """The step for each partition."""
-        return Contamination(image=self.image, text=self.text)
+        return FindContamination(image=self.image, text=self.text)

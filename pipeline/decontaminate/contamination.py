@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    ImageFacts,
+    ImageStats,
     Sample,
-    read_facts,
+    read_image_stats,
     read_images,
     read_rows,
     read_samples,
@@ -26,8 +26,8 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.decontaminate.index import FOLDER, Benchmarks, read_index
-from vlmill.pipeline.decontaminate.pictures import close_up, same
-from vlmill.pipeline.decontaminate.texts import Passage, Search, passages
+from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
+from vlmill.pipeline.decontaminate.texts import Passage, Search, split_passages
 from vlmill.pipeline.dedupe import picture
 
 SAMPLES_AT_ONCE = 256
@@ -47,7 +47,7 @@ FINDINGS = pa.schema(
 
 
 @dataclass(frozen=True, order=True)
-class Finding:
+class ContaminationFinding:
     """A row of FINDINGS."""
 
     sample: int
@@ -60,7 +60,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Contamination:
+class FindContamination:
     """Step: the findings of a partition. Pure. Leaves `contamination.parquet`.
 
     Counts samples that were looked at, and those with a finding by image and by text. Nothing is dropped here.
@@ -85,10 +85,10 @@ class Contamination:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at the pictures, then at the texts, a batch of samples in memory."""
-        benchmarks, facts = read_index(inputs), read_facts(inputs["facts.parquet"])
+        benchmarks, facts = read_index(inputs), read_image_stats(inputs["facts.parquet"])
         seen = _seen(inputs, benchmarks, facts, self.image)
         search = Search(benchmarks, self.text)
-        looked, findings = 0, list[Finding]()
+        looked, findings = 0, list[ContaminationFinding]()
         samples = enumerate(read_samples(inputs["samples.parquet"]))
         while batch := list(islice(samples, SAMPLES_AT_ONCE)):
             findings += sorted(_findings(batch, benchmarks, facts, seen, search))
@@ -102,22 +102,22 @@ class Contamination:
 REASONS = {"image": Reason.CONTAMINATED_IMAGE, "text": Reason.CONTAMINATED_TEXT}
 
 
-def read_findings(path: Path) -> Iterator[Finding]:
+def read_findings(path: Path) -> Iterator[ContaminationFinding]:
     """The findings of a partition, in order."""
     for row in read_rows(path):
-        yield Finding(**row)
+        yield ContaminationFinding(**row)
 
 
 Seen = Mapping[int, Mapping[int, float]]
 """Image of the partition -> picture of a benchmark -> how similar they are."""
 
 
-def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageFacts], floor: float) -> Seen:
+def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageStats], floor: float) -> Seen:
     """Which images show which pictures: the same file, or alike at first look and in the close-up."""
     shown = [fact for fact in facts if fact.reason is None]
-    thumbnails = picture.stack([fact.thumbnail for fact in shown])
+    thumbnails = picture.stack_pictures([fact.thumbnail for fact in shown])
     seen, alike = defaultdict[int, dict[int, float]](dict), defaultdict[int, dict[int, float]](dict)
-    for row, empty in enumerate(picture.flat(thumbnails)):
+    for row, empty in enumerate(picture.find_flat(thumbnails)):
         if not empty and shown[row].sha256 in benchmarks.by_sha256:
             seen[shown[row].image] |= dict.fromkeys(benchmarks.by_sha256[shown[row].sha256], 1.0)
     for row, other, similarity in benchmarks.gallery.alike(thumbnails, floor):
@@ -127,8 +127,8 @@ def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageFacts], f
     for stored in read_images(inputs) if alike else ():
         if found := alike.get(stored["image"]):
             others = list(found)
-            near = np.broadcast_to(close_up(stored["bytes"]), benchmarks.close_ups[others].shape)
-            kept = same(near, benchmarks.close_ups[others])
+            near = np.broadcast_to(make_close_up(stored["bytes"]), benchmarks.close_ups[others].shape)
+            kept = find_same(near, benchmarks.close_ups[others])
             seen[stored["image"]] |= {
                 other: found[other] for other, is_same in zip(others, kept, strict=True) if is_same
             }
@@ -136,15 +136,15 @@ def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageFacts], f
 
 
 def _findings(
-    batch: Sequence[tuple[int, Sample]], benchmarks: Benchmarks, facts: Sequence[ImageFacts], seen: Seen, search: Search
-) -> Iterator[Finding]:
+    batch: Sequence[tuple[int, Sample]], benchmarks: Benchmarks, facts: Sequence[ImageStats], seen: Seen, search: Search
+) -> Iterator[ContaminationFinding]:
     """The findings of some samples, in any order."""
     names = {row: str(sample.id) for row, sample in batch}
     spoken, shown = list[Passage](), list[frozenset[int] | None]()
 
-    def finding(row: int, node: int, kind: Literal["image", "text"], item: int, score: float) -> Finding:
+    def finding(row: int, node: int, kind: Literal["image", "text"], item: int, score: float) -> ContaminationFinding:
         asked = benchmarks.items[item]
-        return Finding(row, node, kind, asked.benchmark, asked.id, round(score, 4), names[row])
+        return ContaminationFinding(row, node, kind, asked.benchmark, asked.id, round(score, 4), names[row])
 
     for row, sample in batch:
         images = {index: node.image for index, node in enumerate(sample.nodes) if node.image is not None}
@@ -152,7 +152,7 @@ def _findings(
         for index, found in pictures.items():
             for item, score in _by_item(benchmarks, found).items():
                 yield finding(row, index, "image", item, score)
-        own = list(passages(row, sample, benchmarks))
+        own = list(split_passages(row, sample, benchmarks))
         for item in sorted({item for found in pictures.values() for item in _by_item(benchmarks, found)}):
             for node in sorted({node for passage in own for node in search.asks(passage, benchmarks.items[item])}):
                 yield finding(row, node, "text", item, 1.0)

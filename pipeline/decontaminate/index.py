@@ -23,18 +23,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlmill.pipeline.core.sample import (
-    ImageFacts,
+    ImageStats,
     Sample,
     read_array,
-    read_facts,
+    read_image_stats,
     read_images,
     read_rows,
     read_samples,
     write_rows,
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.decontaminate.pictures import SIDE, Gallery, close_up, gallery
-from vlmill.pipeline.decontaminate.words import RUN, Words, numbers, runs, words
+from vlmill.pipeline.decontaminate.pictures import SIDE, Gallery, make_close_up, make_gallery
+from vlmill.pipeline.decontaminate.words import RUN, Words, find_runs, number_words, split_words
 from vlmill.pipeline.dedupe import picture
 
 COMMON = 3
@@ -150,7 +150,7 @@ def _item(row: Mapping[str, Any]) -> Item:
 
 
 @dataclass(frozen=True)
-class Index:
+class BuildIndex:
     """Step: the index of all benchmarks. Pure.
 
     Counts `benchmark_items` and `benchmark_pictures`.
@@ -175,7 +175,7 @@ class Index:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the index. Neither the order of `inputs` nor how they are cut matters."""
         raw = sorted(_read(inputs), key=lambda item: (item.benchmark, item.id))
-        spelt = sorted({word for item in raw for text in item.texts() for word in words(text)})
+        spelt = sorted({word for item in raw for text in item.texts() for word in split_words(text)})
         write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in spelt))
         vocabulary = {word: number for number, word in enumerate(spelt, 1)}
         shown = sorted({(item.benchmark, fact.sha256): fact for item in raw for fact in item.pictures}.items())
@@ -187,13 +187,13 @@ class Index:
         return {"benchmark_items": Count(len(items), len(items)), "benchmark_pictures": Count(len(shown), len(shown))}
 
     def _write_pictures(
-        self, folder: Path, items: Sequence[Item], shown: Sequence[tuple[tuple[str, str], ImageFacts]]
+        self, folder: Path, items: Sequence[Item], shown: Sequence[tuple[tuple[str, str], ImageStats]]
     ) -> None:
         holders = defaultdict[int, list[int]](list)
         for number, item in enumerate(items):
             for row in item.pictures:
                 holders[row].append(number)
-        made = gallery(picture.stack([fact.thumbnail for _, fact in shown]))
+        made = make_gallery(picture.stack_pictures([fact.thumbnail for _, fact in shown]))
         common = self._common(made, [benchmark for (benchmark, _), _ in shown])
         write_rows(
             folder / "pictures.parquet",
@@ -223,7 +223,7 @@ class _Raw:
     question: str
     choices: tuple[str, ...]
     answers: tuple[str, ...]
-    pictures: tuple[ImageFacts, ...]
+    pictures: tuple[ImageStats, ...]
 
     def texts(self) -> tuple[str, ...]:
         return (self.question, *self.choices, *self.answers)
@@ -232,7 +232,7 @@ class _Raw:
 def _read(inputs: Inputs) -> Iterator[_Raw]:
     for name in sorted(inputs):
         if name.endswith("/samples.parquet"):
-            facts = read_facts(inputs[name.replace("/samples.", "/facts.")])
+            facts = read_image_stats(inputs[name.replace("/samples.", "/facts.")])
             for sample in read_samples(inputs[name]):
                 yield from _items(sample, facts)
 
@@ -243,14 +243,14 @@ def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], 
     for name in sorted(inputs):
         if name.endswith("/images.parquet"):
             benchmark = name.split("/")[0]
-            facts = read_facts(inputs[name.replace("/images.", "/facts.")])
+            facts = read_image_stats(inputs[name.replace("/images.", "/facts.")])
             for row, fact in zip(read_images({"images.parquet": inputs[name]}), facts, strict=True):
                 if fact.reason is None and (benchmark, fact.sha256) in rows:
-                    written[rows[benchmark, fact.sha256]] = close_up(row["bytes"])
+                    written[rows[benchmark, fact.sha256]] = make_close_up(row["bytes"])
     written.flush()
 
 
-def _items(sample: Sample, facts: Sequence[ImageFacts]) -> Iterator[_Raw]:
+def _items(sample: Sample, facts: Sequence[ImageStats]) -> Iterator[_Raw]:
     """The items of a sample: one per turn, and one where there are no turns."""
     shown = [facts[node.image] for node in sample.nodes if node.image is not None]
     pictures = tuple(fact for fact in shown if fact.reason is None)
@@ -271,17 +271,17 @@ def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str,
     return Item(
         raw.benchmark,
         raw.id,
-        question := numbers([raw.question], vocabulary),
+        question := number_words([raw.question], vocabulary),
         np.zeros(question.size, bool),
-        tuple(numbers([choice], vocabulary) for choice in raw.choices),
-        tuple(numbers([answer], vocabulary) for answer in raw.answers),
+        tuple(number_words([choice], vocabulary) for choice in raw.choices),
+        tuple(number_words([answer], vocabulary) for answer in raw.answers),
         frozenset(rows[raw.benchmark, fact.sha256] for fact in raw.pictures),
     )
 
 
 def _write_items(folder: Path, items: Sequence[Item]) -> None:
     """Write items with their telling words, and the telling runs sorted by hash."""
-    found = [(number, *runs(item.asked)) for number, item in enumerate(items)]
+    found = [(number, *find_runs(item.asked)) for number, item in enumerate(items)]
     holders = np.repeat(
         np.array([number for number, _, _ in found], np.uint32), [starts.size for _, starts, _ in found]
     )

@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 
 WHERE = "decontaminate.against"
 
 
-def spelt_out(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def expand_benchmarks(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A recipe's mapping with every benchmark spelt out, so that its lock says all.
 
     `against: benchmarks` takes a whole list, `against: {mmmu: benchmarks}` one entry of it. A list is a shipped one by name, or a
@@ -42,7 +42,7 @@ def spelt_out(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
 def _entry(name: str, value: str, base: Path) -> Any:
     listed = _read(value, base)
     if name not in listed:
-        raise RecipeError(f"{WHERE}.{name}: the list {value!r} has no such benchmark; {nearest(name, listed)}")
+        raise RecipeError(f"{WHERE}.{name}: the list {value!r} has no such benchmark; {suggest_names(name, listed)}")
     return listed[name]
 
 
@@ -51,7 +51,9 @@ def _read(name: str, base: Path) -> dict[str, Any]:
     shipped = {Path(str(item)).stem: Path(str(item)) for item in (files("vlmill.recipes") / "fragments").iterdir()}
     path = base / name if name.endswith((".yaml", ".yml")) else shipped.get(name)
     if path is None or not path.is_file():
-        raise RecipeError(f"{WHERE}: {name!r} is neither a YAML file nor a shipped list; {nearest(name, shipped)}")
+        raise RecipeError(
+            f"{WHERE}: {name!r} is neither a YAML file nor a shipped list; {suggest_names(name, shipped)}"
+        )
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

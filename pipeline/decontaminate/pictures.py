@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmill.pipeline.dedupe import picture
-from vlmill.pipeline.dedupe.picture import align, best_windows, look
-from vlmill.pipeline.images.decode import decode
+from vlmill.pipeline.dedupe.picture import align_pairs, choose_windows, sample_windows
+from vlmill.pipeline.images.decode import decode_image
 
 BATCH = 256
 """Pairs measured at a time, and pictures looked up."""
@@ -58,13 +58,13 @@ class Gallery:
 
         Pictures that show nothing are like none.
         """
-        telling = np.flatnonzero(~picture.flat(thumbnails))
+        telling = np.flatnonzero(~picture.find_flat(thumbnails))
         for start in range(0, telling.size, BATCH):
             rows = telling[start : start + BATCH]
-            one, other = self._candidates(picture.places(thumbnails[rows]))
+            one, other = self._candidates(picture.hash_places(thumbnails[rows]))
             for first in range(0, one.size, BATCH):
                 ours, theirs = rows[one[first : first + BATCH]], other[first : first + BATCH]
-                found = picture.similarity(thumbnails[ours], self.thumbnails[theirs])
+                found = picture.measure_similarity(thumbnails[ours], self.thumbnails[theirs])
                 for pair in np.flatnonzero(found >= floor):
                     yield int(ours[pair]), int(theirs[pair]), float(found[pair])
 
@@ -88,12 +88,12 @@ class Gallery:
         return pairs // size, pairs % size
 
 
-def close_up(data: bytes) -> NDArray[np.uint8]:
+def make_close_up(data: bytes) -> NDArray[np.uint8]:
     """(SIDE, SIDE, 3): the picture in `data`, of which is known that it can be decoded; pure."""
-    return np.asarray(decode(data, MOST_PIXELS).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    return np.asarray(decode_image(data, MOST_PIXELS).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def find_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which of n pairs of close-ups show the same in the same colours, whichever of the two was cut; pure, each pair for itself.
 
     What is cheap comes first, so that most pairs of a set made from templates cost little.
@@ -133,11 +133,13 @@ def _tinted(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
 def _same(one: picture.Floats, other: picture.Floats, floor: float) -> NDArray[np.bool_]:
     """Whether some window of the first shows what a window of the second does."""
     grey, target = one.mean(axis=3), other.mean(axis=3)
-    first, second, _ = best_windows(grey, target)
+    first, second, _ = choose_windows(grey, target)
     found = np.zeros(len(one), bool)
-    for rows, shows, seen in ((np.arange(len(one)), first, second), align(grey, target, first, second)):
+    for rows, shows, seen in ((np.arange(len(one)), first, second), align_pairs(grey, target, first, second)):
         shown, wanted = (
-            np.stack([look(pictures[rows, ..., colour], place, 1 / one.shape[1])[0] for colour in range(3)], axis=3)
+            np.stack(
+                [sample_windows(pictures[rows, ..., colour], place, 1 / one.shape[1])[0] for colour in range(3)], axis=3
+            )
             for pictures, place in ((one, shows), (other, seen))
         )
         found[rows] |= (_correlation(shown.mean(axis=3), wanted.mean(axis=3)) >= floor) & _coloured(shown, wanted)
@@ -161,10 +163,10 @@ def _coloured(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
     return found
 
 
-def gallery(thumbnails: NDArray[np.uint8]) -> Gallery:
+def make_gallery(thumbnails: NDArray[np.uint8]) -> Gallery:
     """The gallery of these pictures; those that show nothing are filed nowhere."""
-    telling = np.flatnonzero(~picture.flat(thumbnails))
-    filed = picture.places(thumbnails[telling])
+    telling = np.flatnonzero(~picture.find_flat(thumbnails))
+    filed = picture.hash_places(thumbnails[telling])
     places, owners = filed.ravel(), np.repeat(telling, filed.shape[1]).astype(np.uint32)
     order = np.lexsort((owners, places))
     return Gallery(places[order], owners[order], thumbnails)

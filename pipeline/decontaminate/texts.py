@@ -14,10 +14,10 @@ from vlmill.pipeline.decontaminate.words import (
     RUN,
     UNKNOWN,
     Words,
-    find,
-    numbers,
-    runs,
-    weight,
+    find_runs,
+    find_sequence,
+    number_words,
+    weigh_word,
 )
 
 ENOUGH = 13
@@ -50,14 +50,14 @@ class Hit:
     nodes: tuple[int, ...]
 
 
-def passages(row: int, sample: Sample, benchmarks: Benchmarks) -> Iterator[Passage]:
+def split_passages(row: int, sample: Sample, benchmarks: Benchmarks) -> Iterator[Passage]:
     """The passages of a sample: one per turn, or one of all texts. System prompts are left out."""
     nodes_of = dict[int, list[int]]()
     for index, node in enumerate(sample.nodes):
         if node.kind == "text" and node.role != "system":
             nodes_of.setdefault(node.turn if node.role != "none" else -1, []).append(index)
     for turn, nodes in nodes_of.items():
-        spoken = [numbers([sample.nodes[index].text or ""], benchmarks.vocabulary) for index in nodes]
+        spoken = [number_words([sample.nodes[index].text or ""], benchmarks.vocabulary) for index in nodes]
         owners = np.repeat(np.array(nodes, np.int32), [part.size for part in spoken])
         yield Passage(row, turn >= 0, np.concatenate(spoken), owners)
 
@@ -67,7 +67,7 @@ class Search:
 
     def __init__(self, benchmarks: Benchmarks, share: float) -> None:
         self.benchmarks, self.share = benchmarks, share
-        self.weights = np.array([weight(word) for word in benchmarks.spelt])
+        self.weights = np.array([weigh_word(word) for word in benchmarks.spelt])
         self.numeric = np.array([any(letter.isdigit() for letter in word) for word in benchmarks.spelt])
 
     def hits(self, batch: Sequence[Passage], pictures: Sequence[frozenset[int] | None]) -> Iterator[Hit]:
@@ -84,14 +84,14 @@ class Search:
 
     def asks(self, passage: Passage, item: Item) -> tuple[int, ...]:
         """The nodes of a passage that ask just what an item asks, at any length; none if it does not."""
-        return _nodes(passage, find(item.question, passage.words)[:1], item.question.size)
+        return _nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
 
     def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """(passage, item, [(start in the passage, start in the item)]) of common runs, in order."""
         gap = np.array([UNKNOWN], np.uint32)
         whole = np.concatenate([gap, *(part for passage in batch for part in (passage.words, gap))])
         firsts = np.cumsum([1, *(passage.words.size + 1 for passage in batch)])
-        starts, hashes = runs(whole)
+        starts, hashes = find_runs(whole)
         low = np.searchsorted(self.benchmarks.hashes, hashes, side="left")
         counts = np.searchsorted(self.benchmarks.hashes, hashes, side="right") - low
         entries = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
@@ -146,7 +146,7 @@ class Search:
         while True:
             ends = dict[tuple[int, int], int]()
             for number, choice in enumerate(left):
-                places = find(choice, rest[stop : stop + self._reach(choice) + choice.size])
+                places = find_sequence(choice, rest[stop : stop + self._reach(choice) + choice.size])
                 if places.size:
                     ends[stop + int(places[0]), -choice.size] = number
             if not ends:
@@ -163,7 +163,7 @@ class Search:
             if foreign and reach == NEXT:
                 continue
             start = max(0, first - reach) if reach == REACH else last
-            if find(answer, rest[start : stop + reach + answer.size]).size:
+            if find_sequence(answer, rest[start : stop + reach + answer.size]).size:
                 return True
         return False
 

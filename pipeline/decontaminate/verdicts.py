@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from vlmill.pipeline.core.sample import Verdict, read_rows, write_verdicts
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.decontaminate.contamination import REASONS, Finding, read_findings
+from vlmill.pipeline.decontaminate.contamination import REASONS, ContaminationFinding, read_findings
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Decontaminate:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the verdicts."""
-        worst = dict[tuple[int, int], Finding]()
+        worst = dict[tuple[int, int], ContaminationFinding]()
         for finding in read_findings(inputs["contamination.parquet"]):
             place = finding.sample, finding.node
             if place not in worst or finding.score > worst[place].score:

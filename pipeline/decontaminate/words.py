@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmill.pipeline.dedupe.hashing import mix
+from vlmill.pipeline.dedupe.hashing import mix_bits
 from vlmill.pipeline.dedupe.text import UNSPACED
 
 RUN = 8
@@ -40,22 +40,22 @@ class _Separated(dict[int, str | int]):
 _SEPARATED = _Separated()
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text; pure."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_SEPARATED).split()
 
 
-def weight(word: str) -> float:
+def weigh_word(word: str) -> float:
     """What a word counts: half where it is one character of a script without spaces, since words have about two there."""
     return 0.5 if len(word) == 1 and any(start <= ord(word) <= stop for start, stop in UNSPACED) else 1.0
 
 
-def numbers(texts: Sequence[str], vocabulary: Mapping[str, int]) -> Words:
+def number_words(texts: Sequence[str], vocabulary: Mapping[str, int]) -> Words:
     """The words of `texts` by number."""
-    return np.array([vocabulary.get(word, UNKNOWN) for text in texts for word in words(text)], np.uint32)
+    return np.array([vocabulary.get(word, UNKNOWN) for text in texts for word in split_words(text)], np.uint32)
 
 
-def runs(sequence: Words) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+def find_runs(sequence: Words) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Where runs of RUN known words start, and their hashes; pure."""
     if sequence.size < RUN:
         return np.empty(0, np.int64), np.empty(0, np.uint64)
@@ -63,11 +63,11 @@ def runs(sequence: Words) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     starts = np.flatnonzero(known[RUN:] - known[:-RUN] == RUN)
     hashes = np.full(starts.size, RUN, np.uint64)
     for place in range(RUN):
-        hashes = mix(hashes ^ sequence[starts + place].astype(np.uint64))
+        hashes = mix_bits(hashes ^ sequence[starts + place].astype(np.uint64))
     return starts, hashes
 
 
-def find(wanted: Words, sequence: Words) -> NDArray[np.int64]:
+def find_sequence(wanted: Words, sequence: Words) -> NDArray[np.int64]:
     """Where `wanted`, at least one word, stands in `sequence`; pure."""
     if not 0 < wanted.size <= sequence.size:
         return np.empty(0, np.int64)

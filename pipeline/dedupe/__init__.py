@@ -17,13 +17,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, Candidates
+from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, FindCandidates
 from vlmill.pipeline.dedupe.domain import LEAST
-from vlmill.pipeline.dedupe.pairs import FLOORS, Pairs
+from vlmill.pipeline.dedupe.pairs import FLOORS, MeasurePairs
 from vlmill.pipeline.dedupe.resolve import Resolve
-from vlmill.pipeline.dedupe.signature import Sketch
+from vlmill.pipeline.dedupe.signature import ComputeSignatures
 
-__all__ = ["Candidates", "Dedupe", "Pairs", "Resolve", "Sketch"]
+__all__ = ["ComputeSignatures", "Dedupe", "FindCandidates", "MeasurePairs", "Resolve"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -49,17 +49,19 @@ class Dedupe:
     )
     cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see candidates
 
-    def sketch(self) -> Sketch:
+    def sketch(self) -> ComputeSignatures:
         """The step for each partition."""
-        return Sketch()
+        return ComputeSignatures()
 
-    def candidates(self) -> tuple[Candidates, ...]:
+    def candidates(self) -> tuple[FindCandidates, ...]:
         """The steps for the buckets."""
-        return tuple(Candidates(bucket=bucket, buckets=self.buckets, cap=self.cap) for bucket in range(self.buckets))
+        return tuple(
+            FindCandidates(bucket=bucket, buckets=self.buckets, cap=self.cap) for bucket in range(self.buckets)
+        )
 
-    def pairs(self) -> tuple[Pairs, ...]:
+    def pairs(self) -> tuple[MeasurePairs, ...]:
         """The steps for the shares of the candidates."""
-        return tuple(Pairs(share=share, shares=self.buckets) for share in range(self.buckets))
+        return tuple(MeasurePairs(share=share, shares=self.buckets) for share in range(self.buckets))
 
     def resolve(self, parts: tuple[str, ...], priority: Mapping[str, int], judges: tuple[str, ...]) -> Resolve:
         """The last step. `parts` are all partitions as `<source>/<part>`, `judges` the names of those before."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.dedupe import picture
-from vlmill.pipeline.dedupe.domain import PARAGRAPHS, repeated
+from vlmill.pipeline.dedupe.domain import PARAGRAPHS, find_repeated
 
 BUCKET_BITS = picture.GROUP_BITS
 """Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192 buckets."""
@@ -53,7 +53,7 @@ IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS)
 
 
 @dataclass(frozen=True)
-class Candidates:
+class FindCandidates:
     """Step: the candidates of one bucket of places. Pure.
 
     Counts `text_candidates` and `image_candidates`: kept is what is to be measured, dropped for PAIR_CAP what shares a place and
@@ -79,14 +79,14 @@ class Candidates:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `{text,image}.candidates.parquet` and `paragraph.repeats.parquet`. The order of `inputs` does not matter."""
-        first_place, last_place = bounds(self.bucket, self.buckets, BUCKET_BITS)
-        repeats = repeated(*_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
+        first_place, last_place = split_range(self.bucket, self.buckets, BUCKET_BITS)
+        repeats = find_repeated(*_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
         table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=PARAGRAPHS)
         pq.write_table(table, folder / "paragraph.repeats.parquet", compression="zstd")
         counts = {"repeated_paragraphs": Count(table.num_rows, table.num_rows)}
         for kind in (TEXT, IMAGE):
             filed = _read(kind, inputs, first_place, last_place)
-            first, second, excess = candidates(kind, filed.places, filed.keys, self.cap)
+            first, second, excess = find_candidates(kind, filed.places, filed.keys, self.cap)
             path = folder / f"{kind.name}.candidates.parquet"
             pq.write_table(_table(filed, first, second), path, compression="zstd", row_group_size=ROW_GROUP)
             counts[f"{kind.name}_candidates"] = count = Count()
@@ -95,7 +95,7 @@ class Candidates:
         return counts
 
 
-def candidates(
+def find_candidates(
     kind: Kind, places: Places, keys: NDArray[np.uint64], cap: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs at one place left out for `cap`.
@@ -175,7 +175,7 @@ def _columns(
     return [np.concatenate(column) for column in zip(*parts, strict=True)], files
 
 
-def bounds(number: int, parts: int, bits: int) -> tuple[int, int]:
+def split_range(number: int, parts: int, bits: int) -> tuple[int, int]:
     """First and last of the 64-bit values of a part, where `parts` share the leading `bits` evenly."""
     first, stop = (-(-place * (1 << bits) // parts) << (64 - bits) for place in (number, number + 1))
     return first, stop - 1

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def components(keys: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+def find_components(keys: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """The smallest key that each of `keys` is connected to, itself included; pure, and independent of the order of edges.
 
     Args:

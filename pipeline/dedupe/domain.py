@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlmill.pipeline.dedupe.hashing import mix
-from vlmill.pipeline.dedupe.text import text_key
+from vlmill.pipeline.dedupe.hashing import mix_bits
+from vlmill.pipeline.dedupe.text import make_text_key
 
 PARAGRAPHS = pa.schema([("place", pa.uint64()), ("documents", pa.int64())])
 """Sorted: a paragraph of a domain, and in how many documents it stands."""
@@ -27,21 +27,23 @@ LEAST = 2
 """Documents from which a paragraph can be called repeated."""
 
 
-def host(url: str) -> int | None:
+def hash_host(url: str) -> int | None:
     """The key of the host that a document came from, in lower case and without port; None where the address has none. Pure."""
     try:
         name = urlsplit(url).hostname
     except ValueError:  # brackets that hold no address
         return None
-    return text_key(name) if name else None
+    return make_text_key(name) if name else None
 
 
-def paragraph_places(hosts: NDArray[np.uint64] | np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def hash_paragraphs(hosts: NDArray[np.uint64] | np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """64 bits that name a paragraph within its domain, from the keys of both; pure."""
-    return mix(keys ^ mix(np.atleast_1d(hosts)))
+    return mix_bits(keys ^ mix_bits(np.atleast_1d(hosts)))
 
 
-def repeated(places: NDArray[np.uint64], documents: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def find_repeated(
+    places: NDArray[np.uint64], documents: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The places that stand in at least LEAST documents, sorted, and in how many; pure.
 
     Args:
@@ -54,14 +56,14 @@ def repeated(places: NDArray[np.uint64], documents: NDArray[np.int64]) -> tuple[
     return found[sums >= LEAST], sums[sums >= LEAST]
 
 
-def common_paragraphs(nodes: pl.DataFrame, least: int) -> pl.DataFrame:
+def find_common_paragraphs(nodes: pl.DataFrame, least: int) -> pl.DataFrame:
     """The `nodes` with a `paragraph` that stands in at least `least` documents, and in how many `documents`."""
     counted = nodes.filter(pl.col("paragraph").is_not_null())
     counted = counted.with_columns(documents=pl.col("order").n_unique().over("paragraph"))
     return counted.filter(pl.col("documents") >= least)
 
 
-def same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
+def find_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
     """Documents that show the same addresses as one before them: `order` and `keeper`.
 
     Args:

@@ -9,12 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from vlmill.pipeline.dedupe.text import text_key
+from vlmill.pipeline.dedupe.text import make_text_key
 
 Matrix = dict[str, dict[str, int]]
 
 
-def matrices(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
+def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
     """`{"images": ..., "texts": ...}`, each with `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
 
     The number in row A, column B says how many of A's different contents stand in another sample, of B: the same, or similar in
@@ -25,7 +25,7 @@ def matrices(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
         samples: That the judges left: `order`, `source`, `text` and its cluster's `label`, if it is long enough for one.
         images: The image nodes of these: `order`, `key`, `label`.
     """
-    texts = samples.filter(pl.col("text") != text_key("")).select(
+    texts = samples.filter(pl.col("text") != make_text_key("")).select(
         "order", "source", key="text", label=pl.coalesce("label", "text")
     )
     images = images.select("order", "key", "label").join(samples.select("order", "source"), on="order")

@@ -26,8 +26,8 @@ from vlmill.pipeline.dedupe.candidates import (
     IMAGE,
     TEXT,
     Kind,
-    bounds,
     read_span,
+    split_range,
 )
 
 BATCH = 32
@@ -40,13 +40,13 @@ Measure = Callable[[Sequence[NDArray[Any]], Sequence[NDArray[Any]]], NDArray[np.
 
 
 def _measure_texts(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    return np.array([text.jaccard(a, b) for a, b in zip(one, other, strict=True)])
+    return np.array([text.compute_jaccard(a, b) for a, b in zip(one, other, strict=True)])
 
 
 def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     first, second = np.concatenate(one), np.concatenate(other)
     sizes = first["size"].astype(np.float64), second["size"].astype(np.float64)
-    return picture.similarity(first["thumbnail"], second["thumbnail"], sizes)
+    return picture.measure_similarity(first["thumbnail"], second["thumbnail"], sizes)
 
 
 MEASURES: Mapping[str, Measure] = {"text": _measure_texts, "image": _measure_images}
@@ -56,7 +56,7 @@ FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR}
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MeasurePairs:
     """Step: measures the candidates whose smaller key lies in one share of all keys. Pure.
 
     Counts `text_pairs` and `image_pairs`: those measured.
@@ -83,7 +83,7 @@ class Pairs:
         """Write `{text,image}.pairs.parquet`. The order of `inputs` does not matter."""
         counts = {}
         for kind in (TEXT, IMAGE):
-            found = _candidates(kind, inputs, *bounds(self.share, self.shares, BUCKET_BITS))
+            found = _candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
             table = _measured(kind, found, _evidence(kind, inputs))
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
             counts[f"{kind.name}_pairs"] = Count(found["one"].size, found["one"].size)

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmill.pipeline.dedupe.hashing import mix
+from vlmill.pipeline.dedupe.hashing import mix_bits
 
 Thumbnails = NDArray[np.uint8]
 """(n, side, side) luminance, row-major."""
@@ -69,13 +69,13 @@ RESOLVED = 0.6
 """Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the other shows."""
 
 
-def stack(pixels: Sequence[bytes]) -> Thumbnails:
+def stack_pictures(pixels: Sequence[bytes]) -> Thumbnails:
     """Square pictures of one size as one array."""
     side = math.isqrt(len(pixels[0])) if pixels else 1
     return np.frombuffer(b"".join(pixels), np.uint8).reshape(len(pixels), side, side)
 
 
-def evidence(thumbnails: Thumbnails, sizes: NDArray[np.int32]) -> NDArray[np.void]:
+def make_evidence(thumbnails: Thumbnails, sizes: NDArray[np.int32]) -> NDArray[np.void]:
     """What similarity is measured on: (n,) records of a thumbnail and of (height, width) of the picture."""
     fields = np.dtype([("thumbnail", np.uint8, thumbnails.shape[1:]), ("size", np.int32, (2,))])
     records = np.empty(len(thumbnails), fields)
@@ -83,13 +83,13 @@ def evidence(thumbnails: Thumbnails, sizes: NDArray[np.int32]) -> NDArray[np.voi
     return records
 
 
-def flat(thumbnails: Thumbnails) -> NDArray[np.bool_]:
+def find_flat(thumbnails: Thumbnails) -> NDArray[np.bool_]:
     """Which of n pictures show nothing to compare."""
     spread: Floats = thumbnails.std(axis=(1, 2))
     return spread < FLAT
 
 
-def places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
+def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     """Where each of n pictures is filed: (n, tables x windows); pure, and each picture for itself.
 
     A place is the number of a table, then HASH_BITS signs of the lowest frequencies of a DCT-II of one window, in the order of
@@ -101,13 +101,13 @@ def places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     weights = np.uint64(1) << np.arange(HASH_BITS, dtype=np.uint64)
     filed = []
     for table in range(1 << TABLE_BITS):
-        order = np.argsort(mix(np.arange(64 * table, 64 * table + HASH_BITS, dtype=np.uint64)))
+        order = np.argsort(mix_bits(np.arange(64 * table, 64 * table + HASH_BITS, dtype=np.uint64)))
         hashes = (signs[..., order] * weights).sum(axis=-1, dtype=np.uint64)
         filed.append(hashes | np.uint64(table << HASH_BITS))
     return np.concatenate(filed, axis=1)
 
 
-def similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
+def measure_similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
     """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0; pure, and each pair for itself.
 
     The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and Kanade, 1981). It
@@ -137,13 +137,13 @@ def _similarity(one: Floats, other: Floats, pixels: Floats) -> Floats:
     """(n,): correlations; less than FLOOR where a pair was given up."""
     found = np.zeros(len(one))
     small, small_other = _reduced(one, SMALL), _reduced(other, SMALL)
-    first, second, best = best_windows(small, small_other)
+    first, second, best = choose_windows(small, small_other)
     hopeful = np.flatnonzero(best >= HOPELESS)
     as_they_lie = _compare(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
     rows = hopeful[as_they_lie >= PROMISING]
     found[rows] = _compare(*(x[rows] for x in (one, other, first, second, pixels)))
     rows = hopeful[found[hopeful] < CERTAIN]
-    going, first, second = align(*(x[rows] for x in (one, other, first, second)))
+    going, first, second = align_pairs(*(x[rows] for x in (one, other, first, second)))
     rows = rows[going]
     found[rows] = np.maximum(found[rows], _compare(one[rows], other[rows], first, second, pixels[rows]))
     return found
@@ -177,7 +177,7 @@ def _area(cells: int, start: float, stop: float, side: int) -> Floats:
     return weights
 
 
-def best_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
+def choose_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
     correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
     best = correlations.argmax(axis=1)
@@ -202,7 +202,7 @@ def _normal(values: Floats) -> tuple[Floats, Floats]:
     return centred / norm, norm
 
 
-def align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+def align_pairs(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
     """The pairs that are not given up, and their windows, moved so that both show the same: (m,), (m, 4) and (m, 4).
 
     The first one's window is moved; where it would leave the picture, both lose what the first does not show.
@@ -212,7 +212,9 @@ def align(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[ND
         picture, pattern = _reduced(one[going], side), _reduced(other[going], side)
         blurs, agreement = np.full((len(going), 2), blur), np.ones(len(going))
         for _ in range(steps):
-            step, agreement = _step(*look(picture, first, blur), _sample(pattern, second, blurs, picture.shape[1] // 2))
+            step, agreement = _step(
+                *sample_windows(picture, first, blur), _sample(pattern, second, blurs, picture.shape[1] // 2)
+            )
             first, second = _shown_by_both((first + step).clip(low, high), second)
         kept = agreement >= least
         going = going[kept]
@@ -239,7 +241,7 @@ def _reduced(pixels: Floats, most: int | None) -> Floats:
     return reduced
 
 
-def look(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
+def sample_windows(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
     """(n, points, points) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
     side, blurs = pixels.shape[1], np.full(len(pixels), blur)
     rows, row_distance = _kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)

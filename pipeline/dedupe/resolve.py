@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.dedupe.components import components
-from vlmill.pipeline.dedupe.domain import common_paragraphs, same_addresses
-from vlmill.pipeline.dedupe.overlap import matrices
+from vlmill.pipeline.dedupe.components import find_components
+from vlmill.pipeline.dedupe.domain import find_common_paragraphs, find_same_addresses
+from vlmill.pipeline.dedupe.overlap import compute_overlap
 from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
 from vlmill.pipeline.dedupe.survivors import read_survivors
 
@@ -93,7 +93,7 @@ class Resolve:
         web = nodes.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti")
         drops = [documents, pages, turns, *self._drop_of_web(web, shown.join(web, on=["order", "node"], how="semi"))]
         self._write(folder, samples, pl.concat(drops).sort("order", "node"))
-        overlap = matrices(samples, images)
+        overlap = compute_overlap(samples, images)
         (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
         return _counts(samples, pl.concat(drops))
 
@@ -117,7 +117,7 @@ class Resolve:
         shown, nodes, common = (frame.join(again, on="order", how="anti") for frame in (shown, nodes, common))
         said = DROPS.to_frame()
         if self.paragraphs is not None:
-            said = common_paragraphs(nodes, self.paragraphs).select(
+            said = find_common_paragraphs(nodes, self.paragraphs).select(
                 "order", "node", reason=pl.lit(Reason.REPEATED_PARAGRAPH.value), score="documents", keeper=None
             )
         return [common, again, said.cast(DROPS), self._drop_copies(shown)]
@@ -171,7 +171,7 @@ def _clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.Data
     pairs = pairs.filter(pl.col("similarity") >= threshold)
     for end in ("one", "other"):
         pairs = pairs.join(left.to_frame(end), on=end, how="semi")
-    labels = components(left.to_numpy(), pairs["one"].to_numpy(), pairs["other"].to_numpy())
+    labels = find_components(left.to_numpy(), pairs["one"].to_numpy(), pairs["other"].to_numpy())
     ends = [pairs.select(key=end, best="similarity") for end in ("one", "other")]
     best = pl.concat(ends).group_by("key").agg(pl.col("best").max())
     return pl.DataFrame({"key": left, "label": labels}).join(best, on="key", how="left")
@@ -217,7 +217,7 @@ def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
 def _drop_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
     """Documents whose images have the addresses that those of an earlier one have."""
     reason = pl.lit(Reason.SAME_ADDRESSES.value)
-    again = same_addresses(shown).with_columns(node=pl.lit(WHOLE_SAMPLE), reason=reason, score=pl.lit(1.0))
+    again = find_same_addresses(shown).with_columns(node=pl.lit(WHOLE_SAMPLE), reason=reason, score=pl.lit(1.0))
     return again.select(DROPS.names()).cast(DROPS)
 
 

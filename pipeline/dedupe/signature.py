@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
-    read_facts,
+    read_image_stats,
     read_samples,
     write_rows,
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.dedupe import picture, text
-from vlmill.pipeline.dedupe.domain import PARAGRAPHS, host, paragraph_places
+from vlmill.pipeline.dedupe.domain import PARAGRAPHS, hash_host, hash_paragraphs
 
 SHORT = 10
 """Shingles under which a text is too short to be called similar to another: it is only an exact duplicate."""
@@ -70,7 +70,7 @@ DOCUMENT, PAGE, TURNS = "document", "page", "turns"
 
 
 @dataclass(frozen=True)
-class Sketch:
+class ComputeSignatures:
     """Step: sketch a partition. Pure. Counts `sketched_texts` and `sketched_images`: different contents that can be similar."""
 
     name: ClassVar[str] = "sketch"
@@ -92,7 +92,7 @@ class Sketch:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Sketch texts sample by sample, then images."""
-        facts = read_facts(inputs["facts.parquet"])
+        facts = read_image_stats(inputs["facts.parquet"])
         texts: dict[int, NDArray[np.uint32]] = {}
         paragraphs: list[NDArray[np.uint64]] = []
         rows = _outlines(read_samples(inputs["samples.parquet"]), facts, texts, paragraphs)
@@ -105,7 +105,7 @@ class Sketch:
         }
 
 
-def unit(sample: Sample) -> str:
+def choose_unit(sample: Sample) -> str:
     """What of a sample is compared with others.
 
     TURNS: an image that is required, and turns about it: each turn with the images. PAGE: a required image with its text.
@@ -116,32 +116,32 @@ def unit(sample: Sample) -> str:
     return TURNS if any(node.role in {"user", "assistant"} for node in sample.nodes) else PAGE
 
 
-def whole_text(sample: Sample) -> str:
+def join_text(sample: Sample) -> str:
     """The text by which a sample is compared: all of its text nodes, a line each."""
     return "\n".join(node.text or "" for node in sample.nodes if node.kind == "text")
 
 
-def image_key(facts: ImageFacts) -> int:
+def make_image_key(facts: ImageStats) -> int:
     """64 bits that name an image: the head of its sha256. Among 353 million two others share a key with probability 0.003."""
     return int(facts.sha256[:16], 16)
 
 
 def _outlines(
     samples: Iterator[Sample],
-    facts: Sequence[ImageFacts],
+    facts: Sequence[ImageStats],
     texts: dict[int, NDArray[np.uint32]],
     paragraphs: list[NDArray[np.uint64]],
 ) -> Iterator[dict[str, Any]]:
     """Rows of OUTLINE; enters the shingles of each new text under its key, and the places of each document's paragraphs."""
     for sample in samples:
-        compared, whole = unit(sample), whole_text(sample)
-        key, domain = text.text_key(whole), host(sample.url) if compared == DOCUMENT else None
+        compared, whole = choose_unit(sample), join_text(sample)
+        key, domain = text.make_text_key(whole), hash_host(sample.url) if compared == DOCUMENT else None
         nodes = [_outline_node(node, facts) for node in sample.nodes]
         if compared != TURNS and key not in texts:
-            texts[key] = text.shingles(whole)
+            texts[key] = text.hash_shingles(whole)
         if domain is not None:
             said = np.array([node["key"] for node in nodes if node["kind"] == "text"], np.uint64)
-            paragraphs.append(np.unique(paragraph_places(np.uint64(domain), said)))
+            paragraphs.append(np.unique(hash_paragraphs(np.uint64(domain), said)))
         yield {
             **sample.id._asdict(),
             "unit": compared,
@@ -152,20 +152,20 @@ def _outlines(
         }
 
 
-def _outline_node(node: Node, facts: Sequence[ImageFacts]) -> dict[str, Any]:
+def _outline_node(node: Node, facts: Sequence[ImageStats]) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
     row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
     if node.image is None:
         gone = node.text is None
         return {
             **row,
-            "key": None if gone else text.text_key(node.text or ""),
+            "key": None if gone else text.make_text_key(node.text or ""),
             "url": None,
             "reason": Reason.TAKEN_DOWN if gone else None,
         }
     shown = facts[node.image]
-    address = text.text_key(node.url) if node.url else None
-    return {**row, "key": None if shown.reason else image_key(shown), "url": address, "reason": shown.reason}
+    address = text.make_text_key(node.url) if node.url else None
+    return {**row, "key": None if shown.reason else make_image_key(shown), "url": address, "reason": shown.reason}
 
 
 def _long(shingles: NDArray[np.uint32]) -> bool:
@@ -176,22 +176,22 @@ def _write_texts(folder: Path, texts: Mapping[int, NDArray[np.uint32]]) -> None:
     keys = [key for key, shingles in texts.items() if _long(shingles)]
     stops = np.cumsum([texts[key].size for key in keys], dtype=np.int64)
     starts = np.concatenate([[0], stops[:-1]]) if keys else stops
-    filed = [text.bands(texts[key]) for key in keys]
+    filed = [text.hash_bands(texts[key]) for key in keys]
     _write_places(folder / "text.places.parquet", filed, keys, starts, stops)
     evidence = np.concatenate([texts[key] for key in keys]) if keys else np.empty(0, np.uint32)
     np.save(folder / "text.evidence.npy", evidence)
 
 
-def _write_images(folder: Path, facts: Sequence[ImageFacts]) -> int:
+def _write_images(folder: Path, facts: Sequence[ImageStats]) -> int:
     """Write places, thumbnails and sizes of all images that show something; return how many."""
-    shown = {image_key(fact): fact for fact in facts if fact.thumbnail}
-    thumbnails = picture.stack([fact.thumbnail for fact in shown.values()])
-    telling = ~picture.flat(thumbnails)
+    shown = {make_image_key(fact): fact for fact in facts if fact.thumbnail}
+    thumbnails = picture.stack_pictures([fact.thumbnail for fact in shown.values()])
+    telling = ~picture.find_flat(thumbnails)
     thumbnails, kept = thumbnails[telling], [fact for fact, tells in zip(shown.values(), telling, strict=True) if tells]
-    keys, rows = [image_key(fact) for fact in kept], np.arange(len(kept), dtype=np.int64)
-    _write_places(folder / "image.places.parquet", list(picture.places(thumbnails)), keys, rows, rows + 1)
+    keys, rows = [make_image_key(fact) for fact in kept], np.arange(len(kept), dtype=np.int64)
+    _write_places(folder / "image.places.parquet", list(picture.hash_places(thumbnails)), keys, rows, rows + 1)
     sizes = np.array([(fact.height, fact.width) for fact in kept], np.int32).reshape(-1, 2)
-    np.save(folder / "image.evidence.npy", picture.evidence(thumbnails, sizes))
+    np.save(folder / "image.evidence.npy", picture.make_evidence(thumbnails, sizes))
     return len(keys)
 
 

@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import ImageFacts, Node, Sample, SampleId, Verdict
-from vlmill.pipeline.dedupe.domain import paragraph_places
-from vlmill.pipeline.verdicts.apply import gather, settle
+from vlmill.pipeline.core.sample import ImageStats, Node, Sample, SampleId, Verdict
+from vlmill.pipeline.dedupe.domain import hash_paragraphs
+from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
 
 def read_survivors(
@@ -53,7 +53,7 @@ def _read_part(
     outline = pl.read_parquet(inputs[f"{part}/outline.parquet"]).with_row_index("sample")
     outline = outline.with_columns(part=pl.lit(part))
     names = [f"{judge}.verdicts.parquet" for judge in judges]
-    verdicts = gather({name: inputs[f"{part}/{name}"] for name in names}, judges)
+    verdicts = read_verdicts_by_sample({name: inputs[f"{part}/{name}"] for name in names}, judges)
     failed = pl.col("nodes").list.eval(pl.element().struct.field("reason").is_not_null()).list.any()
     touched = outline.filter(failed | pl.col("sample").is_in(list(verdicts)))
     lost = [
@@ -74,7 +74,7 @@ def _read_part(
 def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
     """The nodes, with the places of those that are wanted paragraphs."""
     hosts, keys = (nodes[name].fill_null(0).to_numpy() for name in ("host", "key"))
-    places = paragraph_places(hosts, keys)
+    places = hash_paragraphs(hosts, keys)
     said = ((nodes["kind"] == "text") & nodes["host"].is_not_null()).to_numpy()
     column = pl.Series("paragraph", places).set(pl.Series(~(said & np.isin(places, paragraphs))), None)
     return nodes.with_columns(column)
@@ -82,13 +82,13 @@ def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.
 
 def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
     """Indices of the nodes of an outlined sample that are gone."""
-    nodes, facts = [], list[ImageFacts]()
+    nodes, facts = [], list[ImageStats]()
     for node in row["nodes"]:
         image = len(facts) if node["kind"] == "image" else None
         text = None if node["reason"] else ""  # of text nodes; what an outline says of images is in the facts
         nodes.append(Node(node["kind"], node["role"], node["turn"], text=text, image=image, required=node["required"]))
         if image is not None:
-            facts.append(ImageFacts(image, Reason(node["reason"]) if node["reason"] else None))
+            facts.append(ImageStats(image, Reason(node["reason"]) if node["reason"] else None))
     identity = SampleId(row["source"], row["file"], row["row"], row["page"])
-    settled = settle(Sample(identity, tuple(nodes)), verdicts, facts)
+    settled = apply_verdicts(Sample(identity, tuple(nodes)), verdicts, facts)
     return [index for index, reason in enumerate(settled.nodes) if reason]

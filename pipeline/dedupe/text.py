@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmill.pipeline.dedupe.hashing import GOLDEN, mix
+from vlmill.pipeline.dedupe.hashing import GOLDEN, mix_bits
 
 SHINGLE = 5
 """Tokens per shingle."""
@@ -40,7 +40,7 @@ UNSPACED = (
 )
 
 
-def text_key(text: str) -> int:
+def make_text_key(text: str) -> int:
     """64 bits that name a text: equal for texts that differ in nothing but white space and Unicode's composed forms.
 
     Among 141 million texts two others share a key with probability 0.0005.
@@ -49,7 +49,7 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def shingles(text: str) -> NDArray[np.uint32]:
+def hash_shingles(text: str) -> NDArray[np.uint32]:
     """The set of shingles of a text as sorted 32-bit hashes; empty for a text without a letter or digit. Pure.
 
     A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a token
@@ -71,24 +71,24 @@ def shingles(text: str) -> NDArray[np.uint32]:
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(symbols * powers, dtype=np.uint64)])
     starts = np.append(np.flatnonzero(starting), letters.size)
     first, stop = (starts[:-SHINGLE], starts[SHINGLE:]) if starts.size > SHINGLE else (starts[:1], starts[-1:])
-    hashes = mix((sums[stop] - sums[first]) * inverse[first])
+    hashes = mix_bits((sums[stop] - sums[first]) * inverse[first])
     ordered = np.sort((hashes >> np.uint64(32)).astype(np.uint32))
     new = np.ones(ordered.size, bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return ordered[new]
 
 
-def bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
+def hash_bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """(BANDS,) hashes of a set of at least one shingle; two sets agree in each with probability similarity ** ROWS. Pure."""
     smallest = (shingles[None, :] * _multipliers()[:, None]).min(axis=1)
     rows = smallest.reshape(BANDS, ROWS).astype(np.uint64)
     mixed = np.arange(1, BANDS + 1, dtype=np.uint64)
     for column in range(ROWS):
-        mixed = mix(mixed ^ rows[:, column])
+        mixed = mix_bits(mixed ^ rows[:, column])
     return mixed
 
 
-def jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float:
+def compute_jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float:
     """|A and B| / |A or B| of two sorted sets, of which at least one is not empty, to 4 decimals; pure."""
     common = np.intersect1d(one, other, assume_unique=True).size
     return round(common / (one.size + other.size - common), 4)
@@ -107,13 +107,13 @@ def _kinds() -> NDArray[np.uint8]:
 @cache
 def _symbols() -> NDArray[np.uint64]:
     """A random number for each code point, within a token and at its start."""
-    return mix(np.arange(2 * TAIL, dtype=np.uint64))
+    return mix_bits(np.arange(2 * TAIL, dtype=np.uint64))
 
 
 @cache
 def _multipliers() -> NDArray[np.uint32]:
     """Odd factors: multiplication by one permutes 32-bit values, so the smallest product is a MinHash."""
-    return (mix(np.arange(BANDS * ROWS, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
+    return (mix_bits(np.arange(BANDS * ROWS, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
 
 def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

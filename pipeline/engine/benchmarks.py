@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.decontaminate.index import FOLDER
-from vlmill.pipeline.engine.chain import Content, Lane, Link
+from vlmill.pipeline.engine.chain import Chain, ChainStep, HashInputFile
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.inputs.files import Origin, list_origins
+from vlmill.pipeline.inputs.files import InputFile, list_input_files
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.survey import Survey
 
 if TYPE_CHECKING:
-    from vlmill.pipeline.engine.build import Run
+    from vlmill.pipeline.engine.build import Build
 
 STEPS = f"steps/{FOLDER}"
 
 
-def index(run: Run) -> tuple[File, ...]:
+def build_index(run: Build) -> tuple[File, ...]:
     """The index of the recipe's benchmarks, made if it is not there, its files named `benchmarks/<file>`; none without a block."""
     settings = run.recipe.decontaminating()
     if settings is None:
@@ -41,12 +41,12 @@ def index(run: Run) -> tuple[File, ...]:
         if lane.origin is not None
     )
     walked = list(
-        run.walk("benchmarks: index", [Lane("all", (Link(f"{STEPS}/index", settings.index()),), files=files)])
+        run.walk("benchmarks: index", [Chain("all", (ChainStep(f"{STEPS}/index", settings.index()),), files=files)])
     )
     return _named(walked[0][1][-1][1].files)
 
 
-def adopted(run: Run) -> tuple[File, ...]:
+def adopt_index(run: Build) -> tuple[File, ...]:
     """The same as the manifest has it, with what it was made of left as it is.
 
     Raises:
@@ -66,24 +66,24 @@ def _named(files: Iterable[File]) -> tuple[File, ...]:
     return tuple(replace(file, name=f"{FOLDER}/{file.name}") for file in files)
 
 
-def _surveys(run: Run) -> list[Lane]:
+def _surveys(run: Build) -> list[Chain]:
     """A lane for each origin file of each split."""
     settings = run.recipe.decontaminating()
-    origins = list[tuple[str, Origin]]()
+    origins = list[tuple[str, InputFile]]()
     for name, benchmark in settings.against.items() if settings else ():
         root, ranged = run.place(benchmark.root), run.recipe.benchmark(name).ranged
         for source, of in benchmark.splits(name).items():
-            found = list_origins(source, root, of.pattern, subset=of.subset, split=of.split, ranged=ranged)
+            found = list_input_files(source, root, of.pattern, subset=of.subset, split=of.split, ranged=ranged)
             origins += [(name, origin) for origin in found]
     files: list[File | None] = [None] * len(origins)
-    for place, file in run.executor.each(Content(), [origin for _, origin in origins], lambda origin: origin):
+    for place, file in run.executor.each(HashInputFile(), [origin for _, origin in origins], lambda origin: origin):
         files[place] = file
     bounds = run.recipe.partition
     return [
-        Lane(
+        Chain(
             f"{origin.number:05d}",
             (
-                Link(
+                ChainStep(
                     f"{STEPS}/{origin.source}/survey",
                     Survey(run.recipe.benchmark(name), bounds.rows, bounds.bytes),
                 ),
@@ -96,7 +96,7 @@ def _surveys(run: Run) -> list[Lane]:
     ]
 
 
-def _reading(run: Run, lane: Lane, chunk: int, start: int, stop: int) -> Lane:
+def _reading(run: Build, lane: Chain, chunk: int, start: int, stop: int) -> Chain:
     """Read and inspect rows [start, stop) of the origin that `lane` surveyed."""
     origin = lane.origin
     if origin is None:
@@ -105,5 +105,5 @@ def _reading(run: Run, lane: Lane, chunk: int, start: int, stop: int) -> Lane:
     folder = f"{STEPS}/{origin.source}"
     root = run.place(run.recipe.roots()[origin.source.partition(".")[0]])
     read = Read(survey.source, origin.source, origin.name, start, stop, images=root)  # type: ignore[attr-defined]
-    links = (Link(f"{folder}/read", read), Link(f"{folder}/inspect", run.recipe.inspecting()))
-    return Lane(f"{origin.number:05d}-{chunk:04d}", links, origin, lane.files)
+    links = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/inspect", run.recipe.inspecting()))
+    return Chain(f"{origin.number:05d}-{chunk:04d}", links, origin, lane.files)

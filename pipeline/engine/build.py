@@ -18,36 +18,36 @@ from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
 from vlmill.pipeline.engine.chain import (
-    Content,
-    Lane,
-    Link,
-    Sought,
-    Walk,
+    Chain,
+    ChainRunner,
+    ChainStep,
+    HashInputFile,
+    MatchTakedowns,
     read_manifest,
     write_manifest,
 )
 from vlmill.pipeline.engine.executor import Executor
-from vlmill.pipeline.engine.partition_tables import histories, retrying
+from vlmill.pipeline.engine.partition_tables import list_table_histories, retrying
 from vlmill.pipeline.engine.store import File, Receipt
-from vlmill.pipeline.engine.workdir import take_in
+from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import Judging, ReadsLists
-from vlmill.pipeline.inputs.files import Origin, list_origins
+from vlmill.pipeline.filters import FilterStep, ReadsLists
+from vlmill.pipeline.inputs.files import InputFile, list_input_files
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
-from vlmill.pipeline.steps.retry_images import LookAgain
+from vlmill.pipeline.steps.retry_images import RetryImages
 from vlmill.pipeline.steps.survey import Survey
-from vlmill.pipeline.steps.token_lengths import Measure
-from vlmill.pipeline.takedown import Rules, Seek
+from vlmill.pipeline.steps.token_lengths import CountTokens
+from vlmill.pipeline.takedown import Match, TakedownList
 from vlmill.pipeline.takedown.rules import LIST
 
 PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
@@ -55,10 +55,10 @@ PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedPartition:
     """A partition: rows [start, stop) of an origin file."""
 
-    origin: Origin
+    origin: InputFile
     file: File
     chunk: int
     start: int
@@ -75,7 +75,7 @@ Serving = Mapping[str, Mapping[str, str]]
 """Source -> {URL prefix: prefix under which a folder is served on loopback while the build runs}."""
 
 
-class Run:
+class Build:
     """A build in progress: what the phases share. Only the driver holds one.
 
     Relative paths start from `base`; without one, the copies count that the folder has of the tokenizer and of lists.
@@ -94,9 +94,9 @@ class Run:
     ) -> None:
         self.root, self.recipe, self.base, self.executor, self.watcher = root, recipe, base, executor, watcher
         self.serving, self.retry = serving, retry
-        self.parts: dict[str, list[Part]] = {}
+        self.parts: dict[str, list[PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
-        self.rules = Rules.read(root)
+        self.rules = TakedownList.read(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
 
     # -- phases ----------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Run:
         origins = [
             origin
             for name, settings in self.recipe.sources.items()
-            for origin in list_origins(
+            for origin in list_input_files(
                 name,
                 self.place(settings.root),
                 settings.files,
@@ -117,14 +117,14 @@ class Run:
             )
         ]
         files: list[File | None] = [None] * len(origins)
-        for index, file in self.executor.each(Content(), origins, lambda origin: origin):
+        for index, file in self.executor.each(HashInputFile(), origins, lambda origin: origin):
             files[index] = file
         bounds = self.recipe.partition
         lanes = [
-            Lane(
+            Chain(
                 f"{origin.number:05d}",
                 (
-                    Link(
+                    ChainStep(
                         f"steps/{origin.source}/survey",
                         Survey(self.recipe.source(origin.source), bounds.rows, bounds.bytes),
                     ),
@@ -137,7 +137,7 @@ class Run:
         ]
         for lane, receipts in self.walk("survey", lanes):
             cuts = json.loads((self.root / receipts[-1][1].files[0].path).read_bytes())
-            parts = [Part(lane.origin, lane.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)]  # type: ignore[arg-type]
+            parts = [PlannedPartition(lane.origin, lane.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)]  # type: ignore[arg-type]
             self.parts.setdefault(lane.origin.source, []).extend(parts)  # type: ignore[union-attr]
         for source in self.recipe.sources:
             self.parts[source] = _first(
@@ -163,11 +163,11 @@ class Run:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
                     raw[receipt.part] = (*raw.get(receipt.part, ()), *receipt.files)
             self.parts[name] = [_adopted(name, part, files) for part, files in sorted(raw.items())]
-        self.index = benchmarks.adopted(self)
+        self.index = benchmarks.adopt_index(self)
 
     def benchmarks(self) -> None:
         """Index what training data is held against."""
-        self.index = benchmarks.index(self)
+        self.index = benchmarks.build_index(self)
 
     def curate(self) -> None:
         """Read, fetch, inspect, judge and sketch every partition."""
@@ -185,14 +185,14 @@ class Run:
         judged = tuple(file for judge in self.recipe.deciding() for file in self._gather(judge))
         inspected, read = self._gather("inspect"), self._gather("read")
         files = (*pairs, *candidates, *sketches, *judged, *inspected, *read)
-        lane = Lane("all", (Link("steps/dedupe/resolve", self._resolution(settings)),), files=files)
+        lane = Chain("all", (ChainStep("steps/dedupe/resolve", self._resolution(settings)),), files=files)
         for _ in self.walk("dedupe: resolve", [lane]):
             pass
 
     def _each(self, name: str, steps: Sequence[Step], files: tuple[File, ...]) -> tuple[File, ...]:
         """One lane per step, all over the same files; what they leave, named `<number>/<name>`."""
         lanes = [
-            Lane(f"{number:05d}", (Link(f"steps/dedupe/{name}", step),), files=files)
+            Chain(f"{number:05d}", (ChainStep(f"steps/dedupe/{name}", step),), files=files)
             for number, step in enumerate(steps)
         ]
         found = [receipts[-1][1] for _, receipts in self.walk(f"dedupe: {name}", lanes)]
@@ -218,24 +218,24 @@ class Run:
 
     # -- what a lane is made of ------------------------------------------------------------------------------------
 
-    def lane(self, part: Part, *, retry: bool = False) -> Lane:
+    def lane(self, part: PlannedPartition, *, retry: bool = False) -> Chain:
         """A partition up to its sketch, from its origin or from what was read and fetched of it."""
         links = (*self._raw(part, retry=retry), *self._curation(part.origin.source))
         files = (*(part.raw or (part.file,)), *self._lists, *self.index)
-        return Lane(part.name, links, None if part.raw else part.origin, files)
+        return Chain(part.name, links, None if part.raw else part.origin, files)
 
     def _images(self, source: str) -> str:
         """Where the paths of a source's image files start."""
         return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
 
-    def _retrying(self, source: str) -> Retry | LookAgain | None:
+    def _retrying(self, source: str) -> Retry | RetryImages | None:
         """The step that tries failed images once more, as this build runs it."""
         step = retrying(self.recipe, source)
         if isinstance(step, Retry):
             return replace(step, fetch=self._fetch(source))
         return replace(step, images=self._images(source)) if step else None
 
-    def _raw(self, part: Part, *, retry: bool) -> Iterator[Link]:
+    def _raw(self, part: PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
         name, settings = part.origin.source, self.recipe.sources[part.origin.source]
         source, folder = self.recipe.source(name), f"steps/{name}"
@@ -249,27 +249,27 @@ class Run:
                 licence=settings.licence,
                 images=self._images(name),
             )
-            yield Link(f"{folder}/read", read)
+            yield ChainStep(f"{folder}/read", read)
             if source.fetches:
-                yield Link(f"{folder}/fetch", self._fetch(name))
-        yield from histories(name, self._retrying(name), again=retry)
+                yield ChainStep(f"{folder}/fetch", self._fetch(name))
+        yield from list_table_histories(name, self._retrying(name), again=retry)
 
-    def _curation(self, name: str) -> Iterator[Link]:
+    def _curation(self, name: str) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
         folder = f"steps/{name}"
-        yield Link(f"{folder}/inspect", self.recipe.inspecting())
+        yield ChainStep(f"{folder}/inspect", self.recipe.inspecting())
         if self.rules:
-            yield Sought(f"{folder}/seek", Seek(self.rules), f"{folder}/takedown")
+            yield MatchTakedowns(f"{folder}/seek", Match(self.rules), f"{folder}/takedown")
         for judge in self.recipe.judging():
-            yield Link(f"{folder}/{judge.name}", Judging(judge))
+            yield ChainStep(f"{folder}/{judge.name}", FilterStep(judge))
         if dedupe := self.recipe.deduping():
-            yield Link(f"{folder}/sketch", dedupe.sketch())
+            yield ChainStep(f"{folder}/sketch", dedupe.sketch())
         if against := self.recipe.decontaminating():
-            yield Link(f"{folder}/contamination", against.contamination())
+            yield ChainStep(f"{folder}/contamination", against.contamination())
             if against.action == "drop":
-                yield Link(f"{folder}/decontaminate", Decontaminate())
+                yield ChainStep(f"{folder}/decontaminate", Decontaminate())
 
-    def _sharding(self, part: Part, policy: str) -> tuple[Link, ...]:
+    def _sharding(self, part: PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
         folder, bounds = f"shards/{part.origin.source}/{policy}", self.recipe.shards
         render = Render(
             policy=self.recipe.policy(policy),
@@ -279,9 +279,9 @@ class Run:
             file_number=part.origin.number,
             chunk=part.chunk,
         )
-        links = [Link(folder, render)]
+        links = [ChainStep(folder, render)]
         if self.recipe.tokenizer:
-            links.append(Link(f"{folder}/lengths", Measure(self.recipe.chat)))
+            links.append(ChainStep(f"{folder}/lengths", CountTokens(self.recipe.chat)))
         return tuple(links)
 
     def _fetch(self, source: str) -> Fetch:
@@ -312,9 +312,9 @@ class Run:
         """The lists that judges and fetch read, in the run's folder."""
         gone, path = [], self.root / LIST
         if self.rules:
-            gone = [File(LIST, LIST, file_sha256(path), path.stat().st_size)]
+            gone = [File(LIST, LIST, hash_file(path), path.stat().st_size)]
         wanted = [judge.lists for judge in self.recipe.judging() if isinstance(judge, ReadsLists)]
-        taken = (take_in(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
+        taken = (copy_list(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
         return (*taken, *gone)
 
     def _tokenizer(self) -> File | None:
@@ -326,17 +326,17 @@ class Run:
             raise RecipeError(
                 f"tokenizer: there is no file {origin}; give the path of a tokenizer.json, relative to the recipe"
             )
-        if not here.exists() or file_sha256(here) != file_sha256(origin):
+        if not here.exists() or hash_file(here) != hash_file(origin):
             write_atomically(here, origin.read_text(encoding="utf-8"))
-        return File("tokenizer.json", "tokenizer.json", file_sha256(here), here.stat().st_size)
+        return File("tokenizer.json", "tokenizer.json", hash_file(here), here.stat().st_size)
 
     # -- walking ---------------------------------------------------------------------------------------------------
 
-    def walk(self, phase: str, lanes: Sequence[Lane]) -> Iterator[tuple[Lane, tuple[tuple[str, Receipt], ...]]]:
+    def walk(self, phase: str, lanes: Sequence[Chain]) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Walk lanes through the executor; when all are walked, write the manifest of every folder they filled."""
         self.watcher.phase(phase, len(lanes))
         books: dict[str, dict[tuple[str, str], Receipt]] = {}
-        for index, receipts in self.executor.each(Walk(self.root), lanes, Lane.careful):
+        for index, receipts in self.executor.each(ChainRunner(self.root), lanes, Chain.careful):
             for folder, receipt in receipts:
                 books.setdefault(folder, {})[receipt.part, receipt.key] = (
                     receipt  # a lane per policy has its first steps in common
@@ -360,7 +360,7 @@ class Run:
             for file in receipt.files
         )
 
-    def all_parts(self) -> Iterable[Part]:
+    def all_parts(self) -> Iterable[PlannedPartition]:
         """The partitions of all sources, in their order."""
         return (part for source in sorted(self.parts) for part in self.parts[source])
 
@@ -369,13 +369,13 @@ class Run:
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
 
 
-def _adopted(source: str, part: str, raw: tuple[File, ...]) -> Part:
+def _adopted(source: str, part: str, raw: tuple[File, ...]) -> PlannedPartition:
     """A partition by its name, without its origin."""
     number, chunk = (int(digits) for digits in part.split("-"))
-    return Part(Origin(source, number, "", ""), File("origin", "", "", 0), chunk, 0, 0, raw)
+    return PlannedPartition(InputFile(source, number, "", ""), File("origin", "", "", 0), chunk, 0, 0, raw)
 
 
-def _first(parts: list[Part], limit: int | None) -> list[Part]:
+def _first(parts: list[PlannedPartition], limit: int | None) -> list[PlannedPartition]:
     """The partitions that hold the first `limit` rows; the last one is cut short."""
     if limit is None:
         return parts
@@ -388,7 +388,7 @@ def _first(parts: list[Part], limit: int | None) -> list[Part]:
     return kept
 
 
-def phases(run: Run, until: str | None) -> Iterator[Callable[[], None]]:
+def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:
     """The phases of a build in order, up to and with `until`."""
     for name in PHASES[: PHASES.index(until) + 1 if until else None]:
         if name != "mixture":

@@ -14,14 +14,14 @@ from typing import Any
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Step
-from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total
-from vlmill.pipeline.inputs.files import Origin, content, opened
-from vlmill.pipeline.steps.image_stats import Inspect
-from vlmill.pipeline.takedown import TABLES, Found, Remove, Seek, removal
+from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
+from vlmill.pipeline.inputs.files import InputFile, hash_input, open_input
+from vlmill.pipeline.steps.image_stats import ComputeImageStats
+from vlmill.pipeline.takedown import TABLES, Match, Matches, Redact, make_redaction
 
 
 @dataclass(frozen=True)
-class Link:
+class ChainStep:
     """One step of a lane, and the folder that its files go to."""
 
     folder: str
@@ -29,102 +29,102 @@ class Link:
 
 
 @dataclass(frozen=True)
-class History(Link):
+class TableHistory(ChainStep):
     """What was done to a raw table since it came: removals, and retries between them, in the order in which they were done."""
 
-    step: Remove
-    retry: Link | None = None
+    step: Redact
+    retry: ChainStep | None = None
     again: bool = False  # whether to do one more round of the retry
 
 
 @dataclass(frozen=True)
-class Sought(Link):
+class MatchTakedowns(ChainStep):
     """Looks for what stands on the list of takedowns. What it finds is removed, and the lane walked again."""
 
-    step: Seek
+    step: Match
     removals: str  # folder of the steps that remove
 
 
 @dataclass(frozen=True)
-class Lane:
+class Chain:
     """Steps over one partition, each reading what those before it left."""
 
     part: str
-    links: tuple[Link, ...]
-    origin: Origin | None = None
+    links: tuple[ChainStep, ...]
+    origin: InputFile | None = None
     files: tuple[File, ...] = ()  # what is there before the first step
 
     def __str__(self) -> str:
         """The name of the partition, for progress and errors."""
         return f"{self.links[-1].folder} {self.part}"
 
-    def careful(self) -> Lane:
+    def careful(self) -> Chain:
         """The same lane for a second attempt, after a worker died of it: images are decoded in a process of their own."""
         links = (
-            replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, Inspect) else link
+            replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, ComputeImageStats) else link
             for link in self.links
         )
         return replace(self, links=tuple(links))
 
-    def done_again(self) -> Lane:
+    def done_again(self) -> Chain:
         """The same lane after its round of retries, which is not to be done a second time."""
-        links = (replace(link, again=False) if isinstance(link, History) else link for link in self.links)
+        links = (replace(link, again=False) if isinstance(link, TableHistory) else link for link in self.links)
         return replace(self, links=tuple(links))
 
 
 @dataclass(frozen=True)
-class Walk:
+class ChainRunner:
     """Walks lanes of one run; travels to workers."""
 
     root: Path
 
-    def __call__(self, lane: Lane) -> tuple[tuple[str, Receipt], ...]:
+    def __call__(self, lane: Chain) -> tuple[tuple[str, Receipt], ...]:
         """(folder, receipt) of every step of the lane, doing what is still to be done."""
-        while isinstance(walked := self._once(lane), Lane):
+        while isinstance(walked := self._once(lane), Chain):
             lane = walked
         return walked
 
-    def _once(self, lane: Lane) -> tuple[tuple[str, Receipt], ...] | Lane:
+    def _once(self, lane: Chain) -> tuple[tuple[str, Receipt], ...] | Chain:
         """The same, or the lane to walk in its place, because it begins with something less than it did."""
         store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, list[tuple[str, Receipt]]()
         for link in lane.links:
             try:
                 for folder, receipt in self._receipts(store, lane, link, files):
-                    if isinstance(link, History) and folder == link.folder:
+                    if isinstance(link, TableHistory) and folder == link.folder:
                         self._purge(receipt, [*lane.files, *(file for _, before in receipts for file in before.files)])
                     files |= {file.name: file for file in receipt.files}
                     receipts.append((folder, receipt))
             except _Missing as missing:
                 _forget(store, lane, missing, receipts)
                 return lane
-            if isinstance(link, Sought) and self._removed(store, lane, link, files):
+            if isinstance(link, MatchTakedowns) and self._removed(store, lane, link, files):
                 return lane.done_again()
         return tuple(receipts)
 
     def _receipts(
-        self, store: Store, lane: Lane, link: Link, files: Mapping[str, File]
+        self, store: Store, lane: Chain, link: ChainStep, files: Mapping[str, File]
     ) -> Iterator[tuple[str, Receipt]]:
         """What a link has to show; `files` is looked at again after each receipt."""
-        if isinstance(link, History):
-            yield from history(store, lane.part, link, files)
+        if isinstance(link, TableHistory):
+            yield from find_history(store, lane.part, link, files)
         else:
             task = Task.over(files, link.folder, lane.part, link.step)
             yield link.folder, self._perform(store, task, lane.origin)
 
-    def _removed(self, store: Store, lane: Lane, link: Sought, files: Mapping[str, File]) -> bool:
+    def _removed(self, store: Store, lane: Chain, link: MatchTakedowns, files: Mapping[str, File]) -> bool:
         """Whether something was found; it is removed from the tables."""
-        found = Found.read(self.root / files["found.json"].path)
+        found = Matches.read(self.root / files["found.json"].path)
         for table in TABLES:
             if getattr(found, table):
-                store.perform(Task.over(files, link.removals, lane.part, removal(table, found)))
+                store.perform(Task.over(files, link.removals, lane.part, make_redaction(table, found)))
         return bool(found)
 
     def _purge(self, removal: Receipt, before: Iterable[File]) -> None:
         """Delete every file that a removal replaced; nobody will ask for it again."""
-        for file in superseded(removal, before):
+        for file in find_superseded(removal, before):
             (self.root / file.path).unlink(missing_ok=True)
 
-    def _perform(self, store: Store, task: Task, origin: Origin | None) -> Receipt:
+    def _perform(self, store: Store, task: Task, origin: InputFile | None) -> Receipt:
         done = store.find(task)
         if done is not None:
             return done
@@ -133,7 +133,7 @@ class Walk:
                 raise _Missing(file)
         if origin is None or "origin" not in task.inputs:
             return store.perform(task)
-        with opened(origin) as path:
+        with open_input(origin) as path:
             return store.perform(task, {"origin": path})
 
 
@@ -145,7 +145,7 @@ class _Missing(Exception):  # noqa: N818 - not yet an error: it may be made agai
         self.file = file
 
 
-def _forget(store: Store, lane: Lane, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
+def _forget(store: Store, lane: Chain, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
     """Forget the lane's first step, which left the missing file, so that it is done again.
 
     A removal deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are read
@@ -161,7 +161,9 @@ def _forget(store: Store, lane: Lane, missing: _Missing, receipts: Sequence[tupl
     store.forget(*receipts[0])
 
 
-def history(store: Store, part: str, link: History, files: Mapping[str, File]) -> Iterator[tuple[str, Receipt]]:
+def find_history(
+    store: Store, part: str, link: TableHistory, files: Mapping[str, File]
+) -> Iterator[tuple[str, Receipt]]:
     """(folder, receipt) of what was done to a raw table, in its order; `files` is looked at again after each.
 
     A removal deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
@@ -184,19 +186,19 @@ def history(store: Store, part: str, link: History, files: Mapping[str, File]) -
         retry = replace(retry, step=replace(retry.step, round=retry.step.round + 1))  # type: ignore[attr-defined,type-var]
 
 
-def superseded(removal: Receipt, before: Iterable[File]) -> list[File]:
+def find_superseded(removal: Receipt, before: Iterable[File]) -> list[File]:
     """The files that a removal replaced: those of the same names that came before it."""
     names, own = {file.name for file in removal.files}, {file.path for file in removal.files}
     return [file for file in before if file.name in names and file.path not in own]
 
 
 @dataclass(frozen=True)
-class Content:
+class HashInputFile:
     """Hashes origins in workers."""
 
-    def __call__(self, origin: Origin) -> File:
+    def __call__(self, origin: InputFile) -> File:
         """The origin as an input of tasks."""
-        sha256, size = content(origin)
+        sha256, size = hash_input(origin)
         return File("origin", origin.url, sha256, size)
 
 
@@ -211,10 +213,10 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
         raise StoreError(
             f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
         )
-    return read_books(path)[0]
+    return read_manifest_counts(path)[0]
 
 
-def read_books(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
+def read_manifest_counts(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
     """The receipts of a manifest, and the counts that they come to.
 
     Raises:
@@ -229,6 +231,6 @@ def read_books(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
 
 def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:
     """Roll up the receipts of a complete step, in their order; readers use nothing else."""
-    books = {level: count.to_json() for level, count in sorted(total(receipts).items())}
+    books = {level: count.to_json() for level, count in sorted(total_counts(receipts).items())}
     manifest = {"folder": folder, "counts": books, "receipts": [receipt.to_json() for receipt in receipts]}
     write_atomically(root / folder / "manifest.json", manifest)

@@ -117,7 +117,7 @@ def _code() -> str:
 
 
 @contextmanager
-def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
+def open_executor(workers: int | None, address: str | None) -> Iterator[Executor]:
     """The executor that the command line asked for: `workers` 0 is inline, None is one per core; an `address` joins a cluster."""
     if workers == 0 and address is None:
         yield Inline()
@@ -126,7 +126,7 @@ def executor(workers: int | None, address: str | None) -> Iterator[Executor]:
         yield OnRay(width)
 
 
-def together(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
+def run_distributed(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
     """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
 
     Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or

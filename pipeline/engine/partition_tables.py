@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.engine.chain import History, Link, history, read_manifest, superseded
+from vlmill.pipeline.engine.chain import ChainStep, TableHistory, find_history, find_superseded, read_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.fetch import Retry
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.steps.retry_images import LookAgain
-from vlmill.pipeline.takedown import Remove
+from vlmill.pipeline.steps.retry_images import RetryImages
+from vlmill.pipeline.takedown import Redact
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class PartitionTables:
     """One partition's tables."""
 
     source: str
@@ -35,13 +35,15 @@ class Tables:
         return {name: root / file.path for name, file in self.files.items()}
 
 
-def retrying(recipe: Recipe, source: str) -> Retry | LookAgain | None:
+def retrying(recipe: Recipe, source: str) -> Retry | RetryImages | None:
     """The step that tries failed images of a source once more, if it has such; how it runs is the runner's business."""
     shape = recipe.source(source)
-    return Retry(fetch=recipe.fetching(source)) if shape.fetches else LookAgain() if shape.opens else None
+    return Retry(fetch=recipe.fetching(source)) if shape.fetches else RetryImages() if shape.opens else None
 
 
-def histories(source: str, retry: Retry | LookAgain | None, *, again: bool = False) -> Iterator[History]:
+def list_table_histories(
+    source: str, retry: Retry | RetryImages | None, *, again: bool = False
+) -> Iterator[TableHistory]:
     """What was done to the raw tables of a source's partitions since they came.
 
     Args:
@@ -50,12 +52,14 @@ def histories(source: str, retry: Retry | LookAgain | None, *, again: bool = Fal
         again: whether to do so now.
     """
     folder = f"steps/{source}"
-    yield History(f"{folder}/takedown", Remove("refused"))
-    yield History(f"{folder}/takedown", Remove("samples"))
-    yield History(f"{folder}/takedown", Remove("images"), Link(f"{folder}/retry", retry) if retry else None, again)
+    yield TableHistory(f"{folder}/takedown", Redact("refused"))
+    yield TableHistory(f"{folder}/takedown", Redact("samples"))
+    yield TableHistory(
+        f"{folder}/takedown", Redact("images"), ChainStep(f"{folder}/retry", retry) if retry else None, again
+    )
 
 
-def raw_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
+def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
     """The raw tables of all partitions of a source, in the order of their names.
 
     Raises:
@@ -67,26 +71,26 @@ def raw_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
     for step in steps:
         for receipt in read_manifest(root, f"steps/{source}/{step}"):
             receipts.setdefault(receipt.part, []).append(receipt)
-    links = list(histories(source, retrying(recipe, source)))
+    links = list(list_table_histories(source, retrying(recipe, source)))
     return [_raw(Store(root), source, part, found, links) for part, found in sorted(receipts.items())]
 
 
-def known_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
+def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
     """The raw tables with the facts about their images.
 
     Raises:
         StoreError: the source was not inspected to its end.
     """
-    return _with(raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/inspect"))
+    return _with(list_raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/inspect"))
 
 
-def judged_tables(root: Path, recipe: Recipe, source: str) -> list[Tables]:
+def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
     """All that render reads of a source: raw tables, facts, and the verdicts of everybody who speaks, by name.
 
     Raises:
         StoreError: a judge or dedupe has not come to its end.
     """
-    tables = known_tables(root, recipe, source)
+    tables = list_tables_with_stats(root, recipe, source)
     for name in recipe.voices():
         if name != "dedupe":
             tables = _with(tables, _by_part(root, f"steps/{source}/{name}"))
@@ -101,7 +105,7 @@ def _by_part(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
     return {receipt.part: receipt.files for receipt in read_manifest(root, folder)}
 
 
-def _with(tables: list[Tables], more: Mapping[str, tuple[File, ...]]) -> list[Tables]:
+def _with(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -> list[PartitionTables]:
     """The tables with more files, by partition.
 
     Raises:
@@ -112,13 +116,13 @@ def _with(tables: list[Tables], more: Mapping[str, tuple[File, ...]]) -> list[Ta
     return [replace(at, files=at.files | {file.name: file for file in more[at.part]}) for at in tables]
 
 
-def _raw(store: Store, source: str, part: str, receipts: list[Receipt], links: list[History]) -> Tables:
+def _raw(store: Store, source: str, part: str, receipts: list[Receipt], links: list[TableHistory]) -> PartitionTables:
     known = [file for receipt in receipts for file in receipt.files]
     files, purged = {file.name: file for file in known}, list[File]()
     for link in links:
-        for folder, receipt in history(store, part, link, files):
+        for folder, receipt in find_history(store, part, link, files):
             if folder == link.folder:
-                purged += superseded(receipt, known)
+                purged += find_superseded(receipt, known)
             known += receipt.files
             files |= {file.name: file for file in receipt.files}
-    return Tables(source, part, files, tuple(dict.fromkeys(purged)))
+    return PartitionTables(source, part, files, tuple(dict.fromkeys(purged)))

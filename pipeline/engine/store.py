@@ -30,8 +30,8 @@ from typing import Any, Self
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import TEMPORARY, _flush, read_json, write_atomically
-from vlmill.pipeline.core.keys import DIGITS, file_sha256, task_key
-from vlmill.pipeline.core.step import Count, Counts, Heeds, Step
+from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
+from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,18 @@ class Task:
     @classmethod
     def over(cls, files: Mapping[str, File], folder: str, part: str, step: Step) -> Self:
         """The task of a step where these files are there."""
-        assert not (isinstance(step, Heeds) and step.pure), f"{step.name} is pure: all that it sees is in its key"
-        heeded = select(files, step.heeds) if isinstance(step, Heeds) else {}
-        return cls(folder, part, step, select(files, step.reads), heeded)
+        assert not (isinstance(step, HasSideInputs) and step.pure), (
+            f"{step.name} is pure: all that it sees is in its key"
+        )
+        heeded = select_files(files, step.heeds) if isinstance(step, HasSideInputs) else {}
+        return cls(folder, part, step, select_files(files, step.reads), heeded)
 
     def key(self) -> str:
         """What decides its bytes."""
-        return task_key(self.step, {name: file.sha256 for name, file in self.inputs.items()})
+        return make_key(self.step, {name: file.sha256 for name, file in self.inputs.items()})
 
 
-def select(files: Mapping[str, File], wanted: tuple[str, ...]) -> dict[str, File]:
+def select_files(files: Mapping[str, File], wanted: tuple[str, ...]) -> dict[str, File]:
     """The files whose names match one of the names or patterns that a step reads."""
     return {name: files[name] for name in sorted(files) if any(fnmatch.fnmatchcase(name, want) for want in wanted)}
 
@@ -158,7 +160,7 @@ class Store:
         files = []
         for path in sorted(folder.iterdir()):
             _flush(path)
-            sha256 = file_sha256(path)
+            sha256 = hash_file(path)
             name = f"{task.part}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
             files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
             path.replace(target / name)
@@ -245,7 +247,7 @@ def _check_balance(task: Task, counts: Counts) -> None:
             )
 
 
-def total(receipts: list[Receipt]) -> dict[str, Count]:
+def total_counts(receipts: list[Receipt]) -> dict[str, Count]:
     """The books of many receipts, added up by level."""
     books: dict[str, Count] = {}
     for receipt in receipts:

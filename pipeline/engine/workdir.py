@@ -12,7 +12,7 @@ import yaml
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.keys import DIGITS, file_sha256
+from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.schema import Recipe
@@ -24,7 +24,7 @@ EDITIONS = "lists/editions.yaml"
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[None]:
+def open_run_folder(root: Path) -> Iterator[None]:
     """The folder of a build, locked against a second one and swept of what killed tasks left behind."""
     store = Store(root)
     with store.locked():
@@ -32,7 +32,7 @@ def opened(root: Path) -> Iterator[None]:
         yield
 
 
-def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
+def pin_hub_roots(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
     """The recipe with commits in its roots on the Hugging Face Hub: those that the folder was begun with.
 
     Raises:
@@ -46,7 +46,7 @@ def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
     for name, place in roots.items():
         if not hub.is_hub(place):
             continue
-        now, then = hub.pinned(place), before.get(name, {})
+        now, then = hub.pin_revision(place), before.get(name, {})
         if not relock and then.get("root") == place and then["pinned"] != now:
             raise StoreError(
                 f"source {name!r}: {place} has moved since this folder was begun\n"
@@ -61,7 +61,7 @@ def pin(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
     return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
 
 
-def take_in(root: Path, base: Path | None, path: str, name: str) -> File:
+def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
     """A file that the recipe names, copied into `lists/`: where every worker sees it, and an edit does not reach a build at work.
 
     Args:
@@ -80,11 +80,11 @@ def take_in(root: Path, base: Path | None, path: str, name: str) -> File:
         place = editions.get(path, "")
         if not (root / place).is_file():
             raise StoreError(f"{root} has no copy of the list {path}; make one with: vlmill build RECIPE --out {root}")
-        return File(name, place, file_sha256(root / place), (root / place).stat().st_size)
+        return File(name, place, hash_file(root / place), (root / place).stat().st_size)
     origin = base / path
     if not origin.is_file():
         raise RecipeError(f"there is no file {origin}; the path of a list is relative to the recipe")
-    sha256 = file_sha256(origin)
+    sha256 = hash_file(origin)
     place = f"lists/{sha256[:DIGITS]}.{origin.name}"
     if not (root / place).exists():
         try:
@@ -98,7 +98,7 @@ def take_in(root: Path, base: Path | None, path: str, name: str) -> File:
     return File(name, place, sha256, origin.stat().st_size)
 
 
-def clean(root: Path, used: Collection[str] | None = None) -> None:
+def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
     """Remove what no manifest names any more: files of earlier recipes. What impure steps left stays.
 
     Call it after a complete build, while the folder is locked.
@@ -133,7 +133,7 @@ def _empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def remake(root: Path) -> None:
+def forget_versions(root: Path) -> None:
     """Forget under which versions steps were made: pure steps are removed to be made anew, impure ones stay as they are."""
     for path in sorted(root.glob("s*/**/made_by.json")):
         receipts = (json.loads(receipt.read_bytes()) for receipt in sorted(path.parent.glob("*.receipt.json")))

@@ -33,9 +33,9 @@ from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.fetch.address import Failed, parse
-from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, unasked
-from vlmill.pipeline.fetch.process import Outcome, download
+from vlmill.pipeline.fetch.address import FetchFailed, parse_address
+from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, find_listed_images
+from vlmill.pipeline.fetch.process import FetchOutcome, download_images
 
 Row = dict[str, Any]
 
@@ -88,8 +88,8 @@ class Fetch:
             )
         for prefix in (*self.mirrors, *self.mirrors.values()):
             try:
-                parse(prefix)
-            except Failed as failed:
+                parse_address(prefix)
+            except FetchFailed as failed:
                 raise ValueError(f"mirrors: {prefix!r}: {failed.detail}") from None
             if not prefix.endswith("/"):
                 raise ValueError(f"mirrors: {prefix!r} must end in '/', or it would reach beyond its host")
@@ -209,40 +209,42 @@ def _lists(inputs: Inputs) -> dict[str, Path]:
     return {name: path for name, path in inputs.items() if any(fnmatchcase(name, wanted) for wanted in ADDRESSES)}
 
 
-def _refused(inputs: Inputs) -> dict[int, Outcome]:
+def _refused(inputs: Inputs) -> dict[int, FetchOutcome]:
     """The images that are not asked for, with the outcome of each."""
     listed = OptOuts.given(_lists(inputs))
     rows = read_rows(inputs["images.parquet"], columns=["image", "url"])
-    found = unasked(listed, rows, inputs.get("samples.parquet"))
-    return {image: Outcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
+    found = find_listed_images(listed, rows, inputs.get("samples.parquet"))
+    return {image: FetchOutcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
 
 
-def _outcomes(urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path]) -> Callable[[str], Outcome]:
+def _outcomes(
+    urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path]
+) -> Callable[[str], FetchOutcome]:
     """Download all addresses, each once however it is spelled; what comes back knows the outcome of each."""
     distinct = dict[str, None]()
     for url in urls:
-        with suppress(Failed):  # told to whoever asks for its outcome
-            distinct[parse(url).url] = None
-    found = download(list(distinct), fetch, scratch, lists)
+        with suppress(FetchFailed):  # told to whoever asks for its outcome
+            distinct[parse_address(url).url] = None
+    found = download_images(list(distinct), fetch, scratch, lists)
     _check_mirrors(found, fetch)
 
-    def outcome(url: str) -> Outcome:
+    def outcome(url: str) -> FetchOutcome:
         try:
-            return found[parse(url).url]
-        except Failed as failed:
-            return Outcome.of(failed)
+            return found[parse_address(url).url]
+        except FetchFailed as failed:
+            return FetchOutcome.of(failed)
 
     return outcome
 
 
-def _check_mirrors(found: Mapping[str, Outcome], fetch: Fetch) -> None:
+def _check_mirrors(found: Mapping[str, FetchOutcome], fetch: Fetch) -> None:
     """Keep no outcome where a mirror has gone: what fails then says nothing about addresses, and it would never be tried again.
 
     Raises:
         VlmillError: something that was asked of a mirror failed, and it takes no connection any more.
     """
     for prefix, mirror in fetch.mirrors.items():
-        start, place = parse(prefix).url, parse(mirror)
+        start, place = parse_address(prefix).url, parse_address(mirror)
         if any(outcome.reason in PASSING and url.startswith(start) for url, outcome in found.items()):
             try:
                 socket.create_connection((place.host, place.port), fetch.timeout_s).close()
@@ -253,7 +255,7 @@ def _check_mirrors(found: Mapping[str, Outcome], fetch: Fetch) -> None:
                 ) from error
 
 
-def _settled(row: Row, outcome: Outcome, count: Count) -> Row:
+def _settled(row: Row, outcome: FetchOutcome, count: Count) -> Row:
     """The row with its outcome, and a line in the books."""
     if outcome.reason is None:
         count.keep()

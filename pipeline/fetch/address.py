@@ -43,7 +43,7 @@ Resolver = Callable[..., list[Any]]
 """`socket.getaddrinfo`, or what stands in for it in tests."""
 
 
-class Failed(Exception):  # noqa: N818 - a fact about an address, not a programming error
+class FetchFailed(Exception):  # noqa: N818 - a fact about an address, not a programming error
     """An address gave no image. `again` says whether another try may; `pause` how many seconds the server asked for."""
 
     def __init__(self, reason: Reason, detail: str, *, again: bool = False, pause: float | None = None) -> None:
@@ -87,7 +87,7 @@ class Target:
         return f"[{self.host}]" if ":" in self.host else self.host
 
 
-def parse(url: str) -> Target:
+def parse_address(url: str) -> Target:
     """The target that an address names. A pure function.
 
     Raises:
@@ -100,22 +100,22 @@ def parse(url: str) -> Target:
         host = (parts.hostname or "").rstrip(".").encode("idna").decode("ascii")
         path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=KEPT)
     except ValueError as error:
-        raise Failed(Reason.BAD_URL, str(error)) from None
+        raise FetchFailed(Reason.BAD_URL, str(error)) from None
     if parts.scheme not in PORTS:
-        raise Failed(Reason.BAD_URL, f"scheme {parts.scheme!r}, not http or https")
+        raise FetchFailed(Reason.BAD_URL, f"scheme {parts.scheme!r}, not http or https")
     if not host or len(host) > MAX_HOST or not host.isprintable() or " " in host:
-        raise Failed(Reason.BAD_URL, f"host {host!r}")
+        raise FetchFailed(Reason.BAD_URL, f"host {host!r}")
     if "@" in parts.netloc:
-        raise Failed(Reason.BAD_URL, "it carries a user name")
+        raise FetchFailed(Reason.BAD_URL, "it carries a user name")
     return Target(parts.scheme, host, PORTS[parts.scheme] if port is None else port, path)
 
 
 def _check_length(url: str) -> None:
     if len(url) > MAX_URL:
-        raise Failed(Reason.BAD_URL, f"{len(url)} characters, {MAX_URL} allowed")
+        raise FetchFailed(Reason.BAD_URL, f"{len(url)} characters, {MAX_URL} allowed")
 
 
-def redirected(url: str, location: str) -> str:
+def resolve_redirect(url: str, location: str) -> str:
     """The address that a redirect from `url` leads to.
 
     Raises:
@@ -124,12 +124,12 @@ def redirected(url: str, location: str) -> str:
     _check_length(location)
     try:
         # headers are read as Latin-1, and servers mean UTF-8
-        return parse(urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))).url
+        return parse_address(urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))).url
     except ValueError as error:
-        raise Failed(Reason.BAD_URL, f"redirected to {location!r}: {error}") from None
+        raise FetchFailed(Reason.BAD_URL, f"redirected to {location!r}: {error}") from None
 
 
-def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
+def apply_mirror(url: str, mirrors: Mapping[str, str]) -> str:
     """`url` with the longest prefix that has a mirror replaced by it."""
     prefix = max((prefix for prefix in mirrors if url.startswith(prefix)), key=len, default="")
     return mirrors[prefix] + url[len(prefix) :] if prefix else url
@@ -141,7 +141,9 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in block for block in _CARRIERS))
 
 
-def resolve(target: Target, allowed: Collection[str], resolver: Resolver) -> list[tuple[socket.AddressFamily, Any]]:
+def resolve_host(
+    target: Target, allowed: Collection[str], resolver: Resolver
+) -> list[tuple[socket.AddressFamily, Any]]:
     """Families and socket addresses of a target, all of them public unless its host is in `allowed` (`host` or `host:port`).
 
     Raises:
@@ -150,11 +152,11 @@ def resolve(target: Target, allowed: Collection[str], resolver: Resolver) -> lis
     try:
         found = resolver(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        raise Failed(Reason.NAME_LOOKUP, error.strerror or "", again=error.errno == socket.EAI_AGAIN) from None
+        raise FetchFailed(Reason.NAME_LOOKUP, error.strerror or "", again=error.errno == socket.EAI_AGAIN) from None
     except (ValueError, OverflowError) as error:
-        raise Failed(Reason.BAD_URL, str(error)) from None
+        raise FetchFailed(Reason.BAD_URL, str(error)) from None
     if target.host not in allowed and target.endpoint not in allowed:
         for *_, address in found:
             if not is_public(address[0]):
-                raise Failed(Reason.FORBIDDEN_ADDRESS, f"{target.host} resolves to {address[0]}")
+                raise FetchFailed(Reason.FORBIDDEN_ADDRESS, f"{target.host} resolves to {address[0]}")
     return [(family, address) for family, _, _, _, address in found]

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.fetch.address import Failed
+from vlmill.pipeline.fetch.address import FetchFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,23 +46,23 @@ def check_status(status: int, retry_after: str | None = None) -> None:
         Failed: EMPTY_BODY for 204 and 205, TRUNCATED_BODY for `PARTS`, HTTP_CLIENT_ERROR, HTTP_UNEXPECTED for what is neither an image
             nor an error, HTTP_SERVER_ERROR for 5xx and what no range knows, as RFC 9110, 15 has it.
     """
-    detail, pause = f"HTTP {status}", asked_pause(retry_after)
+    detail, pause = f"HTTP {status}", parse_retry_after(retry_after)
     match status // 100:
         case 2 if status in PARTS:
-            raise Failed(Reason.TRUNCATED_BODY, f"{detail}, a part that was not asked for")
+            raise FetchFailed(Reason.TRUNCATED_BODY, f"{detail}, a part that was not asked for")
         case 2 if status in {204, 205}:
-            raise Failed(Reason.EMPTY_BODY, detail)
+            raise FetchFailed(Reason.EMPTY_BODY, detail)
         case 2:
             return
         case 1 | 3:
-            raise Failed(Reason.HTTP_UNEXPECTED, detail)
+            raise FetchFailed(Reason.HTTP_UNEXPECTED, detail)
         case 4:
-            raise Failed(Reason.HTTP_CLIENT_ERROR, detail, again=status in BUSY, pause=pause)
+            raise FetchFailed(Reason.HTTP_CLIENT_ERROR, detail, again=status in BUSY, pause=pause)
         case _:
-            raise Failed(Reason.HTTP_SERVER_ERROR, detail, again=True, pause=pause)
+            raise FetchFailed(Reason.HTTP_SERVER_ERROR, detail, again=True, pause=pause)
 
 
-def opted_out(headers: Iterable[str], crawler: str) -> str | None:
+def find_opt_out(headers: Iterable[str], crawler: str) -> str | None:
     """The word by which X-Robots-Tag headers keep an image from `crawler` (lower case), or None.
 
     A name before a word scopes it and those after it, up to the next name or the end of the header:
@@ -80,7 +80,7 @@ def opted_out(headers: Iterable[str], crawler: str) -> str | None:
     return None
 
 
-def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
+def decode_body(data: bytes, encoding: str, limit: int) -> bytes:
     """A body without its Content-Encoding. We ask for none; some stores have nothing else.
 
     A gzip file may have many members (RFC 1952, 2.2); what follows the last and is none is left out.
@@ -92,18 +92,20 @@ def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
     if encoding in {"", "identity"} or not data:
         return data
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise Failed(Reason.NOT_AN_IMAGE, f"Content-Encoding {encoding!r}, which was not asked for")
+        raise FetchFailed(Reason.NOT_AN_IMAGE, f"Content-Encoding {encoding!r}, which was not asked for")
     plain, members, end = io.BytesIO(), 0, 0
     try:
         while not members or data.startswith(_GZIP, end):
             members += 1
             if members > 64 + limit // 1024:
-                raise Failed(Reason.TOO_MANY_BYTES, f"over {64 + limit // 1024} gzip members")
+                raise FetchFailed(Reason.TOO_MANY_BYTES, f"over {64 + limit // 1024} gzip members")
             end = _unpack_member(data, end, plain, limit)
     except EOFError:
-        raise Failed(Reason.TRUNCATED_BODY, f"Content-Encoding {encoding}: the body ends early", again=True) from None
+        raise FetchFailed(
+            Reason.TRUNCATED_BODY, f"Content-Encoding {encoding}: the body ends early", again=True
+        ) from None
     except zlib.error as error:
-        raise Failed(Reason.NOT_AN_IMAGE, f"Content-Encoding {encoding}: {error}") from None
+        raise FetchFailed(Reason.NOT_AN_IMAGE, f"Content-Encoding {encoding}: {error}") from None
     return plain.getvalue()
 
 
@@ -121,7 +123,7 @@ def _unpack_member(data: bytes, start: int, plain: io.BytesIO, limit: int) -> in
         piece = unpacker.decompress(fed, _GIVEN)
         start += len(fed) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
         if plain.tell() + len(piece) > limit:
-            raise Failed(Reason.TOO_MANY_BYTES, f"over {limit} bytes when unpacked")
+            raise FetchFailed(Reason.TOO_MANY_BYTES, f"over {limit} bytes when unpacked")
         if not (fed or piece or unpacker.eof):
             raise EOFError
         plain.write(piece)
@@ -137,21 +139,21 @@ def check_image(data: bytes, media_type: str) -> None:
         Failed: EMPTY_BODY or NOT_AN_IMAGE.
     """
     if not data:
-        raise Failed(Reason.EMPTY_BODY, "0 bytes")
+        raise FetchFailed(Reason.EMPTY_BODY, "0 bytes")
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     declared = media_type.startswith("image/") and media_type != "image/svg+xml"
     if start.startswith(b"<") or not (declared or _has_signature(data[:16])):
-        raise Failed(Reason.NOT_AN_IMAGE, f"{media_type or 'no media type'}, starts with {start[:24]!r}")
+        raise FetchFailed(Reason.NOT_AN_IMAGE, f"{media_type or 'no media type'}, starts with {start[:24]!r}")
 
 
 def _has_signature(prefix: bytes) -> bool:
     """Whether a format that Pillow can open accepts these 16 bytes (it answers with a text when it lacks the codec)."""
-    answers = (accept(prefix.ljust(16, b"\0")) for accept in signatures())
+    answers = (accept(prefix.ljust(16, b"\0")) for accept in list_signatures())
     return any(answer and not isinstance(answer, str) for answer in answers)
 
 
 @cache
-def signatures() -> list[Callable[[bytes], bool | str]]:
+def list_signatures() -> list[Callable[[bytes], bool | str]]:
     """Pillow's tests of an image's first bytes. The first call imports all its plugins, which no two threads may do at once."""
     from PIL import Image  # noqa: PLC0415 - 40 ms, and only the process that downloads needs them
 
@@ -159,7 +161,7 @@ def signatures() -> list[Callable[[bytes], bool | str]]:
     return [accept for _, accept in Image.OPEN.values() if accept]
 
 
-def asked_pause(retry_after: str | None) -> float | None:
+def parse_retry_after(retry_after: str | None) -> float | None:
     """Seconds that a Retry-After header asks for, as a number or a date, 0 and more; None if there is none that can be read.
 
     Any number is possible, infinity too: the opener makes no pause that reaches beyond its deadline.

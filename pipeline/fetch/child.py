@@ -29,14 +29,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.opener import Opener
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.fetch.process import STACK
 
 
-class Hands(urllib.request.BaseHandler):
+class DownloadHooks(urllib.request.BaseHandler):
     """The three things that img2dataset is given: what opens an address, what resizes an image, what writes a sample."""
 
     def __init__(self, opener: Opener, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Hands(urllib.request.BaseHandler):
         self.answers.close()
 
 
-def downloader() -> Any:
+def load_downloader() -> Any:
     """The class `Downloader`, without img2dataset's `__init__` and without wandb.
 
     Those import Ray, torch and albumentations (which asks the network for news of itself) for a command line that is not used
@@ -90,17 +90,17 @@ def downloader() -> Any:
     return importlib.import_module("img2dataset.downloader").Downloader
 
 
-def download(folder: Path) -> None:
+def run_job(folder: Path) -> None:
     """Do the job that `folder` holds."""
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own takes a GiB of addresses ahead
     job = json.loads((folder / "job.json").read_bytes())
-    fetch = build(Fetch, job["fetch"], "job.json")
+    fetch = parse_block(Fetch, job["fetch"], "job.json")
     listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
-    hands = Hands(Opener(fetch, listed=listed), folder)
+    hands = DownloadHooks(Opener(fetch, listed=listed), folder)
     director = urllib.request.OpenerDirector()  # made by hand: build_opener() adds proxies, files and FTP
     director.add_handler(hands)
     urllib.request.install_opener(director)
-    drive = downloader()(
+    drive = load_downloader()(
         sample_writer_class=lambda *_: hands,
         resizer=hands.resize,
         thread_count=fetch.threads,
@@ -145,4 +145,4 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    download(Path(sys.argv[1]))
+    run_job(Path(sys.argv[1]))

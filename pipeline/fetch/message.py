@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.fetch.address import Failed
+from vlmill.pipeline.fetch.address import FetchFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), 127), " ")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class AnswerHead:
     """Status and headers of an answer: names in lower case, values as Latin-1, in the order they came."""
 
     status: int
@@ -55,7 +55,7 @@ class Head:
         return [word for piece in pieces if (word := piece.strip())]
 
 
-def read_head(reader: io.BufferedIOBase) -> Head:
+def read_head(reader: io.BufferedIOBase) -> AnswerHead:
     """The head of the answer; those of 1xx before it are skipped, but for 101, after which no HTTP is spoken.
 
     Raises:
@@ -68,9 +68,9 @@ def read_head(reader: io.BufferedIOBase) -> Head:
         found = reader.readline(left + 1)
         left -= len(found)
         if left < 0:
-            raise Failed(Reason.TOO_MANY_BYTES, f"over {MAX_HEAD} bytes before the body")
+            raise FetchFailed(Reason.TOO_MANY_BYTES, f"over {MAX_HEAD} bytes before the body")
         if not found.endswith(b"\n"):
-            raise Failed(
+            raise FetchFailed(
                 Reason.CONNECTION, "closed " + ("within the head" if found else "without an answer"), again=True
             )
         return found.rstrip(b"\r\n")
@@ -80,7 +80,7 @@ def read_head(reader: io.BufferedIOBase) -> Head:
         status = _STATUS.fullmatch(start)
         if not status:
             raise _not_http(f"status line {start[:80]!r}")
-        head = Head(int(status[1]), _fields(iter(line, b"")))
+        head = AnswerHead(int(status[1]), _fields(iter(line, b"")))
         if not 100 <= head.status < 200 or head.status == 101:
             return head
 
@@ -101,7 +101,7 @@ def _fields(lines: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
     return tuple((name, " ".join(values)) for name, values in fields)
 
 
-def read_body(reader: io.BufferedIOBase, head: Head, limit: int) -> bytes:
+def read_body(reader: io.BufferedIOBase, head: AnswerHead, limit: int) -> bytes:
     """The body, at most `limit` bytes of it, and all that was promised.
 
     Raises:
@@ -111,23 +111,23 @@ def read_body(reader: io.BufferedIOBase, head: Head, limit: int) -> bytes:
     if coding == ["chunked"]:
         pieces = _chunks(reader, limit)
     elif coding:
-        raise Failed(Reason.NOT_AN_IMAGE, f"Transfer-Encoding {', '.join(coding)!r}, which was not asked for")
+        raise FetchFailed(Reason.NOT_AN_IMAGE, f"Transfer-Encoding {', '.join(coding)!r}, which was not asked for")
     else:
         promised = _length(head)
         if promised is not None and promised > limit:
-            raise Failed(Reason.TOO_MANY_BYTES, f"{promised} bytes promised, {limit} allowed")
+            raise FetchFailed(Reason.TOO_MANY_BYTES, f"{promised} bytes promised, {limit} allowed")
         pieces = _pieces(reader, limit + 1 if promised is None else promised)
     body = io.BytesIO()  # not a list: of the smallest pieces that would take 40 times their bytes
     for piece in pieces:
         if body.tell() + len(piece) > limit:
-            raise Failed(Reason.TOO_MANY_BYTES, f"over {limit} bytes")
+            raise FetchFailed(Reason.TOO_MANY_BYTES, f"over {limit} bytes")
         body.write(piece)
     if promised is not None and body.tell() < promised:
-        raise Failed(Reason.TRUNCATED_BODY, f"{body.tell()} of {promised} bytes", again=True)
+        raise FetchFailed(Reason.TRUNCATED_BODY, f"{body.tell()} of {promised} bytes", again=True)
     return body.getvalue()
 
 
-def _length(head: Head) -> int | None:
+def _length(head: AnswerHead) -> int | None:
     """The Content-Length; None where there is none, or none that is a number.
 
     Raises:
@@ -156,9 +156,9 @@ def _chunks(reader: io.BufferedIOBase, limit: int) -> Iterator[bytes]:
         if not size:
             return
         if framing < 0:
-            raise Failed(Reason.TOO_MANY_BYTES, f"over {MAX_HEAD + limit // 16} bytes of chunk sizes")
+            raise FetchFailed(Reason.TOO_MANY_BYTES, f"over {MAX_HEAD + limit // 16} bytes of chunk sizes")
         if size > limit:
-            raise Failed(Reason.TOO_MANY_BYTES, f"a chunk of {size} bytes, {limit} allowed")
+            raise FetchFailed(Reason.TOO_MANY_BYTES, f"a chunk of {size} bytes, {limit} allowed")
         for piece in _pieces(reader, size):
             size -= len(piece)
             yield piece
@@ -176,9 +176,9 @@ def _size(line: bytes) -> int:
     raise _not_http(f"chunk size {line[:80]!r}") if line.endswith(b"\n") or len(line) == MAX_LINE else _cut_chunk()
 
 
-def _cut_chunk() -> Failed:
-    return Failed(Reason.TRUNCATED_BODY, "it ends within a chunk", again=True)
+def _cut_chunk() -> FetchFailed:
+    return FetchFailed(Reason.TRUNCATED_BODY, "it ends within a chunk", again=True)
 
 
-def _not_http(what: str) -> Failed:
-    return Failed(Reason.CONNECTION, f"not HTTP: {what}", again=True)
+def _not_http(what: str) -> FetchFailed:
+    return FetchFailed(Reason.CONNECTION, f"not HTTP: {what}", again=True)

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.address import (
-    Failed,
+    FetchFailed,
     Resolver,
     Target,
-    mirrored,
-    parse,
-    redirected,
-    resolve,
+    apply_mirror,
+    parse_address,
+    resolve_host,
+    resolve_redirect,
 )
-from vlmill.pipeline.fetch.answers import check_image, check_status, opted_out, signatures, unpacked
-from vlmill.pipeline.fetch.message import PIECE, Head, read_body, read_head
+from vlmill.pipeline.fetch.answers import check_image, check_status, decode_body, find_opt_out, list_signatures
+from vlmill.pipeline.fetch.message import PIECE, AnswerHead, read_body, read_head
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ FIRST_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FetchedImage:
     """An image as it came."""
 
     data: bytes
@@ -72,7 +72,7 @@ class Clock:
         return f"silent for {self.timeout_s:g} s" if self.left() > 0 else f"not done after {self.deadline_s:g} s"
 
 
-class Wire(io.RawIOBase):
+class ClockedSocket(io.RawIOBase):
     """A connected socket, whose every wait the clock bounds."""
 
     def __init__(self, connection: socket.socket, clock: Clock) -> None:
@@ -100,15 +100,17 @@ class Opener:
     """
 
     def __init__(self, rules: Fetch, resolver: Resolver = socket.getaddrinfo, listed: OptOuts = NOTHING) -> None:
-        signatures()  # loaded before any thread asks
+        list_signatures()  # loaded before any thread asks
         self.rules, self.listed, self.resolver = rules, listed, resolver
         self.tls = ssl.create_default_context()
-        self.mirrors = {parse(prefix).url: parse(mirror).url for prefix, mirror in rules.mirrors.items()}
+        self.mirrors = {
+            parse_address(prefix).url: parse_address(mirror).url for prefix, mirror in rules.mirrors.items()
+        }
         self.allowed = {host.lower() for host in rules.allow_hosts} | {
-            parse(mirror).endpoint for mirror in self.mirrors.values()
+            parse_address(mirror).endpoint for mirror in self.mirrors.values()
         }
 
-    def open(self, url: str) -> Answer:
+    def open(self, url: str) -> FetchedImage:
         """The image at `url`, tried again with growing pauses where that may help and the deadline leaves time.
 
         Raises:
@@ -117,41 +119,41 @@ class Opener:
         with suppress(MemoryError):  # left first, for what it was about to be let go
             try:
                 return self._tried(url)
-            except (Failed, MemoryError):
+            except (FetchFailed, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001 - it is about this address, and no more
-                raise Failed(Reason.FETCH_ERROR, f"{type(error).__name__}: {error}") from None
-        raise Failed(Reason.OUT_OF_MEMORY, "the downloading process may hold no more")
+                raise FetchFailed(Reason.FETCH_ERROR, f"{type(error).__name__}: {error}") from None
+        raise FetchFailed(Reason.OUT_OF_MEMORY, "the downloading process may hold no more")
 
-    def _tried(self, url: str) -> Answer:
+    def _tried(self, url: str) -> FetchedImage:
         clock, attempt = Clock(self.rules.timeout_s, self.rules.deadline_s), 0
         while True:
             try:
                 return self._attempt(url, clock)
-            except Failed as failed:
+            except FetchFailed as failed:
                 pause = FIRST_PAUSE_S * 2**attempt if failed.pause is None else failed.pause
                 attempt += 1
                 if not failed.again or attempt > self.rules.retries or pause >= clock.left():
                     raise
                 time.sleep(pause)
 
-    def _attempt(self, url: str, clock: Clock) -> Answer:
+    def _attempt(self, url: str, clock: Clock) -> FetchedImage:
         for _ in range(MAX_REDIRECTS + 1):
-            with _failures(clock), self._exchange(parse(mirrored(url, self.mirrors)), clock) as reader:
+            with _failures(clock), self._exchange(parse_address(apply_mirror(url, self.mirrors)), clock) as reader:
                 head = read_head(reader)
                 location = head.get("location") if head.status in REDIRECTS else ""
                 if not location:
                     return self._answer(head, reader)
-            url = redirected(url, location)
+            url = resolve_redirect(url, location)
             if self.listed.names(url):
-                raise Failed(Reason.OPT_OUT_LIST, f"redirected to {url}, which is on a list of opt-outs")
-        raise Failed(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}")
+                raise FetchFailed(Reason.OPT_OUT_LIST, f"redirected to {url}, which is on a list of opt-outs")
+        raise FetchFailed(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}")
 
     @contextmanager
     def _exchange(self, target: Target, clock: Clock) -> Iterator[io.BufferedIOBase]:
         """Send a request; the answer is there to read."""
         with self._connect(target, clock) as connection:
-            wire = Wire(connection, clock)
+            wire = ClockedSocket(connection, clock)
             wire.sendall(
                 f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: {self.rules.user_agent}\r\n"
                 "Accept: image/*, */*;q=0.5\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
@@ -162,7 +164,7 @@ class Opener:
     def _connect(self, target: Target, clock: Clock) -> socket.socket:
         """A connection to the first checked address that takes one, with TLS for the target's name where it is https."""
         refusal: OSError = ConnectionError(f"{target.host} has no address")
-        for family, address in resolve(target, self.allowed, self.resolver):
+        for family, address in resolve_host(target, self.allowed, self.resolver):
             connection = socket.socket(family, socket.SOCK_STREAM)
             try:
                 connection.settimeout(clock.wait())
@@ -179,18 +181,18 @@ class Opener:
         connection.settimeout(clock.wait())
         return self.tls.wrap_socket(connection, server_hostname=target.host)
 
-    def _answer(self, head: Head, reader: io.BufferedIOBase) -> Answer:
+    def _answer(self, head: AnswerHead, reader: io.BufferedIOBase) -> FetchedImage:
         limit = self.rules.max_bytes
         check_status(head.status, head.get("retry-after"))
         crawler = self.rules.user_agent.partition("/")[0].lower()
-        word = opted_out(head.get_all("x-robots-tag"), crawler) if self.rules.honour_robots else None
+        word = find_opt_out(head.get_all("x-robots-tag"), crawler) if self.rules.honour_robots else None
         if word:
-            raise Failed(Reason.OPTED_OUT, f"X-Robots-Tag: {word}")
+            raise FetchFailed(Reason.OPTED_OUT, f"X-Robots-Tag: {word}")
         encoding = ", ".join(word for word in head.words("content-encoding") if word != "identity")
-        data = unpacked(read_body(reader, head, limit), encoding, limit)
+        data = decode_body(read_body(reader, head, limit), encoding, limit)
         media_type = head.get("content-type").partition(";")[0].strip().lower()[:100]
         check_image(data, media_type)
-        return Answer(data, media_type)
+        return FetchedImage(data, media_type)
 
 
 @contextmanager
@@ -199,10 +201,10 @@ def _failures(clock: Clock) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise Failed(Reason.TIMED_OUT, clock.verdict(), again=True) from None
+        raise FetchFailed(Reason.TIMED_OUT, clock.verdict(), again=True) from None
     except ssl.SSLCertVerificationError as error:
-        raise Failed(Reason.CONNECTION, f"certificate: {error.verify_message}") from None
+        raise FetchFailed(Reason.CONNECTION, f"certificate: {error.verify_message}") from None
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError from None
-        raise Failed(Reason.CONNECTION, error.strerror or str(error), again=True) from None
+        raise FetchFailed(Reason.CONNECTION, error.strerror or str(error), again=True) from None

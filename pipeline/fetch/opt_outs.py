@@ -63,19 +63,19 @@ class OptOuts:
         if "takedowns.yaml" not in inputs:
             return listed
         gone = yaml.safe_load(inputs["takedowns.yaml"].read_text(encoding="utf-8"))
-        urls, domains = map(normalised, gone.get("urls", ())), map(_host, gone.get("domains", ()))
+        urls, domains = map(normalise_address, gone.get("urls", ())), map(_host, gone.get("domains", ()))
         return replace(listed, urls={*listed.urls, *urls}, domains={*listed.domains, *domains})
 
     def names(self, url: str | None) -> bool:
         """Whether an address is listed, or its host, or a domain that it is part of."""
         if not url:
             return False
-        return (bool(self.urls) and normalised(url) in self.urls) or (
+        return (bool(self.urls) and normalise_address(url) in self.urls) or (
             bool(self.domains) and any(name in self.domains for name in _domains(url))
         )
 
 
-def unasked(listed: OptOuts, images: Iterable[Mapping[str, Any]], samples: Path | None) -> dict[int, str]:
+def find_listed_images(listed: OptOuts, images: Iterable[Mapping[str, Any]], samples: Path | None) -> dict[int, str]:
     """The images of a partition that must not be asked for, and why: those that are listed, or that only listed documents show. Pure.
 
     Args:
@@ -95,7 +95,7 @@ def unasked(listed: OptOuts, images: Iterable[Mapping[str, Any]], samples: Path 
     return refused
 
 
-def normalised(url: str) -> str:
+def normalise_address(url: str) -> str:
     """What two addresses have in common if they name the same thing. Pure.
 
     The scheme, a `www.` in front, the scheme's own port, user names and fragments are left out; the host is in lower case and in
@@ -136,7 +136,7 @@ def _domains(url: str) -> Iterator[str]:
 def _read_url(entry: str) -> str:
     if "://" not in entry:
         raise ValueError("an address starts with http:// or https://")
-    return normalised(entry)
+    return normalise_address(entry)
 
 
 def _read_domain(entry: str) -> str:

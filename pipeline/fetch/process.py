@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vlmill.pipeline.fetch import Fetch
-    from vlmill.pipeline.fetch.address import Failed
+    from vlmill.pipeline.fetch.address import FetchFailed
 
 ATTEMPTS = 3
 """Processes that may die before the step gives up. Each asks only for what is still open."""
@@ -53,7 +53,7 @@ def room(fetch: Fetch, urls: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FetchOutcome:
     """What became of one address: a reason with a detail, or where its bytes lie."""
 
     reason: Reason | None
@@ -64,7 +64,7 @@ class Outcome:
     size: int = 0
 
     @classmethod
-    def of(cls, failed: Failed) -> Outcome:
+    def of(cls, failed: FetchFailed) -> FetchOutcome:
         """The outcome that a failure means."""
         return cls(failed.reason, failed.detail)
 
@@ -87,9 +87,9 @@ class Outcome:
         return data
 
 
-def download(
+def download_images(
     urls: Sequence[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path] = MappingProxyType({})
-) -> dict[str, Outcome]:
+) -> dict[str, FetchOutcome]:
     """The outcome of each of `urls` (distinct, in the spelling of `address.parse`), in child processes one after the other.
 
     No redirect is followed to what stands on `lists` of opt-outs.
@@ -97,7 +97,7 @@ def download(
     Raises:
         VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for those.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, FetchOutcome] = {}
     missing, trouble = list(urls), ""
     for attempt in range(ATTEMPTS):
         if not missing:
@@ -153,7 +153,7 @@ def _wait(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
                 return f"answered nothing for {stall_s:g} s"
 
 
-def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, Outcome]]:
+def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, FetchOutcome]]:
     """What a process wrote down, whole lines only: the last one may be cut where it died.
 
     Raises:
@@ -175,12 +175,12 @@ def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, Outcome]]
             yield urls[key], _outcome(answer, urls[key], bodies)
 
 
-def _outcome(answer: dict[str, Any], url: str, bodies: Path) -> Outcome:
+def _outcome(answer: dict[str, Any], url: str, bodies: Path) -> FetchOutcome:
     if answer["failure"] is None:
-        return Outcome(None, None, answer["media_type"] or None, bodies, answer["offset"], answer["size"])
+        return FetchOutcome(None, None, answer["media_type"] or None, bodies, answer["offset"], answer["size"])
     failure = answer["failure"] or "an exception without a text"
     code, _, detail = failure.partition(": ")
     try:
-        return Outcome(Reason(code), detail)
+        return FetchOutcome(Reason(code), detail)
     except ValueError:
         raise VlmillError(f"fetch: trouble in the downloading process at {url}: {failure}") from None

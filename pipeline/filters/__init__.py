@@ -6,15 +6,15 @@ STEPS names them for recipes. To add one, write a file with a frozen dataclass t
 
 from __future__ import annotations
 
-from vlmill.pipeline.filters.base import Doubt, Finding, Judge, Judging, ReadsLists
-from vlmill.pipeline.filters.custom import Drop, Own
+from vlmill.pipeline.filters.base import Filter, FilterStep, Finding, ReadsLists, Undecided
+from vlmill.pipeline.filters.custom import CustomFilter, Drop
 from vlmill.pipeline.filters.image_quality import ImageQuality
 from vlmill.pipeline.filters.language.filter import Language
 from vlmill.pipeline.filters.opt_out import OptOut
 from vlmill.pipeline.filters.shape import Shape
 from vlmill.pipeline.filters.text_quality import TextQuality
 
-STEPS: dict[str, type[Judge]] = {
+FILTERS: dict[str, type[Filter]] = {
     "language": Language,
     "shape": Shape,
     "text_quality": TextQuality,
@@ -23,17 +23,17 @@ STEPS: dict[str, type[Judge]] = {
 }
 
 __all__ = [
-    "STEPS",
-    "Doubt",
+    "FILTERS",
+    "CustomFilter",
     "Drop",
+    "Filter",
+    "FilterStep",
     "Finding",
     "ImageQuality",
-    "Judge",
-    "Judging",
     "Language",
     "OptOut",
-    "Own",
     "ReadsLists",
     "Shape",
     "TextQuality",
+    "Undecided",
 ]

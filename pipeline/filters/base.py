@@ -13,9 +13,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    FACTS,
+    IMAGE_STATS,
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Sample,
     Verdict,
     read_rows,
@@ -26,17 +26,17 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Undecided:
     """What a judge could not decide about a sample or one node of it: counted, and dropped only if a verdict says so too."""
 
     sample: int  # row in samples.parquet
     node: int  # index into Sample.nodes, or WHOLE_SAMPLE
 
 
-Finding = Verdict | Doubt
+Finding = Verdict | Undecided
 
 
-class Judge(Protocol):
+class Filter(Protocol):
     """A frozen dataclass whose fields are its parameters."""
 
     @property
@@ -58,7 +58,7 @@ class Judge(Protocol):
         """What else decides its verdicts: library versions, the sha256 of a model."""
         ...
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts on `samples`, which come with their rows, in any order; at most one per sample and node.
 
         Pure. What it says about a sample depends on that sample alone, so partitions can be cut anywhere, and it holds
@@ -68,7 +68,7 @@ class Judge(Protocol):
 
 
 @runtime_checkable
-class ReadsLists(Judge, Protocol):
+class ReadsLists(Filter, Protocol):
     """A judge that needs files which the recipe names. What is in them is in the key; where they lie is not."""
 
     @property
@@ -76,19 +76,19 @@ class ReadsLists(Judge, Protocol):
         """Name of the input -> path, as the recipe has it."""
         ...
 
-    def opened(self, paths: Mapping[str, Path]) -> Judge:
+    def opened(self, paths: Mapping[str, Path]) -> Filter:
         """The judge, with its lists to be read from these places."""
         ...
 
 
 @dataclass(frozen=True)
-class Judging:
+class FilterStep:
     """samples.parquet, and facts.parquet if the judge looks at images -> `<name>.verdicts.parquet`.
 
     Counts nodes under `judged` (a verdict on a sample loses all of its nodes) and doubtful ones under `undecided`.
     """
 
-    judge: Judge
+    judge: Filter
     pure: ClassVar[bool] = True
 
     @property
@@ -128,17 +128,17 @@ class Judging:
         findings = list(judge.judge(noted(), facts))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / f"{self.name}.verdicts.parquet", verdicts)
-        return _counts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Doubt)])
+        return _counts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
 
 
-def _facts(path: Path, columns: Sequence[str]) -> list[ImageFacts]:
+def _facts(path: Path, columns: Sequence[str]) -> list[ImageStats]:
     """Facts with the wanted columns and defaults elsewhere."""
-    wanted = [name for name in FACTS.names if name in {"image", "reason", *columns}]
+    wanted = [name for name in IMAGE_STATS.names if name in {"image", "reason", *columns}]
     rows = read_rows(path, wanted)
-    return [ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in rows]
+    return [ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in rows]
 
 
-def _counts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Doubt]) -> Counts:
+def _counts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:
     judged, undecided = Count(), Count()
     lost: dict[tuple[int, int], Reason] = {}
     for verdict in verdicts:

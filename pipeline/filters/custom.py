@@ -40,14 +40,14 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass as checked
 
-from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
-from vlmill.pipeline.core.reasons import JUDGE_NAME, Reason
-from vlmill.pipeline.core.sample import FACTS, WHOLE_SAMPLE, ImageFacts, Sample, Verdict
+from vlmill.pipeline.core.reasons import FILTER_NAME, Reason
+from vlmill.pipeline.core.sample import IMAGE_STATS, WHOLE_SAMPLE, ImageStats, Sample, Verdict
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.filters.base import Doubt, Finding
+from vlmill.pipeline.filters.base import Finding, Undecided
 
-NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({JUDGE_NAME.pattern})\1""", re.MULTILINE)
+NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({FILTER_NAME.pattern})\1""", re.MULTILINE)
 """How a class says what its judge is called."""
 
 SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["own_judges"].values()]'
@@ -64,7 +64,7 @@ class Drop:
 
 
 @checked(frozen=True, config=STRICT)
-class Code:
+class CustomCode:
     """What stands in a judge's file, and the sha256 of that, as recipes and locks have it. It is data: nothing runs it."""
 
     sha256: str
@@ -72,9 +72,9 @@ class Code:
 
     def __post_init__(self) -> None:
         """Refuse code that the sha256 does not speak for."""
-        if sha256(self.code) != self.sha256:
+        if hash_code(self.code) != self.sha256:
             raise ValueError(
-                f"sha256 is {self.sha256!r}, and that of its code is {sha256(self.code)}: one of them was changed by hand. "
+                f"sha256 is {self.sha256!r}, and that of its code is {hash_code(self.code)}: one of them was changed by hand. "
                 "Build again with --judge FILE and --relock"
             )
 
@@ -84,16 +84,18 @@ class Code:
 
 
 @checked(frozen=True, config=STRICT)
-class Trusted(Code):
+class TrustedCode(CustomCode):
     """Code that the command line named. No YAML describes one."""
 
 
-def untrusted(held: Mapping[str, Code]) -> dict[str, Code]:
+def list_untrusted(held: Mapping[str, CustomCode]) -> dict[str, CustomCode]:
     """What of a run's own judges the command line did not name, by file."""
-    return {file: code for file, code in held.items() if not isinstance(code, Trusted)}
+    return {file: code for file, code in held.items() if not isinstance(code, TrustedCode)}
 
 
-def named(files: Sequence[str], digests: Sequence[str], held: Mapping[str, Code]) -> list[tuple[str, str]]:
+def find_named_code(
+    files: Sequence[str], digests: Sequence[str], held: Mapping[str, CustomCode]
+) -> list[tuple[str, str]]:
     """The code that a command line names: file name and code. What the lock holds too goes by the name that it has there.
 
     Args:
@@ -105,7 +107,7 @@ def named(files: Sequence[str], digests: Sequence[str], held: Mapping[str, Code]
         RecipeError: a file is missing, or nothing held has such a sha256.
     """
     known, codes = {code.sha256: file for file, code in held.items()}, [(path, read_code(path)) for path in files]
-    found = [(known.get(sha256(code), Path(path).name), code) for path, code in codes]
+    found = [(known.get(hash_code(code), Path(path).name), code) for path, code in codes]
     for digest in digests:
         if digest not in known:
             there = ", ".join(f"{digest} ({file})" for digest, file in known.items())
@@ -116,7 +118,7 @@ def named(files: Sequence[str], digests: Sequence[str], held: Mapping[str, Code]
     return list(dict.fromkeys(found))
 
 
-def refusal(where: Path, held: Mapping[str, Code], command: Sequence[object] = ()) -> str:
+def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequence[object] = ()) -> str:
     """What is said where code would have to run that nobody named: its sha256, how to look at it, and the next command.
 
     Args:
@@ -135,7 +137,7 @@ def refusal(where: Path, held: Mapping[str, Code], command: Sequence[object] = (
 
 
 @dataclass(frozen=True)
-class Own:
+class CustomFilter:
     """A judge of one's own, as every other judge is. Made anew from its code wherever it is asked; known without it."""
 
     name: str
@@ -160,7 +162,7 @@ class Own:
         judge = self._made()
         return dict(judge.made_by()) if hasattr(judge, "made_by") else {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
         """Its findings as verdicts.
 
         Raises:
@@ -177,7 +179,7 @@ class Own:
 
         try:
             for finding in self._made().judge(noted(), facts):
-                if not isinstance(finding, Drop | Doubt):
+                if not isinstance(finding, Drop | Undecided):
                     raise TypeError(f"it yields {finding!r}, not Drop(row, node, score) or Doubt(row, node)")  # noqa: TRY301
                 if finding.sample not in given or not WHOLE_SAMPLE <= finding.node < given[finding.sample]:
                     raise IndexError(f"{finding!r} is about no node of the samples that it was given")  # noqa: TRY301
@@ -190,8 +192,8 @@ class Own:
                 f"judge {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: {type(error).__name__}: {error}"
             ) from error
 
-    def _verdict(self, finding: Drop | Doubt) -> Finding:
-        if isinstance(finding, Doubt):
+    def _verdict(self, finding: Drop | Undecided) -> Finding:
+        if isinstance(finding, Undecided):
             return finding
         return Verdict(finding.sample, finding.node, self.name, Reason(f"judge:{self.name}"), float(finding.score))
 
@@ -201,9 +203,9 @@ class Own:
                 f"judge {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names it, with --judge FILE "
                 f"or --trust-code {self.sha256}"
             )
-        found = classes(self.file, self.code)
+        found = find_filter_classes(self.file, self.code)
         if self.name not in found:
-            raise RecipeError(f"judges.{self.name}: {self.file} has no such judge; {nearest(self.name, found)}")
+            raise RecipeError(f"judges.{self.name}: {self.file} has no such judge; {suggest_names(self.name, found)}")
         return found[self.name]
 
     def _made(self) -> Any:
@@ -211,11 +213,11 @@ class Own:
         known = [field.name for field in dataclasses.fields(kind)]
         for name in self.settings:
             if name not in known:
-                raise RecipeError(f"{where}: unknown key {name!r}; {nearest(name, known)}")
-        return build(kind, dict(self.settings), where)
+                raise RecipeError(f"{where}: unknown key {name!r}; {suggest_names(name, known)}")
+        return parse_block(kind, dict(self.settings), where)
 
 
-def sha256(code: str) -> str:
+def hash_code(code: str) -> str:
     """The sha256, in hexadecimal, of a judge's code."""
     return hashlib.sha256(code.encode()).hexdigest()
 
@@ -235,13 +237,13 @@ def read_code(path: str) -> str:
 
 
 @cache
-def classes(file: str, code: str) -> Mapping[str, type[Any]]:
+def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
     """The judges in a file, by name. This runs it: call it with what the command line named, and nothing else.
 
     Raises:
         RecipeError: it is no Python, raises when it is imported, or holds no judge; the message names the line.
     """
-    module, written = _module(file, code), Code(sha256(code), code).names()
+    module, written = _module(file, code), CustomCode(hash_code(code), code).names()
     found: dict[str, type[Any]] = {}
     for kind in vars(module).values():
         if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "judge"):
@@ -261,7 +263,7 @@ def classes(file: str, code: str) -> Mapping[str, type[Any]]:
 
 def _name(file: str, kind: type[Any]) -> str:
     name = getattr(kind, "name", None)
-    if not isinstance(name, str) or not JUDGE_NAME.fullmatch(name):
+    if not isinstance(name, str) or not FILTER_NAME.fullmatch(name):
         raise RecipeError(
             f"{file}: the name of judge {kind.__name__} is {name!r}; give it `name = ...` of small letters, digits and _"
         )
@@ -273,13 +275,15 @@ def _name(file: str, kind: type[Any]) -> str:
             f'{file}: judge {kind.__name__} has facts = {facts!r}; give it a tuple, such as ("width", "height")'
         )
     for fact in facts:
-        if fact not in FACTS.names:
-            raise RecipeError(f"{file}: judge {kind.__name__} asks for the fact {fact!r}; {nearest(fact, FACTS.names)}")
+        if fact not in IMAGE_STATS.names:
+            raise RecipeError(
+                f"{file}: judge {kind.__name__} asks for the fact {fact!r}; {suggest_names(fact, IMAGE_STATS.names)}"
+            )
     return name
 
 
 def _module(file: str, code: str) -> ModuleType:
-    module = ModuleType(f"vlmill_judge_{sha256(code)[:12]}")
+    module = ModuleType(f"vlmill_judge_{hash_code(code)[:12]}")
     sys.modules[module.__name__] = module  # where dataclasses look annotations up
     try:
         exec(compile(code, file, "exec"), vars(module))  # noqa: S102 - code that the command line named

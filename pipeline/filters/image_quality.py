@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import ImageFacts, Sample, Verdict
+from vlmill.pipeline.core.sample import ImageStats, Sample, Verdict
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -42,7 +42,7 @@ class ImageQuality:
         """Nothing but this file."""
         return {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Verdict]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts with the contrast or sharpness as their score. Images that failed get none."""
         for row, sample in samples:
             for index, node in enumerate(sample.nodes):
@@ -51,7 +51,7 @@ class ImageQuality:
                     if fault:
                         yield Verdict(row, index, self.name, *fault)
 
-    def _fault(self, fact: ImageFacts) -> tuple[Reason, float] | None:
+    def _fault(self, fact: ImageStats) -> tuple[Reason, float] | None:
         if self.min_contrast is not None and fact.blank < self.min_contrast:
             return Reason.BLANK_IMAGE, fact.blank
         if self.min_sharpness is not None and fact.blur < self.min_sharpness:

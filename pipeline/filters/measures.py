@@ -44,7 +44,7 @@ class _Categories(dict[str, str]):
 _CATEGORY = _Categories()
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """What stands between spaces, in lower case, without special characters at its ends; numbers and signs are no words."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
@@ -58,7 +58,7 @@ def words(text: str) -> list[str]:
     return found
 
 
-def character_repetition(text: str) -> float:
+def measure_character_repetition(text: str) -> float:
     """Share of the most frequent runs of 10 characters among all: of as many kinds as the root of all kinds, if they repeat.
 
     Runs are told apart by 64-bit hashes: five times as fast as by themselves.
@@ -75,31 +75,31 @@ def character_repetition(text: str) -> float:
     return int(numbers[:most].sum()) / total
 
 
-def word_repetition(words: Sequence[str]) -> float:
+def measure_word_repetition(words: Sequence[str]) -> float:
     """Share of the runs of 5 words that come more than once."""
     runs = Counter(zip(*(words[start:] for start in range(WORDS)), strict=False))
     return sum(number for number in runs.values() if number > 1) / max(runs.total(), 1)
 
 
-def special_characters(text: str) -> float:
+def measure_special_characters(text: str) -> float:
     """Share of the characters that are neither letters nor marks: spaces, digits, punctuation, symbols, emoji."""
     return sum(_CATEGORY[character][0] not in "LM" for character in text) / max(len(text), 1)
 
 
-def unreadable_characters(text: str) -> float:
+def measure_unreadable_characters(text: str) -> float:
     """Share of the characters that stand for nothing: controls, private use, unassigned, and the mark of what was lost."""
     if UNKNOWN not in text and text.replace("\n", "").isprintable():  # most texts are, and this takes no time
         return 0.0
     return sum(_CATEGORY[character] in UNREADABLE and not character.isspace() for character in text) / len(text)
 
 
-def punctuation(text: str) -> float:
+def measure_punctuation(text: str) -> float:
     """Share of punctuation marks among these and what stands between them; an apostrophe belongs to its word."""
     marks = sum(_CATEGORY[character][0] == "P" and character not in "'_" for character in text)
     return marks / max(marks + len(_PIECE.findall(text)), 1)
 
 
-def share(words: Sequence[str], of: Collection[str]) -> float:
+def measure_share(words: Sequence[str], of: Collection[str]) -> float:
     """Share of the words that stand in a list."""
     return sum(word in of for word in words) / max(len(words), 1)
 

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.fetch.opt_outs import KINDS, OptOuts
 
@@ -68,7 +68,7 @@ class OptOut:
         """Nothing but our own code."""
         return {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Verdict]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts on samples and on image nodes.
 
         Raises:

@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
-from vlmill.pipeline.filters.measures import words
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict
+from vlmill.pipeline.filters.measures import split_words
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -64,7 +64,7 @@ class Shape:
         """Nothing but this file."""
         return {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Verdict]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts with the offending side or area in pixels, ratio, number of images, or of words for each, as their score.
 
         Images that failed have no size and get no verdict; they count as lost.
@@ -91,11 +91,11 @@ class Shape:
         least, most = self.min_words_per_image, self.max_words_per_image
         if not left or (least is None and most is None):
             return None
-        density = sum(len(words(node.text)) for node in sample.nodes if node.text) / left
+        density = sum(len(split_words(node.text)) for node in sample.nodes if node.text) / left
         beyond = (least is not None and density < least) or (most is not None and density > most)
         return (Reason.WORDS_PER_IMAGE, density) if beyond else None
 
-    def _fault(self, fact: ImageFacts) -> tuple[Reason, float] | None:
+    def _fault(self, fact: ImageStats) -> tuple[Reason, float] | None:
         short, long = sorted((fact.width, fact.height))
         area = short * long
         if short < self.min_side:

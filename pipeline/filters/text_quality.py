@@ -27,18 +27,18 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Role, Sample, Verdict
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Role, Sample, Verdict
 from vlmill.pipeline.filters import word_lists
-from vlmill.pipeline.filters.base import Doubt, Finding
+from vlmill.pipeline.filters.base import Finding, Undecided
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.measures import (
-    character_repetition,
-    punctuation,
-    share,
-    special_characters,
-    unreadable_characters,
-    word_repetition,
-    words,
+    measure_character_repetition,
+    measure_punctuation,
+    measure_share,
+    measure_special_characters,
+    measure_unreadable_characters,
+    measure_word_repetition,
+    split_words,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,7 +47,7 @@ Fault = tuple[Reason, float]
 
 
 @dataclass(frozen=True, config=STRICT)
-class Bounds:
+class TextBounds:
     """What a text must keep to; None asks for nothing. All shares are from 0 to 1.
 
     Attributes:
@@ -100,14 +100,14 @@ class TextQuality:
     version: ClassVar[int] = 1
     facts: ClassVar[tuple[str, ...]] = ()
 
-    node: Bounds = field(default_factory=Bounds)
-    sample: Bounds = field(default_factory=Bounds)
+    node: TextBounds = field(default_factory=TextBounds)
+    sample: TextBounds = field(default_factory=TextBounds)
     roles: tuple[Role, ...] = ("none",)
     flagged_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for code in self.flagged_words:
-            if code not in lid.codes() or code in word_lists.UNSPACED:
+            if code not in lid.list_codes() or code in word_lists.UNSPACED:
                 raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
 
     def made_by(self) -> Mapping[str, str]:
@@ -118,7 +118,7 @@ class TextQuality:
             made_by |= {name: importlib.metadata.version(name) for name in packages} | {"lid.176.ftz": lid.SHA256}
         return made_by
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts with the offending number of words, or share, as their score."""
         del facts
         for row, sample in samples:
@@ -130,10 +130,10 @@ class TextQuality:
         for index, node in enumerate(sample.nodes):
             if node.text is None or node.role not in self.roles:
                 continue
-            found = words(node.text)
+            found = split_words(node.text)
             fault, decided = self._ask(self.node, node.text, found)
             if not decided:
-                yield Doubt(row, index)
+                yield Undecided(row, index)
             if fault:
                 yield Verdict(row, index, self.name, *fault)
             else:
@@ -141,27 +141,27 @@ class TextQuality:
                 spoken += found
         fault, decided = self._ask(self.sample, "\n\n".join(left), spoken)
         if not decided:
-            yield Doubt(row, WHOLE_SAMPLE)
+            yield Undecided(row, WHOLE_SAMPLE)
         if fault:
             yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
 
-    def _ask(self, bounds: Bounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
+    def _ask(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
         """The first fault of a text, and whether everything that was asked could be decided."""
         long = len(found) >= bounds.ratios_from
         fault = _by_form(bounds, text, found, long=long)
         return self._by_list(bounds, text, found) if fault is None and long and bounds.by_list else (fault, True)
 
-    def _by_list(self, bounds: Bounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
-        code = word_lists.language(text)
-        stop, flagged = (word_lists.stop_words(code), self._flagged(code)) if code else (None, None)
+    def _by_list(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
+        code = word_lists.guess_language(text)
+        stop, flagged = (word_lists.get_stop_words(code), self._flagged(code)) if code else (None, None)
         decided = True
         if bounds.min_stop_words is not None:
             decided = stop is not None
-            if stop is not None and (value := share(found, stop)) < bounds.min_stop_words:
+            if stop is not None and (value := measure_share(found, stop)) < bounds.min_stop_words:
                 return (Reason.STOP_WORDS, value), True
         if bounds.max_flagged_words is not None:
             decided = decided and flagged is not None
-            if flagged is not None and (value := share(found, flagged)) > bounds.max_flagged_words:
+            if flagged is not None and (value := measure_share(found, flagged)) > bounds.max_flagged_words:
                 return (Reason.FLAGGED_WORDS, value), True
         return None, decided
 
@@ -170,21 +170,21 @@ class TextQuality:
         return frozenset(word.lower() for word in given) if given is not None else word_lists.FLAGGED.get(code)
 
 
-def _by_form(bounds: Bounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
+def _by_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
     """The first fault of a text that no list is needed for."""
     if bounds.min_words is not None and len(found) < bounds.min_words:
         return Reason.TOO_FEW_WORDS, len(found)
     if bounds.max_words is not None and len(found) > bounds.max_words:
         return Reason.TOO_MANY_WORDS, len(found)
     checks: tuple[tuple[float | None, Reason, Callable[[], float]], ...] = (
-        (bounds.max_character_repetition, Reason.CHARACTER_REPETITION, lambda: character_repetition(text)),
-        (bounds.max_special_characters, Reason.SPECIAL_CHARACTERS, lambda: special_characters(text)),
-        (bounds.max_unreadable_characters, Reason.UNREADABLE_CHARACTERS, lambda: unreadable_characters(text)),
-        (bounds.max_word_repetition if long else None, Reason.WORD_REPETITION, lambda: word_repetition(found)),
+        (bounds.max_character_repetition, Reason.CHARACTER_REPETITION, lambda: measure_character_repetition(text)),
+        (bounds.max_special_characters, Reason.SPECIAL_CHARACTERS, lambda: measure_special_characters(text)),
+        (bounds.max_unreadable_characters, Reason.UNREADABLE_CHARACTERS, lambda: measure_unreadable_characters(text)),
+        (bounds.max_word_repetition if long else None, Reason.WORD_REPETITION, lambda: measure_word_repetition(found)),
     )
     for bound, reason, measure in checks:
         if bound is not None and (value := measure()) > bound:
             return reason, value
-    if long and bounds.min_punctuation is not None and (value := punctuation(text)) < bounds.min_punctuation:
+    if long and bounds.min_punctuation is not None and (value := measure_punctuation(text)) < bounds.min_punctuation:
         return Reason.PUNCTUATION, value
     return None

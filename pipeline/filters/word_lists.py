@@ -38,15 +38,15 @@ FLAGGED: Mapping[str, frozenset[str]] = {
 }
 
 
-def language(text: str) -> str | None:
+def guess_language(text: str) -> str | None:
     """The code of the language that most of a text is in, or None where that is open. Pure."""
-    found = lid.probabilities(text[:CHARACTERS], most=1)
+    found = lid.predict_languages(text[:CHARACTERS], most=1)
     code, probability = max(found.items(), key=lambda item: item[1], default=("", 0.0))
     return code if probability >= SURE else None
 
 
 @cache
-def stop_words(code: str) -> Collection[str] | None:
+def get_stop_words(code: str) -> Collection[str] | None:
     """Words that hold sentences together in a language, in lower case; None where no list serves."""
     if code in UNSPACED or not stopwordsiso.has_lang(code):
         return None

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class AnyRes:
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and overview for each image, or one letterboxed tile each where there are several and `many` says so."""
         lone = self._letterboxed if self.many == "letterbox" and len(sizes) > 1 else self._tiled
-        return tuple(lone(check(size)) for size in sizes)
+        return tuple(lone(check_size(size)) for size in sizes)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         """`canvas`, and `overview` where it is another picture; or `picture`."""
@@ -59,8 +59,8 @@ class AnyRes:
 
     def _drawn(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         if layout.tiles == 1:
-            square = pixels.letterbox(image, self.side, self.fill)
-            return {"canvas": square.crop(pixels.letterbox_box(layout.size, self.side))}
+            square = pixels.letterbox_image(image, self.side, self.fill)
+            return {"canvas": square.crop(pixels.get_letterbox_box(layout.size, self.side))}
         parts = {"canvas": image.resize(layout.canvas, pixels.BICUBIC)}
         if layout.canvas != (self.side, self.side):
             parts["overview"] = image.resize((self.side, self.side), pixels.BICUBIC)
@@ -69,24 +69,24 @@ class AnyRes:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The overview, then the tiles row by row."""
         if layout.enlarged:
-            parts = pixels.arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
+            parts = pixels.to_arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
         if layout.tiles == 1:
-            return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
+            return [pixels.restore_letterbox(parts["canvas"], layout.size, self.side, self.fill)]
         rows, columns = layout.grid
         width, height = layout.canvas
         padded = np.zeros((rows * self.side, columns * self.side, 3), np.uint8)
         top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
         padded[top : top + height, left : left + width] = parts["canvas"]
-        return [np.asarray(parts.get("overview", parts["canvas"])), *pixels.cut(padded, self.side)]
+        return [np.asarray(parts.get("overview", parts["canvas"])), *pixels.cut_tiles(padded, self.side)]
 
     def _tiled(self, size: Size) -> Layout:
-        height, width = best_pinpoint(size, self.pinpoints)
+        height, width = choose_pinpoint(size, self.pinpoints)
         rows, columns = height // self.side, width // self.side
         tokens = (self.side // self.patch) ** 2 + self._canvas_tokens(size, rows, columns)
-        return Layout(size, fit(size, (width, height)), (rows, columns), rows * columns + 1, tokens, overview=0)
+        return Layout(size, fit_into(size, (width, height)), (rows, columns), rows * columns + 1, tokens, overview=0)
 
     def _letterboxed(self, size: Size) -> Layout:
-        left, top, right, bottom = pixels.letterbox_box(size, self.side)
+        left, top, right, bottom = pixels.get_letterbox_box(size, self.side)
         tokens = (self.side // self.patch) ** 2 + 1  # the newline
         return Layout(size, (right - left, bottom - top), (1, 1), 1, tokens)
 
@@ -109,7 +109,7 @@ class AnyRes:
         return down * wide + down
 
 
-def best_pinpoint(size: Size, pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def choose_pinpoint(size: Size, pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The (height, width) that shows most of an image's own pixels, then wastes least, then stands first.
 
     transformers' `select_best_resolution`. The LLaVA repository has its pairs as (width, height), so ties differ.
@@ -124,7 +124,7 @@ def best_pinpoint(size: Size, pinpoints: Sequence[tuple[int, int]]) -> tuple[int
     return max(pinpoints, key=worth)
 
 
-def fit(size: Size, target: Size) -> Size:
+def fit_into(size: Size, target: Size) -> Size:
     """The size of an image scaled to fit into `target` (transformers' `get_patch_output_size`)."""
     across, down = target[0] / size[0], target[1] / size[1]
     if across < down:

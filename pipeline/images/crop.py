@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, Unrenderable, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Crop:
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image. Unrenderable where the resized image would be absurdly long."""
-        return tuple(self._layout(check(size)) for size in sizes)
+        return tuple(self._layout(check_size(size)) for size in sizes)
 
     def _layout(self, size: Size) -> Layout:
         width, height = self._resized(size)

@@ -37,7 +37,7 @@ class Undecodable(Exception):  # noqa: N818 - a verdict about an image, not a pr
         self.detail = detail
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in `data`: RGB, upright, its first frame; pure. Only the header is read before the pixels are counted.
 
     Args:

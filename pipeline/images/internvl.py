@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class InternVL:
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and an overview per image."""
-        return tuple(self._layout(check(size)) for size in sizes)
+        return tuple(self._layout(check_size(size)) for size in sizes)
 
     def _layout(self, size: Size) -> Layout:
         columns, rows = self._grid(size)
@@ -74,8 +74,8 @@ class InternVL:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The tiles row by row, then the overview."""
         if layout.enlarged:
-            parts = pixels.arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
-        cut = pixels.cut(np.asarray(parts["canvas"]), self.side)
+            parts = pixels.to_arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
+        cut = pixels.cut_tiles(np.asarray(parts["canvas"]), self.side)
         return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
 
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,17 +35,17 @@ class Letterbox:
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image; the canvas is the stored band."""
-        return tuple(self._layout(check(size)) for size in sizes)
+        return tuple(self._layout(check_size(size)) for size in sizes)
 
     def _layout(self, size: Size) -> Layout:
-        left, top, right, bottom = pixels.letterbox_box(size, self.side)
+        left, top, right, bottom = pixels.get_letterbox_box(size, self.side)
         return Layout(size, (right - left, bottom - top), (1, 1), 1, (self.side // self.patch) ** 2)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         """`canvas`: the band."""
-        square = pixels.letterbox(image, self.side, self.fill)
-        return {"canvas": square.crop(pixels.letterbox_box(layout.size, self.side))}
+        square = pixels.letterbox_image(image, self.side, self.fill)
+        return {"canvas": square.crop(pixels.get_letterbox_box(layout.size, self.side))}
 
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The square."""
-        return [pixels.unletterbox(parts["canvas"], layout.size, self.side, self.fill)]
+        return [pixels.restore_letterbox(parts["canvas"], layout.size, self.side, self.fill)]

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, Unrenderable, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class NaViT:
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One input per image, or five. Unrenderable where a side of 1 px should be split."""
-        return tuple(self._layout(check(size)) for size in sizes)
+        return tuple(self._layout(check_size(size)) for size in sizes)
 
     def _layout(self, size: Size) -> Layout:
         if self.split and min(size) < 2:
@@ -72,7 +72,7 @@ class NaViT:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The quarters row by row, then the whole; their shapes differ."""
         if layout.enlarged:
-            parts = pixels.arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
+            parts = pixels.to_arrays(self._drawn(Image.fromarray(np.asarray(parts["picture"])), layout))
         quarters = [f"quarter{number}" for number in range(layout.tiles - 1)]
         return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
 

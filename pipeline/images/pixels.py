@@ -19,7 +19,7 @@ PALETTE = 256  # colours that a lossless WebP can hold as indices; all of a grey
 STRIP = 256  # rows that are padded at a time: 65 535 of them would take 16 GB
 
 
-def band(start: int, length: int, whole: int, side: int) -> tuple[int, int]:
+def resize_band(start: int, length: int, whole: int, side: int) -> tuple[int, int]:
     """The span of a bicubic resize from `whole` to `side` pixels that input pixels [start, start + length) can reach.
 
     Outside of it every output pixel is a mixture of padding only. Pillow's support is 2 input pixels, or 2 output
@@ -32,14 +32,14 @@ def band(start: int, length: int, whole: int, side: int) -> tuple[int, int]:
     return max(0, first), min(side, last + 1)
 
 
-def letterbox_box(size: Size, side: int) -> tuple[int, int, int, int]:
+def get_letterbox_box(size: Size, side: int) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of what an image of `size` can reach when it is padded to a square of `side` pixels."""
     whole = max(size)
-    (left, right), (top, bottom) = (band((whole - length) // 2, length, whole, side) for length in size)
+    (left, right), (top, bottom) = (resize_band((whole - length) // 2, length, whole, side) for length in size)
     return left, top, right, bottom
 
 
-def letterbox(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
+def letterbox_image(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
     """Pad an RGB image to a centred square with `fill`, then resize it to `side` pixels (bicubic).
 
     Equal in every pixel to padding first, as LLaVA's `expand2square` does, but the square is never made. Pillow
@@ -61,9 +61,9 @@ def letterbox(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Imag
     return rows.resize((side, side), BICUBIC)
 
 
-def unletterbox(picture: np.ndarray, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
+def restore_letterbox(picture: np.ndarray, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
     """The square (side, side, 3) whose `letterbox_box` is `picture`."""
-    left, top, right, bottom = letterbox_box(size, side)
+    left, top, right, bottom = get_letterbox_box(size, side)
     square = np.full((side, 3 * side), np.tile(np.array(fill, np.uint8), side)).reshape(
         side, side, 3
     )  # a row at a time
@@ -71,18 +71,18 @@ def unletterbox(picture: np.ndarray, size: Size, side: int, fill: tuple[int, int
     return square
 
 
-def cut(canvas: np.ndarray, side: int) -> list[np.ndarray]:
+def cut_tiles(canvas: np.ndarray, side: int) -> list[np.ndarray]:
     """The tiles (side, side, 3) of a canvas (rows * side, columns * side, 3), row by row, as views."""
     height, width = canvas.shape[:2]
     return [canvas[y : y + side, x : x + side] for y in range(0, height, side) for x in range(0, width, side)]
 
 
-def arrays(pictures: Mapping[str, Image.Image]) -> dict[str, np.ndarray]:
+def to_arrays(pictures: Mapping[str, Image.Image]) -> dict[str, np.ndarray]:
     """Pictures as (height, width, 3) uint8."""
     return {name: np.asarray(picture) for name, picture in pictures.items()}
 
 
-def encode(picture: Image.Image, quality: int | None) -> tuple[str, bytes]:
+def encode_image(picture: Image.Image, quality: int | None) -> tuple[str, bytes]:
     """A JPEG of `quality` without chroma subsampling, or a lossless WebP where `quality` is None: (extension, bytes).
 
     WebP by its fastest method: slower ones write photographs for 4 to 1,100 times as long, take at most 15 % off, and are read up to

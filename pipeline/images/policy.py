@@ -81,7 +81,7 @@ class Policy(Protocol):
         ...
 
 
-def check(size: Size) -> Size:
+def check_size(size: Size) -> Size:
     """`size` as it is, or Unrenderable where a side is longer than LONGEST."""
     if max(size) > LONGEST:
         raise Unrenderable(f"{size[0]} x {size[1]} px: no side may be longer than {LONGEST} px")

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Resize:
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image."""
         tokens = 1 if self.whole else (self.side // self.patch) ** 2
-        return tuple(Layout(check(size), (self.side, self.side), (1, 1), 1, tokens) for size in sizes)
+        return tuple(Layout(check_size(size), (self.side, self.side), (1, 1), 1, tokens) for size in sizes)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         """`canvas`: the square."""

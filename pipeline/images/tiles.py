@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check
+from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Tiles:
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and an overview per image."""
-        return tuple(self._layout(check(size)) for size in sizes)
+        return tuple(self._layout(check_size(size)) for size in sizes)
 
     def _layout(self, size: Size) -> Layout:
         width, height = self._whole_tiles(self._scaled(size))
@@ -77,7 +77,7 @@ class Tiles:
 
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The tiles row by row, then the overview."""
-        cut = pixels.cut(np.asarray(parts["canvas"]), self.side)
+        cut = pixels.cut_tiles(np.asarray(parts["canvas"]), self.side)
         return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
 
 

@@ -17,7 +17,7 @@ from typing import cast
 import fsspec
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.inputs import hub
 
 COPIED = 32 << 20
@@ -25,7 +25,7 @@ COPIED = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class InputFile:
     """One upstream file."""
 
     source: str
@@ -42,7 +42,7 @@ class Origin:
         return hub.is_hub(self.url)
 
 
-def list_origins(
+def list_input_files(
     source: str,
     root: str,
     pattern: str | None,
@@ -50,7 +50,7 @@ def list_origins(
     subset: str | None = None,
     split: str | None = None,
     ranged: Callable[[str], bool] = lambda _: False,
-) -> list[Origin]:
+) -> list[InputFile]:
     """The files of a source, ordered by name.
 
     Args:
@@ -69,7 +69,7 @@ def list_origins(
     if pattern is None:
         raise SourceError(f"source {source!r}: neither a pattern of files nor a split says what to read below {root}")
     if hub.is_hub(root):
-        return _numbered(source, hub.find(root, pattern), ranged)
+        return _numbered(source, hub.find_files(root, pattern), ranged)
     base = f"{root.rstrip('/')}/"
     filesystem, start = fsspec.core.url_to_fs(base)
     start = f"{start.rstrip('/')}/"
@@ -79,27 +79,29 @@ def list_origins(
             f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH"
         )
     return [
-        Origin(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)
+        InputFile(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)
     ]
 
 
-def _numbered(source: str, entries: list[hub.Entry], ranged: Callable[[str], bool]) -> list[Origin]:
+def _numbered(source: str, entries: list[hub.HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:
     ordered = sorted(entries, key=lambda entry: entry.name)
-    return [Origin(source, number, e.name, e.url, e.size, e.sha256, ranged(e.name)) for number, e in enumerate(ordered)]
+    return [
+        InputFile(source, number, e.name, e.url, e.size, e.sha256, ranged(e.name)) for number, e in enumerate(ordered)
+    ]
 
 
 @contextmanager
-def opened(origin: Origin) -> Iterator[Path]:
+def open_input(origin: InputFile) -> Iterator[Path]:
     """The origin as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
     if origin.on_hub and origin.ranged:
         yield cast("Path", hub.RemoteFile(origin.url, origin.size))  # such a source opens its origin, and no more
         return
-    with local(origin) as path:
+    with open_local(origin) as path:
         yield path
 
 
 @contextmanager
-def local(origin: Origin) -> Iterator[Path]:
+def open_local(origin: InputFile) -> Iterator[Path]:
     """The origin as a local file: itself where it is local, else a copy for as long as the context lasts."""
     if origin.on_hub:
         with _copied(origin) as path:
@@ -116,25 +118,25 @@ def local(origin: Origin) -> Iterator[Path]:
 
 
 @contextmanager
-def _copied(origin: Origin) -> Iterator[Path]:
+def _copied(origin: InputFile) -> Iterator[Path]:
     """A copy of a file on the Hub, checked against its sha256."""
     with tempfile.TemporaryDirectory(prefix="vlmill-origin-") as folder:
         copy = Path(folder) / Path(origin.name).name
         with hub.RemoteFile(origin.url, origin.size).open() as remote, copy.open("wb") as file:
             shutil.copyfileobj(remote, file, COPIED)
-        if origin.sha256 and file_sha256(copy) != origin.sha256:
+        if origin.sha256 and hash_file(copy) != origin.sha256:
             raise SourceError(
                 f"{origin.url}: what came is not what the Hub lists (sha256 {origin.sha256}); run it again"
             )
         yield copy
 
 
-def content(origin: Origin) -> tuple[str, int]:
+def hash_input(origin: InputFile) -> tuple[str, int]:
     """sha256 and size of an origin, read in full unless the listing has them: its content decides every key that follows."""
     if origin.sha256:
         return origin.sha256, origin.size
     try:
-        with local(origin) as path:
-            return file_sha256(path), path.stat().st_size
+        with open_local(origin) as path:
+            return hash_file(path), path.stat().st_size
     except OSError as error:
         raise SourceError(f"source {origin.source!r}: {origin.name} cannot be read: {error}") from error

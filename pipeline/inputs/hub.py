@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
-from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import SourceError
 
 LIBRARY = "vlmill"  # what the Hub's owners see in their logs
@@ -48,7 +48,7 @@ WHOLE = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HubFile:
     """A file of a repository."""
 
     name: str  # relative to the source's root, with "/"
@@ -83,7 +83,7 @@ def is_repository(place: str) -> bool:
     return is_hub(place) and not _parse(place).path_in_repo
 
 
-def pinned(root: str) -> str:
+def pin_revision(root: str) -> str:
     """`root` with a commit as its revision; the Hub is asked unless it has one already.
 
     Raises:
@@ -105,13 +105,13 @@ def pinned(root: str) -> str:
     return str(replace(where, revision=commit).to_uri())
 
 
-def find(root: str, pattern: str) -> list[Entry]:
+def find_files(root: str, pattern: str) -> list[HubFile]:
     """The files below `root` whose names match `pattern`, as fsspec's glob has it, in no order.
 
     Raises:
         SourceError: there is none; the message has the nearest names.
     """
-    where = _parse(pinned(root))
+    where = _parse(pin_revision(root))
     folder = posixpath.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
     matches = re.compile(glob_translate(pattern)).match
     found = [entry for entry in _listed(where, folder) if matches(entry.name)]
@@ -125,13 +125,13 @@ def find(root: str, pattern: str) -> list[Entry]:
     return found
 
 
-def find_split(root: str, subset: str | None, split: str) -> list[Entry]:
+def find_split(root: str, subset: str | None, split: str) -> list[HubFile]:
     """The files of a split of a subset (config), as `datasets` reads them from the repository's README or its file names.
 
     Raises:
         SourceError: there is no such subset or split; the message has the nearest.
     """
-    where = _parse(pinned(root))
+    where = _parse(pin_revision(root))
     if where.path_in_repo:
         raise SourceError(
             f"{root}: `subset` and `split` are those of a whole repository; leave {where.path_in_repo!r} out"
@@ -139,7 +139,9 @@ def find_split(root: str, subset: str | None, split: str) -> list[Entry]:
     with _explained(where):
         files = _data_files(where, subset)
     if not files.get(split):
-        raise SourceError(f"{root}: there is no split {split!r} in {subset or 'it'}; {nearest(split, list(files))}")
+        raise SourceError(
+            f"{root}: there is no split {split!r} in {subset or 'it'}; {suggest_names(split, list(files))}"
+        )
     names = {url.removeprefix(f"{where.to_uri()}/") for url in files[split]}
     folder = posixpath.commonpath([posixpath.dirname(name) for name in names])
     return [entry for entry in _listed(where, folder) if entry.name in names]
@@ -162,13 +164,15 @@ def _data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
         except Exception:  # noqa: BLE001 - then the first error says why
             subsets = []
         if subsets and subset not in subsets:
-            raise SourceError(f"{where.to_uri()}: `subset` {subset!r}: {nearest(subset or '', subsets)}") from error
+            raise SourceError(
+                f"{where.to_uri()}: `subset` {subset!r}: {suggest_names(subset or '', subsets)}"
+            ) from error
         raise SourceError(
             f"{where.to_uri()}: its subsets and splits cannot be read; give `files` instead: {error}"
         ) from error
 
 
-def _listed(where: HfUri, folder: str) -> list[Entry]:
+def _listed(where: HfUri, folder: str) -> list[HubFile]:
     """Every file below a folder of the root; none where there is no such folder."""
     api = HfApi(endpoint=constants.ENDPOINT, library_name=LIBRARY)
     top = posixpath.join(where.path_in_repo, folder).rstrip("/")
@@ -183,9 +187,9 @@ def _listed(where: HfUri, folder: str) -> list[Entry]:
     return [_entry(where, item, start) for item in items if isinstance(item, RepoFile) and item.path.startswith(start)]
 
 
-def _entry(where: HfUri, item: RepoFile, start: str) -> Entry:
+def _entry(where: HfUri, item: RepoFile, start: str) -> HubFile:
     sha256 = item.lfs.sha256 if item.lfs and SHA256.fullmatch(item.lfs.sha256) else ""
-    return Entry(
+    return HubFile(
         item.path.removeprefix(start), str(replace(where, path_in_repo=item.path).to_uri()), int(item.size), sha256
     )
 
@@ -319,4 +323,4 @@ def _revisions(where: HfUri) -> str:
         refs = HfApi(endpoint=constants.ENDPOINT, library_name=LIBRARY).list_repo_refs(where.id, repo_type=where.type)
     except (HTTPError, ValueError):
         return f"{constants.ENDPOINT}/datasets/{where.id} shows those that are"
-    return nearest(where.revision or "", [ref.name for ref in (*refs.branches, *refs.tags)])
+    return suggest_names(where.revision or "", [ref.name for ref in (*refs.branches, *refs.tags)])

@@ -19,7 +19,7 @@ STYLE = "style.css"
 """What all pages look like."""
 
 
-def render(package: str, template: str, **values: Any) -> str:
+def render_page(package: str, template: str, **values: Any) -> str:
     """The page that a template of `package` makes of `values`; pure.
 
     Texts are escaped, `as_json(data)` may stand inside a script. `style` is the style sheet of all pages, and `asset` puts a
@@ -33,7 +33,7 @@ def render(package: str, template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(
-        style=_asset(__name__, STYLE), asset=lambda name: _asset(package, name), as_json=as_json, **values
+        style=_asset(__name__, STYLE), asset=lambda name: _asset(package, name), as_json=embed_json, **values
     )
 
 
@@ -41,18 +41,18 @@ def _asset(package: str, name: str) -> Markup:
     return Markup(files(package).joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
 
 
-def as_json(data: Any) -> Markup:
+def embed_json(data: Any) -> Markup:
     """Compact JSON with sorted keys that may stand between script tags, whatever strings it holds."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - made safe here
 
 
-def script(text: str) -> Markup:
+def escape_script(text: str) -> Markup:
     """JavaScript that may stand between script tags, whatever strings it holds."""
     return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # noqa: S704 - made safe here
 
 
-def data_url(picture: Image.Image, longest: int, quality: int = 80) -> str:
+def make_data_url(picture: Image.Image, longest: int, quality: int = 80) -> str:
     """A picture as an address that holds it, scaled down to `longest` on its long side."""
     shown, buffer = picture.convert("RGB"), io.BytesIO()
     shown.thumbnail((longest, longest))

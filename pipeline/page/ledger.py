@@ -11,20 +11,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.engine.partition_tables import raw_tables
-from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, decode
-from vlmill.pipeline.page import data_url, render
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.engine.partition_tables import list_raw_tables
+from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, decode_image
+from vlmill.pipeline.page import make_data_url, render_page
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.ledger import (
     Books,
-    as_json,
-    lines_by_source,
-    said_by,
-    share,
-    who,
+    find_steps_by_reason,
+    format_share,
+    format_steps,
+    loss_to_json,
+    make_lines_by_source,
 )
-from vlmill.pipeline.reports.losses import Loss, chosen, losses, refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
 from vlmill.pipeline.steps.image_bytes import Pictures
 
 MOST = 300
@@ -36,23 +36,23 @@ Group = tuple[str, str]
 """Reason and source."""
 
 
-def page(root: Path, books: Mapping[str, Books]) -> str:
+def render_funnel_page(root: Path, books: Mapping[str, Books]) -> str:
     """The page of the sources in `books`: of every reason and source the same number of losses, as far as there are any.
 
     Raises:
         StoreError: a source is not judged to its end.
     """
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     cards, numbers = _chosen(root, recipe, books)
     thumbnails = dict(_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
-    speakers = {source: said_by(root, source) for source in books}
-    return render(
+    speakers = {source: find_steps_by_reason(root, source) for source in books}
+    return render_page(
         "vlmill.pipeline.page",
         "ledger.html.jinja",
         name=recipe.name,
         policy=next(iter(recipe.policies), "none"),
-        funnel=dict(lines_by_source(root, books)),
-        share=share,
+        funnel=dict(make_lines_by_source(root, books)),
+        share=format_share,
         sources=sorted({source for _, source in cards}),
         reasons=sorted({reason for reason, _ in cards}),
         shown=sum(len(found) for found in cards.values()),
@@ -61,7 +61,7 @@ def page(root: Path, books: Mapping[str, Books]) -> str:
                 "reason": reason,
                 "source": source,
                 "number": numbers[reason, source],
-                "said_by": who(reason, speakers[source]),
+                "said_by": format_steps(reason, speakers[source]),
                 "cards": [_card(loss, thumbnails.get(_key(loss), "")) for loss in found],
             }
             for (reason, source), found in sorted(cards.items())
@@ -73,20 +73,20 @@ def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Gr
     """The losses that are shown, and how many there are, in memory that does not grow with the run."""
     groups, numbers = defaultdict[Group, list[Loss]](list), Counter[Group]()
     for source in sources:
-        for loss in chain(refusals(root, recipe, source), losses(root, recipe, source)):
+        for loss in chain(refusals(root, recipe, source), list_losses(root, recipe, source)):
             group = groups[str(loss.reason), source]
             numbers[str(loss.reason), source] += 1
             group.append(loss)
             if len(group) > 4 * MOST:
-                group[:] = chosen(group, MOST)
+                group[:] = choose_losses(group, MOST)
     quota = max(1, MOST // max(1, len(groups)))
-    return {key: chosen(found, quota) for key, found in groups.items()}, numbers
+    return {key: choose_losses(found, quota) for key, found in groups.items()}, numbers
 
 
 def _card(loss: Loss, thumbnail: str) -> dict[str, Any]:
     """A loss as the template shows it."""
     where = f"{loss.where}: {loss.detail}" if loss.detail else loss.where
-    return {**as_json(loss), "where": where, "thumbnail": thumbnail}
+    return {**loss_to_json(loss), "where": where, "thumbnail": thumbnail}
 
 
 def _key(loss: Loss) -> tuple[str, int]:
@@ -100,18 +100,18 @@ def _thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iterator[
         if loss.image is not None:
             by_part[loss.source, loss.part].append(loss)
     for source in sorted({source for source, _ in by_part}):
-        for raw in raw_tables(root, recipe, source):
+        for raw in list_raw_tables(root, recipe, source):
             if (source, raw.part) not in by_part:
                 continue
             pictures = Pictures(raw.paths(root))
             for loss in sorted(by_part[source, raw.part], key=lambda loss: loss.image or 0):
                 if loss.image is not None:
-                    yield _key(loss), thumbnail(pictures.read(loss.image))
+                    yield _key(loss), make_thumbnail(pictures.read(loss.image))
 
 
-def thumbnail(data: bytes) -> str:
+def make_thumbnail(data: bytes) -> str:
     """A picture, at most SIDE pixels long, as an address that holds it; empty where it is too large to be opened for this. Pure."""
     try:
-        return data_url(decode(data, MAX_PIXELS), SIDE, quality=60)
+        return make_data_url(decode_image(data, MAX_PIXELS), SIDE, quality=60)
     except Undecodable:
         return ""

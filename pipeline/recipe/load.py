@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.core.config import build
-from vlmill.pipeline.decontaminate.lists import spelt_out
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.decontaminate.lists import expand_benchmarks
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.recipe.mapping import read_mapping, recipe_path, refuse_code
-from vlmill.pipeline.recipe.overrides import add_judges, move_source, places, set_value
+from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping, refuse_code
+from vlmill.pipeline.recipe.overrides import add_custom_filters, list_locations, move_source, set_value
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.recipe.validate import check
+from vlmill.pipeline.recipe.validate import validate_recipe
 
 
-def load(
+def load_recipe(
     name: str,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
@@ -33,22 +33,22 @@ def load(
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
     """
-    path = recipe_path(name)
-    data, moves = spelt_out(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
+    path = find_recipe(name)
+    data, moves = expand_benchmarks(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
     refuse_code(path, data, dict(judges))
     if held:
         data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
     for file, code in judges:
-        add_judges(data, file, code)
-    for source in [name for name in moves if name in places(data)]:
+        add_custom_filters(data, file, code)
+    for source in [name for name in moves if name in list_locations(data)]:
         move_source(data, source, moves.pop(source))
     for key, text in (sets or {}).items():
         set_value(data, key, text)
-    data = spelt_out(data, path.parent)  # a list of benchmarks may have been set
+    data = expand_benchmarks(data, path.parent)  # a list of benchmarks may have been set
     for source, place in moves.items():
         move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
-    recipe = build(Recipe, data, path.name).trusting([own_judges.sha256(code) for _, code in judges])
-    check(recipe)
+    recipe = parse_block(Recipe, data, path.name).trusting([own_judges.hash_code(code) for _, code in judges])
+    validate_recipe(recipe)
     return recipe, data, path.parent

@@ -9,17 +9,17 @@ from typing import Any
 
 import yaml
 
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.recipe.mapping import LOCK, differences, read_mapping
+from vlmill.pipeline.recipe.mapping import LOCK, list_differences, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_names
 
 
-def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
+def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recipe's mapping that shapes the output: without places, mirrors, threads, times and expectations."""
     runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
 
@@ -42,25 +42,25 @@ def shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
 
 
-def lock(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
+def lock_folder(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
     """Lock a folder to an effective recipe, or check that it is locked to this one. Where nothing was made yet, the lock binds nobody.
 
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
     """
-    path, now = root / LOCK, shaping(data)
-    if bound(root) and not relock:
+    path, now = root / LOCK, select_shaping(data)
+    if is_bound(root) and not relock:
         before = read_lock(root)
         if before != now:
             raise StoreError(
-                f"{root} is locked to another recipe:\n{differences(before, now)}\n"
+                f"{root} is locked to another recipe:\n{list_differences(before, now)}\n"
                 "Take another folder with --out, or change this one with --relock: what the change does not touch is kept"
             )
         return
     write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
 
 
-def bound(root: Path) -> bool:
+def is_bound(root: Path) -> bool:
     """Whether something was made in a folder under its lock."""
     return (root / LOCK).exists() and next(root.glob("steps/*/*/*.receipt.json"), None) is not None
 
@@ -76,7 +76,7 @@ def read_lock(root: Path) -> dict[str, Any]:
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     try:
         data = read_mapping(path)
-        check_names(build(Recipe, data, LOCK))
+        check_names(parse_block(Recipe, data, LOCK))
     except RecipeError as error:
         raise StoreError(
             f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
@@ -84,7 +84,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     return data
 
 
-def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
+def read_locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
     Of the judges of one's own that it holds, those may run that the command line named: `judges`, as in `load`. All are known by name.
@@ -94,5 +94,5 @@ def locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
     """
     data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
-    recipe = build(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
-    return recipe.trusting([own_judges.sha256(code) for _, code in judges])
+    recipe = parse_block(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
+    return recipe.trusting([own_judges.hash_code(code) for _, code in judges])

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.filters.custom import Code, refusal
+from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
 LOCK = "recipe.lock.yaml"
 
@@ -21,7 +21,7 @@ _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlist = _SHORT.maxdict = 20
 
 
-def recipe_path(name: str) -> Path:
+def find_recipe(name: str) -> Path:
     """The file of a recipe: `name` itself if it is a file, else the shipped recipe of that name.
 
     Raises:
@@ -36,15 +36,15 @@ def recipe_path(name: str) -> Path:
         Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")
     }
     if name not in shipped:
-        raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {nearest(name, list(shipped))}")
+        raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {suggest_names(name, list(shipped))}")
     return shipped[name]
 
 
-def run_of(name: str, out: Path | None) -> Path:
+def find_run(name: str, out: Path | None) -> Path:
     """The folder of the run that is asked: `name` itself if it is one, else `out`, by default `build/` and the name of that recipe."""
     if (Path(name) / LOCK).is_file():
         return Path(name)
-    return out or Path("build") / str(read_mapping(recipe_path(name)).get("name"))
+    return out or Path("build") / str(read_mapping(find_recipe(name)).get("name"))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def held_code(path: Path) -> dict[str, Code]:
+def read_held_code(path: Path) -> dict[str, CustomCode]:
     """The files of judges of one's own that a recipe or a lock holds; none where there is no such file. Nothing of them runs.
 
     Raises:
         RecipeError: it is no code, or another than its sha256 says.
     """
     data = read_mapping(path) if path.exists() else {}
-    return build(dict[str, Code], data.get("own_judges") or {}, f"{path}: own_judges")
+    return parse_block(dict[str, CustomCode], data.get("own_judges") or {}, f"{path}: own_judges")
 
 
 def refuse_code(path: Path, data: dict[str, Any], judges: Mapping[str, str]) -> None:
@@ -78,20 +78,23 @@ def refuse_code(path: Path, data: dict[str, Any], judges: Mapping[str, str]) -> 
     Raises:
         RecipeError: it holds other code.
     """
-    held = held_code(path) if data.pop("own_judges", None) else {}
+    held = read_held_code(path) if data.pop("own_judges", None) else {}
     other = {file: code for file, code in held.items() if judges.get(file) != code.code}
     if other:
-        raise RecipeError(refusal(path, other))
+        raise RecipeError(explain_refusal(path, other))
 
 
-def differences(before: Any, now: Any, where: str = "") -> str:
+def list_differences(before: Any, now: Any, where: str = "") -> str:
     """The leaves in which two recipes differ, one per line."""
     if isinstance(before, dict) and isinstance(now, dict):
         lines = [
-            differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*before, *now})
+            list_differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+            for key in sorted({*before, *now})
         ]
         return "\n".join(line for line in lines if line)
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        lines = [differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))]
+        lines = [
+            list_differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))
+        ]
         return "\n".join(line for line in lines if line)
     return "" if before == now else f"  {where}: {_SHORT.repr(before)} there, {_SHORT.repr(now)} here"

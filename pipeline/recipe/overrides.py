@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from vlmill.pipeline.core.config import build, nearest
+from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.filters import STEPS
+from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.filters.custom import Code
+from vlmill.pipeline.filters.custom import CustomCode
 from vlmill.pipeline.inputs import hub
 
 STEP_NAMES = (
@@ -22,29 +22,29 @@ STEP_NAMES = (
 )
 """Names of steps beside the judges, which no judge of one's own may take."""
 
-DEFAULT_JUDGES: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
+DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
 """Those of a recipe that names none."""
 
 
-def add_judges(data: dict[str, Any], file: str, code: str) -> None:
+def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
     """Take the judges in a file that the command line names into a recipe's mapping: its code, and each judge that is not there, as the last.
 
     Raises:
         RecipeError: there is no judge in it, or its name is taken.
     """
-    names = own_judges.classes(file, code)
-    taken = dict.fromkeys(STEPS, "one of ours") | dict.fromkeys(STEP_NAMES, "a step of the run")
+    names = own_judges.find_filter_classes(file, code)
+    taken = dict.fromkeys(FILTERS, "one of ours") | dict.fromkeys(STEP_NAMES, "a step of the run")
     for other, known in data.setdefault("own_judges", {}).items():
         if other == file:
             raise RecipeError(
                 f"--judge {file}: a file of that name is already among the recipe's own judges; rename one"
             )
-        taken |= dict.fromkeys(build(Code, known, f"own_judges.{other}").names(), f"a judge of {other}")
+        taken |= dict.fromkeys(parse_block(CustomCode, known, f"own_judges.{other}").names(), f"a judge of {other}")
     for name in names:
         if name in taken:
             raise RecipeError(f"--judge {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
-    data["own_judges"][file] = {"sha256": own_judges.sha256(code), "code": code}
-    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_JUDGES])
+    data["own_judges"][file] = {"sha256": own_judges.hash_code(code), "code": code}
+    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_FILTERS])
     entries += [{name: None} for name in names if name not in _names(data)]
 
 
@@ -63,10 +63,10 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     *path, last = key.split(".")
     if key.partition(".")[0] == "own_judges":
         raise RecipeError(f"--set {key}: code of judges comes from a file, with --judge FILE")
-    if path and path[0] not in data and path[0] in {*STEPS, *_names(data)}:
+    if path and path[0] not in data and path[0] in {*FILTERS, *_names(data)}:
         path.insert(0, "judges")
     if len(path) > 1 and path[0] == "judges":
-        entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_JUDGES])
+        entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_FILTERS])
         if path[1] not in _names(data) and not path[1].isdigit():
             entries.append({path[1]: {}})
     place: Any = data
@@ -82,7 +82,7 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
 
 def _names(data: Mapping[str, Any]) -> list[str]:
     """The judges that a recipe's mapping names."""
-    return [name for entry in data.get("judges") or DEFAULT_JUDGES if isinstance(entry, dict) for name in entry]
+    return [name for entry in data.get("judges") or DEFAULT_FILTERS if isinstance(entry, dict) for name in entry]
 
 
 def _inside(place: Any, part: str, key: str) -> Any:
@@ -102,7 +102,7 @@ def _inside(place: Any, part: str, key: str) -> Any:
     raise RecipeError(f"--set {key}: {place!r} has no {part!r}")
 
 
-def places(data: Mapping[str, Any]) -> dict[str, Any]:
+def list_locations(data: Mapping[str, Any]) -> dict[str, Any]:
     """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are spelt out."""
     against = (data.get("decontaminate") or {}).get("against")
     return {**(against if isinstance(against, dict) else {}), **(data.get("sources") or {})}
@@ -113,10 +113,10 @@ def move_source(data: dict[str, Any], source: str, place: str) -> None:
 
     A source's images are there too.
     """
-    sources = places(data)
+    sources = list_locations(data)
     if source not in sources:
         raise RecipeError(
-            f"--source {source}: the recipe has no such source or benchmark; {nearest(source, list(sources))}"
+            f"--source {source}: the recipe has no such source or benchmark; {suggest_names(source, list(sources))}"
         )
     sources[source].pop("images", None)
     if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):

@@ -16,18 +16,18 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.filters import STEPS, Judge, Own
-from vlmill.pipeline.filters.custom import Code, Trusted
+from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter
+from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
-from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES
+from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS
 from vlmill.pipeline.sources import SOURCES, Source
-from vlmill.pipeline.steps.image_stats import Inspect
+from vlmill.pipeline.steps.image_stats import ComputeImageStats
 
 Made = TypeVar("Made")
 
@@ -60,7 +60,7 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Partition:
+class PartitionBounds:
     """How origin files are cut: a partition has at most so many rows and about so many bytes."""
 
     rows: int = 10_000
@@ -68,7 +68,7 @@ class Partition:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Shards:
+class ShardBounds:
     """Upper bounds of one tar."""
 
     samples: int = 10_000
@@ -94,17 +94,17 @@ class Recipe:
     seed: int = 0
     limit: int | None = None  # rows per source, from the front
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
-    partition: Partition = field(default_factory=Partition)
+    partition: PartitionBounds = field(default_factory=PartitionBounds)
     fetch: Mapping[str, Any] = field(default_factory=dict)
     inspect: Mapping[str, Any] = field(default_factory=dict)
-    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_JUDGES
-    own_judges: Mapping[str, Code] = field(
+    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_FILTERS
+    own_judges: Mapping[str, CustomCode] = field(
         default_factory=dict
     )  # file name -> code; --judge puts it here, and no recipe
     dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
     decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    shards: Shards = field(default_factory=Shards)
+    shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
     chat: str = "vlmill"
     stages: tuple[Stage, ...] = ()
@@ -117,18 +117,18 @@ class Recipe:
 
     def fetching(self, name: str) -> Fetch:
         """The fetch step of a source: the recipe's block with the source's own keys over it."""
-        return build(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
+        return parse_block(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
 
     def expected(self, name: str) -> float | None:
         """The share of a source's samples that has to be kept, or None where nothing is said."""
         expect = self.sources[name].expect or self.expect
         return expect.kept if expect else None
 
-    def inspecting(self) -> Inspect:
+    def inspecting(self) -> ComputeImageStats:
         """The inspect step."""
-        return build(Inspect, dict(self.inspect), "inspect")
+        return parse_block(ComputeImageStats, dict(self.inspect), "inspect")
 
-    def judging(self) -> tuple[Judge, ...]:
+    def judging(self) -> tuple[Filter, ...]:
         """The judges in the order in which they are asked."""
         judges = []
         for place, entry in enumerate(self.judges):
@@ -143,35 +143,41 @@ class Recipe:
             raise RecipeError(f"judges: each may stand once, not {', '.join(names)}")
         return tuple(judges)
 
-    def _judge(self, name: str, values: Mapping[str, Any]) -> Judge:
-        if name in STEPS:
-            return build(STEPS[name], dict(values), f"judges.{name}")
+    def _judge(self, name: str, values: Mapping[str, Any]) -> Filter:
+        if name in FILTERS:
+            return parse_block(FILTERS[name], dict(values), f"judges.{name}")
         for file, code in self.own_judges.items():
             if name in code.names():
-                return Own(name, values, code.sha256, code.code if isinstance(code, Trusted) else None, file)
+                return CustomFilter(
+                    name, values, code.sha256, code.code if isinstance(code, TrustedCode) else None, file
+                )
         raise RecipeError(
-            f"judges.{name}: {name!r} is none of ours; {nearest(name, list(STEPS))}. One of your own comes with --judge FILE"
+            f"judges.{name}: {name!r} is none of ours; {suggest_names(name, list(FILTERS))}. One of your own comes with --judge FILE"
         )
 
     def trusting(self, digests: Collection[str]) -> Recipe:
         """The same, whose judges of one's own may run where the sha256 of their code is among `digests`."""
         files = {
-            file: Trusted(code.sha256, code.code) if code.sha256 in digests else code
+            file: TrustedCode(code.sha256, code.code) if code.sha256 in digests else code
             for file, code in self.own_judges.items()
         }
         return dataclasses.replace(self, own_judges=files)
 
     def deduping(self) -> Dedupe | None:
         """The dedupe settings, or None where the recipe says null."""
-        return None if self.dedupe is None else build(Dedupe, dict(self.dedupe), "dedupe")
+        return None if self.dedupe is None else parse_block(Dedupe, dict(self.dedupe), "dedupe")
 
     def decontaminating(self) -> Decontamination | None:
         """What training data is held against, or None where the recipe has no such block."""
-        return None if self.decontaminate is None else build(Decontamination, dict(self.decontaminate), "decontaminate")
+        return (
+            None
+            if self.decontaminate is None
+            else parse_block(Decontamination, dict(self.decontaminate), "decontaminate")
+        )
 
     def benchmark(self, name: str) -> Source:
         """The row shape of a benchmark, with its options."""
-        settings = build(Decontamination, dict(self.decontaminate or {}), "decontaminate").against[name]
+        settings = parse_block(Decontamination, dict(self.decontaminate or {}), "decontaminate").against[name]
         where = f"decontaminate.against.{name}"
         source = _from_table(SOURCES, {"kind": settings.kind, **settings.options}, where)
         if source.fetches:
@@ -211,7 +217,7 @@ class Recipe:
         """An image policy."""
         if name not in self.policies:
             raise RecipeError(
-                f"policy {name!r} does not stand in the recipe's policies; {nearest(name, list(self.policies))}"
+                f"policy {name!r} does not stand in the recipe's policies; {suggest_names(name, list(self.policies))}"
             )
         return _from_table(POLICIES, self.policies[name], f"policies.{name}")
 
@@ -220,5 +226,5 @@ def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], wher
     """The object that `values` describe, of the class that its `kind` names in `table`."""
     kind = str(values.get("kind"))
     if kind not in table:
-        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {nearest(kind, list(table))}")
-    return build(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)
+        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {suggest_names(kind, list(table))}")
+    return parse_block(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.filters import STEPS
+from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
 
@@ -62,11 +62,11 @@ def check_names(recipe: Recipe) -> None:
         check_name("stages.policy", stage.policy)
     for entry in recipe.judges:
         for name in entry:
-            if name not in STEPS:
+            if name not in FILTERS:
                 check_name("judges", name, STEP_NAMES)
 
 
-def check(recipe: Recipe) -> None:
+def validate_recipe(recipe: Recipe) -> None:
     """Build every block once, so that a mistake shows before any work begins.
 
     Raises:

@@ -12,13 +12,13 @@ from rich.table import Table
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import read_rows
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.decontaminate.contamination import Finding, read_findings
+from vlmill.pipeline.decontaminate.contamination import ContaminationFinding, read_findings
 from vlmill.pipeline.decontaminate.index import FOLDER
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.verdicts.audit import read_losses
+from vlmill.pipeline.verdicts.audit import read_image_failures
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Contact:
         return {**lines, "examples": shown}
 
 
-def report(root: Path, examples: int) -> dict[str, Any]:
+def read_contamination(root: Path, examples: int) -> dict[str, Any]:
     """`{"action", "benchmarks": {name: {"items", "unread", "sources": {source: counts and examples}}}}`. The name has the split in it.
 
     `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were lost, by reason.
@@ -55,7 +55,7 @@ def report(root: Path, examples: int) -> dict[str, Any]:
     Raises:
         StoreError: the run has no such block, or has not come so far.
     """
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     against = recipe.decontaminating()
     if against is None:
         raise StoreError(
@@ -70,31 +70,31 @@ def report(root: Path, examples: int) -> dict[str, Any]:
     books = {
         name: {
             "items": items.get(name, 0),
-            "unread": unread(root, name),
+            "unread": count_unread(root, name),
             "sources": {source: contact.to_json(examples) for source, contact in contacts.get(name, {}).items()},
         }
-        for name in splits(recipe)
+        for name in list_splits(recipe)
     }
     return {"action": against.action, "benchmarks": books}
 
 
-def splits(recipe: Recipe) -> list[str]:
+def list_splits(recipe: Recipe) -> list[str]:
     """The benchmarks of a recipe with their splits, as findings name them."""
     settings = recipe.decontaminating()
     return sorted(split for name, of in settings.against.items() for split in of.splits(name)) if settings else []
 
 
-def unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
+def count_unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
     """What of a benchmark could not be had: `{"rows": {"in", "lost": {reason: n}}, "images": the same}`.
 
     Raises:
         StoreError: it was not read to its end.
     """
     folder = f"steps/{FOLDER}/{name}"
-    rows, images = total(read_manifest(root, f"{folder}/read"))["rows"], Count()
+    rows, images = total_counts(read_manifest(root, f"{folder}/read"))["rows"], Count()
     for receipt in read_manifest(root, f"{folder}/inspect"):
         for file in receipt.files:
-            for fact in read_losses(root / file.path):
+            for fact in read_image_failures(root / file.path):
                 images.keep() if fact.reason is None else images.lose(fact.reason)
     return {
         level: {"in": count.came, "lost": {str(reason): number for reason, number in sorted(count.lost.items())}}
@@ -102,21 +102,21 @@ def unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def warnings(root: Path, recipe: Recipe) -> Iterator[str]:
+def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
     """A line for each benchmark of which something could not be had: what was not looked for cannot be found.
 
     Raises:
         StoreError: one was not read to its end.
     """
-    for name in splits(recipe):
-        for level, book in unread(root, name).items():
+    for name in list_splits(recipe):
+        for level, book in count_unread(root, name).items():
             if book["lost"]:
                 lost = sum(book["lost"].values())
                 why = ", ".join(f"{reason} {number:,}" for reason, number in book["lost"].items())
                 yield f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held against them"
 
 
-def _findings(root: Path, source: str) -> Iterator[Finding]:
+def _findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
     for receipt in read_manifest(root, f"steps/{source}/contamination"):
         for file in receipt.files:
             yield from read_findings(root / file.path)
@@ -133,7 +133,7 @@ def _items(root: Path) -> dict[str, int]:
     return {name: len(ids) for name, ids in sorted(found.items())}
 
 
-def table(found: dict[str, Any]) -> Table:
+def make_contamination_table(found: dict[str, Any]) -> Table:
     """The report for people: a line per benchmark and source."""
     made = Table(
         title=f"Contamination (action: {found['action']})",
@@ -154,7 +154,7 @@ def table(found: dict[str, Any]) -> Table:
     return made
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
+def format_examples(found: dict[str, Any]) -> Iterator[str]:
     """The examples for people."""
     for name, book in found["benchmarks"].items():
         for line in book["sources"].values():

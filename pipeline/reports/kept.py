@@ -12,9 +12,9 @@ from rich.table import Table
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total
+from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import share
+from vlmill.pipeline.reports.ledger import format_share
 
 USUAL = 0.5
 """The share of a source's samples below which a build warns where the recipe expects nothing."""
@@ -23,7 +23,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptOfSource:
     """One source: what came of its rows."""
 
     source: str
@@ -61,7 +61,7 @@ class Kept:
         return ", ".join(f"{reason} {number:,}" for reason, number in self.why[:SHOWN]) + more
 
 
-def kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept]:
+def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[KeptOfSource]:
     """What was kept of each source.
 
     Args:
@@ -71,19 +71,19 @@ def kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept]:
     """
     found = []
     for source in sorted(recipe.sources):
-        read = total(read_manifest(root, f"steps/{source}/read"))
-        settled = total(read_manifest(root, folders[source]))
+        read = total_counts(read_manifest(root, f"steps/{source}/read"))
+        settled = total_counts(read_manifest(root, folders[source]))
         lost = read["pages"].lost + settled["samples"].lost
         wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # nobody expects what was taken down
         samples = Count(wanted, settled["samples"].kept, lost)
         files = sum(settled["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
         opens = recipe.source(source).opens
         rows, pages = read["rows"].came, read["pages"].came
-        found.append(Kept(source, rows, pages, samples, files if opens else 0, recipe.expected(source)))
+        found.append(KeptOfSource(source, rows, pages, samples, files if opens else 0, recipe.expected(source)))
     return found
 
 
-def table(found: Sequence[Kept]) -> Table:
+def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
     """A line for each source."""
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     made.add_column("kept of")
@@ -93,12 +93,12 @@ def table(found: Sequence[Kept]) -> Table:
     made.add_column("lost most for", overflow="fold")
     for one in found:
         pages = (f"{one.pages:,}",) if paged else ()
-        part = share(one.samples.kept, one.samples.came)
+        part = format_share(one.samples.kept, one.samples.came)
         made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", part, one.reasons())
     return made
 
 
-def warnings(found: Sequence[Kept], shown: Path) -> Iterator[str]:
+def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[str]:
     """A line for each source of which little was kept, or that misses image files, with the next command. `shown` is the run's folder."""
     for one in found:
         if one.little and not one.short:
@@ -111,18 +111,18 @@ def warnings(found: Sequence[Kept], shown: Path) -> Iterator[str]:
             )
 
 
-def shortfall(found: Sequence[Kept], shown: Path) -> str:
+def explain_shortfall(found: Sequence[KeptOfSource], shown: Path) -> str:
     """Why the build is not what was expected; nothing where it is."""
     return "\n".join(_little(one, shown) for one in found if one.short)
 
 
-def _little(one: Kept, shown: Path) -> str:
+def _little(one: KeptOfSource, shown: Path) -> str:
     """How much was kept, why not more, and what to ask next."""
     bound = f", expected are {one.expected:.1%}" if one.expected is not None else ""
     why = f" ({one.reasons()}): {_asked(one, shown, one.why[0][0])}" if one.why else ""
     kept_of = f"{one.samples.kept:,} of {one.samples.came:,} samples"
-    return f"{one.source}: kept {kept_of}, {share(one.samples.kept, one.samples.came)}{bound}{why}"
+    return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}"
 
 
-def _asked(one: Kept, shown: Path, reason: Reason) -> str:
+def _asked(one: KeptOfSource, shown: Path, reason: Reason) -> str:
     return f"vlmill ledger {shown} --source {one.source} --reason {reason}"

@@ -14,14 +14,14 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.engine.chain import read_books, read_manifest
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, chosen, losses, refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
@@ -34,13 +34,13 @@ Books = dict[str, dict[str, Any]]
 """Level -> in, kept, dropped by reason, failed by reason."""
 
 
-def funnel(root: Path) -> dict[str, Books]:
+def read_funnel(root: Path) -> dict[str, Books]:
     """Source -> its books.
 
     `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
     policy (the others differ only in images that they cannot render), or where there are none, where samples were settled.
     """
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     books: dict[str, Books] = {}
     for source in sorted(recipe.sources):
         lines = {
@@ -59,10 +59,10 @@ def _settled(root: Path, recipe: Recipe, source: str) -> Books:
 
 def _counts(root: Path, folder: str) -> Books:
     path = root / folder / "manifest.json"
-    return read_books(path)[1] if path.exists() else {}
+    return read_manifest_counts(path)[1] if path.exists() else {}
 
 
-def added(books: Mapping[str, Books]) -> dict[str, Count]:
+def total_funnel(books: Mapping[str, Books]) -> dict[str, Count]:
     """The books of all sources in one."""
     whole: dict[str, Count] = {}
     for lines in books.values():
@@ -71,12 +71,12 @@ def added(books: Mapping[str, Books]) -> dict[str, Count]:
     return whole
 
 
-def said_by(root: Path, source: str) -> dict[str, list[str]]:
+def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     """Reason -> the steps that lost something of a source for it, in the order of their work; nothing for consequences.
 
     A reason that no step's books name is the policy's, which could not draw an image, or that of an image file which `read` did not get.
     """
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     steps = ["read", "fetch", "retry", "takedown", "inspect", *recipe.voices()]
     found = defaultdict[str, list[str]](list)
     for step in steps:
@@ -99,7 +99,7 @@ def _of_pages(root: Path, source: str) -> set[str]:
     return _reasons({"pages": counts["pages"]}) if counts else set()
 
 
-def lost_pages(root: Path, source: str) -> dict[str, int]:
+def count_lost_pages(root: Path, source: str) -> dict[str, int]:
     """Reason -> pages that left no sample, of a source whose rows fan out to pages; empty for others."""
     counts = _counts(root, f"steps/{source}/read")
     if not counts or counts["rows"]["in"] == counts["pages"]["in"]:
@@ -107,21 +107,21 @@ def lost_pages(root: Path, source: str) -> dict[str, int]:
     return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
 
 
-def select(root: Path, source: str | None, reason: str | None) -> dict[str, Books]:
+def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, Books]:
     """The funnel of one source or of all; the reason has to occur in it.
 
     Raises:
         StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that occur.
     """
-    books = funnel(root)
+    books = read_funnel(root)
     if source is not None and source not in books:
-        raise StoreError(f"--source {source}: the run has no such source; {nearest(source, list(books))}")
+        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, list(books))}")
     books = {name: lines for name, lines in books.items() if source in {None, name}}
     if not any(books.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
     occurring = sorted({found for name, lines in books.items() for found in {*_reasons(lines), *_of_pages(root, name)}})
     if reason is not None and reason not in occurring:
-        raise StoreError(f"--reason {reason}: nothing was lost for it here; {nearest(reason, occurring)}")
+        raise StoreError(f"--reason {reason}: nothing was lost for it here; {suggest_names(reason, occurring)}")
     return books
 
 
@@ -145,7 +145,7 @@ class Lines:
     lines: list[Line]
 
 
-def lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
+def make_lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
     """The table of one source: in, kept, dropped, failed, then every reason, those that lost most first; pure."""
     levels = [level for level in LEVELS if level in books]
 
@@ -161,18 +161,22 @@ def lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
         numbers = {level: books[level][part] for level in levels}
         lost = sum((Counter(numbers[level]) for level in levels), Counter[str]())
         totals += [
-            line(f"  {reason}", who(reason, speakers), {level: numbers[level].get(reason, 0) for level in levels})
+            line(
+                f"  {reason}",
+                format_steps(reason, speakers),
+                {level: numbers[level].get(reason, 0) for level in levels},
+            )
             for reason, _ in sorted(lost.items(), key=lambda item: (-item[1], item[0]))
         ]
     return Lines(levels, totals)
 
 
-def who(reason: str, speakers: Mapping[str, Sequence[str]]) -> str:
+def format_steps(reason: str, speakers: Mapping[str, Sequence[str]]) -> str:
     """Who lost something for a reason, in words."""
     return ", ".join(speakers.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
 
 
-def share(number: int, whole: int, decimals: int = 1) -> str:
+def format_share(number: int, whole: int, decimals: int = 1) -> str:
     """A percentage; one that is something and rounds to nothing is said to be less than the least. Of nothing, nothing."""
     if not whole:
         return ""
@@ -180,14 +184,14 @@ def share(number: int, whole: int, decimals: int = 1) -> str:
     return f"<{least:.{decimals}%}" if 0 < number / whole < least / 2 else f"{number / whole:.{decimals}%}"
 
 
-def tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[Table]:
+def make_tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[Table]:
     """What `vlmill ledger` prints: a table per source, and before them one of all where there are several.
 
     In less than WIDE columns who said so stands below, and shares are whole percents: up to a million of anything fits 80 columns, and beyond
     that names are folded, numbers never.
     """
     wide = width >= WIDE
-    for source, found in lines_by_source(root, books):
+    for source, found in make_lines_by_source(root, books):
         table = Table(title=source, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("", overflow="fold")
         if wide:
@@ -198,7 +202,7 @@ def tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[Table
             table.add_column(level, justify="right", no_wrap=True)
         for line in found.lines:
             numbers = [
-                f"{number:,} {share(number, came, int(wide)):>{6 if wide else 4}}" if number else "-"
+                f"{number:,} {format_share(number, came, int(wide)):>{6 if wide else 4}}" if number else "-"
                 for number, came in line.cells
             ]
             style = "" if line.name.startswith(" ") else "bold"
@@ -215,28 +219,31 @@ def _speakers(found: Lines) -> str:
     return "said by " + "; ".join(f"{who}: {', '.join(reasons)}" for who, reasons in said.items()) if said else ""
 
 
-def lines_by_source(root: Path, books: Mapping[str, Books]) -> Iterator[tuple[str, Lines]]:
+def make_lines_by_source(root: Path, books: Mapping[str, Books]) -> Iterator[tuple[str, Lines]]:
     """Each source with its table, and before them one of all where there are several."""
-    speakers = {source: said_by(root, source) for source in books}
+    speakers = {source: find_steps_by_reason(root, source) for source in books}
     if len(books) > 1:
         everybody = defaultdict[str, list[str]](list)
         for found in speakers.values():
             for reason, steps in found.items():
                 everybody[reason] += [step for step in steps if step not in everybody[reason]]
-        yield "all sources", lines({level: count.to_json() for level, count in added(books).items()}, everybody)
+        yield (
+            "all sources",
+            make_lines({level: count.to_json() for level, count in total_funnel(books).items()}, everybody),
+        )
     for source, own in books.items():
         if own:
-            yield source, lines(own, speakers[source])
+            yield source, make_lines(own, speakers[source])
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------
 
 
-def examples(root: Path, books: Mapping[str, Books], reason: str, number: int) -> list[Loss]:
+def sample_losses(root: Path, books: Mapping[str, Books], reason: str, number: int) -> list[Loss]:
     """`number` losses for a reason, chosen by a hash of their ids, in the order of these."""
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     found = (loss for source in books for loss in _lost_for(root, recipe, source, books[source], reason))
-    return sorted(chosen(found, number), key=lambda loss: (loss.id, loss.node))
+    return sorted(choose_losses(found, number), key=lambda loss: (loss.id, loss.node))
 
 
 def _lost_for(root: Path, recipe: Recipe, source: str, books: Books, reason: str) -> Iterator[Loss]:
@@ -244,10 +251,10 @@ def _lost_for(root: Path, recipe: Recipe, source: str, books: Books, reason: str
     if reason in _of_pages(root, source):
         yield from (loss for loss in refusals(root, recipe, source) if loss.reason == reason)
     if reason in _reasons({level: line for level, line in books.items() if level != "rows"}):
-        yield from (loss for loss in losses(root, recipe, source) if loss.reason == reason)
+        yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)
 
 
-def row_losses(root: Path, books: Mapping[str, Books], reason: str) -> dict[str, tuple[int, int]]:
+def read_row_losses(root: Path, books: Mapping[str, Books], reason: str) -> dict[str, tuple[int, int]]:
     """Where something was lost for a reason before there was a sample: partition -> rows of which nothing came, and pages.
 
     A row that was lost as a whole counts among the pages, once.
@@ -263,6 +270,6 @@ def row_losses(root: Path, books: Mapping[str, Books], reason: str) -> dict[str,
     return found
 
 
-def as_json(loss: Loss) -> dict[str, Any]:
+def loss_to_json(loss: Loss) -> dict[str, Any]:
     """A loss for machines."""
     return {**asdict(loss), "reason": str(loss.reason)}

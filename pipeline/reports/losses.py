@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict, read_samples
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.partition_tables import Tables, judged_tables
+from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import refused
-from vlmill.pipeline.verdicts.apply import Settled, gather, settle
-from vlmill.pipeline.verdicts.audit import read_losses
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
+from vlmill.pipeline.verdicts.audit import read_image_failures
 
 EXCERPT = 300
 """Characters of a text that are shown."""
@@ -45,7 +45,7 @@ class Loss:
         return f"the {self.kind}" if self.node == WHOLE_SAMPLE else f"node {self.node}, {self.kind}"
 
 
-def losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
+def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every loss of a source, partition by partition, under the recipe's first policy. What left no sample is not here: see `refusals`.
 
     Raises:
@@ -56,7 +56,7 @@ def losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     rendered = {}
     if (root / folder / "manifest.json").exists():
         rendered = {receipt.part: receipt.files for receipt in read_manifest(root, folder)}
-    for tables in judged_tables(root, recipe, source):
+    for tables in list_filtered_tables(root, recipe, source):
         drawn = {file.name: file for file in rendered.get(tables.part, ())}
         tables.files.update({name: file for name, file in drawn.items() if name == "render.verdicts.parquet"})
         yield from _losses(root, tables, (*recipe.voices(), *(("render",) if drawn else ())))
@@ -82,17 +82,17 @@ def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
         )
 
 
-def _losses(root: Path, tables: Tables, voices: Sequence[str]) -> Iterator[Loss]:
+def _losses(root: Path, tables: PartitionTables, voices: Sequence[str]) -> Iterator[Loss]:
     paths = tables.paths(root)
-    verdicts, facts = gather(paths, voices), read_losses(paths["facts.parquet"])
+    verdicts, facts = read_verdicts_by_sample(paths, voices), read_image_failures(paths["facts.parquet"])
     for row, sample in enumerate(read_samples(paths["samples.parquet"])):
         mine = verdicts.get(row, [])
-        settled = settle(sample, mine, facts)
+        settled = apply_verdicts(sample, mine, facts)
         for node, reason in _fates(settled):
             yield _loss(tables, sample, node, reason, mine, facts)
 
 
-def _fates(settled: Settled) -> Iterator[tuple[int, Reason]]:
+def _fates(settled: Outcome) -> Iterator[tuple[int, Reason]]:
     """What fell for a reason of its own: the sample, and nodes that fell for another."""
     if settled.sample is not None:
         yield WHOLE_SAMPLE, settled.sample
@@ -102,7 +102,12 @@ def _fates(settled: Settled) -> Iterator[tuple[int, Reason]]:
 
 
 def _loss(
-    tables: Tables, sample: Sample, node: int, reason: Reason, verdicts: Sequence[Verdict], facts: Sequence[ImageFacts]
+    tables: PartitionTables,
+    sample: Sample,
+    node: int,
+    reason: Reason,
+    verdicts: Sequence[Verdict],
+    facts: Sequence[ImageStats],
 ) -> Loss:
     said = [verdict for verdict in verdicts if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE}]
     verdict = said[0] if said else None
@@ -125,7 +130,7 @@ def _loss(
     )
 
 
-def chosen(found: Iterable[Loss], number: int) -> list[Loss]:
+def choose_losses(found: Iterable[Loss], number: int) -> list[Loss]:
     """`number` of the losses by a hash of their ids: the same ones whatever their order and partitions."""
     return heapq.nsmallest(number, found, key=_draw)
 

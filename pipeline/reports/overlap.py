@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 DEGREES = {"exact": "the same", "near": "the same or similar"}
 
@@ -22,7 +22,7 @@ def read_overlap(root: Path) -> dict[str, Any]:
     Raises:
         StoreError: dedupe is not done, or the recipe has none.
     """
-    if locked_recipe(root).deduping() is None:
+    if read_locked_recipe(root).deduping() is None:
         raise StoreError(f"{root}: its recipe says dedupe: null, so nothing was compared; give it a dedupe block")
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     (path,) = (root / file.path for file in receipt.files if file.name == "overlap.json")
@@ -43,7 +43,7 @@ def _with_shares(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {"sources": sizes, **shared}
 
 
-def tables(found: Mapping[str, Any], *, counts: bool = False) -> Iterator[Table]:
+def make_overlap_tables(found: Mapping[str, Any], *, counts: bool = False) -> Iterator[Table]:
     """A table for each kind of content and degree of likeness: rows stand in columns."""
     for thing, matrix in found.items():
         for degree, words in DEGREES.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, SampleId, read_rows
-from vlmill.pipeline.engine.partition_tables import Tables, raw_tables
+from vlmill.pipeline.engine.partition_tables import PartitionTables, list_raw_tables
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.takedown.steps import read_record
 
@@ -37,11 +37,11 @@ def refused(root: Path, recipe: Recipe, source: str) -> Iterator[Refused]:
     Raises:
         StoreError: the source was not read to its end, or by a version that wrote nothing down.
     """
-    for tables in raw_tables(root, recipe, source):
+    for tables in list_raw_tables(root, recipe, source):
         yield from of_partition(root, tables)
 
 
-def of_partition(root: Path, tables: Tables) -> Iterator[Refused]:
+def of_partition(root: Path, tables: PartitionTables) -> Iterator[Refused]:
     """Those of one partition. Raises StoreError as `refused`."""
     paths = tables.paths(root)
     if "refused.parquet" not in paths:

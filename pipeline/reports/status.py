@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from vlmill.pipeline.core.files import read_json
-from vlmill.pipeline.engine.chain import read_books
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.engine.chain import read_manifest_counts
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,18 @@ class Progress:
     parts: int | None
 
 
-def progress(root: Path) -> list[Progress]:
+def read_progress(root: Path) -> list[Progress]:
     """How many partitions of each step are there, in the order of their folders.
 
     A step with a manifest is complete; in one without, partitions that have a receipt are counted.
     """
-    expected = {source: _surveyed(root, source) for source in locked_recipe(root).sources}
+    expected = {source: _surveyed(root, source) for source in read_locked_recipe(root).sources}
     found = []
     for folder in sorted({path.parent for path in root.glob("s*/**/made_by.json")}):
         name = str(folder.relative_to(root))
         source = name.split("/")[1]
         if (folder / "manifest.json").exists():
-            count = len(read_books(folder / "manifest.json")[0])
+            count = len(read_manifest_counts(folder / "manifest.json")[0])
             found.append(Progress(name, count, count))
         else:
             parts = {path.name.split(".", 1)[0] for path in folder.glob("*.receipt.json")}
@@ -49,7 +49,7 @@ def _surveyed(root: Path, source: str) -> int | None:
     return sum(len(read_json(root / file["path"])) for receipt in receipts for file in receipt["files"])
 
 
-def table(root: Path) -> Table:
+def make_status_table(root: Path) -> Table:
     """What `vlmill status` prints: a line per source: its steps in the order of their work, with the partitions that are there."""
     shown = Table(
         title="Partitions",
@@ -59,7 +59,7 @@ def table(root: Path) -> Table:
     )
     shown.add_column("source")
     shown.add_column("steps")
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     judges = [judge.name for judge in recipe.judging()]
     order = [
         "survey",
@@ -84,7 +84,7 @@ def table(root: Path) -> Table:
         "lock",
     ]
     lines: dict[str, list[tuple[int, str]]] = {}
-    for step in progress(root):
+    for step in read_progress(root):
         source, *names = step.folder.split("/")[1:]
         rank = next((place for place, name in enumerate(order) if name in names), len(order))
         complete = (root / step.folder / "manifest.json").exists()

@@ -14,10 +14,10 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import SampleId, Verdict, read_rows, read_verdicts
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor
-from vlmill.pipeline.engine.partition_tables import Tables, judged_tables
+from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.takedown.rules import Rules
-from vlmill.pipeline.takedown.steps import look, text_sha256
+from vlmill.pipeline.takedown.rules import TakedownList
+from vlmill.pipeline.takedown.steps import hash_text, match_partition
 
 Result = TypeVar("Result")
 
@@ -53,7 +53,7 @@ class Effect:
 class Forecast:
     """What a list would change in a run."""
 
-    rules: Rules  # the list as it would be, with the images and texts of samples that were asked for by id
+    rules: TakedownList  # the list as it would be, with the images and texts of samples that were asked for by id
     effects: list[Effect]  # of the partitions that hold something
     shards: list[str]  # that would be written anew or vanish
     near: list[tuple[str, Verdict]]  # samples that fell as duplicates of what goes, and may come back
@@ -86,13 +86,13 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class FindIds:
     """Finds samples by id, in workers."""
 
     root: Path
     ids: frozenset[str]
 
-    def __call__(self, at: Tables) -> tuple[list[str], Rules]:
+    def __call__(self, at: PartitionTables) -> tuple[list[str], TakedownList]:
         """The ids that a partition has, and what goes with them wherever it stands."""
         paths = at.paths(self.root)
         found, images, texts = list[str](), set[int](), set[str]()
@@ -100,23 +100,23 @@ class Asking:
             if name in self.ids:
                 found.append(name)
                 images |= {node["image"] for node in sample["nodes"] if node["image"] is not None}
-                texts.add(text_sha256(sample["nodes"]))
+                texts.add(hash_text(sample["nodes"]))
         found += [name for name in _refused(paths) if name in self.ids]
         digests = {_digests(paths)[image] for image in images} if images else set()
-        return found, Rules(sha256=tuple(digests - {""}), texts=tuple(texts - {""}))
+        return found, TakedownList(sha256=tuple(digests - {""}), texts=tuple(texts - {""}))
 
 
 @dataclass(frozen=True, slots=True)
-class Looking:
+class MatchPartitions:
     """Looks at partitions, in workers."""
 
     root: Path
-    rules: Rules
+    rules: TakedownList
 
-    def __call__(self, at: Tables) -> Effect:
+    def __call__(self, at: PartitionTables) -> Effect:
         """What would go of one partition."""
         paths = at.paths(self.root)
-        found = look(self.rules, paths)
+        found = match_partition(self.rules, paths)
         if not found:
             return Effect(str(at))
         digests = _digests(paths)
@@ -137,36 +137,38 @@ class Looking:
 
 
 @dataclass(frozen=True, slots=True)
-class Staying:
+class FindKeptImages:
     """Looks for images that stay, in workers."""
 
     root: Path
-    rules: Rules
+    rules: TakedownList
     digests: frozenset[str]
 
-    def __call__(self, at: Tables) -> set[str]:
+    def __call__(self, at: PartitionTables) -> set[str]:
         """Which of `digests` a partition shows under an address that does not go."""
         paths = at.paths(self.root)
-        going = look(self.rules, paths).images
+        going = match_partition(self.rules, paths).images
         return {digest for image, digest in enumerate(_digests(paths)) if image not in going} & self.digests
 
 
-def forecast(root: Path, recipe: Recipe, asked: Rules, before: Rules, executor: Executor) -> Forecast:
+def forecast_takedown(
+    root: Path, recipe: Recipe, asked: TakedownList, before: TakedownList, executor: Executor
+) -> Forecast:
     """What `asked` would change in a run where `before` is law already.
 
     Raises:
         StoreError: the run is not complete, or holds no sample of an id.
     """
-    everywhere = [at for source in sorted(recipe.sources) for at in judged_tables(root, recipe, source)]
+    everywhere = [at for source in sorted(recipe.sources) for at in list_filtered_tables(root, recipe, source)]
     rules = before | _with_what_goes_along(root, asked - before, everywhere, executor)
-    effects = [effect for effect in _each(executor, Looking(root, rules), everywhere) if effect]
+    effects = [effect for effect in _each(executor, MatchPartitions(root, rules), everywhere) if effect]
     by_address = frozenset(
         digest
         for effect in effects
         for digest, rule in effect.images.items()
         if rule.startswith(("url ", "domain ")) and digest not in rules.sha256
     )
-    staying = _each(executor, Staying(root, rules, by_address), everywhere) if by_address else []
+    staying = _each(executor, FindKeptImages(root, rules, by_address), everywhere) if by_address else []
     gone = {name for effect in effects for name in effect.gone}
     return Forecast(
         rules=rules,
@@ -179,18 +181,22 @@ def forecast(root: Path, recipe: Recipe, asked: Rules, before: Rules, executor: 
     )
 
 
-def _each(executor: Executor, function: Callable[[Tables], Result], everywhere: Sequence[Tables]) -> list[Result]:
+def _each(
+    executor: Executor, function: Callable[[PartitionTables], Result], everywhere: Sequence[PartitionTables]
+) -> list[Result]:
     """Results in the order of the partitions."""
     found = dict(executor.each(function, everywhere, lambda at: at))
     return [found[index] for index in range(len(everywhere))]
 
 
-def _with_what_goes_along(root: Path, asked: Rules, everywhere: Sequence[Tables], executor: Executor) -> Rules:
+def _with_what_goes_along(
+    root: Path, asked: TakedownList, everywhere: Sequence[PartitionTables], executor: Executor
+) -> TakedownList:
     """The rules with the images and the text of the samples that are asked for by id: exact copies of these go, wherever they stand."""
     if not asked.ids:
         return asked
     sources = {SampleId.parse(name).source for name in asked.ids}
-    asking = Asking(root, frozenset(asked.ids))
+    asking = FindIds(root, frozenset(asked.ids))
     rules, seen = asked, set[str]()
     for found, more in _each(executor, asking, [at for at in everywhere if at.source in sources]):
         seen.update(found)

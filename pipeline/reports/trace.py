@@ -11,24 +11,24 @@ from typing import Any
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
     Verdict,
-    read_facts,
+    read_image_stats,
     read_rows,
     read_samples,
     read_verdicts,
 )
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.partition_tables import judged_tables
+from vlmill.pipeline.engine.partition_tables import list_filtered_tables
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import Refused, find
 from vlmill.pipeline.takedown.steps import read_record
-from vlmill.pipeline.verdicts.apply import Settled, settle
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Traced:
 
     sample: Sample
     part: str
-    facts: list[ImageFacts]  # of the whole partition; nodes say which
+    facts: list[ImageStats]  # of the whole partition; nodes say which
     verdicts: list[Verdict]  # on this sample, in the order in which judges were asked
-    settled: Settled
+    settled: Outcome
     rendered: list[tuple[str, Verdict]]  # policy, and what it could not draw
     shards: list[str]  # "path:key", one per policy that kept it
     taken_down: str = ""  # the rule under which the sample was taken down
@@ -65,7 +65,7 @@ def find_id(root: Path, name: str) -> SampleId:
         raise StoreError(f"{path} holds no sample with key {key!r}") from None
 
 
-def trace(root: Path, name: str) -> Traced:
+def trace_sample(root: Path, name: str) -> Traced:
     """Everything about one sample.
 
     Raises:
@@ -73,7 +73,7 @@ def trace(root: Path, name: str) -> Traced:
     """
     wanted = find_id(root, name)
     recipe = _recipe(root, wanted)
-    for tables in judged_tables(root, recipe, wanted.source):
+    for tables in list_filtered_tables(root, recipe, wanted.source):
         paths = tables.paths(root)
         for row, sample in enumerate(read_samples(paths["samples.parquet"])):
             if sample.id == wanted:
@@ -94,7 +94,7 @@ def trace_refused(root: Path, name: str) -> list[Refused]:
 
 
 def _recipe(root: Path, wanted: SampleId) -> Recipe:
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     if wanted.source not in recipe.sources:
         raise StoreError(
             f"{wanted}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}"
@@ -104,7 +104,7 @@ def _recipe(root: Path, wanted: SampleId) -> Recipe:
 
 def _traced(root: Path, recipe: Recipe, part: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:
     source = sample.id.source
-    facts = read_facts(paths["facts.parquet"])
+    facts = read_image_stats(paths["facts.parquet"])
     verdicts = [verdict for name in recipe.voices() for verdict in _verdicts(paths[f"{name}.verdicts.parquet"], row)]
     folders = {policy: f"shards/{source}/{policy}" for policy in recipe.policies}
     made = {policy: folder for policy, folder in folders.items() if (root / folder / "manifest.json").exists()}
@@ -118,7 +118,7 @@ def _traced(root: Path, recipe: Recipe, part: str, paths: Mapping[str, Path], ro
         part=part,
         facts=facts,
         verdicts=verdicts,
-        settled=settle(sample, verdicts, facts),
+        settled=apply_verdicts(sample, verdicts, facts),
         rendered=rendered,
         shards=[place for folder in made.values() for place in _places(root, folder, part, sample.id)],
         taken_down=read_record(paths, "samples").get(row, ""),
@@ -147,7 +147,7 @@ def _places(root: Path, folder: str, part: str, wanted: SampleId) -> Iterator[st
                         yield f"{file.path.removesuffix('.index.parquet')}.tar:{row['key']}"
 
 
-def lines(traced: Traced) -> Iterator[str]:
+def format_trace(traced: Traced) -> Iterator[str]:
     """The story of a sample for people."""
     sample = traced.sample
     yield f"{sample.id}"

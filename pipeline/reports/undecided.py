@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 CAP = 0.01
 """Share of a source's nodes from which a judge's doubts are worth looking at. Of web documents the language judge doubts 0.1 %."""
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
+class UndecidedCount:
     """What one judge could not decide about one source."""
 
     source: str
@@ -40,15 +40,15 @@ class Undecided:
         return f"{share}, more than {CAP:.0%}: {advice}"
 
 
-def undecided(root: Path) -> Iterator[Undecided]:
+def count_undecided(root: Path) -> Iterator[UndecidedCount]:
     """What each judge that is through with a source left undecided there, where it did."""
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     for source in sorted(recipe.sources):
         for judge in recipe.judging():
             folder = f"steps/{source}/{judge.name}"
             if not (root / folder / "manifest.json").exists():
                 continue
-            books = total(read_manifest(root, folder))
+            books = total_counts(read_manifest(root, folder))
             if "undecided" in books and books["undecided"].came:
                 setting = f"judges.{judge.name}.in_doubt" if hasattr(judge, "in_doubt") else None
-                yield Undecided(source, judge.name, books["judged"].came, books["undecided"].came, setting)
+                yield UndecidedCount(source, judge.name, books["judged"].came, books["undecided"].came, setting)

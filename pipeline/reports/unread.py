@@ -9,14 +9,14 @@ from pathlib import Path
 
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 SHOWN = 10
 """Keys that a line names, those of most rows first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadKeys:
     """The keys of one source that were not read, with the rows that had a value there, those of most rows first."""
 
     source: str
@@ -33,9 +33,9 @@ class Unread:
         return f"{self.source}: keys not read: {', '.join(names)}{rest}"
 
 
-def unread(root: Path) -> Iterator[Unread]:
+def list_unread_keys(root: Path) -> Iterator[UnreadKeys]:
     """What each source that is read to its end held beyond its samples, where it did."""
-    for source in sorted(locked_recipe(root).sources):
+    for source in sorted(read_locked_recipe(root).sources):
         folder = f"steps/{source}/read"
         if not (root / folder / "manifest.json").exists():
             continue
@@ -47,4 +47,4 @@ def unread(root: Path) -> Iterator[Unread]:
                     rows.update(found["keys"])
                     beyond += found["beyond"]
         if rows:
-            yield Unread(source, dict(sorted(rows.items(), key=lambda item: (-item[1], item[0]))), beyond)
+            yield UnreadKeys(source, dict(sorted(rows.items(), key=lambda item: (-item[1], item[0]))), beyond)

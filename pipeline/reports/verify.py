@@ -14,29 +14,29 @@ import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
-from vlmill.pipeline.core.keys import DIGITS, file_sha256
+from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.engine.chain import read_books, read_manifest
-from vlmill.pipeline.engine.partition_tables import Tables, judged_tables, raw_tables
-from vlmill.pipeline.engine.store import Receipt, Task, total
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
+from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables, list_raw_tables
+from vlmill.pipeline.engine.store import Receipt, Task, total_counts
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
-from vlmill.pipeline.steps.count_outcomes import Settling
-from vlmill.pipeline.takedown.rules import LIST, Rules
-from vlmill.pipeline.takedown.steps import look
-from vlmill.pipeline.verdicts.audit import count_read, recount
+from vlmill.pipeline.steps.count_outcomes import CountOutcomes
+from vlmill.pipeline.takedown.rules import LIST, TakedownList
+from vlmill.pipeline.takedown.steps import match_partition
+from vlmill.pipeline.verdicts.audit import count_read, recount_partition
 
 
-def verify(root: Path) -> Iterator[str]:
+def verify_run(root: Path) -> Iterator[str]:
     """Yield one line per broken promise; none means that the run is sound.
 
     Raises:
         StoreError: the folder holds no run.
     """
-    recipe = locked_recipe(root)
+    recipe = read_locked_recipe(root)
     read = [name for name in recipe.sources if _complete(root, *_raw_folders(recipe, name))]
-    purged = {file.path for name in read for tables in raw_tables(root, recipe, name) for file in tables.purged}
-    broken = [line for manifest in manifests(root) for line in _manifest(root, manifest, purged)]
+    purged = {file.path for name in read for tables in list_raw_tables(root, recipe, name) for file in tables.purged}
+    broken = [line for manifest in list_manifests(root) for line in _manifest(root, manifest, purged)]
     yield from broken
     if broken:  # what is damaged is not counted
         return
@@ -54,7 +54,7 @@ def verify(root: Path) -> Iterator[str]:
             yield from _mixture(root, stage, lock)
 
 
-def manifests(root: Path) -> list[Path]:
+def list_manifests(root: Path) -> list[Path]:
     """Every manifest of a run, in order."""
     return sorted([*root.glob("steps/**/manifest.json"), *root.glob("shards/**/manifest.json")])
 
@@ -79,7 +79,7 @@ def _judged_folders(recipe: Recipe, source: str) -> list[str]:
 
 def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
     """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
-    receipts, counts = read_books(path)
+    receipts, counts = read_manifest_counts(path)
     for receipt in receipts:
         for file in receipt.files:
             if file.path not in purged:
@@ -92,7 +92,7 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
         written = path.parent / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json"
         if not _signed(written, receipt):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
-    if {level: count.to_json() for level, count in total(receipts).items()} != counts:
+    if {level: count.to_json() for level, count in total_counts(receipts).items()} != counts:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
 
 
@@ -108,7 +108,7 @@ def _file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str
     """A file is there and unchanged. `receipt` names the one to delete, where there is one."""
     if not (root / path).exists():
         yield f"{path}: is missing; its receipt is{receipt}" if receipt else f"{path}: is missing"
-    elif file_sha256(root / path) != sha256:
+    elif hash_file(root / path) != sha256:
         yield f"{path}: its sha256 is not the one in its receipt{receipt}"
 
 
@@ -120,14 +120,14 @@ class _Counted:
 
     def __init__(self, root: Path, recipe: Recipe, source: str) -> None:
         self.root, self.recipe, self.source = root, recipe, source
-        self.tables = judged_tables(root, recipe, source)
-        self.found = {tables.part: recount(tables.paths(root), recipe.voices()) for tables in self.tables}
+        self.tables = list_filtered_tables(root, recipe, source)
+        self.found = {tables.part: recount_partition(tables.paths(root), recipe.voices()) for tables in self.tables}
 
     def broken(self) -> Iterator[str]:
         """Every promise about this source that does not hold."""
-        rules = Rules.read(self.root)
+        rules = TakedownList.read(self.root)
         for tables in self.tables:
-            if rules and look(rules, tables.paths(self.root)):
+            if rules and match_partition(rules, tables.paths(self.root)):
                 yield f"{tables}: holds what stands in {LIST}; the next build takes it out"
         samples = {part: found.samples for part, found in self.found.items()}
         pictures = {tables.part: _with_bytes(self.root, tables) for tables in self.tables}
@@ -161,7 +161,7 @@ class _Counted:
 
     def _settled(self) -> Iterator[str]:
         """Where samples were settled without shards, the verdicts come to the same; what was settled of others is of an earlier build."""
-        folder, step = f"steps/{self.source}/settle", Settling(self.recipe.voices())
+        folder, step = f"steps/{self.source}/settle", CountOutcomes(self.recipe.voices())
         keys = {at.part: Task.over(at.files, folder, at.part, step).key() for at in self.tables}
         for receipt in read_manifest(self.root, folder) if _complete(self.root, folder) else ():
             books = self.found[receipt.part].books if keys.get(receipt.part) == receipt.key else {}
@@ -182,7 +182,7 @@ class _Counted:
             files = {file.name: self.root / file.path for file in receipt.files}
             tables = next(tables for tables in self.tables if tables.part == receipt.part)
             paths = {**tables.paths(self.root), "render.verdicts.parquet": files["render.verdicts.parquet"]}
-            books = recount(paths, (*self.recipe.voices(), "render")).books
+            books = recount_partition(paths, (*self.recipe.voices(), "render")).books
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
                     yield f"{folder} {receipt.part}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
@@ -217,7 +217,7 @@ def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterato
             yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the judges left {left}"
 
 
-def _with_bytes(root: Path, tables: Tables) -> int:
+def _with_bytes(root: Path, tables: PartitionTables) -> int:
     """Images of a partition that have bytes, by the statistics of its tables; what a retry fetched had none before."""
     paths = tables.paths(root)
     return sum(_filled(paths[name]) for name in ("images.parquet", "supplement.parquet") if name in paths)
@@ -251,7 +251,7 @@ def _published(root: Path, stage: Stage) -> Iterator[str]:
         path = root / "mixtures" / stage.name / name
         if not path.exists():
             yield f"{path.relative_to(root)}: is missing; the next build puts it there"
-        elif file_sha256(path) != sha256:
+        elif hash_file(path) != sha256:
             yield f"{path.relative_to(root)}: is not what the build wrote; the next build puts it right"
 
 
@@ -264,7 +264,7 @@ def _mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
         for shard in source["shards"]:
             yield from _file(root, shard["path"], shard["sha256"])
     tokenizer = data["tokenizer"]
-    if not (root / tokenizer["path"]).exists() or file_sha256(root / tokenizer["path"]) != tokenizer["sha256"]:
+    if not (root / tokenizer["path"]).exists() or hash_file(root / tokenizer["path"]) != tokenizer["sha256"]:
         yield f"{tokenizer['path']}: is not the tokenizer that counted the tokens of mixtures/{stage.name}; build again"
     listed = (*data["plan"]["blocks"], *([data["held_out"]] if data.get("held_out") else []))
     for file in listed:

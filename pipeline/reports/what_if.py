@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
@@ -27,21 +27,21 @@ from vlmill.pipeline.core.sample import (
     read_rows,
 )
 from vlmill.pipeline.decontaminate import Decontaminate
-from vlmill.pipeline.decontaminate.lists import spelt_out
+from vlmill.pipeline.decontaminate.lists import expand_benchmarks
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.partition_tables import known_tables
-from vlmill.pipeline.engine.workdir import take_in
-from vlmill.pipeline.filters import STEPS, Judging, OptOut, Own, ReadsLists
-from vlmill.pipeline.filters.custom import refusal, sha256
-from vlmill.pipeline.recipe.load import load
-from vlmill.pipeline.recipe.lock import locked_recipe, read_lock, shaping
-from vlmill.pipeline.recipe.mapping import LOCK, differences, run_of
-from vlmill.pipeline.recipe.overrides import DEFAULT_JUDGES, add_judges, set_value
+from vlmill.pipeline.engine.partition_tables import list_tables_with_stats
+from vlmill.pipeline.engine.workdir import copy_list
+from vlmill.pipeline.filters import FILTERS, CustomFilter, FilterStep, OptOut, ReadsLists
+from vlmill.pipeline.filters.custom import explain_refusal, hash_code
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe, select_shaping
+from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
+from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS, add_custom_filters, set_value
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.recipe.validate import check
+from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.pipeline.takedown.steps import read_record
-from vlmill.pipeline.verdicts.apply import Settled, gather, settle
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
@@ -76,7 +76,7 @@ class Kept:
 
 
 @dataclass
-class Answer:
+class WhatIfAnswer:
     """What would change, by source and level. Notes say what the answer leaves open."""
 
     sources: dict[str, dict[str, Kept]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Part:
+class WhatIfPartition:
     """One partition: its tables, and which verdicts count, in the order of attribution, now and then."""
 
     source: str
@@ -101,13 +101,13 @@ class Part:
     then: dict[str, Path] = field(default_factory=dict)
 
 
-def ask(
+def answer_what_if(
     name: str,
     out: Path | None,
     sets: Mapping[str, str],
     judges: Sequence[tuple[str, str]],
     command: Sequence[str] = (),
-) -> tuple[Path, Answer]:
+) -> tuple[Path, WhatIfAnswer]:
     """The folder of the run, and what would change in it.
 
     Args:
@@ -121,36 +121,38 @@ def ask(
         RecipeError: a change that only a build can answer, or a judge to be asked whose code was not named.
         StoreError: there is no run, or it has not come to the judges.
     """
-    root = run_of(name, out)
+    root = find_run(name, out)
     locked = read_lock(root)
     if root == Path(name):
         data, base, notes = copy.deepcopy(locked), None, list[str]()
         for file, code in judges:
             data.setdefault("own_judges", {}).pop(file, None)
-            add_judges(data, file, code)
+            add_custom_filters(data, file, code)
     else:
         data, base, notes = _with_blocks(locked, name, judges)
     for key, text in sets.items():
         set_value(data, key, text)
-    data = spelt_out(data, base or Path())
-    now = locked_recipe(root)
-    then = build(Recipe, data, name).trusting([sha256(code) for _, code in judges])
+    data = expand_benchmarks(data, base or Path())
+    now = read_locked_recipe(root)
+    then = parse_block(Recipe, data, name).trusting([hash_code(code) for _, code in judges])
     _check_held(now, then)
-    _check_answered(shaping(read_lock(root)), shaping(data))
-    check(replace(then, tokenizer=now.tokenizer))
+    _check_answered(select_shaping(read_lock(root)), select_shaping(data))
+    validate_recipe(replace(then, tokenizer=now.tokenizer))
     asked = [judge for judge in then.judging() if judge not in now.judging()]
-    if files_asked := {judge.file for judge in asked if isinstance(judge, Own) and judge.code is None}:
-        raise RecipeError(refusal(root / LOCK, {file: then.own_judges[file] for file in sorted(files_asked)}, command))
-    answer = compare(root, now, then, base)
+    if files_asked := {judge.file for judge in asked if isinstance(judge, CustomFilter) and judge.code is None}:
+        raise RecipeError(
+            explain_refusal(root / LOCK, {file: then.own_judges[file] for file in sorted(files_asked)}, command)
+        )
+    answer = compare_recipes(root, now, then, base)
     return root, replace(answer, notes=[*notes, *answer.notes])
 
 
-def compare(root: Path, now: Recipe, then: Recipe, base: Path | None) -> Answer:
+def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) -> WhatIfAnswer:
     """What would change in a run if its recipe were another in judges, dedupe or priorities.
 
     `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not read again.
     """
-    answer, parts = Answer(), [part for source in sorted(now.sources) for part in _parts(root, now, source)]
+    answer, parts = WhatIfAnswer(), [part for source in sorted(now.sources) for part in _parts(root, now, source)]
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
         answer.asked = _judge(root, now, then, base, parts, Path(folder))
         _decontaminate(root, now, then, parts, Path(folder))
@@ -172,12 +174,12 @@ def _with_blocks(
     locked: dict[str, Any], name: str, judges: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
-    _, data, base = load(name, judges=judges, held=locked.get("own_judges"))
-    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_JUDGES])
+    _, data, base = load_recipe(name, judges=judges, held=locked.get("own_judges"))
+    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_FILTERS])
     known = {judge for entry in entries for judge in entry}
-    of_files = [judge for entry in locked.get("judges", ()) for judge in entry if judge not in STEPS]
+    of_files = [judge for entry in locked.get("judges", ()) for judge in entry if judge not in FILTERS]
     entries += [{judge: None} for judge in of_files if judge not in known]
-    shaped = shaping(data)
+    shaped = select_shaping(data)
     differing = [block for block in UPSTREAM if shaped.get(block) != locked.get(block)]
     if shaped.get("decontaminate") and _held(shaped) != _held(locked):
         differing.append("benchmarks")
@@ -219,13 +221,13 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
     if others(before) != others(after):
         raise RecipeError(
             "what-if answers for judges, dedupe and the priorities of sources, and for decontaminate.action; this has to be built, with "
-            "vlmill build RECIPE --relock:\n" + differences(others(before), others(after))
+            "vlmill build RECIPE --relock:\n" + list_differences(others(before), others(after))
         )
 
 
-def _parts(root: Path, recipe: Recipe, source: str) -> Iterator[Part]:
-    for tables in known_tables(root, recipe, source):
-        yield Part(source, tables.part, tables.paths(root))
+def _parts(root: Path, recipe: Recipe, source: str) -> Iterator[WhatIfPartition]:
+    for tables in list_tables_with_stats(root, recipe, source):
+        yield WhatIfPartition(source, tables.part, tables.paths(root))
 
 
 def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
@@ -235,7 +237,7 @@ def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
     }
 
 
-def _enter(root: Path, folder: str, judge: str, parts: Sequence[Part]) -> None:
+def _enter(root: Path, folder: str, judge: str, parts: Sequence[WhatIfPartition]) -> None:
     """Enter the verdicts that the run has of a judge."""
     for source in {part.source for part in parts}:
         tables = _tables(root, folder.format(source=source))
@@ -245,29 +247,29 @@ def _enter(root: Path, folder: str, judge: str, parts: Sequence[Part]) -> None:
 
 
 def _judge(
-    root: Path, now: Recipe, then: Recipe, base: Path | None, parts: Sequence[Part], folder: Path
+    root: Path, now: Recipe, then: Recipe, base: Path | None, parts: Sequence[WhatIfPartition], folder: Path
 ) -> tuple[str, ...]:
     """Enter the verdicts of all judges, asking those again whose settings changed; return their names."""
     before, asked = now.judging(), list[str]()
     for judge in before:
         _enter(root, f"steps/{{source}}/{judge.name}", judge.name, parts)
     for judge in then.judging():
-        if judge in before and (isinstance(judge, Own) or not (isinstance(judge, ReadsLists) and base)):
+        if judge in before and (isinstance(judge, CustomFilter) or not (isinstance(judge, ReadsLists) and base)):
             for part in parts:
                 part.then[judge.name] = part.now[judge.name]
             continue
         asked.append(judge.name)
         lists = judge.lists if isinstance(judge, ReadsLists) else {}
-        opened = {name: folder / take_in(folder, base or Path(), path, name).path for name, path in lists.items()}
+        opened = {name: folder / copy_list(folder, base or Path(), path, name).path for name, path in lists.items()}
         for part in parts:
-            step, place = Judging(judge), folder / part.source / part.name / judge.name
+            step, place = FilterStep(judge), folder / part.source / part.name / judge.name
             place.mkdir(parents=True)
             step.run({**part.tables, **opened}, place)
             part.then[judge.name] = place / f"{judge.name}.verdicts.parquet"
     return tuple(asked)
 
 
-def _decontaminate(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part], folder: Path) -> None:
+def _decontaminate(root: Path, now: Recipe, then: Recipe, parts: Sequence[WhatIfPartition], folder: Path) -> None:
     """Enter the verdicts on what was found of benchmarks, made of the findings where the run has none."""
     step = Decontaminate()
     dropping = [step.name in recipe.deciding() for recipe in (now, then)]
@@ -287,7 +289,7 @@ def _decontaminate(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part],
                     part.then[step.name] = place / f"{step.name}.verdicts.parquet"
 
 
-def _dedupe(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part], folder: Path) -> list[str]:
+def _dedupe(root: Path, now: Recipe, then: Recipe, parts: Sequence[WhatIfPartition], folder: Path) -> list[str]:
     """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
     before, after = now.deduping(), then.deduping()
     if before is None and after is not None:
@@ -317,7 +319,9 @@ def _dedupe(root: Path, now: Recipe, then: Recipe, parts: Sequence[Part], folder
     return []
 
 
-def _resolve(root: Path, settings: Dedupe, priority: Mapping[str, int], parts: Sequence[Part], folder: Path) -> None:
+def _resolve(
+    root: Path, settings: Dedupe, priority: Mapping[str, int], parts: Sequence[WhatIfPartition], folder: Path
+) -> None:
     step = settings.resolve(
         parts=tuple(f"{part.source}/{part.name}" for part in parts), priority=priority, judges=tuple(parts[0].then)
     )
@@ -341,7 +345,7 @@ def _resolve(root: Path, settings: Dedupe, priority: Mapping[str, int], parts: S
         part.then["dedupe"] = folder / f"{part.source}.{part.name}.dedupe.verdicts.parquet"
 
 
-def _rendered(root: Path, now: Recipe, parts: Sequence[Part]) -> None:
+def _rendered(root: Path, now: Recipe, parts: Sequence[WhatIfPartition]) -> None:
     """Enter what the first policy could not draw, as the funnel does."""
     policy = next(iter(now.policies), "")
     if all((root / f"shards/{part.source}/{policy}/manifest.json").exists() for part in parts):
@@ -350,25 +354,25 @@ def _rendered(root: Path, now: Recipe, parts: Sequence[Part]) -> None:
             part.then["render"] = part.now["render"]
 
 
-def _same_judges(part: Part) -> bool:
+def _same_judges(part: WhatIfPartition) -> bool:
     """Whether all judges before dedupe say the same, in the same order."""
     before = [item for item in part.now.items() if item[0] != "dedupe"]
     return before == list(part.then.items())
 
 
-def _compare(part: Part, answer: Answer) -> None:
+def _compare(part: WhatIfPartition, answer: WhatIfAnswer) -> None:
     """Settle every sample of a partition twice, and enter the difference."""
     kept = answer.sources.setdefault(part.source, {level: Kept() for level in LEVELS})
     facts = [
-        ImageFacts(row["image"], Reason(row["reason"]) if row["reason"] else None)
+        ImageStats(row["image"], Reason(row["reason"]) if row["reason"] else None)
         for row in read_rows(part.tables["facts.parquet"], ["image", "reason"])
     ]
     answer.unasked += sum(fact.reason is Reason.OPT_OUT_LIST for fact in facts)
     now, then = (_gathered(verdicts) for verdicts in (part.now, part.then))
     for row, sample in enumerate(_outlines(part.tables)):
-        before = after = settle(sample, now.get(row, []), facts)
+        before = after = apply_verdicts(sample, now.get(row, []), facts)
         if now.get(row) != then.get(row):
-            after = settle(sample, then.get(row, []), facts)
+            after = apply_verdicts(sample, then.get(row, []), facts)
         for level, place, was, will in _fates(sample, before, after):
             line = kept[level]
             line.came += 1
@@ -384,10 +388,12 @@ def _compare(part: Part, answer: Answer) -> None:
 
 
 def _gathered(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
-    return gather({f"{judge}.verdicts.parquet": path for judge, path in verdicts.items()}, tuple(verdicts))
+    return read_verdicts_by_sample(
+        {f"{judge}.verdicts.parquet": path for judge, path in verdicts.items()}, tuple(verdicts)
+    )
 
 
-def _fates(sample: Sample, before: Settled, after: Settled) -> Iterator[tuple[str, str, Reason | None, Reason | None]]:
+def _fates(sample: Sample, before: Outcome, after: Outcome) -> Iterator[tuple[str, str, Reason | None, Reason | None]]:
     """Level, place in the sample, why it is lost now, why it would be."""
     yield "samples", "", before.sample, after.sample
     for index, (node, was, will) in enumerate(zip(sample.nodes, before.nodes, after.nodes, strict=True)):

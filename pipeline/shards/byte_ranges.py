@@ -15,7 +15,7 @@ from vlmill.pipeline.core.errors import RecipeError, StoreError
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """A part of a file."""
 
     path: str  # relative to the place
@@ -23,7 +23,7 @@ class Span:
     size: int
 
 
-class Place:
+class ShardStorage:
     """Where the shards of a run lie. In no key and no file; safe to share among threads.
 
     Args:
@@ -42,7 +42,7 @@ class Place:
         self._start: str = start.rstrip("/")
         self._remote: Any = None if isinstance(filesystem, LocalFileSystem) else filesystem
 
-    def read(self, spans: Sequence[Span]) -> Iterator[bytes]:
+    def read(self, spans: Sequence[ByteRange]) -> Iterator[bytes]:
         """The bytes of spans, in order: from a folder one after the other; from elsewhere all are asked for at once.
 
         Raises:
@@ -56,11 +56,11 @@ class Place:
                 raise self.damage(span, f"{len(data)} came")
             yield data
 
-    def damage(self, span: Span, found: str) -> StoreError:
+    def damage(self, span: ByteRange, found: str) -> StoreError:
         """The error that what was read is not what the shard's index says."""
         return StoreError(f"{self._asked(span)}, and {found}. {self._cure(None)}")
 
-    def _asked(self, span: Span) -> str:
+    def _asked(self, span: ByteRange) -> str:
         return f"{self.root}/{span.path}: {span.size} bytes at {span.offset} were asked for"
 
     def _cure(self, error: Exception | None) -> str:
@@ -72,7 +72,7 @@ class Place:
             return "Copy the run's shards there, under the paths that they have in its folder"
         return "Run the same command again when the storage can be had: a training goes on from its last checkpoint"
 
-    def _local(self, spans: Sequence[Span]) -> Iterator[bytes | Exception]:
+    def _local(self, spans: Sequence[ByteRange]) -> Iterator[bytes | Exception]:
         for span in spans:
             try:
                 descriptor = os.open(Path(self._start, span.path), os.O_RDONLY)
@@ -83,7 +83,7 @@ class Place:
             except OSError as error:
                 yield error
 
-    def _ranges(self, spans: Sequence[Span]) -> list[bytes | Exception]:
+    def _ranges(self, spans: Sequence[ByteRange]) -> list[bytes | Exception]:
         paths = [f"{self._start}/{span.path}" for span in spans]
         starts, ends = [span.offset for span in spans], [span.offset + span.size for span in spans]
         try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vlmill.pipeline.images.policy import Layout
-    from vlmill.pipeline.shards.byte_ranges import Place, Span
+    from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # two blocks of zeros end a tar
@@ -86,7 +86,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ShardSample:
     """A sample on its way into a shard: what is left of it, and its images in order."""
 
     key: str  # 15 digits, and no other sample of the source has them
@@ -123,7 +123,7 @@ class ShardWriter:
         else:
             self._close()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ShardSample) -> None:
         """Append a sample."""
         span = b"".join(_span(entry))
         full = len(self._index) == self.most_samples or self._offset + len(span) + len(END) > self.most_bytes
@@ -148,7 +148,7 @@ class ShardWriter:
         self._file, self._offset, self._index, self._lineage = None, 0, [], []
 
 
-def read_members(place: Place, spans: Sequence[Span]) -> Iterator[dict[str, bytes]]:
+def read_members(place: ShardStorage, spans: Sequence[ByteRange]) -> Iterator[dict[str, bytes]]:
     """The members of samples by what stands behind their key (`json`, `0.canvas.webp`), in order; one read for each.
 
     Args:
@@ -160,7 +160,7 @@ def read_members(place: Place, spans: Sequence[Span]) -> Iterator[dict[str, byte
     """
     for span, data in zip(spans, place.read(spans), strict=True):
         try:
-            members = dict(parse(data))
+            members = dict(parse_members(data))
         except ValueError:  # a header that is damaged
             members = {}
         if "json" not in members:
@@ -168,7 +168,7 @@ def read_members(place: Place, spans: Sequence[Span]) -> Iterator[dict[str, byte
         yield members
 
 
-def parse(span: bytes) -> Iterator[tuple[str, bytes]]:
+def parse_members(span: bytes) -> Iterator[tuple[str, bytes]]:
     """What stands behind the key, and the bytes, of each member in a part of a tar that ShardWriter wrote.
 
     Ends at the first thing that is no header: the end of the tar, or damage.
@@ -181,7 +181,7 @@ def parse(span: bytes) -> Iterator[tuple[str, bytes]]:
         place = start + -(-size // BLOCK) * BLOCK
 
 
-def json_end(span: bytes) -> int:
+def find_json_end(span: bytes) -> int:
     """Where the JSON of a sample, its first member, ends in its span, whose first block is enough; 0 where no sample begins."""
     try:
         return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
@@ -189,7 +189,7 @@ def json_end(span: bytes) -> int:
         return 0
 
 
-def to_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
+def read_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
     """The nodes in a sample's JSON. `Node.image` counts the sample's images from 0."""
     images = iter(range(len(record["nodes"])))
     return tuple(
@@ -205,7 +205,7 @@ def to_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
     )
 
 
-def _span(entry: Entry) -> Iterator[bytes]:
+def _span(entry: ShardSample) -> Iterator[bytes]:
     """A sample's part of the tar, in pieces: header, contents and padding of its JSON and of each part of each image."""
     named = {
         f"{node}.{part}.{extension}": data
@@ -220,13 +220,13 @@ def _span(entry: Entry) -> Iterator[bytes]:
         yield bytes(-len(data) % BLOCK)
 
 
-def _images(entry: Entry) -> Iterator[tuple[int, Rendered]]:
+def _images(entry: ShardSample) -> Iterator[tuple[int, Rendered]]:
     """Each image with its node's place among the nodes that stay."""
     places = (place for place, node in enumerate(entry.kept) if entry.sample.nodes[node].image is not None)
     return zip(places, entry.images, strict=True)
 
 
-def _record(entry: Entry) -> bytes:
+def _record(entry: ShardSample) -> bytes:
     images, sample = dict(_images(entry)), entry.sample
     nodes: list[dict[str, Any]] = []
     for place, node in enumerate(sample.nodes[index] for index in entry.kept):
@@ -252,7 +252,7 @@ def _record(entry: Entry) -> bytes:
     return json.dumps({**about, "nodes": nodes}, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _index_row(entry: Entry, row: int, offset: int, size: int) -> dict[str, Any]:
+def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str, Any]:
     sample = entry.sample
     shown: Sequence[dict[str, int]] = [
         {
@@ -283,7 +283,7 @@ def _index_row(entry: Entry, row: int, offset: int, size: int) -> dict[str, Any]
     }
 
 
-def _lineage_row(entry: Entry, row: int) -> dict[str, Any]:
+def _lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
     images, sample = dict(_images(entry)), entry.sample
     nodes = [
         {

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vlmill.pipeline.sources.base import Page, Picture, Row, Source
+from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.chat import Chat
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.idl import Idl
 from vlmill.pipeline.sources.interleaved import Interleaved
-from vlmill.pipeline.sources.llava import Llava
+from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.obelics import Obelics
-from vlmill.pipeline.sources.pairs import Pairs, PairsWds
+from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.websight import WebSight
 
-__all__ = ["SOURCES", "Page", "Picture", "Row", "Source"]
+__all__ = ["SOURCES", "Page", "Picture", "Source", "SourceRow"]
 
 SOURCES: Mapping[str, type[Source]] = {
     "cauldron": Cauldron,
@@ -32,10 +32,10 @@ SOURCES: Mapping[str, type[Source]] = {
     "finevision": FineVision,
     "idl": Idl,
     "interleaved": Interleaved,
-    "llava": Llava,
+    "llava": LlavaSource,
     "obelics": Obelics,
-    "pairs": Pairs,
-    "pairs_wds": PairsWds,
+    "pairs": PairsSource,
+    "pairs_wds": PairsWdsSource,
     "pdfa": Pdfa,
     "rendered_text": RenderedText,
     "websight": WebSight,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
-from vlmill.pipeline.core.excerpt import excerpt
+from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, Node
 
@@ -45,7 +45,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """One row of the origin: the pages made of it, and what could not be made, by reason with a detail."""
 
     row: int
@@ -55,7 +55,7 @@ class Row:
     excerpt: str = ""  # how the row begins, where something failed
 
 
-class Unfit(Exception):  # noqa: N818 - a verdict about a row
+class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row
     """No sample can be made of a row: `reason`, with the message as its detail; `raw` is the row where nobody else has it."""
 
     def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW, raw: object = None) -> None:
@@ -63,16 +63,18 @@ class Unfit(Exception):  # noqa: N818 - a verdict about a row
         self.reason, self.raw = reason, raw
 
 
-def pages(rows: Iterable[tuple[int, Raw | Unfit]], page: Callable[[Raw], Page]) -> Iterator[Row]:
+def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[Raw], Page]) -> Iterator[SourceRow]:
     """One page per row, or why there is none; `rows` holds an Unfit in place of a row that cannot be read."""
     for number, row in rows:
         try:
-            if isinstance(row, Unfit):
+            if isinstance(row, UnreadableRow):
                 raise row
-            yield Row(number, (page(row),))
-        except Unfit as unfit:
-            raw = row.raw if isinstance(row, Unfit) else row
-            yield Row(number, failed=((unfit.reason, str(unfit)),), excerpt="" if raw is None else excerpt(raw))
+            yield SourceRow(number, (page(row),))
+        except UnreadableRow as unfit:
+            raw = row.raw if isinstance(row, UnreadableRow) else row
+            yield SourceRow(
+                number, failed=((unfit.reason, str(unfit)),), excerpt="" if raw is None else make_excerpt(raw)
+            )
 
 
 class Source(Protocol):
@@ -92,6 +94,6 @@ class Source(Protocol):
         """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""
         ...
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """Rows [start, stop) in order, each exactly once. Bad rows are yielded with `failed`, never raised."""
         ...

@@ -14,8 +14,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.sources.base import Page
-from vlmill.pipeline.sources.conversation import answered
-from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
+from vlmill.pipeline.sources.conversation import read_answers
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, read_picture
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -31,5 +31,5 @@ class Cauldron(ParquetSource):
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns; BAD_ROW for an image without bytes or a turn without an answer."""
-        pictures = tuple(picture(place, image) for place, image in enumerate(row["images"] or []))
-        return Page(answered(row["texts"], [image["path"] for image in row["images"] or []]), pictures)
+        pictures = tuple(read_picture(place, image) for place, image in enumerate(row["images"] or []))
+        return Page(read_answers(row["texts"], [image["path"] for image in row["images"] or []]), pictures)

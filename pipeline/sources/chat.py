@@ -12,9 +12,9 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.sources.base import Page
-from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, plain, turns
+from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_text_page
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
-from vlmill.pipeline.sources.known_keys import given
+from vlmill.pipeline.sources.known_keys import get_given
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -33,4 +33,4 @@ class Chat(JsonSource):
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns. Raises Unfit as `conversation.plain`."""
-        return plain(turns(row), given(row, SYSTEM))
+        return read_text_page(get_turns(row), get_given(row, SYSTEM))

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, Role
-from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.known_keys import (
     AUDIO,
     VIDEO,
-    given,
-    has,
-    meaning,
-    unread,
+    classify_key,
+    get_given,
+    has_value,
+    list_unread,
 )
 
 MARK = "<image>"
@@ -72,7 +72,7 @@ KNOWN_PARTS = TEXT_PARTS | IMAGE_PARTS
 UNLEARNT = "all its answers are marked as not to be learnt"
 
 
-class Shown(NamedTuple):
+class ConversationImage(NamedTuple):
     """A picture of a conversation, and the address that its node names."""
 
     picture: Picture
@@ -84,7 +84,7 @@ class Message:
     """One message of a conversation."""
 
     role: Role
-    pieces: tuple[str | Shown | int, ...]  # a text, a picture, the number of one beside the turns or NEXT
+    pieces: tuple[str | ConversationImage | int, ...]  # a text, a picture, the number of one beside the turns or NEXT
     learnt: bool = True  # if it is an answer
     unread: tuple[str, ...] = ()
 
@@ -94,7 +94,7 @@ class Message:
         return all(isinstance(piece, str) and not piece.strip() for piece in self.pieces)
 
 
-def marked(messages: Any, beside: Sequence[Shown] = (), system: Any = None) -> Page:
+def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None) -> Page:
     """The page of a conversation whose images stand where `<image>` or a part of type image does; those that name none are `beside`.
 
     The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt beside the turns.
@@ -102,58 +102,58 @@ def marked(messages: Any, beside: Sequence[Shown] = (), system: Any = None) -> P
     Raises:
         Unfit: the turns are out of order or empty, there are not as many marks as images, or something cannot be read.
     """
-    nodes, shown, waiting = list[Node](), list[Shown](), 0
+    nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
     said = _spoken(messages, system)
     for turn, message in said:
         for piece in _split(message):
             if isinstance(piece, str):
                 nodes.append(_text(message, turn, piece))
                 continue
-            if isinstance(piece, Shown):
+            if isinstance(piece, ConversationImage):
                 one = piece
             elif piece in {NEXT, waiting}:
-                one = beside[waiting] if waiting < len(beside) else Shown(Picture(), None)
+                one = beside[waiting] if waiting < len(beside) else ConversationImage(Picture(), None)
                 waiting += 1
             else:
-                raise Unfit(f"a part shows image {piece}, where image {waiting} is next")
+                raise UnreadableRow(f"a part shows image {piece}, where image {waiting} is next")
             nodes.append(Node("image", message.role, turn, image=len(shown), required=True, url=one.url))
             shown.append(one)
     if waiting != len(beside):
-        raise Unfit(f"{waiting} times {MARK} for {len(beside)} images")
+        raise UnreadableRow(f"{waiting} times {MARK} for {len(beside)} images")
     return Page(tuple(nodes), tuple(one.picture for one in shown), unread=_left(said))
 
 
-def turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
+def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
     """The turns of a row, which may have them under several names: one of these that has any.
 
     Raises:
         Unfit: several have, and say different things.
     """
-    found = {name: row[name] for name in names if has(row.get(name))}
+    found = {name: row[name] for name in names if has_value(row.get(name))}
     said = [
         [(message.role, message.pieces, message.learnt) for message in map(_said, range(len(turns)), turns)]
         for turns in (found.values() if len(found) > 1 else ())
         if isinstance(turns, list)
     ]
     if any(one != said[0] for one in said):
-        raise Unfit(f"{' and '.join(found)} hold different conversations", Reason.UNSUPPORTED_CONTENT)
+        raise UnreadableRow(f"{' and '.join(found)} hold different conversations", Reason.UNSUPPORTED_CONTENT)
     return next(iter(found.values()), None)
 
 
-def plain(messages: Any, system: Any = None) -> Page:
+def read_text_page(messages: Any, system: Any = None) -> Page:
     """The page of a conversation without images, in which `<image>` is a word like others. Raises Unfit as `marked`."""
     said = _spoken(messages, system)
     nodes = list[Node]()
     for turn, message in said:
         for piece in message.pieces:
             if not isinstance(piece, str):
-                raise Unfit(f"a message of {message.role} shows an image", Reason.UNSUPPORTED_MEDIA)
+                raise UnreadableRow(f"a message of {message.role} shows an image", Reason.UNSUPPORTED_MEDIA)
             if piece.strip():
                 nodes.append(_text(message, turn, piece))
     return Page(tuple(nodes), unread=_left(said))
 
 
-def answered(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
+def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
     """The nodes of rows of `user` and `assistant`; the images, with these addresses, stand before the first question.
 
     The `url` of a text is the set that upstream took it from, where it says so.
@@ -166,32 +166,34 @@ def answered(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
         question, answer = (text.get(role) if isinstance(text, dict) else None for role in ("user", "assistant"))
         shown = bool(images) and not turn  # an image may be all that is asked
         if question is None or not (question.strip() or shown) or not (answer or "").strip():
-            raise Unfit(f"turn {turn} has no question or no answer")
-        unread(text, ("user", "assistant", "source", *MARKS), pictured=True)
+            raise UnreadableRow(f"turn {turn} has no question or no answer")
+        list_unread(text, ("user", "assistant", "source", *MARKS), pictured=True)
         origin = text.get("source") or None
         if question.strip():
             nodes.append(Node("text", "user", turn, text=question, url=origin))
         nodes.append(Node("text", "assistant", turn, supervised=_learnt(turn, text), text=answer, url=origin))
     if not any(node.supervised for node in nodes):
-        raise Unfit(UNLEARNT, Reason.EMPTY_ROW)
+        raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
     return tuple(nodes)
 
 
-def picture(place: str, address: Any) -> Shown:
+def read_picture(place: str, address: Any) -> ConversationImage:
     """The picture at a path, in a data URI, or in an object that holds one of these. Raises Unfit for anything else."""
     if isinstance(address, dict):
         if isinstance(data := address.get("bytes"), bytes) and data:
-            return Shown(Picture(data=data), address.get("path") or None)
-        address = None if has(data) else given(address, ("path", "url"))
+            return ConversationImage(Picture(data=data), address.get("path") or None)
+        address = None if has_value(data) else get_given(address, ("path", "url"))
     if not isinstance(address, str) or not address.strip():
-        raise Unfit(f"{place} is {address!r}, expected a path")
+        raise UnreadableRow(f"{place} is {address!r}, expected a path")
     if address.startswith("data:"):
-        return Shown(_decoded(address.partition(",")[2].strip()), None)
+        return ConversationImage(_decoded(address.partition(",")[2].strip()), None)
     if address.lower().startswith(("http://", "https://")):
-        raise Unfit(f"{place} lies on the web, and this kind fetches nothing: {address}", Reason.UNSUPPORTED_MEDIA)
+        raise UnreadableRow(
+            f"{place} lies on the web, and this kind fetches nothing: {address}", Reason.UNSUPPORTED_MEDIA
+        )
     if address.rpartition(".")[2].lower() in VIDEO | AUDIO:
-        raise Unfit(f"{place} is {address}", Reason.UNSUPPORTED_MEDIA)
-    return Shown(Picture(path=address), address)
+        raise UnreadableRow(f"{place} is {address}", Reason.UNSUPPORTED_MEDIA)
+    return ConversationImage(Picture(path=address), address)
 
 
 def _decoded(text: str) -> Picture:
@@ -203,14 +205,14 @@ def _decoded(text: str) -> Picture:
     return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="no base64")
 
 
-def _split(message: Message) -> Iterator[str | Shown | int]:
+def _split(message: Message) -> Iterator[str | ConversationImage | int]:
     """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out. Raises Unfit at `<video>` and `<audio>`."""
     for piece in message.pieces:
         if not isinstance(piece, str):
             yield piece
             continue
         if message.role == "user" and (medium := _asked_about(piece)):
-            raise Unfit(f"it asks about a {medium}", Reason.UNSUPPORTED_MEDIA)
+            raise UnreadableRow(f"it asks about a {medium}", Reason.UNSUPPORTED_MEDIA)
         for place, text in enumerate(piece.split(MARK)):
             if place:
                 yield NEXT
@@ -241,10 +243,12 @@ def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
     """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns. Raises Unfit."""
     spoken, turn, before = list[tuple[int, Message]](), -1, "assistant"
     listed = [_said(place, message) for place, message in enumerate(_listed(messages))]
-    if has(system):
+    if has_value(system):
         prompt = Message("system", _pieces("the system prompt", system))
         if listed[0].role == "system" and not listed[0].empty and listed[0].pieces != prompt.pieces:
-            raise Unfit("a system prompt stands beside the turns, another among them", Reason.UNSUPPORTED_CONTENT)
+            raise UnreadableRow(
+                "a system prompt stands beside the turns, another among them", Reason.UNSUPPORTED_CONTENT
+            )
         listed = [prompt, *(listed[1:] if listed[0].role == "system" else listed)]
     for place, message in enumerate(listed):
         role = message.role
@@ -253,89 +257,91 @@ def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
                 spoken.append((0, message))
             continue
         if role in {before, "system"}:
-            raise Unfit(f"message {place} is out of order: {role} after {before if turn >= 0 else 'nothing'}")
+            raise UnreadableRow(f"message {place} is out of order: {role} after {before if turn >= 0 else 'nothing'}")
         if message.empty:
-            raise Unfit(f"message {place} of {role} is empty")
+            raise UnreadableRow(f"message {place} of {role} is empty")
         turn, before = turn + (role == "user"), role
         spoken.append((turn, message))
     if before == "user" or turn < 0:
-        raise Unfit("the last question has no answer" if turn >= 0 else "nobody asks anything")
+        raise UnreadableRow("the last question has no answer" if turn >= 0 else "nobody asks anything")
     if not any(message.learnt for _, message in spoken if message.role == "assistant"):
-        raise Unfit(UNLEARNT, Reason.EMPTY_ROW)
+        raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
     return spoken
 
 
 def _said(place: int, message: Any) -> Message:
     """A message of `from` and `value`, or of `role` and `content`. Raises Unfit."""
     if not isinstance(message, dict):
-        raise Unfit(f"message {place} is {type(message).__name__}, expected from and value, or role and content")
+        raise UnreadableRow(
+            f"message {place} is {type(message).__name__}, expected from and value, or role and content"
+        )
     speaker, *others = [message[key] for key in FROM if message.get(key) is not None] or [None]
     role = SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None or any(not isinstance(other, str) or SPEAKERS.get(other.lower()) != role for other in others):
         tool = isinstance(speaker, str) and TOOL.fullmatch(speaker.lower())
         reason = Reason.UNSUPPORTED_CONTENT if tool else Reason.BAD_ROW
-        raise Unfit(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}", reason)
+        raise UnreadableRow(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
-    left = unread(message, SAID, pictured=False) if more else ()
+    left = list_unread(message, SAID, pictured=False) if more else ()
     learnt = _learnt(place, message) if more else True
-    content = given(message, VALUE) if more else None
+    content = get_given(message, VALUE) if more else None
     if content is None:
         content = next((message[key] for key in VALUE if message.get(key) is not None), None)
     if not isinstance(content, str | list):
-        raise Unfit(f"message {place} of {speaker} has no text")
+        raise UnreadableRow(f"message {place} of {speaker} has no text")
     if role == "user" and message.get("train", message.get("training")) is True:
-        raise Unfit(f"message {place} is a question that is to be learnt", Reason.UNSUPPORTED_CONTENT)
+        raise UnreadableRow(f"message {place} is a question that is to be learnt", Reason.UNSUPPORTED_CONTENT)
     return Message(role, _pieces(f"message {place}", content), learnt, left)
 
 
 def _learnt(place: int, message: Mapping[str, Any]) -> bool:
     """Whether an answer is to be learnt, as far as it says. Raises Unfit where it says neither yes nor no."""
-    told = {key: value for key, value in message.items() if value is not None and meaning(key) == "mark"}
+    told = {key: value for key, value in message.items() if value is not None and classify_key(key) == "mark"}
     for key, value in told.items():
         if key not in MARKS or not isinstance(value, bool | int | float) or value not in {0, 1}:
             detail = f"{key} of message {place} is {value!r}; read are {', '.join(MARKS)} that are 0 or 1"
-            raise Unfit(detail, Reason.UNSUPPORTED_CONTENT)
+            raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)
     return all(told.values())
 
 
-def _pieces(place: str, content: Any) -> tuple[str | Shown | int, ...]:
+def _pieces(place: str, content: Any) -> tuple[str | ConversationImage | int, ...]:
     """The texts and pictures of a content, which is a string or a list of parts. Raises Unfit."""
     if isinstance(content, str):
         return (content,)
     if not isinstance(content, list):
-        raise Unfit(f"{place} is {type(content).__name__}, expected a text")
+        raise UnreadableRow(f"{place} is {type(content).__name__}, expected a text")
     return tuple(_part(f"part {number} of {place}", part) for number, part in enumerate(content))
 
 
-def _part(place: str, part: Any) -> str | Shown | int:
+def _part(place: str, part: Any) -> str | ConversationImage | int:
     """A text, a picture, or the number of one beside the turns. Raises Unfit."""
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
-        raise Unfit(f"{place} is {type(part).__name__}, expected a text or an object")
+        raise UnreadableRow(f"{place} is {type(part).__name__}, expected a text or an object")
     said = {key: value for key, value in part.items() if value is not None}
-    kind = said.get("type") or next((key for key in said if key in KNOWN_PARTS or meaning(key) == "media"), None)
+    kind = said.get("type") or next((key for key in said if key in KNOWN_PARTS or classify_key(key) == "media"), None)
     if kind in TEXT_PARTS:
-        unread(said, ("type", "text", "index"), pictured=False)
+        list_unread(said, ("type", "text", "index"), pictured=False)
         if not isinstance(said.get("text"), str):
-            raise Unfit(f"{place} has no text")
+            raise UnreadableRow(f"{place} has no text")
         return str(said["text"])
     if kind in IMAGE_PARTS:
         return _image(place, said)
-    media = isinstance(kind, str) and meaning(kind) == "media"
-    raise Unfit(f"{place} is a {kind!r}", Reason.UNSUPPORTED_MEDIA if media else Reason.UNSUPPORTED_CONTENT)
+    media = isinstance(kind, str) and classify_key(kind) == "media"
+    raise UnreadableRow(f"{place} is a {kind!r}", Reason.UNSUPPORTED_MEDIA if media else Reason.UNSUPPORTED_CONTENT)
 
 
-def _image(place: str, part: Mapping[str, Any]) -> Shown | int:
+def _image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
     """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns. Raises Unfit."""
     source = part.get("source")  # Anthropic's
     held = source if isinstance(source, Mapping) else part
-    if has(data := given(held, ("base64", "data"))):
+    if has_value(data := get_given(held, ("base64", "data"))):
         if not isinstance(data, str):
-            raise Unfit(f"{place} is {type(data).__name__}, expected base64")
-        return Shown(_decoded(data.rpartition("base64,")[2]), None)
-    if has(address := given(held, (*sorted(IMAGE_PARTS), "path", "url"))):
-        return picture(place, address)
+            raise UnreadableRow(f"{place} is {type(data).__name__}, expected base64")
+        return ConversationImage(_decoded(data.rpartition("base64,")[2]), None)
+    if has_value(address := get_given(held, (*sorted(IMAGE_PARTS), "path", "url"))):
+        return read_picture(place, address)
     index = part.get("index")
     return index if isinstance(index, int) else NEXT
 
@@ -343,7 +349,7 @@ def _image(place: str, part: Mapping[str, Any]) -> Shown | int:
 def _listed(turns: Any) -> list[Any]:
     """The turns of a row. Raises Unfit where there are none."""
     if not turns:
-        raise Unfit("no turns", Reason.EMPTY_ROW)
+        raise UnreadableRow("no turns", Reason.EMPTY_ROW)
     if not isinstance(turns, list):
-        raise Unfit(f"its turns are {type(turns).__name__}, expected a list")
+        raise UnreadableRow(f"its turns are {type(turns).__name__}, expected a list")
     return turns

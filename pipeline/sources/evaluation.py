@@ -30,11 +30,11 @@ from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.sources.base import Page, Picture, Row, Unfit
+from vlmill.pipeline.sources.base import Page, Picture, SourceRow, UnreadableRow
 from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
 from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
-from vlmill.pipeline.sources.known_keys import has, meaning
+from vlmill.pipeline.sources.known_keys import classify_key, has_value
 
 Names = str | tuple[str, ...]
 
@@ -76,13 +76,13 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The columns that are not named. None is refused, since the recipe names what counts."""
-        return tuple(name for name in row if name not in self.columns() and has(row[name]))
+        return tuple(name for name in row if name not in self.columns() and has_value(row[name]))
 
     def survey(self, path: Path) -> list[int]:
         """As the format does. Raises SourceError as well for a file of none of the formats."""
         return _format(path).survey(self, path)
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as `survey`."""
         return _format(path).rows(self, path, start, stop)
 
@@ -93,12 +93,12 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
             return [value for name in _names(columns) for value in _flat(row.get(name))]
 
         pictures = tuple(_picture(value) for value in told(self.images))
-        pictures += tuple(_failed(name) for name in self.unread(row) if meaning(name) == "media")
+        pictures += tuple(_failed(name) for name in self.unread(row) if classify_key(name) == "media")
         choices = [_text(value) for value in told(self.choices)]
         question = "\n".join(_text(value) for value in told(self.question))
         answers = dict.fromkeys(_resolved(value, choices) for value in told(self.answers))
         if not question and not pictures:
-            raise Unfit("neither question nor image", Reason.EMPTY_ROW)
+            raise UnreadableRow("neither question nor image", Reason.EMPTY_ROW)
         nodes = [Node("image", "user", image=place, required=True) for place in range(len(pictures))]
         nodes += [Node("text", "user", text=text) for text in (question, "\n".join(choices)) if text]
         nodes += [Node("text", "assistant", supervised=True, text=answer) for answer in answers]
@@ -158,7 +158,7 @@ def _text(value: Any) -> str:
     """A question, choice or answer as a string. Raises Unfit."""
     if isinstance(value, str | int | float):
         return PLACEHOLDER.sub(" ", str(value)).strip()
-    raise Unfit(f"a text is expected, not {type(value).__name__}")
+    raise UnreadableRow(f"a text is expected, not {type(value).__name__}")
 
 
 def _resolved(value: Any, choices: Sequence[str]) -> str:
@@ -180,7 +180,7 @@ def _picture(value: Any) -> Picture:
     if isinstance(value, bytes):
         return Picture(data=value)
     if not isinstance(value, str):
-        raise Unfit(f"an image is expected, not {type(value).__name__}")
+        raise UnreadableRow(f"an image is expected, not {type(value).__name__}")
     try:
         data = base64.b64decode(value.rpartition("base64,")[2], validate=True)
     except (binascii.Error, ValueError):

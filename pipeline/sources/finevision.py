@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.sources.base import Page
-from vlmill.pipeline.sources.conversation import answered
-from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
+from vlmill.pipeline.sources.conversation import read_answers
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, read_picture
 
 AXES = ("relevance", "visual_dependency", "image_correspondence", "formatting")
 
@@ -42,9 +42,9 @@ class FineVision(ParquetSource):
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns; BAD_ROW for an image without bytes or a turn without an answer."""
         images = row["images"] or []
-        pictures = tuple(picture(place, image) for place, image in enumerate(images))
+        pictures = tuple(read_picture(place, image) for place, image in enumerate(images))
         texts = [text and {**text, "source": row["source"]} for text in row["texts"] or []]
-        return Page(answered(texts, [image["path"] for image in images]), pictures, signals=dict(_signals(row)))
+        return Page(read_answers(texts, [image["path"] for image in images]), pictures, signals=dict(_signals(row)))
 
 
 def _signals(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

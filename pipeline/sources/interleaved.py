@@ -15,9 +15,9 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.sources.base import Page
-from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, Shown, marked, turns
-from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
-from vlmill.pipeline.sources.known_keys import given
+from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, ConversationImage, get_turns, read_marked_page
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, read_picture
+from vlmill.pipeline.sources.known_keys import get_given
 
 MESSAGES = (
     pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
@@ -56,6 +56,9 @@ class Interleaved(ParquetSource):
         """One sample of several turns. Raises Unfit as `conversation.marked`, and for an image of which nothing is there."""
         found = row[self.images] or []
         images = [found] if isinstance(found, dict) else found
-        beside = [Shown(picture(place, image, paths=True), image["path"] or None) for place, image in enumerate(images)]
-        said = row[self.turns] or turns(row, [name for name in OTHERS if name != self.turns])
-        return marked(said, beside, given(row, SYSTEM))
+        beside = [
+            ConversationImage(read_picture(place, image, paths=True), image["path"] or None)
+            for place, image in enumerate(images)
+        ]
+        said = row[self.turns] or get_turns(row, [name for name in OTHERS if name != self.turns])
+        return read_marked_page(said, beside, get_given(row, SYSTEM))

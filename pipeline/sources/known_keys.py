@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from typing import Any, Literal
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.sources.base import Unfit
+from vlmill.pipeline.sources.base import UnreadableRow
 
 VIDEO = frozenset({"avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "webm", "wmv"})
 AUDIO = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav", "wma"})
@@ -62,7 +62,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], Meaning], ...]:
 
 
 @lru_cache(maxsize=4096)
-def meaning(key: str) -> Meaning:
+def classify_key(key: str) -> Meaning:
     """What a key is, by its name."""
     return next((found for pattern, found in _patterns() if pattern.fullmatch(key.lower())), "unknown")
 
@@ -70,32 +70,32 @@ def meaning(key: str) -> Meaning:
 NOTHING = frozenset({"", "[]", "{}"})
 
 
-def has(value: Any) -> bool:
+def has_value(value: Any) -> bool:
     """Whether a value says anything: null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`."""
     if isinstance(value, str):
         return (value if len(value) > LONGEST else value.strip()) not in NOTHING
     if isinstance(value, dict):
-        return any(map(has, value.values()))
+        return any(map(has_value, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(has, value))
+        return any(map(has_value, value))
     return bool(value)
 
 
-def given(row: Mapping[str, Any], names: Collection[str]) -> Any:
+def get_given(row: Mapping[str, Any], names: Collection[str]) -> Any:
     """The value that a row has under one of several names of the same thing; None where it has none.
 
     Raises:
         Unfit: it has several, and they differ.
     """
-    found = [name for name in names if has(row.get(name))]
+    found = [name for name in names if has_value(row.get(name))]
     for other in found[1:]:
         if _bare(row[other]) != _bare(row[found[0]]):
-            reason = REASONS.get(meaning(other), Reason.UNSUPPORTED_CONTENT)
-            raise Unfit(f"{found[0]} and {other} say different things", reason)
+            reason = REASONS.get(classify_key(other), Reason.UNSUPPORTED_CONTENT)
+            raise UnreadableRow(f"{found[0]} and {other} say different things", reason)
     return row[found[0]] if found else None
 
 
-def unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: bool) -> tuple[str, ...]:
+def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: bool) -> tuple[str, ...]:
     """The keys of a row that have a value and are not among those that its source reads, sorted.
 
     Args:
@@ -108,15 +108,15 @@ def unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: bool) ->
     """
     left = sorted(key for key in row if key not in reads)
     for key in left:
-        found = meaning(key)
+        found = classify_key(key)
         if found in REASONS and _carries(found, row[key], pictured=pictured):
             advice = (
                 "; kinds llava and interleaved read pictures" if found in {"image", "address"} and not pictured else ""
             )
-            raise Unfit(f"{key} is not read: {_shown(row[key])}{advice}", REASONS[found])
+            raise UnreadableRow(f"{key} is not read: {_shown(row[key])}{advice}", REASONS[found])
         if found == "unknown" and not pictured and _names_file(row[key]):
-            raise Unfit(f"{key} is not read: {_shown(row[key])}", Reason.UNSUPPORTED_MEDIA)
-    return tuple(key for key in left if meaning(key) != "none" and has(row[key]))
+            raise UnreadableRow(f"{key} is not read: {_shown(row[key])}", Reason.UNSUPPORTED_MEDIA)
+    return tuple(key for key in left if classify_key(key) != "none" and has_value(row[key]))
 
 
 def _carries(found: Meaning, value: Any, *, pictured: bool) -> bool:
@@ -125,7 +125,7 @@ def _carries(found: Meaning, value: Any, *, pictured: bool) -> bool:
         return value is False
     if found == "mark":  # a loss that was measured, or a weight in kilograms, is a number like others
         return value is False or (isinstance(value, int | float) and value == 0) or isinstance(value, list | Mapping)
-    return has(value) and not (found == "address" and pictured)
+    return has_value(value) and not (found == "address" and pictured)
 
 
 def _names_file(value: Any) -> bool:
@@ -137,7 +137,7 @@ def _names_file(value: Any) -> bool:
 def _bare(value: Any) -> Any:
     """A value without what says nothing in it, one in a list as the list."""
     if isinstance(value, Mapping):
-        return {key: _bare(item) for key, item in value.items() if has(item) or item is False}
+        return {key: _bare(item) for key, item in value.items() if has_value(item) or item is False}
     if isinstance(value, list | tuple):
         return [_bare(item) for item in value]
     return value

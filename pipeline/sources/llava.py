@@ -20,15 +20,15 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.sources.base import Page
-from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, marked, picture, turns
+from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_marked_page, read_picture
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
-from vlmill.pipeline.sources.known_keys import given
+from vlmill.pipeline.sources.known_keys import get_given
 
 IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True, config=STRICT)
-class Llava(JsonSource):
+class LlavaSource(JsonSource):
     """Conversations whose images are files."""
 
     kind: ClassVar[str] = "llava"
@@ -45,8 +45,8 @@ class Llava(JsonSource):
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns. Raises Unfit as `conversation.marked`, and for an image that is no path."""
         told = {name: _listed(row.get(name)) for name in IMAGES}
-        beside = [picture(f"image {place}", image) for place, image in enumerate(given(told, IMAGES) or [])]
-        return marked(turns(row), beside, given(row, SYSTEM))
+        beside = [read_picture(f"image {place}", image) for place, image in enumerate(get_given(told, IMAGES) or [])]
+        return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM))
 
 
 def _listed(images: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
@@ -42,11 +42,11 @@ class Obelics(ParquetSource):
         """The document: BAD_ROW where the lists do not match, EMPTY_ROW where nothing is in them."""
         images, texts = row["images"], row["texts"]
         if images is None or texts is None or len(images) != len(texts):
-            raise Unfit("images and texts are not lists of one length")
+            raise UnreadableRow("images and texts are not lists of one length")
         nodes, pictures = list[Node](), list[Picture]()
         for place, (url, text) in enumerate(zip(images, texts, strict=True)):
             if (url is None) == (text is None):
-                raise Unfit(f"place {place} holds {'nothing' if text is None else 'an image and a text'}")
+                raise UnreadableRow(f"place {place} holds {'nothing' if text is None else 'an image and a text'}")
             if text is None:
                 nodes.append(Node("image", image=len(pictures), url=url))
                 pictures.append(Picture(url=url))
@@ -55,7 +55,7 @@ class Obelics(ParquetSource):
                 parts = [part.strip() for part in text.replace(END_OF_DOCUMENT, split).split(split)]
                 nodes += [Node("text", supervised=True, text=part) for part in parts if part]
         if not nodes:
-            raise Unfit("neither text nor image", Reason.EMPTY_ROW)
+            raise UnreadableRow("neither text nor image", Reason.EMPTY_ROW)
         return Page(tuple(nodes), tuple(pictures), url=_address(row["general_metadata"]))
 
 
@@ -68,6 +68,6 @@ def _address(metadata: str | None) -> str:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Unfit("general_metadata is no JSON object")
+        raise UnreadableRow("general_metadata is no JSON object")
     url = found.get("url")
     return url if isinstance(url, str) else ""

@@ -18,10 +18,10 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.sources.base import Page, Picture, Unfit
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
 from vlmill.pipeline.sources.formats.tars import Needs, TarSource
-from vlmill.pipeline.sources.known_keys import PICTURES, unread
+from vlmill.pipeline.sources.known_keys import PICTURES, list_unread
 
 NO_LICENCE = frozenset({"", "?"})
 """What stands in LAION's LICENSE where none is known."""
@@ -47,7 +47,7 @@ IMG2DATASET = frozenset(
 
 
 @dataclass(frozen=True, config=STRICT)
-class Pairs(ParquetSource):
+class PairsSource(ParquetSource):
     """Addresses of images with captions; the options name the columns."""
 
     kind: ClassVar[str] = "pairs"
@@ -74,13 +74,13 @@ class Pairs(ParquetSource):
     def page(self, row: Mapping[str, Any]) -> Page:
         """The image, then its caption; BAD_ROW without the one, EMPTY_ROW without the other."""
         if not (url := row[self.url]):
-            raise Unfit(f"no {self.url}")
+            raise UnreadableRow(f"no {self.url}")
         licence = row[self.licence] if self.licence else None
-        return paired(Picture(url=url), row[self.caption], url, licence, numbers(row, self.signals))
+        return make_pair_page(Picture(url=url), row[self.caption], url, licence, select_numbers(row, self.signals))
 
 
 @dataclass(frozen=True, config=STRICT)
-class PairsWds(TarSource):
+class PairsWdsSource(TarSource):
     """Images with captions in tars: per key a picture, `.txt`, and perhaps `.json`, whose keys the options name."""
 
     kind: ClassVar[str] = "pairs_wds"
@@ -99,33 +99,37 @@ class PairsWds(TarSource):
 
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
         """The image, then its caption; EMPTY_ROW where that is blank, BAD_ROW where it is no UTF-8 or the JSON is no object."""
-        about = json_object(key, members["json"]) if "json" in members else {}
-        left = unread(about, {self.url, self.licence or "", *self.signals, *SAME, *IMG2DATASET}, pictured=True)
+        about = parse_json_object(key, members["json"]) if "json" in members else {}
+        left = list_unread(about, {self.url, self.licence or "", *self.signals, *SAME, *IMG2DATASET}, pictured=True)
         try:
             caption = members["txt"].decode()
         except UnicodeDecodeError as error:
-            raise Unfit(f"{key}.txt is no UTF-8: {error}") from error
+            raise UnreadableRow(f"{key}.txt is no UTF-8: {error}") from error
         suffix = next(suffix for suffix in PICTURES if suffix in members)
         url, licence = about.get(self.url), about.get(self.licence) if self.licence else None
-        page = paired(
-            Picture(data=members[suffix]), caption, url or f"{key}.{suffix}", licence, numbers(about, self.signals)
+        page = make_pair_page(
+            Picture(data=members[suffix]),
+            caption,
+            url or f"{key}.{suffix}",
+            licence,
+            select_numbers(about, self.signals),
         )
         return replace(page, unread=tuple(f"json.{name}" for name in left))
 
 
-def paired(
+def make_pair_page(
     picture: Picture, text: Any, url: Any = None, licence: Any = None, signals: Mapping[str, float] | None = None
 ) -> Page:
     """The page of an image and what is to be said of it. Raises Unfit where nothing is."""
     if not isinstance(text, str) or not text.strip():
-        raise Unfit("no text", Reason.EMPTY_ROW)
+        raise UnreadableRow("no text", Reason.EMPTY_ROW)
     image = Node("image", image=0, required=True, url=url if isinstance(url, str) else None)
     nodes = (image, Node("text", supervised=True, text=text.strip()))
     known = isinstance(licence, str) and licence.strip() not in NO_LICENCE
     return Page(nodes, (picture,), licence=licence.strip() if known else "", signals=signals or {})
 
 
-def numbers(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
+def select_numbers(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     """The numbers among the values of these names; null and NaN are none."""
     values = {name: row.get(name) for name in names}
     return {
@@ -133,12 +137,12 @@ def numbers(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     }
 
 
-def json_object(key: str, data: bytes) -> dict[str, Any]:
+def parse_json_object(key: str, data: bytes) -> dict[str, Any]:
     """The object in a member `.json`. Raises Unfit."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Unfit(f"{key}.json is no JSON: {error}") from error
+        raise UnreadableRow(f"{key}.json is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise Unfit(f"{key}.json holds no object")
+        raise UnreadableRow(f"{key}.json holds no object")
     return found

@@ -15,10 +15,10 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.sources.base import Page, Picture, Unfit
-from vlmill.pipeline.sources.formats.tars import Needs, TarSource, index, read
-from vlmill.pipeline.sources.known_keys import PICTURES, unread
-from vlmill.pipeline.sources.pairs import SAME, json_object, paired
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.formats.tars import Needs, TarSource, index_rows, read_member
+from vlmill.pipeline.sources.known_keys import PICTURES, list_unread
+from vlmill.pipeline.sources.pairs import SAME, make_pair_page, parse_json_object
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,19 +35,21 @@ class RenderedText(TarSource):
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row's members. Raises SourceError as `tars.index`, and where no row has a text at any of the places."""
-        entries = index(path, self.needs())
+        entries = index_rows(path, self.needs())
         with path.open("rb") as file:
-            self._check(path, (read(file, entry.members["json"]) for entry in entries if "json" in entry.members))
+            self._check(
+                path, (read_member(file, entry.members["json"]) for entry in entries if "json" in entry.members)
+            )
         return [entry.size for entry in entries]
 
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
         """The picture, then its lines; EMPTY_ROW where they are blank, BAD_ROW where there are none."""
-        about = json_object(key, members["json"])
-        left = unread(about, {*SAME, *(place.split(".")[0] for place in self.text)}, pictured=True)
+        about = parse_json_object(key, members["json"])
+        left = list_unread(about, {*SAME, *(place.split(".")[0] for place in self.text)}, pictured=True)
         if (lines := self._text(about)) is None:
-            raise Unfit(f"{key}.json has a text at none of {', '.join(self.text)}; it has {', '.join(about)}")
+            raise UnreadableRow(f"{key}.json has a text at none of {', '.join(self.text)}; it has {', '.join(about)}")
         suffix = next(suffix for suffix in PICTURES if suffix in members)
-        page = paired(Picture(data=members[suffix]), "\n".join(lines), f"{key}.{suffix}")
+        page = make_pair_page(Picture(data=members[suffix]), "\n".join(lines), f"{key}.{suffix}")
         return replace(page, unread=tuple(f"json.{name}" for name in left))
 
     def _check(self, path: Path, members: Iterable[bytes]) -> None:
@@ -55,8 +57,8 @@ class RenderedText(TarSource):
         first: dict[str, Any] | None = None
         for data in members:
             try:
-                about = json_object("", data)
-            except Unfit:
+                about = parse_json_object("", data)
+            except UnreadableRow:
                 continue  # it will be a bad row
             if self._text(about) is not None:
                 return

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.sources.base import Page
-from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, picture
-from vlmill.pipeline.sources.pairs import paired
+from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, read_picture
+from vlmill.pipeline.sources.pairs import make_pair_page
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -29,4 +29,4 @@ class WebSight(ParquetSource):
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """The screenshot, then its HTML; BAD_ROW without the one, EMPTY_ROW without the other."""
-        return paired(picture(0, row["image"]), row["text"], row["image"]["path"])
+        return make_pair_page(read_picture(0, row["image"]), row["text"], row["image"]["path"])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from vlmill.pipeline.core.step import Counts, Inputs
-from vlmill.pipeline.verdicts.audit import recount
+from vlmill.pipeline.verdicts.audit import recount_partition
 
 
 @dataclass(frozen=True)
-class Settling:
+class CountOutcomes:
     """Counts samples, nodes and images as render would, but for what a policy cannot draw. Leaves no file."""
 
     name: ClassVar[str] = "settle"
@@ -33,4 +33,4 @@ class Settling:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Count."""
         del folder
-        return recount(inputs, self.judges).books
+        return recount_partition(inputs, self.judges).books

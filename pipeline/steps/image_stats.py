@@ -20,8 +20,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import ImageFacts, read_images, write_facts
-from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Isolated
+from vlmill.pipeline.core.sample import ImageStats, read_images, write_image_stats
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, count_frames, open_image, to_rgb
 
@@ -36,7 +36,7 @@ DCT = np.array([[2 * math.cos(math.pi * k * (2 * n + 1) / 64) for n in range(32)
 
 
 @dataclass(frozen=True, config=STRICT)
-class Inspect:
+class ComputeImageStats:
     """Step: what one decode finds out about every image of a partition. Leaves `facts.parquet`.
 
     Counts `images_inspected`: those with bytes.
@@ -62,22 +62,22 @@ class Inspect:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at every image, in order."""
         count = Count()
-        with Isolated(_examine, self.seconds) as worker:
-            write_facts(folder / "facts.parquet", self._facts(inputs, worker, count))
+        with Sandbox(_examine, self.seconds) as worker:
+            write_image_stats(folder / "facts.parquet", self._facts(inputs, worker, count))
         return {"images_inspected": count}
 
     def _facts(
-        self, inputs: Inputs, worker: Isolated[[int, bytes, int], ImageFacts], count: Count
-    ) -> Iterator[ImageFacts]:
+        self, inputs: Inputs, worker: Sandbox[[int, bytes, int], ImageStats], count: Count
+    ) -> Iterator[ImageStats]:
         for row in read_images(inputs):
             image, data = row["image"], row["bytes"]
             if data is None:
-                yield ImageFacts(image, Reason(row["reason"]))
+                yield ImageStats(image, Reason(row["reason"]))
                 continue
             if self.isolated:
                 facts = _outlive(worker, image, data, self.max_pixels)
             else:
-                facts = examine(image, data, self.max_pixels)
+                facts = compute_image_stats(image, data, self.max_pixels)
             if facts.reason:
                 count.lose(facts.reason)
             else:
@@ -85,7 +85,7 @@ class Inspect:
             yield facts
 
 
-def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+def compute_image_stats(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageStats:
     """The facts about image number `image`; pure. A failed decode is a reason, not an exception."""
     sha256 = hashlib.sha256(data).hexdigest()
     try:
@@ -94,10 +94,10 @@ def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts
         picture = to_rgb(opened)
         frames = count_frames(opened)
     except Undecodable as error:
-        return ImageFacts(image, error.reason, sha256)
+        return ImageStats(image, error.reason, sha256)
     luminance = picture.convert("L")
     small = luminance.resize((32, 32), Image.Resampling.LANCZOS)
-    return ImageFacts(
+    return ImageStats(
         image=image,
         reason=None,
         sha256=sha256,
@@ -106,14 +106,14 @@ def examine(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts
         width=picture.width,
         height=picture.height,
         frames=frames,
-        blank=blank(luminance),
-        blur=blur(luminance),
-        phash=phash(small),
+        blank=measure_contrast(luminance),
+        blur=measure_sharpness(luminance),
+        phash=compute_phash(small),
         thumbnail=luminance.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS).tobytes(),
     )
 
 
-def phash(small: Image.Image) -> int:
+def compute_phash(small: Image.Image) -> int:
     """64-bit DCT hash of 32 x 32 luminance, the first bit highest: `imagehash.phash`, whose pixels these are.
 
     A bit says whether one of the 8 x 8 lowest frequencies is above their median. They are rounded first: in a flat picture
@@ -123,7 +123,7 @@ def phash(small: Image.Image) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
-def blank(luminance: Image.Image) -> float:
+def measure_contrast(luminance: Image.Image) -> float:
     """Standard deviation of luminance, to 3 decimals: 0 for one flat colour, 127.5 for half black, half white."""
     histogram = luminance.histogram()
     total = sum(histogram)
@@ -132,7 +132,7 @@ def blank(luminance: Image.Image) -> float:
     return round(math.sqrt(second * total - first * first) / total, 3)
 
 
-def blur(luminance: Image.Image) -> float:
+def measure_sharpness(luminance: Image.Image) -> float:
     """Variance of the Laplacian at a longer side of at most 256 pixels, to 3 decimals: low is blurred or empty.
 
     The measure of Pech-Pacheco et al. (ICPR 2000), with four neighbours, inside the border. 0 for pictures less than 3 pixels
@@ -149,15 +149,15 @@ def blur(luminance: Image.Image) -> float:
     return round((second * total - first * first) / total**2, 3)
 
 
-def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageFacts]:
+def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageStats]:
     """What the child does."""
-    yield examine(image, data, max_pixels)
+    yield compute_image_stats(image, data, max_pixels)
 
 
-def _outlive(worker: Isolated[[int, bytes, int], ImageFacts], image: int, data: bytes, max_pixels: int) -> ImageFacts:
+def _outlive(worker: Sandbox[[int, bytes, int], ImageStats], image: int, data: bytes, max_pixels: int) -> ImageStats:
     """The facts about an image whose decoder may kill its process."""
     try:
         (facts,) = worker.run(image, data, max_pixels)
     except (ChildCrashed, ChildTimedOut) as error:
-        return ImageFacts(image, error.reason, hashlib.sha256(data).hexdigest())
+        return ImageStats(image, error.reason, hashlib.sha256(data).hexdigest())
     return facts

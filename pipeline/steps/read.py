@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.excerpt import excerpt, shown
+from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -30,10 +30,10 @@ from vlmill.pipeline.core.sample import (
     SAMPLES,
     Sample,
     SampleId,
-    sample_row,
+    sample_to_row,
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.sources import Page, Picture, Row, Source
+from vlmill.pipeline.sources import Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.files import Files
 
 
@@ -92,7 +92,7 @@ class Read:
                 made, lost = self._samples(row, images)
                 unread.note({key for page in row.pages for key in page.unread})
                 for sample in made:
-                    samples.add(sample_row(sample), sum(len(node.text or "") for node in sample.nodes))
+                    samples.add(sample_to_row(sample), sum(len(node.text or "") for node in sample.nodes))
                 for one in lost:
                     refused.add(one, len(one["detail"]) + len(one["excerpt"]))
                     pages.lose(Reason(one["reason"]))
@@ -104,7 +104,7 @@ class Read:
         unread.write(folder / "unread.json")
         return {"rows": rows, "pages": pages}
 
-    def _rows(self, origin: Path) -> Iterator[Row]:
+    def _rows(self, origin: Path) -> Iterator[SourceRow]:
         """The rows, each exactly once."""
         for expected, row in zip_longest(range(self.start, self.stop), self.source.rows(origin, self.start, self.stop)):
             if row is None or row.row != expected:
@@ -115,7 +115,7 @@ class Read:
                 )
             yield row
 
-    def _samples(self, row: Row, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
+    def _samples(self, row: SourceRow, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
         """The samples of a row, and of what else there might have been the rows of REFUSED."""
         places = row.failed_pages or [NO_PAGE] * len(row.failed)
         made = list[Sample]()
@@ -125,7 +125,7 @@ class Read:
                 made.append(self._sample(row.row, page, [images.number(picture) for picture in page.pictures]))
             else:
                 texts = [node.text or node.url for node in page.nodes]
-                lost.append(self._lost(row.row, page.page, Reason.BAD_ROW, NO_UTF8, excerpt(texts)))
+                lost.append(self._lost(row.row, page.page, Reason.BAD_ROW, NO_UTF8, make_excerpt(texts)))
         return made, lost if made or lost else [
             self._lost(row.row, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
         ]
@@ -133,7 +133,7 @@ class Read:
     def _lost(self, row: int, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
         """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
         place = SampleId(self.name_of_source, self.file, row, page)._asdict()
-        return {**place, "reason": str(reason), "detail": shown(detail), "excerpt": begins}
+        return {**place, "reason": str(reason), "detail": escape_text(detail), "excerpt": begins}
 
     def _sample(self, row: int, page: Page, numbers: list[int]) -> Sample:
         """The sample of a page whose pictures have these numbers in the image table."""

@@ -16,7 +16,7 @@ from PIL import features
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    ImageFacts,
+    ImageStats,
     Sample,
     Verdict,
     read_rows,
@@ -25,12 +25,12 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.images import Layout, Policy, Size, Unrenderable
-from vlmill.pipeline.images.decode import Undecodable, decode
-from vlmill.pipeline.images.pixels import encode
-from vlmill.pipeline.shards.writer import Entry, Rendered, ShardWriter
+from vlmill.pipeline.images.decode import Undecodable, decode_image
+from vlmill.pipeline.images.pixels import encode_image
+from vlmill.pipeline.shards.writer import Rendered, ShardSample, ShardWriter
 from vlmill.pipeline.steps.image_bytes import Pictures
-from vlmill.pipeline.verdicts.apply import Settled, gather, settle
-from vlmill.pipeline.verdicts.audit import enter
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
+from vlmill.pipeline.verdicts.audit import count_sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,30 +72,30 @@ class Render:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
         counts = {"samples": Count(), "nodes": Count(), "images": Count()}
-        verdicts, own = gather(inputs, self.judges), list[Verdict]()
+        verdicts, own = read_verdicts_by_sample(inputs, self.judges), list[Verdict]()
         easel = _Easel(self.policy, _read_facts(inputs["facts.parquet"]), Pictures(inputs))
         with ShardWriter(folder, self.samples, self.bytes) as shards:
             for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
                 settled, images, found = _draw(easel, row, sample, verdicts.get(row, []))
                 own += found
-                enter(counts, sample, settled)
+                count_sample(counts, sample, settled)
                 if settled.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
-                    shards.add(Entry(key, sample, settled.kept, images))
+                    shards.add(ShardSample(key, sample, settled.kept, images))
         write_verdicts(folder / "render.verdicts.parquet", own)
         return counts
 
 
 def _draw(
     easel: _Easel, row: int, sample: Sample, verdicts: Sequence[Verdict]
-) -> tuple[Settled, tuple[Rendered, ...], list[Verdict]]:
+) -> tuple[Outcome, tuple[Rendered, ...], list[Verdict]]:
     """What stays of a sample, its images rendered, and verdicts on those that cannot be.
 
     A failure may take other nodes along, and layouts may depend on how many images there are: so it is settled again.
     """
     found: list[Verdict] = []
     while True:
-        settled = settle(sample, [*verdicts, *found], easel.facts)
+        settled = apply_verdicts(sample, [*verdicts, *found], easel.facts)
         shown = {index: image for index in settled.kept if (image := sample.nodes[index].image) is not None}
         if settled.sample is not None or not shown:
             return settled, (), found
@@ -110,7 +110,7 @@ class _Easel:
     """Draws images of a partition by number."""
 
     policy: Policy
-    facts: Sequence[ImageFacts]
+    facts: Sequence[ImageStats]
     images: Pictures
     recent: OrderedDict[tuple[int, Layout], Rendered] = field(default_factory=OrderedDict)
     weight: int = 0  # bytes of `recent`
@@ -154,7 +154,7 @@ class _Easel:
 
     def _anew(self, number: int, layout: Layout) -> Rendered | Reason:
         try:
-            image = decode(self.images.read(number), MOST_PIXELS)
+            image = decode_image(self.images.read(number), MOST_PIXELS)
         except Undecodable as error:
             return error.reason
         if image.size != layout.size:
@@ -163,15 +163,15 @@ class _Easel:
                 "another decoder made it. Make it anew with: vlmill build RECIPE --remake"
             )
         parts = self.policy.render(image, layout)
-        encoded = {part: encode(picture, self.policy.quality) for part, picture in parts.items()}
+        encoded = {part: encode_image(picture, self.policy.quality) for part, picture in parts.items()}
         return Rendered(layout, encoded, self.facts[number].sha256)
 
 
-def _read_facts(path: Path) -> list[ImageFacts]:
+def _read_facts(path: Path) -> list[ImageStats]:
     """What rendering needs of the facts: with the thumbnails they would take ten times the memory."""
     columns = ["image", "reason", "sha256", "width", "height"]
     return [
-        ImageFacts(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None})
+        ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None})
         for row in read_rows(path, columns)
     ]
 

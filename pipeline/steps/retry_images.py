@@ -21,7 +21,7 @@ NOT_HAD = (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS)
 
 
 @dataclass(frozen=True)
-class LookAgain:
+class RetryImages:
     """Step: look once more, and for each `round` once, for the image files that were not had."""
 
     name: ClassVar[str] = "retry"

@@ -12,7 +12,7 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.sources import Source
 
 
-def cut(weights: list[int], rows: int, size: int) -> list[tuple[int, int]]:
+def cut_rows(weights: list[int], rows: int, size: int) -> list[tuple[int, int]]:
     """Bounds [start, stop) of chunks with at most `rows` rows and about `size` bytes, at least one row each, in order."""
     bounds, start, held = [], 0, 0
     for row, weight in enumerate(weights):
@@ -47,5 +47,5 @@ class Survey:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Weigh the rows of the origin and cut."""
         weights = self.source.survey(inputs["origin"])
-        (folder / "cuts.json").write_text(to_json(cut(weights, self.rows, self.size)), encoding="utf-8")
+        (folder / "cuts.json").write_text(to_json(cut_rows(weights, self.rows, self.size)), encoding="utf-8")
         return {"surveyed": Count(len(weights), len(weights))}

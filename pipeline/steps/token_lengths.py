@@ -17,13 +17,13 @@ import pyarrow as pa
 from pydantic.dataclasses import dataclass
 from tokenizers import Tokenizer
 
-from vlmill.pipeline.chat.encode import FORMATS, ChatFormat, load_tokenizer, pieces
-from vlmill.pipeline.chat.image_tokens import Shown
-from vlmill.pipeline.core.config import STRICT, nearest
+from vlmill.pipeline.chat.encode import FORMATS, ChatFormat, encode_nodes, load_tokenizer
+from vlmill.pipeline.chat.image_tokens import IndexedImage
+from vlmill.pipeline.core.config import STRICT, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, read_rows, write_rows
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.shards.writer import BLOCK, to_nodes
+from vlmill.pipeline.shards.writer import BLOCK, read_nodes
 
 NODE_LENGTHS = pa.struct(
     [
@@ -51,7 +51,7 @@ INDEX = ".index.parquet"
 
 
 @dataclass(frozen=True, config=STRICT)
-class Measure:
+class CountTokens:
     """Counts the tokens of every node under a chat format; `tokenizer.json` among its inputs says which tokens."""
 
     chat: str = "vlmill"
@@ -63,7 +63,7 @@ class Measure:
     def __post_init__(self) -> None:
         """Refuse a chat format that does not exist."""
         if self.chat not in FORMATS:
-            raise RecipeError(f"chat: there is no format {self.chat!r}; {nearest(self.chat, list(FORMATS))}")
+            raise RecipeError(f"chat: there is no format {self.chat!r}; {suggest_names(self.chat, list(FORMATS))}")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def _lengths(
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
         for row in read_rows(index, ["row", "offset", "images"]):
-            nodes = list(_nodes(to_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            nodes = list(_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
             counted.keep(len(nodes))
             sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
             yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
@@ -110,8 +110,8 @@ def _nodes(
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
-    pictured = [Shown(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
-    for node, piece in zip(nodes, pieces(nodes, pictured, tokenizer, chat), strict=True):
+    pictured = [IndexedImage(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
+    for node, piece in zip(nodes, encode_nodes(nodes, pictured, tokenizer, chat), strict=True):
         image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
         yield {
             "text": len(piece.ids) - image["tokens"],

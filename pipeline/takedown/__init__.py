@@ -10,14 +10,14 @@ happens to them.
 
 from __future__ import annotations
 
-from vlmill.pipeline.takedown.rules import Rules
+from vlmill.pipeline.takedown.rules import TakedownList
 from vlmill.pipeline.takedown.steps import (
     TABLES,
-    Found,
-    Remove,
-    Seek,
-    record,
-    removal,
+    Match,
+    Matches,
+    Redact,
+    make_redaction,
+    name_record,
 )
 
-__all__ = ["TABLES", "Found", "Remove", "Rules", "Seek", "record", "removal"]
+__all__ = ["TABLES", "Match", "Matches", "Redact", "TakedownList", "make_redaction", "name_record"]

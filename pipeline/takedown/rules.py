@@ -12,8 +12,8 @@ import yaml
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import SampleId
-from vlmill.pipeline.fetch.address import Failed, parse
-from vlmill.pipeline.fetch.opt_outs import normalised
+from vlmill.pipeline.fetch.address import FetchFailed, parse_address
+from vlmill.pipeline.fetch.opt_outs import normalise_address
 
 LIST = "takedowns.yaml"
 HEAD = (
@@ -22,7 +22,7 @@ HEAD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TakedownList:
     """The list, each part sorted. Pure data: what it matches depends on the data alone, however they are partitioned."""
 
     domains: tuple[str, ...] = ()  # of images and documents, with their sub-domains
@@ -34,15 +34,15 @@ class Rules:
     def __bool__(self) -> bool:
         return any(getattr(self, rule.name) for rule in fields(self))
 
-    def __or__(self, other: Rules) -> Rules:
+    def __or__(self, other: TakedownList) -> TakedownList:
         """Both lists in one."""
         names = [rule.name for rule in fields(self)]
-        return Rules(**{name: tuple(sorted({*getattr(self, name), *getattr(other, name)})) for name in names})
+        return TakedownList(**{name: tuple(sorted({*getattr(self, name), *getattr(other, name)})) for name in names})
 
-    def __sub__(self, other: Rules) -> Rules:
+    def __sub__(self, other: TakedownList) -> TakedownList:
         """What stands on this list alone."""
         names = [rule.name for rule in fields(self)]
-        return Rules(**{name: tuple(sorted({*getattr(self, name)} - {*getattr(other, name)})) for name in names})
+        return TakedownList(**{name: tuple(sorted({*getattr(self, name)} - {*getattr(other, name)})) for name in names})
 
     def labels(self) -> list[str]:
         """What is said of things that fall under each rule, such as `domain example.org`."""
@@ -50,7 +50,7 @@ class Rules:
         return [f"{words[rule.name]} {value}" for rule in fields(self) for value in getattr(self, rule.name)]
 
     @classmethod
-    def read(cls, root: Path) -> Rules:
+    def read(cls, root: Path) -> TakedownList:
         """The list of a run, in its one spelling however it was written; empty where nothing was taken down.
 
         Raises:
@@ -65,7 +65,7 @@ class Rules:
                 if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                     raise TypeError(f"{name}: a list of texts is expected, not {values!r}")  # noqa: TRY301
             found = cls(**{name: tuple(values) for name, values in listed.items()})
-            return cls(texts=found.texts) | rules(found.urls, found.sha256, found.ids, found.domains)
+            return cls(texts=found.texts) | parse_rules(found.urls, found.sha256, found.ids, found.domains)
         except (yaml.YAMLError, TypeError, AttributeError, StoreError) as error:
             raise StoreError(
                 f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}, each with a list"
@@ -88,35 +88,35 @@ class Rules:
                 return ""
             if listed := urls.get(_compared(url)):
                 return f"url {listed}"
-            labels = host(url).split(".")
+            labels = get_host(url).split(".")
             found = (name for start in range(len(labels)) if (name := ".".join(labels[start:])) in domains)
             return next((f"domain {name}" for name in found), "")
 
         return rule
 
 
-def spelling(url: str) -> str:
+def spell_address(url: str) -> str:
     """The one spelling of an address, as fetch knows it; what is no web address stays as it is."""
-    with suppress(Failed):
-        return parse(url).url
+    with suppress(FetchFailed):
+        return parse_address(url).url
     return url.strip()
 
 
 def _compared(url: str) -> str:
     """What web addresses of the same thing have in common; anything else as it is."""
-    with suppress(Failed):
-        return normalised(parse(url).url)
+    with suppress(FetchFailed):
+        return normalise_address(parse_address(url).url)
     return url.strip()
 
 
-def host(url: str) -> str:
+def get_host(url: str) -> str:
     """The host of an address in lower case; empty where it has none."""
-    with suppress(Failed):
-        return parse(url).host
+    with suppress(FetchFailed):
+        return parse_address(url).host
     return ""
 
 
-def rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], domains: Sequence[str]) -> Rules:
+def parse_rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], domains: Sequence[str]) -> TakedownList:
     """The list that the command line asks for.
 
     Raises:
@@ -135,14 +135,14 @@ def rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], domain
         except ValueError as error:
             raise StoreError(f"--id {name}: {error}") from None
     for domain in domains:
-        if not re.fullmatch(r"[a-z0-9._-]+", host(f"http://{domain}/")) or {"/", ":", "@"} & set(domain):
+        if not re.fullmatch(r"[a-z0-9._-]+", get_host(f"http://{domain}/")) or {"/", ":", "@"} & set(domain):
             raise StoreError(
                 f"--domain {domain}: give a host such as example.org, without http:// and path; sub-domains are included"
             )
-    listed = Rules(
-        domains=tuple(host(f"http://{domain}/") for domain in domains),
+    listed = TakedownList(
+        domains=tuple(get_host(f"http://{domain}/") for domain in domains),
         ids=tuple(ids),
         sha256=tuple(digest.lower() for digest in sha256),
-        urls=tuple(spelling(url) for url in urls),
+        urls=tuple(spell_address(url) for url in urls),
     )
-    return listed | Rules()
+    return listed | TakedownList()

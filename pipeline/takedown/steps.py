@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
-from vlmill.pipeline.core.excerpt import addresses
+from vlmill.pipeline.core.excerpt import find_addresses
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -30,7 +30,7 @@ from vlmill.pipeline.core.sample import (
     write_rows,
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.takedown.rules import Rules
+from vlmill.pipeline.takedown.rules import TakedownList
 
 Table = Literal["refused", "samples", "images"]
 TABLES: tuple[Table, ...] = ("refused", "images", "samples")
@@ -40,7 +40,7 @@ ANY_TEXT = "text, which an excerpt may be of"
 """The rule that excerpts fall under where a list names texts: these are named by the sha256 of all their words, and an excerpt has the first."""
 
 
-def text_sha256(nodes: Sequence[Mapping[str, Any]]) -> str:
+def hash_text(nodes: Sequence[Mapping[str, Any]]) -> str:
     """What names the text of a document: sha256 of its text nodes, a line each. Empty for samples that are about their images, or say nothing."""
     text = "\n".join(node["text"] or "" for node in nodes if node["kind"] == "text")
     if not text.strip() or any(node["required"] for node in nodes):
@@ -49,7 +49,7 @@ def text_sha256(nodes: Sequence[Mapping[str, Any]]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Matches:
     """What of a partition stands on the list, and under which rule."""
 
     samples: Mapping[int, str] = field(default_factory=dict)  # row in samples.parquet -> rule
@@ -71,18 +71,18 @@ class Found:
         return cls(**{name: {int(row): rule for row, rule in data[name].items()} for name in TABLES})
 
 
-def record(table: Table) -> str:
+def name_record(table: Table) -> str:
     """The file that says what was taken out of a table: row -> rule, those of earlier removals included."""
     return f"{table}.taken_down.json"
 
 
 def read_record(inputs: Inputs, table: Table) -> dict[int, str]:
     """What was taken out of a table so far."""
-    path = inputs.get(record(table))
+    path = inputs.get(name_record(table))
     return {} if path is None else {int(row): rule for row, rule in json.loads(path.read_text("utf-8")).items()}
 
 
-def look(listed: Rules, inputs: Inputs) -> Found:
+def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     """What of a partition stands on the list and is still there; pure.
 
     An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or its text. With a
@@ -117,10 +117,10 @@ def look(listed: Rules, inputs: Inputs) -> Found:
             if node["image"] in standing and (rule := address(node["url"])):
                 images.setdefault(node["image"], rule)
     alone = {image: rule for image, rule in orphans.items() if image in standing and image not in shown}
-    return Found(samples, {**alone, **images}, _refused(listed, address, inputs))
+    return Matches(samples, {**alone, **images}, _refused(listed, address, inputs))
 
 
-def _refused(listed: Rules, address: Callable[[str | None], str], inputs: Inputs) -> dict[int, str]:
+def _refused(listed: TakedownList, address: Callable[[str | None], str], inputs: Inputs) -> dict[int, str]:
     """Which rows of refused.parquet hold something that stands on the list; earlier versions of `read` left none."""
     ids, plain = set(listed.ids), {url for url in listed.urls if "://" not in url}
 
@@ -131,7 +131,7 @@ def _refused(listed: Rules, address: Callable[[str | None], str], inputs: Inputs
         )
         if name in ids:
             return f"id {name}"
-        if found := next(filter(None, map(address, addresses(told))), ""):
+        if found := next(filter(None, map(address, find_addresses(told))), ""):
             return found
         if found := next((url for url in sorted(plain) if url in told), ""):
             return f"url {found}"
@@ -146,7 +146,7 @@ def _refused(listed: Rules, address: Callable[[str | None], str], inputs: Inputs
     return {number: found for number, row in standing if (found := rule(row))}
 
 
-def _whole(listed: Rules, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
+def _whole(listed: TakedownList, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
     """A function that says which rule a row of samples.parquet falls under as a whole."""
     ids, texts = set(listed.ids), set(listed.texts)
 
@@ -154,7 +154,7 @@ def _whole(listed: Rules, address: Callable[[str | None], str]) -> Callable[[Map
         name = str(SampleId(row["source"], row["file"], row["row"], row["page"]))
         if name in ids:
             return f"id {name}"
-        if texts and (digest := text_sha256(row["nodes"])) in texts:
+        if texts and (digest := hash_text(row["nodes"])) in texts:
             return f"text {digest}"
         return address(row["url"])
 
@@ -168,10 +168,10 @@ def _samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Seek:
+class Match:
     """Step: what of a partition stands on the list. Pure. Leaves `found.json`."""
 
-    rules: Rules
+    rules: TakedownList
 
     name: ClassVar[str] = "seek"
     version: ClassVar[int] = 3
@@ -180,7 +180,7 @@ class Seek:
     @property
     def reads(self) -> tuple[str, ...]:
         """The raw tables, what was taken out of them before, and the sha256 of the images."""
-        return (*(f"{table}.parquet" for table in TABLES), "facts.parquet", *(record(table) for table in TABLES))
+        return (*(f"{table}.parquet" for table in TABLES), "facts.parquet", *(name_record(table) for table in TABLES))
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that could differ."""
@@ -188,12 +188,12 @@ class Seek:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look, and say what was found."""
-        (folder / "found.json").write_text(look(self.rules, inputs).to_json(), encoding="utf-8")
+        (folder / "found.json").write_text(match_partition(self.rules, inputs).to_json(), encoding="utf-8")
         return {}
 
 
 @dataclass(frozen=True)
-class Remove:
+class Redact:
     """Step: a raw table without some of its rows, which stay as rows that hold nothing. Impure: the list had a say.
 
     Leaves the tables that it reads, and the record of what was taken out. Counts the rows under the table's name.
@@ -210,7 +210,7 @@ class Remove:
     def reads(self) -> tuple[str, ...]:
         """The table (of images with what retries brought) and its record."""
         more = ("supplement.parquet",) if self.table == "images" else ()
-        return (f"{self.table}.parquet", *more, record(self.table))
+        return (f"{self.table}.parquet", *more, name_record(self.table))
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that a later removal would have to agree with."""
@@ -229,34 +229,36 @@ class Remove:
         count.lose(Reason.TAKEN_DOWN, len(gone))
         count.keep(in_all - len(gone))
         listed = {str(row): rule for row, rule in sorted(gone.items())}
-        (folder / record(self.table)).write_text(json.dumps(listed, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / name_record(self.table)).write_text(
+            json.dumps(listed, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         return {f"{self.table}_read": count}
 
 
-def empty_image(row: Mapping[str, Any]) -> dict[str, Any]:
+def redact_image(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of an image that was taken down: its number, and why there is nothing."""
     return {**dict.fromkeys(row), "image": row["image"], "reason": str(Reason.TAKEN_DOWN)}
 
 
-def empty_sample(row: Mapping[str, Any]) -> dict[str, Any]:
+def redact_sample(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a sample that was taken down: its id and group, and what kinds of nodes it had; no word, no address."""
     nodes = [{**node, "text": None, "image": None, "url": None} for node in row["nodes"]]
     return {**row, "nodes": nodes, "url": "", "licence": "", "signals": "{}"}
 
 
-def empty_refused(row: Mapping[str, Any]) -> dict[str, Any]:
+def redact_refused(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a refused row whose message and excerpt were taken down: its id and reason."""
     return {**row, "detail": "", "excerpt": ""}
 
 
 EMPTIED: Mapping[Table, tuple[pa.Schema, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
-    "refused": (REFUSED, empty_refused),
-    "images": (IMAGES, empty_image),
-    "samples": (SAMPLES, empty_sample),
+    "refused": (REFUSED, redact_refused),
+    "images": (IMAGES, redact_image),
+    "samples": (SAMPLES, redact_sample),
 }
 """Schema of each table, and what stands in the place of a row that was taken down."""
 
 
-def removal(table: Table, found: Found) -> Remove:
+def make_redaction(table: Table, found: Matches) -> Redact:
     """The step that takes out of a table what was found."""
-    return replace(Remove(table), rows=getattr(found, table))
+    return replace(Redact(table), rows=getattr(found, table))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vlmill.pipeline.core.reasons import FAILURES, Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     Verdict,
@@ -29,7 +29,7 @@ TURN_ROLES = frozenset({"user", "assistant"})
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Outcome:
     """What became of one sample. It is lost if and only if all of its nodes are."""
 
     sample: Reason | None  # None where it stays
@@ -41,7 +41,7 @@ class Settled:
         return tuple(index for index, reason in enumerate(self.nodes) if reason is None)
 
 
-def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFacts]) -> Settled:
+def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageStats]) -> Outcome:
     """Apply everything that is known against a sample. Pure.
 
     Images that could not be had or read fall first, then the judges speak in turn; what falls keeps its first reason.
@@ -64,10 +64,10 @@ def settle(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageFac
         if whole:
             break
         whole = _hear(list(spoken), nodes) or _draw(sample.nodes, nodes)
-    return Settled(whole, tuple(reason or whole for reason in nodes))
+    return Outcome(whole, tuple(reason or whole for reason in nodes))
 
 
-def gather(inputs: Mapping[str, Path], judges: Sequence[str]) -> dict[int, list[Verdict]]:
+def read_verdicts_by_sample(inputs: Mapping[str, Path], judges: Sequence[str]) -> dict[int, list[Verdict]]:
     """The verdicts of `judges` by sample, in the order of `judges`, read from their `<judge>.verdicts.parquet`."""
     found = defaultdict[int, list[Verdict]](list)
     for judge in judges:
@@ -76,7 +76,7 @@ def gather(inputs: Mapping[str, Path], judges: Sequence[str]) -> dict[int, list[
     return dict(found)
 
 
-def _had(node: Node, facts: Sequence[ImageFacts]) -> Reason | None:
+def _had(node: Node, facts: Sequence[ImageStats]) -> Reason | None:
     """Why there is nothing in a node, before anybody judges it."""
     if node.image is not None:
         return facts[node.image].reason

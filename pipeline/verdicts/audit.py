@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import ImageFacts, Sample, read_rows, read_samples
+from vlmill.pipeline.core.sample import ImageStats, Sample, read_rows, read_samples
 from vlmill.pipeline.core.step import Count, Counts
-from vlmill.pipeline.verdicts.apply import Settled, gather, settle
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 
 @dataclass
@@ -24,16 +24,16 @@ class Recount:
     nodes_left: int = 0
     books: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
 
-    def enter(self, sample: Sample, settled: Settled, before: Settled) -> None:
+    def enter(self, sample: Sample, settled: Outcome, before: Outcome) -> None:
         """Add a sample with its fate, and that which it had before dedupe."""
         self.samples += 1
         self.nodes_judged += 0 if sample.taken_down else len(sample.nodes)
         self.samples_left += before.sample is None
         self.nodes_left += len(before.kept) if before.sample is None else 0
-        enter(self.books, sample, settled)
+        count_sample(self.books, sample, settled)
 
 
-def enter(books: Counts, sample: Sample, settled: Settled) -> None:
+def count_sample(books: Counts, sample: Sample, settled: Outcome) -> None:
     """Enter a sample in the books, at all three levels; images are image nodes."""
     fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
     fates += [
@@ -64,23 +64,27 @@ def _rows_of(table: Path) -> int:
     return int(pq.read_metadata(table).num_rows)
 
 
-def recount(inputs: Mapping[str, Path], voices: Sequence[str]) -> Recount:
+def recount_partition(inputs: Mapping[str, Path], voices: Sequence[str]) -> Recount:
     """Count a partition again; pure.
 
     Args:
         inputs: `samples.parquet`, `facts.parquet` and the verdicts of all voices, by name.
         voices: Who writes verdicts, in the order in which they are heard.
     """
-    found, verdicts, facts = Recount(), gather(inputs, voices), read_losses(inputs["facts.parquet"])
+    found, verdicts, facts = (
+        Recount(),
+        read_verdicts_by_sample(inputs, voices),
+        read_image_failures(inputs["facts.parquet"]),
+    )
     for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
         mine = verdicts.get(row, [])
-        settled = settle(sample, mine, facts)
+        settled = apply_verdicts(sample, mine, facts)
         judged = [verdict for verdict in mine if verdict.judge not in {"dedupe", "render"}]
-        found.enter(sample, settled, settled if len(judged) == len(mine) else settle(sample, judged, facts))
+        found.enter(sample, settled, settled if len(judged) == len(mine) else apply_verdicts(sample, judged, facts))
     return found
 
 
-def read_losses(path: Path) -> list[ImageFacts]:
+def read_image_failures(path: Path) -> list[ImageStats]:
     """Of the facts only why there is no image: with the thumbnails they would take ten times the memory."""
     rows = read_rows(path, ["image", "reason"])
-    return [ImageFacts(row["image"], Reason(row["reason"]) if row["reason"] else None) for row in rows]
+    return [ImageStats(row["image"], Reason(row["reason"]) if row["reason"] else None) for row in rows]

@@ -19,15 +19,15 @@ from torch.distributed.checkpoint import FileSystemReader, load
 from vlmill.mixtures.steps.lock import HELD_OUT_ROWS
 from vlmill.mixtures.steps.plan import ROWS
 from vlmill.pipeline.chat.encode import FORMATS
-from vlmill.pipeline.core.config import build
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.pipeline.images.pixels import encode
-from vlmill.pipeline.shards.writer import Entry, Rendered, ShardWriter
-from vlmill.pipeline.steps.token_lengths import Measure
+from vlmill.pipeline.images.pixels import encode_image
+from vlmill.pipeline.shards.writer import Rendered, ShardSample, ShardWriter
+from vlmill.pipeline.steps.token_lengths import CountTokens
 from vlmill.train.settings import Machine, ModelSettings
 
 LETTERBOX = Letterbox(side=28, patch=14)
@@ -41,7 +41,7 @@ Made = tuple[Sequence[Node], Sequence[Image.Image]]
 def model_settings(family: str = "llava_next", vision: str = "siglip") -> ModelSettings:
     tower = {"kind": vision, "hidden_size": 32, "layers": 2, "heads": 2, "image_size": 28, "patch_size": 14}
     text = {"kind": "llama", "hidden_size": 64, "layers": 2, "heads": 2}
-    return build(ModelSettings, {"family": family, "vision": tower, "text": text}, "model")
+    return parse_block(ModelSettings, {"family": family, "vision": tower, "text": text}, "model")
 
 
 def published(folder: Path, dtype: torch.dtype) -> ModelSettings:
@@ -54,7 +54,7 @@ def published(folder: Path, dtype: torch.dtype) -> ModelSettings:
     AutoModel.from_config(vision).to(dtype).save_pretrained(folder / "vision")
     AutoModelForCausalLM.from_config(text).to(dtype).save_pretrained(folder / "text")
     parts = {name: {"kind": "pretrained", "path": str(folder / name)} for name in ("vision", "text")}
-    return build(ModelSettings, {"family": "llava_next", **parts}, "model")
+    return parse_block(ModelSettings, {"family": "llava_next", **parts}, "model")
 
 
 def write_tokenizer(path: Path) -> Path:
@@ -110,16 +110,16 @@ def write_shards(
     with ShardWriter(folder, per_shard, 1 << 30) as shards:
         for row, (nodes, pictures) in enumerate(made):
             sample = Sample(SampleId(source, "made", row), tuple(nodes), licence="CC0-1.0")
-            shards.add(Entry(f"{row:015d}", sample, tuple(range(len(nodes))), tuple(render(policy, pictures))))
+            shards.add(ShardSample(f"{row:015d}", sample, tuple(range(len(nodes))), tuple(render(policy, pictures))))
     inputs = {path.name: path for path in folder.iterdir()} | {"tokenizer.json": root / "tokenizer.json"}
-    Measure(chat).run(inputs, folder)
+    CountTokens(chat).run(inputs, folder)
     tars = sorted(folder.glob("*.tar"))
     indices = [tar.with_name(tar.name.replace(".tar", ".index.parquet")) for tar in tars]
     return [
         {
             "path": str(tar.relative_to(root)),
             "index": str(index.relative_to(root)),
-            "sha256": file_sha256(tar),
+            "sha256": hash_file(tar),
             "samples": pq.read_metadata(index).num_rows,
         }
         for tar, index in zip(tars, indices, strict=True)
@@ -145,7 +145,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def render(policy: Policy, pictures: Sequence[Image.Image]) -> list[Rendered]:
     layouts = policy.layout([image.size for image in pictures])
     return [
-        Rendered(layout, {part: encode(drawn, policy.quality) for part, drawn in policy.render(image, layout).items()})
+        Rendered(
+            layout, {part: encode_image(drawn, policy.quality) for part, drawn in policy.render(image, layout).items()}
+        )
         for image, layout in zip(pictures, layouts, strict=True)
     ]
 
@@ -186,7 +188,7 @@ def write_run(
                 "path": f"plan/{path.name}",
                 "first": start,
                 "rows": len(rows[start : start + 8]),
-                "sha256": file_sha256(path),
+                "sha256": hash_file(path),
             }
         )
     places = [{name: segment[name] for name in HELD_OUT_ROWS.names} for segment in held_out]
@@ -197,13 +199,13 @@ def write_run(
         "seed": 0,
         "sequence_length": length,
         "policy": {"kind": policy.kind, **asdict(policy)},  # type: ignore[call-overload]
-        "tokenizer": {"path": "tokenizer.json", "sha256": file_sha256(root / "tokenizer.json")},
+        "tokenizer": {"path": "tokenizer.json", "sha256": hash_file(root / "tokenizer.json")},
         "chat": chat,
         "sources": [
             {"name": name, "label": name, "shards": files} for name, files in zip(sources, shards, strict=True)
         ],
         "plan": {"rows": len(rows), "blocks": blocks},
-        "held_out": {"path": "held_out.parquet", "sha256": file_sha256(folder / "held_out.parquet")},
+        "held_out": {"path": "held_out.parquet", "sha256": hash_file(folder / "held_out.parquet")},
     }
     (folder / "mixture.lock.json").write_text(json.dumps(lock))
     return root

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard
-from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.steps.lock import Lock
 from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
-from vlmill.mixtures.steps.select import selects
+from vlmill.mixtures.steps.select import list_selects
 from vlmill.pipeline.core.step import Counts
 from vlmill.pipeline.steps.token_lengths import LENGTHS
 
@@ -134,22 +134,22 @@ class Store:
         for name in (shard.index, shard.lengths):
             self.inputs[name] = self.root / name
 
-    def select(self, mixture: Mixture, seed: int = 17) -> dict[str, Counts]:
+    def select(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Counts]:
         """Run the select step of every part."""
         counts = {}
-        for label, step in selects(mixture, self.shards, seed, OVERHEAD).items():
+        for label, step in list_selects(mixture, self.shards, seed, OVERHEAD).items():
             counts[label], files = self._run(step, self.root / "select" / label)
             self.inputs |= {f"{label}/{path.name}": path for path in files}
         return counts
 
-    def mix(self, mixture: Mixture, seed: int = 17) -> dict[str, Any]:
+    def mix(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Any]:
         """Run select and mix; what the mix step wrote."""
         self.select(mixture, seed)
         _, files = self._run(Mix("align", mixture, seed), self.root / "mix")
         self.inputs |= {path.name: path for path in files}
         return json.loads(self.inputs["mix.json"].read_text())
 
-    def plan(self, mixture: Mixture, seed: int = 17) -> list[dict[str, Any]]:
+    def plan(self, mixture: MixtureSettings, seed: int = 17) -> list[dict[str, Any]]:
         """Run everything up to the plan; its rows."""
         mix = self.mix(mixture, seed)
         self.inputs = {name: path for name, path in self.inputs.items() if not name.startswith("plan/")}
@@ -160,7 +160,7 @@ class Store:
             rows += pq.read_table(files[0]).to_pylist()
         return rows
 
-    def lock(self, mixture: Mixture, seed: int = 17) -> tuple[dict[str, Any], dict[str, Any]]:
+    def lock(self, mixture: MixtureSettings, seed: int = 17) -> tuple[dict[str, Any], dict[str, Any]]:
         """Run everything; the lock and the statistics."""
         self.plan(mixture, seed)
         step = Lock(

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.synthetic import Store, lone, quiz, web
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.report.compare import difference, difference_table, paired, stages
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.report.compare import difference_table, make_difference, pair_stages, read_stages
 from vlmill.pipeline.core.errors import RecipeError
 
 
@@ -18,7 +18,7 @@ def made(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("diff"))
     store.add("web", web(1, 60))
     store.add("quiz", quiz(2, 40))
-    lock, stats = store.lock(Mixture(128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", tiles_per_row=4))
+    lock, stats = store.lock(MixtureSettings(128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", tiles_per_row=4))
     return lock, stats, store.inputs["stats.json"].parent
 
 
@@ -31,7 +31,7 @@ def changed(stats):
 
 
 def test_a_difference_counts_in_every_unit(made):
-    found = difference(made[1], changed(made[1]))
+    found = make_difference(made[1], changed(made[1]))
     assert found["web"] == {"samples": 5, "images": 0, "text": 0, "visual": 80, "supervised": 0, "tokens": 0}
     assert found["quiz"]["tokens"] == -found["exam"]["tokens"] < 0
     assert found["total"] == found["web"]
@@ -52,22 +52,22 @@ def test_the_table_has_what_differs_and_names_what_does_not(made):
 def test_locks_can_be_set_beside_each_other(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10] * 30))
-    once, twice = (store.lock(Mixture(64, repeat={"web": passes}))[0] for passes in (1, 2))
-    found = difference(once, twice)["web"]
+    once, twice = (store.lock(MixtureSettings(64, repeat={"web": passes}))[0] for passes in (1, 2))
+    found = make_difference(once, twice)["web"]
     assert (found["samples"], found["tokens"]) == (30, 300)
 
 
 def test_a_lock_and_its_statistics_are_the_same_mixture(made):
-    ((lock, stats),) = paired(str(made[2] / "mixture.lock.json"), str(made[2] / "stats.json"))
-    assert set(difference(lock, stats)["total"].values()) == {0}
+    ((lock, stats),) = pair_stages(str(made[2] / "mixture.lock.json"), str(made[2] / "stats.json"))
+    assert set(make_difference(lock, stats)["total"].values()) == {0}
 
 
 def test_a_stage_of_a_published_mixture_is_called_by_name(made):
-    (pair,) = paired("prismatic:llava-v15", "prismatic:llava-lrv")
-    assert difference(*pair)["lrv_instruct"]["samples"] == difference(*pair)["total"]["samples"] == 342_799
+    (pair,) = pair_stages("prismatic:llava-v15", "prismatic:llava-lrv")
+    assert make_difference(*pair)["lrv_instruct"]["samples"] == make_difference(*pair)["total"]["samples"] == 342_799
     assert [side["stage"] for side in pair] == ["prismatic:llava-v15", "prismatic:llava-lrv"]
-    assert paired("prismatic", "prismatic")[0][0]["stage"] == "prismatic:align"
-    assert len(paired("prismatic", "prismatic")) == len(stages("prismatic"))
+    assert pair_stages("prismatic", "prismatic")[0][0]["stage"] == "prismatic:align"
+    assert len(pair_stages("prismatic", "prismatic")) == len(read_stages("prismatic"))
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_a_stage_of_a_published_mixture_is_called_by_name(made):
 )
 def test_what_is_no_mixture_is_refused_with_what_there_is(before, after, message):
     with pytest.raises(RecipeError, match=message):
-        paired(before, after)
+        pair_stages(before, after)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     for text in ("[]", "{", '{"stage": "a", "sources": [{"name": "web"}]}', '{"stage": "a", "sources": 3}'):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(RecipeError, match=r"neither a mixture.lock.json nor a stats.json"):
-            stages(str(tmp_path / "other.json"))
+            read_stages(str(tmp_path / "other.json"))
 
 
 def test_what_was_not_published_is_unknown_and_not_nothing(made):
-    published = paired("llava_next:sft", "llava_next:sft")[0][0]
-    found = difference(made[1], published)
+    published = pair_stages("llava_next:sft", "llava_next:sft")[0][0]
+    found = make_difference(made[1], published)
     assert found["llava_next"] == {
         "samples": 779_289,
         "images": None,

@@ -18,19 +18,19 @@ from tests.helpers.synthetic import (
     text,
     web,
 )
-from vlmill.mixtures.algorithms.solve import PASSES, Binding, Solution, solve
-from vlmill.mixtures.config import Mixture, Part
-from vlmill.mixtures.report.warnings import lint
-from vlmill.mixtures.steps.select import check_where, selects
+from vlmill.mixtures.algorithms.solve import PASSES, Binding, Solution, solve_mixture
+from vlmill.mixtures.config import MixtureEntry, MixtureSettings
+from vlmill.mixtures.report.warnings import warn_of_settings
+from vlmill.mixtures.steps.select import check_where, list_selects
 from vlmill.mixtures.steps.selection import Selection
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 
 UNTIMED = settings(deadline=None)
 
 
 def mixture(**settings):
-    return Mixture(sequence_length=128, **settings)
+    return MixtureSettings(sequence_length=128, **settings)
 
 
 def holdings(samples, tokens, **more):
@@ -46,11 +46,11 @@ def holdings(samples, tokens, **more):
 
 
 def test_shares_repeats_and_parts_are_three_ways_to_say_it():
-    assert mixture(shares={"web": 0.4}).resolved() == (Part("web", share=0.4),)
-    assert mixture(repeat={"web": 4}).resolved() == (Part("web", repeat=4.0),)
+    assert mixture(shares={"web": 0.4}).resolved() == (MixtureEntry("web", share=0.4),)
+    assert mixture(repeat={"web": 4}).resolved() == (MixtureEntry("web", repeat=4.0),)
     assert mixture(parts={"web": 0.4, "quiz": {"share": 0.6, "take": "first:5"}}).resolved() == (
-        Part("web", share=0.4),
-        Part("quiz", share=0.6, take="first:5"),
+        MixtureEntry("web", share=0.4),
+        MixtureEntry("quiz", share=0.6, take="first:5"),
     )
     assert mixture(parts=[{"source": "web"}, {"source": "web"}], max_repetition=3).labels() == ("web", "web@2")
 
@@ -79,40 +79,47 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
 )
 def test_what_contradicts_itself_is_refused_with_what_was_allowed(settings, message):
     with pytest.raises(RecipeError, match=message):
-        build(Mixture, {"sequence_length": 128, **settings}, "mixture")
+        parse_block(MixtureSettings, {"sequence_length": 128, **settings}, "mixture")
 
 
 def test_numbers_in_the_scientific_notation_of_yaml_are_read():
-    assert build(Mixture, {"sequence_length": 128, "shares": {"web": 1}, "tokens": "3.2e9"}, "mixture").tokens == 3.2e9
+    assert (
+        parse_block(
+            MixtureSettings, {"sequence_length": 128, "shares": {"web": 1}, "tokens": "3.2e9"}, "mixture"
+        ).tokens
+        == 3.2e9
+    )
 
 
 @pytest.mark.parametrize(
     ("take", "left"), [("all", 200), ("first:30", 30), ("end:10%", 20), ("random:0.5%", 1), ("random:900", 200)]
 )
 def test_take_is_a_number_or_a_percentage(take, left):
-    assert Part("web", take=take).taken(200) == left
+    assert MixtureEntry("web", take=take).taken(200) == left
 
 
 def test_one_epoch_of_shares_as_the_sources_are_passes_each_once():
-    solution = solve(mixture(shares={"web": 30, "quiz": 10}), [holdings(30, 3000), holdings(10, 100)])
+    solution = solve_mixture(mixture(shares={"web": 30, "quiz": 10}), [holdings(30, 3000), holdings(10, 100)])
     assert solution.repetition == pytest.approx((1, 1))
     assert not solution.binding
 
 
 def test_a_token_budget_is_met_and_shares_too():
-    solution = solve(
+    solution = solve_mixture(
         mixture(shares={"web": 0.4, "quiz": 0.6}, unit="tokens", tokens=5000), [holdings(30, 3000), holdings(10, 1000)]
     )
     assert solution.repetition == pytest.approx((2000 / 3000, 3000 / 1000))
 
 
 def test_repeats_are_passes():
-    solution = solve(mixture(repeat={"web": 0.04, "quiz": 4}, epochs=2), [holdings(30, 3000), holdings(10, 1000)])
+    solution = solve_mixture(
+        mixture(repeat={"web": 0.04, "quiz": 4}, epochs=2), [holdings(30, 3000), holdings(10, 1000)]
+    )
     assert solution.repetition == pytest.approx((0.08, 8))
 
 
 def test_a_cap_that_binds_leaves_its_part_of_the_budget_to_the_others():
-    solution = solve(
+    solution = solve_mixture(
         mixture(
             parts={"web": 0.2, "pairs": 0.3, "quiz": {"share": 0.5, "max_repetition": 2}}, unit="tokens", tokens=6000
         ),
@@ -126,7 +133,7 @@ def test_a_cap_that_binds_leaves_its_part_of_the_budget_to_the_others():
 
 
 def test_where_all_caps_bind_the_budget_gives_way():
-    solution = solve(
+    solution = solve_mixture(
         mixture(shares={"web": 0.5, "quiz": 0.5}, unit="tokens", tokens=1e6, max_repetition=2),
         [holdings(30, 3000), holdings(10, 1000)],
     )
@@ -135,7 +142,7 @@ def test_where_all_caps_bind_the_budget_gives_way():
 
 
 def test_a_part_without_the_unit_of_shares_is_said_to_bind():
-    solution = solve(
+    solution = solve_mixture(
         mixture(shares={"web": 0.5, "chat": 0.5}, unit="images"), [holdings(30, 3000), holdings(10, 1000, images=0)]
     )
     assert solution.repetition == pytest.approx((1, 0))
@@ -146,7 +153,7 @@ def test_a_strict_mixture_is_refused_with_the_ways_out():
     with pytest.raises(
         RecipeError, match=r"quiz may be passed 2 times, the mixture asks for 3.*lower the budget to `tokens: 4000`"
     ):
-        solve(
+        solve_mixture(
             mixture(shares={"web": 0.5, "quiz": 0.5}, unit="tokens", tokens=6000, max_repetition=2, strict=True),
             [holdings(60, 6000), holdings(10, 1000)],
         )
@@ -160,10 +167,12 @@ AMOUNTS = st.lists(
 @UNTIMED
 @given(AMOUNTS, st.floats(0.1, 4))
 def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
-    parts = [Part(f"s{number}", share=share, max_repetition=cap) for number, (share, _, cap) in enumerate(amounts)]
+    parts = [
+        MixtureEntry(f"s{number}", share=share, max_repetition=cap) for number, (share, _, cap) in enumerate(amounts)
+    ]
     tokens = np.array([amount for _, amount, _ in amounts], float)
-    solution = solve(
-        Mixture(128, parts=tuple(parts), unit="tokens", epochs=epochs),
+    solution = solve_mixture(
+        MixtureSettings(128, parts=tuple(parts), unit="tokens", epochs=epochs),
         [holdings(1, amount) for _, amount, _ in amounts],
     )
     passes = np.array(solution.repetition)
@@ -212,7 +221,7 @@ def test_lint_says_what_a_person_should_look_at(settings, more, passes, warning)
     count = len(asked.labels())
     solution = Solution((passes,) * count, (more.pop("binding"),) if "binding" in more else (), None)
     planned = holdings(more.pop("planned", 5), 100)
-    found = lint(asked, [facts(**more)] * count, solution, [planned] * count)
+    found = warn_of_settings(asked, [facts(**more)] * count, solution, [planned] * count)
     assert len(found) == 1
     assert warning in found[0]
 
@@ -241,7 +250,7 @@ def test_what_fits_a_row_takes_eight_bytes_and_what_was_cut_stands_apart(tmp_pat
 def test_a_sample_of_large_numbers_is_kept_whole(tmp_path):
     store = Store(tmp_path)
     store.add("web", [[text(70_000)], [text(10)]])
-    store.select(Mixture(100_000, repeat={"web": 1}, unit="tokens"))
+    store.select(MixtureSettings(100_000, repeat={"web": 1}, unit="tokens"))
     selection = Selection.open(store.inputs, "web", "tokens", 17, 2)
     assert selection.weights(np.array([0, 1])).tolist() == [70_002, 12]
     assert selection.segments(np.array([1, 0])).tokens.tolist() == [12, 70_002]
@@ -311,11 +320,11 @@ def test_a_wrong_condition_is_refused_with_the_columns_there_are_before_there_ar
     with pytest.raises(RecipeError, match=message):
         selected(tmp_path, {"where": where})
     with pytest.raises(RecipeError, match=message.replace("Int32", "Int64")):
-        check_where(Part("web", share=1, where=where))
+        check_where(MixtureEntry("web", share=1, where=where))
 
 
 def test_a_condition_that_can_be_asked_is_not_refused_ahead():
-    check_where(Part("web", share=1, where="licence = 'CC0-1.0' and images <= 4 and id like 'web/%'"))
+    check_where(MixtureEntry("web", share=1, where="licence = 'CC0-1.0' and images <= 4 and id like 'web/%'"))
 
 
 def small_budget(tmp_path, tokens, **more):
@@ -375,4 +384,4 @@ def test_a_part_without_shards_is_refused(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10]))
     with pytest.raises(RecipeError, match="no source 'quiz' with shards of this stage's policy; allowed: web"):
-        selects(mixture(shares={"quiz": 1}), store.shards, 17, OVERHEAD)
+        list_selects(mixture(shares={"quiz": 1}), store.shards, 17, OVERHEAD)

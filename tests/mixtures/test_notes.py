@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.mixtures.build import read_stats
-from vlmill.mixtures.report.notes import alike
+from vlmill.mixtures.report.notes import count_alike
 
 COMMON = [f"word{number}" for number in range(60)]
 
@@ -46,8 +46,8 @@ def copy(built, tmp_path):
 
 
 def test_texts_of_two_parts_that_are_alike_are_counted(built):
-    assert alike(built, ["blog", "news", "quiz"], "small") == {("blog", "news"): 3}
-    assert alike(built, ["blog", "quiz"], "small") == {}
+    assert count_alike(built, ["blog", "news", "quiz"], "small") == {("blog", "news"): 3}
+    assert count_alike(built, ["blog", "quiz"], "small") == {}
 
 
 def test_a_run_without_a_note_has_none_but_what_its_parts_have_in_common(built):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.mixtures.algorithms.order import Walk, key_of, merge, permute
+from vlmill.mixtures.algorithms.order import SourceOrder, make_order_key, merge_sources, permute_index
 
 UNTIMED = settings(deadline=None)
 KEYS = st.integers(0, 2**64 - 1)
@@ -17,43 +17,44 @@ KEYS = st.integers(0, 2**64 - 1)
 @UNTIMED
 @given(st.integers(1, 3000) | st.integers(4000, 20_000), KEYS)
 def test_a_shuffle_is_a_bijection(size, key):
-    assert sorted(permute(np.arange(size), size, key)) == list(range(size))
+    assert sorted(permute_index(np.arange(size), size, key)) == list(range(size))
 
 
 @UNTIMED
 @given(st.integers(1, 10**12), KEYS, st.data())
 def test_a_shuffle_is_a_function_of_the_index(size, key, data):
     index = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20)))
-    together = permute(index, size, key)
-    assert together.tolist() == [int(permute(index[at : at + 1], size, key)[0]) for at in range(index.size)]
+    together = permute_index(index, size, key)
+    assert together.tolist() == [int(permute_index(index[at : at + 1], size, key)[0]) for at in range(index.size)]
     assert together.min() >= 0
     assert together.max() < size
 
 
 def test_a_shuffle_depends_on_its_key_and_stays_the_same_for_good():
-    assert permute(np.arange(10), 10, key_of(17, "web")).tolist() == [8, 7, 0, 2, 3, 6, 4, 5, 9, 1]
-    assert permute(np.arange(5), 5000, key_of(17, "web")).tolist() == [4743, 4685, 3674, 1240, 2490]
+    assert permute_index(np.arange(10), 10, make_order_key(17, "web")).tolist() == [8, 7, 0, 2, 3, 6, 4, 5, 9, 1]
+    assert permute_index(np.arange(5), 5000, make_order_key(17, "web")).tolist() == [4743, 4685, 3674, 1240, 2490]
     assert (
-        permute(np.arange(10), 10, key_of(18, "web")).tolist() != permute(np.arange(10), 10, key_of(17, "web")).tolist()
+        permute_index(np.arange(10), 10, make_order_key(18, "web")).tolist()
+        != permute_index(np.arange(10), 10, make_order_key(17, "web")).tolist()
     )
 
 
 def test_all_shuffles_of_four_are_about_equally_likely():
-    seen = Counter(tuple(permute(np.arange(4), 4, key_of(number)).tolist()) for number in range(2400))
+    seen = Counter(tuple(permute_index(np.arange(4), 4, make_order_key(number)).tolist()) for number in range(2400))
     assert len(seen) == 24
     assert 50 < min(seen.values()) <= max(seen.values()) < 150  # of 100, five standard deviations
 
 
 @pytest.mark.parametrize("size", [4000, 20_000])
 def test_a_shuffle_leaves_no_trace_of_the_order_it_came_in(size):
-    shuffled = permute(np.arange(size), size, 5)
+    shuffled = permute_index(np.arange(size), size, 5)
     assert abs(np.corrcoef(shuffled, np.arange(size))[0, 1]) < 4 / size**0.5
     assert abs(np.corrcoef(shuffled[:-1], shuffled[1:])[0, 1]) < 4 / size**0.5
 
 
 def deviations(totals, lengths):
     """Per prefix and source: what it has beyond its share."""
-    order = list(merge(totals, [0] * len(totals), [iter(items) for items in lengths]))
+    order = list(merge_sources(totals, [0] * len(totals), [iter(items) for items in lengths]))
     counts, spent, clock, found = [0] * len(totals), np.zeros(len(totals)), 0, []
     for source in order:
         length = lengths[source][counts[source]]
@@ -87,7 +88,7 @@ def test_with_lengths_every_prefix_is_within_the_longest_sample(lengths):
 
 
 def test_a_source_of_three_samples_is_spread_over_a_hundred_thousand():
-    order = merge([99_997, 3], [0, 0], [repeat(1, 99_997), repeat(1, 3)])
+    order = merge_sources([99_997, 3], [0, 0], [repeat(1, 99_997), repeat(1, 3)])
     places = [place / 100_000 for place, source in enumerate(order) if source == 1]
     assert places == pytest.approx([0, 1 / 3, 2 / 3], abs=1e-4)
 
@@ -96,20 +97,20 @@ def test_a_source_of_three_samples_is_spread_over_a_hundred_thousand():
 @given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=30), min_size=1, max_size=5), st.integers(0, 100))
 def test_a_merge_goes_on_from_any_start(lengths, start):
     totals = [sum(items) for items in lengths]
-    whole = list(merge(totals, [0] * len(totals), [iter(items) for items in lengths]))
+    whole = list(merge_sources(totals, [0] * len(totals), [iter(items) for items in lengths]))
     before = Counter(whole[:start])
     spent = [sum(items[: before[source]]) for source, items in enumerate(lengths)]
-    rest = merge(totals, spent, [iter(items[before[source] :]) for source, items in enumerate(lengths)])
+    rest = merge_sources(totals, spent, [iter(items[before[source] :]) for source, items in enumerate(lengths)])
     assert list(rest) == whole[start:]
 
 
 def test_samples_without_weight_still_come():
     lengths = [[0, 5, 0, 5], [5, 5]]
-    assert Counter(merge([10, 10], [0, 0], [iter(items) for items in lengths])) == {0: 4, 1: 2}
+    assert Counter(merge_sources([10, 10], [0, 0], [iter(items) for items in lengths])) == {0: 4, 1: 2}
 
 
 WALKS = st.builds(
-    Walk,
+    SourceOrder,
     samples=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any).map(np.array),
     key=KEYS,
     window=st.integers(1, 5),
@@ -159,7 +160,7 @@ def _by_window(walk, windows):
 
 
 def test_epochs_differ_in_their_order():
-    walk = Walk(np.array([10] * 10), 5, 4)
+    walk = SourceOrder(np.array([10] * 10), 5, 4)
     first, second = visited(walk, 0, 100), visited(walk, 100, 200)
     assert [item[1:] for item in first] != [item[1:] for item in second]
     assert [window.tolist() for window in walk.windows(0)[0]] != [window.tolist() for window in walk.windows(1)[0]]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.mixtures.algorithms.pack import pack
-from vlmill.mixtures.steps.cut import Nodes, cut
+from vlmill.mixtures.algorithms.pack import pack_segments
+from vlmill.mixtures.steps.cut import Nodes, cut_sample
 from vlmill.pipeline.core.reasons import Reason
 
 UNTIMED = settings(deadline=None)
@@ -15,7 +15,7 @@ SEGMENTS = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 6)), max_size=
 
 def packed(segments, row_tokens=100, row_tiles=6):
     tokens, tiles = (np.array([segment[at] for segment in segments], np.int64) for at in (0, 1))
-    return pack(tokens, tiles, row_tokens, row_tiles)
+    return pack_segments(tokens, tiles, row_tokens, row_tiles)
 
 
 @UNTIMED
@@ -40,7 +40,7 @@ def test_two_rows_that_fit_into_one_are_not_left(segments):
 def test_rows_come_out_full_where_segments_allow_it():
     random = np.random.default_rng(0)
     tokens = np.minimum(random.lognormal(6.2, 1.0, 4096).astype(np.int64) + 74, 2048)
-    rows = pack(tokens, np.ones(4096, np.int64), 2048, 32)
+    rows = pack_segments(tokens, np.ones(4096, np.int64), 2048, 32)
     assert tokens.sum() / 2048 / (rows.max() + 1) > 0.97
 
 
@@ -48,7 +48,7 @@ def test_rows_come_out_full_where_both_budgets_bind():
     random = np.random.default_rng(0)
     images = random.geometric(0.4, 4096).clip(max=24)
     tokens = np.minimum(random.lognormal(6.2, 1.0, 4096).astype(np.int64) + images * 64 + 8, 8192)
-    rows = pack(tokens, images, 8192, 24)
+    rows = pack_segments(tokens, images, 8192, 24)
     fewest = max(tokens.sum() / 8192, images.sum() / 24)
     assert fewest / (rows.max() + 1) > 0.97
 
@@ -78,35 +78,35 @@ def nodes(*items, role="none"):
 
 
 def test_a_document_is_cut_between_nodes():
-    parted = cut(nodes("t6", "i4", "t3", "t7", "i2", "t1"), 10, 9)
+    parted = cut_sample(nodes("t6", "i4", "t3", "t7", "i2", "t1"), 10, 9)
     assert parted.segments == [(0, 2), (2, 4), (4, 6)]
     assert not parted.lost
 
 
 def test_a_document_is_cut_where_its_tiles_run_out():
-    assert cut(nodes("i1", "t1", "i1", "t1", "i1", "t1"), 100, 2).segments == [(0, 4), (4, 6)]
+    assert cut_sample(nodes("i1", "t1", "i1", "t1", "i1", "t1"), 100, 2).segments == [(0, 4), (4, 6)]
 
 
 def test_a_node_longer_than_a_row_is_lost_and_the_rest_stays():
-    parted = cut(nodes("t6", "t11", "t5"), 10, 9)
+    parted = cut_sample(nodes("t6", "t11", "t5"), 10, 9)
     assert parted.segments == [(0, 1), (2, 3)]
     assert parted.lost == {1: Reason.TOO_LONG}
 
 
 def test_images_without_text_are_lost():
-    parted = cut(nodes("i8", "t9"), 10, 9)
+    parted = cut_sample(nodes("i8", "t9"), 10, 9)
     assert parted.segments == [(1, 2)]
     assert parted.lost == {0: Reason.NO_TEXT}
 
 
 def test_a_conversation_loses_whole_turns_from_its_end():
-    parted = cut(nodes("t2", "t2", "|", "t2", "t2", "|", "t2", "t2", role="chat"), 10, 9)
+    parted = cut_sample(nodes("t2", "t2", "|", "t2", "t2", "|", "t2", "t2", role="chat"), 10, 9)
     assert parted.segments == [(0, 4)]
     assert parted.lost == {4: Reason.LATER_TURNS, 5: Reason.LATER_TURNS}
 
 
 def test_a_conversation_whose_first_turn_does_not_fit_is_lost():
-    parted = cut(nodes("i9", "t9", "|", "t1", "t1", role="chat"), 10, 9)
+    parted = cut_sample(nodes("i9", "t9", "|", "t1", "t1", role="chat"), 10, 9)
     assert not parted.segments
     assert set(parted.lost.values()) == {Reason.TOO_LONG}
 
@@ -118,7 +118,7 @@ ITEMS = st.lists(st.builds("{}{}".format, st.sampled_from("ti"), st.integers(1, 
 @given(ITEMS, st.sampled_from(["none", "chat"]), st.integers(1, 40), st.integers(1, 4))
 def test_a_node_is_in_one_segment_or_lost_for_a_reason(items, role, tokens, tiles):
     sample = nodes(*items, role=role)
-    parted = cut(sample, tokens, tiles)
+    parted = cut_sample(sample, tokens, tiles)
     inside = [at for first, last in parted.segments for at in range(first, last)]
     assert sorted([*inside, *parted.lost]) == list(range(len(sample.tokens)))
     for first, last in parted.segments:

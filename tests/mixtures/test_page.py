@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from vlmill.mixtures.page import counts, page, search
-from vlmill.mixtures.page.gallery import SEAM, SEAM_WIDTH, cards, tiled
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.page import counts, render_mixture_page, search
+from vlmill.mixtures.page.gallery import SEAM, SEAM_WIDTH, draw_tiles, make_cards
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.navit import NaViT
-from vlmill.pipeline.images.pixels import encode
+from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.tiles import Tiles
-from vlmill.pipeline.page import as_json, render, script
-from vlmill.pipeline.recipe.lock import locked_recipe
-from vlmill.pipeline.reports.ledger import added, funnel
+from vlmill.pipeline.page import embed_json, escape_script, render_page
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.ledger import read_funnel, total_funnel
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(built):
-    return page(built, None, {"align": "answers"})
+    return render_mixture_page(built, None, {"align": "answers"})
 
 
 @pytest.fixture(scope="module")
 def mixture(built):
-    return Mixture(built, "align")
+    return PlannedMixture(built, "align")
 
 
 def data(html, name="data"):
@@ -71,9 +71,9 @@ def test_a_stage_that_does_not_exist_is_refused_and_no_file_is_written(built, tm
 
 def test_no_text_of_a_sample_ends_a_script():
     text = "</script><script>alert(1)</script><!--"
-    assert "<" not in as_json({"text": text})
-    assert json.loads(as_json({"text": text})) == {"text": text}
-    assert "</script" not in script('x = "</script>"')
+    assert "<" not in embed_json({"text": text})
+    assert json.loads(embed_json({"text": text})) == {"text": text}
+    assert "</script" not in escape_script('x = "</script>"')
 
 
 def test_names_are_escaped_where_they_stand_in_html(built):
@@ -88,7 +88,9 @@ def test_names_are_escaped_where_they_stand_in_html(built):
         "vega": "",
         "short": str,
     }
-    assert "<h1>&lt;b&gt;: mixtures</h1>" in render("vlmill.mixtures.page", "page.html.jinja", name="<b>", **values)
+    assert "<h1>&lt;b&gt;: mixtures</h1>" in render_page(
+        "vlmill.mixtures.page", "page.html.jinja", name="<b>", **values
+    )
 
 
 # -- a run that does not have everything
@@ -160,7 +162,7 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
 
 def test_every_sample_of_the_shards_is_in_the_histogram_of_lengths(built, mixture):
     counted = counts.of_stage(built, mixture)
-    kept = added(funnel(built))
+    kept = total_funnel(read_funnel(built))
     assert sum(row["samples"] for row in counted.lengths) == kept["samples"].kept
     assert (
         sum(row["images"] for row in counted.sizes)
@@ -178,12 +180,12 @@ def test_every_row_of_the_plan_is_in_the_histogram_of_fill(built, mixture):
 
 
 def test_copies_are_counted_by_who_lost_and_who_keeps_them(built):
-    recipe = locked_recipe(built)
-    assert counts.overlap(built, recipe, "small")["dropped"] == [{"source": "web", "keeper": "web", "copies": 1}]
+    recipe = read_locked_recipe(built)
+    assert counts.count_overlap(built, recipe, "small")["dropped"] == [{"source": "web", "keeper": "web", "copies": 1}]
 
 
 def test_what_dedupe_found_two_sources_to_have_in_common_becomes_a_matrix():
-    assert counts.shared({"web": {"web": 0, "quiz": 3}, "quiz": {"web": 2}}) == [
+    assert counts.count_shared({"web": {"web": 0, "quiz": 3}, "quiz": {"web": 2}}) == [
         {"source": "quiz", "other": "web", "number": 2},
         {"source": "web", "other": "quiz", "number": 3},
     ]
@@ -204,7 +206,7 @@ def specifications(html):
 
 
 def test_a_stage_names_the_sources_it_has_and_no_reason_looks_like_a_source(html, built):
-    specs, recipe = specifications(html), locked_recipe(built)
+    specs, recipe = specifications(html), read_locked_recipe(built)
     scale = specs["Length of a sample"]["encoding"]["color"]["scale"]
     assert scale["domain"] == list(recipe.stages[0].mixture["shares"])
     of_sources = set(data(html)["colours"].values())
@@ -216,7 +218,7 @@ def test_a_stage_names_the_sources_it_has_and_no_reason_looks_like_a_source(html
 
 def test_a_matrix_names_all_sources_so_that_what_has_nothing_in_common_is_seen(html, built):
     cells = specifications(html)["Dropped copies"]["layer"][0]["encoding"]
-    assert cells["x"]["scale"]["domain"] == cells["y"]["scale"]["domain"] == list(locked_recipe(built).sources)
+    assert cells["x"]["scale"]["domain"] == cells["y"]["scale"]["domain"] == list(read_locked_recipe(built).sources)
 
 
 def test_a_stage_says_its_epochs_and_how_often_images_are_shown(html):
@@ -231,7 +233,7 @@ def test_a_stage_says_its_epochs_and_how_often_images_are_shown(html):
 def test_every_sample_is_found_with_its_language_and_fate(built, html):
     index = data(html)["index"]
     rows = index["rows"]
-    assert len(rows["source"]) == added(funnel(built))["samples"].came
+    assert len(rows["source"]) == total_funnel(read_funnel(built))["samples"].came
     web = {
         rows["row"][n]: (index["languages"][rows["language"][n]], index["reasons"][rows["reason"][n]])
         for n in range(len(rows["source"]))
@@ -250,8 +252,8 @@ def test_what_was_kept_stands_with_its_tokens(html):
 
 
 def test_an_index_of_fewer_samples_has_some_of_every_source_and_always_the_same(built):
-    recipe = locked_recipe(built)
-    few, again = (search.index(built, recipe, ["small"], 8) for _ in range(2))
+    recipe = read_locked_recipe(built)
+    few, again = (search.index_samples(built, recipe, ["small"], 8) for _ in range(2))
     assert few == again
     assert len(few["rows"]["source"]) == 8
     assert set(few["sources"]) == set(recipe.sources)
@@ -259,7 +261,7 @@ def test_an_index_of_fewer_samples_has_some_of_every_source_and_always_the_same(
 
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers(0, 500), max_size=6), st.integers(0, 1000))
 def test_sources_share_an_index_alike_and_leave_what_they_do_not_need(sizes, most):
-    quotas = search.quotas(sizes, most)
+    quotas = search.divide_quotas(sizes, most)
     assert sum(quotas.values()) == min(most, sum(sizes.values()))
     short = [quotas[name] for name in sizes if quotas[name] < sizes[name]]
     assert all(quota <= min(short, default=0) + 1 for quota in quotas.values()) or not short
@@ -269,7 +271,7 @@ def test_sources_share_an_index_alike_and_leave_what_they_do_not_need(sizes, mos
     ("text", "code"), [("The boats were tied to the old bridge.", "en"), ("3 + 4 = 7", "unsure"), ("", "unsure")]
 )
 def test_a_language_is_named_only_where_it_is_likely(text, code):
-    assert search.language(text) == code
+    assert search.guess_language(text) == code
 
 
 # -- cards
@@ -277,7 +279,7 @@ def test_a_language_is_named_only_where_it_is_likely(text, code):
 
 @pytest.fixture(scope="module")
 def gallery(mixture):
-    return cards(mixture, "answers", 5)
+    return make_cards(mixture, "answers", 5)
 
 
 def test_every_part_has_cards(gallery, mixture):
@@ -304,7 +306,7 @@ def test_of_a_conversation_the_answers_are_learnt_and_of_a_document_all_text(gal
 
 
 def test_if_all_text_is_learnt_so_are_the_questions(mixture):
-    asked = next(card for card in cards(mixture, "text", 5) if card["source"] == "quiz")
+    asked = next(card for card in make_cards(mixture, "text", 5) if card["source"] == "quiz")
     assert "What stands in field" in "".join(run["text"] for run in asked["text"] if run.get("learnt"))
 
 
@@ -333,7 +335,7 @@ class Shown:
 def test_tiles_are_drawn_in_their_grid_beside_the_overview(policy, size, shape, seams):
     image = Image.new("RGB", size, (10, 200, 30))
     (layout,) = policy.layout([size])
-    stored = {part: encode(drawn, policy.quality)[1] for part, drawn in policy.render(image, layout).items()}
-    drawn = tiled(Shown(policy), stored, layout)
+    stored = {part: encode_image(drawn, policy.quality)[1] for part, drawn in policy.render(image, layout).items()}
+    drawn = draw_tiles(Shown(policy), stored, layout)
     assert shape is None or drawn.size == shape
     assert (np.asarray(drawn) == SEAM).all(axis=2).all(axis=0).sum() == seams * SEAM_WIDTH  # from top to bottom

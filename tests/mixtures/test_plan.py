@@ -17,15 +17,15 @@ from tests.helpers.synthetic import (
     text,
     web,
 )
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.steps.lock import locate, verify
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.steps.lock import locate_shards, verify_lock
 from vlmill.mixtures.steps.plan import ROWS, Plan
 
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def mixture(**more):
-    return Mixture(
+    return MixtureSettings(
         **{
             "sequence_length": 128,
             "tiles_per_row": 4,
@@ -110,7 +110,7 @@ def test_a_small_source_is_in_every_window_that_its_share_reaches(tmp_path):
     store = Store(tmp_path)
     store.add("large", lone([10] * 3000), per_shard=500)
     store.add("small", lone([10] * 3))
-    rows = store.plan(Mixture(64, shares={"large": 0.95, "small": 0.05}, pack_window=100, windows_per_block=1))
+    rows = store.plan(MixtureSettings(64, shares={"large": 0.95, "small": 0.05}, pack_window=100, windows_per_block=1))
     mix = json.loads(store.inputs["mix.json"].read_text())
     inside = Counter()
     for block in range(mix["blocks"] - 1):
@@ -170,7 +170,7 @@ def test_the_rows_of_a_step_are_a_small_image_of_the_window(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone(np.random.default_rng(0).integers(20, 128, 600).tolist()), per_shard=200)
     store.add("pairs", lone([9] * 600), per_shard=200)
-    rows = store.plan(Mixture(128, shares={"web": 0.7, "pairs": 0.3}, unit="tokens", epochs=2))
+    rows = store.plan(MixtureSettings(128, shares={"web": 0.7, "pairs": 0.3}, unit="tokens", epochs=2))
     held = np.array(
         [[sum(s["tokens"] for s in row["segments"] if s["source"] == source) for source in (0, 1)] for row in rows]
     )
@@ -181,7 +181,7 @@ def test_the_rows_of_a_step_are_a_small_image_of_the_window(tmp_path):
 def test_rows_of_a_window_do_not_come_by_length(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone(np.random.default_rng(0).integers(5, 128, 2000).tolist()), per_shard=500)
-    rows = store.plan(Mixture(128, shares={"web": 1}))
+    rows = store.plan(MixtureSettings(128, shares={"web": 1}))
     counts = [len(row["segments"]) for row in rows]
     assert abs(np.corrcoef(counts, range(len(counts)))[0, 1]) < 0.1
 
@@ -189,7 +189,7 @@ def test_rows_of_a_window_do_not_come_by_length(tmp_path):
 def test_a_budget_of_rows_is_met_nearly(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone(np.random.default_rng(0).integers(5, 128, 2000).tolist()), per_shard=500)
-    assert len(store.plan(Mixture(128, shares={"web": 1}, rows=700))) == pytest.approx(700, rel=0.02)
+    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, rows=700))) == pytest.approx(700, rel=0.02)
 
 
 def test_a_source_may_have_its_own_length(store):
@@ -223,15 +223,15 @@ def test_the_lock_names_every_block_and_its_first_row(store):
     assert lock["plan"]["rows"] == sum(block["rows"] for block in blocks)
     every = [row for block in blocks for row in pq.read_table(store.inputs[block["path"]]).to_pylist()]
     for number in (0, 1, blocks[1]["first"] - 1, blocks[1]["first"], lock["plan"]["rows"] - 1):
-        block, row = locate(lock, number)
+        block, row = locate_shards(lock, number)
         assert pq.read_table(store.inputs[blocks[block]["path"]]).to_pylist()[row] == every[number]
     with pytest.raises(IndexError, match=f"rows 0 to {len(every) - 1}, not {len(every)}"):
-        locate(lock, len(every))
+        locate_shards(lock, len(every))
 
 
 def test_a_lock_that_nothing_was_changed_under_is_sound(store):
     lock, _ = store.lock(mixture(epochs=2, held_out={"scans": 0.2}))
-    assert list(verify(lock, store.inputs)) == []
+    assert list(verify_lock(lock, store.inputs)) == []
 
 
 def test_a_changed_block_a_changed_list_and_changed_tables_are_found(store, tmp_path):
@@ -242,7 +242,7 @@ def test_a_changed_block_a_changed_list_and_changed_tables_are_found(store, tmp_
     other = Store(tmp_path / "other")
     other.add("quiz", [[text(5, "user"), text(3, "assistant")]] + [[image(9)]] * 19, per_shard=20)
     store.inputs[store.shards["quiz"][0].lengths] = other.inputs[other.shards["quiz"][0].lengths]
-    assert list(verify(lock, store.inputs)) == [
+    assert list(verify_lock(lock, store.inputs)) == [
         "plan/00000.parquet is not the file that was locked",
         "held_out.parquet is not the file that was locked",
         "quiz: the samples that the tables yield now are not those that were locked",

@@ -7,30 +7,30 @@ import pytest
 import yaml
 from rich.console import Console
 
-from vlmill.mixtures.config import Mixture
+from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.published.catalogue import (
-    describe,
-    listing,
-    load,
-    names,
-    realised,
-    tables,
+    compute_shares,
+    describe_published,
+    list_names,
+    load_published,
+    make_listing,
+    make_published_tables,
 )
-from vlmill.mixtures.published.import_llava import counted as count_in
-from vlmill.mixtures.published.import_llava import name_of, read, to_yaml
+from vlmill.mixtures.published.import_llava import count_rows as count_in
+from vlmill.mixtures.published.import_llava import name_of, read_mixture, to_yaml
 from vlmill.pipeline.core.errors import RecipeError
 
-STAGES = [(name, stage) for name in names() for stage in load(name).stages]
+STAGES = [(name, stage) for name in list_names() for stage in load_published(name).stages]
 
 
 def counted(name, stage, unit="samples"):
-    return describe(load(name).stages[stage])["total"][unit]
+    return describe_published(load_published(name).stages[stage])["total"][unit]
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_percentages_follow_from_the_counts_but_where_they_are_known_not_to(name, stage):
-    found = load(name).stages[stage]
-    shares = realised(found)
+    found = load_published(name).stages[stage]
+    shares = compute_shares(found)
     wrong = {
         label
         for label, known in found.published.items()
@@ -41,15 +41,15 @@ def test_percentages_follow_from_the_counts_but_where_they_are_known_not_to(name
 
 
 def test_the_cauldron_has_all_59_rows_and_one_that_disagrees_with_its_own_factor():
-    stage = load("the_cauldron").stages["sft"]
+    stage = load_published("the_cauldron").stages["sft"]
     assert len(stage.published) == 59
     assert stage.published["localized_narratives"].percent == 4.56
-    assert realised(stage)["localized_narratives"] == pytest.approx(4.38, abs=0.005)
+    assert compute_shares(stage)["localized_narratives"] == pytest.approx(4.38, abs=0.005)
     assert sum(known.percent for known in stage.published.values()) == pytest.approx(99.98, abs=0.005)
 
 
 def test_the_cauldron_adds_up_to_what_its_image_sets_were_counted_to():
-    images = [known for known in load("the_cauldron").stages["sft"].published.values() if known.images]
+    images = [known for known in load_published("the_cauldron").stages["sft"].published.values() if known.images]
     assert len(images) == 50
     assert sum(known.images for known in images) == 3_665_408
     assert sum(known.samples for known in images) == 30_344_030
@@ -70,20 +70,20 @@ def test_the_cauldron_adds_up_to_what_its_image_sets_were_counted_to():
 )
 def test_counts_and_claims_stand_side_by_side(name, stage, samples, claimed):
     assert counted(name, stage) == pytest.approx(samples, abs=0.5)
-    assert load(name).stages[stage].claimed["samples"] == claimed
+    assert load_published(name).stages[stage].claimed["samples"] == claimed
 
 
 @pytest.mark.parametrize(
     ("stage", "entries", "uncounted"), [("mid", 8, 1), ("single_image", 90, 6), ("onevision", 82, 9)]
 )
 def test_llava_onevision_has_every_entry_of_its_files(stage, entries, uncounted):
-    found = load("llava_onevision").stages[stage]
+    found = load_published("llava_onevision").stages[stage]
     assert len(found.mixture.labels()) == entries
     assert len(set(found.mixture.labels()) - set(found.published)) == uncounted
 
 
 def test_strategies_of_llava_onevision_are_those_of_its_files():
-    takes = [part.take for part in load("llava_onevision").stages["single_image"].mixture.resolved()]
+    takes = [part.take for part in load_published("llava_onevision").stages["single_image"].mixture.resolved()]
     assert {take: takes.count(take) for take in set(takes)} == {
         "all": 73,
         "first:5%": 7,
@@ -95,29 +95,29 @@ def test_strategies_of_llava_onevision_are_those_of_its_files():
 
 
 def test_the_language_files_of_llava_onevision_come_to_more_than_its_paper_says():
-    stage = load("llava_onevision").stages["single_image"]
-    planned = {source["name"]: source["planned"]["samples"] for source in describe(stage)["sources"]}
+    stage = load_published("llava_onevision").stages["single_image"]
+    planned = {source["name"]: source["planned"]["samples"] for source in describe_published(stage)["sources"]}
     language = sum(count for name, count in planned.items() if name.startswith(("Evol-Instruct", "magpie")))
     assert language == pytest.approx(492_895)
     assert 100 * language / stage.claimed["samples"] == pytest.approx(15.4, abs=0.01)  # published: 14.3
 
 
 def test_idefics2_cuts_its_sources_to_their_own_lengths():
-    lengths = [part.sequence_length for part in load("idefics2").stages["stage2"].mixture.resolved()]
+    lengths = [part.sequence_length for part in load_published("idefics2").stages["stage2"].mixture.resolved()]
     assert lengths == [None, 1536, 1024]
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_every_published_mixture_is_one_that_can_be_asked_for(name, stage):
-    mixture = load(name).stages[stage].mixture
-    assert isinstance(mixture, Mixture)
+    mixture = load_published(name).stages[stage].mixture
+    assert isinstance(mixture, MixtureSettings)
     assert all(label.replace("-", "").replace("_", "").replace("@", "").isalnum() for label in mixture.labels())
     assert math.isfinite(counted(name, stage))
 
 
 def test_a_mixture_that_was_not_published_is_refused_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'the_cauldron'"):
-        load("cauldron")
+        load_published("cauldron")
 
 
 def shown(*printed):
@@ -127,29 +127,29 @@ def shown(*printed):
 
 
 def test_the_row_of_the_cauldron_that_disagrees_is_shown_as_such():
-    lines = shown(*tables(load("the_cauldron"))).splitlines()
+    lines = shown(*make_published_tables(load_published("the_cauldron"))).splitlines()
     assert [line.split()[0] for line in lines if line.rstrip().endswith("disagrees")] == ["localized_narratives"]
     (line,) = [line for line in lines if line.startswith("localized_narratives")]
     assert line.split()[-4:] == ["4.56%", "4.38%", "-0.18", "disagrees"]
 
 
 def test_what_was_claimed_stands_below_what_was_counted():
-    lines = shown(*tables(load("llava_onevision"), "single_image"))
+    lines = shown(*make_published_tables(load_published("llava_onevision"), "single_image"))
     assert "samples: counts make 2,621,993, claimed are 3,200,000" in lines
     assert "without a published count, and so without a share here: ureader_qa_sft, " in lines.replace("\n", " ")
-    assert "llava_1_5" in shown(listing())
+    assert "llava_1_5" in shown(make_listing())
 
 
 def test_a_stage_that_was_not_published_is_refused_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'onevision'"):
-        list(tables(load("llava_onevision"), "one_vision"))
+        list(make_published_tables(load_published("llava_onevision"), "one_vision"))
 
 
 def as_released(stage):
     """The YAML of a stage of LLaVA-OneVision as its authors wrote such files, made of ours."""
     entries = [
         {"json_path": f"/data/llava/{part.source}.json", "sampling_strategy": part.take}
-        for part in load("llava_onevision").stages[stage].mixture.resolved()
+        for part in load_published("llava_onevision").stages[stage].mixture.resolved()
     ]
     return yaml.safe_dump({"datasets": entries}, sort_keys=False)
 
@@ -157,8 +157,11 @@ def as_released(stage):
 @pytest.mark.parametrize("stage", ["mid", "single_image", "onevision"])
 def test_what_import_makes_of_llava_onevision_is_what_ships(stage, tmp_path):
     (tmp_path / f"{stage}.yaml").write_text(as_released(stage))
-    (tmp_path / "ours.yaml").write_text(to_yaml(read(tmp_path / f"{stage}.yaml", 32768)))
-    imported, shipped = load(str(tmp_path / "ours.yaml")).stages[stage], load("llava_onevision").stages[stage]
+    (tmp_path / "ours.yaml").write_text(to_yaml(read_mixture(tmp_path / f"{stage}.yaml", 32768)))
+    imported, shipped = (
+        load_published(str(tmp_path / "ours.yaml")).stages[stage],
+        load_published("llava_onevision").stages[stage],
+    )
     assert imported.mixture == shipped.mixture
     counted_by_others = {"ureader_tr_sft"}  # its number stands in the paper, not in its name
     assert imported.published == {
@@ -190,16 +193,16 @@ def test_a_file_name_gives_a_source_and_often_its_count(path, name, samples):
 def test_a_file_that_is_no_published_mixture_is_refused_with_what_it_is(tmp_path, text, message):
     (tmp_path / "other.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
-        load(str(tmp_path / "other.yaml"))
+        load_published(str(tmp_path / "other.yaml"))
 
 
 def test_a_file_that_is_named_twice_becomes_two_parts(tmp_path):
     entries = [{"json_path": "a/x_500.json", "sampling_strategy": take} for take in ("first:10%", "end:20")]
     (tmp_path / "twice.yaml").write_text(yaml.safe_dump({"datasets": entries}))
-    parts = read(tmp_path / "twice.yaml", 2048)["stages"]["twice"]["mixture"]["parts"]
+    parts = read_mixture(tmp_path / "twice.yaml", 2048)["stages"]["twice"]["mixture"]["parts"]
     assert parts == [{"source": "x_500", "take": "first:10%"}, {"source": "x_500", "take": "end:20"}]
-    (tmp_path / "ours.yaml").write_text(to_yaml(read(tmp_path / "twice.yaml", 2048)))
-    assert realised(load(str(tmp_path / "ours.yaml")).stages["twice"]) == pytest.approx(
+    (tmp_path / "ours.yaml").write_text(to_yaml(read_mixture(tmp_path / "twice.yaml", 2048)))
+    assert compute_shares(load_published(str(tmp_path / "ours.yaml")).stages["twice"]) == pytest.approx(
         {"x_500": 500 / 7, "x_500@2": 200 / 7}
     )
 
@@ -222,4 +225,4 @@ def test_a_file_that_is_named_twice_becomes_two_parts(tmp_path):
 def test_a_file_of_another_form_is_refused_by_its_entry(tmp_path, text, message):
     (tmp_path / "other.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
-        read(tmp_path / "other.yaml", 2048)
+        read_mixture(tmp_path / "other.yaml", 2048)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.mixtures.steps.plan import ROWS
-from vlmill.mixtures.steps.repetition import Repetition, lineage_of, repetition, summary
+from vlmill.mixtures.steps.repetition import Repetition, lineage_of, measure_repetition, summarise_repetition
 from vlmill.pipeline.shards.writer import LINEAGE
 
 FIELDS = ("source", "shard", "row", "first", "last")
@@ -71,7 +71,7 @@ def planned(draw):
 def test_an_image_is_counted_wherever_the_plan_shows_it(case):
     made, segments = case
     with tempfile.TemporaryDirectory() as folder:
-        found = repetition(*write(Path(folder), made, segments))
+        found = measure_repetition(*write(Path(folder), made, segments))
     shown, samples = Counter(), set()
     for _, shard, row, first, last in segments:
         for image in filter(None, made[shard][row][first:last]):
@@ -101,4 +101,4 @@ def test_the_step_adds_repetition_to_the_statistics(tmp_path):
         {"sha256": sha256(1), "url": "http://1", "id": "shards/web/small/0.tar#0", "shown": 4, "samples": 2},
         {"sha256": sha256(2), "url": "http://2", "id": "shards/web/small/0.tar#0", "shown": 3, "samples": 1},
     ]
-    assert summary(found["repetition"]) == "2 images shown 7 times, 3.50 each and 4 at most: 3-4 times 2"
+    assert summarise_repetition(found["repetition"]) == "2 images shown 7 times, 3.50 each and 4 at most: 3-4 times 2"

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.synthetic import OVERHEAD, Store, lone, quiz, web
-from vlmill.mixtures.config import Mixture
-from vlmill.mixtures.report.stats import short, table, to_json
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.report.stats import make_stats_table, shorten_number, to_json
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,9 @@ def stats(tmp_path_factory):
     store.add("web", web(1, 100))
     store.add("quiz", quiz(2, 80), licence="")
     return store.lock(
-        Mixture(128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", epochs=2, tiles_per_row=4, held_out={"web": 0.1})
+        MixtureSettings(
+            128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", epochs=2, tiles_per_row=4, held_out={"web": 0.1}
+        )
     )[1]
 
 
@@ -55,7 +57,7 @@ def test_losses_stand_by_cause(stats):
 
 
 def test_the_table_shows_it_at_a_glance(stats):
-    lines = " ".join(shown(table(stats)).split())
+    lines = " ".join(shown(make_stats_table(stats)).split())
     assert "align: shares in tokens" in lines
     assert "40.00%" in lines
     assert "epochs of what there is" in lines
@@ -65,7 +67,7 @@ def test_the_table_shows_it_at_a_glance(stats):
 
 def test_no_number_of_the_table_is_cut_off_in_a_terminal_of_80_columns(stats):
     def lines(width):
-        return shown(table(stats), width).splitlines()[3:6]
+        return shown(make_stats_table(stats), width).splitlines()[3:6]
 
     assert [line.split() for line in lines(80)] == [line.split() for line in lines(160)]
 
@@ -77,7 +79,7 @@ def test_no_number_of_the_table_is_cut_off_in_a_terminal_of_80_columns(stats):
 def test_a_long_name_stays_in_one_piece_where_the_headings_can_make_room(stats, name, width, folded):
     named = json.loads(json.dumps(stats))
     named["sources"][0]["name"] = name
-    shown_lines = shown(table(named, width), width).splitlines()
+    shown_lines = shown(make_stats_table(named, width), width).splitlines()
     first = (line.split(" ")[0] for line in shown_lines)
     pieces = [piece for piece in first if len(piece) > 3 and piece in name]
     assert "".join(pieces) == name
@@ -94,7 +96,7 @@ def test_declared_shares_of_repeats_are_what_they_come_to(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10] * 30))
     store.add("quiz", lone([10] * 10))
-    _, found = store.lock(Mixture(64, repeat={"web": 1, "quiz": 3}))
+    _, found = store.lock(MixtureSettings(64, repeat={"web": 1, "quiz": 3}))
     assert [source["declared"] for source in found["sources"]] == [0.5, 0.5]
 
 
@@ -102,4 +104,4 @@ def test_declared_shares_of_repeats_are_what_they_come_to(tmp_path):
     ("number", "text"), [(0, "0"), (812, "812"), (12_345, "12.3k"), (4_560_000, "4.56M"), (-1.2e9, "-1.2B")]
 )
 def test_numbers_are_short(number, text):
-    assert short(number) == text
+    assert shorten_number(number) == text

@@ -21,7 +21,7 @@ from tests.helpers.killing import killed_at
 from tests.helpers.small import RECIPE, product, vlmill, write_recipe
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import Store
-from vlmill.pipeline.reports.ledger import added, funnel
+from vlmill.pipeline.reports.ledger import read_funnel, total_funnel
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def test_every_shard_is_read_back_by_webdataset(built):
         for sample in webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil"):
             assert sample["json"]["nodes"]
             seen += 1
-    assert seen == added(funnel(built))["samples"].kept
+    assert seen == total_funnel(read_funnel(built))["samples"].kept
 
 
 def test_the_books_add_up_at_every_level(built):
-    books = funnel(built)
+    books = read_funnel(built)
     assert set(books) == {"web", "quiz", "scans", "papers"}
     for lines in books.values():
         for line in lines.values():
@@ -167,7 +167,7 @@ def test_another_threshold_touches_no_image_and_the_way_back_is_free(recipe, bui
     assert vlmill("build", recipe, "--out", root, "--workers", 0, "--set", "judges.language.drop=[ja]") == 1
     assert "locked to another recipe" in capsys.readouterr().err
     assert vlmill("build", recipe, "--out", root, "--workers", 0, "--set", "judges.language.drop=[ja]", "--relock") == 0
-    assert funnel(root)["web"]["samples"]["dropped"].get("language", 0) == 0
+    assert read_funnel(root)["web"]["samples"]["dropped"].get("language", 0) == 0
     assert {receipt.part: receipt.key for receipt in read_manifest(root, "steps/web/fetch")} == fetched
     assert vlmill("build", recipe, "--out", root, "--workers", 0, "--relock") == 0
     assert product(root) == product(built)

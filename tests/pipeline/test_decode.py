@@ -14,7 +14,7 @@ from transformers.image_transforms import convert_to_rgb
 
 from tests.helpers.upstream import encoded, picture
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.images.decode import FORMATS, Undecodable, decode
+from vlmill.pipeline.images.decode import FORMATS, Undecodable, decode_image
 
 WHITE = (255, 255, 255)
 
@@ -60,7 +60,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_pixels_equal_what_transformers_makes_of_the_file(name):
-    image = decode(FILES[name])
+    image = decode_image(FILES[name])
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), expected(FILES[name]))
 
@@ -71,30 +71,30 @@ def test_exif_turns_a_picture_exactly_once(form, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = picture(3, (64, 32), form, exif=exif)
-    image = decode(data)
+    image = decode_image(data)
     assert image.size == ((64, 32) if orientation < 5 else (32, 64))
     np.testing.assert_array_equal(np.asarray(image), expected(data))
 
 
 def test_broken_exif_turns_nothing_and_loses_nothing():
-    assert decode(picture(form="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")).size == (40, 30)
+    assert decode_image(picture(form="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")).size == (40, 30)
 
 
 def test_transparency_becomes_white_not_what_lies_beneath():
-    assert decode(encoded(Image.new("RGBA", (2, 2), (200, 0, 0, 0)))).getpixel((0, 0)) == WHITE
+    assert decode_image(encoded(Image.new("RGBA", (2, 2), (200, 0, 0, 0)))).getpixel((0, 0)) == WHITE
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame_is_taken(form):
     red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     data = encoded(red, form, save_all=True, append_images=[blue], **({"lossless": True} if form == "WEBP" else {}))
-    assert decode(data).getpixel((0, 0)) == (255, 0, 0)
+    assert decode_image(data).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_its_high_byte_instead_of_turning_white(form):
     levels = np.array([[0, 255, 256, 0x1234, 0x8000, 0xFFFF]], np.uint16)
-    assert np.asarray(decode(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist() == [
+    assert np.asarray(decode_image(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist() == [
         0,
         0,
         1,
@@ -116,41 +116,41 @@ def test_16_bit_grey_and_16_bit_colour_agree():
             ]
         )
 
-    np.testing.assert_array_equal(np.asarray(decode(png(0, 1))), np.asarray(decode(png(2, 3))))
+    np.testing.assert_array_equal(np.asarray(decode_image(png(0, 1))), np.asarray(decode_image(png(2, 3))))
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize(("bits", "highest"), [(8, 200), (10, 1023), (12, 4095), (12, 1024), (14, 9000), (16, 16_384)])
 def test_grey_of_fewer_bits_in_16_is_as_bright_as_it_was(form, bits, highest):
     levels = np.array([[0, highest // 2, highest]], np.uint16)
-    grey = np.asarray(decode(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist()
+    grey = np.asarray(decode_image(encoded(Image.fromarray(levels), form)))[0, :, 0].tolist()
     assert grey == [level >> (bits - 8) for level in levels[0].tolist()]
 
 
 @given(st.lists(st.integers(0, 65_535), min_size=1, max_size=9))
 def test_grey_of_16_bits_keeps_its_order(levels):
-    grey = np.asarray(decode(encoded(Image.fromarray(np.array([sorted(levels)], np.uint16)))))[0, :, 0].tolist()
+    grey = np.asarray(decode_image(encoded(Image.fromarray(np.array([sorted(levels)], np.uint16)))))[0, :, 0].tolist()
     assert grey == sorted(grey)
     assert max(levels) < 64 or grey[-1] >= 32  # never so dark that nothing can be seen
 
 
 def test_the_transparent_level_of_16_bit_grey_becomes_white():
     levels = Image.fromarray(np.array([[40_000, 40_001]], np.uint16))
-    assert np.asarray(decode(encoded(levels, transparency=40_001)))[0, :, 0].tolist() == [156, 255]
+    assert np.asarray(decode_image(encoded(levels, transparency=40_001)))[0, :, 0].tolist() == [156, 255]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_an_agreed_white_are_refused(mode):
     with pytest.raises(Undecodable, match=f"mode {mode} has no agreed white"):
-        decode(encoded(Image.new(mode, (2, 2), 7), "TIFF"))
+        decode_image(encoded(Image.new(mode, (2, 2), 7), "TIFF"))
 
 
 def test_pixels_are_counted_before_any_is_decoded():
     header_only = picture(size=(300, 200))[:60]
     with pytest.raises(Undecodable, match=r"300 x 200 pixels, allowed 59999") as refused:
-        decode(header_only, max_pixels=59_999)
+        decode_image(header_only, max_pixels=59_999)
     assert refused.value.reason == Reason.TOO_MANY_PIXELS
-    assert decode(picture(size=(300, 200)), max_pixels=60_000).size == (300, 200)
+    assert decode_image(picture(size=(300, 200)), max_pixels=60_000).size == (300, 200)
 
 
 def test_what_pillow_takes_for_a_bomb_has_too_many_pixels():
@@ -158,7 +158,7 @@ def test_what_pillow_takes_for_a_bomb_has_too_many_pixels():
     bomb[16:24] = struct.pack(">II", 30_000, 30_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
     with pytest.raises(Undecodable) as refused:
-        decode(bytes(bomb), max_pixels=10**10)
+        decode_image(bytes(bomb), max_pixels=10**10)
     assert refused.value.reason == Reason.TOO_MANY_PIXELS
 
 
@@ -166,7 +166,7 @@ def test_what_pillow_takes_for_a_bomb_has_too_many_pixels():
 def test_a_file_that_ends_early_is_refused_not_filled_up(form):
     data = picture(4, (200, 200), form)
     with pytest.raises(Undecodable) as refused:
-        decode(data[: len(data) * 2 // 3])
+        decode_image(data[: len(data) * 2 // 3])
     assert refused.value.reason == Reason.UNDECODABLE
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
@@ -184,14 +184,14 @@ def test_a_file_that_ends_early_is_refused_not_filled_up(form):
 )
 def test_other_formats_are_not_even_tried(data):
     with pytest.raises(Undecodable, match="in no format that is read here"):
-        decode(data)
+        decode_image(data)
 
 
 def test_the_reason_says_nothing_that_differs_from_run_to_run():
     messages = set()
     for data in [b"no image", bytearray(b"no image")]:
         with pytest.raises(Undecodable) as refused:
-            decode(bytes(data))
+            decode_image(bytes(data))
         messages.add(str(refused.value))
     assert len(messages) == 1
     assert "0x" not in messages.pop()
@@ -204,7 +204,7 @@ def test_damage_ends_in_a_picture_or_in_undecodable_and_in_nothing_else(name, da
     for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=8)):
         damaged[place] = data.draw(st.integers(0, 255))
     with contextlib.suppress(Undecodable):
-        assert decode(bytes(damaged), max_pixels=100_000).mode == "RGB"
+        assert decode_image(bytes(damaged), max_pixels=100_000).mode == "RGB"
 
 
 def test_the_formats_are_those_of_browsers_and_scanners():

@@ -24,23 +24,23 @@ from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
-    write_facts,
+    write_image_stats,
     write_rows,
     write_samples,
 )
-from vlmill.pipeline.decontaminate import Index, Split
+from vlmill.pipeline.decontaminate import BuildIndex, Split
 from vlmill.pipeline.decontaminate.index import FOLDER, read_index
-from vlmill.pipeline.decontaminate.pictures import close_up, same
-from vlmill.pipeline.decontaminate.texts import Search, passages
-from vlmill.pipeline.decontaminate.words import RUN, find, numbers, runs, words
-from vlmill.pipeline.recipe.load import load
-from vlmill.pipeline.reports.ledger import funnel
-from vlmill.pipeline.reports.trace import trace
-from vlmill.pipeline.reports.what_if import ask
+from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
+from vlmill.pipeline.decontaminate.texts import Search, split_passages
+from vlmill.pipeline.decontaminate.words import RUN, find_runs, find_sequence, number_words, split_words
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.trace import trace_sample
+from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.sources import SOURCES
 
 LONG = (
@@ -236,19 +236,21 @@ def search_for(folder, *samples):
     named = (Sample(SampleId("exam", "f", row), tuple(nodes)) for row, nodes in enumerate(samples))
     write_samples(folder / "samples.parquet", named)
     thumbnails = [np.random.default_rng(row).integers(0, 255, 64 * 64, np.uint8).tobytes() for row in range(count)]
-    write_facts(folder / "facts.parquet", [ImageFacts(n, None, str(n), thumbnail=t) for n, t in enumerate(thumbnails)])
+    write_image_stats(
+        folder / "facts.parquet", [ImageStats(n, None, str(n), thumbnail=t) for n, t in enumerate(thumbnails)]
+    )
     blank = {field.name: None if field.nullable else "" for field in IMAGES}
     images = ({**blank, "image": row, "bytes": shown(row)} for row in range(count))
     write_rows(folder / "images.parquet", IMAGES, images)
     (out := folder / "index").mkdir()
     names = ("samples.parquet", "facts.parquet", "images.parquet")
-    Index(image=0.95).run({f"exam/0/{name}": folder / name for name in names}, out)
+    BuildIndex(image=0.95).run({f"exam/0/{name}": folder / name for name in names}, out)
     return Search(read_index({f"{FOLDER}/{path.name}": path for path in out.iterdir()}), 0.8)
 
 
 def found_in(search, nodes):
     """The rows of the benchmark's samples that a training sample without pictures asks."""
-    own = list(passages(0, Sample(SampleId("train", "f", 0), tuple(nodes)), search.benchmarks))
+    own = list(split_passages(0, Sample(SampleId("train", "f", 0), tuple(nodes)), search.benchmarks))
     hits = search.hits(own, [None] * len(own))
     return sorted({int(search.benchmarks.items[hit.item].id.rpartition("#")[2]) for hit in hits})
 
@@ -412,34 +414,34 @@ def test_a_question_around_its_picture_is_found_whole(tmp_path):
 
 def test_a_report_keeps_everything_and_a_drop_drops_what_it_names(built, dropped, capsys):
     assert not list(built.glob("steps/*/decontaminate"))
-    assert trace(built, "quiz/quiz.parquet#0").settled.sample is None
+    assert trace_sample(built, "quiz/quiz.parquet#0").settled.sample is None
     root = dropped
     assert tables(root, "contamination") == tables(built, "contamination")
     assert examples(reported(root, capsys)) == examples(reported(built, capsys))
-    traced = trace(root, "quiz/quiz.parquet#0")
+    traced = trace_sample(root, "quiz/quiz.parquet#0")
     assert traced.settled.sample == Reason.REQUIRED_LOST
     assert [(verdict.reason, verdict.other) for verdict in traced.verdicts] == [
         (Reason.CONTAMINATED_IMAGE, "exam.test/test.parquet#0")
     ]
-    assert trace(root, "web/web.parquet#1").settled.kept == (0, 2, 3), "a web document loses the picture alone"
-    assert trace(root, "web/web.parquet#0").settled.kept == (0, 2), "and the paragraph that asks the question"
-    assert trace(root, "quiz/quiz.parquet#5").settled.sample is None
+    assert trace_sample(root, "web/web.parquet#1").settled.kept == (0, 2, 3), "a web document loses the picture alone"
+    assert trace_sample(root, "web/web.parquet#0").settled.kept == (0, 2), "and the paragraph that asks the question"
+    assert trace_sample(root, "quiz/quiz.parquet#5").settled.sample is None
     assert vlmill("verify", root) == 0
 
 
 @pytest.mark.parametrize(("now", "then"), [("report", "drop"), ("drop", "report"), ("drop", "drop")])
 def test_what_if_says_what_another_action_would_keep(data, built, dropped, now, then):
     root = {"report": built, "drop": dropped}
-    books = {action: funnel(root[action]) for action in (now, then)}
+    books = {action: read_funnel(root[action]) for action in (now, then)}
     for named in ((str(root[now]), None), (str(recipe(data)), root[now])):
-        _, answer = ask(*named, {"decontaminate.action": then}, [])
+        _, answer = answer_what_if(*named, {"decontaminate.action": then}, [])
         for source, levels in answer.sources.items():
             for level, kept in levels.items():
                 assert kept.now == books[now][source][level]["kept"]
                 assert kept.then == books[then][source][level]["kept"]
         assert answer.changes == (now != then)
         assert not answer.notes or now == "drop"
-    assert ask(str(dropped), None, {"decontaminate": "null"}, [])[1].changes
+    assert answer_what_if(str(dropped), None, {"decontaminate": "null"}, [])[1].changes
 
 
 @pytest.mark.parametrize(
@@ -453,20 +455,22 @@ def test_what_if_says_what_another_action_would_keep(data, built, dropped, now, 
 )
 def test_what_if_does_not_answer_for_other_benchmarks_or_thresholds(built, key, value, message):
     with pytest.raises(RecipeError, match=message):
-        ask(str(built), None, {key: value}, [])
+        answer_what_if(str(built), None, {key: value}, [])
 
 
 def test_what_if_of_a_recipe_whose_benchmarks_lie_elsewhere_is_for_those_of_the_run(data, built, dropped):
     moved = recipe(data, decontaminate={"against": {"exam": {"files": "dev.tsv"}}, "action": "drop"})
-    _, answer = ask(str(moved), built, {}, [])
-    assert answer.sources["quiz"]["samples"].then == funnel(dropped)["quiz"]["samples"]["kept"]
+    _, answer = answer_what_if(str(moved), built, {}, [])
+    assert answer.sources["quiz"]["samples"].then == read_funnel(dropped)["quiz"]["samples"]["kept"]
     assert answer.notes[0].startswith("benchmarks of")
     without = recipe(data)
     without.write_text(
         yaml.safe_dump({k: v for k, v in yaml.safe_load(without.read_text()).items() if k != "decontaminate"})
     )
-    assert not ask(str(without), dropped, {}, [])[1].changes, "what a recipe does not name stays as the run has it"
-    assert ask(str(recipe(data, decontaminate=None)), dropped, {}, [])[1].changes
+    assert not answer_what_if(str(without), dropped, {}, [])[1].changes, (
+        "what a recipe does not name stays as the run has it"
+    )
+    assert answer_what_if(str(recipe(data, decontaminate=None)), dropped, {}, [])[1].changes
 
 
 def test_the_books_of_a_report_lose_nothing(built):
@@ -507,12 +511,14 @@ def test_findings_do_not_depend_on_how_the_data_are_cut(data, built, tmp_path, c
 def test_a_benchmark_comes_from_a_list_by_name_and_the_lock_says_all(data, tmp_path):
     against = {"mmmu": "benchmarks", "own": {"files": "test.parquet"}}
     there = "hf://datasets/acme/copy@v1"
-    loaded, effective, _ = load(str(recipe(data, decontaminate={"against": against})), sources={"mmmu": there})
+    loaded, effective, _ = load_recipe(str(recipe(data, decontaminate={"against": against})), sources={"mmmu": there})
     assert loaded.decontaminating().against["mmmu"].splits("mmmu")["mmmu.validation"] == Split(split="validation")
     assert effective["decontaminate"]["against"]["mmmu"]["options"]["choices"] == "options"
     assert effective["decontaminate"]["against"]["mmmu"]["root"] == there
     moved = {"mmmu": str(tmp_path / "mine" / "*.parquet")}  # a list that comes from the command line too can be moved
-    everything, _, _ = load(str(recipe(data, decontaminate=None)), moved, sets={"decontaminate.against": "benchmarks"})
+    everything, _, _ = load_recipe(
+        str(recipe(data, decontaminate=None)), moved, sets={"decontaminate.against": "benchmarks"}
+    )
     assert everything.decontaminating().against["mmmu"].splits("mmmu") == {"mmmu": Split(pattern="*.parquet")}
     names = "ai2d chartqa docvqa mathvista mmbench_cn mmbench_en mmmu mmstar ocrbench scienceqa textvqa vqav2"
     assert sorted(everything.decontaminating().against) == names.split()
@@ -535,7 +541,7 @@ def test_a_benchmark_comes_from_a_list_by_name_and_the_lock_says_all(data, tmp_p
 )
 def test_a_mistake_in_the_block_is_named(data, block, message):
     with pytest.raises(RecipeError, match=message):
-        load(str(recipe(data, decontaminate=block)))
+        load_recipe(str(recipe(data, decontaminate=block)))
 
 
 def test_a_benchmark_may_have_any_row_shape_with_images_and_those_in_files_lie_below_its_root(data, tmp_path):
@@ -633,41 +639,41 @@ def test_a_missing_column_is_named(tmp_path):
 
 @given(st.text())
 def test_words_do_not_change_with_case_punctuation_and_space(text):
-    assert words(f" {text} !") == words(text)
-    assert words("(Left, RIGHT?) " + text) == ["left", "right", *words(text)]
-    assert words(" ".join(words(text))) == words(text)
+    assert split_words(f" {text} !") == split_words(text)
+    assert split_words("(Left, RIGHT?) " + text) == ["left", "right", *split_words(text)]
+    assert split_words(" ".join(split_words(text))) == split_words(text)
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.lists(st.integers(1, 3), min_size=RUN, max_size=12))
 def test_a_run_is_found_wherever_its_words_stand(before, sequence):
     whole = np.array([*before, *sequence], np.uint32)
-    starts, hashes = runs(whole)
+    starts, hashes = find_runs(whole)
     known = [start for start in range(max(0, whole.size - RUN + 1)) if (whole[start : start + RUN] > 0).all()]
     assert starts.tolist() == known
     wanted = np.array(sequence, np.uint32)
-    assert set(runs(wanted)[1].tolist()) <= set(hashes.tolist())
-    assert len(before) in find(wanted, whole)
+    assert set(find_runs(wanted)[1].tolist()) <= set(hashes.tolist())
+    assert len(before) in find_sequence(wanted, whole)
 
 
 def test_a_character_of_a_script_without_spaces_is_a_word():
-    assert words("这是iPhone 15。") == ["这", "是", "iphone", "15"]
-    assert numbers(["Is it?"], {"it": 1}).tolist() == [0, 1]
+    assert split_words("这是iPhone 15。") == ["这", "是", "iphone", "15"]
+    assert number_words(["Is it?"], {"it": 1}).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
     "change", [halved, cut, lambda image: Image.open(io.BytesIO(encoded(image, "JPEG", quality=60)))]
 )
 def test_a_copy_is_the_same_in_close_up_whichever_of_the_two_it_is(change):
-    one = np.stack([close_up(shown(seed)) for seed in range(3)])
-    other = np.stack([close_up(encoded(change(drawing(seed)))) for seed in range(3)])
-    assert same(one, other).all()
-    assert same(other, one).all()
+    one = np.stack([make_close_up(shown(seed)) for seed in range(3)])
+    other = np.stack([make_close_up(encoded(change(drawing(seed)))) for seed in range(3)])
+    assert find_same(one, other).all()
+    assert find_same(other, one).all()
 
 
 @pytest.mark.parametrize(
     "change", [another_patch, tinted, lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
 )
 def test_another_patch_colour_or_direction_is_another_picture(change):
-    one = np.stack([close_up(shown(seed)) for seed in range(3)])
-    other = np.stack([close_up(encoded(change(drawing(seed)))) for seed in range(3)])
-    assert not same(one, other).any()
+    one = np.stack([make_close_up(shown(seed)) for seed in range(3)])
+    other = np.stack([make_close_up(encoded(change(drawing(seed)))) for seed in range(3)])
+    assert not find_same(one, other).any()

@@ -19,20 +19,20 @@ from tests.pipeline.test_dedupe_text import prose
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
     Verdict,
     read_rows,
     read_verdicts,
-    write_facts,
+    write_image_stats,
     write_samples,
     write_verdicts,
 )
 from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.dedupe.domain import host
-from vlmill.pipeline.steps.image_stats import examine
+from vlmill.pipeline.dedupe.domain import hash_host
+from vlmill.pipeline.steps.image_stats import compute_image_stats
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ PICTURES = {
 
 
 @cache
-def facts_of(name: str) -> ImageFacts:
+def facts_of(name: str) -> ImageStats:
     """Of the picture of that name, or of the one that stands for all that have none."""
     if name == "dead":
-        return ImageFacts(0, Reason.UNDECODABLE)
+        return ImageStats(0, Reason.UNDECODABLE)
     buffer = io.BytesIO()
     PICTURES.get(name, PICTURES["p13"]).save(buffer, "PNG")
-    return examine(0, buffer.getvalue())
+    return compute_image_stats(0, buffer.getvalue())
 
 
 def words(text, role="none", turn=0):
@@ -112,7 +112,7 @@ def write_part(folder: Path, items: list[Item]) -> None:
         samples.append(Sample(item.id, tuple(nodes), url=item.url))
         verdicts += [Verdict(row, node, "taste", Reason.LANGUAGE) for node in item.judged]
     write_samples(folder / "samples.parquet", samples)
-    write_facts(folder / "facts.parquet", facts)
+    write_image_stats(folder / "facts.parquet", facts)
     write_verdicts(folder / "taste.verdicts.parquet", verdicts)
 
 
@@ -428,9 +428,9 @@ def test_what_is_said_twice_in_one_document_or_in_a_dropped_one_is_not_repeated(
 
 
 def test_hosts_are_one_whatever_their_case_and_port_and_only_documents_have_them():
-    assert host("https://A.example:8080/x") == host("http://a.example/y")
-    assert host("https://a.example/") != host("https://b.a.example/")
-    assert host("") is host("no address") is host("http://[broken") is None
+    assert hash_host("https://A.example:8080/x") == hash_host("http://a.example/y")
+    assert hash_host("https://a.example/") != hash_host("https://b.a.example/")
+    assert hash_host("") is hash_host("no address") is hash_host("http://[broken") is None
     items = [replace(page(row, f"p{row}", "Page of a book"), url="https://a.example/") for row in range(4)]
     assert run(items, paragraphs=2) == {}
 

@@ -16,12 +16,12 @@ from vlmill.pipeline.core.sample import (
     Sample,
     SampleId,
     read_rows,
-    write_facts,
+    write_image_stats,
     write_samples,
 )
-from vlmill.pipeline.dedupe import Dedupe, Sketch
-from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, IMAGE, TEXT, candidates
-from vlmill.pipeline.dedupe.components import components
+from vlmill.pipeline.dedupe import ComputeSignatures, Dedupe
+from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, IMAGE, TEXT, find_candidates
+from vlmill.pipeline.dedupe.components import find_components
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), unique=True, max_size=40)
 
@@ -29,7 +29,7 @@ rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), unique=True, ma
 def found(kind, filed, cap):
     """Pairs of keys, and how many were left out."""
     places, keys = np.array(sorted(filed), np.uint64).reshape(-1, 2).T
-    first, second, excess = candidates(kind, places, keys, cap)
+    first, second, excess = find_candidates(kind, places, keys, cap)
     return list(zip(keys[first].tolist(), keys[second].tolist(), strict=True)), excess
 
 
@@ -48,7 +48,7 @@ def test_a_cap_leaves_groups_connected_and_counts_what_it_leaves_out(filed, cap)
     assert excess == sum(max(0, size - cap) * (size - cap - 1) // 2 for size in sizes)
     ends = np.array(pairs, np.uint64).reshape(-1, 2)
     keys = np.arange(10, dtype=np.uint64)
-    labels = components(keys, ends[:, 0], ends[:, 1])
+    labels = find_components(keys, ends[:, 0], ends[:, 1])
     for place in range(6):
         assert len({labels[key] for other, key in filed if other == place}) <= 1
 
@@ -66,7 +66,7 @@ def test_components_are_those_of_the_edges_between_given_keys(edges, given_keys)
             if one in label and other in label:
                 label[one] = label[other] = min(label[one], label[other])
     ends = np.array(edges, np.uint64).reshape(-1, 2)
-    labels = components(np.array(keys, np.uint64), ends[:, 0], ends[:, 1])
+    labels = find_components(np.array(keys, np.uint64), ends[:, 0], ends[:, 1])
     assert labels.tolist() == [label[key] for key in keys]
 
 
@@ -77,8 +77,8 @@ def sketched(folder, texts):
         folder / "samples.parquet",
         (Sample(SampleId("web", "x", row), (Node("text", text=text),)) for row, text in enumerate(texts)),
     )
-    write_facts(folder / "facts.parquet", [])
-    Sketch().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
+    write_image_stats(folder / "facts.parquet", [])
+    ComputeSignatures().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
     return {f"web/0/{path.name}": path for path in folder.iterdir()}
 
 

@@ -13,7 +13,7 @@ import pytest
 from ray import cloudpickle
 
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
-from vlmill.pipeline.engine.executor import Inline, executor, together
+from vlmill.pipeline.engine.executor import Inline, open_executor, run_distributed
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def careful(item: Item) -> Item:
 @pytest.fixture(scope="module")
 def ray_pool():
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers import our packages, not the tests
-    with executor(2, None) as pool:
+    with open_executor(2, None) as pool:
         yield pool
 
 
@@ -102,4 +102,4 @@ def test_more_ranks_than_this_machine_has_gpus_are_refused_in_place_of_waiting(m
         monkeypatch.setattr(ray, name, lambda **_: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
     with pytest.raises(RecipeError, match="--ranks 2: each takes a GPU, and this machine has 1; take --ranks 1"):
-        together(lambda: None, 2, None, gpus=True)
+        run_distributed(lambda: None, 2, None, gpus=True)

@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 from tests.helpers.servers import Web, hang, later, picture, whole
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
-from vlmill.pipeline.core.keys import task_key
+from vlmill.pipeline.core.keys import make_key
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_images, read_rows, write_rows
-from vlmill.pipeline.core.step import parameters
+from vlmill.pipeline.core.step import get_parameters
 from vlmill.pipeline.fetch import Fetch, Retry, process
-from vlmill.pipeline.fetch.process import Outcome
+from vlmill.pipeline.fetch.process import FetchOutcome
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def lost(key, failure="timed_out: silent for 10 s"):
 
 def test_the_line_that_a_death_cut_short_is_not_read(tmp_path):
     folder = answered(tmp_path / "a", lost(1), json.dumps(lost(0))[:-1])
-    assert dict(process._answers(["u0", "u1"], folder)) == {"u1": Outcome(Reason.TIMED_OUT, "silent for 10 s")}
+    assert dict(process._answers(["u0", "u1"], folder)) == {"u1": FetchOutcome(Reason.TIMED_OUT, "silent for 10 s")}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_erro
 
     monkeypatch.setattr(process, "_run_child", forgetful)
     with pytest.raises(VlmillError, match=r"1 of 3 addresses .* first is u1; .* No space left on device"):
-        process.download(["u0", "u1", "u2"], Fetch(), tmp_path)
+        process.download_images(["u0", "u1", "u2"], Fetch(), tmp_path)
     assert asked == [["u0", "u1", "u2"], ["u1"], ["u1"]]
 
 
@@ -400,7 +400,7 @@ def test_a_retry_without_anything_to_try_leaves_an_empty_supplement(web, tmp_pat
 
 
 def test_only_what_shapes_the_result_is_in_the_key():
-    assert sorted(parameters(Fetch())) == ["allow_hosts", "honour_robots", "max_bytes"]
+    assert sorted(get_parameters(Fetch())) == ["allow_hosts", "honour_robots", "max_bytes"]
     assert [f.name for f in fields(Fetch) if f.metadata] == [
         "mirrors",
         "timeout_s",
@@ -420,9 +420,9 @@ def test_only_what_shapes_the_result_is_in_the_key():
     )
     files = {"images.parquet": "0" * 64}
     for make in (lambda fetch: fetch, Retry):
-        assert task_key(make(plain), files) == task_key(make(tuned), files)
-        assert task_key(make(plain), files) != task_key(make(replace(plain, max_bytes=1)), files)
-    assert task_key(Retry(plain), files) != task_key(Retry(plain, round=2), files)
+        assert make_key(make(plain), files) == make_key(make(tuned), files)
+        assert make_key(make(plain), files) != make_key(make(replace(plain, max_bytes=1)), files)
+    assert make_key(Retry(plain), files) != make_key(Retry(plain, round=2), files)
 
 
 @pytest.mark.parametrize(
@@ -438,4 +438,4 @@ def test_only_what_shapes_the_result_is_in_the_key():
 )
 def test_a_block_that_no_request_could_be_made_with_is_refused(block, message):
     with pytest.raises(RecipeError, match=message):
-        build(Fetch, block, "fetch")
+        parse_block(Fetch, block, "fetch")

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.address import (
     MAX_URL,
-    Failed,
+    FetchFailed,
+    apply_mirror,
     is_public,
-    mirrored,
-    parse,
-    redirected,
-    resolve,
+    parse_address,
+    resolve_host,
+    resolve_redirect,
 )
 
 
@@ -34,8 +34,8 @@ from vlmill.pipeline.fetch.address import (
     ],
 )
 def test_an_address_has_one_ascii_spelling(url, spelling):
-    assert parse(url).url == spelling
-    assert parse(spelling).url == spelling
+    assert parse_address(url).url == spelling
+    assert parse_address(spelling).url == spelling
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_an_address_has_one_ascii_spelling(url, spelling):
     ],
 )
 def test_what_is_no_address_of_the_web_is_a_bad_url(url):
-    with pytest.raises(Failed) as caught:
-        parse(url)
+    with pytest.raises(FetchFailed) as caught:
+        parse_address(url)
     assert caught.value.reason is Reason.BAD_URL
     assert "secret" not in caught.value.detail
 
@@ -74,12 +74,12 @@ def test_what_is_no_address_of_the_web_is_a_bad_url(url):
 @given(st.text(max_size=40))
 def test_any_text_is_an_address_with_a_stable_spelling_or_a_bad_url(text):
     for url in (text, f"http://{text}", f"http://example.org/{text}"):
-        with suppress(Failed):
-            spelling = parse(url).url
+        with suppress(FetchFailed):
+            spelling = parse_address(url).url
             assert spelling.isascii()
             assert spelling.isprintable()
             assert " " not in spelling
-            assert parse(spelling).url == spelling
+            assert parse_address(spelling).url == spelling
 
 
 PRIVATE = [
@@ -114,8 +114,8 @@ def resolver(*addresses):
 
 
 def test_a_name_with_one_private_address_among_public_ones_is_forbidden():
-    with pytest.raises(Failed) as caught:
-        resolve(parse("http://example.org/"), set(), resolver("93.184.216.34", "10.0.0.1"))
+    with pytest.raises(FetchFailed) as caught:
+        resolve_host(parse_address("http://example.org/"), set(), resolver("93.184.216.34", "10.0.0.1"))
     assert (caught.value.reason, caught.value.detail) == (
         Reason.FORBIDDEN_ADDRESS,
         "example.org resolves to 10.0.0.1",
@@ -123,20 +123,20 @@ def test_a_name_with_one_private_address_among_public_ones_is_forbidden():
 
 
 def test_a_private_host_can_be_allowed_at_every_port_or_at_one():
-    target = parse("http://images.lan:8080/")
+    target = parse_address("http://images.lan:8080/")
     for allowed in ({"images.lan"}, {"images.lan:8080"}):
-        assert resolve(target, allowed, resolver("10.0.0.1")) == [(socket.AF_INET, ("10.0.0.1", 8080))]
+        assert resolve_host(target, allowed, resolver("10.0.0.1")) == [(socket.AF_INET, ("10.0.0.1", 8080))]
     for allowed in (set(), {"images.lan:80"}, {"lan"}, {"10.0.0.1"}):
-        with pytest.raises(Failed):
-            resolve(target, allowed, resolver("10.0.0.1"))
+        with pytest.raises(FetchFailed):
+            resolve_host(target, allowed, resolver("10.0.0.1"))
 
 
 @pytest.mark.parametrize(
     "host", ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "localhost"]
 )
 def test_no_spelling_of_loopback_gets_through(host):
-    with pytest.raises(Failed) as caught:
-        resolve(parse(f"http://{host}/"), set(), socket.getaddrinfo)
+    with pytest.raises(FetchFailed) as caught:
+        resolve_host(parse_address(f"http://{host}/"), set(), socket.getaddrinfo)
     assert caught.value.reason in {Reason.FORBIDDEN_ADDRESS, Reason.NAME_LOOKUP}
 
 
@@ -145,21 +145,21 @@ def test_a_name_server_that_does_not_answer_may_be_asked_again_and_a_name_that_d
     def fails(*_, **__):
         raise socket.gaierror(error, "no such luck")
 
-    with pytest.raises(Failed) as caught:
-        resolve(parse("http://example.org/"), set(), fails)
+    with pytest.raises(FetchFailed) as caught:
+        resolve_host(parse_address("http://example.org/"), set(), fails)
     assert (caught.value.reason, caught.value.again) == (Reason.NAME_LOOKUP, again)
 
 
 def test_the_longest_mirrored_prefix_is_rewritten():
     mirrors = {"http://a.org/": "http://b.org/x/", "http://a.org/deep/": "http://c.org/"}
-    assert mirrored("http://a.org/1.jpg", mirrors) == "http://b.org/x/1.jpg"
-    assert mirrored("http://a.org/deep/1.jpg?q", mirrors) == "http://c.org/1.jpg?q"
-    assert mirrored("http://other.org/http://a.org/", mirrors) == "http://other.org/http://a.org/"
+    assert apply_mirror("http://a.org/1.jpg", mirrors) == "http://b.org/x/1.jpg"
+    assert apply_mirror("http://a.org/deep/1.jpg?q", mirrors) == "http://c.org/1.jpg?q"
+    assert apply_mirror("http://other.org/http://a.org/", mirrors) == "http://other.org/http://a.org/"
 
 
 def test_a_redirect_is_relative_to_where_it_came_from_and_may_hold_raw_utf_8():
-    assert redirected("http://a.org/x/y.jpg", "../z.jpg") == "http://a.org/z.jpg"
-    assert redirected("http://a.org/x", "//b.org/é.jpg".encode().decode("latin-1")) == "http://b.org/%C3%A9.jpg"
+    assert resolve_redirect("http://a.org/x/y.jpg", "../z.jpg") == "http://a.org/z.jpg"
+    assert resolve_redirect("http://a.org/x", "//b.org/é.jpg".encode().decode("latin-1")) == "http://b.org/%C3%A9.jpg"
     for location in ("file:///etc/passwd", "http://[::1/", "/" * (MAX_URL + 1)):
-        with pytest.raises(Failed, match="bad_url"):
-            redirected("http://a.org/", location)
+        with pytest.raises(FetchFailed, match="bad_url"):
+            resolve_redirect("http://a.org/", location)

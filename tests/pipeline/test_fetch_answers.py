@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.helpers.servers import HTML, SVG, picture
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.fetch.address import Failed
-from vlmill.pipeline.fetch.answers import asked_pause, check_image, check_status, opted_out, unpacked
+from vlmill.pipeline.fetch.address import FetchFailed
+from vlmill.pipeline.fetch.answers import check_image, check_status, decode_body, find_opt_out, parse_retry_after
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ from vlmill.pipeline.fetch.answers import asked_pause, check_image, check_status
     ],
 )
 def test_x_robots_tag_speaks_to_everybody_or_to_the_crawler_that_it_names(headers, word):
-    assert opted_out(headers, "vlmill") == word
+    assert find_opt_out(headers, "vlmill") == word
 
 
 @given(st.text())
 def test_any_header_is_understood_somehow(header):
-    opted_out([header], "vlmill")
+    find_opt_out([header], "vlmill")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_any_header_is_understood_somehow(header):
     ],
 )
 def test_a_body_comes_out_of_its_content_encoding_as_it_was(encoding, pack):
-    assert unpacked(pack(b"picture" * 100), encoding, 700) == b"picture" * 100
+    assert decode_body(pack(b"picture" * 100), encoding, 700) == b"picture" * 100
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_body_comes_out_of_its_content_encoding_as_it_was(encoding, pack):
     ],
 )
 def test_a_body_that_does_not_unpack_within_the_limit_fails(data, encoding, reason):
-    with pytest.raises(Failed) as caught:
-        unpacked(data, encoding, 700)
+    with pytest.raises(FetchFailed) as caught:
+        decode_body(data, encoding, 700)
     assert caught.value.reason is reason
 
 
@@ -95,38 +95,38 @@ def test_a_format_without_a_signature_is_an_image_if_the_server_says_so():
     file = io.BytesIO()
     Image.new("L", (16, 16)).save(file, "TGA")
     check_image(file.getvalue(), "image/x-tga")
-    with pytest.raises(Failed, match="application/octet-stream, starts with"):
+    with pytest.raises(FetchFailed, match="application/octet-stream, starts with"):
         check_image(file.getvalue(), "application/octet-stream")
 
 
 @pytest.mark.parametrize("data", [HTML, SVG, b"\xef\xbb\xbf\r\n  " + HTML, b"<svg>", b"\t<?php"])
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/svg+xml", "text/html", ""])
 def test_markup_is_no_image_whatever_the_server_calls_it(data, media_type):
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FetchFailed) as caught:
         check_image(data, media_type)
     assert caught.value.reason is Reason.NOT_AN_IMAGE
 
 
 def test_no_bytes_are_an_empty_body_and_packed_svg_is_no_image():
-    with pytest.raises(Failed, match="empty_body"):
+    with pytest.raises(FetchFailed, match="empty_body"):
         check_image(b"", "image/png")
-    with pytest.raises(Failed, match="not_an_image"):
+    with pytest.raises(FetchFailed, match="not_an_image"):
         check_image(gzip.compress(SVG, mtime=0), "image/svg+xml")
 
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_judged_and_what_follows_a_signature_does_not_matter(data):
-    with suppress(Failed):
+    with suppress(FetchFailed):
         check_image(data, "")
     check_image(picture() + data, "")
 
 
 def test_retry_after_is_seconds_or_a_date():
     soon = datetime.now(UTC) + timedelta(seconds=100)
-    assert asked_pause("7") == 7
-    assert 90 < asked_pause(format_datetime(soon, usegmt=True)) <= 100
-    assert asked_pause("Fri, 31 Dec 1999 23:59:59 GMT") == 0
-    assert [asked_pause(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")] == [
+    assert parse_retry_after("7") == 7
+    assert 90 < parse_retry_after(format_datetime(soon, usegmt=True)) <= 100
+    assert parse_retry_after("Fri, 31 Dec 1999 23:59:59 GMT") == 0
+    assert [parse_retry_after(text) for text in (None, "", "soon", "-1", "²", "Fri, 31 Dec 1999 23:59:59 -0000")] == [
         None
     ] * 6
 
@@ -149,7 +149,7 @@ DATES = st.builds(
 @example("Mon, 01 Jan 2026 00:00:00 +99999999999999999999")
 @example("9" * 5000)
 def test_any_retry_after_is_a_pause_of_nothing_or_more_or_none(text):
-    pause = asked_pause(text)
+    pause = parse_retry_after(text)
     assert pause is None or pause >= 0
 
 
@@ -157,7 +157,7 @@ def test_any_retry_after_is_a_pause_of_nothing_or_more_or_none(text):
 def test_every_status_is_taken_for_an_image_or_has_a_reason_of_its_range(status, retry_after):
     try:
         check_status(status, retry_after)
-    except Failed as failed:
+    except FetchFailed as failed:
         found = failed
     else:
         found = None
@@ -170,26 +170,26 @@ def test_every_status_is_taken_for_an_image_or_has_a_reason_of_its_range(status,
 
 
 def test_a_long_name_in_a_header_takes_no_longer_than_it_is_long():
-    assert opted_out(["a" * (1 << 18) + "!: all"], "vlmill") is None
+    assert find_opt_out(["a" * (1 << 18) + "!: all"], "vlmill") is None
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.binary(max_size=8))
 def test_all_members_of_a_gzip_file_are_unpacked_and_what_follows_is_left_out(parts, rest):
     data, whole = b"".join(gzip.compress(part, mtime=0) for part in parts), b"".join(parts)
     rest = rest.removeprefix(b"\x1f")  # which may be another member
-    assert unpacked(data + rest, "gzip", len(whole)) == whole
+    assert decode_body(data + rest, "gzip", len(whole)) == whole
     if whole:
-        with pytest.raises(Failed, match="too_many_bytes"):
-            unpacked(data, "gzip", len(whole) - 1)
+        with pytest.raises(FetchFailed, match="too_many_bytes"):
+            decode_body(data, "gzip", len(whole) - 1)
 
 
 @given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate"]))
 def test_any_bytes_unpack_within_the_limit_or_fail(data, encoding):
     for packed in (data, gzip.compress(b"picture", mtime=0) + data, zlib.compress(data)[:-4] + data):
-        with suppress(Failed):
-            assert len(unpacked(packed, encoding, 20)) <= 20
+        with suppress(FetchFailed):
+            assert len(decode_body(packed, encoding, 20)) <= 20
 
 
 def test_more_members_than_a_picture_needs_are_too_many():
-    with pytest.raises(Failed, match="too_many_bytes: over 64 gzip members"):
-        unpacked(gzip.compress(b"", mtime=0) * 65, "gzip", 700)
+    with pytest.raises(FetchFailed, match="too_many_bytes: over 64 gzip members"):
+        decode_body(gzip.compress(b"", mtime=0) * 65, "gzip", 700)

@@ -20,8 +20,8 @@ from tests.helpers.servers import (
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.fetch.address import MAX_URL, Failed
-from vlmill.pipeline.fetch.message import MAX_HEAD, PIECE, Head, read_body, read_head
+from vlmill.pipeline.fetch.address import MAX_URL, FetchFailed
+from vlmill.pipeline.fetch.message import MAX_HEAD, PIECE, AnswerHead, read_body, read_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -40,7 +40,7 @@ def body(answer, limit=LIMIT):
 
 
 def failure(answer, limit=LIMIT):
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FetchFailed) as caught:
         said(answer, limit)
     return caught.value.reason
 
@@ -68,7 +68,7 @@ def test_a_head_has_its_headers_in_order_and_a_broken_line_hides_none(lines, fie
 
 
 def test_headers_are_found_by_name_and_words_across_all_of_a_name():
-    head = Head(200, (("a", "Gzip , identity"), ("b", ""), ("a", "br,")))
+    head = AnswerHead(200, (("a", "Gzip , identity"), ("b", ""), ("a", "br,")))
     assert (head.get("a"), head.get("b"), head.get("c")) == ("Gzip , identity", "", "")
     assert head.get_all("a") == ["Gzip , identity", "br,"]
     assert head.words("a") == ["gzip", "identity", "br"]
@@ -78,7 +78,7 @@ def test_headers_are_found_by_name_and_words_across_all_of_a_name():
 def test_answers_before_the_answer_are_skipped_with_their_headers(status):
     early = b"HTTP/1.1 %d Early\r\nLink: </style.css>\r\nContent-Length: 5\r\n\r\n" % status
     head, data = said(early + early + OK + b"A: 1\r\n\r\nbody")
-    assert (head, data) == (Head(200, (("a", "1"),)), b"body")
+    assert (head, data) == (AnswerHead(200, (("a", "1"),)), b"body")
 
 
 def test_after_101_no_http_is_spoken():
@@ -186,7 +186,7 @@ def test_no_answer_is_read_without_bound(start, again, reason):
     if reason is None:
         assert read_body(reader, read_head(reader), LIMIT) == b"body"
     else:
-        with pytest.raises(Failed, match=f"^{reason}: "):
+        with pytest.raises(FetchFailed, match=f"^{reason}: "):
             read_body(reader, read_head(reader), LIMIT)
     assert wire.given <= 2 * (MAX_HEAD + LIMIT) + 2 * PIECE
 
@@ -201,7 +201,7 @@ FRAGMENTS = [
 @example(CHUNKED + b"-1\r\nbody")
 def test_any_bytes_are_an_answer_within_the_limit_or_a_failure(answer):
     for start in (b"", OK, CHUNKED):
-        with suppress(Failed):
+        with suppress(FetchFailed):
             assert len(body(start + answer, 6)) <= 6
 
 

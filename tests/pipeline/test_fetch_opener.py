@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.servers import Web, first, moved, picture, whole
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch import Fetch, opener
-from vlmill.pipeline.fetch.address import Failed
+from vlmill.pipeline.fetch.address import FetchFailed
 from vlmill.pipeline.fetch.opener import MAX_REDIRECTS, Opener
 
 
@@ -39,7 +39,7 @@ def rules(web, **changes):
 
 
 def failure(web, path, **changes):
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FetchFailed) as caught:
         Opener(rules(web, **changes)).open(web.url(path) if path.startswith("/") else path)
     return caught.value.reason
 
@@ -151,7 +151,7 @@ def test_a_redirect_to_a_name_that_resolves_to_a_private_address_is_refused(web)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     web.answers["/inside.png"] = moved(f"http://inside.test:{web.port}/good.png?inside")
-    with pytest.raises(Failed, match=r"inside\.test resolves to 127\.0\.0\.1"):
+    with pytest.raises(FetchFailed, match=r"inside\.test resolves to 127\.0\.0\.1"):
         Opener(rules(web, allow_hosts=("allowed.test",)), resolver).open(f"http://allowed.test:{web.port}/inside.png")
     assert web.asked("/good.png?inside") == []
 
@@ -245,7 +245,7 @@ def test_whatever_is_raised_over_an_address_is_its_failure(web, error, reason, d
     def resolver(*_, **__):
         raise error
 
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FetchFailed) as caught:
         Opener(rules(web), resolver).open("http://example.test/")
     assert (caught.value.reason, caught.value.detail) == (reason, detail)
     assert caught.value.__context__ is None or reason is Reason.FETCH_ERROR, "nothing holds what filled the memory"
@@ -270,7 +270,7 @@ def test_a_mirror_is_asked_in_place_of_the_original_and_may_be_private(web):
     assert mirrored.open("http://images.example.test/moved.png").data == picture()
     assert mirrored.open("http://images.example.test/moved-home.png").data == picture()
     assert web.asked("/good.png?home")[0].headers["Host"] == web.host
-    with pytest.raises(Failed, match="forbidden_address"):  # the mirror's port alone is allowed
+    with pytest.raises(FetchFailed, match="forbidden_address"):  # the mirror's port alone is allowed
         mirrored.open("http://images.example.test/loopback.png")
 
 
@@ -308,12 +308,12 @@ def test_the_certificate_is_checked_against_the_name_although_the_address_is_pin
 
     with Web(certificate=certificate) as web:
         changes = rules(web, allow_hosts=("good.test", "other.test"), timeout_s=5, deadline_s=10, retries=3)
-        with pytest.raises(Failed, match="connection: certificate: self-signed"):
+        with pytest.raises(FetchFailed, match="connection: certificate: self-signed"):
             Opener(changes, resolver).open(f"https://good.test:{web.port}/good.png")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
         trusting = Opener(changes, resolver)
         assert trusting.open(f"https://good.test:{web.port}/good.png").data == picture()
-        with pytest.raises(Failed, match=r"connection: certificate: Hostname mismatch.*other\.test"):
+        with pytest.raises(FetchFailed, match=r"connection: certificate: Hostname mismatch.*other\.test"):
             trusting.open(f"https://other.test:{web.port}/good.png")
         assert len(web.asked()) == 1
 

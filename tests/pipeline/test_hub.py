@@ -37,10 +37,10 @@ from tests.helpers.upstream import (
     tar,
 )
 from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError
-from vlmill.pipeline.engine.workdir import PINS, pin
+from vlmill.pipeline.engine.workdir import PINS, pin_hub_roots
 from vlmill.pipeline.inputs import hub
-from vlmill.pipeline.inputs.files import content, list_origins, local, opened
-from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
+from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa
@@ -106,9 +106,9 @@ def test_files_are_listed_page_by_page_with_the_hashes_that_the_hub_has(here):
     files = {f"data/train-{number}.parquet": b"%d" % number for number in (3, 1, 2)}
     here.page = 2
     here.repository("acme/pages", {**files, "data/test-1.parquet": b"", "README.md": b"", "train-9.parquet": b""})
-    origins = list_origins("web", ROOT, "data/train-*.parquet")
+    origins = list_input_files("web", ROOT, "data/train-*.parquet")
     assert [origin.name for origin in origins] == [f"data/train-{number}.parquet" for number in (1, 2, 3)]
-    assert [content(origin) for origin in origins] == [
+    assert [hash_input(origin) for origin in origins] == [
         (hashlib.sha256(files[origin.name]).hexdigest(), 1) for origin in origins
     ]
     assert len(here.asked("/tree/")) > 1
@@ -117,7 +117,7 @@ def test_files_are_listed_page_by_page_with_the_hashes_that_the_hub_has(here):
 
 def test_a_small_file_that_lies_in_git_is_hashed_by_reading(here):
     here.repository("acme/pages", {"a.jsonl": b"in git", "empty.jsonl": b""})
-    assert [content(origin) for origin in list_origins("web", ROOT, "*.jsonl")] == [
+    assert [hash_input(origin) for origin in list_input_files("web", ROOT, "*.jsonl")] == [
         (hashlib.sha256(b"in git").hexdigest(), 6),
         (hashlib.sha256(b"").hexdigest(), 0),
     ]
@@ -125,16 +125,16 @@ def test_a_small_file_that_lies_in_git_is_hashed_by_reading(here):
 
 def test_names_are_relative_to_a_folder_in_the_root(here):
     here.repository("acme/pages", {"a/b/1.parquet": b"1", "a/2.parquet": b"2", "3.parquet": b"3"})
-    names = [origin.name for origin in list_origins("web", f"{ROOT}/a", "**/*.parquet")]
+    names = [origin.name for origin in list_input_files("web", f"{ROOT}/a", "**/*.parquet")]
     assert names == ["2.parquet", "b/1.parquet"]
 
 
 @pytest.mark.parametrize("name", ["a b.parquet", "50%20.parquet", "#1?.parquet", "a@b+c&d=e.parquet", "日本/ä.parquet"])
 def test_a_name_of_any_characters_is_read_back(here, name):
     here.repository("acme/pages", {name: name.encode()})
-    (origin,) = list_origins("web", ROOT, "**")
+    (origin,) = list_input_files("web", ROOT, "**")
     assert origin.name == name
-    with local(origin) as path:
+    with open_local(origin) as path:
         assert path.read_bytes() == name.encode()
 
 
@@ -142,12 +142,12 @@ def test_a_name_of_any_characters_is_read_back(here, name):
 def test_a_revision_is_asked_for_once_and_addresses_name_its_commit(here, revision):
     commit = here.repository("acme/pages", {}).push({"1.parquet": b"1"}, revision)
     root = f"{ROOT}@{revision.replace('feature/', 'feature%2F')}"
-    (origin,) = list_origins("web", root, "*")
-    with local(origin) as path:
+    (origin,) = list_input_files("web", root, "*")
+    with open_local(origin) as path:
         assert path.read_bytes() == b"1"
     assert origin.url == f"{ROOT}@{commit}/1.parquet"
     assert len(here.asked("/revision/")) == 1
-    list_origins("web", f"{ROOT}@{commit}", "*")
+    list_input_files("web", f"{ROOT}@{commit}", "*")
     assert len(here.asked("/revision/")) == 1, "a commit is what it is"
 
 
@@ -156,12 +156,12 @@ def test_a_pattern_that_fits_nothing_is_answered_with_the_nearest_names(here):
     with pytest.raises(
         SourceError, match=r"no file matches data/trian-\*\.parquet; of 2 files the nearest are: data/train-0"
     ):
-        list_origins("web", ROOT, "data/trian-*.parquet")
+        list_input_files("web", ROOT, "data/trian-*.parquet")
     with pytest.raises(SourceError, match=r"no file matches dat/\*; .* data/train-0\.parquet"):
-        list_origins("web", ROOT, "dat/*")
+        list_input_files("web", ROOT, "dat/*")
     here.repository("acme/empty", {})
     with pytest.raises(SourceError, match="no files at all"):
-        list_origins("web", "hf://datasets/acme/empty", "*")
+        list_input_files("web", "hf://datasets/acme/empty", "*")
 
 
 # -- subsets and splits
@@ -195,14 +195,14 @@ def split(here):
     ],
 )
 def test_a_repository_says_which_files_are_those_of_a_split(split, subset, name, files):
-    origins = list_origins("web", ROOT, None, subset=subset, split=name)
+    origins = list_input_files("web", ROOT, None, subset=subset, split=name)
     assert [origin.name for origin in origins] == files
     assert {origin.sha256 for origin in origins} == {hashlib.sha256(TINY).hexdigest()}
 
 
 def test_without_a_readme_names_of_files_tell_their_split(here):
     here.repository("acme/pages", {"data/train-00000-of-00001.parquet": TINY, "data/test-00000-of-00001.parquet": TINY})
-    (origin,) = list_origins("web", ROOT, None, split="test")
+    (origin,) = list_input_files("web", ROOT, None, split="test")
     assert origin.name == "data/test-00000-of-00001.parquet"
 
 
@@ -216,13 +216,13 @@ def test_without_a_readme_names_of_files_tell_their_split(here):
 )
 def test_a_split_that_is_not_there_is_answered_with_those_that_are(split, subset, name, message):
     with pytest.raises(SourceError, match=message):
-        list_origins("web", ROOT, None, subset=subset, split=name)
+        list_input_files("web", ROOT, None, subset=subset, split=name)
 
 
 def test_a_readme_that_makes_no_sense_is_said(here):
     here.repository("acme/pages", {"README.md": b"---\nconfigs: [[]]\n---\n", "a.parquet": TINY})
     with pytest.raises(SourceError, match="cannot be read; give `files` instead"):
-        list_origins("web", ROOT, None, split="train")
+        list_input_files("web", ROOT, None, split="train")
 
 
 # -- reading
@@ -231,8 +231,8 @@ def test_a_readme_that_makes_no_sense_is_said(here):
 def test_a_partition_reads_the_columns_and_row_groups_it_needs_and_no_more(here, pages, tmp_path):
     here.repository("acme/pages", {"1.parquet": pages})
     (tmp_path / "1.parquet").write_bytes(pages)
-    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics().ranged)
-    with opened(origin) as path:
+    (origin,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
+    with open_input(origin) as path:
         weights = Obelics().survey(path)
         surveyed = here.sent("/storage/")
         rows = list(Obelics().rows(path, 6, 9))
@@ -255,24 +255,24 @@ def test_a_tar_is_copied_for_as_long_as_it_is_read(here, tmp_path):
     lines = [["first line", "second line"]]
     tar(tmp_path / "papers.tar", {"a.json": pdfa_json(lines), "a.pdf": pdf(lines)})
     here.repository("acme/pages", {"papers.tar": (tmp_path / "papers.tar").read_bytes()})
-    (origin,) = list_origins("papers", ROOT, "*.tar", ranged=Pdfa().ranged)
-    with opened(origin) as path:
+    (origin,) = list_input_files("papers", ROOT, "*.tar", ranged=Pdfa().ranged)
+    with open_input(origin) as path:
         assert Pdfa().survey(path) == Pdfa().survey(tmp_path / "papers.tar")
     assert not path.exists()
 
 
 def test_a_small_file_that_comes_whole_whatever_is_asked_for_is_read(here, pages):
     here.repository("acme/pages", {"in-git.pq": pages})
-    (origin,) = list_origins("web", ROOT, "*.pq", ranged=Obelics().ranged)
-    with opened(origin) as path:
+    (origin,) = list_input_files("web", ROOT, "*.pq", ranged=Obelics().ranged)
+    with open_input(origin) as path:
         assert [row.row for row in Obelics().rows(path, 6, 9)] == [6, 7, 8]
 
 
 def test_a_parquet_file_that_is_none_is_named(here):
     here.repository("acme/pages", {"1.parquet": b"these are not the bytes of a table"})
-    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics().ranged)
+    (origin,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
     with (
-        opened(origin) as path,
+        open_input(origin) as path,
         pytest.raises(SourceError, match=r"hf://datasets/acme/pages@\w+/1\.parquet: expected a Parquet"),
     ):
         Obelics().survey(path)
@@ -281,8 +281,8 @@ def test_a_parquet_file_that_is_none_is_named(here):
 def test_the_token_goes_to_the_hub_and_nowhere_else(here, monkeypatch, pages):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     here.repository("acme/pages", {"1.parquet": pages}, tokens=frozenset({TOKEN}))
-    (origin,) = list_origins("web", ROOT, "*")
-    with local(origin) as path:
+    (origin,) = list_input_files("web", ROOT, "*")
+    with open_local(origin) as path:
         assert path.read_bytes() == pages
     assert {request.headers.get("Authorization") for request in here.asked("^/api|/resolve/")} == {f"Bearer {TOKEN}"}
     assert {request.headers.get("Authorization") for request in here.asked("^/storage")} == {None}
@@ -293,8 +293,8 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(here, monkeypatch, pages):
 
 
 def read(here) -> bytes:
-    (origin,) = list_origins("web", ROOT, "*.parquet")
-    with local(origin) as path:
+    (origin,) = list_input_files("web", ROOT, "*.parquet")
+    with open_local(origin) as path:
         return path.read_bytes()
 
 
@@ -330,9 +330,9 @@ def test_a_body_that_is_not_whole_is_asked_for_again_and_never_becomes_data(here
 
 def test_a_source_that_reads_by_range_gets_the_same_care(here, pages):
     here.repository("acme/pages", {"1.parquet": pages})
-    (origin,) = list_origins("web", ROOT, "*", ranged=Obelics().ranged)
+    (origin,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
     here.fault("/storage/", cut(-1))
-    with opened(origin) as path:
+    with open_input(origin) as path:
         rows = list(Obelics().rows(path, 0, 20))
         assert [row.pages[0].nodes[0].text.partition(" ")[0] for row in rows] == [str(row) for row in range(20)]
         here.fault("/storage/", cut(-1), times=100)
@@ -403,11 +403,11 @@ def test_the_address_of_storage_is_in_no_message(here, pages):
 def test_what_is_not_there_is_answered_with_what_is(here):
     here.repository("acme/pages", {"1.parquet": b"1"})
     with pytest.raises(SourceError, match="no such dataset on .* Check the name"):
-        list_origins("web", "hf://datasets/acme/pgaes", "*")
+        list_input_files("web", "hf://datasets/acme/pgaes", "*")
     with pytest.raises(SourceError, match=r"@mian: there is no such revision; did you mean 'main'\? allowed: main"):
-        list_origins("web", f"{ROOT}@mian", "*")
+        list_input_files("web", f"{ROOT}@mian", "*")
     with pytest.raises(SourceError, match="there is no such revision"):
-        list_origins("web", f"{ROOT}@{'0' * 40}", "*")
+        list_input_files("web", f"{ROOT}@{'0' * 40}", "*")
 
 
 @pytest.mark.parametrize(
@@ -415,13 +415,13 @@ def test_what_is_not_there_is_answered_with_what_is(here):
 )
 def test_a_root_of_another_form_is_refused_with_the_form(root):
     with pytest.raises(SourceError, match=r"expected hf://datasets/OWNER/NAME\[@REVISION\]\[/FOLDER\]"):
-        list_origins("web", root, "*")
+        list_input_files("web", root, "*")
 
 
 def test_offline_means_offline(here, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(SourceError, match="HF_HUB_OFFLINE forbids to ask the Hub; unset it, or .* --source NAME=PATH"):
-        list_origins("web", ROOT, "*")
+        list_input_files("web", ROOT, "*")
     assert here.requests == []
 
 
@@ -430,7 +430,7 @@ def test_offline_means_offline(here, monkeypatch):
 
 def moved(tmp_path, place, **source):
     write_recipe(tmp_path, sources={"web": {"kind": "obelics", **source}})
-    return load(str(tmp_path / "recipe.yaml"), {"web": place} if place else None)[0].sources["web"]
+    return load_recipe(str(tmp_path / "recipe.yaml"), {"web": place} if place else None)[0].sources["web"]
 
 
 @pytest.mark.parametrize(
@@ -477,21 +477,21 @@ def test_a_folder_keeps_to_the_commit_it_was_begun_with(here, tmp_path):
     repository = here.repository("acme/pages", {"1.parquet": b"1"})
     first = repository.branches["main"]
     write_recipe(tmp_path, sources={"web": {"kind": "obelics", "root": ROOT, "files": "*"}})
-    recipe, _, _ = load(str(tmp_path / "recipe.yaml"))
+    recipe, _, _ = load_recipe(str(tmp_path / "recipe.yaml"))
     run = tmp_path / "run"
     run.mkdir()
-    assert pin(run, recipe, relock=False).sources["web"].root == f"{ROOT}@{first}"
+    assert pin_hub_roots(run, recipe, relock=False).sources["web"].root == f"{ROOT}@{first}"
     assert first in (run / PINS).read_text()
 
     second = repository.push({"1.parquet": b"2"})
     with pytest.raises(
         StoreError, match=rf"(?s)has moved.*{first} then.*{second} now.*--source web={ROOT}@{first}/\n.*--relock"
     ):
-        pin(run, recipe, relock=False)
-    there, _, _ = load(str(tmp_path / "recipe.yaml"), {"web": f"{ROOT}@{first}/"})
-    assert hub.pinned(pin(run, there, relock=False).sources["web"].root) == f"{ROOT}@{first}"
-    assert pin(run, recipe, relock=True).sources["web"].root == f"{ROOT}@{second}"
-    assert pin(run, recipe, relock=False).sources["web"].root == f"{ROOT}@{second}"
+        pin_hub_roots(run, recipe, relock=False)
+    there, _, _ = load_recipe(str(tmp_path / "recipe.yaml"), {"web": f"{ROOT}@{first}/"})
+    assert hub.pin_revision(pin_hub_roots(run, there, relock=False).sources["web"].root) == f"{ROOT}@{first}"
+    assert pin_hub_roots(run, recipe, relock=True).sources["web"].root == f"{ROOT}@{second}"
+    assert pin_hub_roots(run, recipe, relock=False).sources["web"].root == f"{ROOT}@{second}"
 
 
 # -- a whole build
@@ -574,8 +574,8 @@ def test_an_evaluation_set_is_read_by_range_or_copied_as_its_format_allows(here,
     written.append(json_lines(tmp_path / "c.jsonl", asked))
     here.repository("acme/pages", {path.name: path.read_bytes() for path in written})
     source = Evaluation()
-    for origin, path in zip(list_origins("exam", ROOT, "*", ranged=source.ranged), written, strict=True):
-        with opened(origin) as there:
+    for origin, path in zip(list_input_files("exam", ROOT, "*", ranged=source.ranged), written, strict=True):
+        with open_input(origin) as there:
             assert isinstance(there, hub.RemoteFile) == (path.suffix == ".parquet")
             assert source.survey(there) == source.survey(path)
             assert list(source.rows(there, 1, 3)) == list(source.rows(path, 1, 3))

@@ -14,14 +14,14 @@ from PIL import Image
 
 from tests.helpers.upstream import encoded, picture
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import FACTS, IMAGES, ImageFacts, read_facts, write_rows
+from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, ImageStats, read_image_stats, write_rows
 from vlmill.pipeline.steps.image_stats import (
     THUMBNAIL,
-    Inspect,
-    blank,
-    blur,
-    examine,
-    phash,
+    ComputeImageStats,
+    compute_image_stats,
+    compute_phash,
+    measure_contrast,
+    measure_sharpness,
 )
 
 LUMINANCE = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
@@ -51,9 +51,9 @@ def inspect(tmp_path):
             write_rows(inputs["supplement.parquet"], IMAGES, supplement)
         folder = tmp_path / "out"
         folder.mkdir(exist_ok=True)
-        counts = Inspect(**options).run(inputs, folder)
+        counts = ComputeImageStats(**options).run(inputs, folder)
         assert all(count.balanced() for count in counts.values())
-        return read_facts(folder / "facts.parquet"), counts["images_inspected"].to_json()
+        return read_image_stats(folder / "facts.parquet"), counts["images_inspected"].to_json()
 
     return run
 
@@ -71,7 +71,7 @@ def test_an_image_is_described_as_it_came_and_as_it_stands(inspect):
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_frames_are_counted(form):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
-    assert examine(0, encoded(frames[0], form, save_all=True, append_images=frames[1:])).frames == 3
+    assert compute_image_stats(0, encoded(frames[0], form, save_all=True, append_images=frames[1:])).frames == 3
 
 
 def test_every_image_has_a_row_and_failures_have_their_reason(inspect):
@@ -94,7 +94,7 @@ def test_what_a_retry_brought_goes_before_what_the_first_attempt_did_not(inspect
     facts, _ = inspect([picture(1), Reason.CONNECTION], supplement=[later])
     assert [fact.reason for fact in facts] == [None, None]
     assert facts[1].sha256 == hashlib.sha256(picture(2)).hexdigest()
-    assert Inspect().reads == ("images.parquet", "supplement.parquet")
+    assert ComputeImageStats().reads == ("images.parquet", "supplement.parquet")
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,7 +104,7 @@ def test_damage_to_an_animation_ends_in_facts_and_never_in_an_exception(form, dr
     data = bytearray(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
     for place in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=6)):
         data[place] = draw.draw(st.integers(0, 255))
-    fact = examine(0, bytes(data), 100_000)
+    fact = compute_image_stats(0, bytes(data), 100_000)
     assert fact.reason in {None, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS}
     assert bool(fact.width) == (fact.reason is None)
 
@@ -115,10 +115,10 @@ def test_no_images_leave_an_empty_table(inspect):
 
 def test_facts_are_in_the_table_to_the_last_bit(tmp_path, inspect):
     ((fact,), _) = inspect([picture(5, (90, 50), mode="RGBA")])
-    again = examine(0, picture(5, (90, 50), mode="RGBA"))
+    again = compute_image_stats(0, picture(5, (90, 50), mode="RGBA"))
     assert (fact.phash, fact.thumbnail) == (again.phash, again.thumbnail)
     assert (fact.blank, fact.blur) == (np.float32(again.blank), np.float32(again.blur))
-    assert set(ImageFacts.__slots__) == set(FACTS.names)
+    assert set(ImageStats.__slots__) == set(IMAGE_STATS.names)
 
 
 def waves(width, height, across, down):
@@ -137,7 +137,7 @@ def waves(width, height, across, down):
     ],
 )
 def test_the_hash_is_that_of_imagehash_4_3(image, expected):
-    assert f"{examine(0, encoded(image)).phash:016x}" == expected
+    assert f"{compute_image_stats(0, encoded(image)).phash:016x}" == expected
 
 
 @given(arrays(np.uint8, (32, 32)))
@@ -151,21 +151,21 @@ def test_phash_compares_the_low_frequencies_with_their_median(pixels):
     near = np.abs(low - np.median(low)) < 1e-5  # where rounding decides
     assert all(
         bit == found or close
-        for bit, found, close in zip(bits, f"{phash(Image.fromarray(pixels)):064b}", near, strict=True)
+        for bit, found, close in zip(bits, f"{compute_phash(Image.fromarray(pixels)):064b}", near, strict=True)
     )
 
 
 @given(level=st.integers(0, 255), width=st.integers(1, 60), height=st.integers(1, 60))
 def test_a_flat_picture_has_no_noise_in_its_facts(level, width, height):
     image = Image.new("L", (width, height), level)
-    fact = examine(0, encoded(image))
+    fact = compute_image_stats(0, encoded(image))
     assert (fact.blank, fact.blur) == (0.0, 0.0)
     assert fact.phash == (1 << 63 if level else 0)
 
 
 @given(LUMINANCE)
 def test_blank_is_the_standard_deviation(pixels):
-    assert blank(Image.fromarray(pixels)) == pytest.approx(pixels.std(), abs=0.001)
+    assert measure_contrast(Image.fromarray(pixels)) == pytest.approx(pixels.std(), abs=0.001)
 
 
 @given(LUMINANCE)
@@ -177,14 +177,14 @@ def test_blur_is_the_variance_of_the_laplacian(pixels):
         for y in range(1, height - 1)
         for x in range(1, width - 1)
     ]
-    assert blur(Image.fromarray(pixels)) == pytest.approx(np.var(near) if near else 0.0, abs=0.001)
+    assert measure_sharpness(Image.fromarray(pixels)) == pytest.approx(np.var(near) if near else 0.0, abs=0.001)
 
 
 def test_blur_falls_as_a_picture_is_blurred_and_does_not_depend_on_its_scale():
     sharp = Image.fromarray(np.random.default_rng(0).integers(0, 2, (256, 256), np.uint8) * 255)
     soft = sharp.resize((64, 64)).resize((256, 256))
-    assert blur(sharp) > 100 * blur(soft)
-    assert blur(sharp.resize((1024, 1024), Image.Resampling.NEAREST)) == blur(sharp)
+    assert measure_sharpness(sharp) > 100 * measure_sharpness(soft)
+    assert measure_sharpness(sharp.resize((1024, 1024), Image.Resampling.NEAREST)) == measure_sharpness(sharp)
 
 
 # -- isolated --------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def killed_by(image, data, max_pixels):
         os.kill(os.getpid(), signal.SIGSEGV)
     if data == b"HANG":
         signal.pause()
-    yield examine(image, data, max_pixels)
+    yield compute_image_stats(image, data, max_pixels)
 
 
 def test_in_a_child_of_its_own_an_image_that_kills_its_decoder_is_a_fact(inspect, monkeypatch):
@@ -211,12 +211,12 @@ def test_in_a_child_of_its_own_an_image_that_kills_its_decoder_is_a_fact(inspect
 
 
 def test_isolation_changes_no_byte_and_no_key(inspect, tmp_path):
-    from vlmill.pipeline.core.keys import task_key
+    from vlmill.pipeline.core.keys import make_key
 
     written = []
     for isolated in (False, True):
         inspect([picture(), b"no image", picture(2, form="GIF")], isolated=isolated)
         written.append((tmp_path / "out" / "facts.parquet").read_bytes())
     assert written[0] == written[1]
-    assert task_key(Inspect(), {}) == task_key(Inspect(isolated=True, seconds=1.0), {})
-    assert task_key(Inspect(), {}) != task_key(Inspect(max_pixels=1), {})
+    assert make_key(ComputeImageStats(), {}) == make_key(ComputeImageStats(isolated=True, seconds=1.0), {})
+    assert make_key(ComputeImageStats(), {}) != make_key(ComputeImageStats(max_pixels=1), {})

@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 from tests.helpers.upstream import obey
-from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Isolated
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 
 
 @pytest.fixture
 def worker():
     before = set(psutil.Process().children())
-    with Isolated(obey, seconds=20) as worker:
+    with Sandbox(obey, seconds=20) as worker:
         yield worker
     assert set(psutil.Process().children()) <= before
 
@@ -40,7 +40,7 @@ def test_a_child_that_dies_is_named_its_items_stay_and_the_next_call_works(worke
 
 
 def test_a_child_that_hangs_is_ended_and_the_next_call_works():
-    with Isolated(obey, seconds=0.3) as worker:
+    with Sandbox(obey, seconds=0.3) as worker:
         with pytest.raises(ChildTimedOut, match=r"no answer in 0\.3 s"):
             list(worker.run("hang"))
         assert list(worker.run("again")) == ["AGAIN"]
@@ -77,7 +77,7 @@ def test_the_child_ends_when_its_caller_is_killed():
 
 
 def test_the_kernel_ends_a_hanging_child_that_nobody_waits_for():
-    with Isolated(obey, seconds=0.2) as worker:
+    with Sandbox(obey, seconds=0.2) as worker:
         items = worker.run("hang")
         assert next(items) == "HANG"
         child = psutil.Process(worker._child.pid)
@@ -91,5 +91,5 @@ def test_a_function_that_cannot_be_imported_is_an_error_not_a_crash():
     def local():
         yield 1
 
-    with Isolated(local, seconds=20) as worker, pytest.raises(RuntimeError, match="did not start"):
+    with Sandbox(local, seconds=20) as worker, pytest.raises(RuntimeError, match="did not start"):
         list(worker.run())

@@ -9,34 +9,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import FAILURES, Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
     Verdict,
     read_verdicts,
-    write_facts,
+    write_image_stats,
     write_samples,
 )
 from vlmill.pipeline.filters import (
-    STEPS,
-    Doubt,
+    FILTERS,
+    CustomFilter,
+    FilterStep,
     ImageQuality,
-    Judging,
     Language,
     OptOut,
-    Own,
     ReadsLists,
     Shape,
     TextQuality,
+    Undecided,
 )
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.filters.text_quality import Bounds
+from vlmill.pipeline.filters.text_quality import TextBounds
 
 ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave."
 CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够离开。"
@@ -57,7 +57,7 @@ ODD = [
     "x" * 5000,
 ]
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OBELICS = Bounds(
+OBELICS = TextBounds(
     min_words=4,
     max_words=1000,
     max_character_repetition=0.1,
@@ -72,7 +72,7 @@ OBELICS = Bounds(
 def example(name, **settings):
     """A judge of one's own, from the folder of examples."""
     code = own_judges.read_code(EXAMPLES / "judges" / f"{name}.py")
-    return Own(name, settings, own_judges.sha256(code), code, f"{name}.py")
+    return CustomFilter(name, settings, own_judges.hash_code(code), code, f"{name}.py")
 
 
 def listed(kind):
@@ -99,7 +99,7 @@ JUDGES = {
 def facts():
     sizes = [(640, 480), (16, 16), (4000, 100), (30000, 20000), (200, 199)]
     return [
-        ImageFacts(
+        ImageStats(
             image,
             Reason.UNDECODABLE if image % 7 == 6 else None,
             width=width,
@@ -155,7 +155,7 @@ def documents():
 @pytest.fixture
 def inputs(tmp_path):
     write_samples(tmp_path / "samples.parquet", documents())
-    write_facts(tmp_path / "facts.parquet", facts())
+    write_image_stats(tmp_path / "facts.parquet", facts())
     return {name: tmp_path / name for name in ("samples.parquet", "facts.parquet")}
 
 
@@ -167,23 +167,23 @@ def judge(request):
 def findings(judge, start=0, stop=None):
     """What a judge says about a slice of the documents, in a fixed order."""
     said = judge.judge(list(enumerate(documents()))[start:stop], facts())
-    return sorted(said, key=lambda finding: (finding.sample, finding.node, isinstance(finding, Doubt)))
+    return sorted(said, key=lambda finding: (finding.sample, finding.node, isinstance(finding, Undecided)))
 
 
 def run(judge, inputs, folder):
     folder.mkdir()
-    step = Judging(judge)
+    step = FilterStep(judge)
     lists = {name: Path(path) for name, path in judge.lists.items()} if isinstance(judge, ReadsLists) else {}
     counts = step.run({name: {**inputs, **lists}[name] for name in step.reads}, folder)
     return counts, folder / f"{judge.name}.verdicts.parquet"
 
 
 def test_every_judge_of_the_table_is_in_this_harness():
-    assert {type(judge) for judge in JUDGES.values()} == {*STEPS.values(), Own}
-    assert {judge.name for judge in JUDGES.values() if isinstance(judge, Own)} == {
+    assert {type(judge) for judge in JUDGES.values()} == {*FILTERS.values(), CustomFilter}
+    assert {judge.name for judge in JUDGES.values() if isinstance(judge, CustomFilter)} == {
         path.stem for path in (EXAMPLES / "judges").glob("*.py")
     }
-    assert all(judge.name == name for name, judge in STEPS.items())
+    assert all(judge.name == name for name, judge in FILTERS.items())
 
 
 def test_every_judge_finds_something_to_drop_here_so_that_the_rest_means_something(judge):
@@ -262,24 +262,24 @@ def test_the_step_accounts_for_every_node_and_every_doubt(judge, inputs, tmp_pat
     assert undecided.balanced()
     assert judged.came == sum(len(sample.nodes) for sample in documents())
     assert sum(judged.lost.values()) == len(lost)
-    assert undecided.came == sum(isinstance(finding, Doubt) for finding in findings(judge))
+    assert undecided.came == sum(isinstance(finding, Undecided) for finding in findings(judge))
 
 
 def test_an_empty_partition_has_an_empty_table_of_verdicts(judge, inputs, tmp_path):
     write_samples(inputs["samples.parquet"], [])
-    write_facts(inputs["facts.parquet"], [])
+    write_image_stats(inputs["facts.parquet"], [])
     counts, path = run(judge, inputs, tmp_path / "out")
     assert list(read_verdicts(path)) == []
     assert counts["judged"].came == 0
 
 
 def test_the_step_waits_for_images_only_if_the_judge_looks_at_them():
-    assert Judging(Language()).reads == ("samples.parquet",)
-    assert Judging(Shape()).reads == ("samples.parquet", "facts.parquet")
+    assert FilterStep(Language()).reads == ("samples.parquet",)
+    assert FilterStep(Shape()).reads == ("samples.parquet", "facts.parquet")
 
 
 def test_the_step_goes_by_the_name_and_version_of_its_judge(judge):
-    step = Judging(judge)
+    step = FilterStep(judge)
     assert (step.name, step.version, step.pure) == (judge.name, judge.version, True)
     assert all(isinstance(value, str) for value in step.made_by().values())
 
@@ -287,11 +287,11 @@ def test_the_step_goes_by_the_name_and_version_of_its_judge(judge):
 def test_a_list_of_opt_outs_has_to_be_named():
     """Who forgets it would believe that something is kept out."""
     with pytest.raises(RecipeError, match=r"opt_out: names no list; give it files"):
-        build(OptOut, {}, "opt_out")
+        parse_block(OptOut, {}, "opt_out")
 
 
-@pytest.mark.parametrize("name", sorted(STEPS.keys() - {"opt_out"}))
+@pytest.mark.parametrize("name", sorted(FILTERS.keys() - {"opt_out"}))
 def test_a_recipe_need_not_set_anything_and_may_not_set_what_does_not_exist(name):
-    assert build(STEPS[name], {}, name) == STEPS[name]()
+    assert parse_block(FILTERS[name], {}, name) == FILTERS[name]()
     with pytest.raises(RecipeError, match="unknown key 'treshold'"):
-        build(STEPS[name], {"treshold": 1}, name)
+        parse_block(FILTERS[name], {"treshold": 1}, name)

@@ -11,8 +11,8 @@ from tests.helpers.killing import killed_at
 from tests.helpers.small import picture, product, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
-from vlmill.pipeline.recipe.lock import shaping
-from vlmill.pipeline.steps.retry_images import LookAgain
+from vlmill.pipeline.recipe.lock import select_shaping
+from vlmill.pipeline.steps.retry_images import RetryImages
 
 GONE = 6
 SOURCES = {"talk": {"kind": "llava", "files": "rows.json", "images": "pictures"}}
@@ -79,7 +79,7 @@ def test_less_than_expected_is_an_error_and_enough_is_no_warning(folder, capsys)
     assert "warning: talk: kept" not in said(capsys)
     assert build(folder, expect={"kept": 50}) == 1
     assert "expect.kept" in said(capsys)
-    assert "expect" not in json.dumps(shaping({"expect": {"kept": 1}, "sources": of_its_own}))
+    assert "expect" not in json.dumps(select_shaping({"expect": {"kept": 1}, "sources": of_its_own}))
 
 
 def test_what_was_taken_down_is_not_missed(tmp_path):
@@ -164,7 +164,7 @@ def test_a_round_counts_what_it_looked_for_and_keeps_what_rounds_before_it_found
         (tmp_path / "files" / name).write_bytes(name.encode())
     (tmp_path / "out").mkdir()
     inputs = {name: tmp_path / name for name in ("images.parquet", "supplement.parquet")}
-    counts = LookAgain(images=str(tmp_path / "files")).run(inputs, tmp_path / "out")
+    counts = RetryImages(images=str(tmp_path / "files")).run(inputs, tmp_path / "out")
     found = [(row["image"], row["bytes"]) for row in read_rows(tmp_path / "out/supplement.parquet")]
     assert found == [(1, b"a"), (2, b"B")]
     assert counts["retried"].to_json() == {"in": 2, "kept": 1, "dropped": {}, "failed": {"forbidden_address": 1}}

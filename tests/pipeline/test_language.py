@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from benchmarks.hard_set import hard_set
 from benchmarks.language import BARS, judged
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId
-from vlmill.pipeline.filters import Doubt, Language
+from vlmill.pipeline.filters import Language, Undecided
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.language.evidence import Weights
-from vlmill.pipeline.filters.language.prose import prose, without_quotations, words
-from vlmill.pipeline.filters.language.script import Trait, measure
+from vlmill.pipeline.filters.language.prose import extract_prose, remove_quotations, split_running_words
+from vlmill.pipeline.filters.language.script import Trait, measure_traits
 
 ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave before March."
 CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够在三月之前离开。"
@@ -38,7 +38,7 @@ def fate(*texts, judge=None, roles=None):
     for finding in (judge or Language()).judge([(0, Sample(SampleId("web", "a", 0), nodes))], []):
         here = range(len(texts)) if finding.node == WHOLE_SAMPLE else [finding.node]
         for node in here:
-            found[node] = "doubt" if isinstance(finding, Doubt) else "drop"
+            found[node] = "doubt" if isinstance(finding, Undecided) else "drop"
     return found
 
 
@@ -189,7 +189,7 @@ def test_a_short_text_in_a_latin_script_follows_its_page_too():
 @settings(max_examples=150, deadline=None)
 def test_any_text_can_be_judged_and_none_without_han_is_dropped_as_chinese(texts):
     fates = fate(*texts)
-    sums = measure(texts)
+    sums = measure_traits(texts)
     assert all(sums[index, Trait.HAN] > 0 for index, one in enumerate(fates) if one == "drop" and len(texts) == 1)
     fate(*texts, judge=Language(keep=("en",)))
 
@@ -197,11 +197,11 @@ def test_any_text_can_be_judged_and_none_without_han_is_dropped_as_chinese(texts
 @given(st.text(max_size=30), st.text(max_size=30))
 @settings(max_examples=100, deadline=None)
 def test_traits_add_up(first, second):
-    assert np.allclose(measure([first + second])[0], measure([first, second]).sum(axis=0))
+    assert np.allclose(measure_traits([first + second])[0], measure_traits([first, second]).sum(axis=0))
 
 
 def test_the_character_sets_know_their_own():
-    simplified, traditional, japanese, korean = (measure([text])[0] for text in ("这说", "這說", "込関", "畵"))
+    simplified, traditional, japanese, korean = (measure_traits([text])[0] for text in ("这说", "這說", "込関", "畵"))
     assert simplified[Trait.NOT_SIMPLIFIED] == traditional[Trait.NOT_TRADITIONAL] == 0
     assert japanese[Trait.NOT_JAPANESE] == korean[Trait.NOT_KOREAN] == 0
     assert min(simplified[Trait.NOT_JAPANESE], traditional[Trait.NOT_JAPANESE]) > 0
@@ -209,9 +209,9 @@ def test_the_character_sets_know_their_own():
 
 
 def test_half_and_full_width_are_the_same_script():
-    assert (measure(["ｶﾅ"]) == measure(["カナ"])).all()
-    assert measure(["ＡＢ"])[0, Trait.LETTER] == 2
-    assert measure(["\U00020bb7野家"])[0, Trait.HAN] == 3  # beyond the basic plane
+    assert (measure_traits(["ｶﾅ"]) == measure_traits(["カナ"])).all()
+    assert measure_traits(["ＡＢ"])[0, Trait.LETTER] == 2
+    assert measure_traits(["\U00020bb7野家"])[0, Trait.HAN] == 3  # beyond the basic plane
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,17 @@ def test_half_and_full_width_are_the_same_script():
     ],
 )
 def test_prose_is_what_people_read(text, left):
-    assert prose(text).split() == left.split()
+    assert extract_prose(text).split() == left.split()
 
 
 def test_quotations_and_brackets_are_told_from_the_sentence_around_them():
-    assert without_quotations("It's “民主” (minzhu), don't you see?").split() == ["It's", ",", "don't", "you", "see?"]
+    assert remove_quotations("It's “民主” (minzhu), don't you see?").split() == ["It's", ",", "don't", "you", "see?"]
 
 
 def test_words_are_running_words_and_not_names_identifiers_or_stains():
-    assert words("the ship sails") == 3
-    assert words("Visual Studio") < words("the ship")
-    assert words("os.path.join x y z foo_bar 12") == 0
+    assert split_running_words("the ship sails") == 3
+    assert split_running_words("Visual Studio") < split_running_words("the ship")
+    assert split_running_words("os.path.join x y z foo_bar 12") == 0
 
 
 @pytest.mark.parametrize(
@@ -257,19 +257,19 @@ def test_words_are_running_words_and_not_names_identifiers_or_stains():
 )
 def test_settings_that_make_no_sense_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
-        build(Language, values, "judges.language")
+        parse_block(Language, values, "judges.language")
 
 
 def test_chinese_is_dropped_if_nothing_is_said():
-    assert build(Language, {}, "judges.language").drop == ("zh",)
-    assert build(Language, {"keep": ["en"]}, "judges.language").drop is None
+    assert parse_block(Language, {}, "judges.language").drop == ("zh",)
+    assert parse_block(Language, {"keep": ["en"]}, "judges.language").drop is None
 
 
 def test_a_model_file_with_other_bytes_is_refused(tmp_path, monkeypatch):
     (tmp_path / "lid.176.ftz").write_bytes(b"another model")
     monkeypatch.setattr(lid, "_path", lambda: tmp_path / "lid.176.ftz")
     with pytest.raises(VlmillError, match="has sha256 .* not 8f3472cf"):
-        lid.model.__wrapped__()
+        lid.load_model.__wrapped__()
 
 
 def test_the_package_that_fails_under_numpy_2_is_refused_by_name(monkeypatch):
@@ -277,12 +277,12 @@ def test_the_package_that_fails_under_numpy_2_is_refused_by_name(monkeypatch):
     impostor.train_supervised = None
     monkeypatch.setitem(sys.modules, "fasttext", impostor)
     with pytest.raises(VlmillError, match="pip uninstall -y fasttext"):
-        lid.model.__wrapped__()
+        lid.load_model.__wrapped__()
 
 
 def test_the_model_predicts_under_the_installed_numpy():
-    assert lid.probabilities("This is a sentence in English.")["en"] > 0.5
-    assert lid.probabilities("我哋嘅團隊", most=2).keys() & lid.SINITIC == set()
+    assert lid.predict_languages("This is a sentence in English.")["en"] > 0.5
+    assert lid.predict_languages("我哋嘅團隊", most=2).keys() & lid.SINITIC == set()
 
 
 def test_the_bars_hold_on_a_small_part_of_the_hard_set():

@@ -16,18 +16,18 @@ from rich.console import Console
 from tests.helpers.small import picture, vlmill, write_recipe
 from tests.helpers.upstream import pdf, pdfa_json, tar
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
-from vlmill.pipeline.page import render
-from vlmill.pipeline.page.ledger import SIDE, thumbnail
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.page import render_page
+from vlmill.pipeline.page.ledger import SIDE, make_thumbnail
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.ledger import (
-    added,
-    funnel,
-    lines,
-    said_by,
-    share,
-    tables,
+    find_steps_by_reason,
+    format_share,
+    make_lines,
+    make_tables,
+    read_funnel,
+    total_funnel,
 )
-from vlmill.pipeline.reports.losses import chosen, losses
+from vlmill.pipeline.reports.losses import choose_losses, list_losses
 
 BOATS = """
 from dataclasses import dataclass
@@ -60,20 +60,20 @@ def said(capsys):
 
 
 def test_every_loss_has_one_who_said_so(built):
-    books = funnel(built)
+    books = read_funnel(built)
     for source, levels in books.items():
-        speakers = said_by(built, source)
+        speakers = find_steps_by_reason(built, source)
         reasons = {reason for line in levels.values() for part in ("dropped", "failed") for reason in line[part]}
         assert reasons - {"required_lost", "turn_lost", "nothing_left"} <= speakers.keys()
-    web = said_by(built, "web")
+    web = find_steps_by_reason(built, "web")
     assert web["language"] == ["language"]
     assert web["http_client_error"] == web["not_an_image"] == ["fetch"]
     assert "dedupe" in web["exact_text" if "exact_text" in web else "near_text"]
 
 
 def test_the_lines_of_a_source_add_up(built):
-    for source, levels in funnel(built).items():
-        found = lines(levels, said_by(built, source))
+    for source, levels in read_funnel(built).items():
+        found = make_lines(levels, find_steps_by_reason(built, source))
         numbers = {line.name: [number for number, _ in line.cells] for line in found.lines}
         below = {name: [0] * len(found.levels) for name in ("dropped", "failed")}
         part = ""
@@ -91,9 +91,9 @@ def test_tables_fit_the_terminal(built, width):
     console = Console(width=width, file=io.StringIO())
     big = {
         source: json.loads(re.sub(r"(?<=: )(\d+)", r"\g<1>00000", json.dumps(books)))
-        for source, books in funnel(built).items()
+        for source, books in read_funnel(built).items()
     }
-    for table in tables(built, big, width):
+    for table in make_tables(built, big, width):
         console.print(table)
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= width
@@ -103,25 +103,25 @@ def test_tables_fit_the_terminal(built, width):
 
 
 def test_shares_of_little_are_not_called_nothing():
-    assert share(1, 3) == "33.3%"
-    assert share(1, 10_000) == "<0.1%"
-    assert share(1, 1000, 0) == "<1%"
-    assert share(0, 5) == "0.0%"
-    assert share(0, 0) == ""
+    assert format_share(1, 3) == "33.3%"
+    assert format_share(1, 10_000) == "<0.1%"
+    assert format_share(1, 1000, 0) == "<1%"
+    assert format_share(0, 5) == "0.0%"
+    assert format_share(0, 0) == ""
 
 
 def test_single_losses_come_to_what_the_books_say(built):
-    recipe, books = locked_recipe(built), funnel(built)
+    recipe, books = read_locked_recipe(built), read_funnel(built)
     for source in books:
-        found = Counter(str(loss.reason) for loss in losses(built, recipe, source) if loss.node == WHOLE_SAMPLE)
+        found = Counter(str(loss.reason) for loss in list_losses(built, recipe, source) if loss.node == WHOLE_SAMPLE)
         samples = books[source]["samples"]
         assert found == {**samples["dropped"], **samples["failed"]}
 
 
 def test_examples_are_the_same_in_any_order_and_fewer_are_the_first_of_more(built):
-    found = [loss for source in funnel(built) for loss in losses(built, locked_recipe(built), source)]
+    found = [loss for source in read_funnel(built) for loss in list_losses(built, read_locked_recipe(built), source)]
     assert len(found) > 3
-    assert chosen(found, 3) == chosen(found[::-1], 3) == chosen(found, len(found))[:3]
+    assert choose_losses(found, 3) == choose_losses(found[::-1], 3) == choose_losses(found, len(found))[:3]
 
 
 def test_an_example_says_where_what_and_because_of_whom(built, capsys):
@@ -136,8 +136,8 @@ def test_an_example_says_where_what_and_because_of_whom(built, capsys):
 
 
 def test_what_a_judge_of_ones_own_drops_stands_under_its_name_everywhere(built, capsys):
-    assert funnel(built)["web"]["nodes"]["dropped"]["judge:boats"] == 1
-    assert said_by(built, "web")["judge:boats"] == ["boats"]
+    assert read_funnel(built)["web"]["nodes"]["dropped"]["judge:boats"] == 1
+    assert find_steps_by_reason(built, "web")["judge:boats"] == ["boats"]
     assert vlmill("ledger", built, "--reason", "judge:boats") == 0
     assert "web/web.parquet#6 (node 0, text, boats 0.75) The gardener" in said(capsys)
     assert vlmill("ledger", built, "--reason", "boats") == 1
@@ -178,7 +178,7 @@ def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
     )
     obelics(tmp_path / "web.parquet", [["A text of some words."], [None]])
     assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
-    (reason,) = {**funnel(tmp_path / "run")["web"]["rows"]["failed"]}
+    (reason,) = {**read_funnel(tmp_path / "run")["web"]["rows"]["failed"]}
     capsys.readouterr()
     assert vlmill("ledger", tmp_path / "run", "--reason", reason) == 0
     words = said(capsys)
@@ -194,7 +194,7 @@ def test_an_image_file_that_is_not_there_was_missed_by_who_read_the_rows(tmp_pat
     sources = {"talk": {"kind": "llava", "files": "rows.json"}}
     recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None)
     assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 1, "nothing was kept"
-    assert said_by(tmp_path / "run", "talk") == {"missing_file": ["read"]}
+    assert find_steps_by_reason(tmp_path / "run", "talk") == {"missing_file": ["read"]}
 
 
 @pytest.fixture(scope="module")
@@ -258,10 +258,10 @@ def test_the_page_shows_refused_rows(odd, tmp_path):
 def test_machines_get_the_funnel_and_the_speakers(built, capsys):
     assert vlmill("ledger", built, "--json", "--source", "web") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["funnel"] == {"web": funnel(built)["web"]}
+    assert found["funnel"] == {"web": read_funnel(built)["web"]}
     assert found["said_by"]["web"]["language"] == ["language"]
     assert vlmill("status", built) == 0
-    kept = added(funnel(built))["samples"]
+    kept = total_funnel(read_funnel(built))["samples"]
     assert f"{kept.kept} of {kept.came} samples" in said(capsys)
 
 
@@ -294,13 +294,13 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         "url": "javascript:alert(2)",
     }
     group = {"source": '"x', "reason": "language", "number": 1, "said_by": "language", "cards": [card]}
-    made = render(
+    made = render_page(
         "vlmill.pipeline.page",
         "ledger.html.jinja",
         name="<b>",
         policy="p",
         funnel={},
-        share=share,
+        share=format_share,
         sources=['"x'],
         reasons=["language"],
         shown=1,
@@ -314,10 +314,10 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
 
 
 def test_a_thumbnail_is_small_and_an_image_too_large_for_one_is_left_out(monkeypatch):
-    data = base64.b64decode(thumbnail(picture(3, (640, 320))).partition("base64,")[2])
+    data = base64.b64decode(make_thumbnail(picture(3, (640, 320))).partition("base64,")[2])
     assert Image.open(io.BytesIO(data)).size == (SIDE, SIDE // 2)
     monkeypatch.setattr("vlmill.pipeline.page.ledger.MAX_PIXELS", 100)
-    assert thumbnail(picture(3, (640, 320))) == ""
+    assert make_thumbnail(picture(3, (640, 320))) == ""
 
 
 def test_keys_of_rows_that_were_not_read_are_named_once_per_source_with_their_rows(tmp_path, capsys):

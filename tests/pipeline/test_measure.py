@@ -15,11 +15,11 @@ from tests.helpers.stages import (
     write_shards,
     write_tokenizer,
 )
-from vlmill.pipeline.chat.encode import FORMATS, encode, load_tokenizer
+from vlmill.pipeline.chat.encode import FORMATS, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, read_rows
 from vlmill.pipeline.shards.writer import BLOCK
-from vlmill.pipeline.steps.token_lengths import LENGTHS, Measure
+from vlmill.pipeline.steps.token_lengths import LENGTHS, CountTokens
 
 CHAT = FORMATS["vlmill"]
 
@@ -40,7 +40,7 @@ def test_lengths_are_those_of_the_encoded_samples(shard):
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4, 5]
     for row, (nodes, pictures) in zip(rows, made, strict=True):
         layouts = [image.layout for image in render(ANYRES, pictures)]
-        encoded = encode(nodes, layouts, tokenizer, CHAT)
+        encoded = join_segment(nodes, layouts, tokenizer, CHAT)
         assert row["text"] + row["visual"] + CHAT.overhead == len(encoded.ids)
         assert row["visual"] == sum(layout.tokens for layout in layouts)
         assert row["tiles"] == sum(layout.tiles for layout in layouts)
@@ -78,7 +78,7 @@ def test_images_are_not_read(shard, tmp_path):
     start = data.index(b".0.canvas.") // BLOCK * BLOCK + BLOCK  # behind the header of the first image
     damaged.write_bytes(data[:start] + bytes(BLOCK) + data[start + BLOCK :])
     (tmp_path / "out").mkdir()
-    Measure().run({**inputs, "00.tar": damaged}, tmp_path / "out")
+    CountTokens().run({**inputs, "00.tar": damaged}, tmp_path / "out")
     assert (tmp_path / "out" / "00.lengths.parquet").read_bytes() == (folder / "00.lengths.parquet").read_bytes()
 
 
@@ -88,7 +88,7 @@ def test_every_shard_of_a_partition_has_its_own_table_and_the_books_count_all(tm
     folder = tmp_path / "shards" / "quiz" / "anyres"
     inputs = {path.name: path for path in folder.iterdir()} | {"tokenizer.json": tmp_path / "tokenizer.json"}
     (tmp_path / "out").mkdir()
-    counts = Measure().run(inputs, tmp_path / "out")
+    counts = CountTokens().run(inputs, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{number:02d}.lengths.parquet" for number in range(3)
     ]
@@ -98,7 +98,7 @@ def test_every_shard_of_a_partition_has_its_own_table_and_the_books_count_all(tm
 
 def test_a_partition_without_shards_gives_no_tables(tmp_path):
     (tmp_path / "out").mkdir()
-    counts = Measure().run({"tokenizer.json": write_tokenizer(tmp_path / "tokenizer.json")}, tmp_path / "out")
+    counts = CountTokens().run({"tokenizer.json": write_tokenizer(tmp_path / "tokenizer.json")}, tmp_path / "out")
     assert counts["samples"].came == 0
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -118,4 +118,4 @@ def test_the_same_shard_gives_the_same_bytes(tmp_path):
 
 def test_an_unknown_chat_format_is_refused_with_the_nearest_name():
     with pytest.raises(RecipeError, match="did you mean 'vlmill'"):
-        Measure("vlmil")
+        CountTokens("vlmil")

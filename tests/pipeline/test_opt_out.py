@@ -11,7 +11,7 @@ from tests.helpers.small import RECIPE, prose, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from tests.helpers.upstream import picture as large
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -25,9 +25,9 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.engine.store import File, Task
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import LISTED, LISTED_PAGES
-from vlmill.pipeline.reports.ledger import funnel, said_by
-from vlmill.pipeline.reports.what_if import ask
-from vlmill.pipeline.takedown.rules import LIST, rules
+from vlmill.pipeline.reports.ledger import find_steps_by_reason, read_funnel
+from vlmill.pipeline.reports.what_if import answer_what_if
+from vlmill.pipeline.takedown.rules import LIST, parse_rules
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_list_of_takedowns_holds_however_it_is_spelled(web, step, tmp_path):
 def test_lists_are_given_to_a_fetch_and_are_not_in_its_key(step, tmp_path):
     (tmp_path / "list").write_text("b.test\n")
     images = File("images.parquet", "images.parquet", "0" * 64, 0)
-    given = File("opt_out.domains.0.list", "list", file_sha256(tmp_path / "list"), 7)
+    given = File("opt_out.domains.0.list", "list", hash_file(tmp_path / "list"), 7)
     for impure in (step, Retry(step)):
         task = Task.over({file.name: file for file in (images, given)}, "steps/web/fetch", "0", impure)
         assert set(task.inputs) == {"images.parquet"}
@@ -182,7 +182,7 @@ def world(web, tmp_path):
 
 
 def books(root):
-    return {level: funnel(root)["web"][level] for level in ("samples", "images")}
+    return {level: read_funnel(root)["web"][level] for level in ("samples", "images")}
 
 
 def test_a_build_never_asks_for_what_is_listed_and_its_books_say_so(world, capsys):
@@ -190,7 +190,7 @@ def test_a_build_never_asks_for_what_is_listed_and_its_books_say_so(world, capsy
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     assert sorted(visit.path for visit in web.asked()) == ["/0.png", "/2.png", "/3.png", "/5.png"]
     assert books(root)["images"] == {"in": 6, "kept": 4, "dropped": {"opt_out_list": 2}, "failed": {}}
-    assert said_by(root, "web")["opt_out_list"] == ["fetch", "opt_out"]
+    assert find_steps_by_reason(root, "web")["opt_out_list"] == ["fetch", "opt_out"]
     assert vlmill("verify", root) == 0
     capsys.readouterr()
     assert vlmill("ledger", root, "--reason", "opt_out_list", "--samples", 5) == 0
@@ -204,7 +204,7 @@ def test_what_leaves_a_list_comes_with_a_retry_and_what_was_fetched_is_not_asked
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     asked = len(web.asked())
     (recipe.parent / "out.txt").write_text("nobody.test\nin.test\n")
-    _, answer = ask(str(recipe), root, {}, [])
+    _, answer = answer_what_if(str(recipe), root, {}, [])
     assert answer.sources["web"]["images"].then == 0
     assert answer.notes == [
         "2 images were on a list of opt-outs and never asked for; a build with --retry-failed asks for those that no list names any more"
@@ -238,7 +238,7 @@ def test_what_was_taken_down_by_address_is_not_asked_for_by_any_other_folder(wor
     web, recipe, root = world
     (recipe.parent / "out.txt").write_text("nobody.test\n")
     root.mkdir()
-    (root / LIST).write_text(rules(["http://in.test/3.png"], [], [], ["out.test"]).to_yaml())
+    (root / LIST).write_text(parse_rules(["http://in.test/3.png"], [], [], ["out.test"]).to_yaml())
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     assert sorted(visit.path for visit in web.asked()) == ["/0.png", "/2.png", "/5.png"]
     assert books(root)["images"] == {"in": 6, "kept": 3, "dropped": {"taken_down": 3}, "failed": {}}

@@ -9,9 +9,9 @@ import pytest
 
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.inputs.files import content, list_origins, local, opened
+from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
 from vlmill.pipeline.sources.obelics import Obelics
-from vlmill.pipeline.steps.survey import Survey, cut
+from vlmill.pipeline.steps.survey import Survey, cut_rows
 
 
 @pytest.fixture
@@ -25,17 +25,17 @@ def memory():
 
 def test_a_file_of_this_machine_is_read_where_it_lies(tmp_path):
     path = obelics(tmp_path / "web.parquet", [["a text"]])
-    (origin,) = list_origins("web", str(tmp_path), "*.parquet", ranged=lambda _: True)
-    with opened(origin) as found:
+    (origin,) = list_input_files("web", str(tmp_path), "*.parquet", ranged=lambda _: True)
+    with open_input(origin) as found:
         assert found == path
-    assert content(origin) == (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+    assert hash_input(origin) == (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
 
 
 def test_a_file_elsewhere_is_copied_for_as_long_as_it_is_read(memory):
-    origins = list_origins("papers", memory, "*.tar")
+    origins = list_input_files("papers", memory, "*.tar")
     assert [origin.name for origin in origins] == ["a.tar", "b.tar"]
-    assert content(origins[0]) == (hashlib.sha256(b"first").hexdigest(), 5)
-    with local(origins[1]) as copy:
+    assert hash_input(origins[0]) == (hashlib.sha256(b"first").hexdigest(), 5)
+    with open_local(origins[1]) as copy:
         assert copy.read_bytes() == b"second"
     assert not copy.exists()
 
@@ -45,9 +45,9 @@ def test_where_nothing_is_found_the_way_to_say_where_it_is_is_named(tmp_path, me
         with pytest.raises(
             SourceError, match=r"no file matches .*/\*\.parquet; say where they are with --source web=PATH"
         ):
-            list_origins("web", root, "*.parquet")
+            list_input_files("web", root, "*.parquet")
     with pytest.raises(SourceError, match="neither a pattern of files nor a split"):
-        list_origins("web", str(tmp_path), None)
+        list_input_files("web", str(tmp_path), None)
 
 
 def test_a_survey_cuts_by_rows_and_by_bytes(tmp_path):
@@ -55,5 +55,5 @@ def test_a_survey_cuts_by_rows_and_by_bytes(tmp_path):
     counts = Survey(Obelics(), rows=3, size=1 << 30).run({"origin": path}, tmp_path)
     assert (tmp_path / "cuts.json").read_text() == "[[0,3],[3,6],[6,7]]"
     assert counts["surveyed"].kept == 7
-    assert cut([5, 5, 20, 1], rows=9, size=10) == [(0, 2), (2, 3), (3, 4)]
-    assert cut([], rows=9, size=10) == []
+    assert cut_rows([5, 5, 20, 1], rows=9, size=10) == [(0, 2), (2, 3), (3, 4)]
+    assert cut_rows([], rows=9, size=10) == []

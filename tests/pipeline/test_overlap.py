@@ -20,8 +20,8 @@ from tests.pipeline.test_dedupe import (
     web,
 )
 from vlmill.pipeline.cli import app
-from vlmill.pipeline.dedupe.overlap import matrices
-from vlmill.pipeline.dedupe.text import text_key
+from vlmill.pipeline.dedupe.overlap import compute_overlap
+from vlmill.pipeline.dedupe.text import make_text_key
 from vlmill.pipeline.engine.chain import write_manifest
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.reports.overlap import read_overlap
@@ -54,13 +54,13 @@ def test_the_matrix_says_how_many_contents_stand_in_another_sample(shown):
     samples = {
         "order": range(len(names)),
         "source": [source for source, _ in names],
-        "text": text_key(""),
+        "text": make_text_key(""),
         "label": None,
     }
     images = {"order": orders, "key": keys, "label": [key // 2 for key in keys]}
     schema = {"order": pl.UInt32, "source": pl.String, "text": pl.UInt64, "label": pl.UInt64}
     frame = pl.DataFrame({**images}, {"order": pl.UInt32, "key": pl.UInt64, "label": pl.UInt64})
-    found = matrices(pl.DataFrame(samples, schema), frame)
+    found = compute_overlap(pl.DataFrame(samples, schema), frame)
     assert found["images"]["exact"] == counted(shown, lambda one, other: one == other)
     assert found["images"]["near"] == counted(shown, lambda one, other: one // 2 == other // 2)
     assert found["images"]["sources"] == {

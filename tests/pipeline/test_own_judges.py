@@ -13,17 +13,17 @@ import yaml
 
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.keys import task_key
+from vlmill.pipeline.core.keys import make_key
 from vlmill.pipeline.core.reasons import FAILURES, Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId, Verdict
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.filters import Doubt, Judging, Own
+from vlmill.pipeline.filters import CustomFilter, FilterStep, Undecided
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.recipe.load import load
-from vlmill.pipeline.recipe.lock import locked_recipe
-from vlmill.pipeline.reports.ledger import funnel
-from vlmill.pipeline.reports.trace import trace
-from vlmill.pipeline.reports.verify import verify
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.trace import trace_sample
+from vlmill.pipeline.reports.verify import verify_run
 
 JUDGE = """
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Short:
 
 
 def own(code=JUDGE, name="short", **settings):
-    return Own(name, settings, own_judges.sha256(code), code, "mine.py")
+    return CustomFilter(name, settings, own_judges.hash_code(code), code, "mine.py")
 
 
 def samples(*texts):
@@ -84,17 +84,17 @@ def test_reasons_of_judges_are_a_family_beside_the_closed_list():
 
 def test_an_edit_of_the_code_or_of_a_setting_is_another_key_and_another_file_name_is_not():
     def key(judge):
-        return task_key(Judging(judge), {"samples.parquet": "0"})
+        return make_key(FilterStep(judge), {"samples.parquet": "0"})
 
     assert key(own()) == key(own())
     assert key(own()) != key(own(JUDGE + "# looked at\n"))
     assert key(own()) != key(own(least=6))
-    moved = Own("short", {}, own_judges.sha256(JUDGE), JUDGE, "renamed.py")
+    moved = CustomFilter("short", {}, own_judges.hash_code(JUDGE), JUDGE, "renamed.py")
     assert key(moved) == key(own())
 
 
 def test_the_step_works_in_a_process_that_never_saw_the_file(tmp_path):
-    (tmp_path / "step.pickle").write_bytes(pickle.dumps((Judging(own()), samples("no"))))
+    (tmp_path / "step.pickle").write_bytes(pickle.dumps((FilterStep(own()), samples("no"))))
     script = "import pickle, sys; step, samples = pickle.load(open(sys.argv[1], 'rb')); print(list(step.judge.judge(samples, []))[0].reason)"
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "step.pickle"],
@@ -141,7 +141,7 @@ class Seeing:
 )
 def test_a_file_that_holds_no_judge_says_why_and_where(code, message):
     with pytest.raises(RecipeError, match=message):
-        own_judges.classes("mine.py", code)
+        own_judges.find_filter_classes("mine.py", code)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_doubts_and_drops_of_whole_samples_are_findings_too():
         "            for index", "            yield Doubt(row, -1)\n            yield Drop(row)\n            for index"
     )
     doubt, verdict, _ = own(code).judge(samples("no"), [])
-    assert doubt == Doubt(0, WHOLE_SAMPLE)
+    assert doubt == Undecided(0, WHOLE_SAMPLE)
     assert (verdict.node, verdict.judge) == (WHOLE_SAMPLE, "short")
 
 
@@ -206,7 +206,7 @@ def folder(tmp_path_factory):
 
 def loaded(folder, *files, **sets):
     codes = [(path.name, own_judges.read_code(path)) for path in files]
-    return load(str(folder / "recipe.yaml"), sets=sets, judges=codes)[0]
+    return load_recipe(str(folder / "recipe.yaml"), sets=sets, judges=codes)[0]
 
 
 def test_it_is_asked_last_with_its_defaults_or_where_the_recipe_names_it(folder):
@@ -217,29 +217,29 @@ def test_it_is_asked_last_with_its_defaults_or_where_the_recipe_names_it(folder)
             | {"judges": [{"short": {"least": 9}}, {"shape": None}]}
         )
     )
-    recipe = load(str(named), judges=[("mine.py", JUDGE)])[0]
+    recipe = load_recipe(str(named), judges=[("mine.py", JUDGE)])[0]
     assert [judge.name for judge in recipe.judging()] == ["short", "shape"]
     assert recipe.judging()[0].settings == {"least": 9}
     with pytest.raises(RecipeError, match="'short' is none of ours; .*One of your own comes with --judge FILE"):
-        load(str(named))
+        load_recipe(str(named))
 
 
 def test_settings_of_its_own_are_set_like_all_others(folder):
-    recipe = load(str(folder / "recipe.yaml"), sets={"short.least": "3"}, judges=[("mine.py", JUDGE)])[0]
+    recipe = load_recipe(str(folder / "recipe.yaml"), sets={"short.least": "3"}, judges=[("mine.py", JUDGE)])[0]
     assert recipe.judging()[-1].settings == {"least": 3}
 
 
 @pytest.mark.parametrize("name", ["language", "sketch"])
 def test_a_name_that_is_taken_is_refused(folder, name):
     with pytest.raises(RecipeError, match=f"mine.py: the name '{name}' is taken: .* has it; choose another"):
-        load(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE.replace('"short"', f'"{name}"'))])
+        load_recipe(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE.replace('"short"', f'"{name}"'))])
 
 
 def test_two_judges_of_one_name_and_two_files_of_one_name_are_refused(folder):
     with pytest.raises(RecipeError, match="the name 'short' is taken: a judge of mine.py has it"):
-        load(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE), ("other.py", JUDGE)])
+        load_recipe(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE), ("other.py", JUDGE)])
     with pytest.raises(RecipeError, match="a file of that name is already among"):
-        load(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE), ("mine.py", JUDGE)])
+        load_recipe(str(folder / "recipe.yaml"), judges=[("mine.py", JUDGE), ("mine.py", JUDGE)])
 
 
 def test_a_missing_file_is_named(folder, capsys):
@@ -253,13 +253,13 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
     assert vlmill(*build, "--judge", folder / "mine.py") == 0
     code = (folder / "mine.py").read_text()
     assert yaml.safe_load((root / "recipe.lock.yaml").read_text())["own_judges"] == {
-        "mine.py": {"sha256": own_judges.sha256(code), "code": code}
+        "mine.py": {"sha256": own_judges.hash_code(code), "code": code}
     }
-    assert funnel(root)["quiz"]["nodes"]["dropped"]["judge:short"] == 8 * 2  # both answers of each row
-    assert list(verify(root)) == []
-    traced = trace(root, "quiz/quiz.parquet#0")  # from the lock alone
+    assert read_funnel(root)["quiz"]["nodes"]["dropped"]["judge:short"] == 8 * 2  # both answers of each row
+    assert list(verify_run(root)) == []
+    traced = trace_sample(root, "quiz/quiz.parquet#0")  # from the lock alone
     assert {(verdict.judge, verdict.reason) for verdict in traced.verdicts} == {("short", Reason("judge:short"))}
-    assert locked_recipe(root).judging()[-1].sha256 == own_judges.sha256(code)
+    assert read_locked_recipe(root).judging()[-1].sha256 == own_judges.hash_code(code)
 
     files = {path: path.stat().st_mtime_ns for path in (root / "steps").rglob("*.parquet")}
     (folder / "mine.py").write_text(code.replace("int = 8", "int = 3"))
@@ -267,7 +267,7 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
     assert vlmill(*build, "--judge", folder / "mine.py") == 1
     assert "own_judges.mine.py.sha256" in capsys.readouterr().err
     assert vlmill(*build, "--judge", folder / "mine.py", "--relock") == 0
-    assert "judge:short" not in str(funnel(root)["quiz"])
+    assert "judge:short" not in str(read_funnel(root)["quiz"])
     touched = {
         path.parent.name for path in (root / "steps").rglob("*.parquet") if files.get(path) != path.stat().st_mtime_ns
     }
@@ -279,7 +279,7 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
 
 def example(name, **settings):
     code = own_judges.read_code(Path(__file__).parents[2] / "examples" / "judges" / f"{name}.py")
-    return Own(name, settings, own_judges.sha256(code), code, f"{name}.py")
+    return CustomFilter(name, settings, own_judges.hash_code(code), code, f"{name}.py")
 
 
 def dropped(judge, *texts):
@@ -314,7 +314,7 @@ def test_the_example_for_ratings_drops_by_them_and_marks_what_has_none():
     ]
     verdict, doubt = example("nsfw").judge(rated, [])
     assert (verdict.sample, verdict.node, verdict.reason) == (0, WHOLE_SAMPLE, "judge:nsfw")
-    assert doubt == Doubt(2, WHOLE_SAMPLE)
+    assert doubt == Undecided(2, WHOLE_SAMPLE)
 
 
 def test_the_example_for_capitals_leaves_scripts_without_them_alone():

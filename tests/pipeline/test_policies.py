@@ -34,7 +34,7 @@ from tests.helpers.processors import (
     same,
     sizes,
 )
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import POLICIES, Unrenderable
 from vlmill.pipeline.images.anyres import AnyRes
@@ -42,7 +42,7 @@ from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.navit import NaViT
-from vlmill.pipeline.images.pixels import encode
+from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.policy import LONGEST
 from vlmill.pipeline.images.tiles import Tiles
 
@@ -211,7 +211,7 @@ def test_a_rule_that_is_longer_than_webp_can_hold_is_stored_as_its_canvas(kind):
     except Unrenderable:
         return  # the crop's
     parts = policy.render(picture((20_000, 2), 0), layout)
-    assert all(encode(part, policy.quality)[0] == "webp" for part in parts.values())
+    assert all(encode_image(part, policy.quality)[0] == "webp" for part in parts.values())
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_stored_parts_lose_nothing_and_are_as_large_as_the_layout_says(kind, siz
     policy = POLICIES[kind]()
     (layout,) = policy.layout([size])
     parts = policy.render(picture(size, 5), layout)
-    stored = {part: encode(image, policy.quality) for part, image in parts.items()}
+    stored = {part: encode_image(image, policy.quality) for part, image in parts.items()}
     assert {extension for extension, _ in stored.values()} == {"webp"}
     loaded = {part: Image.open(io.BytesIO(data)) for part, (_, data) in stored.items()}
     main = loaded.get("picture") or loaded["canvas"]
@@ -297,7 +297,7 @@ def test_a_picture_of_few_colours_is_stored_with_a_palette():
     scan = picture((300, 200), 0).convert("L").convert("RGB")
     fastest = io.BytesIO()
     scan.save(fastest, "WEBP", lossless=True, method=0, quality=0)
-    extension, data = encode(scan, None)
+    extension, data = encode_image(scan, None)
     assert extension == "webp"
     assert len(data) < 0.9 * len(fastest.getvalue())
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(scan))
@@ -306,13 +306,13 @@ def test_a_picture_of_few_colours_is_stored_with_a_palette():
 @pytest.mark.parametrize("kind", POLICIES)
 def test_a_quality_stores_jpeg_within_a_bound_of_the_pixels(kind):
     size = (400, 300)
-    policy = build(POLICIES[kind], {"quality": 95}, "policies.test")
+    policy = parse_block(POLICIES[kind], {"quality": 95}, "policies.test")
     (layout,) = policy.layout([size])
     gradient = np.add.outer(np.arange(300), np.arange(400))[..., None] * [0.3, 0.2, 0.1] % 256
     parts = policy.render(Image.fromarray(gradient.astype(np.uint8)), layout)
     loaded = {}
     for part, image in parts.items():
-        extension, data = encode(image, policy.quality)
+        extension, data = encode_image(image, policy.quality)
         assert extension == "jpg"
         loaded[part] = Image.open(io.BytesIO(data))
     pairs = zip(policy.tiles(loaded, layout), policy.tiles(parts, layout), strict=True)
@@ -331,7 +331,7 @@ def test_a_quality_stores_jpeg_within_a_bound_of_the_pixels(kind):
 )
 def test_a_recipe_that_makes_no_sense_says_what_does(kind, values, says):
     with pytest.raises(RecipeError, match=says):
-        build(POLICIES[kind], values, "policies.test")
+        parse_block(POLICIES[kind], values, "policies.test")
 
 
 def test_smolvlm_and_idefics3_need_no_overview_of_a_single_tile():

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.keys import digest
+from vlmill.pipeline.core.keys import hash_value
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
@@ -23,15 +23,15 @@ from vlmill.pipeline.core.sample import (
     read_verdicts,
     write_samples,
 )
-from vlmill.pipeline.core.step import parameters
-from vlmill.pipeline.fetch.opt_outs import normalised
+from vlmill.pipeline.core.step import get_parameters
+from vlmill.pipeline.fetch.opt_outs import normalise_address
 from vlmill.pipeline.filters import (
-    Doubt,
+    FilterStep,
     ImageQuality,
-    Judging,
     OptOut,
     Shape,
     TextQuality,
+    Undecided,
     measures,
     word_lists,
 )
@@ -50,37 +50,39 @@ def said(judge, *texts, role="none", facts=()):
     findings = list(judge.judge([(0, sample)], facts))
     return (
         [(finding.node, finding.reason) for finding in findings if isinstance(finding, Verdict)],
-        [finding.node for finding in findings if isinstance(finding, Doubt)],
+        [finding.node for finding in findings if isinstance(finding, Undecided)],
     )
 
 
 def quality(node=None, sample=None, **settings):
     """The judge with nothing asked but what is given."""
     off = dict.fromkeys(("max_character_repetition", "max_word_repetition", "max_unreadable_characters"))
-    return build(TextQuality, {"node": off | (node or {}), "sample": off | (sample or {}), **settings}, "text_quality")
+    return parse_block(
+        TextQuality, {"node": off | (node or {}), "sample": off | (sample or {}), **settings}, "text_quality"
+    )
 
 
 # -- measures ----------------------------------------------------------------------------------------------------------
 
 
 def test_words_are_lower_case_without_signs_at_their_ends_and_numbers_are_none():
-    assert measures.words("“Well-known” (3.5 m), isn't IT?\n– 12") == ["well-known", "m", "isn't", "it"]
-    assert measures.words("e\u0301te\u0301") == ["été"]  # composed and decomposed are one word
-    assert measures.words("नमस्ते दुनिया।") == ["नमस्ते", "दुनिया"]  # marks belong to their letters
+    assert measures.split_words("“Well-known” (3.5 m), isn't IT?\n– 12") == ["well-known", "m", "isn't", "it"]
+    assert measures.split_words("e\u0301te\u0301") == ["été"]  # composed and decomposed are one word
+    assert measures.split_words("नमस्ते दुनिया।") == ["नमस्ते", "दुनिया"]  # marks belong to their letters
 
 
 def test_scripts_without_spaces_have_a_word_for_every_two_characters():
-    assert measures.words("港口结冰了。OK") == ["港口", "结冰", "了", "ok"]
-    assert len(measures.words("ภาษาไทย")) == 4
-    assert measures.words("한국어 문장") == ["한국어", "문장"]
+    assert measures.split_words("港口结冰了。OK") == ["港口", "结冰", "了", "ok"]
+    assert len(measures.split_words("ภาษาไทย")) == 4
+    assert measures.split_words("한국어 문장") == ["한국어", "문장"]
 
 
 def test_character_repetition_is_the_share_of_the_runs_that_come_most():
-    assert measures.character_repetition("a" * 30) == 1.0
-    assert measures.character_repetition("abcdefghijklmnopqrstuvwxyz") == 0.0
-    assert measures.character_repetition("short") == 0.0
+    assert measures.measure_character_repetition("a" * 30) == 1.0
+    assert measures.measure_character_repetition("abcdefghijklmnopqrstuvwxyz") == 0.0
+    assert measures.measure_character_repetition("short") == 0.0
     # 41 characters have 32 runs: two kinds come four times, eight come three times; of 10 kinds the root is 3
-    assert measures.character_repetition("0123456789" * 4 + "0") == pytest.approx((4 + 4 + 3) / 32)
+    assert measures.measure_character_repetition("0123456789" * 4 + "0") == pytest.approx((4 + 4 + 3) / 32)
 
 
 @given(st.text(max_size=80))
@@ -88,45 +90,45 @@ def test_character_repetition_is_that_of_roots(text):
     """The formula as the paper says it, with runs themselves in place of hashes."""
     runs = sorted(Counter(text[i : i + 10] for i in range(len(text) - 9)).values(), reverse=True)
     most = min(int(len(runs) ** 0.5), sum(number > 1 for number in runs))
-    assert measures.character_repetition(text) == pytest.approx(sum(runs[:most]) / max(sum(runs), 1))
+    assert measures.measure_character_repetition(text) == pytest.approx(sum(runs[:most]) / max(sum(runs), 1))
 
 
 def test_word_repetition_is_the_share_of_runs_of_five_words_that_come_again():
-    assert measures.word_repetition(["a", "b", "c", "d", "e"]) == 0.0
-    assert measures.word_repetition(["a", "b", "c", "d", "e", "a", "b", "c", "d", "e"]) == pytest.approx(2 / 6)
-    assert measures.word_repetition(["a"] * 9) == 1.0
+    assert measures.measure_word_repetition(["a", "b", "c", "d", "e"]) == 0.0
+    assert measures.measure_word_repetition(["a", "b", "c", "d", "e", "a", "b", "c", "d", "e"]) == pytest.approx(2 / 6)
+    assert measures.measure_word_repetition(["a"] * 9) == 1.0
 
 
 @given(st.text(max_size=60))
 def test_every_measure_is_a_share(text):
-    found = measures.words(text)
+    found = measures.split_words(text)
     for value in (
-        measures.character_repetition(text),
-        measures.word_repetition(found),
-        measures.special_characters(text),
-        measures.unreadable_characters(text),
-        measures.punctuation(text),
-        measures.share(found, {"the"}),
+        measures.measure_character_repetition(text),
+        measures.measure_word_repetition(found),
+        measures.measure_special_characters(text),
+        measures.measure_unreadable_characters(text),
+        measures.measure_punctuation(text),
+        measures.measure_share(found, {"the"}),
     ):
         assert 0.0 <= value <= 1.0
 
 
 def test_special_characters_are_all_but_letters_and_their_marks():
-    assert measures.special_characters("ab 1") == 0.5
-    assert measures.special_characters("👩‍🔬!") == 1.0
-    assert measures.special_characters("नमस्ते") == 0.0
-    assert measures.special_characters("") == 0.0
+    assert measures.measure_special_characters("ab 1") == 0.5
+    assert measures.measure_special_characters("👩‍🔬!") == 1.0
+    assert measures.measure_special_characters("नमस्ते") == 0.0
+    assert measures.measure_special_characters("") == 0.0
 
 
 def test_unreadable_characters_are_those_that_stand_for_nothing():
-    assert measures.unreadable_characters("\x01\x02ab") == 0.5
-    assert measures.unreadable_characters("\ufffd\ue000\U000e0fff") == 1.0
-    assert measures.unreadable_characters("tab\tand line\r\n, 👩\u200d🔬, \u00ad, ｗｉｄｅ\u3000") == 0.0
+    assert measures.measure_unreadable_characters("\x01\x02ab") == 0.5
+    assert measures.measure_unreadable_characters("\ufffd\ue000\U000e0fff") == 1.0
+    assert measures.measure_unreadable_characters("tab\tand line\r\n, 👩\u200d🔬, \u00ad, ｗｉｄｅ\u3000") == 0.0
 
 
 def test_punctuation_is_counted_against_words_and_an_apostrophe_is_none():
-    assert measures.punctuation("It's cold, isn't it?") == pytest.approx(2 / 6)
-    assert measures.punctuation("harbour winter ship") == 0.0
+    assert measures.measure_punctuation("It's cold, isn't it?") == pytest.approx(2 / 6)
+    assert measures.measure_punctuation("harbour winter ship") == 0.0
 
 
 # -- text quality ------------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def test_conversations_are_judged_only_where_the_recipe_says_so():
 
 def test_every_flagged_word_can_be_met():
     for words in word_lists.FLAGGED.values():
-        assert all(measures.words(word) == [word] for word in words)
+        assert all(measures.split_words(word) == [word] for word in words)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_every_flagged_word_can_be_met():
 )
 def test_bounds_that_make_no_sense_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
-        build(TextQuality, values, "judges.text_quality")
+        parse_block(TextQuality, values, "judges.text_quality")
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ def test_bounds_that_make_no_sense_are_refused(values, message):
 
 def images(judge, *facts):
     nodes = tuple(Node("image", image=image) for image in range(len(facts)))
-    known = [ImageFacts(image, fact.pop("reason", None), **fact) for image, fact in enumerate(facts)]
+    known = [ImageStats(image, fact.pop("reason", None), **fact) for image, fact in enumerate(facts)]
     return [
         (verdict.node, verdict.reason) for verdict in judge.judge([(0, Sample(SampleId("web", "a", 0), nodes))], known)
     ]
@@ -270,7 +272,7 @@ def test_shape_bounds_pixels_and_words_for_each_image():
     ]
     nodes = (Node("text", text="only three words"), Node("image", image=0), Node("image", image=1))
     gallery = Sample(SampleId("web", "a", 0), nodes)
-    known = [ImageFacts(0, None, width=100, height=100), ImageFacts(1, None, width=100, height=100)]
+    known = [ImageStats(0, None, width=100, height=100), ImageStats(1, None, width=100, height=100)]
     for judge, expected in ((Shape(min_words_per_image=2), 1.5), (Shape(max_words_per_image=1), 1.5)):
         (verdict,) = judge.judge([(0, gallery)], known)
         assert (verdict.node, verdict.reason, verdict.score) == (WHOLE_SAMPLE, Reason.WORDS_PER_IMAGE, expected)
@@ -292,15 +294,15 @@ def test_shape_bounds_pixels_and_words_for_each_image():
     ],
 )
 def test_addresses_are_compared_without_what_does_not_name_the_thing(one, other, same):
-    assert (normalised(one) == normalised(other)) is same
+    assert (normalise_address(one) == normalise_address(other)) is same
 
 
 @given(st.text(max_size=30))
 def test_any_text_can_be_normalised_and_once_is_enough_for_addresses(text):
-    normalised(text)
-    assert normalised(f"https://{normalised('https://a.example/' + text.replace('#', ''))}") == normalised(
-        "https://a.example/" + text.replace("#", "")
-    )
+    normalise_address(text)
+    assert normalise_address(
+        f"https://{normalise_address('https://a.example/' + text.replace('#', ''))}"
+    ) == normalise_address("https://a.example/" + text.replace("#", ""))
 
 
 def opted_out(tmp_path, sample, facts=(), **lists):
@@ -336,7 +338,7 @@ def test_an_address_drops_its_image_and_the_page_its_sample(tmp_path):
 
 def test_a_digest_drops_an_image_wherever_it_came_from(tmp_path):
     listed = hashlib.sha256(b"image").hexdigest()
-    facts = [ImageFacts(0, None, sha256=listed), ImageFacts(1, None, sha256="0" * 64)]
+    facts = [ImageStats(0, None, sha256=listed), ImageStats(1, None, sha256="0" * 64)]
     assert opted_out(
         tmp_path, document("https://a.example/1", "https://a.example/2"), facts, sha256=[listed.upper()]
     ) == [0]
@@ -358,10 +360,12 @@ def test_an_entry_that_is_none_is_named_with_its_line(tmp_path, kind, entry, mes
 def test_what_is_in_a_list_is_read_by_the_step_and_where_it_lies_is_not_in_its_key(tmp_path):
     write_samples(tmp_path / "samples.parquet", [document("https://a.site.example/1.png")])
     (tmp_path / "here.txt").write_text("site.example\n", encoding="utf-8")
-    step = Judging(OptOut(domains=("lists/there.txt",)))
+    step = FilterStep(OptOut(domains=("lists/there.txt",)))
     assert step.reads == ("samples.parquet", "opt_out.domains.0.list")
     (tmp_path / "out").mkdir()
     inputs = {"samples.parquet": tmp_path / "samples.parquet", "opt_out.domains.0.list": tmp_path / "here.txt"}
     step.run(inputs, tmp_path / "out")
     assert [verdict.node for verdict in read_verdicts(tmp_path / "out" / "opt_out.verdicts.parquet")] == [0]
-    assert digest(parameters(step)) == digest(parameters(Judging(OptOut(domains=("elsewhere.txt",)))))
+    assert hash_value(get_parameters(step)) == hash_value(
+        get_parameters(FilterStep(OptOut(domains=("elsewhere.txt",))))
+    )

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.helpers import upstream
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.excerpt import LONGEST, addresses, excerpt, shown
-from vlmill.pipeline.core.keys import canonical
+from vlmill.pipeline.core.excerpt import LONGEST, escape_text, find_addresses, make_excerpt
+from vlmill.pipeline.core.keys import canonicalise
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -27,14 +27,14 @@ from vlmill.pipeline.core.sample import (
     read_rows,
     read_samples,
 )
-from vlmill.pipeline.sources import Page, Picture, Row
+from vlmill.pipeline.sources import Page, Picture, SourceRow
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.idl import Idl
-from vlmill.pipeline.sources.llava import Llava
+from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.steps.read import Read
-from vlmill.pipeline.steps.survey import cut
+from vlmill.pipeline.steps.survey import cut_rows
 from vlmill.pipeline.verdicts.audit import count_read
 
 
@@ -47,12 +47,12 @@ class Told:
     opens: ClassVar[bool] = False
     isolated: ClassVar[bool] = False
 
-    told: tuple[Row, ...]
+    told: tuple[SourceRow, ...]
 
     def survey(self, path: Path) -> list[int]:
         return [1] * len(self.told)
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         yield from self.told
 
 
@@ -125,7 +125,7 @@ def test_files_that_rows_name_stand_in_the_image_table_once(tmp_path):
         (tmp_path / name).write_bytes(upstream.picture(seed))
     paths = ["a", "b", "a", "./a", "copy", "gone", "gone"]
     node = (Node("image", image=0),)
-    told = tuple(Row(row, (Page(node, (Picture(path=path),)),)) for row, path in enumerate(paths))
+    told = tuple(SourceRow(row, (Page(node, (Picture(path=path),)),)) for row, path in enumerate(paths))
     Read(Told(told), "web", "f", 0, len(told), images=str(tmp_path)).run({"origin": tmp_path}, tmp_path)
     images = list(read_rows(tmp_path / "images.parquet"))
     assert [image["reason"] for image in images] == [None, None, "missing_file"]
@@ -136,7 +136,7 @@ def test_files_that_rows_name_stand_in_the_image_table_once(tmp_path):
 def test_pictures_that_could_not_be_had_keep_their_own_reasons(read, tmp_path):
     nodes = (Node("image", image=0), Node("image", image=1))
     lost = Picture(reason=Reason.EMPTY_BODY, detail="nothing there")
-    _, images, _ = read(Told((Row(0, (Page(nodes, (lost, lost)),)),)), tmp_path)
+    _, images, _ = read(Told((SourceRow(0, (Page(nodes, (lost, lost)),)),)), tmp_path)
     assert [(image["reason"], image["detail"], image["bytes"]) for image in images] == [
         ("empty_body", "nothing there", None)
     ] * 2
@@ -144,7 +144,7 @@ def test_pictures_that_could_not_be_had_keep_their_own_reasons(read, tmp_path):
 
 def test_what_a_page_says_of_itself_goes_before_what_the_source_says(read, tmp_path):
     page = Page((Node("text", text="a"),), group="g", url="http://u", licence="MIT", signals={"stars": 3.0})
-    ((sample,), _, _) = read(Told((Row(0, (page,)),)), tmp_path)
+    ((sample,), _, _) = read(Told((SourceRow(0, (page,)),)), tmp_path)
     assert (sample.group, sample.url, sample.licence, sample.signals) == (
         "g",
         "http://u",
@@ -163,7 +163,7 @@ def test_half_a_surrogate_pair_loses_its_page_not_the_run(read, tmp_path):
 
 
 def test_a_row_of_which_nothing_came_and_nothing_was_said_is_empty(read, tmp_path):
-    _, _, books = read(Told((Row(0),)), tmp_path)
+    _, _, books = read(Told((SourceRow(0),)), tmp_path)
     assert books["rows"]["failed"] == books["pages"]["failed"] == {"empty_row": 1}
 
 
@@ -177,7 +177,7 @@ def test_a_row_of_which_nothing_came_and_nothing_was_said_is_empty(read, tmp_pat
     ],
 )
 def test_a_source_that_skips_repeats_or_stops_elsewhere_is_an_error(read, tmp_path, told, said):
-    source = Told(tuple(Row(row, (Page((Node("text", text="a"),)),)) for row in told))
+    source = Told(tuple(SourceRow(row, (Page((Node("text", text="a"),)),)) for row in told))
     with pytest.raises(SourceError, match=f"web/a/file: .*{said}"):
         read(source, tmp_path, 0, 2)
 
@@ -197,9 +197,11 @@ def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
 def test_what_no_sample_was_made_of_stands_in_a_table_of_its_own(tmp_path):
     half = Page((Node("text", text="half \ud835"),), page=1)
     told = (
-        Row(0, failed=((Reason.BAD_ROW, "long " * 1000),), excerpt="how it begins"),
-        Row(1, (half, Page((Node("text", text="whole"),), page=2)), ((Reason.BAD_PAGE, "why"),), (0,), "a document"),
-        Row(2),
+        SourceRow(0, failed=((Reason.BAD_ROW, "long " * 1000),), excerpt="how it begins"),
+        SourceRow(
+            1, (half, Page((Node("text", text="whole"),), page=2)), ((Reason.BAD_PAGE, "why"),), (0,), "a document"
+        ),
+        SourceRow(2),
     )
     Read(Told(told), "web", "f", 0, 3).run({"origin": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "refused.parquet").equals(REFUSED)
@@ -230,26 +232,27 @@ def test_what_no_sample_was_made_of_stands_in_a_table_of_its_own(tmp_path):
     )
 )
 def test_an_excerpt_is_short_one_line_and_nothing_that_a_terminal_obeys(raw):
-    found = excerpt(raw)
+    found = make_excerpt(raw)
     assert len(found) <= LONGEST + 3
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", found)
     found.encode()
-    assert shown(found) == found or found.endswith("...")
+    assert escape_text(found) == found or found.endswith("...")
 
 
 def test_an_excerpt_of_much_costs_little_and_cuts_no_address():
     deep = json.loads("[" * 900 + "]" * 900)
-    assert excerpt(deep) == "[" * 9 + "..." + "]" * 9
-    assert excerpt({"image": bytes(50 << 20)}) == '{"image": (52,428,800 bytes)}'
-    assert excerpt({"text": "x" * (50 << 20)}).endswith("xxx...")
-    cut = excerpt({"text": "x" * (LONGEST - 40), "url": "http://img.example.test/secret/7.png"})
+    assert make_excerpt(deep) == "[" * 9 + "..." + "]" * 9
+    assert make_excerpt({"image": bytes(50 << 20)}) == '{"image": (52,428,800 bytes)}'
+    assert make_excerpt({"text": "x" * (50 << 20)}).endswith("xxx...")
+    cut = make_excerpt({"text": "x" * (LONGEST - 40), "url": "http://img.example.test/secret/7.png"})
     assert cut.endswith('"url": "...')
-    assert addresses(r'["http:\/\/a.test\/1.png"]') == ["http://a.test/1.png"] * 2
+    assert find_addresses(r'["http:\/\/a.test\/1.png"]') == ["http://a.test/1.png"] * 2
 
 
 def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):
     pages = tuple(
-        Row(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),)) for row in range(8)
+        SourceRow(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),))
+        for row in range(8)
     )
     Read(Told(pages), "web", "f", 0, 8).run({"origin": tmp_path}, tmp_path)
     assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 2
@@ -262,13 +265,13 @@ def test_keys_that_were_not_read_are_counted_by_row_and_no_more_of_them_than_mem
 
     def row(number, *keys):
         page = Page((Node("text", supervised=True, text="t"),), unread=keys)
-        return Row(number, (page, page))  # of one document
+        return SourceRow(number, (page, page))  # of one document
 
     assert noted([row(0, "score", "topic"), row(1, "score"), row(2)]) == {
         "keys": {"score": 2, "topic": 1},
         "beyond": 0,
     }
-    assert noted([Row(0, failed=((Reason.BAD_ROW, "no"),))]) == {"keys": {}, "beyond": 0}
+    assert noted([SourceRow(0, failed=((Reason.BAD_ROW, "no"),))]) == {"keys": {}, "beyond": 0}
     monkeypatch.setattr("vlmill.pipeline.steps.read._Unread.CAP", 2)
     assert noted([row(0, "b", "c"), row(1, "a", "b"), row(2, "a")]) == {"keys": {"b": 2, "c": 1}, "beyond": 2}
     assert noted([row(0, "x" * 5_000)])["keys"] == {"x" * 80: 1}
@@ -287,14 +290,14 @@ def test_reading_twice_gives_the_same_bytes(tmp_path):
 def test_the_step_is_pure_unless_a_time_limit_or_other_files_have_a_say():
     assert Read(Obelics(), "web", "f", 0, 1).pure
     assert not Read(Pdfa(), "web", "f", 0, 1).pure
-    assert not Read(Llava(), "web", "f", 0, 1).pure
+    assert not Read(LlavaSource(), "web", "f", 0, 1).pure
     assert set(Read(Obelics(), "web", "f", 0, 1).made_by()) == {"pyarrow"}
     assert set(Read(Pdfa(), "web", "f", 0, 1).made_by()) == {"pyarrow", "pillow", "pypdfium2"}
 
 
 def test_what_decides_the_bytes_is_in_the_key():
     def key(**options):
-        return canonical(Read(Pdfa(**options), "web", "f", 0, 1))
+        return canonicalise(Read(Pdfa(**options), "web", "f", 0, 1))
 
     assert key() == key(seconds=1.0)
     assert key() != key(long_side=640) != key(max_pages=1)
@@ -302,7 +305,7 @@ def test_what_decides_the_bytes_is_in_the_key():
 
 @given(weights=st.lists(st.integers(0, 40), max_size=60), rows=st.integers(1, 20), size=st.integers(1, 100))
 def test_partitions_cover_all_rows_in_order_within_their_bounds(weights, rows, size):
-    bounds = cut(weights, rows, size)
+    bounds = cut_rows(weights, rows, size)
     assert [row for start, stop in bounds for row in range(start, stop)] == list(range(len(weights)))
     assert all(1 <= stop - start <= rows for start, stop in bounds)
     assert all(sum(weights[start:stop]) <= size or stop - start == 1 for start, stop in bounds)

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.engine.build import Part, _first
+from vlmill.pipeline.engine.build import PlannedPartition, _first
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.inputs.files import Origin, list_origins
-from vlmill.pipeline.recipe.load import load
-from vlmill.pipeline.recipe.lock import lock, locked_recipe, shaping
-from vlmill.pipeline.steps.survey import cut
+from vlmill.pipeline.inputs.files import InputFile, list_input_files
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import lock_folder, read_locked_recipe, select_shaping
+from vlmill.pipeline.steps.survey import cut_rows
 
 GOOD = {
     "name": "small",
@@ -31,7 +31,7 @@ def recipe_file(folder: Path, **changes: object) -> str:
 
 
 def test_a_recipe_is_read_into_frozen_steps(tmp_path):
-    recipe, _, base = load(recipe_file(tmp_path))
+    recipe, _, base = load_recipe(recipe_file(tmp_path))
     assert base == tmp_path
     assert [judge.name for judge in recipe.judging()] == ["language", "shape"]
     assert recipe.policy("small").kind == "letterbox"
@@ -69,65 +69,65 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
 )
 def test_a_mistake_is_named_with_what_was_allowed(tmp_path, change, message):
     with pytest.raises(RecipeError, match=message):
-        load(recipe_file(tmp_path, **change))
+        load_recipe(recipe_file(tmp_path, **change))
 
 
 def test_a_recipe_that_is_not_there_offers_the_shipped_ones(tmp_path):
     with pytest.raises(RecipeError, match=r"neither a file nor a shipped recipe; did you mean 'quickstart'\?"):
-        load("quickstrat")
+        load_recipe("quickstrat")
     with pytest.raises(RecipeError, match="no such recipe file"):
-        load(str(tmp_path / "none.yaml"))
+        load_recipe(str(tmp_path / "none.yaml"))
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", ""])
 def test_what_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(RecipeError, match=r"recipe\.yaml"):
-        load(str(tmp_path / "recipe.yaml"))
+        load_recipe(str(tmp_path / "recipe.yaml"))
 
 
 def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     sets = {"judges.language.drop": "[zh, ja]", "seed": "9", "sources.web.licence": "MIT", "partition.rows": "5"}
-    recipe, data, _ = load(recipe_file(tmp_path), {"web": str(tmp_path / "elsewhere")}, 7, sets)
+    recipe, data, _ = load_recipe(recipe_file(tmp_path), {"web": str(tmp_path / "elsewhere")}, 7, sets)
     assert recipe.judging()[0].drop == ("zh", "ja")
     assert (recipe.seed, recipe.limit, recipe.partition.rows) == (9, 7, 5)
     assert recipe.sources["web"].licence == "MIT"
     assert recipe.sources["web"].root == str(tmp_path / "elsewhere")
     assert data["limit"] == 7
     with pytest.raises(RecipeError, match=r"no such source or benchmark; did you mean 'web'\?"):
-        load(recipe_file(tmp_path), {"wep": "."})
+        load_recipe(recipe_file(tmp_path), {"wep": "."})
 
 
 def test_a_folder_is_locked_to_what_shapes_the_output_and_to_no_place(tmp_path):
-    _, data, _ = load(recipe_file(tmp_path, fetch={"threads": 3, "max_bytes": 1000}), {"web": str(tmp_path)})
-    lock(tmp_path, data, relock=False)
+    _, data, _ = load_recipe(recipe_file(tmp_path, fetch={"threads": 3, "max_bytes": 1000}), {"web": str(tmp_path)})
+    lock_folder(tmp_path, data, relock=False)
     text = (tmp_path / "recipe.lock.yaml").read_text()
     assert str(tmp_path) not in text
     assert "threads" not in text
     assert "max_bytes" in text
-    assert locked_recipe(tmp_path).name == "small"
-    assert shaping(data) == yaml.safe_load(text)
+    assert read_locked_recipe(tmp_path).name == "small"
+    assert select_shaping(data) == yaml.safe_load(text)
 
 
 def test_another_recipe_is_refused_with_the_difference_and_the_ways_out_once_something_was_made(tmp_path):
-    lock(tmp_path, {**GOOD, "seed": 2}, relock=False)
-    lock(tmp_path, GOOD, relock=False)
+    lock_folder(tmp_path, {**GOOD, "seed": 2}, relock=False)
+    lock_folder(tmp_path, GOOD, relock=False)
     receipt = tmp_path / "steps/web/survey/00000.0123456789ab.receipt.json"
     receipt.parent.mkdir(parents=True)
     receipt.touch()
-    lock(tmp_path, GOOD, relock=False)
+    lock_folder(tmp_path, GOOD, relock=False)
     with pytest.raises(StoreError, match=r"(?s)seed: 3 there, 4 here.*--out.*--relock"):
-        lock(tmp_path, {**GOOD, "seed": 4}, relock=False)
-    lock(tmp_path, {**GOOD, "seed": 4}, relock=True)
-    lock(tmp_path, {**GOOD, "seed": 4}, relock=False)
+        lock_folder(tmp_path, {**GOOD, "seed": 4}, relock=False)
+    lock_folder(tmp_path, {**GOOD, "seed": 4}, relock=True)
+    lock_folder(tmp_path, {**GOOD, "seed": 4}, relock=False)
 
 
 def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
     for name in ("b/2.parquet", "a.parquet", "b/10.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [origin.name for origin in list_origins("web", str(tmp_path), "**/*.parquet")] == [
+    assert [origin.name for origin in list_input_files("web", str(tmp_path), "**/*.parquet")] == [
         "a.parquet",
         "b/10.parquet",
         "b/2.parquet",
@@ -135,7 +135,10 @@ def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
 
 
 def test_the_limit_takes_rows_from_the_front():
-    origin, file = Origin("web", 0, "a", ""), File("origin", "", "", 0)
-    parts = [Part(origin, file, chunk, start, stop) for chunk, (start, stop) in enumerate(cut([1] * 10, 4, 100))]
+    origin, file = InputFile("web", 0, "a", ""), File("origin", "", "", 0)
+    parts = [
+        PlannedPartition(origin, file, chunk, start, stop)
+        for chunk, (start, stop) in enumerate(cut_rows([1] * 10, 4, 100))
+    ]
     assert [(part.start, part.stop) for part in _first(parts, 6)] == [(0, 4), (4, 6)]
     assert _first(parts, None) == parts

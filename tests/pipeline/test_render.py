@@ -17,16 +17,16 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
     Verdict,
-    read_facts,
+    read_image_stats,
     read_rows,
     read_samples,
     read_verdicts,
-    write_facts,
+    write_image_stats,
     write_rows,
     write_samples,
     write_verdicts,
@@ -34,10 +34,10 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.navit import NaViT
-from vlmill.pipeline.shards.byte_ranges import Place, Span
+from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 from vlmill.pipeline.shards.writer import read_members
 from vlmill.pipeline.steps.render import Render
-from vlmill.pipeline.verdicts.apply import gather, settle
+from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
 SMALL = Letterbox(side=28)
 
@@ -71,17 +71,17 @@ def partition(folder, samples, pictures, verdicts=(), group=4096):
     facts = []
     for number, data in enumerate(pictures):
         if isinstance(data, Reason):
-            facts.append(ImageFacts(number, data))
+            facts.append(ImageStats(number, data))
             continue
         try:
             width, height = Image.open(io.BytesIO(data)).size
         except OSError:
             width, height = 20, 10
-        facts.append(ImageFacts(number, None, hashlib.sha256(data).hexdigest(), "PNG", "RGB", width, height))
+        facts.append(ImageStats(number, None, hashlib.sha256(data).hexdigest(), "PNG", "RGB", width, height))
     rows = (image_row(number, data) for number, data in enumerate(pictures))
     write_samples(folder / "samples.parquet", samples)
     write_rows(folder / "images.parquet", IMAGES, rows, group=group)
-    write_facts(folder / "facts.parquet", facts)
+    write_image_stats(folder / "facts.parquet", facts)
     write_verdicts(folder / "ratio.verdicts.parquet", verdicts)
     return {path.name: path for path in folder.iterdir()}
 
@@ -107,8 +107,8 @@ def stored(folder):
     found = []
     for index in sorted(folder.glob("*.index.parquet")):
         tar, rows = index.name.replace(".index.parquet", ".tar"), list(read_rows(index))
-        spans = [Span(tar, row["offset"], row["size"]) for row in rows]
-        for row, members in zip(rows, read_members(Place(str(folder)), spans), strict=True):
+        spans = [ByteRange(tar, row["offset"], row["size"]) for row in rows]
+        for row, members in zip(rows, read_members(ShardStorage(str(folder)), spans), strict=True):
             found.append((row, json.loads(members["json"]), members))
     return found
 
@@ -218,7 +218,7 @@ def test_images_may_be_named_in_any_order_and_by_several_samples(tmp_path):
 
 def test_facts_of_another_decoder_are_the_machines_trouble(tmp_path):
     inputs = partition(tmp_path / "in", [document(0, image(0))], [png()])
-    write_facts(inputs["facts.parquet"], [ImageFacts(0, None, "", "PNG", "RGB", 10, 20)])
+    write_image_stats(inputs["facts.parquet"], [ImageStats(0, None, "", "PNG", "RGB", 10, 20)])
     with pytest.raises(StoreError, match="another decoder"):
         render(tmp_path, inputs)
 
@@ -268,9 +268,9 @@ def test_settling_again_with_renders_verdicts_tells_what_the_shards_hold(tmp_pat
     folder, _ = render(tmp_path, inputs, NaViT(shortest=28, longest=56, split=True))
     shown = {row["origin_row"]: row["nodes"] for row, _, _ in stored(folder)}
     later = {**inputs, "render.verdicts.parquet": folder / "render.verdicts.parquet"}
-    verdicts, facts = gather(later, ["ratio", "render"]), read_facts(inputs["facts.parquet"])
+    verdicts, facts = read_verdicts_by_sample(later, ["ratio", "render"]), read_image_stats(inputs["facts.parquet"])
     again = [
-        settle(sample, verdicts.get(row, []), facts)
+        apply_verdicts(sample, verdicts.get(row, []), facts)
         for row, sample in enumerate(read_samples(inputs["samples.parquet"]))
     ]
     assert shown == {row: len(settled.kept) for row, settled in enumerate(again) if settled.sample is None}

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from vlmill.pipeline.core.reasons import FAILURES, Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
     Verdict,
     write_verdicts,
 )
-from vlmill.pipeline.verdicts.apply import gather, settle
+from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
-GOOD = ImageFacts(0, None, width=10, height=10)
-DEAD = ImageFacts(0, Reason.UNDECODABLE)
+GOOD = ImageStats(0, None, width=10, height=10)
+DEAD = ImageStats(0, Reason.UNDECODABLE)
 
 
 def sample(*nodes: Node) -> Sample:
@@ -45,39 +45,41 @@ def drop(node, judge="ratio", reason=Reason.IMAGE_RATIO):
 
 
 def test_a_sample_that_nobody_speaks_against_stays_whole():
-    settled = settle(sample(text(), image(), text()), [], [GOOD])
+    settled = apply_verdicts(sample(text(), image(), text()), [], [GOOD])
     assert settled.sample is None
     assert settled.nodes == (None, None, None)
     assert settled.kept == (0, 1, 2)
 
 
 def test_a_lost_image_of_a_document_falls_alone():
-    settled = settle(sample(text(), image(0), image(1), text()), [drop(2)], [DEAD, GOOD])
+    settled = apply_verdicts(sample(text(), image(0), image(1), text()), [drop(2)], [DEAD, GOOD])
     assert settled.sample is None
     assert settled.nodes == (None, Reason.UNDECODABLE, Reason.IMAGE_RATIO, None)
     assert settled.kept == (0, 3)
 
 
 def test_a_failed_required_image_takes_the_sample_with_its_own_reason():
-    settled = settle(sample(image(required=True), *turn(0)), [], [DEAD])
+    settled = apply_verdicts(sample(image(required=True), *turn(0)), [], [DEAD])
     assert settled.sample is Reason.UNDECODABLE
     assert settled.nodes == (Reason.UNDECODABLE,) * 3
 
 
 def test_a_dropped_required_image_takes_the_sample_as_a_consequence():
-    settled = settle(sample(image(required=True), *turn(0)), [drop(0)], [GOOD])
+    settled = apply_verdicts(sample(image(required=True), *turn(0)), [drop(0)], [GOOD])
     assert settled.sample is Reason.REQUIRED_LOST
     assert settled.nodes == (Reason.IMAGE_RATIO, Reason.REQUIRED_LOST, Reason.REQUIRED_LOST)
 
 
 def test_a_required_image_that_render_failed_with_takes_the_sample_with_its_own_reason():
-    settled = settle(sample(image(required=True), *turn(0)), [drop(0, "render", Reason.UNRENDERABLE)], [GOOD])
+    settled = apply_verdicts(sample(image(required=True), *turn(0)), [drop(0, "render", Reason.UNRENDERABLE)], [GOOD])
     assert settled.sample is Reason.UNRENDERABLE
 
 
 @pytest.mark.parametrize("half", [1, 2])
 def test_a_turn_falls_whole_and_the_image_that_later_turns_see_stays(half):
-    settled = settle(sample(image(role="user"), *turn(0), *turn(1)), [drop(half, "text", Reason.NEAR_TEXT)], [GOOD])
+    settled = apply_verdicts(
+        sample(image(role="user"), *turn(0), *turn(1)), [drop(half, "text", Reason.NEAR_TEXT)], [GOOD]
+    )
     other = 3 - half
     assert settled.sample is None
     assert settled.nodes[half] is Reason.NEAR_TEXT
@@ -88,19 +90,19 @@ def test_a_turn_falls_whole_and_the_image_that_later_turns_see_stays(half):
 def test_an_image_that_only_the_lost_turn_could_see_falls_with_it():
     last = (image(role="user", turn=1, required=True), *turn(1))
     verdicts = [drop(3, "text", Reason.NEAR_TEXT), drop(0, "later", Reason.NEAR_TEXT)]
-    settled = settle(sample(*turn(0), *last), verdicts[:1], [GOOD])
+    settled = apply_verdicts(sample(*turn(0), *last), verdicts[:1], [GOOD])
     assert settled.nodes == (None, None, Reason.TURN_LOST, Reason.NEAR_TEXT, Reason.TURN_LOST)
-    assert settle(sample(*turn(0), *last), verdicts, [GOOD]).sample is Reason.NOTHING_LEFT
+    assert apply_verdicts(sample(*turn(0), *last), verdicts, [GOOD]).sample is Reason.NOTHING_LEFT
 
 
 def test_a_conversation_without_turns_is_nothing_even_with_image_and_system_prompt():
-    settled = settle(sample(text("system"), image(role="user"), *turn(0)), [drop(2)], [GOOD])
+    settled = apply_verdicts(sample(text("system"), image(role="user"), *turn(0)), [drop(2)], [GOOD])
     assert settled.sample is Reason.NOTHING_LEFT
     assert settled.nodes == (Reason.NOTHING_LEFT, Reason.TURN_LOST, Reason.IMAGE_RATIO, Reason.TURN_LOST)
 
 
 def test_a_document_of_which_every_node_fell_is_nothing():
-    settled = settle(sample(image(0), image(1)), [drop(1)], [DEAD, GOOD])
+    settled = apply_verdicts(sample(image(0), image(1)), [drop(1)], [DEAD, GOOD])
     assert settled.sample is Reason.NOTHING_LEFT
     assert settled.nodes == (Reason.UNDECODABLE, Reason.IMAGE_RATIO)
 
@@ -108,18 +110,18 @@ def test_a_document_of_which_every_node_fell_is_nothing():
 def test_the_first_judge_of_the_recipe_gets_the_attribution():
     language, ratio = drop(WHOLE_SAMPLE, "language", Reason.LANGUAGE), drop(1)
     document = sample(text(), image())
-    assert settle(document, [language, ratio], [GOOD]).nodes == (Reason.LANGUAGE, Reason.LANGUAGE)
-    assert settle(document, [ratio, language], [GOOD]).nodes == (Reason.LANGUAGE, Reason.IMAGE_RATIO)
-    assert settle(document, [ratio, language], [DEAD]).nodes == (Reason.LANGUAGE, Reason.UNDECODABLE)
+    assert apply_verdicts(document, [language, ratio], [GOOD]).nodes == (Reason.LANGUAGE, Reason.LANGUAGE)
+    assert apply_verdicts(document, [ratio, language], [GOOD]).nodes == (Reason.LANGUAGE, Reason.IMAGE_RATIO)
+    assert apply_verdicts(document, [ratio, language], [DEAD]).nodes == (Reason.LANGUAGE, Reason.UNDECODABLE)
     required = sample(text(), image(required=True))
-    assert settle(required, [ratio, language], [GOOD]).sample is Reason.REQUIRED_LOST
+    assert apply_verdicts(required, [ratio, language], [GOOD]).sample is Reason.REQUIRED_LOST
 
 
 def test_verdicts_are_gathered_in_recipe_order(tmp_path):
     write_verdicts(tmp_path / "a", [Verdict(3, 1, "a", Reason.IMAGE_RATIO), Verdict(0, -1, "a", Reason.NEAR_TEXT)])
     write_verdicts(tmp_path / "b", [Verdict(3, 0, "b", Reason.LANGUAGE)])
     inputs = {"a.verdicts.parquet": tmp_path / "a", "b.verdicts.parquet": tmp_path / "b"}
-    found = gather(inputs, ["b", "a"])
+    found = read_verdicts_by_sample(inputs, ["b", "a"])
     assert {number: [verdict.judge for verdict in spoken] for number, spoken in found.items()} == {
         3: ["b", "a"],
         0: ["a"],
@@ -146,7 +148,7 @@ def cases(draw):
 @given(cases())
 def test_every_node_is_kept_or_lost_for_a_reason_and_the_sample_goes_with_its_nodes(case):
     made, verdicts, facts = case
-    settled = settle(made, verdicts, facts)
+    settled = apply_verdicts(made, verdicts, facts)
     lost = Counter(reason for reason in settled.nodes if reason)
     assert len(settled.nodes) == len(made.nodes) == len(settled.kept) + sum(lost.values())
     assert (settled.sample is not None) == (not settled.kept)
@@ -156,7 +158,7 @@ def test_every_node_is_kept_or_lost_for_a_reason_and_the_sample_goes_with_its_no
 @given(cases())
 def test_nothing_that_a_judge_or_the_world_spoke_against_is_kept(case):
     made, verdicts, facts = case
-    settled = settle(made, verdicts, facts)
+    settled = apply_verdicts(made, verdicts, facts)
     dead = {index for index, node in enumerate(made.nodes) if node.image is not None and facts[node.image].reason}
     spoken = {verdict.node for verdict in verdicts}
     assert not set(settled.kept) & (dead | spoken)
@@ -168,7 +170,7 @@ def test_nothing_that_a_judge_or_the_world_spoke_against_is_kept(case):
 @given(cases())
 def test_no_half_turn_and_no_sample_without_its_required_images_is_kept(case):
     made, verdicts, facts = case
-    settled = settle(made, verdicts, facts)
+    settled = apply_verdicts(made, verdicts, facts)
     if settled.sample is not None:
         return
     spoken = [
@@ -186,6 +188,6 @@ def test_a_later_judge_changes_no_earlier_attribution(case):
     made, verdicts, facts = case
     judges = sorted({verdict.judge for verdict in verdicts})
     for number in range(len(judges)):
-        early = settle(made, [verdict for verdict in verdicts if verdict.judge in judges[:number]], facts)
-        late = settle(made, verdicts, facts)
+        early = apply_verdicts(made, [verdict for verdict in verdicts if verdict.judge in judges[:number]], facts)
+        late = apply_verdicts(made, verdicts, facts)
         assert all(before in {None, after} for before, after in zip(early.nodes, late.nodes, strict=True))

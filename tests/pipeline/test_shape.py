@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Node, Sample, SampleId
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId
 from vlmill.pipeline.filters import Shape
 
 
 def verdicts(judge, *sizes):
     """What is said about one document with images of these sizes; None is one that failed."""
     facts = [
-        ImageFacts(image, None, width=size[0], height=size[1]) if size else ImageFacts(image, Reason.UNDECODABLE)
+        ImageStats(image, None, width=size[0], height=size[1]) if size else ImageStats(image, Reason.UNDECODABLE)
         for image, size in enumerate(sizes)
     ]
     nodes = (Node("text", text="words"), *(Node("image", image=image) for image in range(len(sizes))))
@@ -76,4 +76,4 @@ def test_a_sample_without_images_stays_unless_some_are_asked_for():
 )
 def test_bounds_that_nothing_could_pass_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
-        build(Shape, values, "judges.shape")
+        parse_block(Shape, values, "judges.shape")

@@ -13,14 +13,14 @@ import webdataset
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
 from vlmill.pipeline.images import Layout
-from vlmill.pipeline.shards.byte_ranges import Place, Span
+from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 from vlmill.pipeline.shards.writer import (
-    Entry,
     Rendered,
+    ShardSample,
     ShardWriter,
-    parse,
+    parse_members,
     read_members,
-    to_nodes,
+    read_nodes,
 )
 
 GOLDEN = "90c6ce988424e986fb68e777a65a2db2fbc01bab83a61860df5ad9f197d3ca6d"
@@ -39,7 +39,7 @@ def entry(row=0, kept=(0, 1, 2, 3), data=b"picture"):
         {"canvas": ("webp", data), "overview": ("webp", b"o" * 600)},
         "f" * 64,
     )
-    return Entry(f"00003{row:010d}", sample, tuple(kept), (shown,) if 1 in kept else ())
+    return ShardSample(f"00003{row:010d}", sample, tuple(kept), (shown,) if 1 in kept else ())
 
 
 def write(folder, entries, samples=100, size=1 << 30):
@@ -79,7 +79,7 @@ def test_webdataset_groups_the_members_of_each_sample(tmp_path):
 def test_the_json_holds_the_nodes_that_stay_and_names_their_pictures(tmp_path):
     write(tmp_path, [entry(kept=(1, 3))])
     (row,) = read_rows(tmp_path / "00.index.parquet")
-    (members,) = read_members(Place(str(tmp_path)), [Span("00.tar", row["offset"], row["size"])])
+    (members,) = read_members(ShardStorage(str(tmp_path)), [ByteRange("00.tar", row["offset"], row["size"])])
     record = json.loads(members["json"])
     assert {key: value for key, value in record.items() if key != "nodes"} == {
         "id": "quiz/a/b.parquet#0.2",
@@ -92,7 +92,7 @@ def test_the_json_holds_the_nodes_that_stay_and_names_their_pictures(tmp_path):
     assert image["parts"] == ["0.canvas.webp", "0.overview.webp"]
     assert (image["width"], image["height"]) == (40, 30)
     assert answer["text"] == "A line\nand 'quotes'."
-    assert to_nodes(record) == (
+    assert read_nodes(record) == (
         Node("image", "user", image=0),
         Node("text", "assistant", supervised=True, text=answer["text"]),
     )
@@ -105,10 +105,10 @@ def test_one_read_by_the_index_gives_what_reading_the_whole_tar_gives(tmp_path):
     }
     rows = list(read_rows(tmp_path / "00.index.parquet"))
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4]
-    spans = [Span("00.tar", row["offset"], row["size"]) for row in rows]
-    for row, members in zip(rows, read_members(Place(str(tmp_path)), spans), strict=True):
+    spans = [ByteRange("00.tar", row["offset"], row["size"]) for row in rows]
+    for row, members in zip(rows, read_members(ShardStorage(str(tmp_path)), spans), strict=True):
         assert members == {name: data for name, data in whole[row["key"]].items() if not name.startswith("__")}
-    names = [name for name, _ in parse((tmp_path / "00.tar").read_bytes())]
+    names = [name for name, _ in parse_members((tmp_path / "00.tar").read_bytes())]
     assert len(names) == 3 * len(rows)
 
 
@@ -160,7 +160,8 @@ def test_what_stands_in_a_shard_does_not_hang_on_its_bounds(tmp_path):
         folder.mkdir()
         write(folder, [entry(row) for row in range(3)], samples=samples)
     members = [
-        [member for tar in sorted(folder.glob("*.tar")) for member in parse(tar.read_bytes())] for folder in folders
+        [member for tar in sorted(folder.glob("*.tar")) for member in parse_members(tar.read_bytes())]
+        for folder in folders
     ]
     assert members[0] == members[1]
 
@@ -170,7 +171,9 @@ def test_a_span_that_is_not_the_index_says_so(tmp_path, shift, size):
     write(tmp_path, [entry()])
     (row,) = read_rows(tmp_path / "00.index.parquet")
     with pytest.raises(StoreError, match="damaged"):
-        list(read_members(Place(str(tmp_path)), [Span("00.tar", row["offset"] + shift, row["size"] + size)]))
+        list(
+            read_members(ShardStorage(str(tmp_path)), [ByteRange("00.tar", row["offset"] + shift, row["size"] + size)])
+        )
 
 
 def test_tarfile_reads_a_shard_to_its_end(tmp_path):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.helpers import upstream
 from tests.helpers.upstream import SHAPES
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.keys import canonical
+from vlmill.pipeline.core.keys import canonicalise
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_samples
 from vlmill.pipeline.sources import SOURCES
@@ -24,7 +24,7 @@ from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.interleaved import Interleaved
 from vlmill.pipeline.sources.obelics import Obelics
-from vlmill.pipeline.sources.pairs import Pairs, PairsWds
+from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.websight import WebSight
 from vlmill.pipeline.steps.read import Read
@@ -54,7 +54,7 @@ def _no_process_is_left():
 def shape(request):
     """One of the shapes of upstream, and the source that reads it, which the first word of its name says."""
     found, kind = SHAPES[request.param], request.param.split()[0]
-    return found, build(SOURCES[kind], dict(found.options), request.param)
+    return found, parse_block(SOURCES[kind], dict(found.options), request.param)
 
 
 def test_every_source_is_held_to_what_follows():
@@ -72,7 +72,7 @@ def several(shape, tmp_path):
 def test_the_table_names_each_source_as_it_calls_itself_and_its_options_have_a_key(shape):
     _, source = shape
     assert SOURCES[source.kind] is type(source)
-    assert "seconds" not in canonical(source)
+    assert "seconds" not in canonicalise(source)
     assert pickle.loads(pickle.dumps(source)) == source  # it travels to workers
 
 
@@ -388,7 +388,7 @@ def test_nulls_everywhere_are_bad_or_empty_rows_and_no_errors(tmp_path):
         FineVision(): {"images": None, "texts": [None]},
         Interleaved(): {"images": [None], "conversation": [None]},
         WebSight(): {"image": None, "text": None},
-        Pairs(): {"url": None, "caption": None},
+        PairsSource(): {"url": None, "caption": None},
         Evaluation(): {"question": None, "answer": None, "image": None},
     }
     for number, (source, row) in enumerate(nothing.items()):
@@ -466,14 +466,14 @@ def test_rows_without_turns_in_the_column_that_is_named_have_them_in_another(tmp
 
 def test_two_pictures_of_one_key_are_not_taken_for_one(tmp_path):
     members = [{"jpg": upstream.picture(1, form="JPEG"), "png": upstream.picture(2), "txt": b"Two"}]
-    (row,) = rows(PairsWds(), upstream.members(tmp_path / "p.tar", members))
+    (row,) = rows(PairsWdsSource(), upstream.members(tmp_path / "p.tar", members))
     assert reasons(row) == [Reason.UNSUPPORTED_MEDIA]
 
 
 def test_members_and_keys_of_json_that_nobody_reads_are_noted(tmp_path):
     about = json.dumps({"url": ADDRESS, "width": 7, "score": 3}).encode()
     members = [{"jpg": upstream.picture(form="JPEG"), "txt": b"A dog", "json": about, "cls": b"1"}]
-    (row,) = rows(PairsWds(), upstream.members(tmp_path / "p.tar", members))
+    (row,) = rows(PairsWdsSource(), upstream.members(tmp_path / "p.tar", members))
     assert row.pages[0].unread == (".cls", "json.score")
 
 
@@ -483,7 +483,7 @@ def test_members_and_keys_of_json_that_nobody_reads_are_noted(tmp_path):
 def test_a_pair_is_an_image_that_is_required_and_a_caption_that_is_learnt(tmp_path):
     laion = {"URL": ADDRESS, "TEXT": " A dog ", "LICENSE": "CC-BY-2.0", "similarity": 0.5, "punsafe": float("nan")}
     path = upstream.parquet(tmp_path / "p", [laion, {**laion, "LICENSE": "?"}, {**laion, "TEXT": " "}])
-    source = Pairs(url="URL", caption="TEXT", licence="LICENSE", signals=("similarity", "punsafe"))
+    source = PairsSource(url="URL", caption="TEXT", licence="LICENSE", signals=("similarity", "punsafe"))
     first, second, blank = rows(source, path)
     (page,) = first.pages
     assert page.nodes == (
@@ -499,14 +499,16 @@ def test_a_pair_is_an_image_that_is_required_and_a_caption_that_is_learnt(tmp_pa
 def test_a_column_of_another_type_is_named_with_both_types(tmp_path):
     path = upstream.parquet(tmp_path / "p", [{"url": ADDRESS, "caption": "A dog", "NSFW": "UNLIKELY"}])
     with pytest.raises(SourceError, match="column 'NSFW' is string, expected double"):
-        Pairs(signals=("NSFW",)).survey(path)
+        PairsSource(signals=("NSFW",)).survey(path)
 
 
 def test_a_pair_in_a_tar_takes_address_and_licence_from_its_json(tmp_path):
     about = json.dumps({"url": ADDRESS, "license": "CC0-1.0", "similarity": 0.25}).encode()
     good = {"webp": upstream.picture(form="WEBP"), "txt": "Ein Hund, süß".encode()}
     members = [{**good, "json": about}, good, {**good, "json": b"[]"}, {**good, "mp4": b""}, {**good, "txt": b" "}]
-    found = rows(PairsWds(licence="license", signals=("similarity",)), upstream.members(tmp_path / "p.tar", members))
+    found = rows(
+        PairsWdsSource(licence="license", signals=("similarity",)), upstream.members(tmp_path / "p.tar", members)
+    )
     (page,) = found[0].pages
     assert (page.nodes[0].url, page.licence, page.signals) == (ADDRESS, "CC0-1.0", {"similarity": 0.25})
     assert found[1].pages[0].nodes[0].url == "001.webp"

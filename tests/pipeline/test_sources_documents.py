@@ -12,7 +12,7 @@ from tests.helpers import upstream
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.images.decode import decode
+from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.sources.idl import Idl
 from vlmill.pipeline.sources.pdfa import Pdfa
 
@@ -69,14 +69,14 @@ def test_frames_of_a_tif_become_pages_without_a_changed_pixel(tmp_path, mode):
     (row,) = rows(Idl(), packed(tmp_path / "t", {"0": scan(2, tif=upstream.tiff(frames))}))
     assert [page.page for page in row.pages] == [0, 1]
     for page, frame in zip(row.pages, frames, strict=True):
-        assert decode(page.pictures[0].data).tobytes() == decode(upstream.tiff([frame])).tobytes()
+        assert decode_image(page.pictures[0].data).tobytes() == decode_image(upstream.tiff([frame])).tobytes()
         assert page.pictures[0].data.startswith(b"\x89PNG")
 
 
 def test_a_document_without_tif_is_rendered_from_its_pdf(tmp_path):
     members = {"json": upstream.idl_json([LINES]), "pdf": upstream.pdf([LINES])}
     (row,) = rows(Idl(long_side=200), packed(tmp_path / "t", {"0": members}))
-    assert decode(row.pages[0].pictures[0].data).size == (142, 200)
+    assert decode_image(row.pages[0].pictures[0].data).size == (142, 200)
 
 
 def test_pages_of_a_pdf_are_rendered_in_order_grey_where_they_are_grey(tmp_path):
@@ -106,7 +106,7 @@ def test_the_pixels_of_a_page_are_bounded_in_both_directions(tmp_path):
         },
     }
     found = rows(Pdfa(long_side=640), packed(tmp_path / "t", documents))
-    sizes = [decode(page.pictures[0].data).size for row in found for page in row.pages]
+    sizes = [decode_image(page.pictures[0].data).size for row in found for page in row.pages]
     assert sizes == [(640, 9), (300, 300)]
 
 
@@ -170,7 +170,7 @@ def test_a_document_that_cannot_be_read_is_lost_for_its_reason_and_the_next_is_r
 def test_a_document_that_kills_or_stops_its_reader_loses_the_pages_not_yet_given(
     tmp_path, monkeypatch, command, reason
 ):
-    monkeypatch.setattr("vlmill.pipeline.sources.formats.documents.render", upstream.render_or_die)
+    monkeypatch.setattr("vlmill.pipeline.sources.formats.documents.render_pages", upstream.render_or_die)
     text = upstream.pdfa_json([["one"], ["two"], ["three"]])
     path = packed(tmp_path / "t", {"bad": {"json": text, "pdf": command}, "good": {"json": text, "pdf": b"FINE"}})
     bad, good = rows(Pdfa(seconds=0.5), path)

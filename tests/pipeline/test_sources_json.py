@@ -15,9 +15,9 @@ from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_rows, read_samples
 from vlmill.pipeline.sources import conversation
-from vlmill.pipeline.sources.base import Unfit
+from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.chat import Chat
-from vlmill.pipeline.sources.llava import Llava
+from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.steps.read import Read
 
 GOOD = {"conversations": talk("Q", "A")}
@@ -32,7 +32,7 @@ def fates(source, path):
 
 
 def beside(*paths):
-    return [conversation.picture("image", path) for path in paths]
+    return [conversation.read_picture("image", path) for path in paths]
 
 
 # -- where rows lie --------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_what_is_no_json_of_rows_is_an_error_that_says_what_was_expected(tmp_pat
 
 def test_a_system_prompt_a_question_and_its_answer_and_the_next():
     said = [{"from": "system", "value": "Be brief."}, *talk("What?", "This.", "Where?", "There.")]
-    assert conversation.plain(said).nodes == (
+    assert conversation.read_text_page(said).nodes == (
         Node("text", "system", 0, text="Be brief."),
         Node("text", "user", 0, text="What?"),
         Node("text", "assistant", 0, supervised=True, text="This."),
@@ -148,13 +148,13 @@ def test_a_system_prompt_a_question_and_its_answer_and_the_next():
     ],
 )
 def test_an_image_stands_where_its_mark_does(text, nodes):
-    made = conversation.marked(talk(text, "A"), beside("a")).nodes
+    made = conversation.read_marked_page(talk(text, "A"), beside("a")).nodes
     assert [node.text if node.kind == "text" else node.url for node in made[:-1]] == nodes
     assert {(node.role, node.turn) for node in made[:-1]} == {("user", 0)}
 
 
 def test_images_of_later_turns_belong_to_them():
-    made = conversation.marked(talk("<image>Q", "A", "<image><image>Q", "A"), beside("a", "b", "c")).nodes
+    made = conversation.read_marked_page(talk("<image>Q", "A", "<image><image>Q", "A"), beside("a", "b", "c")).nodes
     assert [(node.turn, node.image, node.url) for node in made if node.kind == "image"] == [
         (0, 0, "a"),
         (1, 1, "b"),
@@ -188,8 +188,8 @@ def test_images_of_later_turns_belong_to_them():
     ],
 )
 def test_turns_that_make_no_conversation_are_refused_in_words(said, detail):
-    with pytest.raises(Unfit, match=detail):
-        conversation.marked(said, beside("a"))
+    with pytest.raises(UnreadableRow, match=detail):
+        conversation.read_marked_page(said, beside("a"))
 
 
 @given(
@@ -203,8 +203,8 @@ def test_turns_that_make_no_conversation_are_refused_in_words(said, detail):
 def test_a_conversation_that_is_accepted_asks_and_answers_by_turns(said):
     messages = [{"from": speaker, "value": text} for speaker, text in said]
     marks = sum(text.count("<image>") for _, text in said)
-    with contextlib.suppress(Unfit):
-        made = conversation.marked(messages, beside(*map(str, range(marks)))).nodes
+    with contextlib.suppress(UnreadableRow):
+        made = conversation.read_marked_page(messages, beside(*map(str, range(marks)))).nodes
         assert [node.image for node in made if node.kind == "image"] == list(range(marks))
         runs = [(node.turn, node.role) for node in made if node.role != "system"]
         runs = list(dict.fromkeys(runs))
@@ -240,7 +240,7 @@ def places(page):
     return [node.text if node.kind == "text" else page.pictures[node.image].path for node in page.nodes]
 
 
-@pytest.mark.parametrize("source", [Llava(), Chat()])
+@pytest.mark.parametrize("source", [LlavaSource(), Chat()])
 @pytest.mark.parametrize("key", ["system", "system_prompt"])
 def test_a_system_prompt_beside_the_turns_is_said_first_once(tmp_path, source, key):
     prompt = {"from": "system", "value": "Be brief."}
@@ -298,7 +298,7 @@ def test_an_answer_that_is_marked_as_not_to_be_learnt_is_not(tmp_path, key):
         ({"tool_calls": [], "function_call": None, "refusal": "", "images": [], "value": None, "from": None}, None),
     ],
 )
-@pytest.mark.parametrize("source", [Llava(), Chat()])
+@pytest.mark.parametrize("source", [LlavaSource(), Chat()])
 def test_a_message_that_says_more_than_its_text_fails_unless_that_is_nothing(tmp_path, source, more, reason):
     row = {"messages": [{"role": "user", "content": "Q"}, {**A, **more}]}
     assert fates(source, json_lines(tmp_path / "l", [row])) == [[reason] if reason else []]
@@ -330,7 +330,7 @@ def test_keys_of_messages_that_mean_nothing_known_are_noted(tmp_path):
 )
 def test_a_part_shows_the_picture_that_it_names(tmp_path, image):
     parts = [{"type": "text", "text": "Is "}, image, {"type": "text", "text": "red?"}]
-    (row,) = rows(Llava(), json_lines(tmp_path / "l", [asked(parts)]))
+    (row,) = rows(LlavaSource(), json_lines(tmp_path / "l", [asked(parts)]))
     assert places(row.pages[0]) == ["Is ", "a.png", "red?", "A"]
 
 
@@ -345,14 +345,14 @@ def test_parts_that_name_no_picture_and_marks_show_those_beside_in_their_order(t
         asked([shown], images=["a.png", "b.png"]),
         asked([{**shown, "index": 1}, {**shown, "index": 0}], images=["a.png", "b.png"]),
     ]
-    *good, _, _, _ = rows(Llava(), json_lines(tmp_path / "l", there))
+    *good, _, _, _ = rows(LlavaSource(), json_lines(tmp_path / "l", there))
     assert [places(row.pages[0]) for row in good] == [
         ["a.png", "b.png", "Q", "A"],
         ["a.png", "Q", "A"],
         ["a.png", "Q", "c.png", "b.png", "A"],
         ["a.png", "Q", "b.png", "A"],
     ]
-    assert fates(Llava(), tmp_path / "l")[4:] == [[Reason.BAD_ROW]] * 3
+    assert fates(LlavaSource(), tmp_path / "l")[4:] == [[Reason.BAD_ROW]] * 3
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_parts_that_name_no_picture_and_marks_show_those_beside_in_their_order(t
 )
 def test_a_part_that_cannot_be_read_fails_its_row(tmp_path, part, reason):
     there = [asked([{"type": "text", "text": "Q"}, part])]
-    assert fates(Llava(), json_lines(tmp_path / "l", there)) == [[reason]]
+    assert fates(LlavaSource(), json_lines(tmp_path / "l", there)) == [[reason]]
 
 
 def test_a_picture_may_be_written_into_its_row(tmp_path):
@@ -387,7 +387,7 @@ def test_a_picture_may_be_written_into_its_row(tmp_path):
         asked([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": written}}]),
         about("data:image/png;base64,!"),
     ]
-    *good, bad = rows(Llava(), json_lines(tmp_path / "l", there))
+    *good, bad = rows(LlavaSource(), json_lines(tmp_path / "l", there))
     assert [row.pages[0].pictures[0].data for row in good] == [data] * 4
     assert bad.pages[0].pictures[0].reason is Reason.UNDECODABLE
 
@@ -420,7 +420,7 @@ def test_chat_refuses_what_shows_pictures_and_reads_texts_in_parts(tmp_path):
     ],
 )
 def test_a_question_that_marks_a_video_or_a_sound_is_refused_where_marks_stand_for_things(tmp_path, question, reason):
-    assert fates(Llava(), json_lines(tmp_path / "l", [asked(question)])) == [[reason] if reason else []]
+    assert fates(LlavaSource(), json_lines(tmp_path / "l", [asked(question)])) == [[reason] if reason else []]
 
 
 def test_a_null_or_nothing_beside_the_used_key_is_no_value(tmp_path):
@@ -433,7 +433,7 @@ def test_a_null_or_nothing_beside_the_used_key_is_no_value(tmp_path):
         {"conversations": talk("Q", "A"), "messages": asked("Q")["messages"]},
     ]
     path = json_lines(tmp_path / "l", [*there, {"conversations": talk("Q", "B"), "messages": asked("Q")["messages"]}])
-    for source in (Chat(), Llava()):
+    for source in (Chat(), LlavaSource()):
         *good, two = rows(source, path)
         assert [texts(row.pages[0]) for row in good] == [[("user", "Q"), ("assistant", "A")]] * 6
         assert two.failed[0][0] is Reason.UNSUPPORTED_CONTENT
@@ -444,7 +444,7 @@ def test_a_null_or_nothing_beside_the_used_key_is_no_value(tmp_path):
         {**about("a.png"), "images": ["a.png"], "image_url": "http://img.test/a.png"},
         {**about("a.png"), "images": ["b.png"]},
     ]
-    *good, two = rows(Llava(), json_lines(tmp_path / "p", pictures))
+    *good, two = rows(LlavaSource(), json_lines(tmp_path / "p", pictures))
     assert [places(row.pages[0]) for row in good] == [["a.png", "Q", "A"]] * 4
     assert two.failed[0][0] is Reason.UNSUPPORTED_MEDIA
 
@@ -467,7 +467,7 @@ def read(tmp_path):
         folder = tmp_path / "out"
         folder.mkdir()
         path = json_array(tmp_path / "rows.json", there)
-        step = Read(Llava(), "tune", "rows.json", 0, len(there), images=images or str(tmp_path))
+        step = Read(LlavaSource(), "tune", "rows.json", 0, len(there), images=images or str(tmp_path))
         counts = step.run({"origin": path}, folder)
         return (
             list(read_samples(folder / "samples.parquet")),
@@ -542,12 +542,12 @@ def test_a_folder_that_is_not_there_is_an_error_that_says_how_to_name_it(read, t
 
 def test_an_image_that_is_no_path_is_a_bad_row(tmp_path):
     there = [about(path) for path in (7, [None], [" "], {"bytes": "x"})]
-    assert fates(Llava(), json_array(tmp_path / "a", there)) == [[Reason.BAD_ROW]] * 4
+    assert fates(LlavaSource(), json_array(tmp_path / "a", there)) == [[Reason.BAD_ROW]] * 4
 
 
 def test_reading_files_that_rows_name_is_not_pure_and_their_place_is_in_no_key():
-    from vlmill.pipeline.core.keys import canonical
+    from vlmill.pipeline.core.keys import canonicalise
 
-    here, there = (Read(Llava(), "tune", "a", 0, 1, images=place) for place in ("/here", "/there"))
+    here, there = (Read(LlavaSource(), "tune", "a", 0, 1, images=place) for place in ("/here", "/there"))
     assert not here.pure
-    assert canonical(here) == canonical(there)
+    assert canonicalise(here) == canonicalise(there)

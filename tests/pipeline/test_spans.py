@@ -22,13 +22,13 @@ from tests.helpers.servers import (
 from tests.helpers.small import vlmill
 from tests.helpers.stages import article, lock_recipe, question, write_run
 from vlmill.mixtures import reader as locked
-from vlmill.mixtures.reader import Mixture, Segment
+from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.shards.byte_ranges import Place, Span
+from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 
 TRAIN = {"steps": 4, "rows": 2, "learning_rate": {"projector": 3e-3, "text": 3e-3}, "checkpoint_every": 2}
 BODY = bytes(range(256)) * 8
-SPANS = [Span("shards/a.tar", 512, 100), Span("shards/b.tar", 0, 2048), Span("shards/a.tar", 7, 1)]
+SPANS = [ByteRange("shards/a.tar", 512, 100), ByteRange("shards/b.tar", 0, 2048), ByteRange("shards/a.tar", 7, 1)]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def put(tmp_path, memory, web, files):
 
 def test_spans_come_in_order_from_any_place(tmp_path, memory, web):
     for root in put(tmp_path, memory, web, {"shards/a.tar": BODY, "shards/b.tar": BODY[::-1]}):
-        assert list(Place(root).read(SPANS)) == [BODY[512:612], BODY[::-1], BODY[7:8]], root
+        assert list(ShardStorage(root).read(SPANS)) == [BODY[512:612], BODY[::-1], BODY[7:8]], root
     asked = {visit.headers["Range"] for visit in web.asked("/bucket/shards/a.tar")}
     assert asked == {"bytes=512-611", "bytes=7-7"}
 
@@ -71,7 +71,7 @@ def test_spans_come_in_order_from_any_place(tmp_path, memory, web):
 @pytest.mark.parametrize("cache", ["filecache", "simplecache"])
 def test_a_cache_in_front_of_a_place_is_no_folder(tmp_path, memory, web, cache):
     put(tmp_path, memory, web, {"shards/a.tar": BODY})
-    assert list(Place(f"{cache}::{memory}").read(SPANS[:1])) == [BODY[512:612]]
+    assert list(ShardStorage(f"{cache}::{memory}").read(SPANS[:1])) == [BODY[512:612]]
 
 
 def test_the_spans_of_a_call_are_in_flight_together(web):
@@ -82,16 +82,16 @@ def test_the_spans_of_a_call_are_in_flight_together(web):
         ranged(BODY)(visit)
 
     web.answers["/a.tar"] = when_all_have_asked
-    spans = [Span("a.tar", number, 10) for number in range(4)]
-    assert list(Place(web.url("")).read(spans)) == [BODY[number : number + 10] for number in range(4)]
+    spans = [ByteRange("a.tar", number, 10) for number in range(4)]
+    assert list(ShardStorage(web.url("")).read(spans)) == [BODY[number : number + 10] for number in range(4)]
 
 
 def test_threads_share_a_place(web):
     web.answers["/a.tar"] = later(0.01, ranged(BODY))
-    place, found = Place(web.url("")), {}
+    place, found = ShardStorage(web.url("")), {}
 
     def read(number):
-        found[number] = [*place.read([Span("a.tar", number + 8 * turn, 5) for turn in range(5)])]
+        found[number] = [*place.read([ByteRange("a.tar", number + 8 * turn, 5) for turn in range(5)])]
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -116,14 +116,16 @@ def test_threads_share_a_place(web):
 )
 def test_less_or_other_than_was_asked_for_names_shard_and_place(web, answer, said):
     web.answers["/bucket/shards/a.tar"] = answer
-    place = Place(web.url("/bucket"))
+    place = ShardStorage(web.url("/bucket"))
     with pytest.raises(StoreError, match=f"(?s){web.url('/bucket')}/shards/a.tar: 100 bytes at 512 .*{said}"):
         list(place.read(SPANS[:1]))
 
 
 def test_the_first_span_that_fails_is_the_one_that_is_named(web):
     web.answers["/a.tar"], web.answers["/b.tar"] = ranged(BODY), first(1, whole(b"", 503), ranged(BODY))
-    coming = Place(web.url("")).read([Span("a.tar", 0, 3), Span("b.tar", 1, 3), Span("c.tar", 2, 3)])
+    coming = ShardStorage(web.url("")).read(
+        [ByteRange("a.tar", 0, 3), ByteRange("b.tar", 1, 3), ByteRange("c.tar", 2, 3)]
+    )
     assert next(coming) == BODY[:3]
     with pytest.raises(StoreError, match=r"b\.tar: 3 bytes at 1 .*503"):
         next(coming)
@@ -131,7 +133,7 @@ def test_the_first_span_that_fails_is_the_one_that_is_named(web):
 
 def test_an_address_that_nothing_reads_is_refused():
     with pytest.raises(RecipeError, match="shards at nowhere://bucket: Protocol not known: nowhere"):
-        Place("nowhere://bucket")
+        ShardStorage("nowhere://bucket")
 
 
 # -- mixtures
@@ -192,7 +194,7 @@ def test_a_storage_that_goes_away_ends_the_training_and_it_goes_on_when_it_is_ba
 def test_nodes_alone_are_those_of_the_whole_samples(tmp_path, monkeypatch, head):
     monkeypatch.setattr(locked, "HEAD", head)
     monkeypatch.setattr(locked, "TEXTS", 3)
-    mixture = Mixture(write_run(tmp_path, {"web": [article(number) for number in range(8)]}), "align")
+    mixture = PlannedMixture(write_run(tmp_path, {"web": [article(number) for number in range(8)]}), "align")
     segments = [Segment(0, 0, row) for row in (5, 2, 7, 0, 1, 1, 3)]
     whole_samples = [stored.nodes for stored in mixture.read(segments)]
     assert [*mixture.nodes(iter(segments))] == whole_samples
@@ -200,7 +202,9 @@ def test_nodes_alone_are_those_of_the_whole_samples(tmp_path, monkeypatch, head)
 
 
 def test_a_list_of_held_out_samples_that_is_cut_short_is_named(tmp_path):
-    mixture = Mixture(write_run(tmp_path, {"web": [article(number) for number in range(4)]}, hold_out=1), "align")
+    mixture = PlannedMixture(
+        write_run(tmp_path, {"web": [article(number) for number in range(4)]}, hold_out=1), "align"
+    )
     assert mixture.held_out() == (Segment(0, 0, 3),)
     path = tmp_path / "mixtures/align/held_out.parquet"
     path.write_bytes(path.read_bytes()[:-9])
@@ -209,7 +213,7 @@ def test_a_list_of_held_out_samples_that_is_cut_short_is_named(tmp_path):
 
 
 def test_a_shard_that_is_not_there_or_another_is_named_by_both_ways_of_reading(tmp_path):
-    mixture = Mixture(write_run(tmp_path, {"web": [article(number) for number in range(4)]}), "align")
+    mixture = PlannedMixture(write_run(tmp_path, {"web": [article(number) for number in range(4)]}), "align")
     shard = tmp_path / mixture.lock["sources"][0]["shards"][0]["path"]
     data = shard.read_bytes()
     shard.write_bytes(bytes(len(data)))

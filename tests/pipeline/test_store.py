@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tests.helpers.killing import killed_at
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.keys import canonical, file_sha256, to_json
+from vlmill.pipeline.core.keys import canonicalise, hash_file, to_json
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.engine.store import File, Receipt, Store, Task, select, total
+from vlmill.pipeline.engine.store import File, Receipt, Store, Task, select_files, total_counts
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Ask:
 
 def given_text(root: Path, text: str = "hello") -> dict[str, File]:
     (root / "text").write_text(text)
-    return {"text": File("text", "text", file_sha256(root / "text"), len(text))}
+    return {"text": File("text", "text", hash_file(root / "text"), len(text))}
 
 
 def shout(root: Path, **changes: object) -> Task:
@@ -82,7 +82,7 @@ def shout(root: Path, **changes: object) -> Task:
 def visible(root: Path) -> dict[str, str]:
     """Everything a reader can see: path -> sha256, without leftovers of the dead."""
     return {
-        str(p.relative_to(root)): file_sha256(p)
+        str(p.relative_to(root)): hash_file(p)
         for p in sorted(root.glob("steps/**/*"))
         if p.is_file() and ".tmp-" not in str(p)
     }
@@ -95,7 +95,7 @@ def test_a_task_is_done_once_and_then_only_read(tmp_path):
     loud.chmod(0o444)
     assert Store(tmp_path).perform(shout(tmp_path)) == first
     assert first.counts == {"letters": {"in": 5, "kept": 5, "dropped": {}, "failed": {}}}
-    assert all(file.sha256 == file_sha256(tmp_path / file.path) for file in first.files)
+    assert all(file.sha256 == hash_file(tmp_path / file.path) for file in first.files)
 
 
 def test_another_parameter_is_another_partition_and_the_first_one_stays(tmp_path):
@@ -124,7 +124,7 @@ def test_nobody_sees_a_partition_before_its_receipt(tmp_path):
         died = killed_at(point, Store(root).perform, task)
         seen = Store(root).find(task)
         if seen is not None:
-            assert all(file_sha256(root / file.path) == file.sha256 for file in seen.files)
+            assert all(hash_file(root / file.path) == file.sha256 for file in seen.files)
         Store(root).perform(task)
         assert visible(root) == wanted
         shutil.rmtree(root)
@@ -229,7 +229,7 @@ def test_written_only_if_absent(tmp_path):
 
 def test_a_step_is_given_what_it_reads_by_name_or_pattern():
     files = {name: File(name, name, "", 0) for name in ("00.tar", "01.tar", "00.index.parquet", "facts.parquet")}
-    assert list(select(files, ("*.tar", "facts.parquet", "missing"))) == ["00.tar", "01.tar", "facts.parquet"]
+    assert list(select_files(files, ("*.tar", "facts.parquet", "missing"))) == ["00.tar", "01.tar", "facts.parquet"]
 
 
 json_values = st.recursive(
@@ -246,7 +246,7 @@ def test_canonical_json_does_not_depend_on_the_order_of_names(value):
         return [turned(i) for i in item] if isinstance(item, list) else item
 
     assert to_json(value) == to_json(turned(value))
-    assert json.loads(to_json(value)) == canonical(value)
+    assert json.loads(to_json(value)) == canonicalise(value)
 
 
 @pytest.mark.parametrize("value", [{1, 2}, Path("x"), float("nan"), object(), {1: 2}, b"x"])
@@ -266,6 +266,6 @@ def test_books_survive_json_and_add_up(moves):
     assert count.balanced()
     line = count.to_json()
     assert line["in"] == line["kept"] + sum(line["dropped"].values()) + sum(line["failed"].values())
-    twice = total([Receipt("k", "p", (), {"level": line}, {})] * 2)
+    twice = total_counts([Receipt("k", "p", (), {"level": line}, {})] * 2)
     assert twice["level"].came == 2 * count.came
     assert twice["level"].to_json()["kept"] == 2 * line["kept"]

@@ -26,29 +26,29 @@ from tests.helpers.small import (
     vlmill,
     write_recipe,
 )
-from vlmill.mixtures.page import page
+from vlmill.mixtures.page import render_mixture_page
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    FACTS,
+    IMAGE_STATS,
     IMAGES,
     REFUSED,
-    ImageFacts,
+    ImageStats,
     Node,
     Sample,
     SampleId,
     read_rows,
     read_samples,
-    write_facts,
+    write_image_stats,
     write_rows,
     write_samples,
 )
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.reports.what_if import ask
-from vlmill.pipeline.takedown import Found, Remove, Rules, removal
-from vlmill.pipeline.takedown.rules import LIST, rules, spelling
-from vlmill.pipeline.takedown.steps import look, text_sha256
-from vlmill.pipeline.verdicts.apply import settle
+from vlmill.pipeline.reports.what_if import answer_what_if
+from vlmill.pipeline.takedown import Matches, Redact, TakedownList, make_redaction
+from vlmill.pipeline.takedown.rules import LIST, parse_rules, spell_address
+from vlmill.pipeline.takedown.steps import hash_text, match_partition
+from vlmill.pipeline.verdicts.apply import apply_verdicts
 
 WEB, QUIZ, PAPER = "web/web.parquet#0", "quiz/quiz.parquet#6", "papers/papers.tar#0.1"
 
@@ -167,7 +167,7 @@ def test_a_page_and_a_question_go_with_the_picture_they_are_about(run):
 
 
 def funnel(root, source):
-    from vlmill.pipeline.reports.ledger import funnel as books
+    from vlmill.pipeline.reports.ledger import read_funnel as books
 
     return books(root)[source]
 
@@ -290,9 +290,9 @@ def test_a_second_takedown_leaves_the_first_partition_alone(run):
 def test_what_asks_a_run_later_sees_it_without_what_was_taken_down(recipe, run):
     assert takedown(run, "--id", WEB, "--id", PAPER, "--sha256", sha(56, (200, 66))) == 0
     books = {source: funnel(run, source) for source in SOURCES}
-    _, same = ask(str(run), None, {}, [])
+    _, same = answer_what_if(str(run), None, {}, [])
     assert not same.changes
-    _, other = ask(str(run), None, {"language.drop": "[en]", "dedupe": "null"}, [])
+    _, other = answer_what_if(str(run), None, {"language.drop": "[en]", "dedupe": "null"}, [])
     for source, levels in books.items():
         for level in ("samples", "nodes", "images"):
             assert other.sources[source][level].came == levels[level]["in"]
@@ -306,7 +306,7 @@ def test_what_asks_a_run_later_sees_it_without_what_was_taken_down(recipe, run):
 
 def test_the_page_of_statistics_knows_that_it_is_gone(run):
     assert takedown(run, "--id", WEB) == 0
-    html = page(run, None, {"align": "answers"})
+    html = render_mixture_page(run, None, {"align": "answers"})
     assert "lost: taken_down" in html
     assert prose(0)[:60] not in html
     assert prose(1)[:60] in html
@@ -350,7 +350,7 @@ def test_a_new_folder_with_the_list_never_holds_it_and_has_the_same_shards_whoev
     assert takedown(run, "--id", WEB) == 0
     shutil.copyfile(run / LIST, fresh / LIST)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vlmill.pipeline.engine.executor.executor", lambda *_: nullcontext(Elsewhere()))
+        patch.setattr("vlmill.pipeline.engine.executor.open_executor", lambda *_: nullcontext(Elsewhere()))
         assert build(recipe, fresh) == 0
         assert sha(0) not in contents(fresh)[0]
         assert product(fresh) == product(run)
@@ -428,7 +428,7 @@ def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_pa
     assert funnel(root, "quiz")["images"]["dropped"] == {"contaminated_image": 1, "taken_down": 1}
     assert {name: state for name, state in snapshot(root).items() if name.startswith("steps/benchmarks/")} == kept
     assert vlmill("verify", root) == 0
-    _, answer = ask(str(root), None, {"decontaminate.action": "report"}, [])
+    _, answer = answer_what_if(str(root), None, {"decontaminate.action": "report"}, [])
     assert answer.sources["quiz"]["images"].then == funnel(root, "quiz")["images"]["kept"] + 1
     before = product(root)
     assert build(recipe, root) == 0
@@ -484,20 +484,24 @@ def test_a_list_that_would_keep_nothing_out_is_refused(tmp_path, text, words):
     """Somebody may have written it by hand, or copied half of it."""
     (tmp_path / LIST).write_text(text)
     with pytest.raises(StoreError, match="is no list of takedowns") as refused:
-        Rules.read(tmp_path)
+        TakedownList.read(tmp_path)
     assert words in str(refused.value)
 
 
 def test_a_list_written_by_hand_names_what_it_means(tmp_path):
     text = f"domains: [B.test, A.Test.]\nsha256: [{'AB' * 32}]\nurls: ['HTTP://A.test:80/1.png#top']\ntexts: [{'cd' * 32}]\n"
     (tmp_path / LIST).write_text(text)
-    assert Rules.read(tmp_path) == Rules(("a.test", "b.test"), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",))
+    assert TakedownList.read(tmp_path) == TakedownList(
+        ("a.test", "b.test"), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",)
+    )
 
 
 # -- the parts
 
 NAMES = {"domains": "abcd", "ids": [f"web/a.parquet#{row}" for row in range(4)], "urls": "abcd"}
-listed = st.builds(Rules, **{name: st.lists(st.sampled_from(values)).map(tuple) for name, values in NAMES.items()})
+listed = st.builds(
+    TakedownList, **{name: st.lists(st.sampled_from(values)).map(tuple) for name, values in NAMES.items()}
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -508,7 +512,7 @@ def test_lists_add_up_in_any_order_and_survive_their_file(tmp_path_factory, one,
     assert not (both - one) - other
     root = tmp_path_factory.mktemp("list")
     (root / LIST).write_text(both.to_yaml())
-    assert Rules.read(root) == both
+    assert TakedownList.read(root) == both
 
 
 @settings(max_examples=30, deadline=None)
@@ -516,7 +520,7 @@ def test_lists_add_up_in_any_order_and_survive_their_file(tmp_path_factory, one,
 def test_an_address_falls_under_its_host_and_every_domain_above_and_no_other(labels, depth):
     host = ".".join([*labels, "test"])
     above = ".".join([*labels, "test"][min(depth, len(labels)) :])
-    under = rules([], [], [], [above]).address()
+    under = parse_rules([], [], [], [above]).address()
     assert under(f"https://{host}:8443/a?b#c") == f"domain {above}"
     assert under(f"http://x{above}/") == ""
     assert under(f"http://{host}.org/") == ""
@@ -524,12 +528,12 @@ def test_an_address_falls_under_its_host_and_every_domain_above_and_no_other(lab
 
 
 def test_addresses_are_compared_in_one_spelling():
-    assert spelling("HTTP://Exämple.test:80/a b#c") == spelling("http://xn--exmple-cua.test/a%20b")
-    assert spelling("a.pdf#page=1") == "a.pdf#page=1"
+    assert spell_address("HTTP://Exämple.test:80/a b#c") == spell_address("http://xn--exmple-cua.test/a%20b")
+    assert spell_address("a.pdf#page=1") == "a.pdf#page=1"
 
 
 def test_an_address_goes_under_https_and_www_too_and_no_other_goes_with_it():
-    under = rules(["http://a.test/1.png", "a.pdf"], [], [], []).address()
+    under = parse_rules(["http://a.test/1.png", "a.pdf"], [], [], []).address()
     for same in ("http://a.test/1.png", "https://a.test/1.png", "HTTP://www.A.test:80/1.png#x"):
         assert under(same) == "url http://a.test/1.png"
     assert under("a.pdf") == "url a.pdf"
@@ -542,8 +546,8 @@ def tables(folder, samples, facts):
     write_samples(folder / "samples.parquet", samples)
     rows = [{"image": fact.image, "url": f"http://a.test/{fact.image}", "bytes": b"%d" % fact.image} for fact in facts]
     write_rows(folder / "images.parquet", IMAGES, rows)
-    write_facts(folder / "facts.parquet", facts)
-    assert pq.read_schema(folder / "facts.parquet").equals(FACTS)
+    write_image_stats(folder / "facts.parquet", facts)
+    assert pq.read_schema(folder / "facts.parquet").equals(IMAGE_STATS)
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -553,12 +557,12 @@ def document(row, *images, url=""):
 
 
 def test_with_a_document_go_the_images_that_no_other_shows(tmp_path):
-    facts = [ImageFacts(image, None, sha256=f"{image}") for image in range(4)] + [ImageFacts(4, Reason.CONNECTION)]
+    facts = [ImageStats(image, None, sha256=f"{image}") for image in range(4)] + [ImageStats(4, Reason.CONNECTION)]
     inputs = tables(tmp_path, [document(0, 0, 1, 4, url="http://b.test/x"), document(1, 1, 2), document(2, 3)], facts)
-    found = look(rules(["http://b.test/x"], [], [], []), inputs)
+    found = match_partition(parse_rules(["http://b.test/x"], [], [], []), inputs)
     by = "url http://b.test/x"
-    assert found == Found({0: by}, {0: by, 4: by}), "the address of one that could not be had goes too"
-    assert Found.read(_written(tmp_path, found)) == found
+    assert found == Matches({0: by}, {0: by, 4: by}), "the address of one that could not be had goes too"
+    assert Matches.read(_written(tmp_path, found)) == found
 
 
 def _written(folder, found):
@@ -568,10 +572,10 @@ def _written(folder, found):
 
 def test_a_removed_row_holds_nothing_and_the_others_are_as_they_were(tmp_path):
     samples = [document(0, 0), document(1, 1, 0)]
-    inputs = tables(tmp_path / "raw", samples, [ImageFacts(image, None, sha256=f"{image}") for image in range(2)])
+    inputs = tables(tmp_path / "raw", samples, [ImageStats(image, None, sha256=f"{image}") for image in range(2)])
     for table in ("images", "samples"):
         (tmp_path / table).mkdir()
-        step = removal(table, Found({0: "id x"}, {0: "id x"}))
+        step = make_redaction(table, Matches({0: "id x"}, {0: "id x"}))
         counts = step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / table)
         assert counts[f"{table}_read"].to_json() == {"in": 2, "kept": 1, "dropped": {"taken_down": 1}, "failed": {}}
     first, second = read_samples(tmp_path / "samples/samples.parquet")
@@ -582,16 +586,16 @@ def test_a_removed_row_holds_nothing_and_the_others_are_as_they_were(tmp_path):
     gone, stays = read_rows(tmp_path / "images/images.parquet")
     assert (gone["bytes"], gone["url"], gone["reason"]) == (None, None, "taken_down")
     assert stays["bytes"] == b"1"
-    facts = [ImageFacts(0, Reason.TAKEN_DOWN), ImageFacts(1, None)]
-    assert settle(first, [], facts).sample is Reason.TAKEN_DOWN
-    assert settle(second, [], facts).nodes == (None, None, Reason.TAKEN_DOWN)
+    facts = [ImageStats(0, Reason.TAKEN_DOWN), ImageStats(1, None)]
+    assert apply_verdicts(first, [], facts).sample is Reason.TAKEN_DOWN
+    assert apply_verdicts(second, [], facts).nodes == (None, None, Reason.TAKEN_DOWN)
 
 
 def test_what_is_removed_is_not_in_the_key_as_what_the_network_said_is_not():
-    from vlmill.pipeline.core.keys import task_key
+    from vlmill.pipeline.core.keys import make_key
 
-    assert task_key(Remove("samples", {0: "id a"}), {}) == task_key(Remove("samples", {1: "id b"}), {})
-    assert task_key(Remove("samples"), {}) != task_key(Remove("images"), {})
+    assert make_key(Redact("samples", {0: "id a"}), {}) == make_key(Redact("samples", {1: "id b"}), {})
+    assert make_key(Redact("samples"), {}) != make_key(Redact("images"), {})
 
 
 def refuse(folder, *rows):
@@ -613,22 +617,25 @@ def test_a_refused_row_falls_under_its_id_and_the_addresses_that_it_shows_and_un
         (3, "no turns", ""),
     )
     inputs = {**inputs, "refused.parquet": tmp_path / "refused.parquet"}
-    assert look(rules([], [], [], ["b.test", "c.test"]), inputs).refused == {0: "domain b.test", 2: "domain c.test"}
-    assert look(rules(["http://a.test/x"], [], ["web/a#3"], []), inputs).refused == {
+    assert match_partition(parse_rules([], [], [], ["b.test", "c.test"]), inputs).refused == {
+        0: "domain b.test",
+        2: "domain c.test",
+    }
+    assert match_partition(parse_rules(["http://a.test/x"], [], ["web/a#3"], []), inputs).refused == {
         1: "url http://a.test/x",
         3: "id web/a#3",
     }
-    assert look(Rules(texts=("0" * 64,)), inputs).refused.keys() == {0, 2}, (
+    assert match_partition(TakedownList(texts=("0" * 64,)), inputs).refused.keys() == {0, 2}, (
         "an excerpt may be of a text that is named by its sha256"
     )
-    step = removal("refused", look(rules([], [], [], ["b.test"]), inputs))
+    step = make_redaction("refused", match_partition(parse_rules([], [], [], ["b.test"]), inputs))
     (tmp_path / "out").mkdir()
     step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / "out")
     first, second, *_ = read_rows(tmp_path / "out/refused.parquet")
     assert (first["row"], first["reason"], first["detail"], first["excerpt"]) == (0, "bad_row", "", "")
     assert second["detail"]
     after = {**inputs, **{path.name: path for path in (tmp_path / "out").iterdir()}}
-    assert not look(rules([], [], [], ["b.test"]), after)
+    assert not match_partition(parse_rules([], [], [], ["b.test"]), after)
 
 
 def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, capsys):
@@ -661,7 +668,7 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
 def test_judges_are_not_shown_what_was_taken_down(tmp_path):
     from dataclasses import replace
 
-    from vlmill.pipeline.filters.base import Judging
+    from vlmill.pipeline.filters.base import FilterStep
 
     class Watching:
         name, version, facts = "watching", 1, ()
@@ -677,16 +684,16 @@ def test_judges_are_not_shown_what_was_taken_down(tmp_path):
     gone = replace(document(0, 0), nodes=(Node("text"), Node("image", required=True)))
     write_samples(tmp_path / "samples.parquet", [document(0), gone, document(2)])
     (tmp_path / "out").mkdir()
-    counts = Judging(Watching()).run({"samples.parquet": tmp_path / "samples.parquet"}, tmp_path / "out")
+    counts = FilterStep(Watching()).run({"samples.parquet": tmp_path / "samples.parquet"}, tmp_path / "out")
     assert shown == [0, 2]
     assert counts["judged"].came == 2
 
 
 def test_only_documents_have_copies_by_their_text():
     words = {"kind": "text", "text": "words", "required": False}
-    assert text_sha256([words]) == hashlib.sha256(b"words").hexdigest()
-    assert text_sha256([words, {"kind": "image", "text": None, "required": True}]) == ""
-    assert text_sha256([{**words, "text": " \n"}]) == ""
+    assert hash_text([words]) == hashlib.sha256(b"words").hexdigest()
+    assert hash_text([words, {"kind": "image", "text": None, "required": True}]) == ""
+    assert hash_text([{**words, "text": " \n"}]) == ""
 
 
 def test_the_picture_helper_is_what_the_origin_serves(recipe):

@@ -24,11 +24,11 @@ from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.engine.store import Receipt
 from vlmill.pipeline.filters import custom as own_judges
-from vlmill.pipeline.recipe.load import load
-from vlmill.pipeline.recipe.lock import locked_recipe, read_lock
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.validate import LONGEST
-from vlmill.train.ablation.runs import prepare
-from vlmill.train.ablation.spec import read, trials
+from vlmill.train.ablation.runs import prepare_runs
+from vlmill.train.ablation.spec import list_trials, read_ablation
 
 JUDGE = FIVE.replace("int = 5", "int = 8")
 
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     assert vlmill("train", folder / "run", "--device", "cpu", "--threads", 1) == 0
     shutil.copytree(folder / "run", folder / "honest")
     code = f"open({str(folder / 'ran')!r}, 'w').close()\n{JUDGE}"
-    held = {"own_judges": {"mine.py": {"sha256": own_judges.sha256(code), "code": code}}}
+    held = {"own_judges": {"mine.py": {"sha256": own_judges.hash_code(code), "code": code}}}
     lock = folder / "run/recipe.lock.yaml"
     lock.write_text(yaml.safe_dump(yaml.safe_load(lock.read_text()) | held))
     (folder / "inline.yaml").write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | held))
@@ -161,7 +161,7 @@ def test_a_build_goes_on_with_the_same_file_or_with_the_sha256_of_its_code_and_e
     monkeypatch.chdir(folder)
     lock = Path("honest/recipe.lock.yaml").read_bytes()
     build = ("build", "recipe.yaml", "--out", "honest", "--workers", 0)
-    digest = own_judges.sha256(JUDGE)
+    digest = own_judges.hash_code(JUDGE)
     Path("renamed.py").write_text(JUDGE)
     for named in (("--judge", "mine.py"), ("--trust-code", digest), ("--judge", "renamed.py")):
         assert vlmill(*build, *named) == 0
@@ -192,11 +192,11 @@ def test_code_that_is_not_what_its_sha256_says_is_refused_by_all(folder, tmp_pat
     lock["own_judges"]["mine.py"]["code"] += "\n"
     (root / "recipe.lock.yaml").write_text(yaml.safe_dump(lock))
     with pytest.raises(StoreError, match=r"own_judges\.mine\.py: sha256 is .* changed by hand.*--relock"):
-        locked_recipe(root)
+        read_locked_recipe(root)
 
 
 def test_the_judges_of_a_lock_are_known_without_their_code(folder):
-    recipe = locked_recipe(folder / "run")
+    recipe = read_locked_recipe(folder / "run")
     assert [judge.name for judge in recipe.judging()] == ["language", "shape", "short"]
     assert recipe.voices() == ("language", "shape", "short", "dedupe")
     with pytest.raises(
@@ -209,25 +209,25 @@ def test_the_judges_of_a_lock_are_known_without_their_code(folder):
 def test_an_ablation_asks_the_judges_whose_files_its_line_names(folder, tmp_path):
     spec = folder / "clean.yaml"
     spec.write_text(yaml.safe_dump({"recipe": "recipe.yaml", "baseline": "a", "variants": {"a": {}, "b": {"seed": 1}}}))
-    planned = trials(read(spec), {}, None, [("mine.py", JUDGE)])
+    planned = list_trials(read_ablation(spec), {}, None, [("mine.py", JUDGE)])
     made = []
     with pytest.raises(StoreError, match="no mixture"):
-        prepare(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.judging()[-1]))
+        prepare_runs(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.judging()[-1]))
     assert [judge.code for judge in made[:1]] == [JUDGE]
 
 
 @pytest.mark.parametrize("value", ["{mine.py: {sha256: '0', code: x}}", "null"])
 def test_set_brings_no_code(folder, value):
     with pytest.raises(RecipeError, match="--set own_judges: code of judges comes from a file, with --judge FILE"):
-        load(str(folder / "recipe.yaml"), sets={"own_judges": value})
+        load_recipe(str(folder / "recipe.yaml"), sets={"own_judges": value})
 
 
 def test_a_judge_has_its_name_where_it_can_be_read(folder):
     code = JUDGE.replace('name = "short"', 'name = "sh" + "ort"')
     with pytest.raises(RecipeError, match='the name of judge Short has to stand in its class as it is: name = "short"'):
-        own_judges.classes("mine.py", code)
+        own_judges.find_filter_classes("mine.py", code)
     typed = JUDGE.replace('name = "short"', "name: 'ClassVar[str]' = 'short'")
-    assert own_judges.Code(own_judges.sha256(typed), typed).names() == {"short"}
+    assert own_judges.CustomCode(own_judges.hash_code(typed), typed).names() == {"short"}
 
 
 # -- files that could hold code ----------------------------------------------------------------------------------------
@@ -318,9 +318,9 @@ def test_names_that_are_no_folders_are_refused_in_recipes_and_in_locks(tmp_path,
             file.write_text(yaml.safe_dump(named(place, name)))
         said = f"{re.escape(key)}: {re.escape(repr(name))} is to name a folder: it may hold letters, digits, "
         with pytest.raises(RecipeError, match=said):
-            load(str(path))
+            load_recipe(str(path))
         with pytest.raises(StoreError, match=said):
-            locked_recipe(tmp_path)
+            read_locked_recipe(tmp_path)
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "stages.policy"])
@@ -330,7 +330,7 @@ def test_other_names_are_folders(tmp_path, place):
             continue  # where a dot stands before a split
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(named(place, name)))
-        load(str(path))
+        load_recipe(str(path))
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_other_names_are_folders(tmp_path, place):
 def test_names_of_folders_of_our_own_are_taken(tmp_path, place, name):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(named(place, name)))
     with pytest.raises(RecipeError, match=f"{place}: '{name}': this name is taken"):
-        load(str(tmp_path / "recipe.yaml"))
+        load_recipe(str(tmp_path / "recipe.yaml"))
 
 
 def test_names_that_come_from_the_command_line_keep_to_the_rule(tmp_path):
@@ -351,9 +351,9 @@ def test_names_that_come_from_the_command_line_keep_to_the_rule(tmp_path):
     path.write_text(yaml.safe_dump(RECIPE))
     for key, where in (("stages.0.name", "stages.name"), ("stages.align.policy", "stages.policy"), ("name", "name")):
         with pytest.raises(RecipeError, match=f"{where}: '../x' is to name a folder"):
-            load(str(path), sets={key: "../x"})
+            load_recipe(str(path), sets={key: "../x"})
     with pytest.raises(RecipeError, match="no such source or benchmark"):
-        load(str(path), {"../x": str(tmp_path)})
+        load_recipe(str(path), {"../x": str(tmp_path)})
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "{}/outside"])

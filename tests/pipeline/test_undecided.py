@@ -7,7 +7,7 @@ import json
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import write_manifest
 from vlmill.pipeline.engine.store import Receipt
-from vlmill.pipeline.reports.undecided import undecided
+from vlmill.pipeline.reports.undecided import count_undecided
 
 
 def run_of(root, doubts):
@@ -24,7 +24,7 @@ def run_of(root, doubts):
 
 def test_doubts_over_the_cap_are_pointed_out_with_the_setting_that_settles_them(tmp_path):
     run_of(tmp_path, 6)
-    (found,) = undecided(tmp_path)
+    (found,) = count_undecided(tmp_path)
     assert (found.source, found.judge, found.nodes, found.undecided, found.over) == ("web", "language", 1000, 12, True)
     assert "1.20%), more than 1%" in str(found)
     assert "--set judges.language.in_doubt=drop" in str(found)
@@ -32,9 +32,9 @@ def test_doubts_over_the_cap_are_pointed_out_with_the_setting_that_settles_them(
 
 def test_fewer_are_told_without_advice_and_none_not_at_all(tmp_path):
     run_of(tmp_path, 5)
-    (found,) = undecided(tmp_path)
+    (found,) = count_undecided(tmp_path)
     assert str(found) == "language could not decide 10 of 1,000 nodes of web (1.00%)"
     run_of_none = tmp_path / "none"
     run_of_none.mkdir()
     run_of(run_of_none, 0)
-    assert list(undecided(run_of_none)) == []
+    assert list(count_undecided(run_of_none)) == []

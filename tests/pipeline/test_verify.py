@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.small import vlmill, write_recipe
-from vlmill.pipeline.core.keys import file_sha256
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.engine.chain import read_manifest, write_manifest
 from vlmill.pipeline.engine.store import Receipt
-from vlmill.pipeline.reports.verify import verify
-from vlmill.pipeline.takedown.rules import LIST, Rules
+from vlmill.pipeline.reports.verify import verify_run
+from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def run(built, tmp_path):
 
 
 def test_a_sound_run_has_nothing_to_say(built, capsys):
-    assert list(verify(built)) == []
+    assert list(verify_run(built)) == []
     assert vlmill("verify", built) == 0
     assert "is sound" in capsys.readouterr().out
 
@@ -81,7 +81,7 @@ def another_reason(line):
 )
 def test_what_one_step_kept_is_what_the_next_one_took_in(run, folder, level, words):
     miscount(run, folder, level, one_more)
-    assert any(words in line for line in verify(run)), list(verify(run))
+    assert any(words in line for line in verify_run(run)), list(verify_run(run))
 
 
 def test_a_loss_entered_under_another_reason_is_found(run):
@@ -92,7 +92,7 @@ def test_a_loss_entered_under_another_reason_is_found(run):
     receipts = read_manifest(run, folder)
     write_manifest(run, folder, [receipts[part], *(r for n, r in enumerate(receipts) if n != part)])
     miscount(run, folder, "samples", another_reason)
-    assert any("the verdicts come to" in line for line in verify(run))
+    assert any("the verdicts come to" in line for line in verify_run(run))
 
 
 def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_deletion_mends_it(run, recipe, capsys):
@@ -105,7 +105,7 @@ def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_delet
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     facts.unlink()
     assert (
-        list(verify(run))
+        list(verify_run(run))
         == [
             f"{shard.relative_to(run)}: its sha256 is not the one in its receipt {receipts[0].name}",
             f"{facts.relative_to(run)}: is missing; its receipt is {receipts[1].name}",
@@ -116,7 +116,7 @@ def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_delet
     for receipt in receipts:
         receipt.unlink()
     assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
-    assert list(verify(run)) == []
+    assert list(verify_run(run)) == []
 
 
 def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
@@ -130,7 +130,7 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     manifest.write_bytes(kept)
     receipt = next((run / "steps/web/language").glob("*.receipt.json"))
     receipt.write_bytes(b"")
-    assert list(verify(run)) == [f"{receipt.relative_to(run)}: differs from the manifest or is missing"]
+    assert list(verify_run(run)) == [f"{receipt.relative_to(run)}: differs from the manifest or is missing"]
     (run / "recipe.lock.yaml").write_text("a: [")
     assert vlmill("verify", run) == 1
     assert "The lock of a run is damaged" in capsys.readouterr().err
@@ -145,7 +145,7 @@ def relock(run, change):
     for path in (run / file.path, run / "mixtures/align/mixture.lock.json"):
         path.write_text(json.dumps(data))
     files = tuple(
-        replace(other, sha256=file_sha256(run / file.path)) if other == file else other for other in receipts[0].files
+        replace(other, sha256=hash_file(run / file.path)) if other == file else other for other in receipts[0].files
     )
     changed = replace(receipts[0], files=files)
     write_manifest(run, "steps/mixtures/align/lock", [changed])
@@ -156,7 +156,7 @@ def relock(run, change):
 
 def test_a_shard_that_the_lock_does_not_know_is_named(run):
     shard = relock(run, lambda data: data["sources"][0]["shards"].pop())
-    found = list(verify(run))
+    found = list(verify_run(run))
     assert any(f"{shard['path']} stands in the manifest alone" in line for line in found)
     assert any("render kept" in line for line in found)
 
@@ -183,12 +183,12 @@ def test_what_a_trainer_reads_is_what_the_build_wrote_and_the_next_build_puts_it
     assert vlmill("verify", run) == 1
     assert f"mixtures/align/{name}: {said}" in " ".join(capsys.readouterr().out.split())
     assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
-    assert list(verify(run)) == []
+    assert list(verify_run(run)) == []
 
 
 def test_another_tokenizer_than_the_one_that_counted_is_named(run):
     (run / "tokenizer.json").write_text((run / "tokenizer.json").read_text() + "\n")
-    assert list(verify(run)) == [
+    assert list(verify_run(run)) == [
         "tokenizer.json: is not the tokenizer that counted the tokens of mixtures/align; build again"
     ]
 
@@ -204,16 +204,16 @@ def test_a_copy_made_of_hard_links_stays_as_it_was(run, recipe, tmp_path):
     shutil.copytree(run, tmp_path / "before", copy_function=os.link)
     change = ["--relock", "--set", "stages.align.mixture.held_out={web: 0.5}"]
     assert vlmill("build", recipe, "--out", run, "--workers", 0, *change) == 0
-    assert list(verify(tmp_path / "before")) == []
+    assert list(verify_run(tmp_path / "before")) == []
 
 
 def test_a_thing_on_the_list_that_is_still_there_is_named_and_so_is_a_file_that_should_be_gone(run):
-    (run / LIST).write_text(Rules(ids=("web/web.parquet#0",)).to_yaml())
-    assert list(verify(run)) == [f"web/00000-0000: holds what stands in {LIST}; the next build takes it out"]
+    (run / LIST).write_text(TakedownList(ids=("web/web.parquet#0",)).to_yaml())
+    assert list(verify_run(run)) == [f"web/00000-0000: holds what stands in {LIST}; the next build takes it out"]
     (run / LIST).unlink()
     table = next((run / "steps/quiz/read").glob("00000-0000.*.samples.parquet"))
     kept = table.read_bytes()
     assert vlmill("takedown", run, "--id", "quiz/quiz.parquet#0", "--workers", 0) == 0
-    assert list(verify(run)) == []
+    assert list(verify_run(run)) == []
     table.write_bytes(kept)
-    assert list(verify(run)) == [f"{table.relative_to(run)}: holds what was taken down; the next build deletes it"]
+    assert list(verify_run(run)) == [f"{table.relative_to(run)}: holds what was taken down; the next build deletes it"]

@@ -12,8 +12,8 @@ import yaml
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.reports.ledger import funnel
-from vlmill.pipeline.reports.what_if import LEVELS, ask
+from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.what_if import LEVELS, answer_what_if
 
 CHANGES = {
     "another threshold": {"shape.max_ratio": "1.2"},
@@ -37,15 +37,15 @@ def contents(root):
 
 @pytest.mark.parametrize("sets", CHANGES.values(), ids=CHANGES.keys())
 def test_the_answer_is_what_a_build_comes_to(folder, tmp_path, sets):
-    before = funnel(folder / "run")
-    root, answer = ask(str(folder / "recipe.yaml"), folder / "run", sets, [])
+    before = read_funnel(folder / "run")
+    root, answer = answer_what_if(str(folder / "recipe.yaml"), folder / "run", sets, [])
     assert root == folder / "run"
     assert answer.changes
 
     built = shutil.copytree(folder / "run", tmp_path / "built")
     changes = [part for key, value in {**sets, "expect.kept": 0}.items() for part in ("--set", f"{key}={value}")]
     assert vlmill("build", folder / "recipe.yaml", "--out", built, "--workers", 0, "--relock", *changes) == 0
-    after = funnel(built)
+    after = read_funnel(built)
     for source, levels in answer.sources.items():
         for level in LEVELS:
             kept = levels[level]
@@ -56,13 +56,13 @@ def test_the_answer_is_what_a_build_comes_to(folder, tmp_path, sets):
 
 def test_the_same_settings_change_nothing_and_nothing_is_ever_written(folder):
     seen = contents(folder / "run")
-    assert not ask(str(folder / "recipe.yaml"), folder / "run", {}, [])[1].changes
-    ask(str(folder / "run"), None, {"language.drop": "[en]", "sources.quiz.priority": "9"}, [])
+    assert not answer_what_if(str(folder / "recipe.yaml"), folder / "run", {}, [])[1].changes
+    answer_what_if(str(folder / "run"), None, {"language.drop": "[en]", "sources.quiz.priority": "9"}, [])
     assert contents(folder / "run") == seen
 
 
 def test_reasons_and_examples_say_what_goes_and_what_comes_back(folder):
-    _, answer = ask(str(folder / "run"), None, {"language.drop": "[en]"}, [])
+    _, answer = answer_what_if(str(folder / "run"), None, {"language.drop": "[en]"}, [])
     assert answer.asked == ("language",)
     why = answer.sources["web"]["samples"].why
     assert why[Reason.LANGUAGE].newly_dropped == 5
@@ -72,18 +72,18 @@ def test_reasons_and_examples_say_what_goes_and_what_comes_back(folder):
 
 
 def test_a_judge_that_stays_as_it_is_is_not_asked_again(folder):
-    assert ask(str(folder / "run"), None, {}, [])[1].asked == ()
-    assert ask(str(folder / "run"), None, {"judges.shape.min_side": "1"}, [])[1].asked == ("shape",)
+    assert answer_what_if(str(folder / "run"), None, {}, [])[1].asked == ()
+    assert answer_what_if(str(folder / "run"), None, {"judges.shape.min_side": "1"}, [])[1].asked == ("shape",)
 
 
 def test_the_blocks_of_an_edited_recipe_count(folder):
     data = yaml.safe_load((folder / "recipe.yaml").read_text())
     (edited := folder / "edited.yaml").write_text(yaml.safe_dump(data | {"judges": [{"shape": {"max_ratio": 1.2}}]}))
-    _, answer = ask(str(edited), folder / "run", {}, [])
+    _, answer = answer_what_if(str(edited), folder / "run", {}, [])
     assert answer.asked == ("shape",)
     assert answer.sources["web"]["samples"].newly_kept == 1  # what language had dropped
     (edited := folder / "limited.yaml").write_text(yaml.safe_dump(data | {"limit": 3}))
-    _, answer = ask(str(edited), folder / "run", {}, [])
+    _, answer = answer_what_if(str(edited), folder / "run", {}, [])
     assert not answer.changes
     assert "limit of" in answer.notes[0]
 
@@ -93,21 +93,21 @@ def test_a_judge_of_ones_own_can_be_tried_on_a_run(folder):
         "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import Drop\n@dataclass(frozen=True)\nclass No:\n    name = 'no'\n"
         "    def judge(self, samples, facts):\n        for row, sample in samples:\n            yield Drop(row)\n"
     )
-    _, answer = ask(str(folder / "run"), None, {}, [("no.py", code)])
+    _, answer = answer_what_if(str(folder / "run"), None, {}, [("no.py", code)])
     assert all(levels["samples"].then == 0 for levels in answer.sources.values())
     assert {reason for levels in answer.sources.values() for reason in levels["nodes"].why} == {Reason("judge:no")}
 
 
 def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
     (folder / "domains.txt").write_text("small.test\n")
-    _, answer = ask(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
+    _, answer = answer_what_if(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
     assert answer.sources["web"]["images"].then == 0
     assert not (folder / "run" / "lists").exists()
     monkeypatch.chdir(folder)  # a recipe in this very folder
-    _, answer = ask("recipe.yaml", folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
+    _, answer = answer_what_if("recipe.yaml", folder / "run", {"opt_out.domains": "[domains.txt]"}, [])
     assert answer.sources["web"]["images"].then == 0
     with pytest.raises(RecipeError, match="there is no file .*gone.txt"):
-        ask(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[gone.txt]"}, [])
+        answer_what_if(str(folder / "recipe.yaml"), folder / "run", {"opt_out.domains": "[gone.txt]"}, [])
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
 )
 def test_what_it_cannot_answer_is_refused(folder, key, value, message):
     with pytest.raises(RecipeError, match=message):
-        ask(str(folder / "run"), None, {key: value}, [])
+        answer_what_if(str(folder / "run"), None, {key: value}, [])
 
 
 def test_a_folder_without_a_run_says_so(folder, tmp_path):
     with pytest.raises(StoreError, match="holds no run"):
-        ask(str(folder / "recipe.yaml"), tmp_path, {}, [])
+        answer_what_if(str(folder / "recipe.yaml"), tmp_path, {}, [])
 
 
 def test_the_command_prints_tables_or_json(folder, capsys):

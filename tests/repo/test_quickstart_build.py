@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.small import vlmill
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, read_facts, read_samples
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, read_image_stats, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.recipe.lock import locked_recipe
-from vlmill.pipeline.verdicts.apply import gather, settle
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
 MANIFEST = json.loads((Path(__file__).parents[2] / "recipes/quickstart/manifest.json").read_text(encoding="utf-8"))
 READING = {"bad_row", "empty_row", "bad_page", "page_cap"}  # lost before there is a sample
@@ -23,21 +23,21 @@ def fates(tmp_path_factory):
     root = tmp_path_factory.mktemp("quickstart") / "run"
     assert vlmill("build", "quickstart", "--out", root, "--workers", 0) == 0
     assert vlmill("verify", root) == 0
-    judges = (*(judge.name for judge in locked_recipe(root).judging()), "dedupe")
+    judges = (*(judge.name for judge in read_locked_recipe(root).judging()), "dedupe")
     resolved = {file.name: root / file.path for file in read_manifest(root, "steps/dedupe/resolve")[0].files}
     found = {}
-    for source in locked_recipe(root).sources:
+    for source in read_locked_recipe(root).sources:
         files: dict[str, dict[str, Path]] = {}
         for step in ("read", "inspect", *judges[:-1]):
             for receipt in read_manifest(root, f"steps/{source}/{step}"):
                 files.setdefault(receipt.part, {}).update({file.name: root / file.path for file in receipt.files})
         for part, inputs in files.items():
             inputs["dedupe.verdicts.parquet"] = resolved[f"{source}.{part}.dedupe.verdicts.parquet"]
-            verdicts, facts = gather(inputs, judges), read_facts(inputs["facts.parquet"])
+            verdicts, facts = read_verdicts_by_sample(inputs, judges), read_image_stats(inputs["facts.parquet"])
             for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
                 mine = verdicts.get(row, [])
                 keepers = {(verdict.node, verdict.other) for verdict in mine if verdict.judge == "dedupe"}
-                found[str(sample.id)] = (sample, settle(sample, mine, facts), keepers)
+                found[str(sample.id)] = (sample, apply_verdicts(sample, mine, facts), keepers)
     return found
 
 

@@ -21,11 +21,11 @@ from tokenizers import Tokenizer
 
 from vlmill.pipeline.core.reasons import FAILURES, Reason
 from vlmill.pipeline.core.sample import SampleId
-from vlmill.pipeline.dedupe.picture import similarity, stack
+from vlmill.pipeline.dedupe.picture import measure_similarity, stack_pictures
 from vlmill.pipeline.filters.language import lid
-from vlmill.pipeline.images.decode import decode
+from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.sources import SOURCES
-from vlmill.pipeline.steps.image_stats import examine
+from vlmill.pipeline.steps.image_stats import compute_image_stats
 from vlmill.recipes.quickstart import generate, pages, scenes, train_tokenizer
 from vlmill.recipes.quickstart.album import FORMS, encode
 
@@ -193,7 +193,7 @@ def test_fasttext_finds_chinese_where_it_was_planted_and_nowhere_else():
             or ((sample, None, node.turn) in parts and node.role == "user")
         )
         if node.text and len(node.text) > 25:
-            found = lid.probabilities(node.text.replace("\n", " "))
+            found = lid.predict_languages(node.text.replace("\n", " "))
             assert (max(found, key=found.get) == "zh") == planted, (sample, index, node.text)
 
 
@@ -234,16 +234,16 @@ def test_pictures_look_alike_only_where_it_was_planted():
     """As the pipeline's own measure has it, which says 0.97 and more of planted copies."""
     planted = {name for entry in PLANTED for name in (entry["id"], entry.get("other"))}
     shown = [
-        examine(0, picture.data).thumbnail
+        compute_image_stats(0, picture.data).thumbnail
         for sample, page in read()[0].items()
         if sample not in planted
         for picture in page.pictures
         if picture.data
     ]
-    thumbnails = stack(shown)
+    thumbnails = stack_pictures(shown)
     flat = thumbnails.reshape(len(shown), -1).astype(float)
     likely = np.argwhere(np.triu(np.corrcoef(flat), 1) > 0.7)
-    assert similarity(thumbnails[likely[:, 0]], thumbnails[likely[:, 1]]).max() < 0.95
+    assert measure_similarity(thumbnails[likely[:, 0]], thumbnails[likely[:, 1]]).max() < 0.95
 
 
 LAYOUTS = st.sampled_from(["single", "pair", "count"])
@@ -276,7 +276,9 @@ def test_a_picture_shows_what_its_sentences_say(number, layout, seed):
 @pytest.mark.parametrize("form", sorted(set(FORMS) - {"grey png"}))
 def test_every_kind_of_file_decodes_to_the_scene(form):
     painted = scenes.paint(scenes.imagine(3, Random(1), "single"))
-    truth, seen = (np.asarray(image, dtype=int) for image in (painted.convert("RGB"), decode(encode(painted, form))))
+    truth, seen = (
+        np.asarray(image, dtype=int) for image in (painted.convert("RGB"), decode_image(encode(painted, form)))
+    )
     assert seen.shape == truth.shape
     assert np.abs(seen - truth).mean() < 8
 

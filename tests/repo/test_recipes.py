@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.helpers import upstream
 from tests.helpers.upstream import SHAPES, talk
 from vlmill.pipeline.cli import app
-from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.load import load_recipe
 
 OURS = {"quickstart", "smollm2"}
 """Recipes of the quickstart's data."""
@@ -26,7 +26,7 @@ NAMED = {  # rows of datasets whose columns are not those that the shape has wit
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def recipe(request):
-    loaded, _, _ = load(str(request.param))
+    loaded, _, _ = load_recipe(str(request.param))
     return request.param.stem, loaded
 
 
@@ -56,7 +56,7 @@ def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
 def test_the_readme_lists_them_all():
     text = (RECIPES[0].parent / "README.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| ([\w./-]+) \|", text, re.MULTILINE))
-    roots = {path.stem: load(str(path))[0].sources[path.stem].root for path in RECIPES}
+    roots = {path.stem: load_recipe(str(path))[0].sources[path.stem].root for path in RECIPES}
     assert {name: f"hf://datasets/{dataset}" for name, dataset in listed.items()} == {
         name: root.partition("@")[0] for name, root in roots.items()
     }
@@ -99,7 +99,7 @@ def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):
 
 def test_source_moves_the_images_along_and_set_goes_before_it(tmp_path):
     here = {"llava_1_5": str(tmp_path / "rows.json")}
-    assert load("llava_1_5")[0].sources["llava_1_5"].images == "/data/llava"
-    assert load("llava_1_5", here)[0].sources["llava_1_5"].images is None
-    both = load("llava_1_5", here, sets={"sources.llava_1_5.images": "/pictures"})[0].sources["llava_1_5"]
+    assert load_recipe("llava_1_5")[0].sources["llava_1_5"].images == "/data/llava"
+    assert load_recipe("llava_1_5", here)[0].sources["llava_1_5"].images is None
+    both = load_recipe("llava_1_5", here, sets={"sources.llava_1_5.images": "/pictures"})[0].sources["llava_1_5"]
     assert (both.root, both.images) == (str(tmp_path), "/pictures")

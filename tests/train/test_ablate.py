@@ -17,13 +17,13 @@ from scipy import stats
 from tests.helpers.small import vlmill
 from tests.helpers.stages import COLOURS, picture, write_tokenizer
 from tests.helpers.upstream import cauldron
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.reports.verify import verify
+from vlmill.pipeline.reports.verify import verify_run
 from vlmill.train import loop
-from vlmill.train.ablation.paired import compare, holm, ratios, spread
-from vlmill.train.ablation.report import notes
-from vlmill.train.ablation.spec import Spec, find, read, trials
+from vlmill.train.ablation.paired import adjust_holm, compare_variants, compute_spread, linearise_ratios
+from vlmill.train.ablation.report import write_ablation_notes
+from vlmill.train.ablation.spec import Spec, find_ablation, list_trials, read_ablation
 
 # -- statistics
 
@@ -33,14 +33,14 @@ def table(seeds, samples, seed=0):
 
 
 def test_of_two_equal_recipes_nothing_is_said():
-    found = compare(table(3, 20), table(3, 20))
+    found = compare_variants(table(3, 20), table(3, 20))
     assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_of_one_seed_it_is_the_paired_t_test_over_samples():
     one, other = table(1, 30, 1), table(1, 30, 2)
     expected = stats.ttest_rel(one[0], other[0])
-    found = compare(one, other)
+    found = compare_variants(one, other)
     assert found.p == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -48,7 +48,7 @@ def test_of_one_seed_it_is_the_paired_t_test_over_samples():
 
 def test_where_samples_do_not_differ_it_is_the_t_test_over_seeds():
     by_seed = np.array([[0.1], [0.3], [0.25]])
-    found = compare(by_seed + np.zeros((3, 40)), np.zeros((3, 40)))
+    found = compare_variants(by_seed + np.zeros((3, 40)), np.zeros((3, 40)))
     expected = stats.ttest_1samp(by_seed[:, 0], 0)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.degrees == pytest.approx(2)
@@ -57,7 +57,7 @@ def test_where_samples_do_not_differ_it_is_the_t_test_over_seeds():
 @given(seed=st.integers(0, 1000), seeds=st.integers(1, 4), samples=st.integers(2, 12), shift=st.floats(-3, 3))
 def test_a_comparison_may_be_turned_round_and_its_interval_holds_the_difference(seed, seeds, samples, shift):
     one, other = table(seeds, samples, seed) + shift, table(seeds, samples, seed + 1)
-    there, back = compare(one, other), compare(other, one)
+    there, back = compare_variants(one, other), compare_variants(other, one)
     assert there.difference == pytest.approx(-back.difference)
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
     assert there.p == pytest.approx(back.p)
@@ -73,7 +73,7 @@ def test_recipes_that_do_not_differ_are_seldom_told_apart(seeds, by_seed):
     for _ in range(300):
         hard = random.beta(1.5, 1.5, 60)
         chances = (np.clip(hard + random.normal(0, by_seed, (seeds, 1)), 0, 1) for _ in range(2))
-        found.append(compare(*((random.random((seeds, 60)) < chance).astype(float) for chance in chances)).p)
+        found.append(compare_variants(*((random.random((seeds, 60)) < chance).astype(float) for chance in chances)).p)
     assert np.mean(np.array(found) < 0.05) < 0.09
     assert np.median(found) > 0.3
 
@@ -81,25 +81,25 @@ def test_recipes_that_do_not_differ_are_seldom_told_apart(seeds, by_seed):
 def test_trainings_that_vary_as_much_as_recipes_differ_tell_nothing():
     varying = np.array([[0.2], [0.0], [0.1]]) + table(3, 200) * 0.1
     steady = np.full((3, 1), 0.1) + table(3, 200) * 0.1
-    assert compare(varying, np.zeros((3, 200))).p > 0.1
-    assert compare(steady, np.zeros((3, 200))).p < 0.01
+    assert compare_variants(varying, np.zeros((3, 200))).p > 0.1
+    assert compare_variants(steady, np.zeros((3, 200))).p < 0.01
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 6)), min_size=2, max_size=9))
 def test_contributions_average_to_the_ratio_of_sums(samples):
     sums, weights = np.array([samples]).transpose(2, 0, 1).astype(float)
-    assert ratios(sums, weights).mean() == pytest.approx(sums.sum() / weights.sum())
+    assert linearise_ratios(sums, weights).mean() == pytest.approx(sums.sum() / weights.sum())
 
 
 def test_holm_on_a_worked_example():
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+    assert adjust_holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
         {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
     )
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_keeps_the_order_and_makes_nothing_smaller(given_p):
-    corrected = holm(given_p)
+    corrected = adjust_holm(given_p)
     assert list(corrected) == list(given_p)
     assert all(given_p[name] <= corrected[name] <= 1 for name in given_p)
     assert max(corrected.values()) <= max(1.0, len(given_p) * max(given_p.values()))
@@ -109,8 +109,8 @@ def test_holm_keeps_the_order_and_makes_nothing_smaller(given_p):
 
 def test_a_difference_over_one_sample_is_refused():
     with pytest.raises(ValueError, match="over one sample"):
-        compare(table(3, 1), table(3, 1))
-    assert spread([0.5]) is None
+        compare_variants(table(3, 1), table(3, 1))
+    assert compute_spread([0.5]) is None
 
 
 # -- from a file to the comparison
@@ -178,7 +178,7 @@ def ablate(place, out, spec="spec.yaml", *more):
 
 def write_spec(place, name, **changes):
     (place / name).write_text(yaml.safe_dump({**SPEC, **changes}, sort_keys=False))
-    return read(place / name)
+    return read_ablation(place / name)
 
 
 def contents(folder):
@@ -242,7 +242,7 @@ def test_what_variants_share_is_there_once_and_every_run_is_sound(whole):
     assert read_by[0] == read_by[1] != set()
     assert (whole / "plain" / "0" / "shards").resolve() == (whole / "frozen" / "7" / "shards").resolve()
     for run in ("plain/0", "frozen/7", "tiles/0"):
-        assert list(verify(whole / run)) == []
+        assert list(verify_run(whole / run)) == []
 
 
 def test_a_run_that_is_there_lends_its_files_and_stays_as_it_is(place, tmp_path):
@@ -255,7 +255,7 @@ def test_a_run_that_is_there_lends_its_files_and_stays_as_it_is(place, tmp_path)
     lent = {path.stat().st_ino for path in origin.glob("shards/quiz/small/*.tar")}
     for folder in (tmp_path / "out" / "data").iterdir():
         assert lent == {path.stat().st_ino for path in folder.glob("shards/quiz/small/*.tar")}
-    assert "One seed" in next(notes(json.loads((tmp_path / "out" / "ablation.json").read_bytes())))
+    assert "One seed" in next(write_ablation_notes(json.loads((tmp_path / "out" / "ablation.json").read_bytes())))
 
 
 def test_a_folder_that_is_no_run_lends_nothing(place, tmp_path, capsys):
@@ -321,34 +321,34 @@ def test_a_file_that_compares_nothing_is_refused(place, changes, message):
 def test_a_wrong_variant_is_refused_before_anything_is_built(place):
     spec = write_spec(place, "wrong.yaml", variants={"plain": {}, "odd": {"stages.tune.train.rowz": 2}})
     with pytest.raises(RecipeError, match=r"variant 'odd'.*unknown key 'rowz'.*did you mean 'rows'"):
-        trials(spec, {}, None)
+        list_trials(spec, {}, None)
 
 
 def test_variants_that_hold_nothing_out_in_common_are_refused(place):
     spec = write_spec(place, "wrong.yaml", variants={"plain": {}, "none": {"stages.tune.mixture.held_out": {}}})
     with pytest.raises(RecipeError, match=r"variants.none: .* hold out no source in common"):
-        trials(spec, {}, None)
+        list_trials(spec, {}, None)
 
 
 def test_shipped_ablations_are_read_whole_by_name():
-    spec = read(find("quickstart"))
+    spec = read_ablation(find_ablation("quickstart"))
     assert isinstance(spec, Spec)
-    made = trials(spec, {}, None)
+    made = list_trials(spec, {}, None)
     assert len(made) == len(spec.variants) * len(spec.seeds)
     with pytest.raises(RecipeError, match="did you mean 'quickstart'"):
-        find("quickstar")
+        find_ablation("quickstar")
 
 
 def test_the_ablation_of_the_readme_is_one():
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (block,) = (found for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "baseline:" in found)
-    assert build(Spec, yaml.safe_load(block), "README.md").baseline == "letterbox"
+    assert parse_block(Spec, yaml.safe_load(block), "README.md").baseline == "letterbox"
 
 
 def test_an_untrained_run_cannot_be_reported_on(whole, tmp_path):
-    from vlmill.train.ablation.report import report
+    from vlmill.train.ablation.report import make_report
 
     (tmp_path / "recipe.lock.yaml").write_text((whole / "plain/0/recipe.lock.yaml").read_text())
     spec = Spec("recipe.yaml", "a", {"a": {}, "b": {}}, seeds=(0,))
     with pytest.raises(StoreError, match="stage 'tune' is not trained yet"):
-        report(spec, {("a", 0): tmp_path, ("b", 0): Path(whole / "plain/0")})
+        make_report(spec, {("a", 0): tmp_path, ("b", 0): Path(whole / "plain/0")})

@@ -23,10 +23,10 @@ from tests.train.test_families import (
     made,
 )
 from vlmill.train import attention
-from vlmill.train.attention import VARLEN, borders, flash, packed, suits
-from vlmill.train.batch import pack
+from vlmill.train.attention import VARLEN, attend_packed, find_borders, supports_flash, use_flash
+from vlmill.train.batch import pad_sequences
 from vlmill.train.families.language import CONFIGS
-from vlmill.train.model import token_losses
+from vlmill.train.model import compute_token_losses
 
 CPU, BFLOAT16 = torch.device("cpu"), torch.bfloat16
 tokenizers = test_families.tokenizers
@@ -50,7 +50,7 @@ def one_by_one(query, key, value, starts, ends, longest, _, *, scale, window_siz
 @pytest.fixture
 def stand_in(monkeypatch):
     monkeypatch.setattr(attention, "varlen_attn", one_by_one)
-    monkeypatch.setattr(attention, "flash", lambda device, dtype: True)
+    monkeypatch.setattr(attention, "use_flash", lambda device, dtype: True)
 
 
 def rows(case, tokenizers):
@@ -67,14 +67,14 @@ def with_text(kind, **more):
 def test_it_gives_every_language_model_the_logits_of_its_own_attention(tokenizers, stand_in, kind):
     case = with_text(kind, heads=4, **({"kv_heads": 2} if kind != "phi" else {}))
     family, model = made(case, tokenizers)
-    assert suits(model)
+    assert supports_flash(model)
     batch = rows(case, tokenizers)
     before = logits(family, model, batch)
-    with packed(model, CPU, BFLOAT16):
+    with attend_packed(model, CPU, BFLOAT16):
         assert model.config.get_text_config()._attn_implementation == VARLEN
         assert model.config.vision_config._attn_implementation == "sdpa"
         found = logits(family, model, batch)
-    real = pack(batch, 0).sources >= 0
+    real = pad_sequences(batch, 0).sources >= 0
     assert (found - before)[real].abs().max() <= 1e-5
     assert torch.equal(logits(family, model, batch), before)  # and it is undone
 
@@ -86,38 +86,40 @@ def test_a_sliding_window_is_kept(tokenizers, stand_in):
     model.config.get_text_config().sliding_window = 4
     narrow = logits(family, model, batch)
     assert (narrow - wide).abs().max() > 1e-3
-    with packed(model, CPU, BFLOAT16):
+    with attend_packed(model, CPU, BFLOAT16):
         found = logits(family, model, batch)
-    assert (found - narrow)[pack(batch, 0).sources >= 0].abs().max() <= 1e-5
+    assert (found - narrow)[pad_sequences(batch, 0).sources >= 0].abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_reaches_the_language_model_of_every_family(tokenizers, stand_in, name):
     case = next(case for case in CASES.values() if case.family == name)
     family, model = made(case, tokenizers)
-    assert suits(model)
+    assert supports_flash(model)
     batch = rows(case, tokenizers)
     before = logits(family, model, batch)
-    with packed(model, CPU, BFLOAT16):
+    with attend_packed(model, CPU, BFLOAT16):
         found = logits(family, model, batch)
-    assert (found - before)[pack(batch, 0).sources >= 0].abs().max() <= 1e-5
+    assert (found - before)[pad_sequences(batch, 0).sources >= 0].abs().max() <= 1e-5
 
 
 def test_a_family_with_a_mask_of_its_own_keeps_its_attention(tokenizers, stand_in):
     case = next(case for case in CASES.values() if case.family == "idefics")
     _, model = made(case, tokenizers)
-    with packed(model, CPU, BFLOAT16):
+    with attend_packed(model, CPU, BFLOAT16):
         assert model.config.get_text_config()._attn_implementation != VARLEN
-        assert borders(model, torch.zeros(1, 1, dtype=torch.int64)) == {}
+        assert find_borders(model, torch.zeros(1, 1, dtype=torch.int64)) == {}
 
 
 def test_gradients_reach_every_part(tokenizers, stand_in):
     case = CASES["llava"]
     family, model = made(case, tokenizers)
     found = []
-    for how in (packed(model, CPU, BFLOAT16), torch.enable_grad()):
+    for how in (attend_packed(model, CPU, BFLOAT16), torch.enable_grad()):
         with how:
-            losses, _ = token_losses(model, family, pack(rows(case, tokenizers), 0), CPU, torch.float32)
+            losses, _ = compute_token_losses(
+                model, family, pad_sequences(rows(case, tokenizers), 0), CPU, torch.float32
+            )
             losses.mean().backward()
         found.append({name: weights.grad for name, weights in model.named_parameters() if weights.grad is not None})
         model.zero_grad(set_to_none=True)
@@ -133,7 +135,7 @@ def test_borders_are_where_documents_and_the_padding_begin(lengths):
 
     text = SimpleNamespace(_attn_implementation=VARLEN)
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
-    found = borders(model, positions)
+    found = find_borders(model, positions)
     sizes = [size for row in filled for size in row]
     assert found["cu_seq_lens_q"].tolist() == [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     assert found["cu_seq_lens_q"].dtype == torch.int32
@@ -150,18 +152,20 @@ def test_queries_are_computed_in_what_autocast_asks_for(monkeypatch):
     monkeypatch.setattr(attention, "varlen_attn", kernel)
     turned, straight = torch.ones(1, 2, 3, 8), torch.ones(1, 2, 3, 8, dtype=BFLOAT16)
     with torch.autocast("cpu", BFLOAT16):
-        attention.varlen(None, turned, turned, straight, None, cu_seq_lens_q=torch.tensor([0, 3]), max_length_q=3)
+        attention.attend_varlen(
+            None, turned, turned, straight, None, cu_seq_lens_q=torch.tensor([0, 3]), max_length_q=3
+        )
     assert seen == [BFLOAT16] * 3
 
 
 def test_a_mask_is_refused():
     with pytest.raises(ValueError, match="no mask"):
-        attention.varlen(None, None, None, None, torch.ones(1), cu_seq_lens_q=None, max_length_q=1)
+        attention.attend_varlen(None, None, None, None, torch.ones(1), cu_seq_lens_q=None, max_length_q=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_cpu_keeps_transformers_attention(tokenizers, dtype):
     _, model = made(CASES["llava"], tokenizers)
-    assert not flash(CPU, dtype)
-    with packed(model, CPU, dtype):
+    assert not use_flash(CPU, dtype)
+    with attend_packed(model, CPU, dtype):
         assert model.config.get_text_config()._attn_implementation == "sdpa"

@@ -19,10 +19,10 @@ from tests.helpers.stages import (
     question,
     write_run,
 )
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import loop
-from vlmill.train.evaluate import HeldOut, read, scores, write
+from vlmill.train.evaluate import HeldOut, read_answers, summarise_scores, write_answers
 from vlmill.train.run import evaluate_stage, train_stages
 
 RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
@@ -43,14 +43,16 @@ def result(run):
 
 
 def test_a_training_leaves_every_answer_beside_its_scores(run):
-    found = read(run / "train" / "align" / "held_out.jsonl")
+    found = read_answers(run / "train" / "align" / "held_out.jsonl")
     assert len(found) == 8
     assert len({sample.id for sample in found}) == 8
     assert all(sample.source == "quiz" and sample.loss > 0 and sample.learnt > 0 for sample in found)
     ((turn,),) = {sample.answers for sample in found[:1]}
     assert turn.question == "What colour is it?"
     assert turn.reference in COLOURS
-    assert {name: asdict(score) for name, score in scores(found, Mixture(run, "align")).items()} == result(run)
+    assert {
+        name: asdict(score) for name, score in summarise_scores(found, PlannedMixture(run, "align")).items()
+    } == result(run)
 
 
 def test_a_stage_scored_again_scores_the_same(run):
@@ -146,5 +148,5 @@ def test_the_command_shows_what_is_asked_for(run, capsys):
 
 def test_samples_come_back_as_they_were_written(tmp_path):
     found = [HeldOut("web", "web/a#1", 1.5, 3, ()), HeldOut("quiz", "quiz/b#2", 0.25, 1, ())]
-    write(tmp_path / "held_out.jsonl", found)
-    assert read(tmp_path / "held_out.jsonl") == found
+    write_answers(tmp_path / "held_out.jsonl", found)
+    assert read_answers(tmp_path / "held_out.jsonl") == found

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.helpers.stages import MACHINE, article, question, write_run, write_tokenizer
-from vlmill.mixtures.reader import Mixture, Segment
-from vlmill.pipeline.chat.encode import FORMATS, IGNORE, load_tokenizer, mark_id
-from vlmill.pipeline.core.config import build
+from vlmill.mixtures.reader import PlannedMixture, Segment
+from vlmill.pipeline.chat.encode import FORMATS, IGNORE, get_mark_id, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
@@ -26,13 +26,13 @@ from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
-from vlmill.train.batch import PADDING, Document, pack
+from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader
-from vlmill.train.export import export, in_dtype, load_export
-from vlmill.train.families import FAMILIES, find, vision
-from vlmill.train.families.idefics import causal, last_seen
-from vlmill.train.families.pretrained import export_dtype
-from vlmill.train.model import create, features, token_losses
+from vlmill.train.export import cast_model, export_model, load_export
+from vlmill.train.families import FAMILIES, find_family, vision
+from vlmill.train.families.idefics import find_last_seen, make_causal_mask
+from vlmill.train.families.pretrained import choose_export_dtype
+from vlmill.train.model import compute_features, compute_token_losses, create_model
 from vlmill.train.run import train_stage
 from vlmill.train.settings import ModelSettings, Training
 
@@ -63,11 +63,11 @@ class Case:
     @property
     def settings(self) -> ModelSettings:
         values = {"family": self.family, "vision": self.vision or VISION, "text": self.text or TEXT}
-        return build(ModelSettings, values | ({"connector": self.connector} if self.connector else {}), "model")
+        return parse_block(ModelSettings, values | ({"connector": self.connector} if self.connector else {}), "model")
 
     @property
     def found(self):
-        return find(self.settings, self.policy, self.chat)
+        return find_family(self.settings, self.policy, self.chat)
 
 
 ONEVISION = AnyRes(side=28, patch=7, pinpoints=(*PINPOINTS, (84, 84)), cap=2, many="letterbox", fill=GREY)
@@ -136,7 +136,7 @@ def tokenizers(tmp_path_factory):
 def made(case, tokenizers, seed=0):
     """A family and a model whose images matter from the start: gates of new cross-attention are closed."""
     family = case.found
-    model = create(family, tokenizers[case.chat], FORMATS[case.chat], seed)
+    model = create_model(family, tokenizers[case.chat], FORMATS[case.chat], seed)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if ".alpha_" in name:
@@ -153,8 +153,8 @@ def document(case, tokenizers, seed, sizes=((30, 20),)):
     """Random words around random images; everything but the first token and what spells images is learnt."""
     rng, tokenizer, chat = np.random.default_rng(seed), tokenizers[case.chat], FORMATS[case.chat]
     layouts = case.policy.layout(list(sizes))
-    image = mark_id(tokenizer, chat.image)
-    ids = [mark_id(tokenizer, chat.bos), *rng.integers(0, 200, 6).tolist()]
+    image = get_mark_id(tokenizer, chat.image)
+    ids = [get_mark_id(tokenizer, chat.bos), *rng.integers(0, 200, 6).tolist()]
     for layout in layouts:
         ids += [image] * layout.tokens + rng.integers(0, 200, 6).tolist()
     labels = [IGNORE if token == image or not place else token for place, token in enumerate(ids)]
@@ -166,12 +166,12 @@ def document(case, tokenizers, seed, sizes=((30, 20),)):
 
 
 def logits(family, model, rows, blank=None):
-    return of_batch(family, model, pack(rows, 0, blank))
+    return of_batch(family, model, pad_sequences(rows, 0, blank))
 
 
 def of_batch(family, model, batch):
     with torch.no_grad():
-        return model.get_output_embeddings()(features(model, family, batch))
+        return model.get_output_embeddings()(compute_features(model, family, batch))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -199,7 +199,7 @@ def of_shards(root, case, sizes, tokenizers):
     nodes, _ = question(0)
     root.mkdir(parents=True, exist_ok=True)
     write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, case.policy, chat=case.chat, length=4000)
-    mixture = Mixture(root, "align")
+    mixture = PlannedMixture(root, "align")
     family, model = made(case, tokenizers)
     return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, "answers"), model
 
@@ -223,13 +223,13 @@ def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tok
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     reader, ours = of_shards(tmp_path / "run", case, SIZES, tokenizers)
-    folder = export(tmp_path / "export", ours, reader.family, reader.tokenizer, reader.mixture.chat)
+    folder = export_model(tmp_path / "export", ours, reader.family, reader.tokenizer, reader.mixture.chat)
     trust = {"trust_remote_code": name == "llava, fused"}
     theirs = AutoModelForImageTextToText.from_pretrained(folder, **trust)
     assert type(theirs).__name__ == type(ours).__name__
     processor = (AutoImageProcessor if case.video else AutoProcessor).from_pretrained(folder, **trust)
     for row, size in enumerate(SIZES):
-        batch = pack([[reader.document(Segment(0, 0, row))]], 0)
+        batch = pad_sequences([[reader.document(Segment(0, 0, row))]], 0)
         if case.video:
             inputs = {"input_ids": batch.ids, **processor(picture(*size), return_tensors="pt")}
             inputs.pop("num_patches", None)
@@ -263,7 +263,7 @@ def asked(case, processor, tokenizer, family, pictures, questions):
         ids = [
             [
                 *tokenizer(question)["input_ids"][:3],
-                *[mark_id(tokenizer.backend_tokenizer, chat.image)] * layout.tokens,
+                *[get_mark_id(tokenizer.backend_tokenizer, chat.image)] * layout.tokens,
                 *tokenizer(question)["input_ids"],
             ]
             for question, layout in zip(questions, layouts, strict=True)
@@ -272,7 +272,10 @@ def asked(case, processor, tokenizer, family, pictures, questions):
             case.policy.tiles(case.policy.render(*shown), shown[1]) for shown in zip(pictures, layouts, strict=True)
         ]
         shown = [Document(0, [0], [IGNORE], (tile,), (layout,)) for tile, layout in zip(tiles, layouts, strict=True)]
-        return {**tokenizer.pad({"input_ids": ids}, return_tensors="pt"), **family.inputs(None, pack([shown], 0))}
+        return {
+            **tokenizer.pad({"input_ids": ids}, return_tensors="pt"),
+            **family.inputs(None, pad_sequences([shown], 0)),
+        }
     texts = [
         processor.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True) for turn in turns
     ]
@@ -286,7 +289,7 @@ def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tok
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     family, ours = made(case, tokenizers, 3)
-    folder = export(tmp_path / "export", ours, family, tokenizers[case.chat], FORMATS[case.chat])
+    folder = export_model(tmp_path / "export", ours, family, tokenizers[case.chat], FORMATS[case.chat])
     trust = {"trust_remote_code": name == "llava, fused"}
     tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
     processor = None if case.video else AutoProcessor.from_pretrained(folder, **trust)
@@ -309,7 +312,9 @@ def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, na
     samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
     write_run(tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, passes=20)
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
-    training = build(Training, {"steps": 6, "rows": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train")
+    training = parse_block(
+        Training, {"steps": 6, "rows": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train"
+    )
     result = train_stage(tmp_path, "align", training, case.settings, machine=MACHINE)
     losses = [json.loads(line)["loss"] for line in result.log.read_text().splitlines()]
     assert losses[-1] < losses[0]
@@ -318,7 +323,7 @@ def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, na
     from safetensors.torch import load_file
 
     family, tokenizer = case.found, load_tokenizer(tmp_path / "tokenizer.json", FORMATS[case.chat])
-    before = create(family, tokenizer, FORMATS[case.chat], training.seed).state_dict()
+    before = create_model(family, tokenizer, FORMATS[case.chat], training.seed).state_dict()
     after = load_file(result.checkpoint / "model.safetensors")
     changed = {family.part(name) for name, weights in after.items() if not torch.equal(before[name], weights)}
     assert changed == {"text", "vision", "projector"}
@@ -356,10 +361,10 @@ def test_a_batch_without_images_runs_every_part_on_a_blank_that_changes_nothing(
     case = CASES[name]
     reader, model = of_shards(tmp_path, case, SIZES[:1], tokenizers)
     words = document(case, tokenizers, 3, ())
-    usual, blank = pack([[words], [words]], 0), pack([[words], [words]], 0, reader.blank)
+    usual, blank = pad_sequences([[words], [words]], 0), pad_sequences([[words], [words]], 0, reader.blank)
     assert (blank.blank, blank.shown, blank.tokens, blank.supervised) == (True, 0, usual.tokens, usual.supervised)
-    expected, _ = token_losses(model, reader.family, usual, torch.device("cpu"), torch.float32)
-    losses, sources = token_losses(model, reader.family, blank, torch.device("cpu"), torch.float32)
+    expected, _ = compute_token_losses(model, reader.family, usual, torch.device("cpu"), torch.float32)
+    losses, sources = compute_token_losses(model, reader.family, blank, torch.device("cpu"), torch.float32)
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=0)
     assert PADDING not in sources
     losses.sum().backward()
@@ -373,7 +378,7 @@ def test_a_batch_without_images_runs_every_part_on_a_blank_that_changes_nothing(
 def test_a_batch_with_an_image_gets_no_blank(tmp_path, tokenizers):
     case = CASES["llava"]
     reader, _ = of_shards(tmp_path, case, SIZES[:1], tokenizers)
-    batch = pack([[document(case, tokenizers, 1)]], 0, reader.blank)
+    batch = pad_sequences([[document(case, tokenizers, 1)]], 0, reader.blank)
     assert not batch.blank
     assert batch.shown == 1
 
@@ -401,8 +406,8 @@ def test_an_image_that_a_cut_has_left_alone_keeps_the_tile_that_it_was_rendered_
 def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone():
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0]])
     shown = torch.tensor([[0, 1, 0, 1, 0, 1, 0, 0]]).bool()
-    assert last_seen(shown, positions).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
-    assert (causal(positions)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert find_last_seen(shown, positions).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
+    assert (make_causal_mask(positions)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
 
 
 # -- weights from elsewhere
@@ -416,12 +421,12 @@ def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_adde
     from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
 
     case = CASES[family]
-    tower = build(
+    tower = parse_block(
         ModelSettings,
         {"family": "llava", "vision": {**(case.vision or VISION), "kind": FORMS[family]}, "text": TEXT},
         "model",
     )
-    AutoModel.from_config(vision.configure(tower)).save_pretrained(tmp_path / "vision")
+    AutoModel.from_config(vision.configure_vision(tower)).save_pretrained(tmp_path / "vision")
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = LlamaForCausalLM(LlamaConfig(vocab_size=280, **sizes))
     text.save_pretrained(tmp_path / "text")
@@ -455,8 +460,8 @@ def test_towers_published_in_half_precision_have_float32_masters_and_are_exporte
     )
     towers = {}
     for place, tower in alone.items():
-        whole = build(ModelSettings, {"family": "llava", "vision": tower, "text": TEXT}, "model")
-        AutoModel.from_config(vision.configure(whole)).to(dtype).save_pretrained(tmp_path / place)
+        whole = parse_block(ModelSettings, {"family": "llava", "vision": tower, "text": TEXT}, "model")
+        AutoModel.from_config(vision.configure_vision(whole)).to(dtype).save_pretrained(tmp_path / place)
         towers[place] = {"kind": "pretrained", "path": str(tmp_path / place)}
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=280, **sizes)).to(dtype)
@@ -466,8 +471,13 @@ def test_towers_published_in_half_precision_have_float32_masters_and_are_exporte
     family, model = made(case, tokenizers)
     assert {weights.dtype for weights in model.state_dict().values()} == {torch.float32}
     before = {key: weights.clone() for key, weights in model.state_dict().items()}
-    folder = export(
-        tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], export_dtype(case.settings)
+    folder = export_model(
+        tmp_path / "export",
+        model,
+        family,
+        tokenizers[case.chat],
+        FORMATS[case.chat],
+        choose_export_dtype(case.settings),
     )
     assert all(torch.equal(before[key], weights) for key, weights in model.state_dict().items())
     assert_all_in(folder, dtype)
@@ -503,11 +513,11 @@ def test_an_export_in_half_precision_is_read_and_run_as_it_is(tmp_path, tokenize
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     family, model = made(case, tokenizers)
-    folder = export(tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], torch.bfloat16)
+    folder = export_model(tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], torch.bfloat16)
     assert_all_in(folder, torch.bfloat16)
     theirs = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=name == "llava, fused").eval()
     assert theirs.dtype == torch.bfloat16
-    batch = pack([[document(case, tokenizers, 1)]], 0)
+    batch = pad_sequences([[document(case, tokenizers, 1)]], 0)
     inputs = {**family.inputs(theirs, batch), "attention_mask": torch.ones_like(batch.ids)}
     with torch.no_grad():
         found = theirs(input_ids=batch.ids, **inputs).logits.float()
@@ -538,8 +548,8 @@ def test_the_recipe_or_the_language_model_says_what_is_exported(tmp_path, vision
             continue
         kind(dtype=None if published == "nothing" else published).save_pretrained(tmp_path / part)
         parts[part] = {"kind": "pretrained", "path": str(tmp_path / part)}
-    settings = build(ModelSettings, {"family": "llava", **parts, "export_dtype": asked}, "model")
-    assert export_dtype(settings) == dtype
+    settings = parse_block(ModelSettings, {"family": "llava", **parts, "export_dtype": asked}, "model")
+    assert choose_export_dtype(settings) == dtype
 
 
 def test_each_of_two_fused_towers_has_its_own_weights(tmp_path, tokenizers):
@@ -547,8 +557,8 @@ def test_each_of_two_fused_towers_has_its_own_weights(tmp_path, tokenizers):
 
     case, saved = CASES["llava, fused"], {}
     for place in ("first", "second"):
-        alone = build(ModelSettings, {"family": "llava", "vision": case.vision[place], "text": TEXT}, "model")
-        saved[place] = AutoModel.from_config(vision.configure(alone))
+        alone = parse_block(ModelSettings, {"family": "llava", "vision": case.vision[place], "text": TEXT}, "model")
+        saved[place] = AutoModel.from_config(vision.configure_vision(alone))
         saved[place].save_pretrained(tmp_path / place)
     paths = {place: {"kind": "pretrained", "path": str(tmp_path / place)} for place in saved}
     _, model = made(replace(case, vision={"kind": "fused", **paths}), tokenizers)
@@ -581,13 +591,13 @@ def test_positions_of_a_smaller_tower_are_interpolated(tmp_path, tokenizers):
 def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name, dtype):
     case = CASES[name]
     _, before = made(case, tokenizers, seed=7)
-    in_dtype(before, dtype).save_pretrained(tmp_path)
+    cast_model(before, dtype).save_pretrained(tmp_path)
     before.load_state_dict({key: weights.to(dtype).float() for key, weights in before.state_dict().items()})
     ours = {"family": case.family, "checkpoint": {"kind": "pretrained", "path": str(tmp_path)}}
-    family = find(build(ModelSettings, ours, "model"), case.policy, case.chat)
-    after = create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
+    family = find_family(parse_block(ModelSettings, ours, "model"), case.policy, case.chat)
+    after = create_model(family, tokenizers[case.chat], FORMATS[case.chat], 0)
     assert {weights.dtype for weights in after.state_dict().values()} == {torch.float32}
-    assert export_dtype(family.settings) == dtype
+    assert choose_export_dtype(family.settings) == dtype
     assert all(torch.equal(weights, after.state_dict()[key]) for key, weights in before.state_dict().items())
     one = document(case, tokenizers, 1)
     assert torch.equal(logits(case.found, before, [[one]]), logits(family, after.eval(), [[one]]))
@@ -595,7 +605,7 @@ def test_a_whole_checkpoint_is_trained_on(tmp_path, tokenizers, name, dtype):
 
 def saved(case, tokenizers, folder):
     made(case, tokenizers)[1].save_pretrained(folder)
-    return build(
+    return parse_block(
         ModelSettings, {"family": case.family, "checkpoint": {"kind": "pretrained", "path": str(folder)}}, "model"
     )
 
@@ -603,16 +613,16 @@ def saved(case, tokenizers, folder):
 def test_a_checkpoint_lays_images_out_as_the_policy_does(tmp_path, tokenizers):
     case = CASES["llava_onevision"]
     other = replace(case, policy=replace(case.policy, cap=1, pinpoints=((28, 84), (84, 84))))
-    family = find(saved(case, tokenizers, tmp_path), other.policy, case.chat)
-    model = create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
+    family = find_family(saved(case, tokenizers, tmp_path), other.policy, case.chat)
+    model = create_model(family, tokenizers[case.chat], FORMATS[case.chat], 0)
     assert logits(family, model, [[document(other, tokenizers, 1, ((100, 40),))]]).isfinite().all()
 
 
 def test_a_checkpoint_of_another_shuffle_is_refused(tmp_path, tokenizers):
     case = CASES["idefics3"]
-    family = find(saved(case, tokenizers, tmp_path), replace(case.policy, shuffle=4), case.chat)
+    family = find_family(saved(case, tokenizers, tmp_path), replace(case.policy, shuffle=4), case.chat)
     with pytest.raises(RecipeError, match="scale_factor 2, and the image policy's shuffle means 4"):
-        create(family, tokenizers[case.chat], FORMATS[case.chat], 0)
+        create_model(family, tokenizers[case.chat], FORMATS[case.chat], 0)
 
 
 # -- what does not fit
@@ -658,7 +668,7 @@ def test_a_chat_format_that_spells_images_otherwise_is_refused():
     with pytest.raises(
         RecipeError, match="idefics3 spells images as format 'idefics3' does, not 'vlmill'; write chat: idefics3"
     ):
-        find(CASES["idefics3"].settings, CASES["idefics3"].policy, "vlmill")
+        find_family(CASES["idefics3"].settings, CASES["idefics3"].policy, "vlmill")
 
 
 @pytest.mark.parametrize("part", ["vision", "text"])
@@ -675,4 +685,4 @@ def test_half_a_model_is_refused():
         {},
     ):
         with pytest.raises(RecipeError, match="either vision and text, or a checkpoint of both"):
-            build(ModelSettings, {"family": "llava", **values}, "model")
+            parse_block(ModelSettings, {"family": "llava", **values}, "model")

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from tests.helpers.stages import COLOURS, model_settings, picture, question, write_run
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.chat.encode import load_tokenizer
-from vlmill.train.export import export
-from vlmill.train.families import find
-from vlmill.train.model import create
+from vlmill.train.export import export_model
+from vlmill.train.families import find_family
+from vlmill.train.model import create_model
 
 
 @dataclass
@@ -54,9 +54,11 @@ def lmms(monkeypatch):
 def folder(tmp_path_factory):
     """The export of a model that was not trained."""
     root = write_run(tmp_path_factory.mktemp("run"), {"quiz": [question(number) for number in range(8)]}, length=96)
-    mixture = Mixture(root, "align")
-    family, tokenizer = find(model_settings(), mixture.policy), load_tokenizer(mixture.tokenizer, mixture.chat)
-    return export(root / "export", create(family, tokenizer, mixture.chat, 3), family, tokenizer, mixture.chat)
+    mixture = PlannedMixture(root, "align")
+    family, tokenizer = find_family(model_settings(), mixture.policy), load_tokenizer(mixture.tokenizer, mixture.chat)
+    return export_model(
+        root / "export", create_model(family, tokenizer, mixture.chat, 3), family, tokenizer, mixture.chat
+    )
 
 
 def request(document, question="What colour is it?", **settings):
@@ -70,7 +72,7 @@ def test_the_plugin_names_a_class_that_is_there(lmms):
     assert (told.model_id, module, getattr(lmms, name)) == ("vlmill", "vlmill.train.lmms_eval", lmms.Exported)
     assert lmms.Exported.is_simple
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["entry-points"]["lmms_eval.models"] == {"vlmill": "vlmill.train.lmms_eval:manifest"}
+    assert project["entry-points"]["lmms_eval.models"] == {"vlmill": "vlmill.train.lmms_eval:make_manifest"}
 
 
 def test_questions_are_answered_in_order_and_noted_in_its_cache(lmms, folder):

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from vlmill.train.metrics import (
     METRICS,
-    anls,
-    exact_match,
-    normalised,
-    relaxed_accuracy,
-    vqa_accuracy,
+    compute_anls,
+    compute_exact_match,
+    compute_relaxed_accuracy,
+    compute_vqa_accuracy,
+    normalise_answer,
 )
 
 ANSWERS = st.text(max_size=12) | st.sampled_from(
@@ -32,13 +32,13 @@ def test_the_reference_itself_is_right(name, answer):
     assert METRICS[name](answer, [answer]) == 1
 
 
-@pytest.mark.parametrize("metric", [exact_match, anls, relaxed_accuracy])
+@pytest.mark.parametrize("metric", [compute_exact_match, compute_anls, compute_relaxed_accuracy])
 @given(answer=ANSWERS, references=st.lists(ANSWERS, min_size=1, max_size=4), more=ANSWERS)
 def test_one_more_reference_takes_nothing_away_where_the_best_one_counts(metric, answer, references, more):
     assert metric(answer, [*references, more]) >= metric(answer, references)
 
 
-@pytest.mark.parametrize("metric", [exact_match, vqa_accuracy, anls])
+@pytest.mark.parametrize("metric", [compute_exact_match, compute_vqa_accuracy, compute_anls])
 @given(one=ANSWERS, other=ANSWERS)
 def test_answer_and_a_single_reference_may_change_places(metric, one, other):
     assert metric(one, [other]) == metric(other, [one])
@@ -46,7 +46,7 @@ def test_answer_and_a_single_reference_may_change_places(metric, one, other):
 
 @given(ANSWERS)
 def test_what_is_normalised_stays_as_it_is(answer):
-    assert normalised(normalised(answer)) == normalised(answer)
+    assert normalise_answer(normalise_answer(answer)) == normalise_answer(answer)
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ def test_what_is_normalised_stays_as_it_is(answer):
     ],
 )
 def test_answers_are_compared_as_the_vqa_challenge_does(answer, left):
-    assert normalised(answer) == left
+    assert normalise_answer(answer) == left
 
 
 @pytest.mark.parametrize(("agreeing", "accuracy"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_vqa_accuracy_over_ten_humans(agreeing, accuracy):
-    assert vqa_accuracy("Red.", ["red"] * agreeing + ["blue"] * (10 - agreeing)) == pytest.approx(accuracy)
+    assert compute_vqa_accuracy("Red.", ["red"] * agreeing + ["blue"] * (10 - agreeing)) == pytest.approx(accuracy)
 
 
 @given(agreeing=st.integers(0, 9))
 def test_one_more_human_who_agrees_never_lowers_vqa_accuracy(agreeing):
     humans = ["red"] * agreeing + ["blue"] * (10 - agreeing)
-    assert vqa_accuracy("red", ["red", *humans[:-1]]) >= vqa_accuracy("red", humans)
+    assert compute_vqa_accuracy("red", ["red", *humans[:-1]]) >= compute_vqa_accuracy("red", humans)
 
 
 def test_a_single_reference_stands_for_all_humans():
-    assert vqa_accuracy("the red one", ["Red 1"]) == 1
-    assert vqa_accuracy("green", ["red"]) == 0
+    assert compute_vqa_accuracy("the red one", ["Red 1"]) == 1
+    assert compute_vqa_accuracy("green", ["red"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_single_reference_stands_for_all_humans():
     ],
 )
 def test_anls_counts_letters_and_gives_nothing_for_another_answer(answer, references, similarity):
-    assert anls(answer, references) == pytest.approx(similarity)
+    assert compute_anls(answer, references) == pytest.approx(similarity)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_anls_counts_letters_and_gives_nothing_for_another_answer(answer, refere
     ],
 )
 def test_relaxed_accuracy_lets_numbers_be_five_per_cent_off_and_words_not(answer, reference, right):
-    assert relaxed_accuracy(answer, [reference]) == right
+    assert compute_relaxed_accuracy(answer, [reference]) == right
 
 
 def test_exact_is_letter_by_letter():
-    assert exact_match("Red", ["red"]) == 0
-    assert exact_match("red", ["blue", "red"]) == 1
+    assert compute_exact_match("Red", ["red"]) == 0
+    assert compute_exact_match("red", ["blue", "red"]) == 1

@@ -17,12 +17,12 @@ from tests.helpers.stages import (
 )
 from tests.train.test_train_model import document
 from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train import adapters
-from vlmill.train.batch import pack
-from vlmill.train.families import find
-from vlmill.train.model import create, features, optimizer, token_losses
+from vlmill.train.batch import pad_sequences
+from vlmill.train.families import find_family
+from vlmill.train.model import compute_features, compute_token_losses, create_model, make_optimizer
 from vlmill.train.run import train_stage
 from vlmill.train.settings import Adapter, Training
 
@@ -37,24 +37,24 @@ def tokenizer(tmp_path_factory):
 
 def training(**changes):
     rates = {"text": 1e-2, "projector": 1e-2}
-    return build(Training, {"steps": 2, "rows": 2, "learning_rate": rates, "evaluate": 1, **changes}, "train")
+    return parse_block(Training, {"steps": 2, "rows": 2, "learning_rate": rates, "evaluate": 1, **changes}, "train")
 
 
 def states(family, model, tokenizer):
     with torch.no_grad():
-        return features(
-            model, family, pack([[document(LETTERBOX, tokenizer, 1), document(LETTERBOX, tokenizer, 2)]], 0)
+        return compute_features(
+            model, family, pad_sequences([[document(LETTERBOX, tokenizer, 1), document(LETTERBOX, tokenizer, 2)]], 0)
         )
 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_new_adapters_change_nothing_and_merged_ones_everything_they_learnt(tokenizer, dora):
     pytest.importorskip("peft")
-    family = find(model_settings("llava"), LETTERBOX)
-    plain = create(family, tokenizer, CHAT, 0).eval()
-    model = create(family, tokenizer, CHAT, 0, adapter=Adapter(rank=4, alpha=8, dora=dora)).eval()
+    family = find_family(model_settings("llava"), LETTERBOX)
+    plain = create_model(family, tokenizer, CHAT, 0).eval()
+    model = create_model(family, tokenizer, CHAT, 0, adapter=Adapter(rank=4, alpha=8, dora=dora)).eval()
     torch.testing.assert_close(states(family, model, tokenizer), states(family, plain, tokenizer), atol=1e-6, rtol=0)
-    optimizer(model, family, training(adapter={"rank": 4, "dora": dora}))
+    make_optimizer(model, family, training(adapter={"rank": 4, "dora": dora}))
     learning = {name for name, weights in model.named_parameters() if weights.requires_grad}
     assert {family.part(name) for name in learning} == {"text", "projector"}
     assert all(adapters.MARK in name for name in learning if family.part(name) == "text")
@@ -64,7 +64,7 @@ def test_new_adapters_change_nothing_and_merged_ones_everything_they_learnt(toke
                 weights.add_(0.1 * torch.rand_like(weights))
     learnt = states(family, model, tokenizer)
     assert (learnt - states(family, plain, tokenizer)).abs().max() > 1e-2
-    adapters.merge(model)
+    adapters.merge_adapters(model)
     assert set(model.state_dict()) == set(plain.state_dict())
     torch.testing.assert_close(states(family, model, tokenizer), learnt, atol=1e-5, rtol=0)
 
@@ -85,7 +85,7 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
     exported = AutoModelForImageTextToText.from_pretrained(first.export).state_dict()
     assert all(torch.equal(exported[name], weights) for name, weights in merged.items())
     tokenizer = load_tokenizer(root / "tokenizer.json", CHAT)
-    before = create(find(settings, LETTERBOX), tokenizer, CHAT, 0).state_dict()
+    before = create_model(find_family(settings, LETTERBOX), tokenizer, CHAT, 0).state_dict()
     changed = {name for name in merged if not torch.equal(before[name], merged[name])}
     assert {name.split(".")[1] for name in changed} == {"vision_tower", "language_model", "multi_modal_projector"}
     assert not any("norm" in name or "embed" in name for name in changed)
@@ -101,17 +101,17 @@ def test_an_adapter_of_a_part_that_does_not_learn_is_refused():
 
 
 def test_neftune_shakes_embeddings_in_training_within_its_bound_by_document(tokenizer):
-    family = find(model_settings("llava"), LETTERBOX)
-    model = create(family, tokenizer, CHAT, 0)
+    family = find_family(model_settings("llava"), LETTERBOX)
+    model = create_model(family, tokenizer, CHAT, 0)
     short, long = document(LETTERBOX, tokenizer, 1, ()), document(LETTERBOX, tokenizer, 2, ((30, 20), (60, 20)))
-    batch, seen = pack([[short, long]], 0), []
+    batch, seen = pad_sequences([[short, long]], 0), []
     watch = model.model.language_model.register_forward_pre_hook(
         lambda _, __, given: seen.append(given["inputs_embeds"].detach()), with_kwargs=True
     )
-    usual, _ = token_losses(model, family, batch, CPU, torch.float32)
+    usual, _ = compute_token_losses(model, family, batch, CPU, torch.float32)
     torch.manual_seed(3)
-    shaken, _ = token_losses(model, family, batch, CPU, torch.float32, neftune=5.0)
-    again, _ = token_losses(model, family, batch, CPU, torch.float32)
+    shaken, _ = compute_token_losses(model, family, batch, CPU, torch.float32, neftune=5.0)
+    again, _ = compute_token_losses(model, family, batch, CPU, torch.float32)
     watch.remove()
     assert torch.equal(usual, again)
     assert not torch.equal(usual, shaken)

@@ -22,14 +22,14 @@ from tests.helpers.stages import (
     question,
     write_run,
 )
-from vlmill.mixtures.reader import Mixture, Segment
-from vlmill.pipeline.chat.encode import IGNORE, encode, load_tokenizer
+from vlmill.mixtures.reader import PlannedMixture, Segment
+from vlmill.pipeline.chat.encode import IGNORE, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import pixels
-from vlmill.train.batch import PADDING, Document, pack
-from vlmill.train.data import Reader, decode, load
-from vlmill.train.families import find
-from vlmill.train.steps import rows_of_step
+from vlmill.train.batch import PADDING, Document, pad_sequences
+from vlmill.train.data import Reader, decode_stored, load_batches
+from vlmill.train.families import find_family
+from vlmill.train.steps import list_step_sequences
 
 SOURCES = {"quiz": [question(number) for number in range(30)], "web": [article(number) for number in range(10)]}
 
@@ -40,9 +40,12 @@ def run(tmp_path_factory):
 
 
 def reader(root, loss="answers", policy=None):
-    mixture = Mixture(root, "align")
+    mixture = PlannedMixture(root, "align")
     return Reader(
-        mixture, load_tokenizer(mixture.tokenizer, mixture.chat), find(model_settings(), policy or mixture.policy), loss
+        mixture,
+        load_tokenizer(mixture.tokenizer, mixture.chat),
+        find_family(model_settings(), policy or mixture.policy),
+        loss,
     )
 
 
@@ -60,7 +63,9 @@ def threads():
     plan=st.integers(16, 900),
 )
 def test_ranks_and_micro_batches_together_read_the_steps_rows_in_order(ranks, accumulation, step, plan):
-    parts = [rows_of_step(step, 16, plan, accumulation=accumulation, rank=rank, ranks=ranks) for rank in range(ranks)]
+    parts = [
+        list_step_sequences(step, 16, plan, accumulation=accumulation, rank=rank, ranks=ranks) for rank in range(ranks)
+    ]
     assert all(len(part) == accumulation for part in parts)
     together = [row for part in parts for micro in part for row in micro]
     assert together == [(step * 16 + place) % plan for place in range(16)]
@@ -74,11 +79,13 @@ def test_a_row_is_the_documents_that_the_plan_lists(run):
     made = {(0, row): nodes for row, (nodes, _) in enumerate(SOURCES["quiz"])} | {
         (1, row): nodes for row, (nodes, _) in enumerate(SOURCES["web"])
     }
-    segments = Mixture(run, "align").row(0)
+    segments = PlannedMixture(run, "align").row(0)
     assert len(found) == len(segments) > 1
     tokenizer = reader(run).tokenizer
     for document, segment in zip(found, segments, strict=True):
-        expected = encode(made[segment.source, segment.row], document.layouts, tokenizer, Mixture(run, "align").chat)
+        expected = join_segment(
+            made[segment.source, segment.row], document.layouts, tokenizer, PlannedMixture(run, "align").chat
+        )
         assert (document.ids, document.labels) == (expected.ids, expected.labels)
         assert document.source == segment.source
 
@@ -96,8 +103,8 @@ def test_tiles_are_those_of_the_image_policy(run):
 def test_pixels_are_those_that_pillow_reads_from_what_it_wrote(quality, size):
     noise = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3))
     noise[:, : size[0] // 2] //= 16  # half of it smooth
-    _, data = pixels.encode(Image.fromarray(noise.astype(np.uint8)), quality)
-    np.testing.assert_array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    _, data = pixels.encode_image(Image.fromarray(noise.astype(np.uint8)), quality)
+    np.testing.assert_array_equal(decode_stored(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 def test_a_segment_from_the_middle_of_a_document_has_its_own_images(run):
@@ -109,7 +116,7 @@ def test_a_segment_from_the_middle_of_a_document_has_its_own_images(run):
 
 
 def test_every_row_of_every_block_can_be_read_and_no_other(run):
-    mixture = Mixture(run, "align")
+    mixture = PlannedMixture(run, "align")
     assert len(mixture.lock["plan"]["blocks"]) > 1
     assert all(mixture.row(number) for number in range(mixture.rows))
     with pytest.raises(IndexError, match="has rows 0 to"):
@@ -117,7 +124,7 @@ def test_every_row_of_every_block_can_be_read_and_no_other(run):
 
 
 def test_held_out_samples_stand_in_no_row(run):
-    mixture = Mixture(run, "align")
+    mixture = PlannedMixture(run, "align")
     planned = {(item.source, item.shard, item.row) for number in range(mixture.rows) for item in mixture.row(number)}
     held_out = {(item.source, item.shard, item.row) for item in mixture.held_out()}
     assert held_out == {(0, 1, 4), (0, 1, 5), (1, 0, 8), (1, 0, 9)}
@@ -136,7 +143,7 @@ def documents(*lengths):
 
 
 def test_positions_start_again_in_every_document_and_in_the_padding():
-    batch = pack([documents(3, 2), documents(7)], pad=9)
+    batch = pad_sequences([documents(3, 2), documents(7)], pad=9)
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]]
     assert batch.ids[0].tolist() == [100, 101, 102, 100, 101, 9, 9]
     assert batch.sources[0].tolist() == [0, 0, 0, 1, 1, PADDING, PADDING]
@@ -147,7 +154,7 @@ def test_positions_start_again_in_every_document_and_in_the_padding():
 @given(st.lists(st.lists(st.integers(2, 9), min_size=1, max_size=4), min_size=1, max_size=3))
 def test_a_border_is_where_positions_do_not_go_on_by_one(lengths):
     """What transformers takes for the border of two documents (see train/data.py)."""
-    batch = pack([documents(*row) for row in lengths], pad=0)
+    batch = pad_sequences([documents(*row) for row in lengths], pad=0)
     for row, positions in zip(lengths, batch.positions.tolist(), strict=True):
         found = [place for place, (before, after) in enumerate(pairwise(positions), 1) if after - before != 1]
         ends = np.cumsum(row).tolist()
@@ -163,7 +170,7 @@ def test_batches_come_in_order_whatever_the_threads():
 
     steps = [[[number], [number + 1]] for number in range(0, 40, 2)]
     for count in (1, 4):
-        found = list(load(row, iter(steps), 0, count, 3))
+        found = list(load_batches(row, iter(steps), 0, count, 3))
         assert [[micro.ids[0, 0].item() for micro in step] for step in found] == [
             [number, number + 1] for number in range(0, 40, 2)
         ]
@@ -178,7 +185,7 @@ def test_no_more_steps_are_read_ahead_than_allowed():
             asked.append(number)
             yield [[number]]
 
-    batches = load(lambda number: [Document(0, [number, number], [IGNORE, number])], steps(), 0, 2, ahead=3)
+    batches = load_batches(lambda number: [Document(0, [number, number], [IGNORE, number])], steps(), 0, 2, ahead=3)
     for taken in range(1, 6):
         next(batches)
         assert len(asked) == taken + 3
@@ -192,7 +199,7 @@ def test_trouble_with_a_row_is_raised_in_its_step_and_ends_the_threads():
             raise StoreError("row 3 is damaged")
         return [Document(0, [number, number], [IGNORE, number])]
 
-    batches = load(row, ([[number]] for number in range(9)), 0, 2, 4)
+    batches = load_batches(row, ([[number]] for number in range(9)), 0, 2, 4)
     assert [next(batches)[0].ids[0, 0].item() for _ in range(3)] == [0, 1, 2]
     with pytest.raises(StoreError, match="row 3 is damaged"):
         next(batches)
@@ -258,4 +265,4 @@ def test_a_damaged_picture_is_named(run):
 
 def test_a_stage_without_a_mixture_says_how_to_make_it(tmp_path):
     with pytest.raises(StoreError, match="vlmill build"):
-        Mixture(tmp_path, "align")
+        PlannedMixture(tmp_path, "align")

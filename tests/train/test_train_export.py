@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 
 from tests.helpers.stages import ANYRES, LETTERBOX, model_settings, question, write_run
-from vlmill.mixtures.reader import Mixture, Segment
-from vlmill.pipeline.chat.encode import FORMATS, encode, load_tokenizer
+from vlmill.mixtures.reader import PlannedMixture, Segment
+from vlmill.pipeline.chat.encode import FORMATS, join_segment, load_tokenizer
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.train.batch import pack
+from vlmill.train.batch import pad_sequences
 from vlmill.train.data import Reader
-from vlmill.train.export import export
-from vlmill.train.families import find
-from vlmill.train.model import create, features
+from vlmill.train.export import export_model
+from vlmill.train.families import find_family
+from vlmill.train.model import compute_features, create_model
 from vlmill.train.settings import FusedTower
 
 CHAT = FORMATS["vlmill"]
@@ -90,23 +90,25 @@ def made(root, policy, ours, sizes):
     """A run whose samples ask about random pictures of `sizes`, its reader, and a model."""
     nodes, _ = question(0)
     write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, policy)
-    mixture = Mixture(root, "align")
+    mixture = PlannedMixture(root, "align")
     tokenizer = load_tokenizer(mixture.tokenizer, CHAT)
-    reader = Reader(mixture, tokenizer, find(ours, mixture.policy), "answers")
-    return reader, create(reader.family, tokenizer, CHAT, 0).eval()
+    reader = Reader(mixture, tokenizer, find_family(ours, mixture.policy), "answers")
+    return reader, create_model(reader.family, tokenizer, CHAT, 0).eval()
 
 
 def our_logits(reader, model, row):
-    batch = pack([[reader.document(Segment(0, 0, row))]], 0)
+    batch = pad_sequences([[reader.document(Segment(0, 0, row))]], 0)
     with torch.no_grad():
-        return model.get_output_embeddings()(features(model, reader.family, batch))[0], batch.ids[0]
+        return model.get_output_embeddings()(compute_features(model, reader.family, batch))[0], batch.ids[0]
 
 
 def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
     reader, model = made(tmp_path / "run", ANYRES, model_settings(), [(40, 20), (20, 60)])
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(export(tmp_path / "export", model, reader.family, reader.tokenizer, CHAT))
+    processor = AutoProcessor.from_pretrained(
+        export_model(tmp_path / "export", model, reader.family, reader.tokenizer, CHAT)
+    )
     nodes = [
         Node("text", "system", 0, text="Be brief."),
         Node("text", "user", 0, text="Compare "),
@@ -133,14 +135,14 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
     ]
     theirs = processor.apply_chat_template(asked, tokenize=True, return_dict=True)
     layouts = ANYRES.layout([image.size for image in pictures])
-    assert list(theirs["input_ids"][0]) == encode(nodes, layouts, reader.tokenizer, CHAT).ids
+    assert list(theirs["input_ids"][0]) == join_segment(nodes, layouts, reader.tokenizer, CHAT).ids
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
     names = ["letterbox, SigLIP", "anyres, CLIP", "fused"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
-        export(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, CHAT)
+        export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, CHAT)
         for name, (reader, model) in zip(names, both, strict=True)
     ]
     picture(50, 20).save(tmp_path / "picture.png")
@@ -165,7 +167,7 @@ def test_an_export_replaces_an_older_one_whole(tmp_path):
     target = tmp_path / "export"
     target.mkdir()
     (target / "left-over.bin").write_bytes(b"of an older version")
-    export(target, model, reader.family, reader.tokenizer, CHAT)
+    export_model(target, model, reader.family, reader.tokenizer, CHAT)
     assert not (target / "left-over.bin").exists()
     assert (target / "model.safetensors").exists()
     assert not list(tmp_path.glob(".*"))
@@ -175,7 +177,7 @@ def test_generation_ends_with_the_turn(tmp_path):
     reader, model = made(tmp_path / "run", ANYRES, model_settings(), [(30, 30)])
     settings = json.loads(
         (
-            export(tmp_path / "export", model, reader.family, reader.tokenizer, CHAT) / "generation_config.json"
+            export_model(tmp_path / "export", model, reader.family, reader.tokenizer, CHAT) / "generation_config.json"
         ).read_bytes()
     )
     ends = [reader.tokenizer.token_to_id(mark) for mark in (CHAT.end, CHAT.eos)]

@@ -7,30 +7,30 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.stages import ANYRES, article, model_settings, question, write_run
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.chat.encode import load_tokenizer
-from vlmill.train.batch import pack
+from vlmill.train.batch import pad_sequences
 from vlmill.train.data import Reader
-from vlmill.train.families import find
-from vlmill.train.flops import cost, peak
-from vlmill.train.model import create, optimizer, token_losses
+from vlmill.train.families import find_family
+from vlmill.train.flops import count_flops, find_peak
+from vlmill.train.model import compute_token_losses, create_model, make_optimizer
 from vlmill.train.settings import Training
 
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
     root = write_run(tmp_path_factory.mktemp("run"), {"quiz": [question(n) for n in range(8)]}, ANYRES, length=400)
-    mixture = Mixture(root, "align")
-    family = find(model_settings(), ANYRES)
+    mixture = PlannedMixture(root, "align")
+    family = find_family(model_settings(), ANYRES)
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, "answers")
-    return reader, create(family, reader.tokenizer, mixture.chat, 0), family
+    return reader, create_model(family, reader.tokenizer, mixture.chat, 0), family
 
 
 def counted(model, family, batch):
     """Operations that torch sees in a forward and backward pass, attention (whose masks it does not see) left out."""
     counter = FlopCounterMode(display=False)
     with counter:
-        losses, _ = token_losses(model, family, batch, torch.device("cpu"), torch.float32)
+        losses, _ = compute_token_losses(model, family, batch, torch.device("cpu"), torch.float32)
         losses.sum().backward()
     by_operator = counter.get_flop_counts()["Global"]
     return sum(number for operator, number in by_operator.items() if "attention" not in str(operator))
@@ -39,9 +39,9 @@ def counted(model, family, batch):
 @pytest.mark.parametrize("trained", [("projector",), ("projector", "text"), ("vision", "projector", "text")])
 def test_linear_layers_cost_what_torch_counts(setting, trained):
     reader, model, family = setting
-    optimizer(model, family, Training(learning_rate=dict.fromkeys(trained, 1e-3), steps=1))
-    batch = pack([reader.row(0)], 0)
-    price = cost(model, family, trained)
+    make_optimizer(model, family, Training(learning_rate=dict.fromkeys(trained, 1e-3), steps=1))
+    batch = pad_sequences([reader.row(0)], 0)
+    price = count_flops(model, family, trained)
     alone = type(price)(price.linear, dict.fromkeys(price.attention, 0), price.head, price.passes, price.patch)
     assert alone.of(batch) == pytest.approx(counted(model, family, batch), rel=0.1)
     assert price.of(batch) > alone.of(batch)
@@ -49,21 +49,23 @@ def test_linear_layers_cost_what_torch_counts(setting, trained):
 
 def test_documents_packed_into_a_row_cost_what_they_cost_alone(setting):
     reader, model, family = setting
-    price, documents = cost(model, family, ("text",)), reader.row(0)
+    price, documents = count_flops(model, family, ("text",)), reader.row(0)
     assert len(documents) > 1
-    assert price.of(pack([documents], 0)) == pytest.approx(sum(price.of(pack([[one]], 0)) for one in documents))
+    assert price.of(pad_sequences([documents], 0)) == pytest.approx(
+        sum(price.of(pad_sequences([[one]], 0)) for one in documents)
+    )
 
 
 def test_padding_and_blank_images_cost_nothing(setting, tmp_path):
     reader, model, family = setting
-    price = cost(model, family, ("text",))
+    price = count_flops(model, family, ("text",))
     text = write_run(tmp_path, {"web": [([node], []) for node in article(0)[0] if node.kind == "text"]}, ANYRES)
-    documents = Reader(Mixture(text, "align"), reader.tokenizer, family, "text").row(0)
-    assert price.of(pack([documents], 0, reader.blank)) == price.of(pack([documents], 0))
-    assert price.of(pack([documents, documents[:1]], 0)) == price.of(pack([documents], 0)) + price.of(
-        pack([documents[:1]], 0)
+    documents = Reader(PlannedMixture(text, "align"), reader.tokenizer, family, "text").row(0)
+    assert price.of(pad_sequences([documents], 0, reader.blank)) == price.of(pad_sequences([documents], 0))
+    assert price.of(pad_sequences([documents, documents[:1]], 0)) == price.of(pad_sequences([documents], 0)) + price.of(
+        pad_sequences([documents[:1]], 0)
     )
 
 
 def test_a_peak_is_known_of_what_a_data_sheet_says_it():
-    assert peak(torch.device("cpu"), "bfloat16") is None
+    assert find_peak(torch.device("cpu"), "bfloat16") is None

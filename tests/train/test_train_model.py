@@ -10,25 +10,25 @@ import pytest
 import torch
 
 from tests.helpers.stages import ANYRES, LETTERBOX, model_settings, write_tokenizer
-from vlmill.pipeline.chat.encode import FORMATS, IGNORE, load_tokenizer, mark_id
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.chat.encode import FORMATS, IGNORE, get_mark_id, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
-from vlmill.train.batch import Document, pack
-from vlmill.train.families import class_of, find
+from vlmill.train.batch import Document, pad_sequences
+from vlmill.train.families import find_class, find_family
 from vlmill.train.model import (
-    create,
-    features,
+    compute_features,
+    compute_token_losses,
+    create_model,
     load_weights,
-    optimizer,
+    make_optimizer,
     save_weights,
-    schedule,
+    scale_rate,
     set_rates,
-    token_losses,
 )
-from vlmill.train.settings import ModelSettings, Training, training_of
-from vlmill.train.validate import check
+from vlmill.train.settings import ModelSettings, Training, read_training_settings
+from vlmill.train.validate import validate_training
 
 CHAT = FORMATS["vlmill"]
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def tokenizer(tmp_path_factory):
 
 
 def training(**changes):
-    return build(
+    return parse_block(
         Training, {"steps": 10, "learning_rate": {"text": 1e-3, "vision": 1e-4, "projector": 1e-2}, **changes}, "train"
     )
 
@@ -64,8 +64,8 @@ def document(policy, tokenizer, seed, sizes=((30, 20),)):
     """Random text around random images; everything but images and the first token is learnt."""
     rng = np.random.default_rng(seed)
     layouts = policy.layout(list(sizes))
-    image, words = mark_id(tokenizer, CHAT.image), lambda: rng.integers(0, 200, 6).tolist()
-    ids = [mark_id(tokenizer, CHAT.bos), *words()]
+    image, words = get_mark_id(tokenizer, CHAT.image), lambda: rng.integers(0, 200, 6).tolist()
+    ids = [get_mark_id(tokenizer, CHAT.bos), *words()]
     for layout in layouts:
         ids += [image] * layout.tokens + words()
     labels = [IGNORE if token == image or not place else token for place, token in enumerate(ids)]
@@ -76,9 +76,9 @@ def document(policy, tokenizer, seed, sizes=((30, 20),)):
 
 
 def logits(model, family, rows):
-    batch = pack(rows, 0)
+    batch = pad_sequences(rows, 0)
     with torch.no_grad():
-        return model.get_output_embeddings()(features(model, family, batch))
+        return model.get_output_embeddings()(compute_features(model, family, batch))
 
 
 # -- packing
@@ -86,10 +86,10 @@ def logits(model, family, rows):
 
 def test_a_cache_or_a_mask_would_contaminate_packed_documents(tokenizer):
     """Why train/model.py passes neither: should this fail, transformers has changed and the trap is gone."""
-    family = find(*COMBINATIONS["llava, SigLIP"])
-    model = create(family, tokenizer, CHAT, 0).eval()
+    family = find_family(*COMBINATIONS["llava, SigLIP"])
+    model = create_model(family, tokenizer, CHAT, 0).eval()
     first, second = document(LETTERBOX, tokenizer, 1, ()), document(LETTERBOX, tokenizer, 2, ())
-    batch = pack([[first, second]], 0)
+    batch = pad_sequences([[first, second]], 0)
     alone = logits(model, family, [[second]])[0]
     for trap in ({"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(batch.ids)}):
         seen = model(input_ids=batch.ids, position_ids=batch.positions, **trap).logits[0, len(first.ids) :]
@@ -102,25 +102,25 @@ def test_a_cache_or_a_mask_would_contaminate_packed_documents(tokenizer):
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_the_loss_of_one_document_is_transformers_own(tokenizer, name):
     ours, policy = COMBINATIONS[name]
-    family = find(ours, policy)
-    model = create(family, tokenizer, CHAT, 0)
+    family = find_family(ours, policy)
+    model = create_model(family, tokenizer, CHAT, 0)
     one = document(policy, tokenizer, 4, ((30, 20), (60, 25)))
-    batch = pack([[one]], 0)
-    losses, sources = token_losses(model, family, batch, CPU, torch.float32)
+    batch = pad_sequences([[one]], 0)
+    losses, sources = compute_token_losses(model, family, batch, CPU, torch.float32)
     theirs = model(input_ids=batch.ids, labels=batch.labels, use_cache=False, **family.inputs(model, batch)).loss
     assert losses.mean().item() == pytest.approx(theirs.item(), abs=1e-6)
     assert sources.tolist() == [4] * batch.supervised
 
 
 def test_each_learnt_token_is_charged_to_its_source(tokenizer):
-    family = find(*COMBINATIONS["llava, SigLIP"])
-    model = create(family, tokenizer, CHAT, 0)
+    family = find_family(*COMBINATIONS["llava, SigLIP"])
+    model = create_model(family, tokenizer, CHAT, 0)
     rows = [[document(LETTERBOX, tokenizer, 1), document(LETTERBOX, tokenizer, 2)], [document(LETTERBOX, tokenizer, 2)]]
-    losses, sources = token_losses(model, family, pack(rows, 0), CPU, torch.float32)
+    losses, sources = compute_token_losses(model, family, pad_sequences(rows, 0), CPU, torch.float32)
     assert sources.tolist() == [
         source for row in rows for one in row for source in [one.source] * (len(one.labels) - one.labels.count(IGNORE))
     ]
-    alone, _ = token_losses(model, family, pack([[rows[0][0]]], 0), CPU, torch.float32)
+    alone, _ = compute_token_losses(model, family, pad_sequences([[rows[0][0]]], 0), CPU, torch.float32)
     torch.testing.assert_close(losses[sources == 1], alone)
 
 
@@ -132,9 +132,9 @@ def test_a_policy_that_a_family_cannot_take_is_refused_with_the_families_that_ca
         RecipeError,
         match="llava takes images of policies of kind letterbox, resize, crop, not anyres; families that take anyres: llava_next, llava_onevision",
     ):
-        class_of(model_settings("llava"), ANYRES)
+        find_class(model_settings("llava"), ANYRES)
     with pytest.raises(RecipeError, match="did you mean 'llava_next'"):
-        class_of(model_settings("llavanext"), ANYRES)
+        find_class(model_settings("llavanext"), ANYRES)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_a_policy_that_a_family_cannot_take_is_refused_with_the_families_that_ca
 )
 def test_a_policy_that_does_not_fit_the_vision_tower_is_refused(policy, said):
     with pytest.raises(RecipeError, match=said):
-        find(model_settings(), policy)
+        find_family(model_settings(), policy)
 
 
 def test_pretrained_towers_come_from_local_folders(tokenizer, tmp_path):
-    family = find(model_settings(), ANYRES)
-    before = create(family, tokenizer, CHAT, 5)
+    family = find_family(model_settings(), ANYRES)
+    before = create_model(family, tokenizer, CHAT, 5)
     before.model.vision_tower.save_pretrained(tmp_path / "vision")
     from transformers import LlamaForCausalLM
 
@@ -163,7 +163,7 @@ def test_pretrained_towers_come_from_local_folders(tokenizer, tmp_path):
         "family": "llava_next",
         **{name: {"kind": "pretrained", "path": str(tmp_path / name)} for name in ("vision", "text")},
     }
-    after = create(find(build(ModelSettings, ours, "model"), ANYRES), tokenizer, CHAT, 6)
+    after = create_model(find_family(parse_block(ModelSettings, ours, "model"), ANYRES), tokenizer, CHAT, 6)
     for name, weights in before.model.vision_tower.state_dict().items():
         torch.testing.assert_close(after.model.vision_tower.state_dict()[name], weights)
     torch.testing.assert_close(after.lm_head.weight, text.lm_head.weight)
@@ -176,13 +176,13 @@ def test_pretrained_towers_come_from_local_folders(tokenizer, tmp_path):
 
 
 def test_a_seed_decides_the_new_weights_and_no_other_random_number(tokenizer):
-    family = find(model_settings(), ANYRES)
+    family = find_family(model_settings(), ANYRES)
     torch.manual_seed(1)
-    first = create(family, tokenizer, CHAT, 0)
+    first = create_model(family, tokenizer, CHAT, 0)
     drawn = torch.rand(1)
     torch.manual_seed(1)
     torch.testing.assert_close(torch.rand(1), drawn)  # making a model has drawn nothing
-    second = create(family, tokenizer, CHAT, 0)
+    second = create_model(family, tokenizer, CHAT, 0)
     assert all(
         torch.equal(one, other)
         for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
@@ -190,19 +190,19 @@ def test_a_seed_decides_the_new_weights_and_no_other_random_number(tokenizer):
 
 
 def test_a_stage_may_go_from_letterbox_to_anyres_and_only_the_newline_is_new(tokenizer, tmp_path):
-    before = create(find(model_settings(), LETTERBOX), tokenizer, CHAT, 0)
+    before = create_model(find_family(model_settings(), LETTERBOX), tokenizer, CHAT, 0)
     save_weights(before, tmp_path)
-    after = create(find(model_settings(), ANYRES), tokenizer, CHAT, 1, start_from=tmp_path)
+    after = create_model(find_family(model_settings(), ANYRES), tokenizer, CHAT, 1, start_from=tmp_path)
     known = before.state_dict()
     assert {name for name in after.state_dict() if name not in known} == {"model.image_newline"}
     assert all(torch.equal(after.state_dict()[name], weights) for name, weights in known.items())
 
 
 def test_weights_of_another_model_are_refused(tokenizer, tmp_path):
-    save_weights(create(find(model_settings(), ANYRES), tokenizer, CHAT, 0), tmp_path)
+    save_weights(create_model(find_family(model_settings(), ANYRES), tokenizer, CHAT, 0), tmp_path)
     with pytest.raises(StoreError, match="image_newline.*not back"):
-        create(find(model_settings(), LETTERBOX), tokenizer, CHAT, 0, start_from=tmp_path)
-    other = build(
+        create_model(find_family(model_settings(), LETTERBOX), tokenizer, CHAT, 0, start_from=tmp_path)
+    other = parse_block(
         ModelSettings,
         {
             "family": "llava_next",
@@ -212,19 +212,21 @@ def test_weights_of_another_model_are_refused(tokenizer, tmp_path):
         "model",
     )
     with pytest.raises(StoreError, match="another model"):
-        load_weights(create(find(other, ANYRES), tokenizer, CHAT, 0), tmp_path)
+        load_weights(create_model(find_family(other, ANYRES), tokenizer, CHAT, 0), tmp_path)
 
 
 # -- what learns, and how fast
 
 
 def test_parts_without_a_learning_rate_are_frozen(tokenizer):
-    family = find(model_settings(), ANYRES)
-    model = create(family, tokenizer, CHAT, 0)
+    family = find_family(model_settings(), ANYRES)
+    model = create_model(family, tokenizer, CHAT, 0)
     ours = training(learning_rate={"projector": 1e-2}, weight_decay=0.1)
-    optimizing = optimizer(model, family, ours)
+    optimizing = make_optimizer(model, family, ours)
     before = {name: weights.clone() for name, weights in model.state_dict().items()}
-    losses, _ = token_losses(model, family, pack([[document(ANYRES, tokenizer, 1)]], 0), CPU, torch.float32)
+    losses, _ = compute_token_losses(
+        model, family, pad_sequences([[document(ANYRES, tokenizer, 1)]], 0), CPU, torch.float32
+    )
     losses.mean().backward()
     set_rates(optimizing, 1.0)
     optimizing.step()
@@ -233,9 +235,9 @@ def test_parts_without_a_learning_rate_are_frozen(tokenizer):
 
 
 def test_norms_biases_and_the_newline_do_not_decay(tokenizer):
-    family = find(model_settings(), ANYRES)
-    model = create(family, tokenizer, CHAT, 0)
-    groups = optimizer(model, family, training(weight_decay=0.1)).param_groups
+    family = find_family(model_settings(), ANYRES)
+    model = create_model(family, tokenizer, CHAT, 0)
+    groups = make_optimizer(model, family, training(weight_decay=0.1)).param_groups
     names = {parameter: name for name, parameter in model.named_parameters()}
     for group in groups:
         for name in (names[parameter] for parameter in group["params"]):
@@ -246,11 +248,11 @@ def test_norms_biases_and_the_newline_do_not_decay(tokenizer):
 
 def test_rates_rise_to_the_peak_and_fall_to_nothing():
     ours = training(warm_up=4)
-    factors = [schedule(step, 20, ours) for step in range(20)]
+    factors = [scale_rate(step, 20, ours) for step in range(20)]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert all(before > after for before, after in pairwise(factors[4:]))
-    assert schedule(20, 20, ours) == pytest.approx(0)
-    assert [schedule(step, 20, training(warm_up=2, schedule="constant")) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
+    assert scale_rate(20, 20, ours) == pytest.approx(0)
+    assert [scale_rate(step, 20, training(warm_up=2, schedule="constant")) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 
 
 # -- settings
@@ -277,7 +279,7 @@ def test_yaml_may_write_a_rate_without_a_point():
     import yaml
 
     read = yaml.safe_load("steps: 1\nlearning_rate: {text: 1e-3, vision: 2e-4}")  # PyYAML reads texts here
-    assert build(Training, read, "train").learning_rate == {"text": 1e-3, "vision": 2e-4}
+    assert parse_block(Training, read, "train").learning_rate == {"text": 1e-3, "vision": 2e-4}
 
 
 class Recipe:
@@ -295,9 +297,9 @@ class Recipe:
 
 def test_a_recipe_is_checked_before_anything_is_built():
     towers = {name: {"kind": "pretrained", "path": name} for name in ("vision", "text")}
-    check(Recipe({"family": "llava_next", **towers}))
+    validate_training(Recipe({"family": "llava_next", **towers}))
     with pytest.raises(RecipeError, match="families that take anyres"):
-        check(Recipe({"family": "llava", **towers}))
+        validate_training(Recipe({"family": "llava", **towers}))
     with pytest.raises(RecipeError, match="stages.align.train.step: unknown key"):
-        training_of(SimpleNamespace(name="align", train={"step": 1}))
-    check(Recipe({}))  # a recipe that only builds needs no model
+        read_training_settings(SimpleNamespace(name="align", train={"step": 1}))
+    validate_training(Recipe({}))  # a recipe that only builds needs no model

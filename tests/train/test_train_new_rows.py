@@ -20,11 +20,11 @@ from tests.helpers.stages import (
     write_tokenizer,
 )
 from tests.train.test_families import CASES, document, logits, made
-from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer, mark_id
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.chat.encode import FORMATS, get_mark_id, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.train import new_rows
-from vlmill.train.families import find as find_family
-from vlmill.train.model import create, optimizer
+from vlmill.train.families import find_family
+from vlmill.train.model import create_model, make_optimizer
 from vlmill.train.new_rows import NewRows
 from vlmill.train.run import train_stage
 from vlmill.train.settings import ModelSettings, Training
@@ -42,7 +42,7 @@ STAGES = {
 
 
 def training(stage="LoRA", **changes):
-    return build(
+    return parse_block(
         Training, {"steps": 2, "rows": 2, "evaluate": 0, "weight_decay": 0.1, **STAGES[stage], **changes}, "train"
     )
 
@@ -70,7 +70,7 @@ def write_language_model(folder: Path, *, tied: bool = False) -> Path:
 
 def settings(path: Path, family: str = "llava") -> ModelSettings:
     plain = model_settings(family)
-    return build(
+    return parse_block(
         ModelSettings,
         {"family": family, "vision": vars(plain.vision), "text": {"kind": "pretrained", "path": str(path)}},
         "model",
@@ -87,7 +87,7 @@ def lacking(path, source=None):
     source = source or path
     own = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab()
     tokenizer = load_tokenizer(source / "tokenizer.json", CHAT)
-    return tokenizer, new_rows.find(settings(path), tokenizer, CHAT, own)
+    return tokenizer, new_rows.find_new_rows(settings(path), tokenizer, CHAT, own)
 
 
 def run_of(root: Path, path: Path, stages=("align",)) -> Path:
@@ -113,10 +113,10 @@ def matrices(state):
 
 def test_marks_that_the_published_tokenizer_lacks_are_new_wherever_the_embedding_ends(pretrained):
     tokenizer, new = lacking(pretrained)
-    marks = sorted(mark_id(tokenizer, mark) for mark in CHAT.specials)
+    marks = sorted(get_mark_id(tokenizer, mark) for mark in CHAT.specials)
     assert (list(new.learnt), list(new.drawn)) == (marks, marks)
     assert marks[0] < ROOM <= marks[-1]
-    assert (new.end, new.eos) == (mark_id(tokenizer, CHAT.end), tokenizer.token_to_id("<eos>"))
+    assert (new.end, new.eos) == (get_mark_id(tokenizer, CHAT.end), tokenizer.token_to_id("<eos>"))
 
 
 def test_what_a_published_model_knows_is_not_new_whichever_tokenizer_the_recipe_has(pretrained, tmp_path):
@@ -137,13 +137,13 @@ def test_a_mark_in_the_place_of_a_reserved_token_learns_from_the_row_that_is_the
     renamed = (pretrained / "tokenizer.json").read_text().replace('"<eos>"', '"<|end|>"')
     (tmp_path / "tokenizer.json").write_text(renamed)
     tokenizer, new = lacking(pretrained, tmp_path)
-    assert mark_id(tokenizer, CHAT.end) in set(new.learnt) - set(new.drawn)
+    assert get_mark_id(tokenizer, CHAT.end) in set(new.learnt) - set(new.drawn)
     assert new.end is None
 
 
 def test_a_language_model_with_new_weights_lacks_nothing(pretrained):
     tokenizer, _ = lacking(pretrained)
-    assert new_rows.find(model_settings("llava"), tokenizer, CHAT, {}) == NewRows()
+    assert new_rows.find_new_rows(model_settings("llava"), tokenizer, CHAT, {}) == NewRows()
 
 
 # -- where they start
@@ -152,7 +152,7 @@ def test_a_language_model_with_new_weights_lacks_nothing(pretrained):
 def test_new_rows_start_as_far_apart_as_other_tokens_and_are_the_same_for_a_seed(pretrained):
     tokenizer, new = lacking(pretrained)
     family = find_family(settings(pretrained), LETTERBOX)
-    model, again, other = (create(family, tokenizer, CHAT, seed, new=new) for seed in (0, 0, 1))
+    model, again, other = (create_model(family, tokenizer, CHAT, seed, new=new) for seed in (0, 0, 1))
     published = LlamaForCausalLM.from_pretrained(pretrained).get_input_embeddings().weight
     learnt, old = torch.tensor(new.learnt), torch.arange(new.learnt[0])
     for (name, weights), same, differs in zip(
@@ -177,7 +177,7 @@ def test_their_rows_alone_learn_of_embedding_and_head(pretrained, tmp_path, stag
     pytest.importorskip("peft")
     tokenizer, new = lacking(pretrained)
     family = find_family(settings(pretrained), LETTERBOX)
-    before = matrices(create(family, tokenizer, CHAT, 0, new=new).state_dict())
+    before = matrices(create_model(family, tokenizer, CHAT, 0, new=new).state_dict())
     done = train_stage(
         run_of(tmp_path / "run", pretrained), "align", training(stage), settings(pretrained), machine=MACHINE
     )
@@ -185,12 +185,12 @@ def test_their_rows_alone_learn_of_embedding_and_head(pretrained, tmp_path, stag
     handed = matrices(load_file(done.checkpoint / "model.safetensors"))
     assert any("lm_head" in name for name in after)
     old = torch.tensor([row for row in range(len(next(iter(before.values())))) if row not in new.learnt])
-    learnt = [mark_id(tokenizer, mark) for mark in (CHAT.end, dict(CHAT.roles)["assistant"])]
+    learnt = [get_mark_id(tokenizer, mark) for mark in (CHAT.end, dict(CHAT.roles)["assistant"])]
     for name, weights in after.items():
         assert torch.equal(weights[old], before[name][old])
         assert (weights[learnt] != before[name][learnt]).any(1).all()
         assert name not in handed or torch.equal(weights, handed[name])
-    image = mark_id(tokenizer, CHAT.image)
+    image = get_mark_id(tokenizer, CHAT.image)
     for name, weights in after.items():  # never an input, since features stand in its place; in a head it is unlearnt
         moved = not torch.equal(weights[image], before[name][image])
         assert moved == ("lm_head" in name or torch.equal(weights, after["lm_head.weight"]))
@@ -199,17 +199,17 @@ def test_their_rows_alone_learn_of_embedding_and_head(pretrained, tmp_path, stag
 def test_moments_are_kept_of_new_rows_alone_and_they_do_not_decay(pretrained):
     tokenizer, new = lacking(pretrained)
     family = find_family(settings(pretrained), LETTERBOX)
-    model = create(family, tokenizer, CHAT, 0, new=new)
+    model = create_model(family, tokenizer, CHAT, 0, new=new)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    new_rows.insert(model, new)
-    groups = optimizer(model, family, training("frozen text")).param_groups
+    new_rows.insert_rows(model, new)
+    groups = make_optimizer(model, family, training("frozen text")).param_groups
     (mine,) = [group for group in groups if group["part"] == new_rows.NAME]
     assert sum(weights.numel() for weights in mine["params"]) == (1 if tied else 2) * len(new.learnt) * 64
     assert (mine["peak"], mine["weight_decay"]) == (1e-2, 0.0)
     assert {group["part"] for group in groups} == {new_rows.NAME, "projector"}
     rates = {"text": 1e-3, "vision": 1e-4}
-    assert new_rows.rate(training(learning_rate=rates)) == 1e-3
-    assert new_rows.rate(training("frozen text", learning_rate={"vision": 1e-4})) == 1e-4
+    assert new_rows.choose_rate(training(learning_rate=rates)) == 1e-3
+    assert new_rows.choose_rate(training("frozen text", learning_rate={"vision": 1e-4})) == 1e-4
 
 
 @pytest.mark.parametrize("stage", ["LoRA", "frozen text"])
@@ -261,10 +261,10 @@ def test_rows_that_stand_in_are_the_rows_that_are_merged_in_every_family(tmp_pat
     case = CASES[name]
     family, model = made(case, tokenizers)
     chat = FORMATS[case.chat]
-    ids = tuple(sorted(mark_id(tokenizers[case.chat], mark) for mark in chat.specials))
+    ids = tuple(sorted(get_mark_id(tokenizers[case.chat], mark) for mark in chat.specials))
     rows = [[document(case, tokenizers, 1), document(case, tokenizers, 2, ((90, 30), (20, 70)))]]
     plain, names = logits(family, model, rows), set(model.state_dict())
-    new_rows.insert(model, NewRows(ids, ids))
+    new_rows.insert_rows(model, NewRows(ids, ids))
     torch.testing.assert_close(logits(family, model, rows), plain, atol=1e-6, rtol=0)
     mine = {place: weights for place, weights in model.named_parameters() if new_rows.MARK in place}
     assert {family.part(place) for place in mine} == {"text"}
@@ -274,6 +274,6 @@ def test_rows_that_stand_in_are_the_rows_that_are_merged_in_every_family(tmp_pat
             weights.add_(torch.rand_like(weights))
     standing = logits(family, model, rows)
     assert (standing - plain).abs().max() > 1e-2
-    new_rows.merge(model)
+    new_rows.merge_rows(model)
     assert set(model.state_dict()) == names
     torch.testing.assert_close(logits(family, model, rows), standing, atol=1e-5, rtol=0)

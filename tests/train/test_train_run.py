@@ -22,22 +22,22 @@ from tests.helpers.stages import (
     saved_weights,
     write_run,
 )
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import checkpoint, loop
-from vlmill.train.evaluate import majority, turns
+from vlmill.train.evaluate import find_majority, list_turns
 from vlmill.train.run import train_stage
 from vlmill.train.settings import Training
-from vlmill.train.steps import planned_steps
+from vlmill.train.steps import count_steps
 
 RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
 TIMES = {"tokens_per_second", "tiles_per_second", "flops_per_second", "waited", "memory"}
 
 
 def training(**changes):
-    return build(
+    return parse_block(
         Training,
         {"steps": 6, "rows": 2, "learning_rate": RATES, "warm_up": 2, "checkpoint_every": 2, **changes},
         "train",
@@ -91,7 +91,7 @@ def test_a_tiny_model_learns_what_it_cannot_know_without_looking(tmp_path):
 def test_the_log_has_every_step_with_its_sources_and_what_it_held(uninterrupted, run):
     found = lines(uninterrupted)
     assert [line["step"] for line in found] == list(range(6))
-    mixture = Mixture(run, "align")
+    mixture = PlannedMixture(run, "align")
     for line in found:
         rows = [mixture.row(number) for number in (2 * line["step"], 2 * line["step"] + 1)]
         assert line["tokens"] == sum(segment.tokens for row in rows for segment in row)
@@ -131,13 +131,13 @@ def test_a_half_written_checkpoint_is_no_checkpoint_and_is_cleared_away(run, tmp
             raise KeyboardInterrupt
         return commit(partial, target)
 
-    commit = checkpoint.commit
-    monkeypatch.setattr(checkpoint, "commit", dying)
+    commit = checkpoint.commit_folder
+    monkeypatch.setattr(checkpoint, "commit_folder", dying)
     with pytest.raises(KeyboardInterrupt):
         train(root)
     monkeypatch.undo()
     folder = root / "train" / "align" / "checkpoints"
-    assert [path.name for path in checkpoint.complete(folder)] == ["00000002"]
+    assert [path.name for path in checkpoint.list_complete(folder)] == ["00000002"]
     assert list(folder.glob(".*"))
     result = train(root)
     assert not list(folder.glob(".*"))
@@ -145,7 +145,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint_and_is_cleared_away(run, tmp
 
 
 def test_the_last_checkpoints_are_kept_and_no_more(uninterrupted):
-    kept = checkpoint.complete(uninterrupted.checkpoint.parent)
+    kept = checkpoint.list_complete(uninterrupted.checkpoint.parent)
     assert [path.name for path in kept] == ["00000004", "00000006"]
     assert (uninterrupted.steps, uninterrupted.checkpoint) == (6, kept[-1])
 
@@ -159,9 +159,11 @@ def test_a_finished_stage_is_not_trained_again(run, tmp_path, monkeypatch, unint
 def test_rows_that_cannot_be_shared_out_are_refused(run, tmp_path):
     from vlmill.train import run as module
 
-    world = module.World(0, 4)
+    world = module.ProcessGroup(0, 4)
     with pytest.raises(RecipeError, match="2 rows cannot be cut into 1 micro-batches for each of 4 ranks"):
-        loop.run(loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, world), Console())
+        loop.run_stage(
+            loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, world), Console()
+        )
 
 
 def test_half_precision_computes_and_keeps_its_weights_whole(run, tmp_path, uninterrupted):
@@ -231,7 +233,7 @@ def test_steps_that_the_plan_cannot_feed_are_refused_before_anything_is_made(run
     [({"steps": 4}, 8, 4), ({"steps": None, "epochs": 1}, 9, 4), ({"steps": None, "epochs": 3}, 9, 13)],
 )
 def test_steps_come_from_the_plans_rows(settings, rows, steps):
-    assert planned_steps(training(**settings), rows) == steps
+    assert count_steps(training(**settings), rows) == steps
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
@@ -249,14 +251,18 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
 
 def test_turns_are_the_supervised_answers_with_what_was_asked():
     nodes, _ = question(0)
-    assert [(turn.question, turn.answer, turn.start) for turn in turns(nodes)] == [("What colour is it?", "red", 2)]
-    assert list(turns(article(0)[0])) == []
+    assert [(turn.question, turn.answer, turn.start) for turn in list_turns(nodes)] == [
+        ("What colour is it?", "red", 2)
+    ]
+    assert list(list_turns(article(0)[0])) == []
 
 
 def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
     numbers = [0, 0, 0, 1, 1, 2, 2, 2, 2, 2]  # held out are the last four: the training part has three of red
-    mixture = Mixture(write_run(tmp_path, {"quiz": [question(number) for number in numbers]}, hold_out=4), "align")
-    guess = majority(mixture, 0)
+    mixture = PlannedMixture(
+        write_run(tmp_path, {"quiz": [question(number) for number in numbers]}, hold_out=4), "align"
+    )
+    guess = find_majority(mixture, 0)
     assert guess("What colour is it?") == next(iter(COLOURS))
     assert guess("Something never asked") == next(iter(COLOURS))
 
@@ -264,17 +270,17 @@ def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
 def test_evaluation_does_not_depend_on_the_batch(run, uninterrupted, monkeypatch):
     from vlmill.train import evaluate as module
     from vlmill.train.data import Reader
-    from vlmill.train.families import find
-    from vlmill.train.model import create
+    from vlmill.train.families import find_family
+    from vlmill.train.model import create_model
 
-    mixture = Mixture(run, "align")
-    family = find(model_settings(), mixture.policy)
+    mixture = PlannedMixture(run, "align")
+    family = find_family(model_settings(), mixture.policy)
     tokenizer = load_tokenizer(mixture.tokenizer, FORMATS["vlmill"])
-    model = create(family, tokenizer, mixture.chat, 0, start_from=uninterrupted.checkpoint)
+    model = create_model(family, tokenizer, mixture.chat, 0, start_from=uninterrupted.checkpoint)
     reader = Reader(mixture, tokenizer, family, "answers")
-    together = module.scores(module.evaluate(model, reader, torch.device("cpu"), 8), mixture)
+    together = module.summarise_scores(module.score_held_out(model, reader, torch.device("cpu"), 8), mixture)
     monkeypatch.setattr(module, "BATCH", 1)
-    alone = module.scores(module.evaluate(model, reader, torch.device("cpu"), 8), mixture)
+    alone = module.summarise_scores(module.score_held_out(model, reader, torch.device("cpu"), 8), mixture)
     for name, score in alone.items():
         assert (score.samples, score.questions, score.exact, score.majority) == (
             together[name].samples,

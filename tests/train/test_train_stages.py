@@ -18,11 +18,11 @@ from tests.helpers.stages import (
     to_lists,
     write_run,
 )
-from vlmill.mixtures.reader import Mixture
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.cli import training
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train.run import train_stages
-from vlmill.train.trace import seen, steps_with, trained_stages
+from vlmill.train.trace import find_steps, list_seen, list_trained_stages
 
 CONSOLE = Console(quiet=True)
 TRAIN = {"steps": 1, "rows": 2, "learning_rate": {"text": 1e-3}, "evaluate": 2}
@@ -60,22 +60,22 @@ def test_every_stage_is_trained_and_starts_from_the_one_before(run):
 
 
 def test_what_a_step_saw_and_which_steps_saw_a_sample_are_two_ways_through_one_plan(run):
-    found = {step: [part.id for part in seen(run, "align", step)] for step in range(TRAIN["steps"])}
-    assert trained_stages(run) == ["align", "instruct"]
+    found = {step: [part.id for part in list_seen(run, "align", step)] for step in range(TRAIN["steps"])}
+    assert list_trained_stages(run) == ["align", "instruct"]
     assert len(found[0]) > 1
     for name in {name for names in found.values() for name in names}:
-        assert steps_with(run, "align", name) == [step for step, names in found.items() if name in names]
-    (first, *_) = seen(run, "align", 0)
-    mixture = Mixture(run, "align")
+        assert find_steps(run, "align", name) == [step for step, names in found.items() if name in names]
+    (first, *_) = list_seen(run, "align", 0)
+    mixture = PlannedMixture(run, "align")
     assert (first.row, first.tokens) == (0, mixture.row(0)[0].tokens)
     assert len(first.images) == 1
-    assert steps_with(run, "align", "quiz/no-such#0") == []
+    assert find_steps(run, "align", "quiz/no-such#0") == []
     with pytest.raises(RecipeError, match="--step 9: stage 'align' has steps 0 to 0"):
-        list(seen(run, "align", 9))
+        list(list_seen(run, "align", 9))
     with pytest.raises(RecipeError, match="--stage alin: .*did you mean .*align"):
-        list(seen(run, "alin", 0))
+        list(list_seen(run, "alin", 0))
     with pytest.raises(RecipeError, match="several stages, say which with --stage: align, instruct"):
-        list(seen(run, None, 0))
+        list(list_seen(run, None, 0))
 
 
 def test_a_stage_alone_wants_the_one_before_to_be_trained(run):

@@ -21,7 +21,7 @@ from tests.helpers.stages import (
     saved_weights,
     write_run,
 )
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import checkpoint
 from vlmill.train.log import Log
@@ -33,7 +33,9 @@ RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
 
 def train(root, stage="align", machine=MACHINE, **changes):
     settings = {"steps": 6, "rows": 2, "learning_rate": RATES, "checkpoint_every": 2, "keep_last": 3}
-    return train_stage(root, stage, build(Training, settings, "train"), model_settings(), machine=machine, **changes)
+    return train_stage(
+        root, stage, parse_block(Training, settings, "train"), model_settings(), machine=machine, **changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):
             train(root)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert checkpoint.complete(newest.parent)[-1] == newest
+    assert checkpoint.list_complete(newest.parent)[-1] == newest
     result = train(root)
     assert same(saved_weights(result.checkpoint), saved_weights(trained[1].checkpoint))
     assert len(result.log.read_text().splitlines()) == 6

@@ -29,11 +29,11 @@ from tests.helpers.stages import (
 )
 from tests.train.test_train_new_rows import settings as of_pretrained
 from tests.train.test_train_new_rows import write_language_model
-from vlmill.pipeline.core.config import build
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train import loop
 from vlmill.train import run as module
-from vlmill.train.distributed import World
+from vlmill.train.distributed import ProcessGroup
 from vlmill.train.run import evaluate_stage, train_stage
 from vlmill.train.settings import Adapter, Machine, ModelSettings, Training
 
@@ -60,7 +60,7 @@ def train(root: Path, model: ModelSettings | None = None, dtype: str = "float32"
 
 
 def test_a_world_of_one_changes_nothing():
-    world = World()
+    world = ProcessGroup()
     assert world.leads
     assert world.total(torch.tensor([2.0])).tolist() == [2.0]
 
@@ -147,7 +147,7 @@ def child(root: str, die_before: str, model: str = "null", dtype: str = "float32
 
     loop._step = step
     found = json.loads(model)
-    train(Path(root), found and build(ModelSettings, found, "model"), dtype)
+    train(Path(root), found and parse_block(ModelSettings, found, "model"), dtype)
 
 
 def assert_same_course(root: Path, expected) -> None:
@@ -247,7 +247,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(module, "create", built)
+    monkeypatch.setattr(module, "create_model", built)
     return found
 
 

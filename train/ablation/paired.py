@@ -38,7 +38,7 @@ class Difference:
     p: float  # of so large a difference, either way, if there were none
 
 
-def ratios(sums: Table, weights: Table) -> Table:
+def linearise_ratios(sums: Table, weights: Table) -> Table:
     """What each sample contributes to the score of its seed, a ratio of sums, to first order; a row's mean is its seed's score.
 
     Args:
@@ -50,7 +50,7 @@ def ratios(sums: Table, weights: Table) -> Table:
     return np.asarray(score + (sums - score * weights) / whole)
 
 
-def compare(one: Table, other: Table) -> Difference:
+def compare_variants(one: Table, other: Table) -> Difference:
     """How much `one` is above `other`: tables of contributions (`ratios`) of the same seeds and samples.
 
     Raises:
@@ -83,7 +83,7 @@ def _student(mean: float, variance: float, degrees: float) -> Difference:
     return Difference(mean, mean - half, mean + half, degrees, float(2 * student.sf(abs(mean) / error, degrees)))
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """p-values such that to call those below alpha differences is wrong anywhere with a chance of at most alpha (Holm 1979).
 
     The smallest is multiplied by how many there are, the next by one fewer, and so on; none comes out below a smaller one, or above 1.
@@ -95,6 +95,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: corrected[name] for name in p_values}
 
 
-def spread(scores: Sequence[float]) -> float | None:
+def compute_spread(scores: Sequence[float]) -> float | None:
     """The standard deviation over seeds, or None where there is one seed."""
     return float(np.std(scores, ddof=1)) if len(scores) > 1 else None

@@ -12,7 +12,7 @@ BLUE, GREY = "#4269d0", "#9498a0"
 WIDTH, ROW = 260, 34
 
 
-def write(found: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_plot(found: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `ablation.svg`, and `ablation.html` with numbers under the mouse, which needs no network; returns both."""
     chart, paths = _chart(found), [folder / "ablation.svg", folder / "ablation.html"]
     chart.save(paths[0])

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from vlmill.mixtures.report.stats import short
+from vlmill.mixtures.report.stats import shorten_number
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.recipe.lock import locked_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.ablation import paired
 from vlmill.train.ablation.spec import Spec
-from vlmill.train.evaluate import HeldOut, read
+from vlmill.train.evaluate import HeldOut, read_answers
 from vlmill.train.metrics import METRICS
-from vlmill.train.run import ANSWERS, final
+from vlmill.train.run import ANSWERS, find_final_checkpoint
 
 MEASURES = ("loss", *METRICS)
 Runs = Mapping[tuple[str, int], Path]
 """The run of every variant and seed."""
 
 
-def report(spec: Spec, runs: Runs) -> dict[str, Any]:
+def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
     """Everything that `ablation.json` holds. A function of the runs' files.
 
     Scores are those of the last stage on the held-out samples that all runs have in common, all sources together.
@@ -43,8 +43,8 @@ def report(spec: Spec, runs: Runs) -> dict[str, Any]:
             "see `held_out` in the mixtures and `evaluate` of the last stage's training"
         )
     others = [name for name in spec.variants if name != spec.baseline]
-    differences = {name: paired.compare(tables[name], tables[spec.baseline]) for name in others}
-    corrected = paired.holm({name: found.p for name, found in differences.items()})
+    differences = {name: paired.compare_variants(tables[name], tables[spec.baseline]) for name in others}
+    corrected = paired.adjust_holm({name: found.p for name, found in differences.items()})
     return {
         "baseline": spec.baseline,
         "metric": spec.metric,
@@ -68,9 +68,9 @@ def report(spec: Spec, runs: Runs) -> dict[str, Any]:
 
 def _answered(folder: Path) -> dict[tuple[str, str], HeldOut]:
     """The last stage's held-out samples, by source and id."""
-    stage = locked_recipe(folder).stages[-1].name
-    final(folder, stage)
-    return {(sample.source, sample.id): sample for sample in read(folder / "train" / stage / ANSWERS)}
+    stage = read_locked_recipe(folder).stages[-1].name
+    find_final_checkpoint(folder, stage)
+    return {(sample.source, sample.id): sample for sample in read_answers(folder / "train" / stage / ANSWERS)}
 
 
 def _tables(
@@ -87,7 +87,7 @@ def _tables(
     tables = {}
     for variant in spec.variants:
         both = np.array([[found[variant, seed][place] for place in kept] for seed in spec.seeds])
-        tables[variant] = paired.ratios(both[..., 0], both[..., 1])
+        tables[variant] = paired.linearise_ratios(both[..., 0], both[..., 1])
     return tables, len(kept)
 
 
@@ -108,7 +108,7 @@ def _cost(folders: Sequence[Path]) -> dict[str, float]:
 def _spent(folder: Path) -> dict[str, float]:
     lines = [
         json.loads(line)
-        for stage in locked_recipe(folder).stages
+        for stage in read_locked_recipe(folder).stages
         for line in (folder / "train" / stage.name / "log.jsonl").read_text().splitlines()
     ]
     sums = {name: float(sum(line[name] for line in lines)) for name in ("tokens", "tiles", "flops")}
@@ -116,7 +116,7 @@ def _spent(folder: Path) -> dict[str, float]:
     return {"steps": float(len(lines)), **sums, "seconds": seconds}
 
 
-def table(found: Mapping[str, Any]) -> Table:
+def make_ablation_table(found: Mapping[str, Any]) -> Table:
     """The comparison for a person."""
     seeds = len(found["seeds"])
     percent = found["metric"] != "loss"
@@ -138,21 +138,21 @@ def table(found: Mapping[str, Any]) -> Table:
         shown.add_column(heading, justify="left" if heading == "variant" else "right")
     for name, variant in found["variants"].items():
         scores, cost = variant["scores"][found["metric"]], variant["cost"]
-        spread, difference = paired.spread(scores), found["differences"].get(name)
+        spread, difference = paired.compute_spread(scores), found["differences"].get(name)
         shown.add_row(
             name,
             _number(float(np.mean(scores)), percent),
             "" if spread is None else _number(spread, percent),
             *(_difference(difference, percent) if difference else ("baseline", "", "", "")),
             f"{cost['steps']:.0f}",
-            short(cost["tokens"]),
+            shorten_number(cost["tokens"]),
             f"{cost['flops']:.2e}",
             f"{cost['seconds']:.0f} s",
         )
     return shown
 
 
-def notes(found: Mapping[str, Any]) -> Iterator[str]:
+def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on what the table can tell."""
     seeds = len(found["seeds"])
     if seeds == 1:

@@ -16,18 +16,18 @@ from typing import Any
 import yaml
 
 from vlmill.mixtures.build import LOCK as MIXTURE
-from vlmill.mixtures.reader import Mixture
-from vlmill.pipeline.core.config import build
+from vlmill.mixtures.reader import PlannedMixture
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import TEMPORARY, write_atomically
-from vlmill.pipeline.core.keys import DIGITS, digest
+from vlmill.pipeline.core.keys import DIGITS, hash_value
 from vlmill.pipeline.engine.workdir import PINS
-from vlmill.pipeline.recipe.lock import shaping
-from vlmill.pipeline.recipe.mapping import LOCK, differences
+from vlmill.pipeline.recipe.lock import select_shaping
+from vlmill.pipeline.recipe.mapping import LOCK, list_differences
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.train.ablation.spec import DATA, Trial
-from vlmill.train.settings import training_of
-from vlmill.train.steps import planned_steps
+from vlmill.train.settings import read_training_settings
+from vlmill.train.steps import count_steps
 
 Build = Callable[[Path, Recipe, Mapping[str, Any], Path], None]
 """Carries a recipe to shards and mixtures: the folder, the recipe, the same as a mapping, and where its relative paths start."""
@@ -35,7 +35,7 @@ Build = Callable[[Path, Recipe, Mapping[str, Any], Path], None]
 SHARED = ("steps", "shards", "mixtures", "lists", "tokenizer.json", PINS)
 
 
-def prepare(
+def prepare_runs(
     root: Path, trials: Sequence[Trial], make: Build, origin: Path | None = None
 ) -> dict[tuple[str, int], Path]:
     """The run of every variant and seed, ready to be trained. What is there is kept.
@@ -61,15 +61,15 @@ def prepare(
         origin = origin or data
     for trial in trials:
         for stage in trial.recipe.stages:
-            rows = Mixture(places[trial.variant, trial.seed], stage.name).rows
+            rows = PlannedMixture(places[trial.variant, trial.seed], stage.name).rows
             try:
-                planned_steps(training_of(stage), rows)
+                count_steps(read_training_settings(stage), rows)
             except RecipeError as error:
                 raise RecipeError(f"variant {trial.variant!r}, stage {stage.name!r}: {error}") from error
     return places
 
 
-def curation(data: Mapping[str, Any]) -> dict[str, Any]:
+def select_curation(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of a recipe's mapping shapes shards and plans: all but the model and how it is trained."""
     stages = [{name: value for name, value in stage.items() if name != "train"} for stage in data["stages"]]
     return {**{name: value for name, value in data.items() if name != "model"}, "stages": stages}
@@ -77,12 +77,12 @@ def curation(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _data(root: Path, trial: Trial, make: Build, origin: Path | None) -> Path:
     """The build that a trial reads, made if it is not there whole."""
-    mapping = curation(trial.data)
-    folder = root / DATA / digest([shaping(mapping), mapping["tokenizer"]])[:DIGITS]
+    mapping = select_curation(trial.data)
+    folder = root / DATA / hash_value([select_shaping(mapping), mapping["tokenizer"]])[:DIGITS]
     if not all((folder / "mixtures" / stage.name / MIXTURE).exists() for stage in trial.recipe.stages):
         if origin is not None and not (folder / LOCK).exists():
             _link(origin, folder)
-        recipe = replace(build(Recipe, mapping, trial.recipe.name), own_judges=trial.recipe.own_judges)
+        recipe = replace(parse_block(Recipe, mapping, trial.recipe.name), own_judges=trial.recipe.own_judges)
         make(folder, recipe, mapping, trial.base)
     return folder
 
@@ -108,11 +108,11 @@ def _same(source: str, target: str) -> None:
 
 
 def _check(folder: Path, trial: Trial) -> None:
-    path, now = folder / LOCK, shaping(trial.data)
+    path, now = folder / LOCK, select_shaping(trial.data)
     before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else now
     if before != now:
         raise StoreError(
-            f"{folder} was made for another recipe:\n{differences(before, now)}\n"
+            f"{folder} was made for another recipe:\n{list_differences(before, now)}\n"
             f"Take another folder with --out, or delete {folder} to train it anew"
         )
 
@@ -123,5 +123,5 @@ def _settle(folder: Path, data: Path, trial: Trial) -> None:
     for name in SHARED:
         if (data / name).exists() and not (folder / name).exists():
             (folder / name).symlink_to(os.path.relpath(data / name, folder))
-    text = yaml.safe_dump(shaping(trial.data), sort_keys=True, allow_unicode=True, width=120)
+    text = yaml.safe_dump(select_shaping(trial.data), sort_keys=True, allow_unicode=True, width=120)
     write_atomically(folder / LOCK, text)

@@ -21,14 +21,14 @@ from typing import Any, Literal
 import yaml
 from pydantic.dataclasses import dataclass
 
-from vlmill.mixtures.build import check as check_mixtures
-from vlmill.pipeline.core.config import STRICT, build, nearest
+from vlmill.mixtures.build import validate_mixtures as check_mixtures
+from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.recipe.load import load
+from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.mapping import read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_name
-from vlmill.train.validate import check as check_training
+from vlmill.train.validate import validate_training as check_training
 
 DATA = "data"
 """The folder of what variants share, beside theirs."""
@@ -57,7 +57,7 @@ class Spec:
             check_name("variants", name, RESERVED)
         if self.baseline not in self.variants:
             raise ValueError(
-                f"baseline: {self.baseline!r} is no variant; {nearest(self.baseline, dict(self.variants))}"
+                f"baseline: {self.baseline!r} is no variant; {suggest_names(self.baseline, dict(self.variants))}"
             )
         if len(self.variants) < 2:
             raise ValueError("variants: there is nothing to compare the baseline with; give at least two")
@@ -76,7 +76,7 @@ class Trial:
     base: Path  # where relative paths in it start
 
 
-def find(name: str) -> Path:
+def find_ablation(name: str) -> Path:
     """The file of an ablation: `name` itself if it is a file, else the shipped one of that name.
 
     Raises:
@@ -88,22 +88,22 @@ def find(name: str) -> Path:
         Path(str(item)).stem: Path(str(item)) for item in files("vlmill.recipes").joinpath("ablations").iterdir()
     }
     if name not in shipped:
-        raise RecipeError(f"{name!r} is neither a file nor a shipped ablation; {nearest(name, list(shipped))}")
+        raise RecipeError(f"{name!r} is neither a file nor a shipped ablation; {suggest_names(name, list(shipped))}")
     return shipped[name]
 
 
-def read(path: Path) -> Spec:
+def read_ablation(path: Path) -> Spec:
     """The ablation that a file describes.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
     """
-    spec = build(Spec, read_mapping(path), path.name)
+    spec = parse_block(Spec, read_mapping(path), path.name)
     beside = path.parent / spec.recipe
     return replace(spec, recipe=str(beside)) if beside.is_file() else spec
 
 
-def trials(
+def list_trials(
     spec: Spec, sources: Mapping[str, str], limit: int | None, judges: Sequence[tuple[str, str]] = ()
 ) -> list[Trial]:
     """Every training, the first seed's of all variants first; each recipe is checked, so that a mistake shows before any work.
@@ -159,4 +159,6 @@ def _load(
     limit: int | None,
     judges: Sequence[tuple[str, str]],
 ) -> tuple[Recipe, dict[str, Any], Path]:
-    return load(spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, judges)
+    return load_recipe(
+        spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, judges
+    )

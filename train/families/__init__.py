@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.config import nearest
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Declared:
     chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
 
 
-LLAVA = "vlmill.train.families.llava:Llava"
+LLAVA = "vlmill.train.families.llava:LlavaFamily"
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
@@ -43,18 +43,20 @@ FAMILIES: Mapping[str, Declared] = {
     "idefics": Declared({"resize": "vlmill.train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
-    "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVL"}, ("shuffle",), "internvl"),
+    "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVLFamily"}, ("shuffle",), "internvl"),
 }
 
 
-def class_of(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> str:
+def find_class(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> str:
     """Where in FAMILIES the class of a recipe's model stands, for one of its image policies and its chat format.
 
     Raises:
         RecipeError: there is no such family, or it cannot be trained under this policy, connector or chat format.
     """
     if settings.family not in FAMILIES:
-        raise RecipeError(f"model.family: there is no {settings.family!r}; {nearest(settings.family, list(FAMILIES))}")
+        raise RecipeError(
+            f"model.family: there is no {settings.family!r}; {suggest_names(settings.family, list(FAMILIES))}"
+        )
     declared, connector = FAMILIES[settings.family], settings.connector.kind
     if policy.kind not in declared.classes:
         others = [name for name, other in FAMILIES.items() if policy.kind in other.classes]
@@ -74,12 +76,12 @@ def class_of(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> s
     return declared.classes[policy.kind]
 
 
-def find(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> Family:
+def find_family(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> Family:
     """The family of a recipe's model, for one of its image policies and its chat format.
 
     Raises:
         RecipeError: see `class_of`; or the vision tower cannot take what the policy makes.
     """
-    module, _, name = class_of(settings, policy, chat).partition(":")
+    module, _, name = find_class(settings, policy, chat).partition(":")
     family: type[Family] = getattr(import_module(module), name)
     return family(settings, policy)

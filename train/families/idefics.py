@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.idefics.configuration_idefics import IdeficsVisionConfig
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
-from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.resize import Resize
@@ -55,16 +55,16 @@ class Idefics:
 
     @cached_property
     def _vision(self) -> Any:
-        return vision.converted(self.settings, "clip_vision_model", IdeficsVisionConfig)
+        return vision.convert_config(self.settings, "clip_vision_model", IdeficsVisionConfig)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
         if self.settings.checkpoint is not None:
             return cast(
                 "PreTrainedModel",
-                towers.assemble((IdeficsForVisionText2Text, IdeficsConfig), self.settings, tokenizer, chat, {}),
+                towers.assemble_model((IdeficsForVisionText2Text, IdeficsConfig), self.settings, tokenizer, chat, {}),
             )
-        text = language.configure(self.settings, tokenizer, chat)
+        text = language.configure_text(self.settings, tokenizer, chat)
         self._check_text(text)
         connector = self.settings.connector
         names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -73,7 +73,7 @@ class Idefics:
         config = IdeficsConfig(
             **{name: getattr(text, name) for name in (*names, *more, *tokens)},
             vision_config=self._vision.to_dict(),
-            use_resampler=towers.connector(self.settings) == "perceiver",
+            use_resampler=towers.choose_connector(self.settings) == "perceiver",
             perceiver_config={
                 "use_resampler": True,
                 "resampler_n_latents": LATENTS,
@@ -84,10 +84,10 @@ class Idefics:
             cross_layer_interval=connector.interval,
             freeze_text_layers=False,
             freeze_vision_layers=False,
-            image_token_id=mark_id(tokenizer, chat.image),
+            image_token_id=get_mark_id(tokenizer, chat.image),
         )
         model = IdeficsForVisionText2Text(config)
-        towers.fill(model, self.settings, model.model)
+        towers.load_towers(model, self.settings, model.model)
         return cast("PreTrainedModel", model)
 
     def _check_text(self, text: Any) -> None:
@@ -113,16 +113,16 @@ class Idefics:
         additive `attention_mask` (rows, 1, length, length).
         """
         shown = batch.ids == model.config.image_token_id
-        seen, side = last_seen(shown, batch.positions), vision.side(self._vision)
+        seen, side = find_last_seen(shown, batch.positions), vision.get_side(self._vision)
         most = max(1, int(shown.sum(1).max()))
         pixels = torch.zeros(len(seen), most, 3, side, side, device=seen.device)
         if batch.tiles:
             row, place = shown.nonzero(as_tuple=True)
-            pixels[row, seen[row, place]] = torch.stack(vision.pixels(batch, self._vision))
+            pixels[row, seen[row, place]] = torch.stack(vision.normalise_pixels(batch, self._vision))
         return {
             "pixel_values": pixels,
             "image_attention_mask": functional.one_hot(seen + 1, most + 1)[..., 1:],
-            "attention_mask": causal(batch.positions),
+            "attention_mask": make_causal_mask(batch.positions),
         }
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
@@ -131,17 +131,17 @@ class Idefics:
         Behind the tokenizer's EOS it lets no token see the images before, so here that is the mark that ends a document.
         """
         tokenizer.eos_token = chat.eos
-        settings = vision.image_settings(self._vision)
+        settings = vision.get_image_settings(self._vision)
         settings.pop("size")
         images = IdeficsImageProcessorPil(image_size=self.policy.side, **settings)
         return cast("Processor", IdeficsProcessor(images, tokenizer, add_end_of_utterance_token=False))
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)
 
 
-def last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def find_last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """The number within its row of the last image at or before each token of its document, -1 where there is none.
 
     Args:
@@ -153,7 +153,7 @@ def last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     return torch.where(count > before, count - 1, -1)
 
 
-def causal(positions: torch.Tensor) -> torch.Tensor:
+def make_causal_mask(positions: torch.Tensor) -> torch.Tensor:
     """What is added to attention scores (rows, 1, length, length): nothing towards what a token sees, the least number elsewhere."""
     document, place = (positions == 0).cumsum(1), torch.arange(positions.shape[1], device=positions.device)
     seen = (document[:, :, None] == document[:, None, :]) & (place[:, None] >= place)

@@ -25,7 +25,7 @@ from vlmill.pipeline.images.navit import NaViT
 from vlmill.train.batch import Batch
 from vlmill.train.families import language, towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.families.pretrained import configuration
+from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import ModelSettings, Part
 
 HEAD = 96  # width of a perceiver's heads, and 4 queries to a key, as in the paper's model
@@ -47,9 +47,9 @@ class Idefics2:
             raise RecipeError(
                 f"the image policy (navit) has latents {self.policy.latents}, and the checkpoint's resampler has {self._latents}"
             )
-        if self.policy.shortest < vision.patch(self._vision):
+        if self.policy.shortest < vision.get_patch(self._vision):
             raise RecipeError(
-                f"the image policy (navit) has shortest {self.policy.shortest}, less than a patch of {vision.patch(self._vision)} px"
+                f"the image policy (navit) has shortest {self.policy.shortest}, less than a patch of {vision.get_patch(self._vision)} px"
             )
 
     @cached_property
@@ -57,20 +57,20 @@ class Idefics2:
         """Positions of a pretrained tower are interpolated to the longest side, as the paper does."""
         pretrained = self.settings.vision is not None and self.settings.vision.kind == "pretrained"
         fits = {"image_size": self.policy.longest} if pretrained else {}
-        return vision.converted(self.settings, "siglip_vision_model", Idefics2VisionConfig, **fits)
+        return vision.convert_config(self.settings, "siglip_vision_model", Idefics2VisionConfig, **fits)
 
     @cached_property
     def _latents(self) -> int:
         if (source := self.settings.checkpoint) is None:
             return self.policy.latents
-        config = configuration(source)
+        config = read_config(source)
         return int(config.perceiver_config.resampler_n_latents)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
         config: dict[str, Any] = {"vision_config": self._vision}
         if self.settings.checkpoint is None:
-            text = language.configure(self.settings, tokenizer, chat)
+            text = language.configure_text(self.settings, tokenizer, chat)
             heads = max(1, text.hidden_size // HEAD // 4) * 4
             config["perceiver_config"] = {
                 "hidden_size": text.hidden_size,
@@ -82,7 +82,7 @@ class Idefics2:
                 "resampler_head_dim": HEAD,
             }
         classes = (Idefics2ForConditionalGeneration, Idefics2Config)
-        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+        return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
         """See `Family`: as many for every input, whatever its size."""
@@ -92,7 +92,7 @@ class Idefics2:
         """`pixel_values` (1, inputs of all images, 3, height, width), padded below and to the right, and the mask of what is not padding."""
         if not batch.tiles:
             return {}
-        images = vision.pixels(batch, self._vision)
+        images = vision.normalise_pixels(batch, self._vision)
         height, width = (max(image.shape[side] for image in images) for side in (1, 2))
         padded = torch.zeros(1, len(images), 3, height, width, device=batch.ids.device)
         mask = torch.zeros(1, len(images), height, width, dtype=torch.long, device=batch.ids.device)
@@ -104,11 +104,11 @@ class Idefics2:
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
         bounds = {"shortest_edge": self.policy.shortest, "longest_edge": self.policy.longest}
-        settings = vision.image_settings(self._vision) | {"size": bounds}
+        settings = vision.get_image_settings(self._vision) | {"size": bounds}
         images = Idefics2ImageProcessorPil(do_image_splitting=self.policy.split, **settings)
         made = Idefics2Processor(images, tokenizer, image_seq_len=self._latents, chat_template=chat.template)
         return cast("Processor", made)
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)

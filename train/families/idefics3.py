@@ -56,7 +56,7 @@ class Idefics3:
     @cached_property
     def _vision(self) -> Any:
         fits = {"image_size": self.policy.side} if self._pretrained else {}
-        return vision.converted(self.settings, "siglip_vision_model", Idefics3VisionConfig, **fits)
+        return vision.convert_config(self.settings, "siglip_vision_model", Idefics3VisionConfig, **fits)
 
     @property
     def _pretrained(self) -> bool:
@@ -64,13 +64,13 @@ class Idefics3:
 
     @property
     def _across(self) -> int:
-        return vision.side(self._vision) // vision.patch(self._vision)
+        return vision.get_side(self._vision) // vision.get_patch(self._vision)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
         config = {"vision_config": self._vision, "scale_factor": self.policy.shuffle}
         classes = (Idefics3ForConditionalGeneration, Idefics3Config)
-        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+        return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
         """See `Family`: as many for every tile."""
@@ -81,11 +81,11 @@ class Idefics3:
 
         The class drops tiles whose pixels are all 0.0, which no normalised 8-bit pixel is.
         """
-        return {"pixel_values": torch.stack(vision.pixels(batch, self._vision))[None]} if batch.tiles else {}
+        return {"pixel_values": torch.stack(vision.normalise_pixels(batch, self._vision))[None]} if batch.tiles else {}
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        settings = vision.image_settings(self._vision) | {"size": {"longest_edge": self.policy.longest}}
+        settings = vision.get_image_settings(self._vision) | {"size": {"longest_edge": self.policy.longest}}
         images = Idefics3ImageProcessorPil(max_image_size={"longest_edge": self.policy.side}, **settings)
         tokens = (self._across // self.policy.shuffle) ** 2
         made = Idefics3Processor(images, tokenizer, image_seq_len=tokens, chat_template=chat.template)
@@ -93,4 +93,4 @@ class Idefics3:
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)

@@ -29,7 +29,7 @@ from vlmill.train.settings import ModelSettings, Part
 
 
 @dataclass(frozen=True)
-class InternVL:
+class InternVLFamily:
     """InternVL under its policy, over an InternViT."""
 
     settings: ModelSettings
@@ -47,15 +47,15 @@ class InternVL:
 
     @cached_property
     def _vision(self) -> Any:
-        return vision.converted(self.settings, "internvl_vision", InternVLVisionConfig)
+        return vision.convert_config(self.settings, "internvl_vision", InternVLVisionConfig)
 
     @property
     def _across(self) -> int:
-        return vision.side(self._vision) // vision.patch(self._vision)
+        return vision.get_side(self._vision) // vision.get_patch(self._vision)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
-        how = vision.reading(self._vision)
+        how = vision.get_reading(self._vision)
         config = {
             "vision_config": self._vision,
             "vision_feature_layer": how.layer,
@@ -64,7 +64,7 @@ class InternVL:
             "image_seq_length": (self._across // self.policy.shuffle) ** 2,
         }
         classes = (InternVLForConditionalGeneration, InternVLConfig)
-        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+        return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
         """See `Family`: as many for every tile."""
@@ -72,7 +72,7 @@ class InternVL:
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
         """`pixel_values` (tiles of all images, 3, side, side); nothing for a batch without images."""
-        return {"pixel_values": torch.stack(vision.pixels(batch, self._vision))} if batch.tiles else {}
+        return {"pixel_values": torch.stack(vision.normalise_pixels(batch, self._vision))} if batch.tiles else {}
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`. The class asks its tokenizer for the marks of an image."""
@@ -88,11 +88,11 @@ class InternVL:
             crop_to_patches=True,
             min_patches=self.policy.fewest,
             max_patches=self.policy.most,
-            **vision.image_settings(self._vision),
+            **vision.get_image_settings(self._vision),
         )
         says = {"image_seq_length": (self._across // self.policy.shuffle) ** 2}
         return VideoProcessor("InternVL", images, named, chat.template, says)
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)

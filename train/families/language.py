@@ -17,9 +17,9 @@ from transformers import (
     SmolLM3Config,
 )
 
-from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.train.families.pretrained import configuration
+from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import ModelSettings, Pretrained, TextModel
 
 CONFIGS = {
@@ -33,19 +33,19 @@ CONFIGS = {
 }
 
 
-def vocabulary(tokenizer: Tokenizer) -> int:
+def count_vocabulary(tokenizer: Tokenizer) -> int:
     """How many rows an embedding needs for every token."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
-def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -> Any:
+def configure_text(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -> Any:
     """The configuration of a model's language model."""
     text = settings.text
-    marks = {f"{name}_token_id": mark_id(tokenizer, getattr(chat, name)) for name in ("bos", "eos", "pad")}
+    marks = {f"{name}_token_id": get_mark_id(tokenizer, getattr(chat, name)) for name in ("bos", "eos", "pad")}
     if isinstance(text, TextModel):
         plain = text.kind == "phi"  # a network without a gate
         return CONFIGS[text.kind](
-            vocab_size=vocabulary(tokenizer),
+            vocab_size=count_vocabulary(tokenizer),
             hidden_size=text.hidden_size,
             intermediate_size=4 * text.hidden_size if plain else 8 * text.hidden_size // 3,
             num_hidden_layers=text.layers,
@@ -57,13 +57,13 @@ def configure(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -
             **marks,
         )
     assert text is not None
-    config = configuration(text)
-    config.vocab_size = max(config.vocab_size, vocabulary(tokenizer))
+    config = read_config(text)
+    config.vocab_size = max(config.vocab_size, count_vocabulary(tokenizer))
     config.update(marks)
     return config
 
 
-def load(model: Any, base: Any, source: Pretrained) -> None:
+def load_text(model: Any, base: Any, source: Pretrained) -> None:
     """Put pretrained weights into the language model `base` of a new model and into its head.
 
     Rows of tokens that the recipe's tokenizer adds are left to `vlmill.train.new_rows`.

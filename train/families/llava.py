@@ -32,19 +32,19 @@ from vlmill.train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisio
 from vlmill.train.settings import ModelSettings, Part
 
 
-def projector(settings: ModelSettings, tower: Any) -> dict[str, Any]:
+def describe_projector(settings: ModelSettings, tower: Any) -> dict[str, Any]:
     """What the configurations of all LLaVA classes say of the vision tower and the projector behind it."""
-    how = vision.reading(tower)
+    how = vision.get_reading(tower)
     return {
         "vision_config": tower,
         "vision_feature_layer": how.layer,
         "vision_feature_select_strategy": how.strategy,
-        "projector_hidden_act": "linear" if towers.connector(settings) == "linear" else "gelu",
+        "projector_hidden_act": "linear" if towers.choose_connector(settings) == "linear" else "gelu",
     }
 
 
 @dataclass(frozen=True)
-class Llava:
+class LlavaFamily:
     """LLaVA 1.5 under a policy of one tile per image."""
 
     settings: ModelSettings
@@ -60,21 +60,21 @@ class Llava:
 
     @cached_property
     def _vision(self) -> Any:
-        return vision.configure(self.settings, self.policy.side)
+        return vision.configure_vision(self.settings, self.policy.side)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
-        config = projector(self.settings, self._vision) | {"image_seq_length": self._patches}
+        config = describe_projector(self.settings, self._vision) | {"image_seq_length": self._patches}
         classes: tuple[Any, Any] = (LlavaForConditionalGeneration, LlavaConfig)
         if isinstance(self._vision, FusedVisionConfig):
             classes = (FusedLlava, FusedLlavaConfig)
             FusedLlavaConfig.register_for_auto_class()
             FusedLlava.register_for_auto_class("AutoModelForImageTextToText")
-        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+        return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     @property
     def _patches(self) -> int:
-        return int((vision.side(self._vision) // vision.patch(self._vision)) ** 2)
+        return int((vision.get_side(self._vision) // vision.get_patch(self._vision)) ** 2)
 
     def visual_tokens(self, layout: Layout) -> int:  # noqa: ARG002 - every image has as many
         """See `Family`."""
@@ -82,11 +82,11 @@ class Llava:
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
         """`pixel_values` (images, 3, side, side); nothing for a batch without images."""
-        return {"pixel_values": torch.stack(vision.pixels(batch, self._vision))} if batch.tiles else {}
+        return {"pixel_values": torch.stack(vision.normalise_pixels(batch, self._vision))} if batch.tiles else {}
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        settings, side = vision.image_settings(self._vision), vision.side(self._vision)
+        settings, side = vision.get_image_settings(self._vision), vision.get_side(self._vision)
         if isinstance(self.policy, Letterbox):
             images = LlavaImageProcessorPil(do_pad=True, crop_size=settings["size"], **settings)
         elif isinstance(self.policy, Crop):
@@ -95,20 +95,20 @@ class Llava:
             )
         else:
             images = SiglipImageProcessorPil(**settings)
-        return processor(LlavaProcessor, images, self._vision, tokenizer, chat)
+        return make_processor(LlavaProcessor, images, self._vision, tokenizer, chat)
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)
 
 
-def processor(processor_class: Any, images: Any, tower: Any, tokenizer: Any, chat: ChatFormat) -> Processor:
+def make_processor(processor_class: Any, images: Any, tower: Any, tokenizer: Any, chat: ChatFormat) -> Processor:
     """A LLaVA processor over an image processor and a tokenizer, with the chat format as its template."""
-    how = vision.reading(tower)
+    how = vision.get_reading(tower)
     made = processor_class(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=vision.patch(tower),
+        patch_size=vision.get_patch(tower),
         vision_feature_select_strategy=how.strategy,
         num_additional_image_tokens=how.others,
         image_token=chat.image,

@@ -28,16 +28,16 @@ from vlmill.train.families.base import Processor
 from vlmill.train.settings import ModelSettings, Part
 
 
-def pinpoints(policy: AnyRes) -> list[list[int]]:
+def to_pinpoints(policy: AnyRes) -> list[list[int]]:
     """As transformers has them: (height, width)."""
     return [list(pinpoint) for pinpoint in policy.pinpoints]
 
 
-def shown(layout: Layout, policy: AnyRes, tower: Any) -> tuple[int, int]:
+def count_shown(layout: Layout, policy: AnyRes, tower: Any) -> tuple[int, int]:
     """Rows and columns of patches on an image's canvas that are not padding, by the model classes' own functions."""
     width, height = layout.size
-    across = vision.side(tower) // vision.patch(tower)
-    rows, columns = get_anyres_image_grid_shape((height, width), pinpoints(policy), vision.side(tower))
+    across = vision.get_side(tower) // vision.get_patch(tower)
+    rows, columns = get_anyres_image_grid_shape((height, width), to_pinpoints(policy), vision.get_side(tower))
     canvas = torch.empty(1, rows * across, columns * across, device="meta")
     _, down, wide = unpad_image(canvas, (height, width)).shape
     return down, wide
@@ -63,17 +63,19 @@ class LlavaNext:
 
     @cached_property
     def _vision(self) -> Any:
-        return vision.configure(self.settings, self.policy.side)
+        return vision.configure_vision(self.settings, self.policy.side)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
-        config = llava.projector(self.settings, self._vision) | {"image_grid_pinpoints": pinpoints(self.policy)}
+        config = llava.describe_projector(self.settings, self._vision) | {
+            "image_grid_pinpoints": to_pinpoints(self.policy)
+        }
         classes = (LlavaNextForConditionalGeneration, LlavaNextConfig)
-        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+        return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
         """See `Family`: the overview's patches, and a row's patches and its newline for each row that is not padding."""
-        rows, columns = shown(layout, self.policy, self._vision)
+        rows, columns = count_shown(layout, self.policy, self._vision)
         return int((self.policy.side // self.policy.patch) ** 2 + rows * (columns + 1))
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
@@ -82,18 +84,18 @@ class LlavaNext:
             return {}
         sizes = [(layout.size[1], layout.size[0]) for layout in batch.layouts]
         return {
-            "pixel_values": torch.stack(vision.pixels(batch, self._vision)),
+            "pixel_values": torch.stack(vision.normalise_pixels(batch, self._vision)),
             "image_sizes": torch.tensor(sizes, device=batch.ids.device),
         }
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        settings = vision.image_settings(self._vision)
+        settings = vision.get_image_settings(self._vision)
         images = LlavaNextImageProcessorPil(
-            image_grid_pinpoints=pinpoints(self.policy), crop_size=settings["size"], **settings
+            image_grid_pinpoints=to_pinpoints(self.policy), crop_size=settings["size"], **settings
         )
-        return llava.processor(LlavaNextProcessor, images, self._vision, tokenizer, chat)
+        return llava.make_processor(LlavaNextProcessor, images, self._vision, tokenizer, chat)
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)

@@ -25,7 +25,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.export import VideoProcessor
 from vlmill.train.families import llava, towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.families.llava_next import pinpoints, shown
+from vlmill.train.families.llava_next import count_shown, to_pinpoints
 from vlmill.train.settings import ModelSettings, Part
 
 
@@ -58,15 +58,15 @@ class LlavaOnevision:
                 "the image policy (anyres) has no cap or tiles several images; family llava_onevision takes a cap (9 in the paper) "
                 "and many: letterbox, family llava_next takes what it has"
             )
-        if self.policy.fill != vision.reading(self._vision).fill:
+        if self.policy.fill != vision.get_reading(self._vision).fill:
             raise RecipeError(
                 f"the image policy (anyres) has fill {self.policy.fill}, and the model's vision tower takes "
-                f"{vision.reading(self._vision).fill}; make them equal in the recipe"
+                f"{vision.get_reading(self._vision).fill}; make them equal in the recipe"
             )
 
     @cached_property
     def _vision(self) -> Any:
-        return vision.configure(self.settings, self.policy.side)
+        return vision.configure_vision(self.settings, self.policy.side)
 
     @property
     def _aspect(self) -> str:
@@ -74,19 +74,19 @@ class LlavaOnevision:
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
-        config = llava.projector(self.settings, self._vision) | {
-            "image_grid_pinpoints": pinpoints(self.policy),
+        config = llava.describe_projector(self.settings, self._vision) | {
+            "image_grid_pinpoints": to_pinpoints(self.policy),
             "vision_aspect_ratio": self._aspect,
         }
         classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionConfig)
-        return cast("PreTrainedModel", towers.assemble(classes, self.settings, tokenizer, chat, config))
+        return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
         """See `Family`: LLaVA-NeXT's, its rows and columns divided where they are too many; or a tile's and a newline."""
         tile = (self.policy.side // self.policy.patch) ** 2
         if layout.tiles == 1:
             return tile + 1
-        rows, columns = shown(layout, self.policy, self._vision)
+        rows, columns = count_shown(layout, self.policy, self._vision)
         excess = math.sqrt(rows * columns / ((self.policy.cap or 1) * tile))
         if excess > 1.1:  # so in the class's `pack_image_features`
             rows, columns = int(rows // excess), int(columns // excess)
@@ -98,7 +98,7 @@ class LlavaOnevision:
             return {}
         sizes = [(layout.size[1], layout.size[0]) for layout in batch.layouts]
         return {
-            "pixel_values": torch.stack(vision.pixels(batch, self._vision)),
+            "pixel_values": torch.stack(vision.normalise_pixels(batch, self._vision)),
             "image_sizes": torch.tensor(sizes, device=batch.ids.device),
             "batch_num_images": [1 if layout.tiles > 1 else Letterboxed(1) for layout in batch.layouts],
         }
@@ -106,9 +106,9 @@ class LlavaOnevision:
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
         images = LlavaOnevisionImageProcessorPil(
-            image_grid_pinpoints=pinpoints(self.policy), **vision.image_settings(self._vision)
+            image_grid_pinpoints=to_pinpoints(self.policy), **vision.get_image_settings(self._vision)
         )
-        how = vision.reading(self._vision)
+        how = vision.get_reading(self._vision)
         says = {
             "num_image_tokens": (self.policy.side // self.policy.patch) ** 2 + how.others,
             "vision_feature_select_strategy": how.strategy,
@@ -119,4 +119,4 @@ class LlavaOnevision:
 
     def part(self, parameter: str) -> Part:
         """See `Family`."""
-        return towers.part(parameter)
+        return towers.find_component(parameter)

@@ -16,7 +16,7 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_arg
 """What exports may be in, by the names that recipes have for them."""
 
 
-def configuration(source: Pretrained) -> Any:
+def read_config(source: Pretrained) -> Any:
     """What a pretrained model says of itself, its dtype aside: weights are kept in float32, in whatever they were published.
 
     Raises:
@@ -34,7 +34,7 @@ def set_dtype(config: Any, dtype: torch.dtype) -> Any:
     return config
 
 
-def export_dtype(settings: ModelSettings) -> torch.dtype:
+def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
     """What a model is exported in: what the recipe says, or what its pretrained part was published in.
 
     Of two pretrained towers the language model decides, which has nearly all weights. What does not say counts as float32, as does a
@@ -69,7 +69,7 @@ def _read(source: Pretrained) -> Any:
         ) from error
 
 
-def vocabulary(source: Pretrained) -> dict[str, int] | None:
+def read_vocabulary(source: Pretrained) -> dict[str, int] | None:
     """Ids by token of the `tokenizer.json` beside a pretrained model's weights; None if there is none."""
     try:
         path = cached_file(source.path, "tokenizer.json", revision=source.revision)

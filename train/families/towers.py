@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from vlmill.pipeline.chat.encode import ChatFormat, mark_id
+from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.families import FAMILIES, language, vision
 from vlmill.train.settings import ModelSettings, Part, Pretrained
@@ -22,19 +22,19 @@ PROJECTOR = (
 )
 
 
-def part(parameter: str) -> Part:
+def find_component(parameter: str) -> Part:
     """The part that a parameter belongs to, in any of the model classes."""
     if parameter.startswith(VISION):
         return "vision"
     return "projector" if parameter.startswith(PROJECTOR) else "text"
 
 
-def connector(settings: ModelSettings) -> str:
+def choose_connector(settings: ModelSettings) -> str:
     """The kind of connector."""
     return settings.connector.kind or FAMILIES[settings.family].connectors[0]
 
 
-def assemble(
+def assemble_model(
     classes: tuple[Any, Any], settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, config: dict[str, Any]
 ) -> Any:
     """A model in float32, on the CPU: new, with pretrained towers in it, or a checkpoint.
@@ -47,30 +47,30 @@ def assemble(
         config: what the configuration says besides the language model, `vision_config` among it.
     """
     model_class, config_class = classes
-    image = mark_id(tokenizer, chat.image)
+    image = get_mark_id(tokenizer, chat.image)
     if settings.checkpoint is not None:
         model = _checkpoint(model_class, settings.checkpoint, tokenizer)
         model.config.image_token_id = image
         _follow(model.config, config, settings.checkpoint)
         return model
-    text = language.configure(settings, tokenizer, chat)
+    text = language.configure_text(settings, tokenizer, chat)
     named = "image_token_index" if hasattr(config_class, "image_token_index") else "image_token_id"
     ours = {"text_config": text, named: image, "tie_word_embeddings": text.tie_word_embeddings}
     model = model_class(config_class(**ours, **config))
-    fill(model, settings, model.model.get_decoder())
+    load_towers(model, settings, model.model.get_decoder())
     return model
 
 
-def fill(model: Any, settings: ModelSettings, text: Any) -> None:
+def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
     """Put the weights of pretrained towers into a new model whose language model is `text`."""
-    vision.load(getattr(model.model, "vision_tower", None) or model.model.vision_model, settings.vision)
+    vision.load_vision(getattr(model.model, "vision_tower", None) or model.model.vision_model, settings.vision)
     if isinstance(settings.text, Pretrained):
-        language.load(model, text, settings.text)
+        language.load_text(model, text, settings.text)
 
 
 def _checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> Any:
     model = model_class.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
-    if (needed := language.vocabulary(tokenizer)) > model.get_input_embeddings().num_embeddings:
+    if (needed := language.count_vocabulary(tokenizer)) > model.get_input_embeddings().num_embeddings:
         if hasattr(model.get_input_embeddings(), "num_additional_embeddings"):
             raise RecipeError(
                 f"model.checkpoint: the embeddings of {source.path} cannot grow from {model.config.vocab_size} to {needed} tokens; "

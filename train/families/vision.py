@@ -28,7 +28,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.batch import Batch
 from vlmill.train.families import FAMILIES
 from vlmill.train.families.fused import FusedVisionConfig
-from vlmill.train.families.pretrained import configuration
+from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
 
 POSITIONS = "position_embedding"
@@ -36,7 +36,7 @@ POSITIONS = "position_embedding"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TowerReading:
     """How a kind of vision tower is fed and read."""
 
     mean: tuple[float, float, float]
@@ -59,14 +59,14 @@ _HALF = (tuple(IMAGENET_STANDARD_MEAN), tuple(IMAGENET_STANDARD_STD))
 _CLIP = (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
 _IMAGENET = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
 READINGS = {
-    "siglip_vision_model": Reading(*_HALF, -1, 0),
-    "clip_vision_model": Reading(*_CLIP, -2, 1),
-    "dinov2": Reading(*_IMAGENET, -2, 1),
-    "internvl_vision": Reading(*_IMAGENET, -1, 1),
-    "fused_vision": Reading(*_HALF, -1, 0),
-    "idefics_vision": Reading(*_CLIP, -1, 0),
-    "idefics2_vision": Reading(*_HALF, -1, 0),
-    "idefics3_vision": Reading(*_HALF, -1, 0),
+    "siglip_vision_model": TowerReading(*_HALF, -1, 0),
+    "clip_vision_model": TowerReading(*_CLIP, -2, 1),
+    "dinov2": TowerReading(*_IMAGENET, -2, 1),
+    "internvl_vision": TowerReading(*_IMAGENET, -1, 1),
+    "fused_vision": TowerReading(*_HALF, -1, 0),
+    "idefics_vision": TowerReading(*_CLIP, -1, 0),
+    "idefics2_vision": TowerReading(*_HALF, -1, 0),
+    "idefics3_vision": TowerReading(*_HALF, -1, 0),
 }
 """By transformers' model type. As the papers read them: SigLIP's and InternViT's last layer, CLIP's last but one (LLaVA) and
 DINOv2's (Prismatic, which reads both towers of a fused one there), without their CLS token. The last three stand in one
@@ -80,17 +80,17 @@ CONFIGS = {
 }
 
 
-def reading(config: Any) -> Reading:
+def get_reading(config: Any) -> TowerReading:
     """How the tower of a configuration is fed and read."""
     return READINGS[config.model_type]
 
 
-def side(config: Any) -> int:
+def get_side(config: Any) -> int:
     """Pixels of a side of the tower's input."""
     return _first(config.image_size)
 
 
-def patch(config: Any) -> int:
+def get_patch(config: Any) -> int:
     """Pixels of a side of a patch."""
     return _first(config.patch_size)
 
@@ -100,7 +100,7 @@ def _first(length: Any) -> int:
     return int(length[0] if isinstance(length, (list, tuple)) else length)
 
 
-def configure(settings: ModelSettings, wanted: int | None = None) -> Any:
+def configure_vision(settings: ModelSettings, wanted: int | None = None) -> Any:
     """The configuration of a model's vision tower.
 
     Args:
@@ -115,13 +115,13 @@ def configure(settings: ModelSettings, wanted: int | None = None) -> Any:
         assert source is not None
         return _tower(source, wanted)
     towers = [_tower(each, wanted) for each in (source.first, source.second)]
-    first, second = ((side(tower), side(tower) // patch(tower)) for tower in towers)
+    first, second = ((get_side(tower), get_side(tower) // get_patch(tower)) for tower in towers)
     if settings.family != "llava" or first != second:
         raise RecipeError(
             f"model.vision: fused towers are for family llava, and must have one side and as many patches; "
             f"here are {first[0]} px of {first[1]} patches and {second[0]} px of {second[1]} in family {settings.family}"
         )
-    hows, given = [reading(tower) for tower in towers], READINGS["fused_vision"]
+    hows, given = [get_reading(tower) for tower in towers], READINGS["fused_vision"]
     return FusedVisionConfig(
         first=towers[0].to_dict(),
         second=towers[1].to_dict(),
@@ -132,7 +132,7 @@ def configure(settings: ModelSettings, wanted: int | None = None) -> Any:
         layers=[-2, -2],
         others=[how.others for how in hows],
         image_size=first[0],
-        patch_size=patch(towers[0]),
+        patch_size=get_patch(towers[0]),
     )
 
 
@@ -157,7 +157,7 @@ def _tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
 
 def _pretrained(source: Pretrained) -> Any:
     """The configuration of a tower in a folder or on the Hub, or of the one in a model there."""
-    config = configuration(source)
+    config = read_config(source)
     config = getattr(config, "vision_config", config)
     if config.model_type not in READINGS:
         raise RecipeError(
@@ -166,7 +166,7 @@ def _pretrained(source: Pretrained) -> Any:
     return config
 
 
-def converted(settings: ModelSettings, like: str, config_class: Any, **changes: Any) -> Any:
+def convert_config(settings: ModelSettings, like: str, config_class: Any, **changes: Any) -> Any:
     """The configuration of a tower that a model class has of its own, from that of the tower whose weights it can take.
 
     Args:
@@ -178,7 +178,7 @@ def converted(settings: ModelSettings, like: str, config_class: Any, **changes: 
     Raises:
         RecipeError: the settings name a tower of another form.
     """
-    config = configure(settings)
+    config = configure_vision(settings)
     if config.model_type == config_class.model_type:
         return config
     if config.model_type != like:
@@ -194,11 +194,11 @@ def converted(settings: ModelSettings, like: str, config_class: Any, **changes: 
     return config_class(**kept)
 
 
-def load(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
+def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
     """Put pretrained weights, if any, into a tower of the same form; position embeddings are interpolated to its grid (bicubic)."""
     if isinstance(source, FusedTower):
-        load(tower.first, source.first)
-        load(tower.second, source.second)
+        load_vision(tower.first, source.first)
+        load_vision(tower.second, source.second)
     if not isinstance(source, Pretrained):
         return
     config = _pretrained(source)
@@ -210,7 +210,7 @@ def load(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> No
     weights = found.state_dict()
     for name, ours in tower.state_dict().items():
         if POSITIONS in name and weights[name].shape != ours.shape:
-            weights[name] = _interpolated(weights[name], ours.shape, reading(config).others)
+            weights[name] = _interpolated(weights[name], ours.shape, get_reading(config).others)
     tower.load_state_dict(weights)
 
 
@@ -230,7 +230,9 @@ def check_encoder(config: Any, policy: Any, *, fill: bool = False) -> None:
     Raises:
         RecipeError: names what differs: the side, the patch, or if asked for the fill.
     """
-    wants = {"side": side(config), "patch": patch(config)} | ({"fill": reading(config).fill} if fill else {})
+    wants = {"side": get_side(config), "patch": get_patch(config)} | (
+        {"fill": get_reading(config).fill} if fill else {}
+    )
     for name, wanted in wants.items():
         has = getattr(policy, name)
         if has != wanted:
@@ -240,7 +242,7 @@ def check_encoder(config: Any, policy: Any, *, fill: bool = False) -> None:
             )
 
 
-def pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
+def normalise_pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
     """Each tile of each image, normalised: (3, height, width) float32 on the batch's device, in reading order.
 
     The arithmetic of `rescale` and `normalize` in transformers' image_transforms, in their order.
@@ -253,13 +255,13 @@ def pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
 
 def _normalised(tiles: np.ndarray, config: Any, device: torch.device) -> torch.Tensor:
     raw = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2).float() * (1 / 255)
-    how = reading(config)
+    how = get_reading(config)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (how.mean, how.std))
     return (raw - mean) / std
 
 
-def image_settings(config: Any) -> dict[str, Any]:
+def get_image_settings(config: Any) -> dict[str, Any]:
     """What image processors are told: one tile is the encoder's square, pixels are normalised."""
-    how = reading(config)
-    square = {"height": side(config), "width": side(config)}
+    how = get_reading(config)
+    square = {"height": get_side(config), "width": get_side(config)}
     return {"size": square, "image_mean": list(how.mean), "image_std": list(how.std)}

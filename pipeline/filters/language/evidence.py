@@ -23,8 +23,8 @@ from enum import IntEnum
 import numpy as np
 
 from vlmill.pipeline.filters.language import lid
-from vlmill.pipeline.filters.language.prose import CJK, is_plain, prose, without_quotations, words
-from vlmill.pipeline.filters.language.script import Trait, measure
+from vlmill.pipeline.filters.language.prose import CJK, extract_prose, is_plain, remove_quotations, split_running_words
+from vlmill.pipeline.filters.language.script import Trait, measure_traits
 
 
 class Column(IntEnum):
@@ -76,14 +76,14 @@ UNSURE = 0.05  # of a full neighbour: what counts against any context
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LanguageScores:
     """Scores (texts, columns), -inf where a text has no letters of a language, and words (texts,)."""
 
     scores: np.ndarray
     words: np.ndarray
 
 
-def read(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: Weights) -> Reading:
+def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: Weights) -> LanguageScores:
     """Every text by itself. With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure."""
     cleaned = _cleaned(texts)
     inner = _inner(cleaned.sums, texts, weights)
@@ -96,10 +96,10 @@ def read(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: 
     scores[:, : Column.WANTED] = np.where(own > 0, (inner - inner.max(axis=1, keepdims=True)).T + matrix, -np.inf).T
     for index in np.flatnonzero(cleaned.words > STRAY * (own + cleaned.words)).tolist():
         scores[index, Column.WANTED :] = _other(cleaned.prose[index], cleaned.words[index], unwanted)
-    return Reading(scores, own + cleaned.words)
+    return LanguageScores(scores, own + cleaned.words)
 
 
-def with_context(reading: Reading, turns: Sequence[int | None], weights: Weights) -> np.ndarray:
+def add_context(reading: LanguageScores, turns: Sequence[int | None], weights: Weights) -> np.ndarray:
     """Scores of one sample's texts with what their neighbours say; `turns` are None in documents. Pure.
 
     Neighbours count for the languages that a text could be in: an English page says nothing about two lone kanji.
@@ -114,7 +114,7 @@ def with_context(reading: Reading, turns: Sequence[int | None], weights: Weights
     return np.asarray(reading.scores + most * near / (near.sum(axis=1, keepdims=True) + UNSURE))
 
 
-def reach(weights: Weights) -> float:
+def bound_context(weights: Weights) -> float:
     """How far, in nats, neighbours can at most move two languages apart."""
     return weights.context + (NO_HANGUL if weights.context else 0)
 
@@ -128,27 +128,27 @@ class _Cleaned:
 
 def _cleaned(texts: Sequence[str]) -> _Cleaned:
     """Traits and words of each text; code is gone and quotations hardly count wherever scripts or languages compete in one."""
-    sums, other_words, kept = measure(texts), np.zeros(len(texts)), [""] * len(texts)
+    sums, other_words, kept = measure_traits(texts), np.zeros(len(texts)), [""] * len(texts)
     letters = sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL]].sum(axis=1)
     disputed = _disputed(sums)
     for index in np.flatnonzero((sums[:, Trait.LETTER] > FEW_LETTERS * letters) | disputed).tolist():
         if not letters[index] and is_plain(texts[index]):
             kept[index], other_words[index] = texts[index], sums[index, Trait.LETTER] / LETTERS_PER_WORD
             continue
-        whole = kept[index] = prose(texts[index])
-        matrix = without_quotations(whole)
+        whole = kept[index] = extract_prose(texts[index])
+        matrix = remove_quotations(whole)
         if not any(map(str.isalpha, matrix)):
             matrix = whole
-        other_words[index] = (1 - QUOTED) * words(matrix) + QUOTED * words(whole)
+        other_words[index] = (1 - QUOTED) * split_running_words(matrix) + QUOTED * split_running_words(whole)
         if letters[index]:
-            both = [_by_line(part) if disputed[index] else measure([part])[0] for part in (matrix, whole)]
+            both = [_by_line(part) if disputed[index] else measure_traits([part])[0] for part in (matrix, whole)]
             sums[index] = (1 - QUOTED) * both[0] + QUOTED * both[1]
     return _Cleaned(sums, other_words, kept)
 
 
 def _by_line(text: str) -> np.ndarray:
     """Sums of a text whose lines may be in simplified and in traditional characters: each pays for the better of the two."""
-    lines = measure(text.split("\n"))
+    lines = measure_traits(text.split("\n"))
     chinese = [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]
     lines[:, chinese] = lines[:, chinese].min(axis=1, keepdims=True)
     return np.asarray(lines.sum(axis=0))
@@ -176,9 +176,9 @@ def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarr
     korean = HANGUL * hangul - sums[:, Trait.NOT_KOREAN] - NO_HANGUL * (hangul == 0)
     inner = weights.characters * np.stack([chinese, japanese, korean], axis=1)
     second, first = np.sort(inner, axis=1)[:, -2:].T
-    close = first - second < SURE + weights.model * -FLOOR + reach(weights)
+    close = first - second < SURE + weights.model * -FLOOR + bound_context(weights)
     for index in np.flatnonzero(close & (han + native > 0) & (weights.model > 0)).tolist():
-        found = lid.probabilities("".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS])
+        found = lid.predict_languages("".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS])
         inner[index] += [weights.model * _nats(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
     return inner
 
@@ -188,7 +188,7 @@ def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> 
     if unwanted is None:
         return 0.0, -math.inf
     seen = text[:MODEL_LETTERS]
-    found = lid.probabilities(seen if seen.isascii() else CJK.sub(" ", seen))
+    found = lid.predict_languages(seen if seen.isascii() else CJK.sub(" ", seen))
     open_to_both = sum(found.pop(code, 0.0) for code in ("zh", "ja", "ko")) / 2
     good = bad = open_to_both
     for code, share in found.items():
@@ -201,7 +201,7 @@ def _nats(probability: float) -> float:
     return math.log(max(probability, lid.LEAST))
 
 
-def _votes(reading: Reading) -> np.ndarray:
+def _votes(reading: LanguageScores) -> np.ndarray:
     """What each text says to its neighbours (texts, columns): one column, by how sure and how long it is."""
     second, first = np.sort(np.maximum(reading.scores, -1e9), axis=1)[:, -2:].T
     trust = np.clip((first - second) / SURE, 0, 1) * np.minimum(1, reading.words / ENOUGH)

@@ -22,18 +22,18 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT, nearest
+from vlmill.pipeline.core.config import STRICT, suggest_names
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageFacts, Sample, Verdict
-from vlmill.pipeline.filters.base import Doubt, Finding
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict
+from vlmill.pipeline.filters.base import Finding, Undecided
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.language.evidence import (
     Column,
-    Reading,
+    LanguageScores,
     Weights,
-    reach,
-    read,
-    with_context,
+    add_context,
+    bound_context,
+    score_texts,
 )
 from vlmill.pipeline.filters.language.prose import CJK
 
@@ -77,14 +77,14 @@ class Language:
         if self.keep == ():
             raise ValueError("keep names no language, so all texts would go; name those that stay, such as [en]")
         for code in (*(self.drop or ()), *(self.keep or ())):
-            if code not in lid.codes():
+            if code not in lid.list_codes():
                 raise ValueError(f"{code!r} is no language code: {_hint(code)}")
 
     def made_by(self) -> Mapping[str, str]:
         """The model and the package that runs it."""
         return {"lid.176.ftz": lid.SHA256, "fasttext-predict": importlib.metadata.version("fasttext-predict")}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts with the probability that a node, or the share of a sample, is unwanted as their score."""
         del facts
         waiting = iter(samples)
@@ -96,15 +96,15 @@ class Language:
         only_han = self.drop is not None and HAN_LANGUAGES.keys() >= set(self.drop)  # then other scripts need no model
         taken = [(row, sample, nodes) for row, sample in batch if (nodes := _readable(sample, only_han=only_han))]
         texts = [(sample.nodes[node].text or "")[:CHARACTERS] for _, sample, nodes in taken for node in nodes]
-        reading = read(texts, None if only_han else self._unwanted, weights)
+        reading = score_texts(texts, None if only_han else self._unwanted, weights)
         margins, sizes = self._margins(reading.scores), reading.words.tolist()
         start = 0
         for row, sample, nodes in taken:
             part = slice(start, start := start + len(nodes))
             turns = [None if sample.nodes[node].role == "none" else sample.nodes[node].turn for node in nodes]
-            if len(nodes) > 1 and min(map(abs, margins[part])) < reach(weights) + self._margin:
-                alone = Reading(reading.scores[part], reading.words[part])
-                margins[part] = self._margins(with_context(alone, turns, weights))
+            if len(nodes) > 1 and min(map(abs, margins[part])) < bound_context(weights) + self._margin:
+                alone = LanguageScores(reading.scores[part], reading.words[part])
+                margins[part] = self._margins(add_context(alone, turns, weights))
             if turns[0] is not None:  # a conversation: each text counts the same, however long the answers
                 sizes[part] = [float(size > 0) for size in sizes[part]]
             yield from self._findings(row, nodes, margins[part], sizes[part])
@@ -116,7 +116,7 @@ class Language:
         dropped, bad = dict[int, float](), 0.0
         for node, margin, size in zip(nodes, margins, sizes, strict=True):
             if abs(margin) < self._margin:
-                yield Doubt(row, node)
+                yield Undecided(row, node)
             if margin >= self._margin or (margin > -self._margin and self.in_doubt == "drop"):
                 dropped[node] = margin
                 bad += size
@@ -150,7 +150,7 @@ def _hint(code: str) -> str:
         return "it is part of zh"
     start = code.lower().replace("_", "-").partition("-")[0]
     meant = MISTAKEN.get(start, start)
-    return f"did you mean {meant!r}?" if meant in lid.codes() else nearest(code, sorted(lid.codes()))
+    return f"did you mean {meant!r}?" if meant in lid.list_codes() else suggest_names(code, sorted(lid.list_codes()))
 
 
 def _readable(sample: Sample, *, only_han: bool) -> list[int]:

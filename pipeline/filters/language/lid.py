@@ -20,30 +20,30 @@ LEAST = 0.018  # e^-4: what is less likely carries nothing, and finding it costs
 LABEL = len("__label__")
 
 
-def fold(code: str) -> str:
+def fold_code(code: str) -> str:
     """The code a recipe uses: the model's own, but zh for every Chinese language."""
     return "zh" if code in SINITIC else code
 
 
 @cache
-def codes() -> frozenset[str]:
+def list_codes() -> frozenset[str]:
     """All language codes that a recipe may name."""
-    labels, _ = model().predict("", k=-1, threshold=-1.0)
-    return frozenset(fold(label[LABEL:]) for label in labels)
+    labels, _ = load_model().predict("", k=-1, threshold=-1.0)
+    return frozenset(fold_code(label[LABEL:]) for label in labels)
 
 
-def probabilities(text: str, most: int = 5) -> dict[str, float]:
+def predict_languages(text: str, most: int = 5) -> dict[str, float]:
     """The `most` likely languages of a text that reach `LEAST`, with Chinese languages added up. Pure."""
-    labels, shares = model().predict(text.replace("\n", " "), k=most, threshold=LEAST)
+    labels, shares = load_model().predict(text.replace("\n", " "), k=most, threshold=LEAST)
     found: dict[str, float] = {}
     for label, share in zip(labels, shares, strict=True):
-        code = fold(label[LABEL:])
+        code = fold_code(label[LABEL:])
         found[code] = found.get(code, 0.0) + float(share)
     return found
 
 
 @cache
-def model() -> Any:
+def load_model() -> Any:
     """The fastText model, loaded once per process.
 
     Raises:

@@ -49,7 +49,7 @@ NAME = 0.5  # of a running word: what counts of a capitalised word, which may be
 LONG = 8  # letters a word: scripts without spaces come as one long word
 
 
-def prose(text: str) -> str:
+def extract_prose(text: str) -> str:
     """The language in a text: width folded (NFKC), code reduced to its comments, markup, addresses and formulas gone. Pure."""
     text = unicodedata.normalize("NFKC", text)
     text = _FENCE.sub(lambda fence: "\n".join(_said(line, in_listing=True) for line in fence[1].split("\n")), text)
@@ -62,12 +62,12 @@ def is_plain(text: str) -> bool:
     return _MARK.search(text) is None
 
 
-def without_quotations(text: str) -> str:
+def remove_quotations(text: str) -> str:
     """A text without what stands in quotation marks and brackets on one line."""
     return _QUOTATION.sub(" ", text)
 
 
-def words(text: str) -> float:
+def split_running_words(text: str) -> float:
     """Running words of scripts other than Chinese, Japanese and Korean, in a text that `prose` has cleaned.
 
     Identifiers and single letters (what OCR leaves of stains) do not count, capitalised words count `NAME`.

@@ -53,7 +53,7 @@ BORROWED = "の"  # Chinese shop signs and titles use it
 SURROGATES = range(0xD840, 0xD88E)  # first halves of the Han planes in UTF-16
 
 
-def measure(texts: Sequence[str]) -> np.ndarray:
+def measure_traits(texts: Sequence[str]) -> np.ndarray:
     """Sums of every `Trait` over each text: float64 (texts, traits). Half and full width count the same. Pure."""
     classes, values = _table()
     counts = np.empty((len(texts), len(values)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.sources.base import Row, Unfit
+from vlmill.pipeline.sources.base import SourceRow, UnreadableRow
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.formats.parquet import Columns
 
@@ -39,7 +39,7 @@ class SeparatedSource(KeyedSource, Protocol):
         with _opened(path, self.columns()) as (_, records):
             return [sum(map(len, record)) for record in records]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """A page for each of the rows [start, stop) in order; BAD_ROW where values are missing or too many. Raises as `survey`."""
         with _opened(path, self.columns()) as (header, records):
             wanted = enumerate(islice(records, start, stop), start)
@@ -62,7 +62,7 @@ def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[
             raise SourceError(f"{path}: expected values separated by tabs or commas ({error})") from error
 
 
-def _row(header: list[str], record: list[str]) -> dict[str, str] | Unfit:
+def _row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:
     if len(record) != len(header):
-        return Unfit(f"it has {len(record)} values, expected {len(header)}", raw=record)
+        return UnreadableRow(f"it has {len(record)} values, expected {len(header)}", raw=record)
     return dict(zip(header, record, strict=True))

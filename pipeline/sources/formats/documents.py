@@ -15,15 +15,15 @@ from typing import Any, BinaryIO, ClassVar, Protocol
 import pydantic.dataclasses
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.core.excerpt import shown
+from vlmill.pipeline.core.excerpt import escape_text
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Isolated
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.sources.base import Page, Picture, Row, Source, Unfit
+from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow
 from vlmill.pipeline.sources.formats import tars
-from vlmill.pipeline.sources.formats.pdf_pages import Form, render
-from vlmill.pipeline.sources.known_keys import unread
+from vlmill.pipeline.sources.formats.pdf_pages import Form, render_pages
+from vlmill.pipeline.sources.known_keys import list_unread
 from vlmill.pipeline.sources.pairs import SAME
 
 FORMS: dict[str, Form] = {"tif": "tif", "tiff": "tif", "pdf": "pdf"}
@@ -51,18 +51,18 @@ class DocumentSource(Source, Protocol):
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each document's members. Raises SourceError as `tars.index`."""
-        return [entry.size for entry in tars.index(path, self.needs())]
+        return [entry.size for entry in tars.index_rows(path, self.needs())]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """One sample per page of the documents [start, stop): the image, then its text. Raises SourceError as `tars.index`."""
-        entries = tars.index(path, self.needs())[start:stop]
-        with path.open("rb") as file, Isolated(render, self.seconds) as worker:
+        entries = tars.index_rows(path, self.needs())[start:stop]
+        with path.open("rb") as file, Sandbox(render_pages, self.seconds) as worker:
             reader = _Reader(file, worker, self)
             for number, entry in enumerate(entries, start):
                 try:
                     yield reader.document(number, entry)
-                except Unfit as unfit:
-                    yield Row(number, failed=((unfit.reason, str(unfit)),), excerpt=_named(entry))
+                except UnreadableRow as unfit:
+                    yield SourceRow(number, failed=((unfit.reason, str(unfit)),), excerpt=_named(entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,19 @@ class _Reader:
     """An open tar and the child that makes pictures."""
 
     file: BinaryIO
-    worker: Isolated[[Form, bytes, int, Sequence[int], int], bytes | str]
+    worker: Sandbox[[Form, bytes, int, Sequence[int], int], bytes | str]
     source: DocumentSource
 
-    def document(self, number: int, entry: tars.Entry) -> Row:
+    def document(self, number: int, entry: tars.TarRow) -> SourceRow:
         """The pages of one document, and the losses of the others. Raises Unfit where none can be read."""
-        _, suffix = tars.choose(entry, self.source.needs())
+        _, suffix = tars.choose_members(entry, self.source.needs())
         if entry.size > self.source.max_bytes:
-            raise Unfit(f"{entry.key} has {entry.size} bytes, allowed {self.source.max_bytes}", Reason.TOO_MANY_BYTES)
+            raise UnreadableRow(
+                f"{entry.key} has {entry.size} bytes, allowed {self.source.max_bytes}", Reason.TOO_MANY_BYTES
+            )
         texts, left = self._texts(entry)
         wanted, failed = _choose(texts, self.source.max_pages)
-        data = tars.read(self.file, entry.members[suffix])
+        data = tars.read_member(self.file, entry.members[suffix])
         pages = list[Page]()
         for place, picture in zip(wanted, self._pictures(FORMS[suffix], data, len(texts), list(wanted)), strict=True):
             if isinstance(picture, bytes):
@@ -90,24 +92,24 @@ class _Reader:
         others = sorted({*entry.members}.difference(self.source.suffixes, {"json"}))
         noted = (*(f".{suffix}" for suffix in others), *(f"json.{name}" for name in left))
         shown = tuple(replace(page, unread=noted) for page in pages)
-        return Row(number, shown, tuple(failed.values()), tuple(failed), _named(entry) if failed else "")
+        return SourceRow(number, shown, tuple(failed.values()), tuple(failed), _named(entry) if failed else "")
 
-    def _texts(self, entry: tars.Entry) -> tuple[list[str | None], tuple[str, ...]]:
+    def _texts(self, entry: tars.TarRow) -> tuple[list[str | None], tuple[str, ...]]:
         """The text of each page, None where it has not the form; and what is not read beside the pages.
 
         Raises:
             Unfit: there are no pages, or something beside them may not be left unread.
         """
         try:
-            about = json.loads(tars.read(self.file, entry.members["json"]))
+            about = json.loads(tars.read_member(self.file, entry.members["json"]))
         except (ValueError, RecursionError):
             about = None
         pages = about.get("pages") if isinstance(about, dict) else None
         if not isinstance(pages, list):
-            raise Unfit(f"{entry.key}.json has no list of pages")
+            raise UnreadableRow(f"{entry.key}.json has no list of pages")
         if not pages:
-            raise Unfit(f"{entry.key}.json has no pages", Reason.EMPTY_ROW)
-        return [_text(page) for page in pages], unread(about, ("pages", *SAME), pictured=True)
+            raise UnreadableRow(f"{entry.key}.json has no pages", Reason.EMPTY_ROW)
+        return [_text(page) for page in pages], list_unread(about, ("pages", *SAME), pictured=True)
 
     def _pictures(self, form: Form, data: bytes, count: int, wanted: list[int]) -> Iterator[bytes | Loss]:
         """One item per wanted page: its picture, or the loss of it. The child is not asked for nothing."""
@@ -130,9 +132,9 @@ def _text(page: Any) -> str | None:
     return "\n".join(lines)
 
 
-def _named(entry: tars.Entry) -> str:
+def _named(entry: tars.TarRow) -> str:
     """What stands for a document where something of it is shown: its members."""
-    return shown(", ".join(member.name for member in entry.members.values()) or entry.key)
+    return escape_text(", ".join(member.name for member in entry.members.values()) or entry.key)
 
 
 def _choose(texts: list[str | None], max_pages: int) -> tuple[dict[int, str], Losses]:

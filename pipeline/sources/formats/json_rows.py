@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.sources.base import Row, Unfit
+from vlmill.pipeline.sources.base import SourceRow, UnreadableRow
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 
 INSIDE = re.compile(rb'["{}\[\]]')
@@ -52,7 +52,7 @@ class JsonSource(KeyedSource, Protocol):
             _check(path, data, self.keys())
             return [stop - start for start, stop in _spans(path, data)]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """A page for each of the rows [start, stop) in order. Raises SourceError as `survey`, as far as it reads."""
         with _mapped(path) as data:
             _check(path, data, self.keys())
@@ -129,13 +129,15 @@ def _string_end(data: Buffer, place: int) -> int:
     return len(data)
 
 
-def _decoded(data: bytes) -> dict[str, Any] | Unfit:
+def _decoded(data: bytes) -> dict[str, Any] | UnreadableRow:
     """A row, or why it is none."""
     try:
         row = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        return Unfit(f"no JSON: {error}", raw=data)
-    return row if isinstance(row, dict) else Unfit(f"expected a JSON object, found {type(row).__name__}", raw=data)
+        return UnreadableRow(f"no JSON: {error}", raw=data)
+    return (
+        row if isinstance(row, dict) else UnreadableRow(f"expected a JSON object, found {type(row).__name__}", raw=data)
+    )
 
 
 def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:
@@ -145,12 +147,12 @@ def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> Non
 
 
 def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
-    first: dict[str, Any] | Unfit | None = None
+    first: dict[str, Any] | UnreadableRow | None = None
     for start, stop in _spans(path, data):
         row = _decoded(data[start:stop])
         if isinstance(row, dict) and any(key in row for key in keys):
             return
-        first = row if first is None or (isinstance(first, Unfit) and isinstance(row, dict)) else first
+        first = row if first is None or (isinstance(first, UnreadableRow) and isinstance(row, dict)) else first
     if isinstance(first, dict):
         raise SourceError(
             f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {', '.join(first) or 'none'}"

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from vlmill.pipeline.sources.base import Page, Row, Source, Unfit, pages
-from vlmill.pipeline.sources.known_keys import has, meaning, unread
+from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, read_pages
+from vlmill.pipeline.sources.known_keys import classify_key, has_value, list_unread
 
 
 class KeyedSource(Source, Protocol):
@@ -19,7 +19,7 @@ class KeyedSource(Source, Protocol):
 
     def shows(self) -> Collection[str]:
         """Those of them that hold pictures."""
-        return [name for name in self.reads() if meaning(name) in {"image", "address"}]
+        return [name for name in self.reads() if classify_key(name) in {"image", "address"}]
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """What becomes of a row. Raises Unfit."""
@@ -27,9 +27,11 @@ class KeyedSource(Source, Protocol):
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The keys that say something and are not read. Raises Unfit for one that the row would be another without."""
-        return unread(row, self.reads(), pictured=any(has(row.get(name)) for name in self.shows()))
+        return list_unread(row, self.reads(), pictured=any(has_value(row.get(name)) for name in self.shows()))
 
-    def made(self, rows: Iterable[tuple[int, Mapping[str, Any] | Unfit]], also: Iterable[str] = ()) -> Iterator[Row]:
+    def made(
+        self, rows: Iterable[tuple[int, Mapping[str, Any] | UnreadableRow]], also: Iterable[str] = ()
+    ) -> Iterator[SourceRow]:
         """A page for each of the rows, or why there is none; `also` are columns that were not even looked at."""
 
         def page(row: Mapping[str, Any]) -> Page:
@@ -37,4 +39,4 @@ class KeyedSource(Source, Protocol):
             made = self.page(row)
             return replace(made, unread=tuple(sorted({*made.unread, *left, *also})))
 
-        return pages(rows, page)
+        return read_pages(rows, page)

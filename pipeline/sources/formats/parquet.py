@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.sources.base import Picture, Row, Unfit
+from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
-from vlmill.pipeline.sources.known_keys import REASONS, meaning
+from vlmill.pipeline.sources.known_keys import REASONS, classify_key
 
 Columns = Mapping[str, pa.DataType | tuple[pa.DataType, ...]]
 """What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a type fit
@@ -78,7 +78,7 @@ class ParquetSource(KeyedSource, Protocol):
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         return [group.total_byte_size // group.num_rows for group in groups for _ in range(group.num_rows)]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """A page for each of the rows [start, stop) in order; BAD_ROW for one with a string that is no UTF-8.
 
         Raises:
@@ -86,25 +86,25 @@ class ParquetSource(KeyedSource, Protocol):
         """
         with _opened(path, self.columns(), self.optional()) as (file, names):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
-            left = {name: meaning(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
+            left = {name: classify_key(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
             looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
             rows = _rows(path, file, looked_at, start, stop)
-            filled = ((number, row if isinstance(row, Unfit) else {**missing, **row}) for number, row in rows)
+            filled = ((number, row if isinstance(row, UnreadableRow) else {**missing, **row}) for number, row in rows)
             yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
 
 
-def picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:
+def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:
     """The picture in a cell of type IMAGE: its bytes, or a file if `paths` will do. Raises Unfit where there is neither."""
     if image and image["bytes"]:
         return Picture(data=image["bytes"])
     if paths and image and image["path"]:
         return Picture(path=image["path"])
-    raise Unfit(f"image {place} has {'neither bytes nor a path' if paths else 'no bytes'}")
+    raise UnreadableRow(f"image {place} has {'neither bytes nor a path' if paths else 'no bytes'}")
 
 
 def _rows(
     path: Path, file: pq.ParquetFile, columns: list[str], start: int, stop: int
-) -> Iterator[tuple[int, dict[str, Any] | Unfit]]:
+) -> Iterator[tuple[int, dict[str, Any] | UnreadableRow]]:
     """(number, row) of rows [start, stop) in order."""
     first = 0
     for group in range(file.num_row_groups):
@@ -126,12 +126,12 @@ def _batches(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -
         raise SourceError(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
 
 
-def _row(batch: pa.RecordBatch) -> dict[str, Any] | Unfit:
+def _row(batch: pa.RecordBatch) -> dict[str, Any] | UnreadableRow:
     """The only row of `batch`. Parquet does not check that its strings are UTF-8."""
     try:
         row: dict[str, Any] = batch.to_pylist()[0]
     except UnicodeDecodeError:
-        return Unfit("a string that is no UTF-8", raw=_readable(batch))
+        return UnreadableRow("a string that is no UTF-8", raw=_readable(batch))
     return row
 
 

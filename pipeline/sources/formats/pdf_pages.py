@@ -25,7 +25,7 @@ NO_FONT_FOLDERS = (ctypes.POINTER(ctypes.c_char) * 1)()
 """An empty list for pdfium, which keeps the pointer."""
 
 
-def render(form: Form, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
+def render_pages(form: Form, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
     """One item per wanted page, in order: its picture, or why there is none.
 
     A PDF page becomes a PNG. A frame of a TIFF becomes a PNG without loss, unless it is the only one: then the TIFF stays as it came.

@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.sources.base import Page, Row, Source, Unfit, pages
+from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, read_pages
 from vlmill.pipeline.sources.known_keys import AUDIO, PICTURES, VIDEO
 
 Needs = Sequence[Sequence[str]]
@@ -50,7 +50,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TarRow:
     """One row of a tar: its members by suffix."""
 
     key: str
@@ -76,13 +76,13 @@ class TarSource(Source, Protocol):
 
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row's members. Raises SourceError as `index`."""
-        return [entry.size for entry in index(path, self.needs())]
+        return [entry.size for entry in index_rows(path, self.needs())]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[Row]:
+    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """A page for each of the rows [start, stop) in order. Raises SourceError as `index`."""
-        entries = index(path, self.needs())[start:stop]
+        entries = index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file:
-            yield from pages(
+            yield from read_pages(
                 ((number, _members(file, entry, self.needs())) for number, entry in enumerate(entries, start)),
                 self._made,
             )
@@ -95,7 +95,7 @@ class TarSource(Source, Protocol):
         )
 
 
-def index(path: Path, needs: Needs) -> list[Entry]:
+def index_rows(path: Path, needs: Needs) -> list[TarRow]:
     """The rows of a tar in order; only its headers are read.
 
     Raises:
@@ -110,36 +110,36 @@ def index(path: Path, needs: Needs) -> list[Entry]:
     return entries
 
 
-def choose(entry: Entry, needs: Needs) -> list[str]:
+def choose_members(entry: TarRow, needs: Needs) -> list[str]:
     """The suffix of each group that a row has. Raises Unfit for a row that cannot be read, or lacks one."""
     if entry.trouble:
-        raise Unfit(entry.trouble)
+        raise UnreadableRow(entry.trouble)
     if media := sorted((VIDEO | AUDIO).intersection(entry.members)):
-        raise Unfit(f"{entry.key}.{media[0]}", Reason.UNSUPPORTED_MEDIA)
+        raise UnreadableRow(f"{entry.key}.{media[0]}", Reason.UNSUPPORTED_MEDIA)
     if not _has(entry, needs):
-        raise Unfit(f"{entry.key} has {', '.join(sorted(entry.members))}; it needs {_said(needs)}")
+        raise UnreadableRow(f"{entry.key} has {', '.join(sorted(entry.members))}; it needs {_said(needs)}")
     pictures = [suffix for suffix in PICTURES if suffix in entry.members]
     if PICTURES in needs and len(pictures) > 1:
-        raise Unfit(f"{entry.key} has {' and '.join(pictures)}, of which one is read", Reason.UNSUPPORTED_MEDIA)
+        raise UnreadableRow(f"{entry.key} has {' and '.join(pictures)}, of which one is read", Reason.UNSUPPORTED_MEDIA)
     return [next(suffix for suffix in group if suffix in entry.members) for group in needs]
 
 
-def read(file: BinaryIO, member: Member) -> bytes:
+def read_member(file: BinaryIO, member: Member) -> bytes:
     """The bytes of a member."""
     file.seek(member.offset)
     return file.read(member.size)
 
 
-def _members(file: BinaryIO, entry: Entry, needs: Needs) -> tuple[str, dict[str, bytes]] | Unfit:
+def _members(file: BinaryIO, entry: TarRow, needs: Needs) -> tuple[str, dict[str, bytes]] | UnreadableRow:
     """The key of a row, and its members by suffix."""
     try:
-        choose(entry, needs)
-    except Unfit as unfit:
+        choose_members(entry, needs)
+    except UnreadableRow as unfit:
         return unfit
-    return entry.key, {suffix: read(file, member) for suffix, member in entry.members.items()}
+    return entry.key, {suffix: read_member(file, member) for suffix, member in entry.members.items()}
 
 
-def _has(entry: Entry, needs: Needs) -> bool:
+def _has(entry: TarRow, needs: Needs) -> bool:
     return all(not entry.members.keys().isdisjoint(group) for group in needs)
 
 
@@ -147,17 +147,17 @@ def _said(needs: Needs) -> str:
     return " and ".join(" or ".join(group) for group in needs)
 
 
-def _entry(key: str, members: list[Member]) -> Entry:
+def _entry(key: str, members: list[Member]) -> TarRow:
     size = sum(member.size for member in members)
     suffixes = [member.suffix for member in members]
     for member in members:
         if not member.suffix:
-            return Entry(key, trouble=f"{member.name} has no name of the form key.suffix", size=size)
+            return TarRow(key, trouble=f"{member.name} has no name of the form key.suffix", size=size)
         if not member.regular:
-            return Entry(key, trouble=f"{member.name} is a link or a device", size=size)
+            return TarRow(key, trouble=f"{member.name} is a link or a device", size=size)
         if suffixes.count(member.suffix) > 1:
-            return Entry(key, trouble=f"{member.name} stands there twice", size=size)
-    return Entry(key, dict(zip(suffixes, members, strict=True)), size=size)
+            return TarRow(key, trouble=f"{member.name} stands there twice", size=size)
+    return TarRow(key, dict(zip(suffixes, members, strict=True)), size=size)
 
 
 def _headers(path: Path) -> Iterator[Member]:
