@@ -84,7 +84,7 @@ def make(folder: Path, images: int) -> None:
         "name": "benchmark",
         "sources": {"web": {"kind": "obelics", "files": "documents.parquet"}},
         "partition": {"rows": 200},
-        "judges": [],
+        "filters": [],
         "dedupe": None,
         "policies": {"large": POLICY},
     }

@@ -49,12 +49,12 @@ def main(texts: Path, out: Path) -> None:
     config = MinhashConfig(n_grams=5)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        signatures, pairs, removals = (f"{folder}/{name}" for name in ("signatures", "pairs", "removals"))
+        signatures, pairs, redactions = (f"{folder}/{name}" for name in ("signatures", "pairs", "removals"))
         MinhashDedupSignature(signatures, config, language=Spaces()).run(iter(documents))
         for bucket in range(config.num_buckets):
             MinhashDedupBuckets(signatures, pairs, config=config).run(rank=bucket, world_size=config.num_buckets)
-        MinhashDedupCluster(pairs, removals, config=config).run()
-        kept = {int(document.id) for document in MinhashDedupFilter(removals).run(iter(documents))}
+        MinhashDedupCluster(pairs, redactions, config=config).run()
+        kept = {int(document.id) for document in MinhashDedupFilter(redactions).run(iter(documents))}
     seconds = time.perf_counter() - start
     removed = sorted(set(range(len(documents))) - kept)
     out.write_text(json.dumps({"seconds": seconds, "removed": removed}), encoding="utf-8")

@@ -74,9 +74,9 @@ def measure_texts(texts: Sequence[str], datatrove: Path | None) -> None:
     """Speed beside the peers, and what is found beside all pairs."""
     runs = [(timed(lambda: by_rensa(texts)), timed(lambda: by_us(texts))) for _ in range(3)]
     theirs, ours = (min(run[side] for run in runs) for side in (0, 1))
-    sketched = list[set[tuple[int, ...]]]()
+    signed = list[set[tuple[int, ...]]]()
     slower = {
-        "datasketch: Python sets of shingles, 14 x 8, candidates": timed(lambda: sketched.append(by_datasketch(texts)))
+        "datasketch: Python sets of shingles, 14 x 8, candidates": timed(lambda: signed.append(by_datasketch(texts)))
     }
     if datatrove:
         seconds, troved = by_datatrove(texts, datatrove)
@@ -104,7 +104,7 @@ def measure_texts(texts: Sequence[str], datatrove: Path | None) -> None:
     removed = {(verdict.sample,) for verdict in read_verdicts(folder / "web.0.dedupe.verdicts.parquet")}
     expected: set[tuple[int, ...]] = {(row,) for row in later_of_each_cluster(true)}
     score("removed documents", expected, removed)  # type: ignore[arg-type]
-    score("removed by datasketch", expected, {(row,) for row in later_of_each_cluster(sketched[0])})  # type: ignore[arg-type]
+    score("removed by datasketch", expected, {(row,) for row in later_of_each_cluster(signed[0])})  # type: ignore[arg-type]
     if datatrove:
         score("removed by datatrove", expected, {(row,) for row in troved})
 
@@ -137,7 +137,7 @@ def by_datatrove(texts: Sequence[str], python: Path) -> tuple[float, list[int]]:
 
 
 def by_us(texts: Sequence[str]) -> None:
-    """What sketch and pairs do, without files."""
+    """What signature and pairs do, without files."""
     sets = [hash_shingles(text) for text in texts]
     places = np.concatenate([hash_bands(one) for one in sets])
     owners = np.repeat(np.arange(len(sets), dtype=np.uint64), len(places) // len(sets))

@@ -99,45 +99,51 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: int) -> bytes:
 
 def measure_images(originals: Sequence[bytes], sheet: Path | None) -> None:
     """How many alterations are found again, and how many of all pairs found are of one picture."""
-    facts, files, origin = list[ImageStats](), list[bytes](), dict[int, int]()
+    image_stats, files, input_file = list[ImageStats](), list[bytes](), dict[int, int]()
     altered, kept = defaultdict[str, list[tuple[int, int]]](list), 0
     for number, data in enumerate(originals):
         for name, copy in [("", data), *alterations(decode_image(data))]:
-            facts.append(compute_image_stats(len(facts), copy))
+            image_stats.append(compute_image_stats(len(image_stats), copy))
             files.append(copy)
-            key = make_image_key(facts[-1])
-            origin.setdefault(key, number)
+            key = make_image_key(image_stats[-1])
+            input_file.setdefault(key, number)
             if name:
                 altered[name].append((min(kept, key), max(kept, key)))
             else:
                 kept = key
     samples = [
         Sample(SampleId("web", "x", row), (Node("image", image=row), Node("text", text=str(row))))
-        for row in range(len(facts))
+        for row in range(len(image_stats))
     ]
-    folder, seconds = run_steps(samples, facts)
-    print(f"{len(originals)} images, {len(origin)} files")
+    folder, seconds = run_steps(samples, image_stats)
+    print(f"{len(originals)} images, {len(input_file)} files")
     found = found_pairs(folder, "image", DEFAULTS.image)
-    wrong = report_images(f"here, at {DEFAULTS.image}", altered, found, origin)
+    wrong = report_images(f"here, at {DEFAULTS.image}", altered, found, input_file)
     wrong = {pair: errors for pair, errors in wrong.items() if not shifted(*(originals[number] for number in pair))}
     precision = 1 - sum(map(len, wrong.values())) / len(found)
     print(
         f"    precision {precision:.4f} by pictures in their best alignment; {len(wrong)} pairs of pictures taken for one"
     )
-    report_images(f"imagehash's phash, at {HAMMING}", altered, near_hashes(facts), origin)
-    report_speed(facts, files, seconds)
+    report_images(f"imagehash's phash, at {HAMMING}", altered, near_hashes(image_stats), input_file)
+    report_speed(image_stats, files, seconds)
     if sheet and wrong:
-        draw(sheet, [tuple(files[key_row(facts, key)] for key in errors[0]) for errors in list(wrong.values())[:20]])
+        draw(
+            sheet,
+            [tuple(files[key_row(image_stats, key)] for key in errors[0]) for errors in list(wrong.values())[:20]],
+        )
 
 
-def key_row(facts: Sequence[ImageStats], key: int) -> int:
+def key_row(image_stats: Sequence[ImageStats], key: int) -> int:
     """The first file with a key."""
-    return next(row for row, fact in enumerate(facts) if make_image_key(fact) == key)
+    return next(row for row, stats in enumerate(image_stats) if make_image_key(stats) == key)
 
 
-def near_hashes(facts: Sequence[ImageStats]) -> set[tuple[int, int]]:
+def near_hashes(image_stats: Sequence[ImageStats]) -> set[tuple[int, int]]:
     """Pairs of keys whose hashes differ in at most HAMMING bits."""
-    hashes, keys = np.array([fact.phash for fact in facts], np.uint64), [make_image_key(fact) for fact in facts]
+    hashes, keys = (
+        np.array([stats.phash for stats in image_stats], np.uint64),
+        [make_image_key(stats) for stats in image_stats],
+    )
     pairs = set()
     for row in range(len(keys)):
         for other in np.flatnonzero(np.bitwise_count(hashes[:row] ^ hashes[row]) <= HAMMING).tolist():
@@ -147,7 +153,7 @@ def near_hashes(facts: Sequence[ImageStats]) -> set[tuple[int, int]]:
 
 
 def report_images(
-    name: str, altered: Mapping[str, list[tuple[int, int]]], found: set[tuple[int, int]], origin: Mapping[int, int]
+    name: str, altered: Mapping[str, list[tuple[int, int]]], found: set[tuple[int, int]], input_file: Mapping[int, int]
 ) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """Print recall by alteration, and precision over all pairs of files; returns the wrong pairs of files by pair of pictures."""
     print(f"  {name}: {len(found)} pairs of files")
@@ -156,7 +162,7 @@ def report_images(
         print(f"    {kind:20} recall {recall:.4f}")
     wrong = dict[tuple[int, int], list[tuple[int, int]]]()
     for pair in sorted(found):
-        one, other = sorted(origin[key] for key in pair)
+        one, other = sorted(input_file[key] for key in pair)
         if one != other:
             wrong.setdefault((one, other), []).append(pair)
     precision = 1 - sum(map(len, wrong.values())) / len(found)
@@ -203,12 +209,12 @@ def _aligned(one: np.ndarray, other: np.ndarray, start: np.ndarray) -> float:
     return float(np.nan_to_num(np.corrcoef(one[common], moved[common])[0, 1]))
 
 
-def report_speed(facts: Sequence[ImageStats], files: Sequence[bytes], seconds: Mapping[str, float]) -> None:
+def report_speed(image_stats: Sequence[ImageStats], files: Sequence[bytes], seconds: Mapping[str, float]) -> None:
     """Print images per second, with and without decoding, beside imagehash on some of the files."""
     some = files[:: max(1, len(files) // 500)]
     looking = timed(lambda: [compute_image_stats(0, data) for data in some]) / len(some)
     hashing = timed(lambda: [imagehash.phash(decode_image(data)) for data in some]) / len(some)
-    steps = sum(seconds.values()) / len(facts)
+    steps = sum(seconds.values()) / len(image_stats)
     print("  the steps with their files: " + ", ".join(f"{step} {value:.2f} s" for step, value in seconds.items()))
     print(
         f"  images/s: steps {1 / steps:.0f}, with decoding and all facts {1 / (steps + looking):.0f}; imagehash decodes and hashes {1 / hashing:.0f}"

@@ -13,14 +13,14 @@ from vlmill.pipeline.dedupe import Dedupe
 DEFAULTS = Dedupe()
 
 
-def run_steps(samples: Sequence[Sample], facts: Sequence[ImageStats]) -> tuple[Path, dict[str, float]]:
-    """A folder with what sketch, pairs and resolve leave of one partition, and the seconds that each took."""
+def run_steps(samples: Sequence[Sample], image_stats: Sequence[ImageStats]) -> tuple[Path, dict[str, float]]:
+    """A folder with what signature, pairs and resolve leave of one partition, and the seconds that each took."""
     folder, seconds = Path(tempfile.mkdtemp()), dict[str, float]()
     write_samples(folder / "samples.parquet", samples)
-    write_image_stats(folder / "facts.parquet", facts)
+    write_image_stats(folder / "image_stats.parquet", image_stats)
     start = time.perf_counter()
-    DEFAULTS.sketch().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
-    seconds["sketch"] = time.perf_counter() - start
+    DEFAULTS.signature().run({name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder)
+    seconds["signature"] = time.perf_counter() - start
     inputs = {f"web/0/{path.name}": path for path in folder.iterdir()}
     for name, steps in (("candidates", DEFAULTS.candidates()), ("pairs", DEFAULTS.pairs())):
         start, made = time.perf_counter(), dict[str, Path]()
@@ -32,7 +32,7 @@ def run_steps(samples: Sequence[Sample], facts: Sequence[ImageStats]) -> tuple[P
         inputs |= made
         seconds[name] = time.perf_counter() - start
     start = time.perf_counter()
-    DEFAULTS.resolve(parts=("web/0",), priority={}, judges=()).run(inputs, folder)
+    DEFAULTS.resolve(parts=("web/0",), priority={}, filters=()).run(inputs, folder)
     seconds["resolve"] = time.perf_counter() - start
     return folder, seconds
 

@@ -1,4 +1,4 @@
-"""How well the language judge tells Chinese, what each kind of evidence adds, and what it costs.
+"""How well the language filter tells Chinese, what each kind of evidence adds, and what it costs.
 
     python -m benchmarks.language [--corpus DIR] [--tuning]
 
@@ -43,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     items = hard_set() + (corpus_items(given.corpus) if given.corpus else [])
     items = [item for item in items if item.scored != given.tuning]
-    outcomes = judged(items, Weights())
+    outcomes = filtered(items, Weights())
     _by_category(items, outcomes)
     if given.tuning:
         _mistakes(items, outcomes)
@@ -53,24 +53,24 @@ def main() -> None:
     _ablation(items)
     print("\nTwo words of Han characters and nothing around them (no bar)")
     alone = [item for item in without_context(4 * PER_CATEGORY) if item.scored]
-    _totals(alone, judged(alone, Weights()), {})
+    _totals(alone, filtered(alone, Weights()), {})
     texts = [node.text or "" for item in items for node in item.sample.nodes]
     if given.corpus:
         sentences = list(_sentences(given.corpus))
         print("\nWhole sentences")
-        _totals(sentences, judged(sentences, Weights()), dict.fromkeys(BARS, SENTENCE_BAR))
+        _totals(sentences, filtered(sentences, Weights()), dict.fromkeys(BARS, SENTENCE_BAR))
         texts = [item.sample.nodes[0].text or "" for item in sentences]
         _documents(given.corpus / "obelics")
     _cost(texts)
 
 
-def judged(items: Sequence[Item], weights: Weights) -> list[Outcome]:
+def filtered(items: Sequence[Item], weights: Weights) -> list[Outcome]:
     """Outcomes node by node: a sample goes as a whole only if all of it is Chinese."""
-    judge = Language(sample_share=1.0)
+    filter_ = Language(sample_share=1.0)
     dropped, doubtful = set[tuple[int, int]](), set[tuple[int, int]]()
     samples = [(row, item.sample) for row, item in enumerate(items)]
     for start in range(0, len(samples), BATCH):
-        for finding in judge.judge_batch(samples[start : start + BATCH], weights):
+        for finding in filter_.filter_batch(samples[start : start + BATCH], weights):
             (doubtful if isinstance(finding, Undecided) else dropped).add((finding.sample, finding.node))
     places = [(row, item.node) for row, item in enumerate(items)]
     return [(place in dropped or (place[0], WHOLE_SAMPLE) in dropped, place in doubtful) for place in places]
@@ -128,11 +128,11 @@ def _ablation(items: Sequence[Item]) -> None:
         "model alone: fastText's first choice": lambda: [
             ("zh" in lid.predict_languages(_text(item), 1), False) for item in items
         ],
-        "all but characters": lambda: judged(items, replace(ours, characters=0.0)),
-        "all but model": lambda: judged(items, replace(ours, model=0.0)),
-        "all but matrix": lambda: judged(items, replace(ours, matrix=0.0)),
-        "all but context": lambda: judged(items, replace(ours, context=0.0)),
-        "all": lambda: judged(items, ours),
+        "all but characters": lambda: filtered(items, replace(ours, characters=0.0)),
+        "all but model": lambda: filtered(items, replace(ours, model=0.0)),
+        "all but matrix": lambda: filtered(items, replace(ours, matrix=0.0)),
+        "all but context": lambda: filtered(items, replace(ours, context=0.0)),
+        "all": lambda: filtered(items, ours),
     }
     print(f"\n{'Evidence':40}{'zh dropped':>12}{'ja kept':>12}{'other kept':>12}{'undecided':>12}")
     for name, rule in rules.items():
@@ -162,25 +162,25 @@ def _sentences(corpus: Path) -> Iterator[Item]:
 
 
 def _cost(texts: Sequence[str]) -> None:
-    """CPU seconds of the judge and of bare fastText on the same texts, best of three, by turns."""
+    """CPU seconds of the filter and of bare fastText on the same texts, best of three, by turns."""
     samples = [
         (row, Sample(SampleId("cost", "text", row), (Node("text", text=text),))) for row, text in enumerate(texts)
     ]
     lines = [text.replace("\n", " ") for text in texts]
     print(f"\nCost against bare fastText on the same {len(texts)} texts (the default at most 1.5)")
-    for name, judge in (("drop: [zh]", Language()), ("keep: [en]", Language(keep=("en",)))):
+    for name, filter_ in (("drop: [zh]", Language()), ("keep: [en]", Language(keep=("en",)))):
         ours, bare = [], []
         for _ in range(3):
-            ours.append(_seconds(partial(_judge, judge, samples)))
+            ours.append(_seconds(partial(_filter, filter_, samples)))
             bare.append(_seconds(lambda: [lid.load_model().predict(line) for line in lines]))
         print(f"{name:38}{min(ours) / min(bare):6.2f}  ({min(ours):.3f} s against {min(bare):.3f} s)")
     han = [(row, sample) for row, sample in samples if CJK.search(sample.nodes[0].text or "")]
     bare_han = _seconds(lambda: [lid.load_model().predict(lines[row]) for row, _ in han])
-    print(f"{'drop: [zh], of those with Han or kana':38}{_seconds(partial(_judge, Language(), han)) / bare_han:6.2f}")
+    print(f"{'drop: [zh], of those with Han or kana':38}{_seconds(partial(_filter, Language(), han)) / bare_han:6.2f}")
 
 
-def _judge(judge: Language, samples: Iterable[tuple[int, Sample]]) -> None:
-    for _ in judge.judge(samples, []):
+def _filter(filter_: Language, samples: Iterable[tuple[int, Sample]]) -> None:
+    for _ in filter_.decide(samples, []):
         pass
 
 
@@ -197,7 +197,7 @@ def _documents(folder: Path, most: int = 50) -> None:
     labels = [json.loads(line) for line in (folder / "labels.jsonl").read_text("utf-8").splitlines()]
     samples = list(_documents_of(folder, labels))
     whole, nodes = set[int](), dict[int, list[int]]()
-    for finding in Language().judge(enumerate(samples), []):
+    for finding in Language().decide(enumerate(samples), []):
         if not isinstance(finding, Undecided):
             whole.add(finding.sample) if finding.node == WHOLE_SAMPLE else nodes.setdefault(finding.sample, []).append(
                 finding.node

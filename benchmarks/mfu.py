@@ -73,7 +73,7 @@ class Learner:
         return cls(family, model, descent, price, device, getattr(torch, training.dtype))
 
     def step(self, batch: Batch) -> tuple[float, int]:
-        """Update the weights; returns the sum of losses and the number of learnt tokens."""
+        """Update the weights; returns the sum of losses and the number of supervised tokens."""
         losses, _ = compute_token_losses(self.model, self.family, self.seen(batch), self.device, self.dtype)
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -93,7 +93,7 @@ class Measured:
     tiles: int = 0
     flops: float = 0.0
     lost: float = 0.0
-    learnt: int = 0
+    supervised: int = 0
     memory: int = 0
 
     @property
@@ -107,7 +107,7 @@ class Measured:
         return (
             f"{name:<18} {share}{self.speed:,.0f} tokens/s, {self.tiles / self.seconds:,.1f} tiles/s, {self.flops / self.seconds / 1e12:.3f} TFLOP/s, "
             f"padding {1 - self.tokens / self.places:.1%}, waited {self.waited / self.seconds:.1%}, "
-            f"memory {self.memory / 2**30:.2f} GiB, loss per token {self.lost / self.learnt:.4f}"
+            f"memory {self.memory / 2**30:.2f} GiB, loss per token {self.lost / self.supervised:.4f}"
         )
 
 
@@ -128,8 +128,8 @@ def train(
         if step is None:
             break
         (batch,) = step
-        lost, learnt = learner.step(batch)
-        found.lost, found.learnt = found.lost + lost, found.learnt + learnt
+        lost, supervised = learner.step(batch)
+        found.lost, found.supervised = found.lost + lost, found.supervised + supervised
         if number < warm:
             continue
         found.seconds += clock() - began
@@ -148,7 +148,7 @@ def as_one_text(batch: Batch) -> Batch:
 
 def in_parts(items: Sequence[int], parts: int) -> list[list[list[int]]]:
     """Items in order, in at most so many steps of one micro-batch each."""
-    bounds = [len(items) * part // parts for part in range(parts + 1)]
+    bounds = [len(items) * component // parts for component in range(parts + 1)]
     return [[list(items[first:last])] for first, last in pairwise(bounds) if last > first]
 
 

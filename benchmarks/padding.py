@@ -8,7 +8,7 @@ steps, from the same weights and with a learning rate of next to nothing, so tha
     Trainer, padded      transformers' Trainer with DataCollatorForSeq2Seq: the same, with an attention mask
     Trainer, flattened   the same with DataCollatorWithFlattening: all documents of a step in one row, positions from 0
 
-Useful tokens are those of documents; seconds are of the processor, one thread. The loss is the mean over all learnt tokens: where it is another one, documents were not what they are alone.
+Useful tokens are those of documents; seconds are of the processor, one thread. The loss is the mean over all supervised tokens: where it is another one, documents were not what they are alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WEIGHT = 6
 
 
 def documents(count: int) -> list[Document]:
-    """Random tokens, all but the first learnt."""
+    """Random tokens, all but the first supervised."""
     random = np.random.default_rng(0)
     lengths = (random.lognormal(6.2, 1.0, count).astype(int) + 8).clip(8, LENGTH)
     texts = (random.integers(0, 250, length).tolist() for length in lengths.tolist())
@@ -64,17 +64,20 @@ def rows_of(texts: list[Document]) -> list[list[Document]]:
 
 
 class Counting(Trainer):  # type: ignore[misc] - untyped there
-    """Trainer, which adds up what it learnt on."""
+    """Trainer, which adds up what it supervised on."""
 
     found: Measured
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **more: Any) -> Any:
         """Trainer's own."""
         labels = inputs["labels"]
-        learnt = int((labels[:, 1:] != IGNORE).sum())
+        supervised = int((labels[:, 1:] != IGNORE).sum())
         self.found.places += labels.numel()
         loss = super().compute_loss(model, inputs, *args, **more)
-        self.found.lost, self.found.learnt = self.found.lost + loss.item() * learnt, self.found.learnt + learnt
+        self.found.lost, self.found.supervised = (
+            self.found.lost + loss.item() * supervised,
+            self.found.supervised + supervised,
+        )
         return loss
 
 
@@ -163,7 +166,7 @@ def tell(found: Mapping[str, Measured]) -> None:
         ratio = found["vlmill, packed"].speed / result.speed
         print(
             f"{name:<20} {result.speed:9,.0f} useful tokens/s, packed over it {ratio:.2f}, "
-            f"padding {1 - result.tokens / result.places:.1%}, loss {result.lost / result.learnt:.5f}"
+            f"padding {1 - result.tokens / result.places:.1%}, loss {result.lost / result.supervised:.5f}"
         )
 
 

@@ -1,6 +1,6 @@
 """How long planning takes, what it holds in memory, and how near realised shares come: `python -m benchmarks.plan`.
 
-Made-up parts of 10^5, 10^6 and 10^7 samples, each size in a process of its own: OBELICS-like documents (a third of them longer
+Made-up entries of 10^5, 10^6 and 10^7 samples, each size in a process of its own: OBELICS-like documents (a third of them longer
 than a row), picture pairs, and questions; one source has 313 samples whatever the size. All blocks are planned, one after
 another; a cluster plans them side by side. Seconds are of the processor, megabytes the most that was resident at a time.
 """
@@ -81,16 +81,21 @@ def write_part(folder: Path, source: str, samples: int) -> None:
         totals[name] = np.bincount(shard, values * whole) + np.bincount(shard[cuts["sample"]], cuts[name], totals.size)
     available = {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)}
     counts = {level: {"in": samples, "kept": samples, "dropped": {}, "failed": {}} for level in ("samples", "nodes")}
-    facts = {"part": {"source": source}, "available": available, "counts": counts, "licences": {"CC0-1.0": samples}}
+    image_stats = {
+        "entry": {"source": source},
+        "available": available,
+        "counts": counts,
+        "licences": {"CC0-1.0": samples},
+    }
     arrays = {"sizes": sizes, "units": units, "cuts": cuts, "shards": totals}
     folder.mkdir()
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    (folder / "selection.json").write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "selection.json").write_text(json.dumps(image_stats), encoding="utf-8")
 
 
-def write_parts(folder: str, samples: int) -> None:
-    """The inputs of the mix step, a folder per part."""
+def write_entries(folder: str, samples: int) -> None:
+    """The inputs of the mix step, a folder per entry."""
     for source, number in (
         {name: int(fraction * samples) for name, fraction in SIZES_OF.items()} | {"quiz": QUIZ}
     ).items():
@@ -101,7 +106,7 @@ def measure(samples: int, unit: str, folder: str) -> dict[str, Any]:
     """Plan a made-up mixture whose arrays lie in `folder`; seconds and megabytes."""
     root = Path(folder)
     inputs = {f"{path.parent.name}/{path.name}": path for path in root.glob("*/*")}
-    mixture = MixtureSettings(sequence_length=LENGTH, tiles_per_row=32, shares=SHARES, unit=unit)  # type: ignore[arg-type]
+    mixture = MixtureSettings(sequence_length=LENGTH, tiles_per_sequence=32, shares=SHARES, unit=unit)  # type: ignore[arg-type]
     (root / "mix").mkdir()
     (root / "plan").mkdir()
     before, started = _peak(), time.process_time()
@@ -148,7 +153,7 @@ def _rows(folder: Path) -> dict[str, float]:
 
 def _prefixes(folder: Path, mix: dict[str, Any]) -> list[dict[str, Any]]:
     """Realised shares of the first rows of the plan, for numbers of ranks that read them in turn."""
-    declared = np.array([SHARES[part["label"]] for part in mix["parts"]])
+    declared = np.array([SHARES[entry["label"]] for entry in mix["entries"]])
     rows, sources, amounts = segments_of(folder, mix["mixture"]["unit"])
     found = []
     for prefix in (10**power for power in range(2, 7)):
@@ -185,7 +190,7 @@ def segments_of(folder: Path, unit: str) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _ranks(rows: np.ndarray, sources: np.ndarray, amounts: np.ndarray, prefix: int) -> dict[int, float]:
-    """The smallest source's share over all ranks together, after each has read its part of the first `prefix` rows."""
+    """The smallest source's share over all ranks together, after each has read its entry of the first `prefix` rows."""
     result = {}
     for ranks in RANKS:
         if ranks > prefix:
@@ -205,7 +210,7 @@ def main() -> None:
     for unit in options.units:
         for size in options.sizes:
             with tempfile.TemporaryDirectory() as folder, context.Pool(1, maxtasksperchild=1) as pool:
-                pool.apply(write_parts, (folder, int(size)))
+                pool.apply(write_entries, (folder, int(size)))
                 result = pool.apply(measure, (int(size), unit, folder))
             prefixes = result.pop("prefixes")
             print(

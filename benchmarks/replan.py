@@ -30,7 +30,7 @@ def build(recipe: str, root: Path, sets: dict[str, str]) -> float:
     started = time.perf_counter()
     loaded, data, base = load_recipe(recipe, sets=sets)
     with open_run_folder(root), open_executor(0, None) as pool, ProgressBars(Console(quiet=True)) as watcher:
-        lock_folder(root, data, relock=bool(sets))  # a folder of another recipe would be built anew
+        lock_folder(root, data, accept_changes=bool(sets))  # a folder of another recipe would be built anew
         run = Build(root, loaded, base, pool, watcher, {})
         for phase in list_phases(run, None):
             phase()
@@ -60,7 +60,7 @@ def main() -> None:
             options.recipe, root, {f"stages.{stage['name']}.mixture.shares.{source}": yaml.safe_dump(2 * share)}
         )
         written = [path for path, state in files(root).items() if before.get(path) != state]
-    planned = [path for path in written if "mixtures" in path.parts]
+    planned = [path for path in written if "mixtures" in path.entries]
     tables = [path for path in written if path not in planned and path.suffix in {".tar", ".parquet", ".npy"}]
     result = {
         "unchanged_s": unchanged,

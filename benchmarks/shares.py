@@ -29,17 +29,17 @@ PREFIXES = tuple(10**power for power in range(2, 7))
 
 def plan(root: Path, unit: str, samples: int) -> tuple[Path, dict[str, Path]]:
     """Plan about `samples` samples; the folder of the blocks, and all inputs by name."""
-    parts, mixed, blocks = (root / name for name in ("parts", "mix", "plan"))
-    for folder in (parts, mixed, blocks):
+    entries, mixed, blocks = (root / name for name in ("entries", "mix", "plan"))
+    for folder in (entries, mixed, blocks):
         folder.mkdir()
     for source, number in SOURCES.items():
-        write_part(parts / source, source, number)
-    inputs = {f"{path.parent.name}/{path.name}": path for path in parts.glob("*/*")}
-    held = {source: json.loads((parts / source / "selection.json").read_text())["available"] for source in SOURCES}
+        write_part(entries / source, source, number)
+    inputs = {f"{path.parent.name}/{path.name}": path for path in entries.glob("*/*")}
+    held = {source: json.loads((entries / source / "selection.json").read_text())["available"] for source in SOURCES}
     mean = sum(each["tokens"] / each["samples"] for each in held.values()) / 2
     budget = samples * mean * (1.1 if unit == "samples" else 1.6)  # in tokens, samples of the shorter kind are more
     shares = dict.fromkeys(SOURCES, 0.5)
-    mixture = MixtureSettings(sequence_length=LENGTH, tiles_per_row=32, shares=shares, unit=unit, tokens=budget)  # type: ignore[arg-type]
+    mixture = MixtureSettings(sequence_length=LENGTH, tiles_per_sequence=32, shares=shares, unit=unit, tokens=budget)  # type: ignore[arg-type]
     Mix("bench", mixture, 17).run(inputs, mixed)
     inputs |= {path.name: path for path in mixed.iterdir()}
     for block in range(json.loads(inputs["mix.json"].read_text())["blocks"]):
@@ -49,13 +49,13 @@ def plan(root: Path, unit: str, samples: int) -> tuple[Path, dict[str, Path]]:
 
 def in_order(inputs: dict[str, Path], unit: str) -> dict[int, float]:
     """The small source's share of the first samples of the order, before packing."""
-    parts = [Selection.open(inputs, label, unit, 17, MixtureSettings.shard_window) for label in SOURCES]  # type: ignore[arg-type]
+    entries = [Selection.open(inputs, label, unit, 17, MixtureSettings.shard_window) for label in SOURCES]  # type: ignore[arg-type]
     counts = np.load(inputs["starts.npy"])[-1].tolist()
-    order = np.fromiter(islice(order_samples(parts, [0] * len(parts), counts), max(PREFIXES)), np.int64)
+    order = np.fromiter(islice(order_samples(entries, [0] * len(entries), counts), max(PREFIXES)), np.int64)
     found = {}
     for prefix in PREFIXES:
         taken = np.bincount(order[:prefix], minlength=2).tolist()
-        spent = [part.spent(count) for part, count in zip(parts, taken, strict=True)]
+        spent = [entry.spent(count) for entry, count in zip(entries, taken, strict=True)]
         found[prefix] = spent[0] / sum(spent)
     return found
 

@@ -1,6 +1,6 @@
 """The mixture phase of a build: from a run's shards and lengths to every stage's lock, plan and statistics.
 
-Runs the steps of this package through the run's lanes, under `steps/mixtures/<stage>/`, and publishes what they made under
+Runs the steps of this package through the run's chains, under `steps/mixtures/<stage>/`, and publishes what they made under
 `mixtures/<stage>/`, where the trainer and people look for it: the lock last.
 """
 
@@ -46,7 +46,7 @@ def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
     """
     where = f"stages.{stage.name}.mixture"
     mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
-    for source in [*(part.source for part in mixture.resolved()), *mixture.held_out]:
+    for source in [*(partition.source for partition in mixture.resolved()), *mixture.held_out]:
         if source not in recipe.sources:
             raise RecipeError(
                 f"{where}: the recipe has no source {source!r}; {suggest_names(source, list(recipe.sources))}"
@@ -62,11 +62,11 @@ def validate_mixtures(recipe: Recipe) -> None:
     """
     mixtures = {stage.name: mixture_of(recipe, stage) for stage in recipe.stages}
     for name, mixture in mixtures.items():
-        for part in mixture.resolved():
-            check_where(part)
+        for partition in mixture.resolved():
+            check_where(partition)
         for source, fraction in mixture.held_out.items():
             for other, trained in mixtures.items():
-                uses = source in {part.source for part in trained.resolved()}
+                uses = source in {partition.source for partition in trained.resolved()}
                 if uses and trained.held_out.get(source, 0.0) != fraction:
                     raise RecipeError(
                         f"stages.{other}.mixture.held_out: stage {name!r} keeps {fraction} of {source!r} for evaluation and {other!r} "
@@ -90,7 +90,7 @@ class _Stage:
 
     def build(self) -> None:
         """Every step in turn, then publish."""
-        shards = {part.source: self._shards(part.source) for part in self.mixture.resolved()}
+        shards = {partition.source: self._shards(partition.source) for partition in self.mixture.resolved()}
         selected = self._select({source: [shard for shard, _ in found] for source, found in shards.items()}, shards)
         mixed = self._one("mix", Mix(self.stage.name, self.mixture, self.run.recipe.seed), selected)
         blocks = self._plan((*mixed, *selected))
@@ -118,11 +118,11 @@ class _Stage:
         """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""
         folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
         lengths = {
-            receipt.part: {file.name: file for file in receipt.files}
+            receipt.partition: {file.name: file for file in receipt.files}
             for receipt in self.run.manifest(f"{folder}/lengths")
         }
         for receipt in self.run.manifest(folder):
-            files = {file.name: file for file in receipt.files} | lengths[receipt.part]
+            files = {file.name: file for file in receipt.files} | lengths[receipt.partition]
             for number in sorted(name.removesuffix(".tar") for name in files if name.endswith(".tar")):
                 tar, index, length = (files[f"{number}.{form}"] for form in ("tar", "index.parquet", "lengths.parquet"))
                 shard = Shard(
@@ -151,39 +151,44 @@ class _Stage:
         self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]
     ) -> tuple[File, ...]:
         steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
-        lanes = [
+        chains = [
             Chain(
                 label,
                 (ChainStep(f"{self.folder}/select", step),),
-                files=tuple(replace(file, name=file.path) for _, pair in found[step.part.source] for file in pair),
+                files=tuple(replace(file, name=file.path) for _, pair in found[step.entry.source] for file in pair),
             )
             for label, step in steps.items()
         ]
         return tuple(
-            replace(file, name=f"{receipt.part}/{file.name}")
-            for receipt in self._walk("select", lanes)
+            replace(file, name=f"{receipt.partition}/{file.name}")
+            for receipt in self._run_chains("select", chains)
             for file in receipt.files
         )
 
     def _plan(self, files: tuple[File, ...]) -> tuple[File, ...]:
         starts = next(file for file in files if file.name == "starts.npy")
         count = len(read_array(self.run.root / starts.path, mapped=False)) - 1
-        lanes = [
+        chains = [
             Chain(f"{block:05d}", (ChainStep(f"{self.folder}/plan", Plan(block)),), files=files)
             for block in range(count)
         ]
         return tuple(
-            replace(file, name=f"plan/{file.name}") for receipt in self._walk("plan", lanes) for file in receipt.files
+            replace(file, name=f"plan/{file.name}")
+            for receipt in self._run_chains("plan", chains)
+            for file in receipt.files
         )
 
     def _one(self, name: str, step: Step, files: tuple[File, ...]) -> tuple[File, ...]:
-        (receipt,) = self._walk(name, [Chain("all", (ChainStep(f"{self.folder}/{name}", step),), files=files)])
+        (receipt,) = self._run_chains(name, [Chain("all", (ChainStep(f"{self.folder}/{name}", step),), files=files)])
         return receipt.files
 
-    def _walk(self, phase: str, lanes: list[Chain]) -> list[Receipt]:
-        """The receipts of lanes of one step, in the order of the lanes."""
-        done = {lane.part: receipts[-1][1] for lane, receipts in self.run.walk(f"{self.stage.name}: {phase}", lanes)}
-        return [done[lane.part] for lane in lanes]
+    def _run_chains(self, phase: str, chains: list[Chain]) -> list[Receipt]:
+        """The receipts of chains of one step, in the order of the chains."""
+        done = {
+            chain.partition: receipts[-1][1]
+            for chain, receipts in self.run.run_chains(f"{self.stage.name}: {phase}", chains)
+        }
+        return [done[chain.partition] for chain in chains]
 
 
 def publish_stage(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File, ...]) -> None:

@@ -5,9 +5,9 @@
       unit: tokens
       epochs: 2
       sequence_length: 1024
-      tiles_per_row: 24
+      tiles_per_sequence: 24
 
-The long form says more about each source: `parts: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition: 8}}`.
+The long form says more about each source: `entries: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition: 8}}`.
 `repeat: {web: 1, quiz: 4}` declares passes instead of shares.
 """
 
@@ -33,13 +33,20 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 Totals = Mapping[str, int]
 """Amounts by unit; also `tiles`, `segments` where they are known."""
 
-POSITIVE = ("sequence_length", "tiles_per_row", "max_repetition", "shard_window", "pack_window", "windows_per_block")
+POSITIVE = (
+    "sequence_length",
+    "tiles_per_sequence",
+    "max_repetition",
+    "shard_window",
+    "pack_window",
+    "windows_per_block",
+)
 TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 
 @dataclass(frozen=True, config=STRICT)
 class MixtureEntry:
-    """One source's part in a mixture. A source may stand in several parts."""
+    """One source's entry in a mixture. A source may stand in several entries."""
 
     source: str
     share: float | None = None  # of the mixture's unit; shares are read as proportions
@@ -74,17 +81,17 @@ class MixtureEntry:
 
 @dataclass(frozen=True, config=STRICT)
 class MixtureSettings:
-    """A stage's mixture. Exactly one of `shares`, `repeat` and `parts`; at most one of `epochs`, `tokens` and `rows`."""
+    """A stage's mixture. Exactly one of `shares`, `repeat` and `entries`; at most one of `epochs`, `tokens` and `rows`."""
 
     sequence_length: int  # tokens of a row at most
     shares: Mapping[str, float] = field(default_factory=dict)
     repeat: Mapping[str, float] = field(default_factory=dict)
-    parts: tuple[MixtureEntry, ...] = ()
+    entries: tuple[MixtureEntry, ...] = ()
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
     epochs: float | None = None  # budget: tokens of so many passes over all sources; repeats, so many times
     tokens: float | None = None  # budget: tokens in rows, padding aside
     rows: float | None = None  # budget: packed rows; met within the error of a guess at their fill
-    tiles_per_row: int = 64  # encoder inputs of a row at most
+    tiles_per_sequence: int = 64  # encoder inputs of a row at most
     max_repetition: float | None = None  # passes over any source that declares no other
     held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation
     shard_window: int = 8  # shards of a source whose samples are shuffled together
@@ -92,23 +99,23 @@ class MixtureSettings:
     windows_per_block: int = 16  # of the packer, in one task and file
     strict: bool = False  # refuse what cannot be met, instead of coming as near as the data allow
 
-    @field_validator("parts", mode="before")
+    @field_validator("entries", mode="before")
     @classmethod
-    def _listed(cls, parts: Any) -> Any:
-        """Accept `{web: 0.4, quiz: {share: 0.6}}` for the list of parts."""
-        if not isinstance(parts, Mapping):
-            return parts
+    def _listed(cls, entries: Any) -> Any:
+        """Accept `{web: 0.4, quiz: {share: 0.6}}` for the list of entries."""
+        if not isinstance(entries, Mapping):
+            return entries
         return [
             {"source": name, **(value if isinstance(value, Mapping) else {"share": value})}
-            for name, value in parts.items()
+            for name, value in entries.items()
         ]
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
-        given = [name for name in ("shares", "repeat", "parts") if getattr(self, name)]
+        given = [name for name in ("shares", "repeat", "entries") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(
-                f"a mixture has one of shares, repeat and parts; this one has {' and '.join(given) or 'none'}"
+                f"a mixture has one of shares, repeat and entries; this one has {' and '.join(given) or 'none'}"
             )
         budgets = [name for name in ("epochs", "tokens", "rows") if getattr(self, name) is not None]
         if len(budgets) > 1:
@@ -116,32 +123,32 @@ class MixtureSettings:
         for name in (*POSITIVE, *budgets):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
-        parts = self.resolved()
-        self._check_parts(parts)
+        entries = self.resolved()
+        self._check_entries(entries)
         for name, fraction in self.held_out.items():
-            if name not in {part.source for part in parts}:
-                raise ValueError(f"held_out names {name!r}; {suggest_names(name, [part.source for part in parts])}")
+            if name not in {entry.source for entry in entries}:
+                raise ValueError(f"held_out names {name!r}; {suggest_names(name, [entry.source for entry in entries])}")
             if not 0 <= fraction < 1:
                 raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
 
-    def _check_parts(self, parts: tuple[MixtureEntry, ...]) -> None:
-        """Refuse parts that do not go together, or into a row."""
-        if len({part.share is None for part in parts}) > 1:
-            raise ValueError("either all parts have a share or none has")
-        for part in parts:
-            if part.sequence_length is not None and part.sequence_length > self.sequence_length:
+    def _check_entries(self, entries: tuple[MixtureEntry, ...]) -> None:
+        """Refuse entries that do not go together, or into a row."""
+        if len({entry.share is None for entry in entries}) > 1:
+            raise ValueError("either all entries have a share or none has")
+        for entry in entries:
+            if entry.sequence_length is not None and entry.sequence_length > self.sequence_length:
                 raise ValueError(
-                    f"sequence_length of {part.source!r} is {part.sequence_length}; a row holds {self.sequence_length} at most"
+                    f"sequence_length of {entry.source!r} is {entry.sequence_length}; a row holds {self.sequence_length} at most"
                 )
-        if any(part.share is not None and part.repeat is not None for part in parts):
-            raise ValueError("a part has a share or a repeat, not both")
+        if any(entry.share is not None and entry.repeat is not None for entry in entries):
+            raise ValueError("an entry has a share or a repeat, not both")
 
     def resolved(self) -> tuple[MixtureEntry, ...]:
-        """The parts, however they were declared, with the mixture's own cap where they have none."""
-        parts = self.parts
-        parts += tuple(MixtureEntry(name, share=share) for name, share in self.shares.items())
-        parts += tuple(MixtureEntry(name, repeat=repeat) for name, repeat in self.repeat.items())
-        return tuple(replace(part, max_repetition=part.max_repetition or self.max_repetition) for part in parts)
+        """The entries, however they were declared, with the mixture's own cap where they have none."""
+        entries = self.entries
+        entries += tuple(MixtureEntry(name, share=share) for name, share in self.shares.items())
+        entries += tuple(MixtureEntry(name, repeat=repeat) for name, repeat in self.repeat.items())
+        return tuple(replace(entry, max_repetition=entry.max_repetition or self.max_repetition) for entry in entries)
 
     @property
     def by_share(self) -> bool:
@@ -149,10 +156,10 @@ class MixtureSettings:
         return self.resolved()[0].share is not None
 
     def labels(self) -> tuple[str, ...]:
-        """A name for each part: its source, with `@2` and so on from its second part."""
+        """A name for each entry: its source, with `@2` and so on from its second entry."""
         seen: Counter[str] = Counter()
         labels = []
-        for part in self.resolved():
-            seen[part.source] += 1
-            labels.append(part.source if seen[part.source] == 1 else f"{part.source}@{seen[part.source]}")
+        for entry in self.resolved():
+            seen[entry.source] += 1
+            labels.append(entry.source if seen[entry.source] == 1 else f"{entry.source}@{seen[entry.source]}")
         return tuple(labels)

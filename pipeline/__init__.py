@@ -1,1 +1,1 @@
-"""Origin to shards: read, fetch, inspect, judge, dedupe, render, measure; and what all three packages stand on."""
+"""Input file to shards: read, fetch, image stats, filter, dedupe, render, measure; and what all three packages stand on."""

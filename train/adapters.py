@@ -32,7 +32,9 @@ def inject_adapters(model: PreTrainedModel, family: Family, adapter: Adapter) ->
     targets = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and family.part(f"{name}.weight") in adapter.parts
+        if isinstance(module, nn.Linear)
+        and module is not head
+        and family.component(f"{name}.weight") in adapter.components
     ]
     config = LoraConfig(
         r=adapter.rank,

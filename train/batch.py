@@ -22,7 +22,7 @@ class Document:
 
     source: int
     ids: Sequence[int]
-    labels: Sequence[int]  # IGNORE where nothing is learnt
+    labels: Sequence[int]  # IGNORE where nothing is supervised
     tiles: tuple[Sequence[np.ndarray], ...] = ()  # per image its encoder inputs: (height, width, 3) uint8
     layouts: tuple[Layout, ...] = ()  # per image
 
@@ -32,7 +32,7 @@ class Batch:
     """Packed rows of one length. Images are those of all rows, in reading order."""
 
     ids: torch.Tensor  # (rows, length) int64
-    labels: torch.Tensor  # (rows, length) int64, not shifted; the first token of a document is never learnt
+    labels: torch.Tensor  # (rows, length) int64, not shifted; the first token of a document is never supervised
     positions: torch.Tensor  # (rows, length) int64, from 0 in every document
     sources: torch.Tensor  # (rows, length) int64, PADDING where there is none
     tiles: tuple[Sequence[np.ndarray], ...]
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def supervised(self) -> int:
-        """Tokens that are learnt."""
+        """Tokens that are supervised."""
         return int((self.labels != IGNORE).sum())
 
     @property

@@ -67,7 +67,7 @@ def save_checkpoint(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, Any],
-    world: ProcessGroup,
+    group: ProcessGroup,
 ) -> None:
     """Commit the state after `step` steps, every rank its share; `identity` is what its course depended on.
 
@@ -78,19 +78,19 @@ def save_checkpoint(
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
     with _explained(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
-        if world.leads:
+        if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-        world.wait()
+        group.wait()
         weights, moments = get_state_dict(model, optimizer)
         with _quiet():
-            save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=world.size == 1)
-        world.wait()
-        if world.leads:
+            save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=group.size == 1)
+        group.wait()
+        if group.leads:
             state = json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
             (partial / "state.json").write_text(state)
             commit_folder(partial, folder / f"{step:08d}")
-    world.wait()
+    group.wait()
 
 
 def prune_checkpoints(folder: Path, keep_last: int) -> None:
@@ -104,7 +104,7 @@ def restore_checkpoint(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, Any],
-    world: ProcessGroup,
+    group: ProcessGroup,
 ) -> int:
     """Load a checkpoint, every rank its share, and return how many steps it has behind it.
 
@@ -128,7 +128,7 @@ def restore_checkpoint(
     weights, moments = get_state_dict(model, optimizer)
     with _explained(f"{path} cannot be read", cure), _quiet():
         states = {"model": weights, "optimizer": moments}
-        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=world.size == 1)
+        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
 

@@ -1,7 +1,7 @@
 """What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
 
 The majority answer to a question is the one most often given to the same words in the training part, or the source's
-most frequent one where they were never asked. A model that does not beat it has learnt the language, not the images.
+most frequent one where they were never asked. A model that does not beat it has supervised the language, not the images.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class HeldOut:
 
     source: str
     id: str
-    loss: float  # summed over its learnt tokens
-    learnt: int
+    loss: float  # summed over its supervised tokens
+    supervised: int
     answers: tuple[Answered, ...]
 
 
@@ -74,7 +74,7 @@ class Score:
 
     samples: int
     questions: int
-    loss: float | None  # per learnt token
+    loss: float | None  # per supervised token
     exact: float | None  # answered word for word
     majority: float | None  # answered by the majority answer
     vqa: float | None = None  # see train/metrics.py for these
@@ -111,8 +111,8 @@ def _held_out(
     documents = [reader.document(segment, sample) for segment, sample in zip(segments, stored, strict=True)]
     batch = pad_sequences([[document] for document in documents], 0)
     losses, _ = compute_token_losses(model, reader.family, batch, device, torch.float32)
-    learnt = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
-    lost = [float(part.sum()) for part in torch.split(losses, learnt)]
+    supervised = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
+    lost = [float(part.sum()) for part in torch.split(losses, supervised)]
     prompts = [
         (number, turn, make_prompt(reader, document, sample.nodes[: turn.start]))
         for number, (document, sample) in enumerate(zip(documents, stored, strict=True))
@@ -128,7 +128,7 @@ def _held_out(
             reader.mixture.sources[segment.source],
             reader.mixture.about(segment)["id"],
             lost[number],
-            learnt[number],
+            supervised[number],
             tuple(answered[number]),
         )
         for number, segment in enumerate(segments)
@@ -145,13 +145,13 @@ def summarise_scores(found: Sequence[HeldOut], mixture: PlannedMixture) -> dict[
 
 def _score(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
     answered = [turn for sample in samples for turn in sample.answers]
-    learnt, means = sum(sample.learnt for sample in samples), dict[str, float | None](majority=None, exact=None)
+    supervised, means = sum(sample.supervised for sample in samples), dict[str, float | None](majority=None, exact=None)
     if answered:
         guess = find_majority(mixture, source)
         means["majority"] = sum(guess(turn.question) == turn.reference for turn in answered) / len(answered)
         for name, metric in METRICS.items():
             means[name] = sum(metric(turn.answer, [turn.reference]) for turn in answered) / len(answered)
-    lost = sum(sample.loss for sample in samples) / learnt if learnt else None
+    lost = sum(sample.loss for sample in samples) / supervised if supervised else None
     return Score(samples=len(samples), questions=len(answered), loss=lost, **means)
 
 

@@ -2,7 +2,7 @@
 
 Counted as the model needs it, whatever the hardware did: 2 per weight of a linear layer and token in the forward pass, as many again for gradients of
 inputs wherever something before is trained, and again for those of weights that are. Attention inside documents and images alone, causal
-in the language model; its head on learnt tokens alone; padding, norms and recomputed layers not at all.
+in the language model; its head on supervised tokens alone; padding, norms and recomputed layers not at all.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from vlmill.train.batch import PADDING, Batch
 from vlmill.train.families.base import Family
-from vlmill.train.settings import Part
+from vlmill.train.settings import Component
 
-ORDER: tuple[Part, ...] = ("vision", "projector", "text")
+ORDER: tuple[Component, ...] = ("vision", "projector", "text")
 """From the pixels to the loss: what is trained needs the gradients of all that comes after it."""
 
 PEAK: Mapping[str, float] = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L40S": 362e12}
@@ -33,45 +33,45 @@ QUERIES = ("q_proj", "query", "q")
 class Cost:
     """What a token of each part costs, in multiply-adds of one pass."""
 
-    linear: Mapping[Part, int]  # weights of linear layers, the head left out
-    attention: Mapping[Part, int]  # per pair of tokens: widths of all layers, for scores and for values
+    linear: Mapping[Component, int]  # weights of linear layers, the head left out
+    attention: Mapping[Component, int]  # per pair of tokens: widths of all layers, for scores and for values
     head: int
-    passes: Mapping[Part, int]  # forward; gradients of inputs; gradients of weights
+    passes: Mapping[Component, int]  # forward; gradients of inputs; gradients of weights
     patch: int  # pixels of a patch's side
 
     def of(self, batch: Batch) -> float:
         """Floating point operations of a batch, forward and backward."""
         real = batch.sources != PADDING
-        tokens, learnt = int(real.sum()), batch.supervised
+        tokens, supervised = int(real.sum()), batch.supervised
         pairs = int((batch.positions + 1)[real].sum())  # every token looks at those before it and at itself
         sizes = [tile.shape[0] * tile.shape[1] // self.patch**2 for tiles in batch.tiles for tile in tiles]
         patches, squares = (0, 0) if batch.blank else (sum(sizes), sum(size**2 for size in sizes))
         adds = {
             "vision": self.linear["vision"] * patches + self.attention["vision"] * squares,
             "projector": self.linear["projector"] * patches,
-            "text": self.linear["text"] * tokens + self.attention["text"] * pairs + self.head * learnt,
+            "text": self.linear["text"] * tokens + self.attention["text"] * pairs + self.head * supervised,
         }
-        return 2.0 * sum(adds[part] * self.passes[part] for part in ORDER)
+        return 2.0 * sum(adds[component] * self.passes[component] for component in ORDER)
 
 
-def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Part]) -> Cost:
+def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Component]) -> Cost:
     """What a model costs whose `trained` parts learn."""
     linear = dict.fromkeys(ORDER, 0)
     attention = dict.fromkeys(ORDER, 0)
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
-        part = family.part(f"{name}.weight")
+        component = family.component(f"{name}.weight")
         if isinstance(module, (nn.Linear, nn.Conv2d)) and module is not head:
-            linear[part] += module.weight.numel()
-            if part == "vision" and name.rpartition(".")[2] in QUERIES:
-                attention[part] += 2 * module.weight.shape[0]
+            linear[component] += module.weight.numel()
+            if component == "vision" and name.rpartition(".")[2] in QUERIES:
+                attention[component] += 2 * module.weight.shape[0]
     text: Any = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     attention["text"] = 2 * text.num_hidden_layers * text.num_attention_heads * width
-    passes, before = dict[Part, int](), False
-    for part in ORDER:
-        passes[part] = 1 + (part in trained or before) + (part in trained)
-        before |= part in trained
+    passes, before = dict[Component, int](), False
+    for component in ORDER:
+        passes[component] = 1 + (component in trained or before) + (component in trained)
+        before |= component in trained
     weight = head.weight
     return Cost(linear, attention, weight.numel(), passes, _patch(model))
 

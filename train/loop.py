@@ -46,7 +46,7 @@ class Setup:
     folder: Path  # of checkpoints and the log
     device: torch.device
     machine: Machine
-    world: ProcessGroup
+    group: ProcessGroup
 
 
 class Learner(nn.Module):
@@ -57,7 +57,7 @@ class Learner(nn.Module):
         self.model, self.setup = setup.model, setup
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross entropy of every learnt token, and its source; see `token_losses`."""
+        """Cross entropy of every supervised token, and its source; see `token_losses`."""
         training = self.setup.training
         dtype = getattr(torch, training.dtype)
         return compute_token_losses(
@@ -72,28 +72,28 @@ def run_stage(setup: Setup, console: Console) -> Path:
         RecipeError: the rows of a step cannot be shared out.
         StoreError: the newest checkpoint was made under other settings.
     """
-    folder, training, world = setup.folder / "checkpoints", setup.training, setup.world
-    if training.rows % (training.accumulation * world.size):
+    folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
+    if training.rows % (training.accumulation * group.size):
         raise RecipeError(
-            f"train.rows: {training.rows} rows cannot be cut into {training.accumulation} micro-batches for each of {world.size} ranks"
+            f"train.rows: {training.rows} rows cannot be cut into {training.accumulation} micro-batches for each of {group.size} ranks"
         )
     setup.model.to(setup.device).train()
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
     learner = Learner(setup)
-    world.shard(learner, setup.device, getattr(torch, training.dtype))
+    group.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.list_complete(folder)
-    done = checkpoint.restore_checkpoint(kept[-1], setup.model, optimizer, setup.identity, world) if kept else 0
-    world.wait()
+    done = checkpoint.restore_checkpoint(kept[-1], setup.model, optimizer, setup.identity, group) if kept else 0
+    group.wait()
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
     most = find_peak(setup.device, training.dtype)
     log = Log(
-        setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * world.size
+        setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * group.size
     )
     dtype = getattr(torch, training.dtype)
     with (
-        log if world.leads else nullcontext(),
+        log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
         closing(_batches(setup, done)) as batches,
     ):
@@ -103,21 +103,21 @@ def run_stage(setup: Setup, console: Console) -> Path:
             waited = time.perf_counter() - began
             line = _step(setup, learner, optimizer, step, batch)
             flops = torch.tensor(sum(map(price.of, batch)), dtype=torch.float64, device=setup.device)
-            line["flops"] = float(world.total(flops))
-            if world.leads:
+            line["flops"] = float(group.total(flops))
+            if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
             if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
-                checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, world)
-                if world.leads:
+                checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, group)
+                if group.leads:
                     checkpoint.prune_checkpoints(folder, training.keep_last)
-    world.wait()
+    group.wait()
     return checkpoint.list_complete(folder)[-1]
 
 
 def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
-    mixture, training, world = setup.reader.mixture, setup.training, setup.world
-    share = {"accumulation": training.accumulation, "rank": world.rank, "ranks": world.size}
+    mixture, training, group = setup.reader.mixture, setup.training, setup.group
+    share = {"accumulation": training.accumulation, "rank": group.rank, "ranks": group.size}
     rows = (list_step_sequences(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
     pad = get_mark_id(setup.reader.tokenizer, mixture.chat.pad)
     return load_batches(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
@@ -128,11 +128,11 @@ def _step(
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
 
-    The gradient is that of the mean over all learnt tokens of the step, whatever ranks and micro-batches they stand in.
+    The gradient is that of the mean over all supervised tokens of the step, whatever ranks and micro-batches they stand in.
     """
-    training, world = setup.training, setup.world
-    torch.manual_seed(int(hash_value([training.seed, step, world.rank])[:15], 16))  # of dropout
-    counts = world.total(torch.tensor(_counts(batch), device=setup.device)).tolist()
+    training, group = setup.training, setup.group
+    torch.manual_seed(int(hash_value([training.seed, step, group.rank])[:15], 16))  # of dropout
+    counts = group.total(torch.tensor(_counts(batch), device=setup.device)).tolist()
     supervised, tokens, places, tiles = counts
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
@@ -148,14 +148,14 @@ def _step(
     rates = set_rates(optimizer, scale_rate(step, setup.steps, training))
     optimizer.step()
     optimizer.zero_grad()
-    lost, learnt = world.total(sums).tolist()
+    lost, counted = group.total(sums).tolist()
     return {
         "step": step,
         "loss": sum(lost) / max(supervised, 1),
         "sources": {
-            name: {"loss": lost[i] / learnt[i], "supervised": int(learnt[i])}
+            name: {"loss": lost[i] / counted[i], "supervised": int(counted[i])}
             for i, name in enumerate(setup.reader.mixture.sources)
-            if learnt[i]
+            if counted[i]
         },
         "learning_rate": dict(rates),
         "gradient_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
@@ -167,7 +167,7 @@ def _step(
 
 
 def _counts(batch: tuple[Batch, ...]) -> list[int]:
-    """Learnt tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
+    """Supervised tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
     tiles = sum(micro.shown for micro in batch)
     places = sum(micro.ids.numel() for micro in batch)
     return [sum(micro.supervised for micro in batch), sum(micro.tokens for micro in batch), places, tiles]

@@ -102,26 +102,26 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
     `part` names it, its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-    adapted = training.adapter.parts if training.adapter else ()
+    adapted = training.adapter.components if training.adapter else ()
     rates = {
         new_rows.NAME: new_rows.choose_rate(training),
-        **{str(part): rate for part, rate in training.learning_rate.items()},
+        **{str(component): rate for component, rate in training.learning_rate.items()},
     }
     for name, parameter in model.named_parameters():
-        part = new_rows.NAME if new_rows.MARK in name else family.part(name)
-        parameter.requires_grad_(part in rates and (part not in adapted or adapters.MARK in name))
+        component = new_rows.NAME if new_rows.MARK in name else family.component(name)
+        parameter.requires_grad_(component in rates and (component not in adapted or adapters.MARK in name))
         if parameter.requires_grad:
-            decays = parameter.ndim > 1 and part != new_rows.NAME
-            groups.setdefault((part, decays), []).append(parameter)
+            decays = parameter.ndim > 1 and component != new_rows.NAME
+            groups.setdefault((component, decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": found,
-                "part": part,
-                "peak": rates[part],
+                "part": component,
+                "peak": rates[component],
                 "weight_decay": training.weight_decay * decays,
             }
-            for (part, decays), found in sorted(groups.items(), key=lambda item: item[0])
+            for (component, decays), found in sorted(groups.items(), key=lambda item: item[0])
         ],
         betas=training.betas,
     )
@@ -151,18 +151,18 @@ def compute_token_losses(
     dtype: torch.dtype,
     neftune: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of every learnt token in float32, and the source of each, in reading order.
+    """Cross entropy of every supervised token in float32, and the source of each, in reading order.
 
-    Only learnt tokens reach the language model's head. There is no cache, and no attention mask but a family's own, on
+    Only supervised tokens reach the language model's head. There is no cache, and no attention mask but a family's own, on
     which the isolation of packed documents rests (see train/data.py).
     """
     batch = batch.to(device)
-    learnt = batch.labels[:, 1:] != IGNORE
+    supervised = batch.labels[:, 1:] != IGNORE
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _noise(model, batch, neftune):
         hidden = compute_features(model, family, batch)
-        logits = model.get_output_embeddings()(hidden[:, :-1][learnt])
-    losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
-    return losses, batch.sources[:, 1:][learnt]
+        logits = model.get_output_embeddings()(hidden[:, :-1][supervised])
+    losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="none")
+    return losses, batch.sources[:, 1:][supervised]
 
 
 @contextmanager

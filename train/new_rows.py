@@ -33,7 +33,7 @@ MARK = f".{NAME}."
 class NewRows:
     """Token ids, in order."""
 
-    learnt: tuple[int, ...] = ()  # that no text has taught the pretrained model
+    supervised: tuple[int, ...] = ()  # that no text has taught the pretrained model
     drawn: tuple[int, ...] = ()  # those of them that it has no row for, or a row of no token (padding)
     end: int | None = None  # the mark that ends a turn, if it is drawn
     eos: int | None = None  # the token with which the pretrained model ends a text
@@ -43,7 +43,7 @@ def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForma
     """Which tokens of a recipe the pretrained language model lacks: none if it has new weights.
 
     What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that stands
-    in place of another token there, as a reserved one, is learnt from the row that there is.
+    in place of another token there, as a reserved one, is supervised from the row that there is.
 
     Args:
         settings: of the model.
@@ -87,22 +87,24 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
 
 def trains_rows_alone(training: Training) -> bool:
     """Whether a stage trains new rows as parameters of their own, since it does not train the matrices that they stand in."""
-    adapted = training.adapter is not None and "text" in training.adapter.parts
+    adapted = training.adapter is not None and "text" in training.adapter.components
     return adapted or "text" not in training.learning_rate
 
 
 def choose_rate(training: Training) -> float:
     """Their learning rate: that of the text, or of the part next to it that learns, to which they are as new."""
     return next(
-        training.learning_rate[part] for part in ("text", "projector", "vision") if part in training.learning_rate
+        training.learning_rate[component]
+        for component in ("text", "projector", "vision")
+        if component in training.learning_rate
     )
 
 
 def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
     """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
-    if not new.learnt:
+    if not new.supervised:
         return
-    ids = torch.tensor(new.learnt)
+    ids = torch.tensor(new.supervised)
     rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _matrices(model)]
     _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embedded)
     _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predicted)

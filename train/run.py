@@ -149,13 +149,13 @@ def train_stage(
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else _taken(machine)
-    with _prepared(machine, device), join_process_group(device) as world, _alone(folder, world):
+    with _prepared(machine, device), join_process_group(device) as group, _alone(folder, group):
         if not finished:
             network = _network(reader, training, model, start_from)
-            last = run_stage(Setup(reader, network, training, steps, identity, folder, device, machine, world), console)
+            last = run_stage(Setup(reader, network, training, steps, identity, folder, device, machine, group), console)
             weights = checkpoint.gather_weights(network)
-            if world.leads:
-                if world.size > 1:  # what ranks share between them cannot be used by one alone
+            if group.leads:
+                if group.size > 1:  # what ranks share between them cannot be used by one alone
                     network = _network(reader, training, model)
                     network.load_state_dict(weights)
                 adapters.merge_adapters(network)
@@ -164,9 +164,9 @@ def train_stage(
                 export_model(folder / "export", network, family, reader.tokenizer, mixture.chat, dtype)
                 found = score_held_out(network.to(device), reader, device, training.evaluate)
                 _conclude(folder, identity, dtype, found, summarise_scores(found, mixture))
-            world.wait()
+            group.wait()
         result = _result(folder, stage)
-        if world.leads and result.scores:
+        if group.leads and result.scores:
             console.print(make_score_table(result.scores, stage))
     return result
 
@@ -331,9 +331,9 @@ def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(folder: Path, world: ProcessGroup) -> Iterator[None]:
+def _alone(folder: Path, group: ProcessGroup) -> Iterator[None]:
     """Hold a stage's folder against a second training, and clear away what a killed one left half written."""
-    if not world.leads:
+    if not group.leads:
         yield
         return
     with Store(folder).locked():

@@ -17,7 +17,7 @@ from vlmill.pipeline.core.errors import RecipeError
 if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
 
-Part = Literal["projector", "vision", "text"]
+Component = Literal["projector", "vision", "text"]
 """What a model is made of, as learning rates and freezing name it."""
 
 Positive = Annotated[int, Field(ge=1)]
@@ -29,7 +29,7 @@ ExportDtype = Literal["float32", "bfloat16", "float16"]
 class Adapter:
     """LoRA: low-rank updates of the linear layers of some parts, in place of all their weights. Needs peft."""
 
-    parts: tuple[Part, ...] = ("text",)
+    components: tuple[Component, ...] = ("text",)
     rank: Positive = 16
     alpha: Rate | None = None  # updates are scaled by alpha / rank; None: not at all
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -40,7 +40,7 @@ class Adapter:
 class Training:
     """One stage of training. A part without a learning rate is frozen."""
 
-    learning_rate: dict[Part, Rate]  # of AdamW, at its peak
+    learning_rate: dict[Component, Rate]  # of AdamW, at its peak
     rows: Positive = 8  # packed sequences in a step, over all ranks
     steps: Positive | None = None
     epochs: Positive | None = None  # passes over the plan, in place of steps
@@ -65,7 +65,11 @@ class Training:
             raise ValueError("give either steps or epochs")
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
-        idle = [part for part in (self.adapter.parts if self.adapter else ()) if part not in self.learning_rate]
+        idle = [
+            component
+            for component in (self.adapter.components if self.adapter else ())
+            if component not in self.learning_rate
+        ]
         if idle:
             raise ValueError(f"adapter.parts: {', '.join(idle)} has no learning_rate")
         if self.rows % self.accumulation:

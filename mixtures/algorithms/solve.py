@@ -14,8 +14,8 @@ from typing import Literal
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
-PASSES = (1 << 15) - 1
-"""Passes over a part that a plan has room to number."""
+MAX_EPOCHS = (1 << 15) - 1
+"""Passes over an entry that a plan has room to number."""
 
 SLACK = 1e-9
 """What sums of floats may be off by, as a fraction."""
@@ -26,7 +26,7 @@ class Binding:
     """A constraint that kept a mixture from being what was declared."""
 
     constraint: Literal["max_repetition", "empty", "budget"]
-    part: str  # its label; empty for the budget
+    entry: str  # its label; empty for the budget
     wanted: float  # passes, before others left anything; tokens for the budget
     allowed: float
 
@@ -35,20 +35,20 @@ class Binding:
         if self.constraint == "budget":
             return f"the caps allow {self.allowed:,.0f} tokens of a budget of {self.wanted:,.0f}"
         if self.constraint == "empty":
-            return f"{self.part} holds nothing of the unit that shares count, so it gets no share"
+            return f"{self.entry} holds nothing of the unit that shares count, so it gets no share"
         if self.wanted <= self.allowed:
-            return f"{self.part} may be passed {self.allowed:g} times, and comes to that with what others leave"
-        return f"{self.part} may be passed {self.allowed:g} times, the mixture asks for {format_epochs(self.wanted)}"
+            return f"{self.entry} may be passed {self.allowed:g} times, and comes to that with what others leave"
+        return f"{self.entry} may be passed {self.allowed:g} times, the mixture asks for {format_epochs(self.wanted)}"
 
 
-def format_epochs(passes: float) -> str:
+def format_epochs(epochs: float) -> str:
     """A number of passes in words for people: 0.25, 7.694, 2,683."""
-    return f"{passes:,.0f}" if passes >= 1000 else f"{passes:.4g}"
+    return f"{epochs:,.0f}" if epochs >= 1000 else f"{epochs:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Passes over each part, what binds, and the largest budget at which the declared shares can be met."""
+    """Passes over each entry, what binds, and the largest budget at which the declared shares can be met."""
 
     repetition: tuple[float, ...]
     binding: tuple[Binding, ...]
@@ -60,16 +60,16 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
 
     Args:
         mixture: the settings.
-        available: what one pass over each part holds, by unit.
+        available: what one pass over each entry holds, by unit.
         fill: how full rows will be, for a budget of rows.
 
     Raises:
-        RecipeError: the mixture is strict and cannot be met; or no part holds anything.
+        RecipeError: the mixture is strict and cannot be met; or no entry holds anything.
     """
     labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
-    rates = [_rate(mixture, part, totals) for part, totals in zip(mixture.resolved(), available, strict=True)]
-    caps = [min(part.max_repetition or PASSES, PASSES) for part in mixture.resolved()]
+    rates = [_rate(mixture, entry, totals) for entry, totals in zip(mixture.resolved(), available, strict=True)]
+    caps = [min(entry.max_repetition or MAX_EPOCHS, MAX_EPOCHS) for entry in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
             f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"
@@ -84,10 +84,10 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
             binding.append(Binding("empty", label, 1.0, 0.0))
         elif rate * level > cap * (1 + SLACK):
             binding.append(Binding("max_repetition", label, rate * budget / slope, cap))
-    reached = sum(passes * amount for passes, amount in zip(repetition, tokens, strict=True))
+    reached = sum(epochs * amount for epochs, amount in zip(repetition, tokens, strict=True))
     if reached < budget * (1 - SLACK):
         binding.append(Binding("budget", "", budget, reached))
-    limits = [cap / rate * slope for rate, cap in zip(rates, caps, strict=True) if rate and cap < PASSES]
+    limits = [cap / rate * slope for rate, cap in zip(rates, caps, strict=True) if rate and cap < MAX_EPOCHS]
     solution = Solution(repetition, tuple(binding), min(limits, default=None))
     if mixture.strict and binding:
         raise RecipeError(explain_refusal(solution))
@@ -102,11 +102,11 @@ def explain_refusal(solution: Solution) -> str:
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
-def _rate(mixture: MixtureSettings, part: MixtureEntry, totals: Totals) -> float:
-    """Passes over a part per level; 0 for one that has nothing to give."""
-    if not totals["tokens"] or (part.share is not None and not totals[mixture.unit]):
+def _rate(mixture: MixtureSettings, entry: MixtureEntry, totals: Totals) -> float:
+    """Passes over an entry per level; 0 for one that has nothing to give."""
+    if not totals["tokens"] or (entry.share is not None and not totals[mixture.unit]):
         return 0.0
-    return part.repeat or 1.0 if part.share is None else part.share / totals[mixture.unit]
+    return entry.repeat or 1.0 if entry.share is None else entry.share / totals[mixture.unit]
 
 
 def _budget(
@@ -124,7 +124,7 @@ def _budget(
 
 
 def _level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
-    """The level at which parts, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
+    """The level at which entries, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
     bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
     for number, (bend, _) in enumerate(bends):
         capped = sum(full * inflow for full, inflow in bends[:number])

@@ -98,7 +98,7 @@ def _fill(mixture: PlannedMixture) -> Rows:
         return []
     rows = pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
     found = []
-    for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_row"])):
+    for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_sequence"])):
         part = (pl.col(name) * 20 // budget).clip(0, 19)
         counts = (
             rows.group_by(part.alias("part"))

@@ -1,6 +1,6 @@
 """The page's gallery: segments of a plan as the trainer sees them, a few of every part, chosen by hash.
 
-Tokens, labels and tiles are had from the same functions that the trainer calls, so a card shows what is learnt from.
+Tokens, labels and tiles are had from the same functions that the trainer calls, so a card shows what is supervised from.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, l
     mine = slice(before, before + sum(node.kind == "image" for node in nodes))
     layouts = mixture.policy.layout(stored.sizes)[mine]
     encoded = encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss)
-    learnt = sum(piece.supervised for piece in encoded) + (loss == "text")
+    supervised = sum(piece.supervised for piece in encoded) + (loss == "text")
     return {
         "stage": mixture.stage,
         "row": row,
@@ -95,7 +95,7 @@ def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, l
         "source": mixture.lock["sources"][segment.source]["name"],
         "licence": mixture.about(segment)["licence"],
         "tokens": segment.tokens,
-        "learnt": learnt,
+        "supervised": supervised,
         "length": mixture.lock["sequence_length"],
         "nodes": [segment.first, last, len(stored.nodes)],
         "pictures": _pictures(mixture, stored, layouts, mine),
@@ -152,18 +152,18 @@ def _below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
 def _text(
     nodes: Sequence[Node], encoded: Sequence[Encoded], tokenizer: Tokenizer, placeholder: int
 ) -> Iterator[dict[str, Any]]:
-    """Runs of tokens that are learnt or not, as text; the placeholders of an image by their number."""
+    """Runs of tokens that are supervised or not, as text; the placeholders of an image by their number."""
     for node, piece in zip(nodes[:NODES], encoded, strict=False):
         kinds = [
             (label != IGNORE, node.kind == "image" and token == placeholder)
             for token, label in zip(piece.ids, piece.labels, strict=True)
         ]
         place = 0
-        for (learnt, image), run in groupby(kinds):
+        for (supervised, image), run in groupby(kinds):
             ids = piece.ids[place : place + len(list(run))]
             place += len(ids)
             text = "" if image else tokenizer.decode(ids, skip_special_tokens=False)
-            shown = {"text": text[:CHARACTERS] + (" ..." if len(text) > CHARACTERS else ""), "learnt": learnt}
+            shown = {"text": text[:CHARACTERS] + (" ..." if len(text) > CHARACTERS else ""), "supervised": supervised}
             yield {"image": len(ids)} if image else shown
     if len(nodes) > NODES:
-        yield {"text": f" ... and {len(nodes) - NODES} nodes more", "learnt": False}
+        yield {"text": f" ... and {len(nodes) - NODES} nodes more", "supervised": False}

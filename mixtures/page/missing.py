@@ -56,7 +56,7 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
             yield f"Stage {stage.name} is not mixed yet; {ON}"
         elif stage.name not in losses:
             yield (
-                f"Stage {stage.name} has no `train` block, so nobody has said what is learnt: answers are marked, the default. To say "
+                f"Stage {stage.name} has no `train` block, so nobody has said what is supervised: answers are marked, the default. To say "
                 "it, add `train: {loss: answers}` or `{loss: text}` with the steps of the training."
             )
 

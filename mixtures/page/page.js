@@ -56,10 +56,10 @@ function shownCards(wanted, found) {
 // -- a card
 
 const markPattern = new RegExp("(" + marks.map((mark) => mark.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") + ")");
-function run({ text, learnt, image }) {
+function run({ text, supervised, image }) {
   if (image) return [make("span", { className: "mark picture-mark", textContent: `image: ${number(image)} tokens` })];
   return text.split(markPattern).filter(Boolean).map((piece) =>
-    make("span", { className: (marks.includes(piece) ? "mark " : "") + (learnt ? "learnt" : ""), textContent: piece }));
+    make("span", { className: (marks.includes(piece) ? "mark " : "") + (supervised ? "supervised" : ""), textContent: piece }));
 }
 function packed(card) {
   return make("div", { className: "packed", title: `row ${card.row} of ${card.stage}` }, ...card.neighbours.map((other, place) => {
@@ -75,7 +75,7 @@ function drawn(card) {
   const told = n === undefined ? [] : [chip(index.languages[rows.language[n]])];
   return make("div", { className: "card" },
     make("div", { className: "mono" }, card.id),
-    make("div", { className: "chips" }, chip(dot(card.source), `${card.stage}: ${card.part}`), ...told, chip(`${number(card.tokens)} tokens, ${number(card.learnt)} learnt`),
+    make("div", { className: "chips" }, chip(dot(card.source), `${card.stage}: ${card.part}`), ...told, chip(`${number(card.tokens)} tokens, ${number(card.supervised)} supervised`),
       ...cut, ...(card.licence ? [chip(card.licence)] : [])),
     ...(card.pictures.length ? [make("div", { className: "pictures" }, ...card.pictures.map((shown) => make("figure", {},
       make("img", { src: shown.picture, loading: "lazy", decoding: "async", alt: "" }),

@@ -30,7 +30,7 @@ READ = 1000  # characters that its language is told from
 SURE = 0.5  # least probability of a language that is named
 UNSURE = "unsure"
 UNDECIDED = "undecided"
-"""In the place of reasons, where judges or dedupe have not spoken yet."""
+"""In the place of reasons, where filters or dedupe have not spoken yet."""
 
 Index = dict[str, Any]
 """`sources`, `files`, `languages`, `reasons`, `policies` (names), and `rows`: a list per column."""
@@ -56,13 +56,13 @@ def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int
             :quota
         ]
         lengths = [_tokens(root, source, policy) for policy in policies]
-        for sample, settled in sorted(found, key=lambda item: item[0].id):
+        for sample, outcome in sorted(found, key=lambda item: item[0].id):
             text = " ".join(" ".join(node.text for node in sample.nodes if node.text)[:READ].split())
             values = {
                 "source": source,
                 "file": sample.id.file,
                 "language": guess_language(text),
-                "reason": _fate(settled),
+                "reason": _fate(outcome),
             }
             for column, value in values.items():
                 rows[column].append(names[column](value))
@@ -83,7 +83,7 @@ def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int
 
 def decided(root: Path, recipe: Recipe, source: str) -> bool:
     """Whether all that say what becomes of a source's samples have come to their end."""
-    steps = [f"steps/{source}/{name}" for name in ("inspect", *recipe.voices()) if name != "dedupe"]
+    steps = [f"steps/{source}/{name}" for name in ("image_stats", *recipe.all_verdict_steps()) if name != "dedupe"]
     return read(root, recipe, source) and _complete(
         root, *steps, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])
     )
@@ -111,13 +111,13 @@ def sizes(root: Path, recipe: Recipe) -> dict[str, int]:
     return found
 
 
-def _fate(settled: Outcome | None) -> str:
+def _fate(outcome: Outcome | None) -> str:
     """Why a sample was lost, or which nodes of it were; empty where it is kept whole."""
-    if settled is None:
+    if outcome is None:
         return UNDECIDED
-    if settled.sample:
-        return f"lost: {settled.sample}"
-    return ", ".join(sorted({str(reason) for reason in settled.nodes if reason}))
+    if outcome.sample:
+        return f"lost: {outcome.sample}"
+    return ", ".join(sorted({str(reason) for reason in outcome.nodes if reason}))
 
 
 def guess_language(text: str) -> str:
@@ -149,15 +149,15 @@ def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tu
     """The samples of as many partitions as hold `quota`, and what became of each; None where that is not decided yet."""
     seen, is_decided = 0, decided(root, recipe, source)
     found = list_filtered_tables(root, recipe, source) if is_decided else list_raw_tables(root, recipe, source)
-    for tables in sorted(found, key=lambda at: make_order_key("page", source, at.part)):
+    for tables in sorted(found, key=lambda at: make_order_key("page", source, at.partition)):
         if seen >= quota:
             return
         files = tables.paths(root)
-        verdicts = read_verdicts_by_sample(files, recipe.voices()) if is_decided else {}
-        facts = read_image_stats(files["facts.parquet"]) if is_decided else []
+        verdicts = read_verdicts_by_sample(files, recipe.all_verdict_steps()) if is_decided else {}
+        image_stats = read_image_stats(files["image_stats.parquet"]) if is_decided else []
         for row, sample in enumerate(read_samples(files["samples.parquet"])):
             seen += 1
-            yield sample, apply_verdicts(sample, verdicts.get(row, []), facts) if is_decided else None
+            yield sample, apply_verdicts(sample, verdicts.get(row, []), image_stats) if is_decided else None
 
 
 def _tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:

@@ -42,13 +42,13 @@ class Known:
         """Whether an amount of a unit was published."""
         return getattr(self, unit, None) is not None
 
-    def totals(self, part: MixtureEntry) -> dict[str, int]:
+    def totals(self, entry: MixtureEntry) -> dict[str, int]:
         """One pass over what `take` leaves, 0 for what was not published. Tokens, where unknown, are the best known instead."""
         counts: dict[str, int] = {unit: getattr(self, unit, None) or 0 for unit in UNITS}
         counts["tokens"] = self.tokens or self.supervised or self.text or counts["samples"]
-        if part.take == "all":
+        if entry.take == "all":
             return counts
-        fraction = part.taken(counts["samples"]) / max(counts["samples"], 1)
+        fraction = entry.taken(counts["samples"]) / max(counts["samples"], 1)
         return {unit: round(count * fraction) for unit, count in counts.items()}
 
 
@@ -57,14 +57,14 @@ class PublishedStage:
     """One training stage of a published mixture."""
 
     mixture: MixtureSettings
-    published: Mapping[str, Known]  # by the part's label
+    published: Mapping[str, Known]  # by the entry's label
     claimed: Mapping[str, int] = field(default_factory=dict)  # totals as stated, by unit
     disagree: tuple[str, ...] = ()  # labels whose percentage does not follow from their counts
 
     def available(self) -> tuple[Totals, ...]:
-        """One pass over every part."""
+        """One pass over every entry."""
         known = zip(self.mixture.labels(), self.mixture.resolved(), strict=True)
-        return tuple(self.published.get(label, Known()).totals(part) for label, part in known)
+        return tuple(self.published.get(label, Known()).totals(entry) for label, entry in known)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -108,18 +108,18 @@ def load_published(name: str) -> Published:
 
 
 def compute_shares(stage: PublishedStage) -> dict[str, float]:
-    """The percentage of the stage's unit that each part comes to, from its published counts; pure."""
+    """The percentage of the stage's unit that each entry comes to, from its published counts; pure."""
     amounts = [plan[stage.mixture.unit] for plan in _planned(stage)]
     return {label: 100 * amount / sum(amounts) for label, amount in zip(stage.mixture.labels(), amounts, strict=True)}
 
 
 def _planned(stage: PublishedStage) -> list[dict[str, float]]:
-    """What each part comes to in every unit, as far as its counts tell."""
+    """What each entry comes to in every unit, as far as its counts tell."""
     available = stage.available()
     repetition = solve_mixture(stage.mixture, available).repetition
     return [
-        {unit: passes * count for unit, count in totals.items()}
-        for passes, totals in zip(repetition, available, strict=True)
+        {unit: epochs * count for unit, count in totals.items()}
+        for epochs, totals in zip(repetition, available, strict=True)
     ]
 
 
@@ -146,18 +146,18 @@ def make_listing() -> Table:
     table = make_grid("Published mixtures")
     for name in ("name", "stage", "shares in"):
         table.add_column(name, no_wrap=True)
-    for name in ("parts", "counted", "claimed"):
+    for name in ("entries", "counted", "claimed"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in list_names():
         for number, (stage, found) in enumerate(load_published(name).stages.items()):
             unit = found.mixture.unit
             whole, claimed = describe_published(found)["total"]["samples"], found.claimed.get("samples")
-            parts = str(len(found.mixture.labels()))
+            entries = str(len(found.mixture.labels()))
             table.add_row(
                 "" if number else name,
                 stage,
                 unit,
-                parts,
+                entries,
                 shorten_number(whole),
                 shorten_number(claimed) if claimed else "-",
             )
@@ -165,7 +165,7 @@ def make_listing() -> Table:
 
 
 def make_published_tables(published: Published, only: str | None = None) -> Iterator[Table]:
-    """A table per stage: what each part was given, the percentage published, and what its own counts make.
+    """A table per stage: what each entry was given, the percentage published, and what its own counts make.
 
     Raises:
         RecipeError: there is no stage `only`.
@@ -176,27 +176,27 @@ def make_published_tables(published: Published, only: str | None = None) -> Iter
         if only not in {None, name}:
             continue
         table = make_grid(f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_sums(stage)))
-        table.add_column("part", overflow="fold")
+        table.add_column("entry", overflow="fold")
         table.add_column("given", no_wrap=True)
         for column in ("samples", "published", "realised", "off by"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("")
         shares = compute_shares(stage)
-        for part, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
+        for entry, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
             known = stage.published.get(label, Known())
             table.add_row(
                 label,
-                _given(part),
+                _given(entry),
                 "-" if known.samples is None else shorten_number(known.samples),
                 *_held(known, shares[label]),
             )
         yield table
 
 
-def _given(part: MixtureEntry) -> str:
-    """What a part was declared with."""
-    how = f"share {part.share:g}" if part.share is not None else f"x {part.repeat or 1:g}"
-    return how + ("" if part.take == "all" else f", {part.take}") + (f" where {part.where}" if part.where else "")
+def _given(entry: MixtureEntry) -> str:
+    """What an entry was declared with."""
+    how = f"share {entry.share:g}" if entry.share is not None else f"x {entry.repeat or 1:g}"
+    return how + ("" if entry.take == "all" else f", {entry.take}") + (f" where {entry.where}" if entry.where else "")
 
 
 def _held(known: Known, share: float) -> tuple[str, str, str, str]:

@@ -44,16 +44,16 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
         raise RecipeError(
             f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as LLaVA-NeXT's scripts/train/*.yaml"
         )
-    entries = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
-    parts = _parts(entries)
-    mixture = parse_block(MixtureSettings, {"sequence_length": sequence_length, "parts": parts}, str(path))
+    found = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
+    entries = _entries(found)
+    mixture = parse_block(MixtureSettings, {"sequence_length": sequence_length, "entries": entries}, str(path))
     labels = mixture.labels()
     counts = {
         label: {"samples": count}
-        for label, (name, _) in zip(labels, entries, strict=True)
+        for label, (name, _) in zip(labels, found, strict=True)
         if (count := count_rows(name)) is not None
     }
-    stage = {"mixture": {"sequence_length": sequence_length, "parts": parts}, "published": counts}
+    stage = {"mixture": {"sequence_length": sequence_length, "entries": entries}, "published": counts}
     return {"title": path.stem, "stages": {name_of(path.stem): stage}}
 
 
@@ -75,8 +75,8 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
     return name, take
 
 
-def _parts(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
-    """`parts` of a mixture: a mapping, or a list where a file is named more than once."""
+def _entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """`entries` of a mixture: a mapping, or a list where a file is named more than once."""
     settings = [{} if take == "all" else {"take": take} for _, take in entries]
     names = [name for name, _ in entries]
     if max(Counter(names).values()) == 1:
@@ -99,5 +99,5 @@ def count_rows(name: str) -> int | None:
 
 
 def to_yaml(published: Mapping[str, Any]) -> str:
-    """As YAML that a person goes on editing: a part per line, in the order it came in."""
+    """As YAML that a person goes on editing: an entry per line, in the order it came in."""
     return yaml.safe_dump(dict(published), sort_keys=False, allow_unicode=True, width=160)

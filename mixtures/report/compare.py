@@ -86,10 +86,10 @@ def _stats_of(path: Path) -> Stats:
             "stage": str(found["stage"]),
             "sources": [
                 {
-                    "name": part.get("label", part["name"]),
-                    "planned": {unit: int(part["planned"][unit]) for unit in UNITS},
+                    "name": entry.get("label", entry["name"]),
+                    "planned": {unit: int(entry["planned"][unit]) for unit in UNITS},
                 }
-                for part in found["sources"]
+                for entry in found["sources"]
             ],
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -106,7 +106,8 @@ def make_difference(before: Stats, after: Stats) -> dict[str, dict[str, int | No
     Sources that one of them lacks count as empty there. None: a publication does not say how much of the unit it held.
     """
     sides = [
-        {part.get("label", part["name"]): part["planned"] for part in mixture["sources"]} for mixture in (before, after)
+        {entry.get("label", entry["name"]): entry["planned"] for entry in mixture["sources"]}
+        for mixture in (before, after)
     ]
     names = dict.fromkeys((*sides[0], *sides[1]))
     nothing = dict.fromkeys(UNITS, 0)

@@ -1,7 +1,7 @@
 """What a person should look at before training on a stage: shown at the end of a build, below its statistics and on the page.
 
 `lint.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are joined by what
-only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two parts is nearly the same.
+only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two entries is nearly the same.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def write_notes(
     if stats["binding"]:
         unit = stats["unit"]
         shares = (
-            f"{part['name']} {part['realised'][unit]:.2%} (declared {part['declared']:.2%})"
-            for part in stats["sources"]
+            f"{entry['name']} {entry['realised'][unit]:.2%} (declared {entry['declared']:.2%})"
+            for entry in stats["sources"]
         )
         yield f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the mixture refuses it"
     tokenizer = root / lock["tokenizer"]["path"]
@@ -47,7 +47,7 @@ def write_notes(
     sources = sorted({source["name"] for source in lock["sources"]})
     if recipe.dedupe is None:
         if len(sources) > 1:
-            yield "the recipe's dedupe is null, so nobody looked for what parts have in common"
+            yield "the recipe's dedupe is null, so nobody looked for what entries have in common"
         return
     policy = next(item.policy for item in recipe.stages if item.name == stage)
     for (one, other), pairs in count_alike(root, sources, policy).items():
@@ -65,12 +65,12 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
     pairs = pl.scan_parquet(_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
     outlines, kept = [], []
     for source in sources:
-        outlines += _files(root, f"steps/{source}/sketch", "outline.parquet")
+        outlines += _files(root, f"steps/{source}/signature", "outline.parquet")
         indices = _files(root, f"shards/{source}/{policy}", ".index.parquet")
         if not indices:
             continue
         shards = pl.scan_parquet(indices)
-        kept.append(shards.select(pl.lit(source).alias("source"), "file", pl.col("origin_row").alias("row"), "page"))
+        kept.append(shards.select(pl.lit(source).alias("source"), "file", pl.col("input_row").alias("row"), "page"))
     if not kept:
         return {}
     texts = pl.scan_parquet(outlines).filter("long").select(*PLACE, "text")

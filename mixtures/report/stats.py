@@ -22,24 +22,24 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
         mix: what the mix step wrote.
         packing: `rows`, `tokens`, `tiles` and `most_tiles` (in one row) of the whole plan.
     """
-    settings, parts = mix["mixture"], mix["parts"]
+    settings, entries = mix["mixture"], mix["entries"]
     declared = _declared(mix)
-    totals = {unit: sum(part["planned"][unit] for part in parts) for unit in ("segments", "tiles", *UNITS)}
+    totals = {unit: sum(entry["planned"][unit] for entry in entries) for unit in ("segments", "tiles", *UNITS)}
     capacity = packing["rows"] * settings["sequence_length"]
     return {
         "stage": mix["stage"],
         "unit": settings["unit"],
-        "sources": [_source(part, share, totals) for part, share in zip(parts, declared, strict=True)],
+        "sources": [_source(entry, share, totals) for entry, share in zip(entries, declared, strict=True)],
         "total": {**totals, "mean_length": _ratio(totals["tokens"], totals["samples"])},
         "packing": {
             "rows": packing["rows"],
             "sequence_length": settings["sequence_length"],
             "efficiency": _ratio(packing["tokens"], capacity),
             "segments_per_row": _ratio(totals["segments"], packing["rows"]),
-            "tiles_per_row": {
+            "tiles_per_sequence": {
                 "mean": _ratio(packing["tiles"], packing["rows"]),
                 "most": packing["most_tiles"],
-                "budget": settings["tiles_per_row"],
+                "budget": settings["tiles_per_sequence"],
             },
         },
         "binding": mix["binding"],
@@ -49,36 +49,36 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
 
 
 def _declared(mix: Mapping[str, Any]) -> list[float]:
-    """The declared share of every part; with repeats, what they come to in the mixture's unit."""
+    """The declared share of every entry; with repeats, what they come to in the mixture's unit."""
     unit = mix["mixture"]["unit"]
     amounts = [
-        part["part"]["share"]
-        if part["part"]["share"] is not None
-        else (part["part"]["repeat"] or 1.0) * part["available"][unit]
-        for part in mix["parts"]
+        entry["entry"]["share"]
+        if entry["entry"]["share"] is not None
+        else (entry["entry"]["repeat"] or 1.0) * entry["available"][unit]
+        for entry in mix["entries"]
     ]
     return [_ratio(amount, sum(amounts)) for amount in amounts]
 
 
-def _source(part: Mapping[str, Any], declared: float, totals: Mapping[str, int]) -> dict[str, Any]:
-    planned = part["planned"]
-    lost = {level: {**counts["dropped"], **counts["failed"]} for level, counts in part["counts"].items()}
+def _source(entry: Mapping[str, Any], declared: float, totals: Mapping[str, int]) -> dict[str, Any]:
+    planned = entry["planned"]
+    lost = {level: {**counts["dropped"], **counts["failed"]} for level, counts in entry["counts"].items()}
     return {
-        "name": part["label"],
+        "name": entry["label"],
         "declared": declared,
         "realised": {unit: _ratio(planned[unit], totals[unit]) for unit in UNITS},
         "planned": planned,
-        "available": part["available"],
-        "repetition": round(part["repetition"], 6),
+        "available": entry["available"],
+        "repetition": round(entry["repetition"], 6),
         "mean_length": _ratio(planned["tokens"], planned["samples"]),
         "lost": lost,
-        "licences": part["licences"],
+        "licences": entry["licences"],
     }
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(entry: float, whole: float) -> float:
     """Six digits, which no machine rounds otherwise; 0 of nothing."""
-    return round(part / whole, 6) if whole else 0.0
+    return round(entry / whole, 6) if whole else 0.0
 
 
 def to_json(stats: Mapping[str, Any]) -> str:
@@ -156,7 +156,7 @@ def format_epochs(stats: Mapping[str, Any]) -> float:
 
 def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
-    packing, tiles = stats["packing"], stats["packing"]["tiles_per_row"]
+    packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
     yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
     yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:

@@ -23,54 +23,54 @@ def warn_of_settings(
     solution: Solution,
     planned: Sequence[Totals],
 ) -> list[str]:
-    """Warnings about a solved mixture: what binds, then the rest in the order of its parts; pure.
+    """Warnings about a solved mixture: what binds, then the rest in the order of its entries; pure.
 
     Args:
         mixture: the settings.
-        selected: what the select step found of each part (`selection.json`).
+        selected: what the select step found of each entry (`selection.json`).
         solution: what the solver made of it.
-        planned: what is planned of each part, by unit.
+        planned: what is planned of each entry, by unit.
     """
     warnings = [str(binding) for binding in solution.binding]
-    twice = [source for source, number in Counter(part.source for part in mixture.resolved()).items() if number > 1]
+    twice = [source for source, number in Counter(entry.source for entry in mixture.resolved()).items() if number > 1]
     if twice:
         warnings.append(
-            f"{', '.join(twice)}: stands in several parts, so its samples may come more often than any one part says"
+            f"{', '.join(twice)}: stands in several entries, so its samples may come more often than any one entry says"
         )
-    shares = [part.share for part in mixture.resolved() if part.share is not None]
+    shares = [entry.share for entry in mixture.resolved() if entry.share is not None]
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
-    for label, part, facts, passes, plan in zip(
+    for label, entry, image_stats, epochs, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
-        found = (*_taking(part, facts), *_planned(part.max_repetition, passes, plan), *_content(facts))
+        found = (*_taking(entry, image_stats), *_planned(entry.max_repetition, epochs, plan), *_content(image_stats))
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
 
-def _taking(part: MixtureEntry, facts: Mapping[str, Any]) -> Iterator[str]:
-    how, _, amount = part.take.partition(":")
+def _taking(entry: MixtureEntry, image_stats: Mapping[str, Any]) -> Iterator[str]:
+    how, _, amount = entry.take.partition(":")
     if how in {"first", "end"}:
-        yield f"take {part.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
-    samples = facts["counts"]["samples"]
+        yield f"take {entry.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
+    samples = image_stats["counts"]["samples"]
     there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
     if amount.isdigit() and int(amount) > there:
-        yield f"take {part.take} asks for more than the {there:,} samples there are; all are taken"
+        yield f"take {entry.take} asks for more than the {there:,} samples there are; all are taken"
 
 
-def _planned(cap: float | None, passes: float, planned: Totals) -> Iterator[str]:
-    if passes and not planned["samples"]:
+def _planned(cap: float | None, epochs: float, planned: Totals) -> Iterator[str]:
+    if epochs and not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
-    if cap is None and passes > REPETITION:
-        yield f"passed {format_epochs(passes)} times; max_repetition would bound that"
+    if cap is None and epochs > REPETITION:
+        yield f"passed {format_epochs(epochs)} times; max_repetition would bound that"
 
 
-def _content(facts: Mapping[str, Any]) -> Iterator[str]:
-    unlicensed = facts["licences"].get("", 0)
+def _content(image_stats: Mapping[str, Any]) -> Iterator[str]:
+    unlicensed = image_stats["licences"].get("", 0)
     if unlicensed:
         yield f"{unlicensed:,} samples without a licence"
-    nodes = facts["counts"]["nodes"]
+    nodes = image_stats["counts"]["nodes"]
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long
     if whole and long > whole * LOSS:
-        yield f"{long / whole:.0%} of its nodes do not fit a row; a longer sequence_length or more tiles_per_row would keep them"
+        yield f"{long / whole:.0%} of its nodes do not fit a row; a longer sequence_length or more tiles_per_sequence would keep them"

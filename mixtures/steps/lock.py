@@ -37,7 +37,7 @@ HELD_OUT_ROWS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Locks a stage. Reads the mix, the parts' held-out rows behind their labels, and the blocks as `plan/00000.parquet`."""
+    """Locks a stage. Reads the mix, the entries' held-out rows behind their labels, and the blocks as `plan/00000.parquet`."""
 
     shards: Mapping[str, tuple[Shard, ...]]  # by source
     policy: Mapping[str, Any]
@@ -62,7 +62,7 @@ class Lock:
         """Write `mixture.lock.json`, `stats.json` and `held_out.parquet`; counts samples and packed rows."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
         blocks, packing = _blocks(inputs)
-        held_out = _held_out(inputs, mix["parts"])
+        held_out = _held_out(inputs, mix["entries"])
         pq.write_table(held_out, folder / "held_out.parquet", compression="zstd")
         settings = mix["mixture"]
         lock = {
@@ -71,14 +71,14 @@ class Lock:
             "seed": mix["seed"],
             **{
                 name: settings[name]
-                for name in ("unit", "sequence_length", "tiles_per_row", "shard_window", "pack_window")
+                for name in ("unit", "sequence_length", "tiles_per_sequence", "shard_window", "pack_window")
             },
-            "epochs": _epochs(mix["parts"]),
+            "epochs": _epochs(mix["entries"]),
             "policy": dict(self.policy),
             "tokenizer": dict(self.tokenizer),
             "chat": self.chat,
             "overhead": self.overhead,
-            "sources": [self._source(part, settings["unit"]) for part in mix["parts"]],
+            "sources": [self._source(entry, settings["unit"]) for entry in mix["entries"]],
             "plan": {"rows": packing["rows"], "blocks": blocks},
             "held_out": {
                 "path": "held_out.parquet",
@@ -93,30 +93,30 @@ class Lock:
             "packed_rows": Count(packing["rows"], packing["rows"]),
         }
 
-    def _source(self, part: Mapping[str, Any], unit: str) -> dict[str, Any]:
-        """A part as the lock lists it."""
-        settings = part["part"]
+    def _source(self, entry: Mapping[str, Any], unit: str) -> dict[str, Any]:
+        """A entry as the lock lists it."""
+        settings = entry["entry"]
         shards = self.shards[settings["source"]]
         names = ("path", "index", "lengths", "sha256", "samples")
         return {
             "name": settings["source"],
-            "label": part["label"],
+            "label": entry["label"],
             "share": settings["share"],
             "unit": unit,
             "settings": settings,
-            "held_out": part["held_out"],
-            "repetition": part["repetition"],
-            "planned": part["planned"],
-            "available": part["available"],
-            "ids_sha256": part["ids_sha256"],
+            "held_out": entry["held_out"],
+            "repetition": entry["repetition"],
+            "planned": entry["planned"],
+            "available": entry["available"],
+            "ids_sha256": entry["ids_sha256"],
             "shards": [{name: getattr(shard, name) for name in names} for shard in shards],
         }
 
 
-def _epochs(parts: Sequence[Mapping[str, Any]]) -> float:
+def _epochs(entries: Sequence[Mapping[str, Any]]) -> float:
     """Tokens planned over tokens there are."""
-    available: int = sum(part["available"]["tokens"] for part in parts)
-    planned: int = sum(part["planned"]["tokens"] for part in parts)
+    available: int = sum(entry["available"]["tokens"] for entry in entries)
+    planned: int = sum(entry["planned"]["tokens"] for entry in entries)
     return round(planned / available, 6)
 
 
@@ -142,15 +142,15 @@ def _blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
     return blocks, packing
 
 
-def _held_out(inputs: Inputs, parts: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The held-out samples of every source, once where a source stands in several parts."""
+def _held_out(inputs: Inputs, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The held-out samples of every source, once where a source stands in several entries."""
     seen: set[str] = set()
     columns: dict[str, list[np.ndarray]] = {"source": [], "shard": [], "row": []}
-    for number, part in enumerate(parts):
-        if part["part"]["source"] in seen:
+    for number, entry in enumerate(entries):
+        if entry["entry"]["source"] in seen:
             continue
-        seen.add(part["part"]["source"])
-        places = read_array(inputs[f"{part['label']}/held_out.npy"], mapped=False)
+        seen.add(entry["entry"]["source"])
+        places = read_array(inputs[f"{entry['label']}/held_out.npy"], mapped=False)
         columns["source"].append(np.full(places.size, number))
         for name in HELD_OUT.names or ():
             columns[name].append(places[name])
@@ -194,22 +194,22 @@ def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path)
         yield f"{block['path']} has {rows.num_rows} rows, the lock says {block['rows']}"
     segments = rows["segments"].combine_chunks()
     parents = segments.value_parent_indices().to_numpy()
-    for name, budget in (("tokens", lock["sequence_length"]), ("tiles", lock["tiles_per_row"])):
+    for name, budget in (("tokens", lock["sequence_length"]), ("tiles", lock["tiles_per_sequence"])):
         sums = np.bincount(parents, segments.flatten().field(name).to_numpy(), rows.num_rows)
         if np.any(sums != rows[name].to_numpy()) or np.any(sums > budget):
             yield f"{block['path']}: {name} of its rows do not add up, or exceed {budget}"
 
 
 def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
-    """The ids that a part may use, derived again from the tables beside its shards."""
+    """The ids that an entry may use, derived again from the tables beside its shards."""
     shards = tuple(Shard(source["name"], "", **shard) for shard in source["shards"])
     select = Select(
-        part=MixtureEntry(**source["settings"]),
+        entry=MixtureEntry(**source["settings"]),
         shards=shards,
         seed=lock["seed"],
         unit=lock["unit"],
         sequence_length=lock["sequence_length"],
-        tiles_per_row=lock["tiles_per_row"],
+        tiles_per_sequence=lock["tiles_per_sequence"],
         overhead=lock["overhead"],
         held_out=source["held_out"],
     )

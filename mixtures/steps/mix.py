@@ -1,4 +1,4 @@
-"""The mix step, one task per stage: how many samples of each part, and where every block of the plan starts.
+"""The mix step, one task per stage: how many samples of each entry, and where every block of the plan starts.
 
 It solves the mixture over what the select steps left, then runs the order once from end to end. What it keeps of that are
 the counts at the start of each block, so that blocks are planned without each other.
@@ -28,7 +28,7 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Solves a stage's mixture. Its inputs are the files of the select steps, behind each part's label: `quiz/sizes.npy`."""
+    """Solves a stage's mixture. Its inputs are the files of the select steps, behind each entry's label: `quiz/sizes.npy`."""
 
     stage: str
     mixture: MixtureSettings
@@ -48,20 +48,20 @@ class Mix:
         return {"numpy": version("numpy")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `mix.json` and `starts.npy` (blocks + 1, parts): items of each part before a block. Counts the planned samples."""
+        """Write `mix.json` and `starts.npy` (blocks + 1, entries): items of each entry before a block. Counts the planned samples."""
         mixture, labels = self.mixture, self.mixture.labels()
-        parts = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
+        entries = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
         selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
-        available = [part["available"] for part in selected]
+        available = [entry["available"] for entry in selected]
         solution = solve_mixture(mixture, available)
-        counts = _counts(mixture, parts, solution)
+        counts = _counts(mixture, entries, solution)
         if mixture.rows is not None:
-            solution = solve_mixture(mixture, available, _fill(mixture, parts, counts))
-            counts = _counts(mixture, parts, solution)
+            solution = solve_mixture(mixture, available, _fill(mixture, entries, counts))
+            counts = _counts(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
-        starts = _starts(parts, counts, mixture.pack_window * mixture.windows_per_block)
+        starts = _starts(entries, counts, mixture.pack_window * mixture.windows_per_block)
         np.save(folder / "starts.npy", starts)
-        planned = [part.prefix(count) for part, count in zip(parts, counts, strict=True)]
+        planned = [entry.prefix(count) for entry, count in zip(entries, counts, strict=True)]
         data = {
             "version": self.version,
             "stage": self.stage,
@@ -69,9 +69,11 @@ class Mix:
             "mixture": asdict(mixture),
             "blocks": len(starts) - 1,
             "samples": sum(counts),
-            "parts": [
-                {"label": label, **facts, "repetition": count / max(part.walk.size, 1), "planned": plan}
-                for label, facts, part, count, plan in zip(labels, selected, parts, counts, planned, strict=True)
+            "entries": [
+                {"label": label, **image_stats, "repetition": count / max(entry.walk.size, 1), "planned": plan}
+                for label, image_stats, entry, count, plan in zip(
+                    labels, selected, entries, counts, planned, strict=True
+                )
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
@@ -81,27 +83,27 @@ class Mix:
         return {"samples": Count(sum(counts), sum(counts))}
 
 
-def _counts(mixture: MixtureSettings, parts: Sequence[Selection], solution: Solution) -> list[int]:
-    """Items of each part: the passes of the solution, to the nearest sample."""
+def _counts(mixture: MixtureSettings, entries: Sequence[Selection], solution: Solution) -> list[int]:
+    """Items of each entry: the passes of the solution, to the nearest sample."""
     return [
-        part.count_for(passes * int(part.shards[mixture.unit].sum()))
-        if mixture.by_share and mixture.unit != "samples" and passes
-        else round(passes * part.walk.size)
-        for part, passes in zip(parts, solution.repetition, strict=True)
+        entry.count_for(epochs * int(entry.shards[mixture.unit].sum()))
+        if mixture.by_share and mixture.unit != "samples" and epochs
+        else round(epochs * entry.walk.size)
+        for entry, epochs in zip(entries, solution.repetition, strict=True)
     ]
 
 
 def _refuse_nothing(mixture: MixtureSettings, solution: Solution, counts: Sequence[int]) -> None:
-    """A budget under one sample of every part is refused; a strict mixture also where it is under one of any.
+    """A budget under one sample of every entry is refused; a strict mixture also where it is under one of any.
 
     Raises:
         RecipeError: the budget is too small.
     """
-    labels = [label for label, passes in zip(mixture.labels(), solution.repetition, strict=True) if passes]
+    labels = [label for label, epochs in zip(mixture.labels(), solution.repetition, strict=True) if epochs]
     empty = [
         label
-        for label, passes, count in zip(mixture.labels(), solution.repetition, counts, strict=True)
-        if passes and not count
+        for label, epochs, count in zip(mixture.labels(), solution.repetition, counts, strict=True)
+        if epochs and not count
     ]
     if empty and (mixture.strict or len(empty) == len(labels)):
         raise RecipeError(
@@ -116,49 +118,49 @@ def _budget(mixture: MixtureSettings) -> str:
     return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
 
 
-def _starts(parts: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:
-    """Items of each part before each block of `block` samples, and in the end."""
-    order = order_samples(parts, [0] * len(parts), counts)
-    starts = [np.zeros(len(parts), np.int64)]
+def _starts(entries: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:
+    """Items of each entry before each block of `block` samples, and in the end."""
+    order = order_samples(entries, [0] * len(entries), counts)
+    starts = [np.zeros(len(entries), np.int64)]
     while (here := np.fromiter(islice(order, block), np.int64)).size:
-        starts.append(starts[-1] + np.bincount(here, minlength=len(parts)))
+        starts.append(starts[-1] + np.bincount(here, minlength=len(entries)))
     return np.stack(starts)
 
 
-def order_samples(parts: Sequence[Selection], start: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
-    """The part of each sample of the mixture, from the given items of each part on.
+def order_samples(entries: Sequence[Selection], start: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
+    """The entry of each sample of the mixture, from the given items of each entry on.
 
     Args:
-        parts: in the order of the mixture.
+        entries: in the order of the mixture.
         start: items of each that came before.
         counts: items of each in the whole plan.
     """
-    totals = [part.spent(count) for part, count in zip(parts, counts, strict=True)]
-    spent = [part.spent(count) for part, count in zip(parts, start, strict=True)]
-    lengths = [_lengths(part, first, last) for part, first, last in zip(parts, start, counts, strict=True)]
+    totals = [entry.spent(count) for entry, count in zip(entries, counts, strict=True)]
+    spent = [entry.spent(count) for entry, count in zip(entries, start, strict=True)]
+    lengths = [_lengths(entry, first, last) for entry, first, last in zip(entries, start, counts, strict=True)]
     if any(count and not total for count, total in zip(counts, totals, strict=True)):
         totals, spent = list(counts), list(start)  # a repeat of what holds nothing of the unit: by samples
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
     return merge_sources(totals, spent, lengths)
 
 
-def _lengths(part: Selection, first: int, last: int) -> Iterator[int]:
-    if part.unit == "samples":
+def _lengths(entry: Selection, first: int, last: int) -> Iterator[int]:
+    if entry.unit == "samples":
         return repeat(1, last - first)
-    return chain.from_iterable(part.weights(samples).tolist() for _, samples in part.items(first, last))
+    return chain.from_iterable(entry.weights(samples).tolist() for _, samples in entry.items(first, last))
 
 
-def _fill(mixture: MixtureSettings, parts: Sequence[Selection], counts: Sequence[int]) -> float:
+def _fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
     """How full rows will be: as full as those of the first window."""
-    order = np.fromiter(islice(order_samples(parts, [0] * len(parts), counts), mixture.pack_window), np.int64)
+    order = np.fromiter(islice(order_samples(entries, [0] * len(entries), counts), mixture.pack_window), np.int64)
     tokens, tiles = [], []
-    for part, count in zip(parts, np.bincount(order, minlength=len(parts)).tolist(), strict=True):
-        for _, samples in part.items(0, count):
-            segments = part.segments(samples)
+    for entry, count in zip(entries, np.bincount(order, minlength=len(entries)).tolist(), strict=True):
+        for _, samples in entry.items(0, count):
+            segments = entry.segments(samples)
             tokens.append(segments.tokens)
             tiles.append(segments.tiles)
     if not tokens:
         return 1.0
     lengths = np.concatenate(tokens)
-    rows = pack_segments(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_row)
+    rows = pack_segments(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_sequence)
     return float(lengths.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)

@@ -54,7 +54,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Plans one block. Reads the mix and the arrays of every part."""
+    """Plans one block. Reads the mix and the arrays of every entry."""
 
     block: int
 
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The mix, and the parts' arrays behind their labels."""
+        """The mix, and the entries' arrays behind their labels."""
         return ("mix.json", "starts.npy", "*/sizes.npy", "*/cuts.npy", "*/shards.npy")
 
     def made_by(self) -> Mapping[str, str]:
@@ -76,21 +76,21 @@ class Plan:
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
         settings = mix["mixture"]
         starts = read_array(inputs["starts.npy"], mapped=False)
-        parts = [
-            Selection.open(inputs, part["label"], settings["unit"], mix["seed"], settings["shard_window"])
-            for part in mix["parts"]
+        entries = [
+            Selection.open(inputs, entry["label"], settings["unit"], mix["seed"], settings["shard_window"])
+            for entry in mix["entries"]
         ]
         samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
         order = np.fromiter(
-            islice(order_samples(parts, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64
+            islice(order_samples(entries, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64
         )
-        segments = gather_segments(parts, order, starts[self.block])
+        segments = gather_segments(entries, order, starts[self.block])
         first = self.block * settings["windows_per_block"]
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
             for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
                 rows = pack_segments(
-                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"]
+                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_sequence"]
                 )
                 table = _table(here, rows, make_order_key(mix["seed"], "rows", window))
                 writer.write_table(table)
@@ -99,21 +99,21 @@ class Plan:
         return {level: Count(number, number) for level, number in numbers.items()}
 
 
-def gather_segments(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
+def gather_segments(entries: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
     """The segments of the samples that `order` calls for, in its order; pure.
 
     Args:
-        parts: of the mixture.
-        order: the part of each sample.
-        start: items of each part that came before.
+        entries: of the mixture.
+        order: the entry of each sample.
+        start: items of each entry that came before.
     """
     found: list[Columns] = []
-    for source, (part, first) in enumerate(zip(parts, start.tolist(), strict=True)):
+    for source, (entry, first) in enumerate(zip(entries, start.tolist(), strict=True)):
         positions = np.flatnonzero(order == source)
-        for epoch, samples in part.items(first, first + positions.size):
+        for epoch, samples in entry.items(first, first + positions.size):
             here, positions = positions[: samples.size], positions[samples.size :]
-            segments = part.segments(samples)
-            shard, row = part.place(samples[segments.item])
+            segments = entry.segments(samples)
+            shard, row = entry.place(samples[segments.item])
             count = segments.item.size
             columns = {
                 "position": here[segments.item],
@@ -165,7 +165,7 @@ def _dealt(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndar
 
     A packer puts like with like, so in a random order steps would differ: over 256 rows the share of a source of tokens is then off
     by 1.7 points in the mean, dealt out by 0.4. The i-th of the rows laid beside their like goes to the fraction of i times the
-    golden ratio, which leaves no run of places without its part of them (Weyl's equidistribution), from a keyed start.
+    golden ratio, which leaves no run of places without its entry of them (Weyl's equidistribution), from a keyed start.
     """
     sources = int(segments["source"].max(initial=0)) + 1
     held = np.bincount(rows * sources + segments["source"], segments["tokens"], count * sources).reshape(count, sources)

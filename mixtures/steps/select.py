@@ -1,4 +1,4 @@
-"""The select step, one task per part of a mixture: which samples may be planned, and how long they are.
+"""The select step, one task per entry of a mixture: which samples may be planned, and how long they are.
 
     held-out split -> `where` -> `take` -> cutting of what does not fit a row
 
@@ -36,7 +36,7 @@ SIZES = np.dtype([("tokens", "<u2"), ("tiles", "<u2"), ("nodes", "<u2"), ("weigh
 """Tokens with overhead, encoder inputs, nodes, amount of the mixture's unit. tokens 0: not selected; nodes 0: see CUTS."""
 
 UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
-"""Of a whole sample, for the statistics of a part of an epoch; visual is what remains of its tokens."""
+"""Of a whole sample, for the statistics of an entry of an epoch; visual is what remains of its tokens."""
 
 AMOUNTS = ("segments", "images", "text", "visual", "supervised", "tokens", "tiles")
 CUTS = np.dtype([("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])])
@@ -47,7 +47,7 @@ SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name
 
 HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
 
-INDEX_COLUMNS = ("id", "file", "origin_row", "page", "group", "licence", "nodes")
+INDEX_COLUMNS = ("id", "file", "input_row", "page", "group", "licence", "nodes")
 LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
 WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
 CONDITIONED = dict.fromkeys(("id", "file", "group", "licence"), pl.String)  # the others are whole numbers
@@ -57,14 +57,14 @@ ELIGIBLE, KEPT_OUT, PASSED_OVER = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """Selects and measures the samples of one part. Paths in `shards` name its inputs."""
+    """Selects and measures the samples of one entry. Paths in `shards` name its inputs."""
 
-    part: MixtureEntry
+    entry: MixtureEntry
     shards: tuple[Shard, ...]
     seed: int
     unit: Unit
     sequence_length: int
-    tiles_per_row: int
+    tiles_per_sequence: int
     overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
     held_out: float = 0.0  # fraction of documents
 
@@ -84,7 +84,7 @@ class Select:
     @property
     def limit(self) -> int:
         """Tokens of a segment at most."""
-        return min(self.sequence_length, self.part.sequence_length or self.sequence_length)
+        return min(self.sequence_length, self.entry.sequence_length or self.sequence_length)
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
@@ -113,8 +113,8 @@ class Select:
     def _fates(self, inputs: Inputs, shard: Shard) -> np.ndarray:
         """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
         fates = np.full(shard.samples, ELIGIBLE, np.uint8)
-        if self.part.where is not None:
-            fates[~_where(self.part, _flat(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
+        if self.entry.where is not None:
+            fates[~_where(self.entry, _flat(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
         if self.held_out:
             names = _read(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
@@ -125,14 +125,14 @@ class Select:
         """Which rows are held out: by document, so that its pages stay together, and alike in every stage."""
         bound = int(self.held_out * 2**64)
         names = documents.unique(maintain_order=True)
-        kept_out = [make_order_key(self.seed, "held_out", self.part.source, name) < bound for name in names]
+        kept_out = [make_order_key(self.seed, "held_out", self.entry.source, name) < bound for name in names]
         return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
 
     def _take(self, fates: Sequence[np.ndarray]) -> None:
         """Pass over the eligible rows that `take` does not want, in place."""
         number = sum(int((fate == ELIGIBLE).sum()) for fate in fates)
-        wanted = self.part.taken(number)
-        how, key, start = self.part.take.partition(":")[0], make_order_key(self.seed, "take", self.part.source), 0
+        wanted = self.entry.taken(number)
+        how, key, start = self.entry.take.partition(":")[0], make_order_key(self.seed, "take", self.entry.source), 0
         for fate in fates:
             rows = np.flatnonzero(fate == ELIGIBLE)
             places = np.arange(start, start + rows.size)
@@ -149,7 +149,7 @@ class Select:
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = fates == ELIGIBLE
         blank = columns["images"] >= columns["nodes"]
-        fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_row)
+        fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_sequence)
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
         wide = _whole_cuts(columns, np.flatnonzero(whole & ~narrow))
@@ -167,7 +167,7 @@ class Select:
         for row, columns in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
             nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
-            parted = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_row)
+            parted = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence)
             lost[row] = Counter(parted.lost.values())
             for first, last in parted.segments:
                 images, text, visual, supervised, tiles = (
@@ -208,7 +208,7 @@ class Measured:
 
 @dataclass(slots=True)
 class Report:
-    """What `selection.json` says of a part."""
+    """What `selection.json` says of an entry."""
 
     samples: Count = field(default_factory=Count)
     nodes: Count = field(default_factory=Count)
@@ -240,9 +240,9 @@ class Report:
         self.ids.update("".join(f"{name}\n" for name in kept["id"]).encode())
 
     def to_json(self, select: Select, totals: np.ndarray) -> str:
-        """Canonical JSON: what the part is, what one pass over it holds, what was lost, and the digest of its ids."""
+        """Canonical JSON: what the entry is, what one pass over it holds, what was lost, and the digest of its ids."""
         data = {
-            "part": asdict(select.part),
+            "entry": asdict(select.entry),
             "held_out": select.held_out,
             "limit": select.limit,
             "available": {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)},
@@ -256,26 +256,26 @@ class Report:
 def list_selects(
     mixture: MixtureSettings, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int
 ) -> dict[str, Select]:
-    """The select step of every part, by the part's label.
+    """The select step of every entry, by the entry's label.
 
     Raises:
-        RecipeError: a part names a source that has no shards here.
+        RecipeError: an entry names a source that has no shards here.
     """
     steps = {}
-    for label, part in zip(mixture.labels(), mixture.resolved(), strict=True):
-        if part.source not in shards:
+    for label, entry in zip(mixture.labels(), mixture.resolved(), strict=True):
+        if entry.source not in shards:
             raise RecipeError(
-                f"mixture: there is no source {part.source!r} with shards of this stage's policy; allowed: {', '.join(sorted(shards))}"
+                f"mixture: there is no source {entry.source!r} with shards of this stage's policy; allowed: {', '.join(sorted(shards))}"
             )
         steps[label] = Select(
-            part=part,
-            shards=tuple(shards[part.source]),
+            entry=entry,
+            shards=tuple(shards[entry.source]),
             seed=seed,
             unit=mixture.unit,
             sequence_length=mixture.sequence_length,
-            tiles_per_row=mixture.tiles_per_row,
+            tiles_per_sequence=mixture.tiles_per_sequence,
             overhead=overhead,
-            held_out=mixture.held_out.get(part.source, 0.0),
+            held_out=mixture.held_out.get(entry.source, 0.0),
         )
     return steps
 
@@ -319,24 +319,24 @@ def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     return index.hstack(_read(inputs[shard.lengths], shard, LENGTH_COLUMNS))
 
 
-def check_where(part: MixtureEntry) -> None:
-    """Try a part's condition on a table without rows, so that a mistake shows before there are shards.
+def check_where(entry: MixtureEntry) -> None:
+    """Try an entry's condition on a table without rows, so that a mistake shows before there are shards.
 
     Raises:
         RecipeError: it is no condition on the columns of index and lengths.
     """
-    if part.where is not None:
-        _where(part, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
+    if entry.where is not None:
+        _where(entry, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
 
 
-def _where(part: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
-    """Which rows the part's condition holds for.
+def _where(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
+    """Which rows the entry's condition holds for.
 
     Raises:
         RecipeError: it is no condition on these columns.
     """
     try:
-        held = table.select(pl.sql_expr(part.where or "").alias("held"))["held"]
+        held = table.select(pl.sql_expr(entry.where or "").alias("held"))["held"]
         wrong = "" if held.dtype == pl.Boolean else f"it gives {held.dtype}, not true or false"
         if held.len() != table.height:
             wrong = "it gives one answer for all rows of a shard"
@@ -344,7 +344,7 @@ def _where(part: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
         wrong = str(error).partition("\n")[0].partition("; valid columns")[0]
     if wrong:
         raise RecipeError(
-            f"where of {part.source!r}: {part.where!r} is no condition ({wrong}); columns: {', '.join(table.columns)}"
+            f"where of {entry.source!r}: {entry.where!r} is no condition ({wrong}); columns: {', '.join(table.columns)}"
         )
     return held.fill_null(value=False).to_numpy()
 

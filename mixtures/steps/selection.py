@@ -1,4 +1,4 @@
-"""A part as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
+"""A entry as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
 
 Whatever is asked about the first k items of the order is answered from the sums of whole shards and one window, so it costs the
 same for an item near the start and for the last of many epochs.
@@ -20,7 +20,7 @@ from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Inputs
 
 FILES = ("sizes.npy", "units.npy", "cuts.npy", "shards.npy", "selection.json")
-"""What the select step leaves for later ones; as their inputs, each stands behind the part's label: `quiz/sizes.npy`."""
+"""What the select step leaves for later ones; as their inputs, each stands behind the entry's label: `quiz/sizes.npy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class Selection:
-    """One part. Samples are numbered through its shards from 0."""
+    """One entry. Samples are numbered through its shards from 0."""
 
     sizes: np.ndarray  # SIZES, per sample
     cuts: np.ndarray  # CUTS, per segment
@@ -47,7 +47,7 @@ class Selection:
 
     @classmethod
     def open(cls, inputs: Inputs, label: str, unit: Unit, seed: int, window: int) -> Selection:
-        """Map the arrays of the part `label`."""
+        """Map the arrays of the entry `label`."""
         shards = read_array(inputs[f"{label}/shards.npy"], mapped=False)
         units = inputs.get(f"{label}/units.npy")
         return cls(

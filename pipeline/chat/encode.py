@@ -29,10 +29,10 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, Role
 
 Loss = Literal["answers", "text"]
-"""What is learnt: the supervised nodes alone, or every token but the image placeholders and BOS."""
+"""What is supervised: the supervised nodes alone, or every token but the image placeholders and BOS."""
 
 IGNORE = -100
-"""The label of a token that nothing is learnt from, as PyTorch's cross entropy has it."""
+"""The label of a token that nothing is supervised from, as PyTorch's cross entropy has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +98,14 @@ FORMATS: dict[str, ChatFormat] = {
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids, and per token its own id where it is learnt (predicted from the token before) or IGNORE."""
+    """Token ids, and per token its own id where it is supervised (predicted from the token before) or IGNORE."""
 
     ids: list[int]
     labels: list[int]
 
     @property
     def supervised(self) -> int:
-        """How many tokens are learnt."""
+        """How many tokens are supervised."""
         return sum(label != IGNORE for label in self.labels)
 
 
@@ -156,7 +156,7 @@ def encode_nodes(
         images: the layout of each image among `nodes`, in order.
         tokenizer: from `load_tokenizer`.
         chat: the format.
-        loss: what is learnt.
+        loss: what is supervised.
     """
     texts = [
         (node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"
@@ -170,7 +170,7 @@ def encode_nodes(
             node.role != "none" and not _together(before, node),
             node.role != "none" and not _together(node, after),
         )
-        learnt = node.supervised or loss == "text"
+        supervised = node.supervised or loss == "text"
         head = [marks[node.role]] if opens else []
         body = next(encoded).ids if node.kind == "text" else _spelt(next(shown), tokenizer, chat)
         tail = [end] if closes else []
@@ -179,8 +179,8 @@ def encode_nodes(
                 [*head, *body, *tail],
                 [
                     *(head if loss == "text" else [IGNORE] * len(head)),
-                    *(body if learnt and node.kind == "text" else [IGNORE] * len(body)),
-                    *(tail if learnt else [IGNORE] * len(tail)),
+                    *(body if supervised and node.kind == "text" else [IGNORE] * len(body)),
+                    *(tail if supervised else [IGNORE] * len(tail)),
                 ],
             )
         )
@@ -194,7 +194,7 @@ def join_segment(
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> Encoded:
-    """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is learnt only if all text is."""
+    """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is supervised only if all text is."""
     bos, eos = get_mark_id(tokenizer, chat.bos), get_mark_id(tokenizer, chat.eos)
     parts = encode_nodes(nodes, images, tokenizer, chat, loss)
     labels = chain.from_iterable(part.labels for part in parts)

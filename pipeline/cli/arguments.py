@@ -21,9 +21,9 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run
 FilterFiles = Annotated[
     list[str] | None,
     typer.Option(
-        "--judge",
+        "--filter",
         metavar="FILE",
-        help="A Python file with a judge of your own. The recipe may say where it is asked, and with what settings; else it comes last.",
+        help="A Python file with a custom filter. The recipe may say where it is asked, and with what settings; else it comes last.",
     ),
 ]
 TrustCode = Annotated[
@@ -31,7 +31,7 @@ TrustCode = Annotated[
     typer.Option(
         "--trust-code",
         metavar="SHA256",
-        help="Run the judge's code of this sha256 that the run's lock holds, in place of naming its file. Look at it first.",
+        help="Run the filter's code of this sha256 that the run's lock holds, in place of naming its file. Look at it first.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

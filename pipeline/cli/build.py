@@ -53,10 +53,10 @@ def build(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Replace one value of the recipe, for example judges.language.in_doubt=drop.",
+            help="Replace one value of the recipe, for example filters.language.in_doubt=drop.",
         ),
     ] = None,
-    judge: FilterFiles = None,
+    filter_: FilterFiles = None,
     trust_code: TrustCode = None,
     until: Annotated[
         str | None,
@@ -64,16 +64,18 @@ def build(
             metavar="STEP", help="Stop after this phase: survey, benchmarks, curate, dedupe, shard or mixture."
         ),
     ] = None,
-    relock: Annotated[
+    accept_changes: Annotated[
         bool,
         typer.Option(
-            "--relock",
+            "--accept-changes",
             help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.",
         ),
     ] = False,
-    remake: Annotated[
+    rebuild: Annotated[
         bool,
-        typer.Option("--remake", help="Make pure steps anew under today's library versions. Nothing is fetched again."),
+        typer.Option(
+            "--rebuild", help="Make pure steps anew under today's library versions. Nothing is fetched again."
+        ),
     ] = False,
     retry_failed: Annotated[
         bool,
@@ -92,7 +94,7 @@ def build(
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
-        vlmill build my.yaml --out run --judge examples/judges/shouting.py
+        vlmill build my.yaml --out run --filter examples/filters/shouting.py
     """
     from vlmill.mixtures.build import read_stats
     from vlmill.mixtures.build import validate_mixtures as check_mixtures
@@ -107,8 +109,10 @@ def build(
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
     sets = parse_pairs(set_, "--set")
     there = out or Path("build") / str(sets.get("name", read_mapping(find_recipe(recipe)).get("name")))
-    judges = _judges(recipe, there, judge or [], trust_code or [], get_command(context), relock=relock)
-    loaded, data, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, sets, judges)
+    filters = _filters(
+        recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
+    )
+    loaded, data, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, sets, filters)
     check_mixtures(loaded)
     check_training(loaded)
     shown = out or Path("build") / loaded.name
@@ -123,10 +127,10 @@ def build(
             workers,
             ray,
             until=until,
-            relock=relock,
-            remake=remake,
+            accept_changes=accept_changes,
+            rebuild=rebuild,
             retry_failed=retry_failed,
-            settled=lambda folders: came.extend(kept.count_kept(root, loaded, folders)),
+            outcome=lambda folders: came.extend(kept.count_kept(root, loaded, folders)),
         )
     finally:  # a mixture that cannot be made has its reasons there
         if came:
@@ -151,10 +155,10 @@ def build(
         )
 
 
-def _judges(
-    recipe: str, root: Path, files: list[str], digests: list[str], command: list[str], *, relock: bool
+def _filters(
+    recipe: str, root: Path, files: list[str], digests: list[str], command: list[str], *, accept_changes: bool
 ) -> list[tuple[str, str]]:
-    """The code of judges of one's own that the command line names: file name and code.
+    """The code of custom filters that the command line names: file name and code.
 
     Raises:
         RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
@@ -164,9 +168,9 @@ def _judges(
     from vlmill.pipeline.recipe.mapping import LOCK, find_recipe, read_held_code
 
     path, lock = find_recipe(recipe), root / LOCK
-    inline, locked = read_held_code(path), {} if relock and not digests else read_held_code(lock)
+    inline, locked = read_held_code(path), {} if accept_changes and not digests else read_held_code(lock)
     given = find_named_code(files, digests, {**inline, **locked})
-    for where, held in ((path, inline), (lock, locked if is_bound(root) and not relock else {})):
+    for where, held in ((path, inline), (lock, locked if is_bound(root) and not accept_changes else {})):
         if unnamed := {file: code for file, code in held.items() if file not in dict(given)}:
             raise RecipeError(explain_refusal(where, unnamed, command))
     return given
@@ -181,14 +185,14 @@ def build_recipe(
     ray: str | None = None,
     *,
     until: str | None = None,
-    relock: bool = False,
-    remake: bool = False,
+    accept_changes: bool = False,
+    rebuild: bool = False,
     retry_failed: bool = False,
-    settled: Callable[[dict[str, str]], None] | None = None,
+    outcome: Callable[[dict[str, str]], None] | None = None,
 ) -> None:
     """Build a recipe in a folder: `data` is its mapping, `base` where its relative paths start; the rest is as in the command.
 
-    Before mixtures are made, `settled` is told source -> the folder whose books say what was kept.
+    Before mixtures are made, `applied` is told source -> the folder whose books say what was kept.
     """
     from vlmill.mixtures.build import build_stages
     from vlmill.pipeline.core.progress import ProgressBars
@@ -200,9 +204,9 @@ def build_recipe(
     from vlmill.pipeline.recipe.lock import lock_folder
 
     with open_run_folder(root):
-        lock_folder(root, data, relock=relock)
-        recipe = pin_hub_roots(root, recipe, relock=relock)
-        if remake:
+        lock_folder(root, data, accept_changes=accept_changes)
+        recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
+        if rebuild:
             forget(root)
         with _served(recipe, base) as serving, ProgressBars(console) as watcher, open_executor(workers, ray) as pool:
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
@@ -210,8 +214,8 @@ def build_recipe(
                 phase()
             if until not in ("survey", "benchmarks"):
                 folders = count_outcomes(run, until)
-                if settled:
-                    settled(folders)
+                if outcome:
+                    outcome(folders)
             if until in (None, "mixture"):
                 build_stages(run)
         if until is None:

@@ -99,15 +99,16 @@ def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, 
     rows, found = read_row_losses(directory, books, reason), sample_losses(directory, books, reason, number)
     if as_json:
         lost = {
-            level: {part: pair[place] for part, pair in rows.items()} for place, level in enumerate(("rows", "pages"))
+            level: {partition: pair[place] for partition, pair in rows.items()}
+            for place, level in enumerate(("rows", "pages"))
         }
         print_json({**lost, "examples": [loss_json(loss) for loss in found]})
         return
-    for part, (whole, pages) in rows.items():
+    for partition, (whole, pages) in rows.items():
         in_all = f"; {pages:,} pages in all" if pages != whole else ""
-        console.print(f"{part}: {whole:,} rows, of which no sample was made{in_all}", markup=False)
+        console.print(f"{partition}: {whole:,} rows, of which no sample was made{in_all}", markup=False)
     for loss in found:
-        said = f", {loss.judge} {loss.score:.4g}" if loss.judge and loss.score is not None else ""
+        said = f", {loss.filter} {loss.score:.4g}" if loss.filter and loss.score is not None else ""
         because = f", because of {loss.other}" if loss.other else ""
         console.print(f"{loss.id} ({loss.where}{said}{because})", markup=False, soft_wrap=True)
         for words in (loss.detail, loss.url, " ".join(loss.text.split())):

@@ -20,7 +20,7 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
 
     books = read_funnel(directory)
     if as_json:
-        steps = {step.folder: {"done": step.done, "parts": step.parts} for step in read_progress(directory)}
+        steps = {step.folder: {"done": step.done, "partitions": step.partitions} for step in read_progress(directory)}
         print_json(
             {
                 "steps": steps,
@@ -104,7 +104,7 @@ def trace(
         str | None, typer.Option(help="The stage that --step is of; needed where there are several.")
     ] = None,
 ) -> None:
-    """Follow a sample or a shard member back to its origin, with every verdict on it and the training steps that see it.
+    """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
 
     Of a row or page that no sample was made of it says why, and how the row begins.
 
@@ -122,10 +122,13 @@ def trace(
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
     if step is not None:
-        for part in list_seen(directory, stage, step):
-            nodes = f"nodes {part.first} to {'the end' if part.last is None else part.last - 1}"
-            console.print(f"row {part.row}: {part.id}, {nodes}, {part.tokens} tokens {part.url}".rstrip(), markup=False)
-            for url, sha256 in part.images:
+        for partition in list_seen(directory, stage, step):
+            nodes = f"nodes {partition.first} to {'the end' if partition.last is None else partition.last - 1}"
+            console.print(
+                f"row {partition.row}: {partition.id}, {nodes}, {partition.tokens} tokens {partition.url}".rstrip(),
+                markup=False,
+            )
+            for url, sha256 in partition.images:
                 console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
         return
     if lost := trace_refused(directory, str(name)):

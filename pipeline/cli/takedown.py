@@ -48,14 +48,14 @@ def takedown(
         int | None, typer.Option(min=0, help="Worker processes; 0 works in this process. Default: one per core.")
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
-    judge: FilterFiles = None,
+    filter_: FilterFiles = None,
     trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Take things out of a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
 
     Each option may be given several times. Only the partitions that hold something are made anew; what they held is deleted from the disk.
-    Judges of your own judge them again, so their files are named again.
+    Filters of your custom filter them again, so their files are named again.
     The list lies in DIR/takedowns.yaml. Without options an interrupted takedown is finished. A model that was trained before is not changed.
 
         vlmill takedown run --url http://img.example.org/7.png --dry-run
@@ -72,12 +72,12 @@ def takedown(
     from vlmill.pipeline.takedown.rules import LIST, TakedownList, parse_rules
 
     asked = parse_rules(url or [], sha256 or [], id_ or [], domain or [])
-    judges = find_named_code(judge or [], trust_code or [], read_held_code(directory / RECIPE))
-    recipe, before = read_locked_recipe(directory, judges), TakedownList.read(directory)
+    filters = find_named_code(filter_ or [], trust_code or [], read_held_code(directory / RECIPE))
+    recipe, before = read_locked_recipe(directory, filters), TakedownList.read(directory)
     if not (asked or before):
         raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
-    unnamed = list_untrusted(recipe.own_judges)
-    if unnamed and not dry_run:  # what is made anew is judged anew
+    unnamed = list_untrusted(recipe.custom_filters)
+    if unnamed and not dry_run:  # what is made anew is filtered anew
         raise RecipeError(explain_refusal(directory / RECIPE, unnamed, get_command(context)))
     root = directory.absolute()
     with open_executor(workers, ray) as pool:

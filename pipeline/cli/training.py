@@ -84,8 +84,8 @@ def train(
     console.print(
         f"trained {', '.join(result.stage for result in results)}. The model lies in {last.export}: "
         "AutoModelForImageTextToText and AutoProcessor of transformers load it from there.\n"
-        f"Next: vlmill trace {directory} ID follows a sample to its origin, vlmill verify {directory} checks every file; "
-        "copy a recipe, change a share or a threshold, and build again with --relock: only what the change touches is made anew."
+        f"Next: vlmill trace {directory} ID follows a sample to its input file, vlmill verify {directory} checks every file; "
+        "copy a recipe, change a share or a threshold, and build again with --accept-changes: only what the change touches is made anew."
     )
 
 
@@ -170,7 +170,7 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option(help="Where everything goes. Default: build/ and the file's name.")
     ] = None,
-    origin: Annotated[
+    input_file: Annotated[
         Path | None,
         typer.Option("--from", metavar="DIR", help="A run whose files are taken where variants ask for the same."),
     ] = None,
@@ -178,7 +178,7 @@ def ablate(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere, as in build.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
-    judge: FilterFiles = None,
+    filter_: FilterFiles = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that build, as in build.")] = None,
     device: Device = "auto",
     ranks: Ranks = None,
@@ -217,11 +217,11 @@ def ablate(
 
     path = find_ablation(spec)
     asked = read_ablation(path)
-    planned = list_trials(asked, parse_pairs(source, "--source"), limit, find_named_code(judge or [], [], {}))
+    planned = list_trials(asked, parse_pairs(source, "--source"), limit, find_named_code(filter_ or [], [], {}))
     shown = out or Path("build") / f"ablate-{path.stem}"
     root = shown.absolute()
     with Store(root).locked():
-        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray), origin)
+        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray), input_file)
         for number, ((variant, seed), folder) in enumerate(runs.items(), start=1):
             console.print(f"{variant}, seed {seed}: run {number} of {len(runs)}")
             _train(folder, None, Machine(device=device, threads=threads), ranks, ray)

@@ -35,10 +35,10 @@ def what_if(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Another setting of a judge or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A judge that was not asked joins as the last.",
+            help="Another setting of a filter or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A filter that was not asked joins as the last.",
         ),
     ] = None,
-    judge: FilterFiles = None,
+    filter_: FilterFiles = None,
     trust_code: TrustCode = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder. Default: build/ and the recipe's name, as in build.")
@@ -47,21 +47,21 @@ def what_if(
 ) -> None:
     """Say what another threshold would keep, in seconds: from the tables of a run that is there, without touching an image.
 
-    Judges with other settings look again, duplicates are resolved again, and nothing is written. Build with the setting and --relock
+    Filters with other settings look again, duplicates are resolved again, and nothing is written. Build with the setting and --accept-changes
     to have it so.
 
         vlmill what-if quickstart --out demo --set shape.max_ratio=2
         vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5
         vlmill what-if demo --set text_quality.node.min_words=4
         vlmill what-if run --set decontaminate.action=drop
-        vlmill what-if demo --judge examples/judges/shouting.py --set shouting.share=0.9
+        vlmill what-if demo --filter examples/filters/shouting.py --set shouting.share=0.9
     """
     from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code
     from vlmill.pipeline.reports.what_if import answer_what_if
 
-    judges = find_named_code(judge or [], trust_code or [], read_held_code(find_run(recipe, out) / LOCK))
-    root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), judges, get_command(context))
+    filters = find_named_code(filter_ or [], trust_code or [], read_held_code(find_run(recipe, out) / LOCK))
+    root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), filters, get_command(context))
     if as_json:
         print_json(_json(root, answer))
         return

@@ -10,7 +10,7 @@ class RecipeError(VlmillError):
 
 
 class SourceError(VlmillError):
-    """An origin file is missing or does not have the form that its source declares."""
+    """An input file is missing or does not have the form that its source declares."""
 
 
 class StoreError(VlmillError):

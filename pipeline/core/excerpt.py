@@ -32,7 +32,7 @@ def escape_text(text: str) -> str:
 
 
 def make_excerpt(raw: Any) -> str:
-    """How a row begins, whatever its origin made of it: bytes of a line, values by name, a list. Work and memory are bounded.
+    """How a row begins, whatever its input file made of it: bytes of a line, values by name, a list. Work and memory are bounded.
 
     Bytes within a row are shown where they are text, else by their number.
     """

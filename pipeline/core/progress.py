@@ -89,9 +89,9 @@ class Watcher(Protocol):
     """Is told how far a run has come."""
 
     def phase(self, name: str, total: int) -> None:
-        """A phase of `total` lanes begins."""
+        """A phase of `total` chains begins."""
         ...
 
     def done(self, number: int = 1) -> None:
-        """So many lanes of the phase are done."""
+        """So many chains of the phase are done."""
         ...

@@ -1,7 +1,7 @@
 """Why something was not kept: the closed list of codes that verdicts, receipts and the ledger use.
 
 `failed` is trouble with the thing itself (it could not be had or read); `dropped` is a decision about it. One family stands beside the
-list: `judge:<name>`, the reason of whatever a judge of one's own drops.
+list: `filter:<name>`, the reason of whatever a custom filter drops.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from enum import StrEnum
 from functools import cache
 
 FILTER_NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""What a judge of one's own may be called."""
+"""What a custom filter may be called."""
 
 
 class Reason(StrEnum):
     """One code for each way to lose a row, a sample, a node or an image."""
 
-    # failed: a row of the origin
+    # failed: a row of the input file
     BAD_ROW = "bad_row"  # the row has not the form of its source
     BAD_PAGE = "bad_page"  # the page of a document cannot be read
     EMPTY_ROW = "empty_row"  # nothing in it that a sample could be made of
@@ -46,7 +46,7 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     UNRENDERABLE = "unrenderable"  # the image policy has no answer for this size
     CRASHED = "crashed"  # the decoder died of it
-    # dropped: a decision of a judge
+    # dropped: a decision of a filter
     LANGUAGE = "language"
     IMAGE_TOO_SMALL = "image_too_small"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -79,7 +79,7 @@ class Reason(StrEnum):
     # dropped: by hand
     TAKEN_DOWN = "taken_down"  # by `vlmill takedown`; its text and bytes are gone from the folder
     # dropped: a consequence
-    REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a judge
+    REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a filter
     TURN_LOST = "turn_lost"  # the other half of a dropped turn
     NOTHING_LEFT = "nothing_left"  # all nodes are gone
     # dropped: a candidate of dedupe
@@ -92,20 +92,20 @@ class Reason(StrEnum):
     NO_TEXT = "no_text"  # a segment of images alone: nothing to learn
 
     def __reduce_ex__(self, protocol: object) -> tuple[type[Reason], tuple[str]]:
-        """By value: before Python 3.11.4 it would be by name, which reasons of judges are not found by."""
+        """By value: before Python 3.11.4 it would be by name, which reasons of filters are not found by."""
         return Reason, (self.value,)
 
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         kind, _, name = str(value).partition(":")
-        return _of_judge(name) if kind == "judge" and FILTER_NAME.fullmatch(name) else None
+        return _of_filter(name) if kind == "filter" and FILTER_NAME.fullmatch(name) else None
 
 
 @cache
-def _of_judge(name: str) -> Reason:
+def _of_filter(name: str) -> Reason:
     """One object for each name, so that `is` and pickling work as for the codes of the list."""
-    reason = str.__new__(Reason, f"judge:{name}")
-    reason._name_, reason._value_ = f"JUDGE_{name.upper()}", f"judge:{name}"
+    reason = str.__new__(Reason, f"filter:{name}")
+    reason._name_, reason._value_ = f"FILTER_{name.upper()}", f"filter:{name}"
     return reason
 
 

@@ -32,7 +32,7 @@ class SampleId(NamedTuple):
 
     source: str
     file: str  # relative to the source's declared root, with "/"
-    row: int  # in the origin file, from 0
+    row: int  # in the input file, from 0
     page: int = NO_PAGE  # of a document, from 0
 
     def __str__(self) -> str:
@@ -93,19 +93,19 @@ class ImageStats:
     width: int = 0  # after EXIF rotation
     height: int = 0
     frames: int = 1
-    blank: float = 0.0  # standard deviation of luminance, 0 for one flat colour
-    blur: float = 0.0  # variance of the Laplacian of luminance at 256 px
+    contrast: float = 0.0  # standard deviation of luminance, 0 for one flat colour
+    sharpness: float = 0.0  # variance of the Laplacian of luminance at 256 px
     phash: int = 0  # 64-bit DCT hash
     thumbnail: bytes = b""  # 64 x 64 luminance, row-major
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's decision to drop a sample or one node of it. There is no verdict for what stays."""
+    """A filter's decision to drop a sample or one node of it. There is no verdict for what stays."""
 
     sample: int  # row in samples.parquet
     node: int  # index into Sample.nodes, or WHOLE_SAMPLE
-    judge: str
+    filter: str
     reason: Reason
     score: float = 0.0  # quantised to 4 decimals when written
     other: str = ""  # the keeper's or the benchmark item's id
@@ -167,8 +167,8 @@ IMAGE_STATS = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("frames", pa.int32(), nullable=False),
-        pa.field("blank", pa.float32(), nullable=False),
-        pa.field("blur", pa.float32(), nullable=False),
+        pa.field("contrast", pa.float32(), nullable=False),
+        pa.field("sharpness", pa.float32(), nullable=False),
         pa.field("phash", pa.uint64(), nullable=False),
         pa.field("thumbnail", pa.binary(), nullable=False),
     ]
@@ -177,7 +177,7 @@ VERDICTS = pa.schema(
     [
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("node", pa.int32(), nullable=False),
-        pa.field("judge", pa.string(), nullable=False),
+        pa.field("filter", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("other", pa.string(), nullable=False),
@@ -221,27 +221,29 @@ def read_samples(path: Path) -> Iterator[Sample]:
         yield row_to_sample(row)
 
 
-def write_image_stats(path: Path, facts: Iterable[ImageStats]) -> None:
-    """Write facts.parquet, one row per image in image order."""
-    write_rows(path, IMAGE_STATS, ({name: getattr(fact, name) for name in ImageStats.__slots__} for fact in facts))
+def write_image_stats(path: Path, image_stats: Iterable[ImageStats]) -> None:
+    """Write image_stats.parquet, one row per image in image order."""
+    write_rows(
+        path, IMAGE_STATS, ({name: getattr(stats, name) for name in ImageStats.__slots__} for stats in image_stats)
+    )
 
 
 def read_image_stats(path: Path) -> list[ImageStats]:
-    """The facts of a partition's images; the list index is the image number."""
+    """The image stats of a partition's images; the list index is the image number."""
     return [
         ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)
     ]
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Write a judge's verdicts, ordered by sample and node; scores keep 4 decimals."""
+    """Write a filter's verdicts, ordered by sample and node; scores keep 4 decimals."""
     ordered = sorted(verdicts, key=lambda verdict: (verdict.sample, verdict.node))
     rows = ({**{name: getattr(v, name) for name in Verdict.__slots__}, "score": round(v.score, 4)} for v in ordered)
     write_rows(path, VERDICTS, rows)
 
 
 def read_verdicts(path: Path) -> Iterator[Verdict]:
-    """A judge's verdicts, ordered by sample and node."""
+    """A filter's verdicts, ordered by sample and node."""
     for row in read_rows(path):
         yield Verdict(**{**row, "reason": Reason(row["reason"])})
 

@@ -116,7 +116,7 @@ class Sandbox(Generic[P, T]):
     def _start(self) -> Connection[Any, Any]:
         ours, theirs = Pipe()
         # -P: not the working directory, where a user may keep a module of the same name, but the caller's own path.
-        command = [sys.executable, "-P", "-c", "import vlmill.pipeline.core.sandbox as i; i.serve()"]
+        command = [sys.executable, "-P", "-c", "import vlmill.pipeline.core.sandbox as i; i.serve_calls()"]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - "" stands for it
         # One thread: what BLAS reserves for each core of a large machine would use up the address space.
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -57,7 +57,9 @@ class Count:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Count:
         """The line that `to_json` wrote."""
-        lost = {Reason(reason): number for part in ("dropped", "failed") for reason, number in data[part].items()}
+        lost = {
+            Reason(reason): number for partition in ("dropped", "failed") for reason, number in data[partition].items()
+        }
         return cls(data["in"], data["kept"], Counter(lost))
 
 
@@ -109,7 +111,7 @@ class HasSideInputs(Step, Protocol):
     """An impure step that looks at more than its key knows of: what it left stays, whatever those files say later."""
 
     @property
-    def heeds(self) -> tuple[str, ...]:
+    def side_inputs(self) -> tuple[str, ...]:
         """Names or patterns of files that are among the inputs of `run`, and not in the key."""
         ...
 

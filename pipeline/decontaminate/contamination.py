@@ -75,8 +75,8 @@ class FindContamination:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, images (and what a retry fetched), facts and the index."""
-        return ("samples.parquet", "images.parquet", "supplement.parquet", "facts.parquet", f"{FOLDER}/*")
+        """Samples, images (and what a retry fetched), image stats and the index."""
+        return ("samples.parquet", "images.parquet", "supplement.parquet", "image_stats.parquet", f"{FOLDER}/*")
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write, and what says which characters are letters."""
@@ -85,13 +85,13 @@ class FindContamination:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at the pictures, then at the texts, a batch of samples in memory."""
-        benchmarks, facts = read_index(inputs), read_image_stats(inputs["facts.parquet"])
-        seen = _seen(inputs, benchmarks, facts, self.image)
+        benchmarks, image_stats = read_index(inputs), read_image_stats(inputs["image_stats.parquet"])
+        seen = _seen(inputs, benchmarks, image_stats, self.image)
         search = Search(benchmarks, self.text)
         looked, findings = 0, list[ContaminationFinding]()
         samples = enumerate(read_samples(inputs["samples.parquet"]))
         while batch := list(islice(samples, SAMPLES_AT_ONCE)):
-            findings += sorted(_findings(batch, benchmarks, facts, seen, search))
+            findings += sorted(_findings(batch, benchmarks, image_stats, seen, search))
             looked += len(batch)
         write_rows(folder / "contamination.parquet", FINDINGS, (asdict(finding) for finding in findings))
         by_kind = {kind: len({finding.sample for finding in findings if finding.kind == kind}) for kind in REASONS}
@@ -112,10 +112,10 @@ Seen = Mapping[int, Mapping[int, float]]
 """Image of the partition -> picture of a benchmark -> how similar they are."""
 
 
-def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageStats], floor: float) -> Seen:
+def _seen(inputs: Inputs, benchmarks: Benchmarks, image_stats: Sequence[ImageStats], floor: float) -> Seen:
     """Which images show which pictures: the same file, or alike at first look and in the close-up."""
-    shown = [fact for fact in facts if fact.reason is None]
-    thumbnails = picture.stack_pictures([fact.thumbnail for fact in shown])
+    shown = [stats for stats in image_stats if stats.reason is None]
+    thumbnails = picture.stack_pictures([stats.thumbnail for stats in shown])
     seen, alike = defaultdict[int, dict[int, float]](dict), defaultdict[int, dict[int, float]](dict)
     for row, empty in enumerate(picture.find_flat(thumbnails)):
         if not empty and shown[row].sha256 in benchmarks.by_sha256:
@@ -136,7 +136,11 @@ def _seen(inputs: Inputs, benchmarks: Benchmarks, facts: Sequence[ImageStats], f
 
 
 def _findings(
-    batch: Sequence[tuple[int, Sample]], benchmarks: Benchmarks, facts: Sequence[ImageStats], seen: Seen, search: Search
+    batch: Sequence[tuple[int, Sample]],
+    benchmarks: Benchmarks,
+    image_stats: Sequence[ImageStats],
+    seen: Seen,
+    search: Search,
 ) -> Iterator[ContaminationFinding]:
     """The findings of some samples, in any order."""
     names = {row: str(sample.id) for row, sample in batch}
@@ -157,7 +161,7 @@ def _findings(
             for node in sorted({node for passage in own for node in search.asks(passage, benchmarks.items[item])}):
                 yield finding(row, node, "text", item, 1.0)
         spoken += own
-        there = any(facts[image].reason is None for image in images.values())
+        there = any(image_stats[image].reason is None for image in images.values())
         shown += [frozenset(p for found in pictures.values() for p in found) if there else None] * len(own)
     for hit in search.hits(spoken, shown):
         for node in hit.nodes:

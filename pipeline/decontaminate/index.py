@@ -164,8 +164,8 @@ class BuildIndex:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, facts and images of all benchmarks, named `<benchmark>/<part>/<file>`."""
-        return ("*/*/samples.parquet", "*/*/facts.parquet", "*/*/images.parquet")
+        """Samples, image stats and images of all benchmarks, named `<benchmark>/<partition>/<file>`."""
+        return ("*/*/samples.parquet", "*/*/image_stats.parquet", "*/*/images.parquet")
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write, and what says which characters are letters."""
@@ -178,7 +178,7 @@ class BuildIndex:
         spelt = sorted({word for item in raw for text in item.texts() for word in split_words(text)})
         write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in spelt))
         vocabulary = {word: number for number, word in enumerate(spelt, 1)}
-        shown = sorted({(item.benchmark, fact.sha256): fact for item in raw for fact in item.pictures}.items())
+        shown = sorted({(item.benchmark, stats.sha256): stats for item in raw for stats in item.pictures}.items())
         rows = {key: row for row, (key, _) in enumerate(shown)}
         items = [_numbered(item, vocabulary, rows) for item in raw]
         _write_close_ups(folder / "close_ups.npy", inputs, rows)
@@ -193,7 +193,7 @@ class BuildIndex:
         for number, item in enumerate(items):
             for row in item.pictures:
                 holders[row].append(number)
-        made = make_gallery(picture.stack_pictures([fact.thumbnail for _, fact in shown]))
+        made = make_gallery(picture.stack_pictures([stats.thumbnail for _, stats in shown]))
         common = self._common(made, [benchmark for (benchmark, _), _ in shown])
         write_rows(
             folder / "pictures.parquet",
@@ -232,9 +232,9 @@ class _Raw:
 def _read(inputs: Inputs) -> Iterator[_Raw]:
     for name in sorted(inputs):
         if name.endswith("/samples.parquet"):
-            facts = read_image_stats(inputs[name.replace("/samples.", "/facts.")])
+            image_stats = read_image_stats(inputs[name.replace("/samples.", "/image stats.")])
             for sample in read_samples(inputs[name]):
-                yield from _items(sample, facts)
+                yield from _items(sample, image_stats)
 
 
 def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], int]) -> None:
@@ -243,25 +243,25 @@ def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], 
     for name in sorted(inputs):
         if name.endswith("/images.parquet"):
             benchmark = name.split("/")[0]
-            facts = read_image_stats(inputs[name.replace("/images.", "/facts.")])
-            for row, fact in zip(read_images({"images.parquet": inputs[name]}), facts, strict=True):
-                if fact.reason is None and (benchmark, fact.sha256) in rows:
-                    written[rows[benchmark, fact.sha256]] = make_close_up(row["bytes"])
+            image_stats = read_image_stats(inputs[name.replace("/images.", "/image stats.")])
+            for row, stats in zip(read_images({"images.parquet": inputs[name]}), image_stats, strict=True):
+                if stats.reason is None and (benchmark, stats.sha256) in rows:
+                    written[rows[benchmark, stats.sha256]] = make_close_up(row["bytes"])
     written.flush()
 
 
-def _items(sample: Sample, facts: Sequence[ImageStats]) -> Iterator[_Raw]:
+def _items(sample: Sample, image_stats: Sequence[ImageStats]) -> Iterator[_Raw]:
     """The items of a sample: one per turn, and one where there are no turns."""
-    shown = [facts[node.image] for node in sample.nodes if node.image is not None]
-    pictures = tuple(fact for fact in shown if fact.reason is None)
+    shown = [image_stats[node.image] for node in sample.nodes if node.image is not None]
+    pictures = tuple(stats for stats in shown if stats.reason is None)
     said = defaultdict[int, list[tuple[str, str]]](list)
     for before, node in zip((None, *sample.nodes), sample.nodes, strict=False):
         if node.kind == "text" and node.role != "system":
             again = before is not None and (before.kind, before.role, before.turn) == ("text", "user", node.turn)
-            part = "choices" if again and node.role == "user" else node.role
-            said[node.turn if node.role != "none" else 0].append((part, node.text or ""))
+            partition = "choices" if again and node.role == "user" else node.role
+            said[node.turn if node.role != "none" else 0].append((partition, node.text or ""))
     for turn in sorted(said) or [0]:
-        texts = {part: tuple(text for each, text in said[turn] if each == part) for part in PARTS}
+        texts = {partition: tuple(text for each, text in said[turn] if each == partition) for partition in PARTS}
         question = "\n".join(texts["user"] or texts["none"])
         choices = tuple(line for text in texts["choices"] for line in text.splitlines())
         yield _Raw(sample.id.source, str(sample.id), question, choices, texts["assistant"], pictures)
@@ -275,7 +275,7 @@ def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str,
         np.zeros(question.size, bool),
         tuple(number_words([choice], vocabulary) for choice in raw.choices),
         tuple(number_words([answer], vocabulary) for answer in raw.answers),
-        frozenset(rows[raw.benchmark, fact.sha256] for fact in raw.pictures),
+        frozenset(rows[raw.benchmark, stats.sha256] for stats in raw.pictures),
     )
 
 

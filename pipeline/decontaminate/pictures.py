@@ -37,7 +37,7 @@ colour in a scene of blocks gives 56 and more."""
 CALM = 5.0
 """Levels by which the calmest quarter of cells may differ: where little is shown, a copy keeps its colours. A shape on a ground of another tint is
 no copy, and nor is one that was brightened on purpose."""
-MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
+MOST_PIXELS = 178_956_970  # Pillow's own limit; image stats has said which images are too large for the recipe
 PAIRS = 16
 """Close-ups compared at a time: a pair takes some 4 MB."""
 

@@ -78,7 +78,7 @@ class Search:
             pictures: Of each passage's sample the benchmark pictures it shows; None where it shows no picture at all.
         """
         for passage, item, matched in self._matches(batch):
-            found = self._judge(batch[passage], self.benchmarks.items[item], matched, pictures[passage])
+            found = self._filter(batch[passage], self.benchmarks.items[item], matched, pictures[passage])
             if found:
                 yield Hit(passage, item, *found)
 
@@ -105,7 +105,7 @@ class Search:
             groups.setdefault((owner, item), []).append((place, start))
         yield from ((*key, groups[key]) for key in sorted(groups))
 
-    def _judge(
+    def _filter(
         self, passage: Passage, item: Item, matched: Sequence[tuple[int, int]], shown: frozenset[int] | None
     ) -> tuple[float, tuple[int, ...]] | None:
         """The share of the item's telling words that are there, and the nodes that hold them; None if that is too little."""

@@ -1,11 +1,11 @@
 """Dedupe: exact and near duplicates of texts and images, within and across sources, in four steps.
 
-    sketch       per partition   hashes that let similar things meet, and what similarity is measured on
+    signature       per partition   hashes that let similar things meet, and what similarity is measured on
     candidates   per bucket      which texts and images of everything are worth comparing
-    pairs        per share       how similar they are: no threshold, no judge
-    resolve      once            which of them go, among what the judges left
+    pairs        per share       how similar they are: no threshold, no filter
+    resolve      once            which of them go, among what the filters left
 
-A new threshold, another judge or a new priority redoes `resolve` alone, which takes seconds.
+A new threshold, another filter or a new priority redoes `resolve` alone, which takes seconds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Dedupe:
     )
     cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see candidates
 
-    def sketch(self) -> ComputeSignatures:
+    def signature(self) -> ComputeSignatures:
         """The step for each partition."""
         return ComputeSignatures()
 
@@ -63,12 +63,12 @@ class Dedupe:
         """The steps for the shares of the candidates."""
         return tuple(MeasurePairs(share=share, shares=self.buckets) for share in range(self.buckets))
 
-    def resolve(self, parts: tuple[str, ...], priority: Mapping[str, int], judges: tuple[str, ...]) -> Resolve:
-        """The last step. `parts` are all partitions as `<source>/<part>`, `judges` the names of those before."""
+    def resolve(self, partitions: tuple[str, ...], priority: Mapping[str, int], filters: tuple[str, ...]) -> Resolve:
+        """The last step. `parts` are all partitions as `<source>/<partition>`, `filters` the names of those before."""
         return Resolve(
-            parts=parts,
+            partitions=partitions,
             priority=priority,
-            judges=judges,
+            filters=filters,
             text=self.text,
             image=self.image,
             boilerplate=self.boilerplate,

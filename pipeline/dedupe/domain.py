@@ -5,7 +5,7 @@ were removed, and of documents with the same set of image addresses one was kept
 host of a document's address: a registered domain would take the blogs of one provider for one site, and needs a list that changes
 every week.
 
-`sketch` files each paragraph under its domain, `candidates` finds those that are filed twice, and `resolve` counts these alone
+`signature` files each paragraph under its domain, `candidates` finds those that are filed twice, and `resolve` counts these alone
 among what is left: no step holds the paragraphs of everything.
 """
 

@@ -1,4 +1,4 @@
-"""What sources have in common: how many of the images and texts of one stand in another, among what the judges left.
+"""What sources have in common: how many of the images and texts of one stand in another, among what the filters left.
 
 Part of step `resolve`, before anything is dropped for being there twice. Pure functions of its tables.
 """
@@ -22,7 +22,7 @@ def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, An
     sample; samples without a word have none.
 
     Args:
-        samples: That the judges left: `order`, `source`, `text` and its cluster's `label`, if it is long enough for one.
+        samples: That the filters left: `order`, `source`, `text` and its cluster's `label`, if it is long enough for one.
         images: The image nodes of these: `order`, `key`, `label`.
     """
     texts = samples.filter(pl.col("text") != make_text_key("")).select(

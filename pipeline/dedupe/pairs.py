@@ -1,6 +1,6 @@
 """Step `pairs`: the measured similarity of candidates, for one share of them, over all sources.
 
-Knows no threshold and no judge, so a new threshold or another judge leaves it as it is. It needs in memory its share of the
+Knows no threshold and no filter, so a new threshold or another filter leaves it as it is. It needs in memory its share of the
 candidates, and a batch of evidence at a time.
 """
 
@@ -97,8 +97,10 @@ Found = dict[str, NDArray[Any]]
 def _candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found:
     """The candidates of all buckets with their smaller key in [first, last], each once, sorted."""
     names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.candidates.parquet"))
-    parts = [read_span(inputs[name], tuple(CANDIDATES.names), first, last) for name in names]
-    columns = dict(zip(CANDIDATES.names, (np.concatenate(column) for column in zip(*parts, strict=True)), strict=True))
+    partitions = [read_span(inputs[name], tuple(CANDIDATES.names), first, last) for name in names]
+    columns = dict(
+        zip(CANDIDATES.names, (np.concatenate(column) for column in zip(*partitions, strict=True)), strict=True)
+    )
     order = np.lexsort((columns["other"], columns["one"]))
     one, other = columns["one"][order], columns["other"][order]
     new = np.ones(order.size, bool)

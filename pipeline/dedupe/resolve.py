@@ -1,7 +1,7 @@
-"""Step `resolve`: which of the similar things go, among what the earlier judges left.
+"""Step `resolve`: which of the similar things go, among what the earlier filters left.
 
 What counts as one thing is a cluster: a connected component of pairs at or above the threshold, over what is left. So of a chain
-A ~ B ~ C one is kept although A and C alone may be less similar; and where a judge dropped B, A and C stay both. The keeper of
+A ~ B ~ C one is kept although A and C alone may be less similar; and where a filter dropped B, A and C stay both. The keeper of
 a cluster is the sample of the source with the lowest priority number, then with the smallest id: never the first to arrive.
 
 - Web documents and plain text fall with their text. Where that is too short to tell, their images have to be the same too.
@@ -43,17 +43,17 @@ DROPS = pl.Schema({"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "s
 class Resolve:
     """Step: the verdicts of dedupe. Pure.
 
-    Leaves one `<source>.<part>.dedupe.verdicts.parquet` for each of `parts`, and `overlap.json`: what sources have in common. Counts `deduped` samples and `deduped_nodes` of what
-    the judges left; nodes that fall as a consequence (the picture of a lost turn) are the business of `settle`.
+    Leaves one `<source>.<partition>.dedupe.verdicts.parquet` for each of `parts`, and `overlap.json`: what sources have in common. Counts `deduped` samples and `deduped_nodes` of what
+    the filters left; nodes that fall as a consequence (the picture of a lost turn) are the business of `apply verdicts`.
     """
 
     name: ClassVar[str] = "resolve"
     version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
-    parts: tuple[str, ...]  # "<source>/<part>" of every partition
+    partitions: tuple[str, ...]  # "<source>/<partition>" of every partition
     priority: Mapping[str, int]  # source -> number; the lower one is kept
-    judges: tuple[str, ...]  # those before, in recipe order
+    filters: tuple[str, ...]  # those before, in recipe order
     text: float
     image: float
     boilerplate: int
@@ -64,13 +64,13 @@ class Resolve:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """All pairs, repeated paragraphs, outlines, and verdicts of the judges."""
+        """All pairs, repeated paragraphs, outlines, and verdicts of the filters."""
         return (
             "*/text.pairs.parquet",
             "*/image.pairs.parquet",
             "*/paragraph.repeats.parquet",
             "*/*/outline.parquet",
-            *(f"*/*/{judge}.verdicts.parquet" for judge in self.judges),
+            *(f"*/*/{filter_}.verdicts.parquet" for filter_ in self.filters),
         )
 
     def made_by(self) -> Mapping[str, str]:
@@ -79,7 +79,7 @@ class Resolve:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Cluster, keep one of each cluster, and write why the others go."""
-        samples, nodes = read_survivors(inputs, self.parts, self.judges, self.priority, self._repeats(inputs))
+        samples, nodes = read_survivors(inputs, self.partitions, self.filters, self.priority, self._repeats(inputs))
         texts = _clusters(samples.filter("long")["text"], _pairs(inputs, "text"), self.text)
         samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
         documents, images = _drop_documents(samples), nodes.filter(pl.col("kind") == "image")
@@ -98,7 +98,7 @@ class Resolve:
         return _counts(samples, pl.concat(drops))
 
     def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
-        """Places of the paragraphs that may have to go; the judges may have left less of them."""
+        """Places of the paragraphs that may have to go; the filters may have left less of them."""
         if self.paragraphs is None:
             return np.empty(0, np.uint64)
         paths = [inputs[name] for name in sorted(inputs) if name.endswith("/paragraph.repeats.parquet")]
@@ -152,11 +152,13 @@ class Resolve:
     def _write(self, folder: Path, samples: pl.DataFrame, drops: pl.DataFrame) -> None:
         """One file of verdicts for each partition."""
         names = samples.select(keeper="order", **{f"keeper_{name}": name for name in SampleId._fields})
-        rows = drops.join(samples.select("order", "part", "sample"), on="order").join(names, on="keeper", how="left")
-        by_part = {key[0]: frame for key, frame in rows.partition_by("part", as_dict=True).items()}
-        for part in self.parts:
-            found = by_part[part].iter_rows(named=True) if part in by_part else ()
-            path = folder / f"{part.replace('/', '.')}.dedupe.verdicts.parquet"
+        rows = drops.join(samples.select("order", "partition", "sample"), on="order").join(
+            names, on="keeper", how="left"
+        )
+        by_partition = {key[0]: frame for key, frame in rows.partition_by("partition", as_dict=True).items()}
+        for partition in self.partitions:
+            found = by_partition[partition].iter_rows(named=True) if partition in by_partition else ()
+            path = folder / f"{partition.replace('/', '.')}.dedupe.verdicts.parquet"
             write_verdicts(path, [_verdict(row) for row in found])
 
 
@@ -244,8 +246,8 @@ def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     )
     whole = turns.filter("all_again").unique("order", keep="first", maintain_order=True)
     whole = whole.with_columns(node=pl.lit(WHOLE_SAMPLE, pl.Int32))
-    parts = turns.filter(~pl.col("all_again")).explode("nodes").rename({"nodes": "node"})
-    return pl.concat([frame.select(DROPS.names()).cast(DROPS) for frame in (whole, parts)])
+    partitions = turns.filter(~pl.col("all_again")).explode("nodes").rename({"nodes": "node"})
+    return pl.concat([frame.select(DROPS.names()).cast(DROPS) for frame in (whole, partitions)])
 
 
 def _albums(shown: pl.DataFrame) -> pl.DataFrame:
@@ -268,7 +270,7 @@ def _verdict(row: Mapping[str, object]) -> Verdict:
 
 
 def _counts(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
-    """The books over samples that the judges left, and over their nodes."""
+    """The books over samples that the filters left, and over their nodes."""
     whole = drops.filter(pl.col("node") == WHOLE_SAMPLE).join(samples.select("order", "left"), on="order")
     counts = {"deduped": Count(), "deduped_nodes": Count()}
     for reason, left in whole.select("reason", "left").iter_rows():

@@ -1,9 +1,9 @@
-"""Step `sketch`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
+"""Step `signature`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
 
 Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things meet) and an
 array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples without their contents, and
 `paragraph.places.parquet`: the paragraphs of each domain.
-Texts and images go by 64-bit keys of their contents; a content that a partition holds several times is sketched once.
+Texts and images go by 64-bit keys of their contents; a content that a partition holds several times is given signatures once.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ DOCUMENT, PAGE, TURNS = "document", "page", "turns"
 
 @dataclass(frozen=True)
 class ComputeSignatures:
-    """Step: sketch a partition. Pure. Counts `sketched_texts` and `sketched_images`: different contents that can be similar."""
+    """Step: signature a partition. Pure. Counts `texts_signed` and `images_signed`: different contents that can be similar."""
 
-    name: ClassVar[str] = "sketch"
+    name: ClassVar[str] = "signature"
     version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples and facts."""
-        return ("samples.parquet", "facts.parquet")
+        """Samples and image stats."""
+        return ("samples.parquet", "image_stats.parquet")
 
     def made_by(self) -> Mapping[str, str]:
         """The library that writes the tables, and what says which characters are letters."""
@@ -91,17 +91,17 @@ class ComputeSignatures:
         }
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Sketch texts sample by sample, then images."""
-        facts = read_image_stats(inputs["facts.parquet"])
+        """Signature texts sample by sample, then images."""
+        image_stats = read_image_stats(inputs["image_stats.parquet"])
         texts: dict[int, NDArray[np.uint32]] = {}
         paragraphs: list[NDArray[np.uint64]] = []
-        rows = _outlines(read_samples(inputs["samples.parquet"]), facts, texts, paragraphs)
+        rows = _outlines(read_samples(inputs["samples.parquet"]), image_stats, texts, paragraphs)
         write_rows(folder / "outline.parquet", OUTLINE, rows)
         _write_texts(folder, texts)
         _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
         return {
-            "sketched_texts": _counted(sum(1 for shingles in texts.values() if _long(shingles))),
-            "sketched_images": _counted(_write_images(folder, facts)),
+            "texts_signed": _counted(sum(1 for shingles in texts.values() if _long(shingles))),
+            "images_signed": _counted(_write_images(folder, image_stats)),
         }
 
 
@@ -121,14 +121,14 @@ def join_text(sample: Sample) -> str:
     return "\n".join(node.text or "" for node in sample.nodes if node.kind == "text")
 
 
-def make_image_key(facts: ImageStats) -> int:
+def make_image_key(image_stats: ImageStats) -> int:
     """64 bits that name an image: the head of its sha256. Among 353 million two others share a key with probability 0.003."""
-    return int(facts.sha256[:16], 16)
+    return int(image_stats.sha256[:16], 16)
 
 
 def _outlines(
     samples: Iterator[Sample],
-    facts: Sequence[ImageStats],
+    image_stats: Sequence[ImageStats],
     texts: dict[int, NDArray[np.uint32]],
     paragraphs: list[NDArray[np.uint64]],
 ) -> Iterator[dict[str, Any]]:
@@ -136,7 +136,7 @@ def _outlines(
     for sample in samples:
         compared, whole = choose_unit(sample), join_text(sample)
         key, domain = text.make_text_key(whole), hash_host(sample.url) if compared == DOCUMENT else None
-        nodes = [_outline_node(node, facts) for node in sample.nodes]
+        nodes = [_outline_node(node, image_stats) for node in sample.nodes]
         if compared != TURNS and key not in texts:
             texts[key] = text.hash_shingles(whole)
         if domain is not None:
@@ -152,7 +152,7 @@ def _outlines(
         }
 
 
-def _outline_node(node: Node, facts: Sequence[ImageStats]) -> dict[str, Any]:
+def _outline_node(node: Node, image_stats: Sequence[ImageStats]) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
     row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
     if node.image is None:
@@ -163,7 +163,7 @@ def _outline_node(node: Node, facts: Sequence[ImageStats]) -> dict[str, Any]:
             "url": None,
             "reason": Reason.TAKEN_DOWN if gone else None,
         }
-    shown = facts[node.image]
+    shown = image_stats[node.image]
     address = text.make_text_key(node.url) if node.url else None
     return {**row, "key": None if shown.reason else make_image_key(shown), "url": address, "reason": shown.reason}
 
@@ -182,15 +182,18 @@ def _write_texts(folder: Path, texts: Mapping[int, NDArray[np.uint32]]) -> None:
     np.save(folder / "text.evidence.npy", evidence)
 
 
-def _write_images(folder: Path, facts: Sequence[ImageStats]) -> int:
+def _write_images(folder: Path, image_stats: Sequence[ImageStats]) -> int:
     """Write places, thumbnails and sizes of all images that show something; return how many."""
-    shown = {make_image_key(fact): fact for fact in facts if fact.thumbnail}
-    thumbnails = picture.stack_pictures([fact.thumbnail for fact in shown.values()])
+    shown = {make_image_key(stats): stats for stats in image_stats if stats.thumbnail}
+    thumbnails = picture.stack_pictures([stats.thumbnail for stats in shown.values()])
     telling = ~picture.find_flat(thumbnails)
-    thumbnails, kept = thumbnails[telling], [fact for fact, tells in zip(shown.values(), telling, strict=True) if tells]
-    keys, rows = [make_image_key(fact) for fact in kept], np.arange(len(kept), dtype=np.int64)
+    thumbnails, kept = (
+        thumbnails[telling],
+        [stats for stats, tells in zip(shown.values(), telling, strict=True) if tells],
+    )
+    keys, rows = [make_image_key(stats) for stats in kept], np.arange(len(kept), dtype=np.int64)
     _write_places(folder / "image.places.parquet", list(picture.hash_places(thumbnails)), keys, rows, rows + 1)
-    sizes = np.array([(fact.height, fact.width) for fact in kept], np.int32).reshape(-1, 2)
+    sizes = np.array([(stats.height, stats.width) for stats in kept], np.int32).reshape(-1, 2)
     np.save(folder / "image.evidence.npy", picture.make_evidence(thumbnails, sizes))
     return len(keys)
 

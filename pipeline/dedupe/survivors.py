@@ -1,4 +1,4 @@
-"""What the earlier judges left, read from outlines and verdicts."""
+"""What the earlier filters left, read from outlines and verdicts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_samp
 
 def read_survivors(
     inputs: Mapping[str, Path],
-    parts: Sequence[str],
-    judges: Sequence[str],
+    partitions: Sequence[str],
+    filters: Sequence[str],
     priority: Mapping[str, int],
     paragraphs: NDArray[np.uint64],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples that the judges left, and the nodes that they left of these. Independent of the order of `parts`.
+    """Samples that the filters left, and the nodes that they left of these. Independent of the order of `parts`.
 
     Args:
         inputs: Outlines and verdicts, by partition.
-        parts: `<source>/<part>` of every partition.
-        judges: Whose verdicts count, in recipe order.
+        partitions: `<source>/<partition>` of every partition.
+        filters: Whose verdicts count, in recipe order.
         priority: Source -> number; the lower one comes first.
         paragraphs: Places of the paragraphs of documents that are wanted, sorted.
 
@@ -38,22 +38,22 @@ def read_survivors(
         Nodes by sample and node: `order`, `node`, the place `paragraph` of a wanted one, and what stands in the outline. Other
         texts of documents are left out.
     """
-    found = [_read_part(inputs, part, judges, paragraphs) for part in sorted(parts)]
+    found = [_read_part(inputs, partition, filters, paragraphs) for partition in sorted(partitions)]
     ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)
     samples = pl.concat([samples for samples, _ in found]).with_columns(priority=ranks)
     samples = samples.sort("priority", "source", "file", "row", "page").with_row_index("order")
     nodes = pl.concat([nodes for _, nodes in found])
-    nodes = nodes.join(samples.select("order", "part", "sample"), on=["part", "sample"])
-    return samples, nodes.drop("part", "sample").sort("order", "node")
+    nodes = nodes.join(samples.select("order", "partition", "sample"), on=["partition", "sample"])
+    return samples, nodes.drop("partition", "sample").sort("order", "node")
 
 
 def _read_part(
-    inputs: Mapping[str, Path], part: str, judges: Sequence[str], paragraphs: NDArray[np.uint64]
+    inputs: Mapping[str, Path], partition: str, filters: Sequence[str], paragraphs: NDArray[np.uint64]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    outline = pl.read_parquet(inputs[f"{part}/outline.parquet"]).with_row_index("sample")
-    outline = outline.with_columns(part=pl.lit(part))
-    names = [f"{judge}.verdicts.parquet" for judge in judges]
-    verdicts = read_verdicts_by_sample({name: inputs[f"{part}/{name}"] for name in names}, judges)
+    outline = pl.read_parquet(inputs[f"{partition}/outline.parquet"]).with_row_index("sample")
+    outline = outline.with_columns(partition=pl.lit(partition))
+    names = [f"{filter_}.verdicts.parquet" for filter_ in filters]
+    verdicts = read_verdicts_by_sample({name: inputs[f"{partition}/{name}"] for name in names}, filters)
     failed = pl.col("nodes").list.eval(pl.element().struct.field("reason").is_not_null()).list.any()
     touched = outline.filter(failed | pl.col("sample").is_in(list(verdicts)))
     lost = [
@@ -61,7 +61,7 @@ def _read_part(
         for row in touched.iter_rows(named=True)
         for node in _lost(row, verdicts.get(row["sample"], []))
     ]
-    nodes = outline.select("part", "sample", "nodes").explode("nodes").unnest("nodes")
+    nodes = outline.select("partition", "sample", "nodes").explode("nodes").unnest("nodes")
     nodes = nodes.with_columns(node=pl.int_range(pl.len(), dtype=pl.Int32).over("sample"))
     gone = pl.DataFrame(lost, pl.Schema({"sample": pl.UInt32, "node": pl.Int32}), orient="row")
     nodes = nodes.join(gone, on=["sample", "node"], how="anti")
@@ -82,13 +82,13 @@ def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.
 
 def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
     """Indices of the nodes of an outlined sample that are gone."""
-    nodes, facts = [], list[ImageStats]()
+    nodes, image_stats = [], list[ImageStats]()
     for node in row["nodes"]:
-        image = len(facts) if node["kind"] == "image" else None
-        text = None if node["reason"] else ""  # of text nodes; what an outline says of images is in the facts
+        image = len(image_stats) if node["kind"] == "image" else None
+        text = None if node["reason"] else ""  # of text nodes; what an outline says of images is in the image stats
         nodes.append(Node(node["kind"], node["role"], node["turn"], text=text, image=image, required=node["required"]))
         if image is not None:
-            facts.append(ImageStats(image, Reason(node["reason"]) if node["reason"] else None))
+            image_stats.append(ImageStats(image, Reason(node["reason"]) if node["reason"] else None))
     identity = SampleId(row["source"], row["file"], row["row"], row["page"])
-    settled = apply_verdicts(Sample(identity, tuple(nodes)), verdicts, facts)
-    return [index for index, reason in enumerate(settled.nodes) if reason]
+    outcome = apply_verdicts(Sample(identity, tuple(nodes)), verdicts, image_stats)
+    return [index for index, reason in enumerate(outcome.nodes) if reason]

@@ -1,4 +1,4 @@
-"""The benchmarks that training data is held against: read and inspected in lanes of their own, then put into one index.
+"""The benchmarks that training data is held against: read and through image stats in chains of their own, then put into one index.
 
 They never become shards. Their files lie under steps/benchmarks/<benchmark>, with the split in its name: mmmu.validation.
 """
@@ -26,24 +26,28 @@ STEPS = f"steps/{FOLDER}"
 
 def build_index(run: Build) -> tuple[File, ...]:
     """The index of the recipe's benchmarks, made if it is not there, its files named `benchmarks/<file>`; none without a block."""
-    settings = run.recipe.decontaminating()
+    settings = run.recipe.decontamination_settings()
     if settings is None:
         return ()
-    lanes = _surveys(run)
-    cuts = [(lane, receipts[-1][1]) for lane, receipts in run.walk("benchmarks: survey", lanes)]
-    bounds = [(lane, json.loads((run.root / receipt.files[0].path).read_bytes())) for lane, receipt in cuts]
-    reading = [_reading(run, lane, chunk, *cut) for lane, parts in bounds for chunk, cut in enumerate(parts)]
+    chains = _surveys(run)
+    cuts = [(chain, receipts[-1][1]) for chain, receipts in run.run_chains("benchmarks: survey", chains)]
+    bounds = [(chain, json.loads((run.root / receipt.files[0].path).read_bytes())) for chain, receipt in cuts]
+    reading = [
+        _reading(run, chain, chunk, *cut) for chain, partitions in bounds for chunk, cut in enumerate(partitions)
+    ]
     files = tuple(
-        replace(file, name=f"{lane.origin.source}/{receipt.part}/{file.name}")
-        for lane, receipts in run.walk("benchmarks: read", reading)
+        replace(file, name=f"{chain.input_file.source}/{receipt.partition}/{file.name}")
+        for chain, receipts in run.run_chains("benchmarks: read", reading)
         for _, receipt in receipts
         for file in receipt.files
-        if lane.origin is not None
+        if chain.input_file is not None
     )
-    walked = list(
-        run.walk("benchmarks: index", [Chain("all", (ChainStep(f"{STEPS}/index", settings.index()),), files=files)])
+    done = list(
+        run.run_chains(
+            "benchmarks: index", [Chain("all", (ChainStep(f"{STEPS}/index", settings.index()),), files=files)]
+        )
     )
-    return _named(walked[0][1][-1][1].files)
+    return _named(done[0][1][-1][1].files)
 
 
 def adopt_index(run: Build) -> tuple[File, ...]:
@@ -52,11 +56,11 @@ def adopt_index(run: Build) -> tuple[File, ...]:
     Raises:
         StoreError: there is no index yet.
     """
-    settings = run.recipe.decontaminating()
+    settings = run.recipe.decontamination_settings()
     if settings is None:
         return ()
     splits = [source for name, benchmark in settings.against.items() for source in benchmark.splits(name)]
-    run.folders |= {f"{STEPS}/{source}/{step}" for source in splits for step in ("survey", "read", "inspect")}
+    run.folders |= {f"{STEPS}/{source}/{step}" for source in splits for step in ("survey", "read", "image_stats")}
     run.folders.add(f"{STEPS}/index")
     (receipt,) = run.manifest(f"{STEPS}/index")
     return _named(receipt.files)
@@ -67,43 +71,45 @@ def _named(files: Iterable[File]) -> tuple[File, ...]:
 
 
 def _surveys(run: Build) -> list[Chain]:
-    """A lane for each origin file of each split."""
-    settings = run.recipe.decontaminating()
-    origins = list[tuple[str, InputFile]]()
+    """A chain for each input file of each split."""
+    settings = run.recipe.decontamination_settings()
+    input_files = list[tuple[str, InputFile]]()
     for name, benchmark in settings.against.items() if settings else ():
         root, ranged = run.place(benchmark.root), run.recipe.benchmark(name).ranged
         for source, of in benchmark.splits(name).items():
             found = list_input_files(source, root, of.pattern, subset=of.subset, split=of.split, ranged=ranged)
-            origins += [(name, origin) for origin in found]
-    files: list[File | None] = [None] * len(origins)
-    for place, file in run.executor.each(HashInputFile(), [origin for _, origin in origins], lambda origin: origin):
+            input_files += [(name, input_file) for input_file in found]
+    files: list[File | None] = [None] * len(input_files)
+    for place, file in run.executor.each(
+        HashInputFile(), [input_file for _, input_file in input_files], lambda input_file: input_file
+    ):
         files[place] = file
     bounds = run.recipe.partition
     return [
         Chain(
-            f"{origin.number:05d}",
+            f"{input_file.number:05d}",
             (
                 ChainStep(
-                    f"{STEPS}/{origin.source}/survey",
+                    f"{STEPS}/{input_file.source}/survey",
                     Survey(run.recipe.benchmark(name), bounds.rows, bounds.bytes),
                 ),
             ),
-            origin,
+            input_file,
             (file,),
         )
-        for (name, origin), file in zip(origins, files, strict=True)
+        for (name, input_file), file in zip(input_files, files, strict=True)
         if file
     ]
 
 
-def _reading(run: Build, lane: Chain, chunk: int, start: int, stop: int) -> Chain:
-    """Read and inspect rows [start, stop) of the origin that `lane` surveyed."""
-    origin = lane.origin
-    if origin is None:
-        raise RecipeError(f"{lane}: a benchmark without an origin")
-    survey = lane.links[0].step
-    folder = f"{STEPS}/{origin.source}"
-    root = run.place(run.recipe.roots()[origin.source.partition(".")[0]])
-    read = Read(survey.source, origin.source, origin.name, start, stop, images=root)  # type: ignore[attr-defined]
-    links = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/inspect", run.recipe.inspecting()))
-    return Chain(f"{origin.number:05d}-{chunk:04d}", links, origin, lane.files)
+def _reading(run: Build, chain: Chain, chunk: int, start: int, stop: int) -> Chain:
+    """Read and image stats rows [start, stop) of the input file that `chain` surveyed."""
+    input_file = chain.input_file
+    if input_file is None:
+        raise RecipeError(f"{chain}: a benchmark without an input file")
+    survey = chain.steps[0].step
+    folder = f"{STEPS}/{input_file.source}"
+    root = run.place(run.recipe.roots()[input_file.source.partition(".")[0]])
+    read = Read(survey.source, input_file.source, input_file.name, start, stop, images=root)  # type: ignore[attr-defined]
+    steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats_step()))
+    return Chain(f"{input_file.number:05d}-{chunk:04d}", steps, input_file, chain.files)

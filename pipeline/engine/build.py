@@ -1,11 +1,11 @@
-"""The run: from a recipe to committed shards and lengths, by lanes of tasks.
+"""The run: from a recipe to committed shards and lengths, by chains of tasks.
 
-survey      one lane per origin file          cut it into partitions
-benchmarks  one lane per partition, then one  read, inspect, index what training data is held against
-curate      one lane per partition            read, fetch, inspect, seek, every judge, sketch, contamination
+survey      one chain per input file          cut it into partitions
+benchmarks  one chain per partition, then one  read, image stats, index what training data is held against
+curate      one chain per partition            read, fetch, image stats, seek, every filter, signature, contamination
 dedupe      one task per bucket, then one     pairs, resolve
-shard       one lane per partition, policy    ... render, measure
-settle      one lane per partition            what is kept, where there are no shards to say it
+shard       one chain per partition, policy    ... render, measure
+apply verdicts      one chain per partition            what is kept, where there are no shards to say it
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 
 @dataclass(frozen=True)
 class PlannedPartition:
-    """A partition: rows [start, stop) of an origin file."""
+    """A partition: rows [start, stop) of an input file."""
 
-    origin: InputFile
+    input_file: InputFile
     file: File
     chunk: int
     start: int
     stop: int
-    raw: tuple[File, ...] = ()  # what was read and fetched of it, where no origin is asked any more
+    raw: tuple[File, ...] = ()  # what was read and fetched of it, where no input file is asked any more
 
     @property
     def name(self) -> str:
         """`<file number>-<chunk>`."""
-        return f"{self.origin.number:05d}-{self.chunk:04d}"
+        return f"{self.input_file.number:05d}-{self.chunk:04d}"
 
 
 Serving = Mapping[str, Mapping[str, str]]
@@ -94,7 +94,7 @@ class Build:
     ) -> None:
         self.root, self.recipe, self.base, self.executor, self.watcher = root, recipe, base, executor, watcher
         self.serving, self.retry = serving, retry
-        self.parts: dict[str, list[PlannedPartition]] = {}
+        self.partitions: dict[str, list[PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
         self.rules = TakedownList.read(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
@@ -102,12 +102,12 @@ class Build:
     # -- phases ----------------------------------------------------------------------------------------------------
 
     def survey(self) -> None:
-        """Find the origin files and cut them into partitions. What is wrong with a list is said first, not after hours of reading."""
+        """Find the input files and cut them into partitions. What is wrong with a list is said first, not after hours of reading."""
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
-        origins = [
-            origin
+        input_files = [
+            input_file
             for name, settings in self.recipe.sources.items()
-            for origin in list_input_files(
+            for input_file in list_input_files(
                 name,
                 self.place(settings.root),
                 settings.files,
@@ -116,34 +116,37 @@ class Build:
                 ranged=self.recipe.source(name).ranged,
             )
         ]
-        files: list[File | None] = [None] * len(origins)
-        for index, file in self.executor.each(HashInputFile(), origins, lambda origin: origin):
+        files: list[File | None] = [None] * len(input_files)
+        for index, file in self.executor.each(HashInputFile(), input_files, lambda input_file: input_file):
             files[index] = file
         bounds = self.recipe.partition
-        lanes = [
+        chains = [
             Chain(
-                f"{origin.number:05d}",
+                f"{input_file.number:05d}",
                 (
                     ChainStep(
-                        f"steps/{origin.source}/survey",
-                        Survey(self.recipe.source(origin.source), bounds.rows, bounds.bytes),
+                        f"steps/{input_file.source}/survey",
+                        Survey(self.recipe.source(input_file.source), bounds.rows, bounds.bytes),
                     ),
                 ),
-                origin,
+                input_file,
                 (file,),
             )
-            for origin, file in zip(origins, files, strict=True)
+            for input_file, file in zip(input_files, files, strict=True)
             if file
         ]
-        for lane, receipts in self.walk("survey", lanes):
+        for chain, receipts in self.run_chains("survey", chains):
             cuts = json.loads((self.root / receipts[-1][1].files[0].path).read_bytes())
-            parts = [PlannedPartition(lane.origin, lane.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)]  # type: ignore[arg-type]
-            self.parts.setdefault(lane.origin.source, []).extend(parts)  # type: ignore[union-attr]
+            assert chain.input_file is not None
+            partitions = [
+                PlannedPartition(chain.input_file, chain.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)
+            ]
+            self.partitions.setdefault(chain.input_file.source, []).extend(partitions)
         for source in self.recipe.sources:
-            self.parts[source] = _first(
-                sorted(self.parts.get(source, []), key=lambda part: part.name), self.recipe.limit
+            self.partitions[source] = _first(
+                sorted(self.partitions.get(source, []), key=lambda partition: partition.name), self.recipe.limit
             )
-            if not self.parts[source]:
+            if not self.partitions[source]:
                 raise RecipeError(
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH"
                 )
@@ -161,8 +164,8 @@ class Build:
             raw: dict[str, tuple[File, ...]] = {}
             for step in steps[1:]:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
-                    raw[receipt.part] = (*raw.get(receipt.part, ()), *receipt.files)
-            self.parts[name] = [_adopted(name, part, files) for part, files in sorted(raw.items())]
+                    raw[receipt.partition] = (*raw.get(receipt.partition, ()), *receipt.files)
+            self.partitions[name] = [_adopted(name, partition, files) for partition, files in sorted(raw.items())]
         self.index = benchmarks.adopt_index(self)
 
     def benchmarks(self) -> None:
@@ -170,59 +173,61 @@ class Build:
         self.index = benchmarks.build_index(self)
 
     def curate(self) -> None:
-        """Read, fetch, inspect, judge and sketch every partition."""
-        for _ in self.walk("curate", [self.lane(part, retry=self.retry) for part in self.all_parts()]):
+        """Read, fetch, image stats, filter and signature every partition."""
+        for _ in self.run_chains(
+            "curate", [self.chain(partition, retry=self.retry) for partition in self.all_partitions()]
+        ):
             pass
 
     def dedupe(self) -> None:
         """Find pairs over all sources, then say which of them go."""
-        settings = self.recipe.deduping()
+        settings = self.recipe.dedupe_settings()
         if settings is None:
             return
-        sketches = self._gather("sketch")
-        candidates = self._each("candidates", settings.candidates(), sketches)
-        pairs = self._each("pairs", settings.pairs(), (*candidates, *sketches))
-        judged = tuple(file for judge in self.recipe.deciding() for file in self._gather(judge))
-        inspected, read = self._gather("inspect"), self._gather("read")
-        files = (*pairs, *candidates, *sketches, *judged, *inspected, *read)
-        lane = Chain("all", (ChainStep("steps/dedupe/resolve", self._resolution(settings)),), files=files)
-        for _ in self.walk("dedupe: resolve", [lane]):
+        signatures = self._gather("signature")
+        candidates = self._each("candidates", settings.candidates(), signatures)
+        pairs = self._each("pairs", settings.pairs(), (*candidates, *signatures))
+        filtered = tuple(file for filter_ in self.recipe.verdict_steps() for file in self._gather(filter_))
+        stats_files, read = self._gather("image_stats"), self._gather("read")
+        files = (*pairs, *candidates, *signatures, *filtered, *stats_files, *read)
+        chain = Chain("all", (ChainStep("steps/dedupe/resolve", self._resolution(settings)),), files=files)
+        for _ in self.run_chains("dedupe: resolve", [chain]):
             pass
 
     def _each(self, name: str, steps: Sequence[Step], files: tuple[File, ...]) -> tuple[File, ...]:
-        """One lane per step, all over the same files; what they leave, named `<number>/<name>`."""
-        lanes = [
+        """One chain per step, all over the same files; what they leave, named `<number>/<name>`."""
+        chains = [
             Chain(f"{number:05d}", (ChainStep(f"steps/dedupe/{name}", step),), files=files)
             for number, step in enumerate(steps)
         ]
-        found = [receipts[-1][1] for _, receipts in self.walk(f"dedupe: {name}", lanes)]
+        found = [receipts[-1][1] for _, receipts in self.run_chains(f"dedupe: {name}", chains)]
         return tuple(
-            replace(file, name=f"{receipt.part}/{file.name}")
-            for receipt in sorted(found, key=lambda receipt: receipt.part)
+            replace(file, name=f"{receipt.partition}/{file.name}")
+            for receipt in sorted(found, key=lambda receipt: receipt.partition)
             for file in receipt.files
         )
 
     def shard(self) -> None:
         """Render and measure every partition under every policy."""
         tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
-        lanes = []
+        chains = []
         for policy in self.recipe.policies:
-            for part in self.all_parts():
-                lane = self.lane(part)
-                dropped = verdicts.get(f"{part.origin.source}/{part.name}", ())
+            for partition in self.all_partitions():
+                chain = self.chain(partition)
+                dropped = verdicts.get(f"{partition.input_file.source}/{partition.name}", ())
                 extra = (*dropped, *([tokenizer] if tokenizer else []))
-                links = (*lane.links, *self._sharding(part, policy))
-                lanes.append(replace(lane, links=links, files=(*lane.files, *extra)))
-        for _ in self.walk("shard", lanes):
+                steps = (*chain.steps, *self._sharding(partition, policy))
+                chains.append(replace(chain, steps=steps, files=(*chain.files, *extra)))
+        for _ in self.run_chains("shard", chains):
             pass
 
-    # -- what a lane is made of ------------------------------------------------------------------------------------
+    # -- what a chain is made of ------------------------------------------------------------------------------------
 
-    def lane(self, part: PlannedPartition, *, retry: bool = False) -> Chain:
-        """A partition up to its sketch, from its origin or from what was read and fetched of it."""
-        links = (*self._raw(part, retry=retry), *self._curation(part.origin.source))
-        files = (*(part.raw or (part.file,)), *self._lists, *self.index)
-        return Chain(part.name, links, None if part.raw else part.origin, files)
+    def chain(self, partition: PlannedPartition, *, retry: bool = False) -> Chain:
+        """A partition up to its signature, from its input file or from what was read and fetched of it."""
+        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source))
+        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index)
+        return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
     def _images(self, source: str) -> str:
         """Where the paths of a source's image files start."""
@@ -235,17 +240,17 @@ class Build:
             return replace(step, fetch=self._fetch(source))
         return replace(step, images=self._images(source)) if step else None
 
-    def _raw(self, part: PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
+    def _raw(self, partition: PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
-        name, settings = part.origin.source, self.recipe.sources[part.origin.source]
+        name, settings = partition.input_file.source, self.recipe.sources[partition.input_file.source]
         source, folder = self.recipe.source(name), f"steps/{name}"
-        if not part.raw:
+        if not partition.raw:
             read = Read(
                 source=source,
                 name_of_source=name,
-                file=part.origin.name,
-                start=part.start,
-                stop=part.stop,
+                file=partition.input_file.name,
+                start=partition.start,
+                stop=partition.stop,
                 licence=settings.licence,
                 images=self._images(name),
             )
@@ -257,63 +262,66 @@ class Build:
     def _curation(self, name: str) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
         folder = f"steps/{name}"
-        yield ChainStep(f"{folder}/inspect", self.recipe.inspecting())
+        yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats_step())
         if self.rules:
-            yield MatchTakedowns(f"{folder}/seek", Match(self.rules), f"{folder}/takedown")
-        for judge in self.recipe.judging():
-            yield ChainStep(f"{folder}/{judge.name}", FilterStep(judge))
-        if dedupe := self.recipe.deduping():
-            yield ChainStep(f"{folder}/sketch", dedupe.sketch())
-        if against := self.recipe.decontaminating():
+            yield MatchTakedowns(f"{folder}/match", Match(self.rules), f"{folder}/takedown")
+        for filter_ in self.recipe.built_filters():
+            yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
+        if dedupe := self.recipe.dedupe_settings():
+            yield ChainStep(f"{folder}/signature", dedupe.signature())
+        if against := self.recipe.decontamination_settings():
             yield ChainStep(f"{folder}/contamination", against.contamination())
             if against.action == "drop":
                 yield ChainStep(f"{folder}/decontaminate", Decontaminate())
 
-    def _sharding(self, part: PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
-        folder, bounds = f"shards/{part.origin.source}/{policy}", self.recipe.shards
+    def _sharding(self, partition: PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
+        folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards
         render = Render(
             policy=self.recipe.policy(policy),
-            judges=self.recipe.voices(),
+            filters=self.recipe.all_verdict_steps(),
             samples=bounds.samples,
             bytes=bounds.bytes,
-            file_number=part.origin.number,
-            chunk=part.chunk,
+            file_number=partition.input_file.number,
+            chunk=partition.chunk,
         )
-        links = [ChainStep(folder, render)]
+        steps = [ChainStep(folder, render)]
         if self.recipe.tokenizer:
-            links.append(ChainStep(f"{folder}/lengths", CountTokens(self.recipe.chat)))
-        return tuple(links)
+            steps.append(ChainStep(f"{folder}/lengths", CountTokens(self.recipe.chat)))
+        return tuple(steps)
 
     def _fetch(self, source: str) -> Fetch:
-        fetch = self.recipe.fetching(source)
+        fetch = self.recipe.fetch_step(source)
         return replace(fetch, mirrors={**fetch.mirrors, **self.serving.get(source, {})})
 
     def _resolution(self, settings: Dedupe) -> Step:
-        parts = tuple(f"{source}/{part.name}" for source in sorted(self.parts) for part in self.parts[source])
+        partitions = tuple(
+            f"{source}/{partition.name}" for source in sorted(self.partitions) for partition in self.partitions[source]
+        )
         priority = {name: source.priority for name, source in self.recipe.sources.items()}
-        return settings.resolve(parts=parts, priority=priority, judges=self.recipe.deciding())
+        return settings.resolve(partitions=partitions, priority=priority, filters=self.recipe.verdict_steps())
 
     def dedupe_verdicts(self) -> dict[str, tuple[File]]:
-        """What dedupe says of each partition, by `<source>/<part>`."""
+        """What dedupe says of each partition, by `<source>/<partition>`."""
         if self.recipe.dedupe is None:
             return {}
         files = {file.name: file for file in self.manifest("steps/dedupe/resolve")[0].files}
         return {
-            f"{part.origin.source}/{part.name}": (
+            f"{partition.input_file.source}/{partition.name}": (
                 replace(
-                    files[f"{part.origin.source}.{part.name}.dedupe.verdicts.parquet"], name="dedupe.verdicts.parquet"
+                    files[f"{partition.input_file.source}.{partition.name}.dedupe.verdicts.parquet"],
+                    name="dedupe.verdicts.parquet",
                 ),
             )
-            for part in self.all_parts()
+            for partition in self.all_partitions()
         }
 
     @cached_property
     def _lists(self) -> tuple[File, ...]:
-        """The lists that judges and fetch read, in the run's folder."""
+        """The lists that filters and fetch read, in the run's folder."""
         gone, path = [], self.root / LIST
         if self.rules:
             gone = [File(LIST, LIST, hash_file(path), path.stat().st_size)]
-        wanted = [judge.lists for judge in self.recipe.judging() if isinstance(judge, ReadsLists)]
+        wanted = [filter_.lists for filter_ in self.recipe.built_filters() if isinstance(filter_, ReadsLists)]
         taken = (copy_list(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
         return (*taken, *gone)
 
@@ -321,28 +329,30 @@ class Build:
         """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""
         if self.recipe.tokenizer is None:
             return None
-        origin, here = (self.base or self.root) / self.recipe.tokenizer, self.root / "tokenizer.json"
-        if not origin.is_file():
+        input_file, here = (self.base or self.root) / self.recipe.tokenizer, self.root / "tokenizer.json"
+        if not input_file.is_file():
             raise RecipeError(
-                f"tokenizer: there is no file {origin}; give the path of a tokenizer.json, relative to the recipe"
+                f"tokenizer: there is no file {input_file}; give the path of a tokenizer.json, relative to the recipe"
             )
-        if not here.exists() or hash_file(here) != hash_file(origin):
-            write_atomically(here, origin.read_text(encoding="utf-8"))
+        if not here.exists() or hash_file(here) != hash_file(input_file):
+            write_atomically(here, input_file.read_text(encoding="utf-8"))
         return File("tokenizer.json", "tokenizer.json", hash_file(here), here.stat().st_size)
 
-    # -- walking ---------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------------
 
-    def walk(self, phase: str, lanes: Sequence[Chain]) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
-        """Walk lanes through the executor; when all are walked, write the manifest of every folder they filled."""
-        self.watcher.phase(phase, len(lanes))
+    def run_chains(
+        self, phase: str, chains: Sequence[Chain]
+    ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
+        """Run chains through the executor; when all are run, write the manifest of every folder they filled."""
+        self.watcher.phase(phase, len(chains))
         books: dict[str, dict[tuple[str, str], Receipt]] = {}
-        for index, receipts in self.executor.each(ChainRunner(self.root), lanes, Chain.careful):
+        for index, receipts in self.executor.each(ChainRunner(self.root), chains, Chain.careful):
             for folder, receipt in receipts:
-                books.setdefault(folder, {})[receipt.part, receipt.key] = (
-                    receipt  # a lane per policy has its first steps in common
+                books.setdefault(folder, {})[receipt.partition, receipt.key] = (
+                    receipt  # a chain per policy has its first steps in common
                 )
             self.watcher.done()
-            yield lanes[index], receipts
+            yield chains[index], receipts
         self.folders |= books.keys()
         for folder, found in books.items():  # several of one part stay in their order
             write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
@@ -352,38 +362,38 @@ class Build:
         return read_manifest(self.root, folder)
 
     def _gather(self, step: str) -> tuple[File, ...]:
-        """All partitions' files of one step over all sources, named `<source>/<part>/<name>`."""
+        """All partitions' files of one step over all sources, named `<source>/<partition>/<name>`."""
         return tuple(
-            replace(file, name=f"{source}/{receipt.part}/{file.name}")
-            for source in sorted(self.parts)
+            replace(file, name=f"{source}/{receipt.partition}/{file.name}")
+            for source in sorted(self.partitions)
             for receipt in self.manifest(f"steps/{source}/{step}")
             for file in receipt.files
         )
 
-    def all_parts(self) -> Iterable[PlannedPartition]:
+    def all_partitions(self) -> Iterable[PlannedPartition]:
         """The partitions of all sources, in their order."""
-        return (part for source in sorted(self.parts) for part in self.parts[source])
+        return (partition for source in sorted(self.partitions) for partition in self.partitions[source])
 
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder."""
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
 
 
-def _adopted(source: str, part: str, raw: tuple[File, ...]) -> PlannedPartition:
-    """A partition by its name, without its origin."""
-    number, chunk = (int(digits) for digits in part.split("-"))
-    return PlannedPartition(InputFile(source, number, "", ""), File("origin", "", "", 0), chunk, 0, 0, raw)
+def _adopted(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
+    """A partition by its name, without its input file."""
+    number, chunk = (int(digits) for digits in partition.split("-"))
+    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw)
 
 
-def _first(parts: list[PlannedPartition], limit: int | None) -> list[PlannedPartition]:
+def _first(partitions: list[PlannedPartition], limit: int | None) -> list[PlannedPartition]:
     """The partitions that hold the first `limit` rows; the last one is cut short."""
     if limit is None:
-        return parts
+        return partitions
     kept, left = [], limit
-    for part in parts:
+    for partition in partitions:
         if left <= 0:
             break
-        kept.append(replace(part, stop=min(part.stop, part.start + left)))
+        kept.append(replace(partition, stop=min(partition.stop, partition.start + left)))
         left -= kept[-1].stop - kept[-1].start
     return kept
 

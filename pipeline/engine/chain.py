@@ -1,6 +1,6 @@
-"""Lanes: steps over one partition, walked in one process, and the manifests of what was walked.
+"""Chains: steps over one partition, run in one process, and the manifests of what was run.
 
-Every step finds its receipt or does its task. So a lane can be walked again from its start at no cost, by anybody, after any
+Every step finds its receipt or does its task. So a chain can be run again from its start at no cost, by anybody, after any
 death.
 """
 
@@ -22,7 +22,7 @@ from vlmill.pipeline.takedown import TABLES, Match, Matches, Redact, make_redact
 
 @dataclass(frozen=True)
 class ChainStep:
-    """One step of a lane, and the folder that its files go to."""
+    """One step of a chain, and the folder that its files go to."""
 
     folder: str
     step: Step
@@ -30,7 +30,7 @@ class ChainStep:
 
 @dataclass(frozen=True)
 class TableHistory(ChainStep):
-    """What was done to a raw table since it came: removals, and retries between them, in the order in which they were done."""
+    """What was done to a raw table since it came: redactions, and retries between them, in the order in which they were done."""
 
     step: Redact
     retry: ChainStep | None = None
@@ -39,102 +39,111 @@ class TableHistory(ChainStep):
 
 @dataclass(frozen=True)
 class MatchTakedowns(ChainStep):
-    """Looks for what stands on the list of takedowns. What it finds is removed, and the lane walked again."""
+    """Looks for what stands on the list of takedowns. What it finds is removed, and the chain run again."""
 
     step: Match
-    removals: str  # folder of the steps that remove
+    redactions: str  # folder of the steps that remove
 
 
 @dataclass(frozen=True)
 class Chain:
     """Steps over one partition, each reading what those before it left."""
 
-    part: str
-    links: tuple[ChainStep, ...]
-    origin: InputFile | None = None
+    partition: str
+    steps: tuple[ChainStep, ...]
+    input_file: InputFile | None = None
     files: tuple[File, ...] = ()  # what is there before the first step
 
     def __str__(self) -> str:
         """The name of the partition, for progress and errors."""
-        return f"{self.links[-1].folder} {self.part}"
+        return f"{self.steps[-1].folder} {self.partition}"
 
     def careful(self) -> Chain:
-        """The same lane for a second attempt, after a worker died of it: images are decoded in a process of their own."""
-        links = (
-            replace(link, step=replace(link.step, isolated=True)) if isinstance(link.step, ComputeImageStats) else link
-            for link in self.links
+        """The same chain for a second attempt, after a worker died of it: images are decoded in a process of their own."""
+        steps = (
+            replace(chain_step, step=replace(chain_step.step, isolated=True))
+            if isinstance(chain_step.step, ComputeImageStats)
+            else chain_step
+            for chain_step in self.steps
         )
-        return replace(self, links=tuple(links))
+        return replace(self, steps=tuple(steps))
 
     def done_again(self) -> Chain:
-        """The same lane after its round of retries, which is not to be done a second time."""
-        links = (replace(link, again=False) if isinstance(link, TableHistory) else link for link in self.links)
-        return replace(self, links=tuple(links))
+        """The same chain after its round of retries, which is not to be done a second time."""
+        steps = (
+            replace(chain_step, again=False) if isinstance(chain_step, TableHistory) else chain_step
+            for chain_step in self.steps
+        )
+        return replace(self, steps=tuple(steps))
 
 
 @dataclass(frozen=True)
 class ChainRunner:
-    """Walks lanes of one run; travels to workers."""
+    """Runs chains of one run; travels to workers."""
 
     root: Path
 
-    def __call__(self, lane: Chain) -> tuple[tuple[str, Receipt], ...]:
-        """(folder, receipt) of every step of the lane, doing what is still to be done."""
-        while isinstance(walked := self._once(lane), Chain):
-            lane = walked
-        return walked
+    def __call__(self, chain: Chain) -> tuple[tuple[str, Receipt], ...]:
+        """(folder, receipt) of every step of the chain, doing what is still to be done."""
+        while isinstance(done := self._once(chain), Chain):
+            chain = done
+        return done
 
-    def _once(self, lane: Chain) -> tuple[tuple[str, Receipt], ...] | Chain:
-        """The same, or the lane to walk in its place, because it begins with something less than it did."""
-        store, files, receipts = Store(self.root), {file.name: file for file in lane.files}, list[tuple[str, Receipt]]()
-        for link in lane.links:
+    def _once(self, chain: Chain) -> tuple[tuple[str, Receipt], ...] | Chain:
+        """The same, or the chain to run in its place, because it begins with something less than it did."""
+        store, files, receipts = (
+            Store(self.root),
+            {file.name: file for file in chain.files},
+            list[tuple[str, Receipt]](),
+        )
+        for chain_step in chain.steps:
             try:
-                for folder, receipt in self._receipts(store, lane, link, files):
-                    if isinstance(link, TableHistory) and folder == link.folder:
-                        self._purge(receipt, [*lane.files, *(file for _, before in receipts for file in before.files)])
+                for folder, receipt in self._receipts(store, chain, chain_step, files):
+                    if isinstance(chain_step, TableHistory) and folder == chain_step.folder:
+                        self._purge(receipt, [*chain.files, *(file for _, before in receipts for file in before.files)])
                     files |= {file.name: file for file in receipt.files}
                     receipts.append((folder, receipt))
             except _Missing as missing:
-                _forget(store, lane, missing, receipts)
-                return lane
-            if isinstance(link, MatchTakedowns) and self._removed(store, lane, link, files):
-                return lane.done_again()
+                _forget(store, chain, missing, receipts)
+                return chain
+            if isinstance(chain_step, MatchTakedowns) and self._removed(store, chain, chain_step, files):
+                return chain.done_again()
         return tuple(receipts)
 
     def _receipts(
-        self, store: Store, lane: Chain, link: ChainStep, files: Mapping[str, File]
+        self, store: Store, chain: Chain, chain_step: ChainStep, files: Mapping[str, File]
     ) -> Iterator[tuple[str, Receipt]]:
-        """What a link has to show; `files` is looked at again after each receipt."""
-        if isinstance(link, TableHistory):
-            yield from find_history(store, lane.part, link, files)
+        """What a step has to show; `files` is looked at again after each receipt."""
+        if isinstance(chain_step, TableHistory):
+            yield from find_history(store, chain.partition, chain_step, files)
         else:
-            task = Task.over(files, link.folder, lane.part, link.step)
-            yield link.folder, self._perform(store, task, lane.origin)
+            task = Task.over(files, chain_step.folder, chain.partition, chain_step.step)
+            yield chain_step.folder, self._perform(store, task, chain.input_file)
 
-    def _removed(self, store: Store, lane: Chain, link: MatchTakedowns, files: Mapping[str, File]) -> bool:
+    def _removed(self, store: Store, chain: Chain, chain_step: MatchTakedowns, files: Mapping[str, File]) -> bool:
         """Whether something was found; it is removed from the tables."""
         found = Matches.read(self.root / files["found.json"].path)
         for table in TABLES:
             if getattr(found, table):
-                store.perform(Task.over(files, link.removals, lane.part, make_redaction(table, found)))
+                store.perform(Task.over(files, chain_step.redactions, chain.partition, make_redaction(table, found)))
         return bool(found)
 
-    def _purge(self, removal: Receipt, before: Iterable[File]) -> None:
-        """Delete every file that a removal replaced; nobody will ask for it again."""
-        for file in find_superseded(removal, before):
+    def _purge(self, redaction: Receipt, before: Iterable[File]) -> None:
+        """Delete every file that a redaction replaced; nobody will ask for it again."""
+        for file in find_superseded(redaction, before):
             (self.root / file.path).unlink(missing_ok=True)
 
-    def _perform(self, store: Store, task: Task, origin: InputFile | None) -> Receipt:
+    def _perform(self, store: Store, task: Task, input_file: InputFile | None) -> Receipt:
         done = store.find(task)
         if done is not None:
             return done
-        for file in (*task.inputs.values(), *task.heeded.values()):
-            if file.name != "origin" and not (self.root / file.path).exists():
+        for file in (*task.inputs.values(), *task.side_inputs.values()):
+            if file.name != "input" and not (self.root / file.path).exists():
                 raise _Missing(file)
-        if origin is None or "origin" not in task.inputs:
+        if input_file is None or "input" not in task.inputs:
             return store.perform(task)
-        with open_input(origin) as path:
-            return store.perform(task, {"origin": path})
+        with open_input(input_file) as path:
+            return store.perform(task, {"input": path})
 
 
 class _Missing(Exception):  # noqa: N818 - not yet an error: it may be made again
@@ -145,16 +154,16 @@ class _Missing(Exception):  # noqa: N818 - not yet an error: it may be made agai
         self.file = file
 
 
-def _forget(store: Store, lane: Chain, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
-    """Forget the lane's first step, which left the missing file, so that it is done again.
+def _forget(store: Store, chain: Chain, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
+    """Forget the chain's first step, which left the missing file, so that it is done again.
 
-    A removal deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are read
-    from the origin once more, and sought through before anybody sees them.
+    A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are read
+    from the input file once more, and sought through before anybody sees them.
 
     Raises:
         StoreError: something else is missing, which nobody may delete.
     """
-    if lane.origin is None or not receipts or missing.file not in receipts[0][1].files:
+    if chain.input_file is None or not receipts or missing.file not in receipts[0][1].files:
         raise StoreError(
             f"{missing.file.path} is missing; see what else is with: vlmill verify {store.root}"
         ) from missing
@@ -162,44 +171,44 @@ def _forget(store: Store, lane: Chain, missing: _Missing, receipts: Sequence[tup
 
 
 def find_history(
-    store: Store, part: str, link: TableHistory, files: Mapping[str, File]
+    store: Store, partition: str, chain_step: TableHistory, files: Mapping[str, File]
 ) -> Iterator[tuple[str, Receipt]]:
     """(folder, receipt) of what was done to a raw table, in its order; `files` is looked at again after each.
 
-    A removal deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
+    A redaction deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
     """
-    retry = link.retry
+    retry = chain_step.retry
     while True:
-        removal = store.find(Task.over(files, link.folder, part, link.step))
-        if removal is not None:
-            yield link.folder, removal
+        redaction = store.find(Task.over(files, chain_step.folder, partition, chain_step.step))
+        if redaction is not None:
+            yield chain_step.folder, redaction
             continue
         if retry is None:
             return
-        task = Task.over(files, retry.folder, part, retry.step)
+        task = Task.over(files, retry.folder, partition, retry.step)
         round_done = store.find(task)
         if round_done is None:
-            if link.again:
+            if chain_step.again:
                 yield retry.folder, store.perform(task)
             return
         yield retry.folder, round_done
         retry = replace(retry, step=replace(retry.step, round=retry.step.round + 1))  # type: ignore[attr-defined,type-var]
 
 
-def find_superseded(removal: Receipt, before: Iterable[File]) -> list[File]:
-    """The files that a removal replaced: those of the same names that came before it."""
-    names, own = {file.name for file in removal.files}, {file.path for file in removal.files}
+def find_superseded(redaction: Receipt, before: Iterable[File]) -> list[File]:
+    """The files that a redaction replaced: those of the same names that came before it."""
+    names, own = {file.name for file in redaction.files}, {file.path for file in redaction.files}
     return [file for file in before if file.name in names and file.path not in own]
 
 
 @dataclass(frozen=True)
 class HashInputFile:
-    """Hashes origins in workers."""
+    """Hashes input files in workers."""
 
-    def __call__(self, origin: InputFile) -> File:
-        """The origin as an input of tasks."""
-        sha256, size = hash_input(origin)
-        return File("origin", origin.url, sha256, size)
+    def __call__(self, input_file: InputFile) -> File:
+        """The input file as an input of tasks."""
+        sha256, size = hash_input(input_file)
+        return File("input", input_file.url, sha256, size)
 
 
 def read_manifest(root: Path, folder: str) -> list[Receipt]:

@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 
 def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
-    """Source -> the folder whose books say what was kept. Where a build makes no shards, samples are settled without, as far as it came."""
+    """Source -> the folder whose books say what was kept. Where a build makes no shards, samples are applied without, as far as it came."""
     recipe = run.recipe
     if recipe.policies and until in (None, "shard", "mixture"):
         return {source: f"shards/{source}/{next(iter(recipe.policies))}" for source in recipe.sources}
     early = until == "curate"
-    step = CountOutcomes(recipe.deciding() if early else recipe.voices())
-    verdicts, lanes = {} if early else run.dedupe_verdicts(), []
-    for part in run.all_parts():
-        lane, source = run.lane(part), part.origin.source
-        links = (*lane.links, ChainStep(f"steps/{source}/settle", step))
-        lanes.append(replace(lane, links=links, files=(*lane.files, *verdicts.get(f"{source}/{part.name}", ()))))
-    for _ in run.walk("settle", lanes):
+    step = CountOutcomes(recipe.verdict_steps() if early else recipe.all_verdict_steps())
+    verdicts, chains = {} if early else run.dedupe_verdicts(), []
+    for partition in run.all_partitions():
+        chain, source = run.chain(partition), partition.input_file.source
+        steps = (*chain.steps, ChainStep(f"steps/{source}/outcomes", step))
+        chains.append(
+            replace(chain, steps=steps, files=(*chain.files, *verdicts.get(f"{source}/{partition.name}", ())))
+        )
+    for _ in run.run_chains("outcomes", chains):
         pass
-    return {source: f"steps/{source}/settle" for source in recipe.sources}
+    return {source: f"steps/{source}/outcomes" for source in recipe.sources}

@@ -1,6 +1,6 @@
 """The tables of a partition as they stand: raw ones after every retry and takedown, and what was said of them since.
 
-Lanes walk the same links while they build; this is for those who read a finished run: takedown, trace, verify and the ledger.
+Chains run the same steps while they build; this is for those who read a finished run: takedown, trace, verify and the ledger.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class PartitionTables:
     """One partition's tables."""
 
     source: str
-    part: str
+    partition: str
     files: dict[str, File]  # by name, as the next step reads them
     purged: tuple[File, ...]  # that receipts still name, and that must not be there
 
     def __str__(self) -> str:
-        return f"{self.source}/{self.part}"
+        return f"{self.source}/{self.partition}"
 
     def paths(self, root: Path) -> dict[str, Path]:
         """The files as a step is given them."""
@@ -38,7 +38,7 @@ class PartitionTables:
 def retrying(recipe: Recipe, source: str) -> Retry | RetryImages | None:
     """The step that tries failed images of a source once more, if it has such; how it runs is the runner's business."""
     shape = recipe.source(source)
-    return Retry(fetch=recipe.fetching(source)) if shape.fetches else RetryImages() if shape.opens else None
+    return Retry(fetch=recipe.fetch_step(source)) if shape.fetches else RetryImages() if shape.opens else None
 
 
 def list_table_histories(
@@ -70,39 +70,41 @@ def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTa
     receipts: dict[str, list[Receipt]] = {}
     for step in steps:
         for receipt in read_manifest(root, f"steps/{source}/{step}"):
-            receipts.setdefault(receipt.part, []).append(receipt)
-    links = list(list_table_histories(source, retrying(recipe, source)))
-    return [_raw(Store(root), source, part, found, links) for part, found in sorted(receipts.items())]
+            receipts.setdefault(receipt.partition, []).append(receipt)
+    histories = list(list_table_histories(source, retrying(recipe, source)))
+    return [_raw(Store(root), source, partition, found, histories) for partition, found in sorted(receipts.items())]
 
 
 def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
-    """The raw tables with the facts about their images.
+    """The raw tables with the image stats about their images.
 
     Raises:
-        StoreError: the source was not inspected to its end.
+        StoreError: the source was not through image stats to its end.
     """
-    return _with(list_raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/inspect"))
+    return _with(list_raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/image_stats"))
 
 
 def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
-    """All that render reads of a source: raw tables, facts, and the verdicts of everybody who speaks, by name.
+    """All that render reads of a source: raw tables, image stats, and the verdicts of everybody who speaks, by name.
 
     Raises:
-        StoreError: a judge or dedupe has not come to its end.
+        StoreError: a filter or dedupe has not come to its end.
     """
     tables = list_tables_with_stats(root, recipe, source)
-    for name in recipe.voices():
+    for name in recipe.all_verdict_steps():
         if name != "dedupe":
             tables = _with(tables, _by_part(root, f"steps/{source}/{name}"))
     if recipe.dedupe is None:
         return tables
     (resolved,) = read_manifest(root, "steps/dedupe/resolve")
     verdicts = {file.name: replace(file, name="dedupe.verdicts.parquet") for file in resolved.files}
-    return _with(tables, {at.part: (verdicts[f"{source}.{at.part}.dedupe.verdicts.parquet"],) for at in tables})
+    return _with(
+        tables, {at.partition: (verdicts[f"{source}.{at.partition}.dedupe.verdicts.parquet"],) for at in tables}
+    )
 
 
 def _by_part(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
-    return {receipt.part: receipt.files for receipt in read_manifest(root, folder)}
+    return {receipt.partition: receipt.files for receipt in read_manifest(root, folder)}
 
 
 def _with(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -> list[PartitionTables]:
@@ -111,18 +113,20 @@ def _with(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -
     Raises:
         StoreError: a partition has none of them.
     """
-    if lacking := [str(at) for at in tables if at.part not in more]:
+    if lacking := [str(at) for at in tables if at.partition not in more]:
         raise StoreError(f"{lacking[0]} is not through yet; run the build to its end: vlmill build RECIPE --out DIR")
-    return [replace(at, files=at.files | {file.name: file for file in more[at.part]}) for at in tables]
+    return [replace(at, files=at.files | {file.name: file for file in more[at.partition]}) for at in tables]
 
 
-def _raw(store: Store, source: str, part: str, receipts: list[Receipt], links: list[TableHistory]) -> PartitionTables:
+def _raw(
+    store: Store, source: str, partition: str, receipts: list[Receipt], steps: list[TableHistory]
+) -> PartitionTables:
     known = [file for receipt in receipts for file in receipt.files]
     files, purged = {file.name: file for file in known}, list[File]()
-    for link in links:
-        for folder, receipt in find_history(store, part, link, files):
-            if folder == link.folder:
+    for chain_step in steps:
+        for folder, receipt in find_history(store, partition, chain_step, files):
+            if folder == chain_step.folder:
                 purged += find_superseded(receipt, known)
             known += receipt.files
             files |= {file.name: file for file in receipt.files}
-    return PartitionTables(source, part, files, tuple(dict.fromkeys(purged)))
+    return PartitionTables(source, partition, files, tuple(dict.fromkeys(purged)))

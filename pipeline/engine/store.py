@@ -10,7 +10,7 @@ The contract, which the tests hold line by line:
 4. The key decides the names of a pure task's files, so nothing committed is ever changed in place.
 5. A pure task may run twice, or in two processes at once: the bytes are the same, and so is what stands afterwards.
 6. The files of an impure task carry their own sha256 in their names and its receipt is created only if absent; the loser adopts
-   the winner's. A committed one is never done again. It may heed files that are not in its key.
+   the winner's. A committed one is never done again. It may read side inputs: files that are not in its key.
 7. in = kept + dropped + failed is checked before a receipt is written.
 """
 
@@ -36,10 +36,10 @@ from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A committed file, or an origin: the name steps know it by, where it lies, and what is in it."""
+    """A committed file, or an input file: the name steps know it by, where it lies, and what is in it."""
 
     name: str
-    path: str  # relative to the run's folder; absolute for origins alone
+    path: str  # relative to the run's folder; absolute for input files alone
     sha256: str
     size: int
 
@@ -49,7 +49,7 @@ class Receipt:
     """Says that a task is done: under which key, what it left behind, and what became of what came in."""
 
     key: str
-    part: str
+    partition: str
     files: tuple[File, ...]
     counts: Mapping[str, Any]  # level -> {"in", "kept", "dropped", "failed"}
     made_by: Mapping[str, str]
@@ -59,7 +59,7 @@ class Receipt:
         files = [{"name": f.name, "path": f.path, "sha256": f.sha256, "size": f.size} for f in self.files]
         return {
             "key": self.key,
-            "part": self.part,
+            "partition": self.partition,
             "files": files,
             "counts": self.counts,
             "made_by": dict(self.made_by),
@@ -78,7 +78,7 @@ class Receipt:
                 raise StoreError(
                     f"the receipt of {data['part']} names {file.path!r}, and files of a run lie in its folder; delete that receipt and build again"
                 )
-        return cls(data["key"], data["part"], files, data["counts"], data["made_by"])
+        return cls(data["key"], data["partition"], files, data["counts"], data["made_by"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +86,19 @@ class Task:
     """One step over one partition."""
 
     folder: str  # where its files go, relative to the run's folder
-    part: str
+    partition: str
     step: Step
     inputs: Mapping[str, File] = field(default_factory=dict)
-    heeded: Mapping[str, File] = field(default_factory=dict)  # inputs of an impure step that are not in its key
+    side_inputs: Mapping[str, File] = field(default_factory=dict)  # inputs of an impure step that are not in its key
 
     @classmethod
-    def over(cls, files: Mapping[str, File], folder: str, part: str, step: Step) -> Self:
+    def over(cls, files: Mapping[str, File], folder: str, partition: str, step: Step) -> Self:
         """The task of a step where these files are there."""
         assert not (isinstance(step, HasSideInputs) and step.pure), (
             f"{step.name} is pure: all that it sees is in its key"
         )
-        heeded = select_files(files, step.heeds) if isinstance(step, HasSideInputs) else {}
-        return cls(folder, part, step, select_files(files, step.reads), heeded)
+        side_inputs = select_files(files, step.side_inputs) if isinstance(step, HasSideInputs) else {}
+        return cls(folder, partition, step, select_files(files, step.reads), side_inputs)
 
     def key(self) -> str:
         """What decides its bytes."""
@@ -135,7 +135,7 @@ class Store:
     def perform(self, task: Task, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Receipt:
         """The receipt of `task`, doing it first if nobody has. Safe to call in many processes at once.
 
-        `elsewhere` says where inputs lie that are not in the folder: origins.
+        `elsewhere` says where inputs lie that are not in the folder: input files.
 
         Raises:
             StoreError: other versions made the earlier partitions of this step; or a step whose books do not balance.
@@ -145,14 +145,14 @@ class Store:
             return done
         self._check_made_by(task)
         with self._working_folder(task) as folder:
-            paths = {name: self.root / file.path for name, file in {**task.heeded, **task.inputs}.items()}
+            paths = {name: self.root / file.path for name, file in {**task.side_inputs, **task.inputs}.items()}
             counts = task.step.run({**paths, **elsewhere}, folder)
             _check_balance(task, counts)
             return self._commit(task, folder, counts)
 
     def forget(self, folder: str, receipt: Receipt) -> None:
         """Undo a receipt, so that its task is done again."""
-        (self.root / folder / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json").unlink(missing_ok=True)
+        (self.root / folder / f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json").unlink(missing_ok=True)
 
     def _commit(self, task: Task, folder: Path, counts: Counts) -> Receipt:
         """Move what the task left in `folder` to its place, then write the receipt."""
@@ -161,12 +161,12 @@ class Store:
         for path in sorted(folder.iterdir()):
             _flush(path)
             sha256 = hash_file(path)
-            name = f"{task.part}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
+            name = f"{task.partition}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
             files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
             path.replace(target / name)
         _flush(target)
         books = {level: count.to_json() for level, count in sorted(counts.items())}
-        receipt = Receipt(key, task.part, tuple(files), books, dict(task.step.made_by()))
+        receipt = Receipt(key, task.partition, tuple(files), books, dict(task.step.made_by()))
         return self._sign(task, receipt)
 
     def _sign(self, task: Task, receipt: Receipt) -> Receipt:
@@ -183,11 +183,11 @@ class Store:
         return winner
 
     def _receipt_path(self, task: Task, key: str) -> Path:
-        return self.root / task.folder / f"{task.part}.{key[:DIGITS]}.receipt.json"
+        return self.root / task.folder / f"{task.partition}.{key[:DIGITS]}.receipt.json"
 
     @contextmanager
     def _working_folder(self, task: Task) -> Iterator[Path]:
-        folder = self.root / task.folder / f"{TEMPORARY}{task.part}-{uuid.uuid4().hex}"
+        folder = self.root / task.folder / f"{TEMPORARY}{task.partition}-{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         try:
             yield folder
@@ -209,7 +209,7 @@ class Store:
                 if before.get(name) != now.get(name)
             )
             raise StoreError(
-                f"{task.folder} was begun with other versions ({differing}). Install those again, or run the build with --remake, "
+                f"{task.folder} was begun with other versions ({differing}). Install those again, or run the build with --rebuild, "
                 "which makes pure steps anew under today's versions and never fetches again what was fetched"
             )
 
@@ -243,7 +243,7 @@ def _check_balance(task: Task, counts: Counts) -> None:
     for level, count in counts.items():
         if not count.balanced():
             raise StoreError(
-                f"{task.folder} {task.part}: the books of {task.step.name} do not balance: {level} {count.to_json()}"
+                f"{task.folder} {task.partition}: the books of {task.step.name} do not balance: {level} {count.to_json()}"
             )
 
 

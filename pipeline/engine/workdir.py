@@ -32,7 +32,7 @@ def open_run_folder(root: Path) -> Iterator[None]:
         yield
 
 
-def pin_hub_roots(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
+def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe:
     """The recipe with commits in its roots on the Hugging Face Hub: those that the folder was begun with.
 
     Raises:
@@ -47,12 +47,12 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, relock: bool) -> Recipe:
         if not hub.is_hub(place):
             continue
         now, then = hub.pin_revision(place), before.get(name, {})
-        if not relock and then.get("root") == place and then["pinned"] != now:
+        if not accept_changes and then.get("root") == place and then["pinned"] != now:
             raise StoreError(
                 f"source {name!r}: {place} has moved since this folder was begun\n"
                 f"  {then['pinned']} then\n  {now} now\n"
                 f"Go on with what it was: --source {name}={then['pinned']}/\n"
-                "or take what it is now with --relock: of files that are the same nothing is made again"
+                "or take what it is now with --accept-changes: of files that are the same nothing is made again"
             )
         pins[name] = {"root": place, "pinned": now}
     if pins:
@@ -81,21 +81,21 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
         if not (root / place).is_file():
             raise StoreError(f"{root} has no copy of the list {path}; make one with: vlmill build RECIPE --out {root}")
         return File(name, place, hash_file(root / place), (root / place).stat().st_size)
-    origin = base / path
-    if not origin.is_file():
-        raise RecipeError(f"there is no file {origin}; the path of a list is relative to the recipe")
-    sha256 = hash_file(origin)
-    place = f"lists/{sha256[:DIGITS]}.{origin.name}"
+    input_file = base / path
+    if not input_file.is_file():
+        raise RecipeError(f"there is no file {input_file}; the path of a list is relative to the recipe")
+    sha256 = hash_file(input_file)
+    place = f"lists/{sha256[:DIGITS]}.{input_file.name}"
     if not (root / place).exists():
         try:
-            write_atomically(root / place, origin.read_bytes().decode())
+            write_atomically(root / place, input_file.read_bytes().decode())
         except UnicodeDecodeError as error:
-            raise RecipeError(f"{origin} is no list: it has to be UTF-8 text ({error})") from None
+            raise RecipeError(f"{input_file} is no list: it has to be UTF-8 text ({error})") from None
     if editions.get(path) != place:
         write_atomically(
             noted, yaml.safe_dump({**editions, path: place}, sort_keys=True, allow_unicode=True, width=120)
         )
-    return File(name, place, sha256, origin.stat().st_size)
+    return File(name, place, sha256, input_file.stat().st_size)
 
 
 def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
@@ -118,7 +118,7 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
         if used is None and _impure(receipts):
             continue
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
-        signed = {f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
+        signed = {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
                 path.unlink()

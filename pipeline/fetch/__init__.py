@@ -52,7 +52,7 @@ PASSING = frozenset(
 )
 """Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
-HEEDED = ("samples.parquet", *ADDRESSES)
+SIDE_INPUT = ("samples.parquet", *ADDRESSES)
 """What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `Heeds`."""
 
 
@@ -103,9 +103,9 @@ class Fetch:
         return ("images.parquet",)
 
     @property
-    def heeds(self) -> tuple[str, ...]:
+    def side_inputs(self) -> tuple[str, ...]:
         """See Heeds."""
-        return HEEDED
+        return SIDE_INPUT
 
     def made_by(self) -> Mapping[str, str]:
         """See Step."""
@@ -129,7 +129,7 @@ class Fetch:
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
                     found = refused.get(row["image"]) or outcome(row["url"]) if _is_open(row) else None
-                    yield _settled(row, found, count) if found else row
+                    yield _outcome(row, found, count) if found else row
 
             write_rows(folder / "images.parquet", IMAGES, rows())
         return {"fetched": count}
@@ -155,9 +155,9 @@ class Retry:
         return ("images.parquet", "supplement.parquet")
 
     @property
-    def heeds(self) -> tuple[str, ...]:
+    def side_inputs(self) -> tuple[str, ...]:
         """See Heeds."""
-        return HEEDED
+        return SIDE_INPUT
 
     def made_by(self) -> Mapping[str, str]:
         """See Step."""
@@ -182,7 +182,7 @@ class Retry:
 
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             outcome = _outcomes((row["url"] for row in failed()), self.fetch, Path(scratch), _lists(inputs))
-            tried = (_settled(row, outcome(row["url"]), count) for row in failed())
+            tried = (_outcome(row, outcome(row["url"]), count) for row in failed())
             gained = (row for row in tried if row["reason"] is None)
             earlier = read_rows(before, batch=32) if before else iter(())
             write_rows(
@@ -255,7 +255,7 @@ def _check_mirrors(found: Mapping[str, FetchOutcome], fetch: Fetch) -> None:
                 ) from error
 
 
-def _settled(row: Row, outcome: FetchOutcome, count: Count) -> Row:
+def _outcome(row: Row, outcome: FetchOutcome, count: Count) -> Row:
     """The row with its outcome, and a line in the books."""
     if outcome.reason is None:
         count.keep()

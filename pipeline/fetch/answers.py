@@ -1,6 +1,6 @@
 """What an HTTP answer is worth: may it be used, does it unpack, is it an image at all.
 
-Part of fetch. Pure functions of headers and bytes. Whether an image can be decoded is found out later, by inspect.
+Part of fetch. Pure functions of headers and bytes. Whether an image can be decoded is found out later, by image stats.
 """
 
 from __future__ import annotations

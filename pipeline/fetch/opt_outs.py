@@ -1,6 +1,6 @@
 """Lists of opt-outs: what their owners do not want used, and which images are not asked for because of them.
 
-Part of fetch; the judge `opt_out` reads the same lists. They are plain UTF-8 text, one entry a line; blank lines and lines that start
+Part of fetch; the filter `opt_out` reads the same lists. They are plain UTF-8 text, one entry a line; blank lines and lines that start
 with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
 
     urls      addresses of images or documents, compared after `normalised`

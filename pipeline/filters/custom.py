@@ -1,25 +1,25 @@
-"""Judges of one's own: a file named on the command line, whose code is part of the recipe.
+"""Filters of one's own: a file named on the command line, whose code is part of the recipe.
 
-The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts of this judge
-anew and nothing else. What a recipe or a lock holds is data (`Code`): its judges are known by name, and nothing of it runs. Only what the
-command line named, by a file or by its sha256, becomes `Trusted`, and only of that there are judges that can be asked.
+The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts of this filter
+anew and nothing else. What a recipe or a lock holds is data (`Code`): its filters are known by name, and nothing of it runs. Only what the
+command line named, by a file or by its sha256, becomes `Trusted`, and only of that there are filters that can be asked.
 
-A judge of one's own is a frozen dataclass, its fields are its settings:
+A custom filter is a frozen dataclass, its fields are its settings:
 
     @dataclass(frozen=True)
     class Shouting:
         name = "shouting"
         share: float = 0.5
 
-        def judge(self, samples, facts):
+        def decide(self, samples, image_stats):
             for row, sample in samples:
                 for index, node in enumerate(sample.nodes):
                     if capitals(node.text or "") > self.share:
                         yield Drop(row, index)
 
-It promises what every judge does (see `judging.Judge`), but need not have `version`, `made_by`, nor `facts` if it looks at no images. Its
+It promises what every filter does (see `base.Filter`), but need not have `version`, `made_by`, nor `image_stats` if it looks at no images. Its
 name stands there as it is, in quotes and on one line, so that it can be read without running the file. It
-yields `Drop`, or `Doubt`; the reason of what it drops is `judge:<name>`. What the file imports has to be installed wherever it is asked: the
+yields `Drop`, or `Undecided`; the reason of what it drops is `filter:<name>`. What the file imports has to be installed wherever it is asked: the
 file alone travels.
 """
 
@@ -48,15 +48,15 @@ from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.filters.base import Finding, Undecided
 
 NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({FILTER_NAME.pattern})\1""", re.MULTILINE)
-"""How a class says what its judge is called."""
+"""How a class says what its filter is called."""
 
-SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["own_judges"].values()]'
+SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["custom_filters"].values()]'
 """A program that prints the code that a lock holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """What a judge of one's own yields to drop a sample or one node of it."""
+    """What a custom filter yields to drop a sample or one node of it."""
 
     sample: int  # row in samples.parquet
     node: int = WHOLE_SAMPLE  # index into Sample.nodes, or WHOLE_SAMPLE
@@ -65,7 +65,7 @@ class Drop:
 
 @checked(frozen=True, config=STRICT)
 class CustomCode:
-    """What stands in a judge's file, and the sha256 of that, as recipes and locks have it. It is data: nothing runs it."""
+    """What stands in a filter's file, and the sha256 of that, as recipes and locks have it. It is data: nothing runs it."""
 
     sha256: str
     code: str
@@ -75,11 +75,11 @@ class CustomCode:
         if hash_code(self.code) != self.sha256:
             raise ValueError(
                 f"sha256 is {self.sha256!r}, and that of its code is {hash_code(self.code)}: one of them was changed by hand. "
-                "Build again with --judge FILE and --relock"
+                "Build again with --filter FILE and --accept-changes"
             )
 
     def names(self) -> frozenset[str]:
-        """What its judges are called, read without running it; perhaps also what other classes of it call themselves."""
+        """What its filters are called, read without running it; perhaps also what other classes of it call themselves."""
         return frozenset(found[2] for found in NAMED.finditer(self.code))
 
 
@@ -89,7 +89,7 @@ class TrustedCode(CustomCode):
 
 
 def list_untrusted(held: Mapping[str, CustomCode]) -> dict[str, CustomCode]:
-    """What of a run's own judges the command line did not name, by file."""
+    """What of a run's custom filters the command line did not name, by file."""
     return {file: code for file, code in held.items() if not isinstance(code, TrustedCode)}
 
 
@@ -99,7 +99,7 @@ def find_named_code(
     """The code that a command line names: file name and code. What the lock holds too goes by the name that it has there.
 
     Args:
-        files: of --judge.
+        files: of --filter.
         digests: of --trust-code.
         held: the files that the lock of the run, or the recipe, holds.
 
@@ -130,15 +130,15 @@ def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequen
     again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
     trust = f", or trust what is held there:\n  {again}" if command else ", and take the code out of there"
     return (
-        f"{where} holds code of judges that are not ours, and code runs only if the command line names it:\n{listed}\n"
+        f"{where} holds code of filters that are not ours, and code runs only if the command line names it:\n{listed}\n"
         f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
-        f"Then name its file, with --judge FILE{trust}"
+        f"Then name its file, with --filter FILE{trust}"
     )
 
 
 @dataclass(frozen=True)
 class CustomFilter:
-    """A judge of one's own, as every other judge is. Made anew from its code wherever it is asked; known without it."""
+    """A custom filter, as every other filter is. Made anew from its code wherever it is asked; known without it."""
 
     name: str
     settings: Mapping[str, Any]
@@ -153,16 +153,16 @@ class CustomFilter:
             self._made()
 
     @property
-    def facts(self) -> tuple[str, ...]:
+    def image_stats(self) -> tuple[str, ...]:
         """What its class says, nothing by default."""
-        return tuple(getattr(self._class(), "facts", ()))
+        return tuple(getattr(self._class(), "image_stats", ()))
 
     def made_by(self) -> Mapping[str, str]:
         """What its class says, nothing by default."""
-        judge = self._made()
-        return dict(judge.made_by()) if hasattr(judge, "made_by") else {}
+        filter_ = self._made()
+        return dict(filter_.made_by()) if hasattr(filter_, "made_by") else {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Finding]:
         """Its findings as verdicts.
 
         Raises:
@@ -178,9 +178,9 @@ class CustomFilter:
                 yield row, sample
 
         try:
-            for finding in self._made().judge(noted(), facts):
+            for finding in self._made().decide(noted(), image_stats):
                 if not isinstance(finding, Drop | Undecided):
-                    raise TypeError(f"it yields {finding!r}, not Drop(row, node, score) or Doubt(row, node)")  # noqa: TRY301
+                    raise TypeError(f"it yields {finding!r}, not Drop(row, node, score) or Undecided(row, node)")  # noqa: TRY301
                 if finding.sample not in given or not WHOLE_SAMPLE <= finding.node < given[finding.sample]:
                     raise IndexError(f"{finding!r} is about no node of the samples that it was given")  # noqa: TRY301
                 yield self._verdict(finding)
@@ -189,27 +189,27 @@ class CustomFilter:
         except (Exception, SystemExit) as error:  # the latter would end the build without a word
             place = f"on sample {last}" if last else "before its first sample"
             raise RecipeError(
-                f"judge {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: {type(error).__name__}: {error}"
+                f"filter {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: {type(error).__name__}: {error}"
             ) from error
 
     def _verdict(self, finding: Drop | Undecided) -> Finding:
         if isinstance(finding, Undecided):
             return finding
-        return Verdict(finding.sample, finding.node, self.name, Reason(f"judge:{self.name}"), float(finding.score))
+        return Verdict(finding.sample, finding.node, self.name, Reason(f"filter:{self.name}"), float(finding.score))
 
     def _class(self) -> type[Any]:
         if self.code is None:
             raise RecipeError(
-                f"judge {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names it, with --judge FILE "
+                f"filter {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names it, with --filter FILE "
                 f"or --trust-code {self.sha256}"
             )
         found = find_filter_classes(self.file, self.code)
         if self.name not in found:
-            raise RecipeError(f"judges.{self.name}: {self.file} has no such judge; {suggest_names(self.name, found)}")
+            raise RecipeError(f"filters.{self.name}: {self.file} has no such filter; {suggest_names(self.name, found)}")
         return found[self.name]
 
     def _made(self) -> Any:
-        kind, where = self._class(), f"judges.{self.name}"
+        kind, where = self._class(), f"filters.{self.name}"
         known = [field.name for field in dataclasses.fields(kind)]
         for name in self.settings:
             if name not in known:
@@ -218,12 +218,12 @@ class CustomFilter:
 
 
 def hash_code(code: str) -> str:
-    """The sha256, in hexadecimal, of a judge's code."""
+    """The sha256, in hexadecimal, of a filter's code."""
     return hashlib.sha256(code.encode()).hexdigest()
 
 
 def read_code(path: str) -> str:
-    """The code of a judge's file.
+    """The code of a filter's file.
 
     Raises:
         RecipeError: there is no such file, or it is no text.
@@ -231,32 +231,32 @@ def read_code(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"--judge {path}: there is no such file") from None
+        raise RecipeError(f"--filter {path}: there is no such file") from None
     except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise RecipeError(f"--judge {path}: this is no Python file: {error}") from error
+        raise RecipeError(f"--filter {path}: this is no Python file: {error}") from error
 
 
 @cache
 def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
-    """The judges in a file, by name. This runs it: call it with what the command line named, and nothing else.
+    """The filters in a file, by name. This runs it: call it with what the command line named, and nothing else.
 
     Raises:
-        RecipeError: it is no Python, raises when it is imported, or holds no judge; the message names the line.
+        RecipeError: it is no Python, raises when it is imported, or holds no filter; the message names the line.
     """
     module, written = _module(file, code), CustomCode(hash_code(code), code).names()
     found: dict[str, type[Any]] = {}
     for kind in vars(module).values():
-        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "judge"):
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "decide"):
             name = _name(file, kind)
             if name not in written:
                 raise RecipeError(
-                    f'{file}: the name of judge {kind.__name__} has to stand in its class as it is: name = "{name}"'
+                    f'{file}: the name of filter {kind.__name__} has to stand in its class as it is: name = "{name}"'
                 )
             if found.setdefault(name, kind) is not kind:
-                raise RecipeError(f"{file}: two judges in it are called {name!r}; give each its name")
+                raise RecipeError(f"{file}: two filters in it are called {name!r}; give each its name")
     if not found:
         raise RecipeError(
-            f"{file}: there is no judge in it. A judge is a frozen dataclass with a `name` and `judge(self, samples, facts)`"
+            f"{file}: there is no filter in it. A filter is a frozen dataclass with a `name` and `decide(self, samples, image_stats)`"
         )
     return found
 
@@ -265,25 +265,27 @@ def _name(file: str, kind: type[Any]) -> str:
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not FILTER_NAME.fullmatch(name):
         raise RecipeError(
-            f"{file}: the name of judge {kind.__name__} is {name!r}; give it `name = ...` of small letters, digits and _"
+            f"{file}: the name of filter {kind.__name__} is {name!r}; give it `name = ...` of small letters, digits and _"
         )
     if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise RecipeError(f"{file}: judge {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it")
-    facts = getattr(kind, "facts", ())
-    if not isinstance(facts, tuple | list):
         raise RecipeError(
-            f'{file}: judge {kind.__name__} has facts = {facts!r}; give it a tuple, such as ("width", "height")'
+            f"{file}: filter {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it"
         )
-    for fact in facts:
-        if fact not in IMAGE_STATS.names:
+    image_stats = getattr(kind, "image_stats", ())
+    if not isinstance(image_stats, tuple | list):
+        raise RecipeError(
+            f'{file}: filter {kind.__name__} has image_stats = {image_stats!r}; give it a tuple, such as ("width", "height")'
+        )
+    for stats in image_stats:
+        if stats not in IMAGE_STATS.names:
             raise RecipeError(
-                f"{file}: judge {kind.__name__} asks for the fact {fact!r}; {suggest_names(fact, IMAGE_STATS.names)}"
+                f"{file}: filter {kind.__name__} asks for the fact {stats!r}; {suggest_names(stats, IMAGE_STATS.names)}"
             )
     return name
 
 
 def _module(file: str, code: str) -> ModuleType:
-    module = ModuleType(f"vlmill_judge_{hash_code(code)[:12]}")
+    module = ModuleType(f"vlmill_filter_{hash_code(code)[:12]}")
     sys.modules[module.__name__] = module  # where dataclasses look annotations up
     try:
         exec(compile(code, file, "exec"), vars(module))  # noqa: S102 - code that the command line named

@@ -1,6 +1,6 @@
 """Image quality: drops images that show nothing, or nothing clearly. Sizes are the business of `shape`.
 
-Two facts of the one decode decide (`pipeline/steps/image_stats.py`): how much luminance varies, and how much its Laplacian does, which is low
+Two image stats of the one decode decide (`pipeline/steps/image_stats.py`): how much luminance varies, and how much its Laplacian does, which is low
 where edges are soft (Pech-Pacheco et al., ICPR 2000; data-juicer and NeMo Curator filter interleaved data by it). Their scales:
 
     contrast     0 one flat colour, 0.7 a page number on a white page, 25 to 60 photographs and screenshots, 127.5 half black, half white
@@ -33,7 +33,7 @@ class ImageQuality:
 
     name: ClassVar[str] = "image_quality"
     version: ClassVar[int] = 1
-    facts: ClassVar[tuple[str, ...]] = ("blank", "blur")
+    image_stats: ClassVar[tuple[str, ...]] = ("contrast", "sharpness")
 
     min_contrast: Annotated[float, Field(ge=0)] | None = 0.25
     min_sharpness: Annotated[float, Field(ge=0)] | None = None
@@ -42,18 +42,18 @@ class ImageQuality:
         """Nothing but this file."""
         return {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Verdict]:
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts with the contrast or sharpness as their score. Images that failed get none."""
         for row, sample in samples:
             for index, node in enumerate(sample.nodes):
-                if node.image is not None and facts[node.image].reason is None:
-                    fault = self._fault(facts[node.image])
+                if node.image is not None and image_stats[node.image].reason is None:
+                    fault = self._fault(image_stats[node.image])
                     if fault:
                         yield Verdict(row, index, self.name, *fault)
 
-    def _fault(self, fact: ImageStats) -> tuple[Reason, float] | None:
-        if self.min_contrast is not None and fact.blank < self.min_contrast:
-            return Reason.BLANK_IMAGE, fact.blank
-        if self.min_sharpness is not None and fact.blur < self.min_sharpness:
-            return Reason.BLURRED_IMAGE, fact.blur
+    def _fault(self, stats: ImageStats) -> tuple[Reason, float] | None:
+        if self.min_contrast is not None and stats.contrast < self.min_contrast:
+            return Reason.BLANK_IMAGE, stats.contrast
+        if self.min_sharpness is not None and stats.sharpness < self.min_sharpness:
+            return Reason.BLURRED_IMAGE, stats.sharpness
         return None

@@ -1,4 +1,4 @@
-"""What a text is like, in numbers: the measures behind the judge `text_quality`. All are pure, and 0 for an empty text.
+"""What a text is like, in numbers: the measures behind the filter `text_quality`. All are pure, and 0 for an empty text.
 
 The formulas are those of the ROOTS corpus (Laurencon et al. 2022, arXiv:2303.03915, appendix on filtering; `filtering.py` of
 bigscience-workshop/data-preparation) as OBELICS uses them (Laurencon et al. 2023, arXiv:2306.16527, appendix A.2;

@@ -4,7 +4,7 @@
 applied by the next build, and makes anew only what it touches. What is listed before it was fetched is not asked for in the first place.
 
 The address of a document decides about the sample, that of an image about its node. Images are asked for the addresses that the
-origin names, before mirrors. OBELICS took its list from Spawning's service, which answers addresses with opt-outs
+input file names, before mirrors. OBELICS took its list from Spawning's service, which answers addresses with opt-outs
 (Laurencon et al. 2023, arXiv:2306.16527); write its answers to a file, and name that.
 """
 
@@ -42,14 +42,14 @@ class OptOut:
     sha256: tuple[str, ...] = field(default=(), metadata=RUNTIME)
 
     def __post_init__(self) -> None:
-        """Refuse a judge that nothing could ever fall under. Pydantic turns ValueError into an error of the recipe."""
+        """Refuse a filter that nothing could ever fall under. Pydantic turns ValueError into an error of the recipe."""
         if not any(getattr(self, kind) for kind in KINDS):
             raise ValueError(
                 f"names no list; give it files, such as {{domains: [domains.txt]}}; allowed: {', '.join(KINDS)}"
             )
 
     @property
-    def facts(self) -> tuple[str, ...]:
+    def image_stats(self) -> tuple[str, ...]:
         """The digests of images, if there is a list of any."""
         return ("sha256",) if self.sha256 else ()
 
@@ -61,14 +61,14 @@ class OptOut:
         }
 
     def opened(self, paths: Mapping[str, Path]) -> OptOut:
-        """The same judge with its files in these places."""
+        """The same filter with its files in these places."""
         return OptOut(**{kind: tuple(str(paths[name]) for name in self.lists if f".{kind}." in name) for kind in KINDS})
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing but our own code."""
         return {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Verdict]:
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts on samples and on image nodes.
 
         Raises:
@@ -81,6 +81,6 @@ class OptOut:
                 continue
             for index, node in enumerate(sample.nodes):
                 if node.image is not None and (
-                    lists.names(node.url) or (lists.sha256 and facts[node.image].sha256 in lists.sha256)
+                    lists.names(node.url) or (lists.sha256 and image_stats[node.image].sha256 in lists.sha256)
                 ):
                     yield Verdict(row, index, self.name, Reason.OPT_OUT_LIST)

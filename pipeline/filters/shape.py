@@ -37,7 +37,7 @@ class Shape:
 
     name: ClassVar[str] = "shape"
     version: ClassVar[int] = 1
-    facts: ClassVar[tuple[str, ...]] = ("width", "height")
+    image_stats: ClassVar[tuple[str, ...]] = ("width", "height")
 
     min_side: int = Field(default=32, ge=1)
     max_side: int = Field(default=20_000, ge=1)
@@ -64,7 +64,7 @@ class Shape:
         """Nothing but this file."""
         return {}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Verdict]:
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts with the offending side or area in pixels, ratio, number of images, or of words for each, as their score.
 
         Images that failed have no size and get no verdict; they count as lost.
@@ -72,9 +72,9 @@ class Shape:
         for row, sample in samples:
             left = 0
             for index, node in enumerate(sample.nodes):
-                if node.image is None or facts[node.image].reason is not None:
+                if node.image is None or image_stats[node.image].reason is not None:
                     continue
-                fault = self._fault(facts[node.image])
+                fault = self._fault(image_stats[node.image])
                 if fault:
                     yield Verdict(row, index, self.name, *fault)
                 else:
@@ -95,8 +95,8 @@ class Shape:
         beyond = (least is not None and density < least) or (most is not None and density > most)
         return (Reason.WORDS_PER_IMAGE, density) if beyond else None
 
-    def _fault(self, fact: ImageStats) -> tuple[Reason, float] | None:
-        short, long = sorted((fact.width, fact.height))
+    def _fault(self, stats: ImageStats) -> tuple[Reason, float] | None:
+        short, long = sorted((stats.width, stats.height))
         area = short * long
         if short < self.min_side:
             return Reason.IMAGE_TOO_SMALL, short

@@ -11,7 +11,7 @@ only what says one thing over and over goes, and what nobody can read, in any la
 
 without two measures of theirs: the share of common words and the perplexity need a list and a model for each language.
 
-Word lists are looked up by language. A text whose language is open, or has no list, is not judged by them, and marked as a `Doubt`.
+Word lists are looked up by language. A text whose language is open, or has no list, is not filtered by them, and marked as a `Undecided`.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class TextQuality:
     Attributes:
         node: bounds of each text.
         sample: bounds of all texts of a sample together.
-        roles: whose texts are judged: none are documents and pages, user and assistant the turns of conversations.
+        roles: whose texts are filtered: none are documents and pages, user and assistant the turns of conversations.
         flagged_words: lists by language code, in place of ours.
     """
 
     name: ClassVar[str] = "text_quality"
     version: ClassVar[int] = 1
-    facts: ClassVar[tuple[str, ...]] = ()
+    image_stats: ClassVar[tuple[str, ...]] = ()
 
     node: TextBounds = field(default_factory=TextBounds)
     sample: TextBounds = field(default_factory=TextBounds)
@@ -118,9 +118,9 @@ class TextQuality:
             made_by |= {name: importlib.metadata.version(name) for name in packages} | {"lid.176.ftz": lid.SHA256}
         return made_by
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts with the offending number of words, or share, as their score."""
-        del facts
+        del image_stats
         for row, sample in samples:
             if any(node.role in self.roles for node in sample.nodes):
                 yield from self._sample(row, sample)

@@ -1,4 +1,4 @@
-"""Lists of words by language, for the judge `text_quality`, and the language that a text is looked up under.
+"""Lists of words by language, for the filter `text_quality`, and the language that a text is looked up under.
 
 Stop words are those of stopwords-iso (58 languages, MIT), which the package stopwordsiso carries. Flagged words are our own, few, and in
 eight languages: as in ROOTS (Laurencon et al. 2022, arXiv:2303.03915) only words that hardly occur outside of pornography. The long

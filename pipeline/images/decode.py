@@ -52,7 +52,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The image behind a header, its pixels not yet decoded. Raises Undecodable."""
-    with _judging():
+    with _read_errors():
         image = Image.open(io.BytesIO(data), formats=formats)
     check_pixels(image, max_pixels)
     return image
@@ -66,13 +66,13 @@ def check_pixels(image: Image.Image, max_pixels: int) -> None:
 
 def count_frames(image: Image.Image) -> int:
     """How many frames an opened image has; 1 where the format knows no more. Raises Undecodable."""
-    with _judging():
+    with _read_errors():
         return int(getattr(image, "n_frames", 1))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The pixels of an opened image: RGB, upright, transparency on white. Raises Undecodable."""
-    with _judging():
+    with _read_errors():
         image.load()
         image = _upright(image)
         if image.mode.startswith("I;16"):
@@ -115,7 +115,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _judging() -> Iterator[None]:
+def _read_errors() -> Iterator[None]:
     """Turn whatever a decoder raises over its input into Undecodable; a lack of memory is the machine's trouble."""
     try:
         yield

@@ -1,7 +1,7 @@
-"""Origins: the upstream files of a source, listed by name and handed to steps for reading.
+"""Input files: the upstream files of a source, listed by name and handed to steps for reading.
 
 The order of names decides the file numbers, so it decides the names of partitions and shards; the listing order of a file
-system or an object store never does. Origins lie on this machine, on anything fsspec reads, or on the Hugging Face Hub.
+system or an object store never does. Input files lie on this machine, on anything fsspec reads, or on the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -91,52 +91,54 @@ def _numbered(source: str, entries: list[hub.HubFile], ranged: Callable[[str], b
 
 
 @contextmanager
-def open_input(origin: InputFile) -> Iterator[Path]:
-    """The origin as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
-    if origin.on_hub and origin.ranged:
-        yield cast("Path", hub.RemoteFile(origin.url, origin.size))  # such a source opens its origin, and no more
+def open_input(input_file: InputFile) -> Iterator[Path]:
+    """The input file as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
+    if input_file.on_hub and input_file.ranged:
+        yield cast(
+            "Path", hub.RemoteFile(input_file.url, input_file.size)
+        )  # such a source opens its input file, and no more
         return
-    with open_local(origin) as path:
+    with open_local(input_file) as path:
         yield path
 
 
 @contextmanager
-def open_local(origin: InputFile) -> Iterator[Path]:
-    """The origin as a local file: itself where it is local, else a copy for as long as the context lasts."""
-    if origin.on_hub:
-        with _copied(origin) as path:
+def open_local(input_file: InputFile) -> Iterator[Path]:
+    """The input file as a local file: itself where it is local, else a copy for as long as the context lasts."""
+    if input_file.on_hub:
+        with _copied(input_file) as path:
             yield path
         return
-    filesystem, path = fsspec.core.url_to_fs(origin.url)
+    filesystem, path = fsspec.core.url_to_fs(input_file.url)
     if "file" in filesystem.protocol:
         yield Path(path)
         return
-    with tempfile.TemporaryDirectory(prefix="vlmill-origin-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vlmill-input file-") as folder:
         copy = Path(folder) / Path(path).name
         filesystem.get_file(path, str(copy))
         yield copy
 
 
 @contextmanager
-def _copied(origin: InputFile) -> Iterator[Path]:
+def _copied(input_file: InputFile) -> Iterator[Path]:
     """A copy of a file on the Hub, checked against its sha256."""
-    with tempfile.TemporaryDirectory(prefix="vlmill-origin-") as folder:
-        copy = Path(folder) / Path(origin.name).name
-        with hub.RemoteFile(origin.url, origin.size).open() as remote, copy.open("wb") as file:
+    with tempfile.TemporaryDirectory(prefix="vlmill-input file-") as folder:
+        copy = Path(folder) / Path(input_file.name).name
+        with hub.RemoteFile(input_file.url, input_file.size).open() as remote, copy.open("wb") as file:
             shutil.copyfileobj(remote, file, COPIED)
-        if origin.sha256 and hash_file(copy) != origin.sha256:
+        if input_file.sha256 and hash_file(copy) != input_file.sha256:
             raise SourceError(
-                f"{origin.url}: what came is not what the Hub lists (sha256 {origin.sha256}); run it again"
+                f"{input_file.url}: what came is not what the Hub lists (sha256 {input_file.sha256}); run it again"
             )
         yield copy
 
 
-def hash_input(origin: InputFile) -> tuple[str, int]:
-    """sha256 and size of an origin, read in full unless the listing has them: its content decides every key that follows."""
-    if origin.sha256:
-        return origin.sha256, origin.size
+def hash_input(input_file: InputFile) -> tuple[str, int]:
+    """sha256 and size of an input file, read in full unless the listing has them: its content decides every key that follows."""
+    if input_file.sha256:
+        return input_file.sha256, input_file.size
     try:
-        with open_local(origin) as path:
+        with open_local(input_file) as path:
             return hash_file(path), path.stat().st_size
     except OSError as error:
-        raise SourceError(f"source {origin.source!r}: {origin.name} cannot be read: {error}") from error
+        raise SourceError(f"source {input_file.source!r}: {input_file.name} cannot be read: {error}") from error

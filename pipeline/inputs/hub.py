@@ -1,4 +1,4 @@
-"""Origins on the Hugging Face Hub: dataset repositories at one commit, listed with their hashes and read by range.
+"""Input files on the Hugging Face Hub: dataset repositories at one commit, listed with their hashes and read by range.
 
 A branch or tag is resolved once per build, and every address from there on names the commit. Large files are hashed by the Hub
 itself (the sha256 of its large file storage), so nothing is downloaded to know what is in them. The token is huggingface_hub's

@@ -40,7 +40,7 @@ def render_funnel_page(root: Path, books: Mapping[str, Books]) -> str:
     """The page of the sources in `books`: of every reason and source the same number of losses, as far as there are any.
 
     Raises:
-        StoreError: a source is not judged to its end.
+        StoreError: a source is not filtered to its end.
     """
     recipe = read_locked_recipe(root)
     cards, numbers = _chosen(root, recipe, books)
@@ -95,16 +95,16 @@ def _key(loss: Loss) -> tuple[str, int]:
 
 def _thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iterator[tuple[tuple[str, int], str]]:
     """Small pictures of the losses that have one, as addresses; each partition's table is opened once."""
-    by_part = defaultdict[tuple[str, str], list[Loss]](list)
+    by_partition = defaultdict[tuple[str, str], list[Loss]](list)
     for loss in wanted:
         if loss.image is not None:
-            by_part[loss.source, loss.part].append(loss)
-    for source in sorted({source for source, _ in by_part}):
+            by_partition[loss.source, loss.partition].append(loss)
+    for source in sorted({source for source, _ in by_partition}):
         for raw in list_raw_tables(root, recipe, source):
-            if (source, raw.part) not in by_part:
+            if (source, raw.partition) not in by_partition:
                 continue
             pictures = Pictures(raw.paths(root))
-            for loss in sorted(by_part[source, raw.part], key=lambda loss: loss.image or 0):
+            for loss in sorted(by_partition[source, raw.partition], key=lambda loss: loss.image or 0):
                 if loss.image is not None:
                     yield _key(loss), make_thumbnail(pictures.read(loss.image))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.decontaminate.lists import expand_benchmarks
-from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping, refuse_code
 from vlmill.pipeline.recipe.overrides import add_custom_filters, list_locations, move_source, set_value
 from vlmill.pipeline.recipe.schema import Recipe
@@ -21,13 +21,13 @@ def load_recipe(
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
-    judges: Sequence[tuple[str, str]] = (),
+    filters: Sequence[tuple[str, str]] = (),
     held: Mapping[str, Any] | None = None,
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
     `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
-    `sets` replaces single values (dotted key -> YAML text), `judges` are files with judges of one's own
+    `sets` replaces single values (dotted key -> YAML text), `filters` are files with custom filters
     that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
 
     Raises:
@@ -35,10 +35,10 @@ def load_recipe(
     """
     path = find_recipe(name)
     data, moves = expand_benchmarks(copy.deepcopy(read_mapping(path)), path.parent), dict(sources or {})
-    refuse_code(path, data, dict(judges))
+    refuse_code(path, data, dict(filters))
     if held:
-        data["own_judges"] = {file: code for file, code in held.items() if file not in dict(judges)}
-    for file, code in judges:
+        data["custom_filters"] = {file: code for file, code in held.items() if file not in dict(filters)}
+    for file, code in filters:
         add_custom_filters(data, file, code)
     for source in [name for name in moves if name in list_locations(data)]:
         move_source(data, source, moves.pop(source))
@@ -49,6 +49,6 @@ def load_recipe(
         move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
-    recipe = parse_block(Recipe, data, path.name).trusting([own_judges.hash_code(code) for _, code in judges])
+    recipe = parse_block(Recipe, data, path.name).trusting([custom_filters.hash_code(code) for _, code in filters])
     validate_recipe(recipe)
     return recipe, data, path.parent

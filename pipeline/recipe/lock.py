@@ -13,7 +13,7 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_names
@@ -42,19 +42,19 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
 
 
-def lock_folder(root: Path, data: Mapping[str, Any], *, relock: bool) -> None:
+def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
     """Lock a folder to an effective recipe, or check that it is locked to this one. Where nothing was made yet, the lock binds nobody.
 
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
     """
     path, now = root / LOCK, select_shaping(data)
-    if is_bound(root) and not relock:
+    if is_bound(root) and not accept_changes:
         before = read_lock(root)
         if before != now:
             raise StoreError(
                 f"{root} is locked to another recipe:\n{list_differences(before, now)}\n"
-                "Take another folder with --out, or change this one with --relock: what the change does not touch is kept"
+                "Take another folder with --out, or change this one with --accept-changes: what the change does not touch is kept"
             )
         return
     write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
@@ -79,15 +79,15 @@ def read_lock(root: Path) -> dict[str, Any]:
         check_names(parse_block(Recipe, data, LOCK))
     except RecipeError as error:
         raise StoreError(
-            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --relock, which writes it anew"
+            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --accept-changes, which writes it anew"
         ) from error
     return data
 
 
-def read_locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Recipe:
+def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
-    Of the judges of one's own that it holds, those may run that the command line named: `judges`, as in `load`. All are known by name.
+    Of the custom filters that it holds, those may run that the command line named: `filters`, as in `load`. All are known by name.
 
     Raises:
         StoreError: no build was begun there, or the lock is damaged.
@@ -95,4 +95,4 @@ def read_locked_recipe(root: Path, judges: Sequence[tuple[str, str]] = ()) -> Re
     data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
     recipe = parse_block(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
-    return recipe.trusting([own_judges.hash_code(code) for _, code in judges])
+    return recipe.trusting([custom_filters.hash_code(code) for _, code in filters])

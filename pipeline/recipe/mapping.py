@@ -63,23 +63,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_held_code(path: Path) -> dict[str, CustomCode]:
-    """The files of judges of one's own that a recipe or a lock holds; none where there is no such file. Nothing of them runs.
+    """The files of custom filters that a recipe or a lock holds; none where there is no such file. Nothing of them runs.
 
     Raises:
         RecipeError: it is no code, or another than its sha256 says.
     """
     data = read_mapping(path) if path.exists() else {}
-    return parse_block(dict[str, CustomCode], data.get("own_judges") or {}, f"{path}: own_judges")
+    return parse_block(dict[str, CustomCode], data.get("custom_filters") or {}, f"{path}: custom_filters")
 
 
-def refuse_code(path: Path, data: dict[str, Any], judges: Mapping[str, str]) -> None:
+def refuse_code(path: Path, data: dict[str, Any], filters: Mapping[str, str]) -> None:
     """Take the code out of a recipe's mapping; what of it the command line named comes in with that.
 
     Raises:
         RecipeError: it holds other code.
     """
-    held = read_held_code(path) if data.pop("own_judges", None) else {}
-    other = {file: code for file, code in held.items() if judges.get(file) != code.code}
+    held = read_held_code(path) if data.pop("custom_filters", None) else {}
+    other = {file: code for file, code in held.items() if filters.get(file) != code.code}
     if other:
         raise RecipeError(explain_refusal(path, other))
 

@@ -1,4 +1,4 @@
-"""What the command line changes in a recipe: single values, places of sources, judges of one's own. Works on its YAML mapping."""
+"""What the command line changes in a recipe: single values, places of sources, custom filters. Works on its YAML mapping."""
 
 from __future__ import annotations
 
@@ -12,46 +12,59 @@ import yaml
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.filters import FILTERS
-from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
 from vlmill.pipeline.inputs import hub
 
 STEP_NAMES = (
-    *("survey", "read", "fetch", "retry", "takedown", "inspect", "seek", "sketch", "contamination", "decontaminate"),
+    *(
+        "survey",
+        "read",
+        "fetch",
+        "retry",
+        "takedown",
+        "image_stats",
+        "match",
+        "signature",
+        "contamination",
+        "decontaminate",
+    ),
     *("dedupe", "render"),
 )
-"""Names of steps beside the judges, which no judge of one's own may take."""
+"""Names of steps beside the filters, which no custom filter may take."""
 
 DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
 """Those of a recipe that names none."""
 
 
 def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
-    """Take the judges in a file that the command line names into a recipe's mapping: its code, and each judge that is not there, as the last.
+    """Take the filters in a file that the command line names into a recipe's mapping: its code, and each filter that is not there, as the last.
 
     Raises:
-        RecipeError: there is no judge in it, or its name is taken.
+        RecipeError: there is no filter in it, or its name is taken.
     """
-    names = own_judges.find_filter_classes(file, code)
+    names = custom_filters.find_filter_classes(file, code)
     taken = dict.fromkeys(FILTERS, "one of ours") | dict.fromkeys(STEP_NAMES, "a step of the run")
-    for other, known in data.setdefault("own_judges", {}).items():
+    for other, known in data.setdefault("custom_filters", {}).items():
         if other == file:
             raise RecipeError(
-                f"--judge {file}: a file of that name is already among the recipe's own judges; rename one"
+                f"--filter {file}: a file of that name is already among the recipe's custom filters; rename one"
             )
-        taken |= dict.fromkeys(parse_block(CustomCode, known, f"own_judges.{other}").names(), f"a judge of {other}")
+        taken |= dict.fromkeys(
+            parse_block(CustomCode, known, f"custom_filters.{other}").names(), f"a filter of {other}"
+        )
     for name in names:
         if name in taken:
-            raise RecipeError(f"--judge {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
-    data["own_judges"][file] = {"sha256": own_judges.hash_code(code), "code": code}
-    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_FILTERS])
+            raise RecipeError(f"--filter {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
+    data["custom_filters"][file] = {"sha256": custom_filters.hash_code(code), "code": code}
+    entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
     entries += [{name: None} for name in names if name not in _names(data)]
 
 
 def set_value(data: dict[str, Any], key: str, text: str) -> None:
-    """Replace the value at a dotted key with what `text` says in YAML; a number steps into a list, a judge's name into that of judges.
+    """Replace the value at a dotted key with what `text` says in YAML; a number steps into a list, a filter's name into that of filters.
 
-    A judge that the recipe does not name yet is asked last; without `judges.` in front its name is understood as well.
+    A filter that the recipe does not name yet is asked last; without `filters.` in front its name is understood as well.
 
     Raises:
         RecipeError: there is no such place, or the text is no YAML.
@@ -61,12 +74,12 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {key}={text}: the value is no YAML: {error}") from error
     *path, last = key.split(".")
-    if key.partition(".")[0] == "own_judges":
-        raise RecipeError(f"--set {key}: code of judges comes from a file, with --judge FILE")
+    if key.partition(".")[0] == "custom_filters":
+        raise RecipeError(f"--set {key}: code of filters comes from a file, with --filter FILE")
     if path and path[0] not in data and path[0] in {*FILTERS, *_names(data)}:
-        path.insert(0, "judges")
-    if len(path) > 1 and path[0] == "judges":
-        entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_FILTERS])
+        path.insert(0, "filters")
+    if len(path) > 1 and path[0] == "filters":
+        entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
         if path[1] not in _names(data) and not path[1].isdigit():
             entries.append({path[1]: {}})
     place: Any = data
@@ -81,8 +94,8 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
 
 
 def _names(data: Mapping[str, Any]) -> list[str]:
-    """The judges that a recipe's mapping names."""
-    return [name for entry in data.get("judges") or DEFAULT_FILTERS if isinstance(entry, dict) for name in entry]
+    """The filters that a recipe's mapping names."""
+    return [name for entry in data.get("filters") or DEFAULT_FILTERS if isinstance(entry, dict) for name in entry]
 
 
 def _inside(place: Any, part: str, key: str) -> Any:

@@ -61,7 +61,7 @@ class SourceSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class PartitionBounds:
-    """How origin files are cut: a partition has at most so many rows and about so many bytes."""
+    """How input files are cut: a partition has at most so many rows and about so many bytes."""
 
     rows: int = 10_000
     bytes: int = 1 << 30
@@ -96,11 +96,11 @@ class Recipe:
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
     partition: PartitionBounds = field(default_factory=PartitionBounds)
     fetch: Mapping[str, Any] = field(default_factory=dict)
-    inspect: Mapping[str, Any] = field(default_factory=dict)
-    judges: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_FILTERS
-    own_judges: Mapping[str, CustomCode] = field(
+    image_stats: Mapping[str, Any] = field(default_factory=dict)
+    filters: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_FILTERS
+    custom_filters: Mapping[str, CustomCode] = field(
         default_factory=dict
-    )  # file name -> code; --judge puts it here, and no recipe
+    )  # file name -> code; --filter puts it here, and no recipe
     dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
     decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Recipe:
         settings = self.sources[name]
         return _from_table(SOURCES, {"kind": settings.kind, **settings.options}, f"sources.{name}")
 
-    def fetching(self, name: str) -> Fetch:
+    def fetch_step(self, name: str) -> Fetch:
         """The fetch step of a source: the recipe's block with the source's own keys over it."""
         return parse_block(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
 
@@ -124,50 +124,50 @@ class Recipe:
         expect = self.sources[name].expect or self.expect
         return expect.kept if expect else None
 
-    def inspecting(self) -> ComputeImageStats:
-        """The inspect step."""
-        return parse_block(ComputeImageStats, dict(self.inspect), "inspect")
+    def image_stats_step(self) -> ComputeImageStats:
+        """The image stats step."""
+        return parse_block(ComputeImageStats, dict(self.image_stats), "image_stats")
 
-    def judging(self) -> tuple[Filter, ...]:
-        """The judges in the order in which they are asked."""
-        judges = []
-        for place, entry in enumerate(self.judges):
+    def built_filters(self) -> tuple[Filter, ...]:
+        """The filters in the order in which they are asked."""
+        filters = []
+        for place, entry in enumerate(self.filters):
             if len(entry) != 1:
                 raise RecipeError(
-                    f"judges[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}"
+                    f"filters[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}"
                 )
             ((name, values),) = entry.items()
-            judges.append(self._judge(name, values or {}))
-        names = [judge.name for judge in judges]
+            filters.append(self._filter(name, values or {}))
+        names = [filter_.name for filter_ in filters]
         if len(set(names)) != len(names):
-            raise RecipeError(f"judges: each may stand once, not {', '.join(names)}")
-        return tuple(judges)
+            raise RecipeError(f"filters: each may stand once, not {', '.join(names)}")
+        return tuple(filters)
 
-    def _judge(self, name: str, values: Mapping[str, Any]) -> Filter:
+    def _filter(self, name: str, values: Mapping[str, Any]) -> Filter:
         if name in FILTERS:
-            return parse_block(FILTERS[name], dict(values), f"judges.{name}")
-        for file, code in self.own_judges.items():
+            return parse_block(FILTERS[name], dict(values), f"filters.{name}")
+        for file, code in self.custom_filters.items():
             if name in code.names():
                 return CustomFilter(
                     name, values, code.sha256, code.code if isinstance(code, TrustedCode) else None, file
                 )
         raise RecipeError(
-            f"judges.{name}: {name!r} is none of ours; {suggest_names(name, list(FILTERS))}. One of your own comes with --judge FILE"
+            f"filters.{name}: {name!r} is unknown; {suggest_names(name, list(FILTERS))}. A custom filter comes with --filter FILE"
         )
 
     def trusting(self, digests: Collection[str]) -> Recipe:
-        """The same, whose judges of one's own may run where the sha256 of their code is among `digests`."""
+        """The same, whose custom filters may run where the sha256 of their code is among `digests`."""
         files = {
             file: TrustedCode(code.sha256, code.code) if code.sha256 in digests else code
-            for file, code in self.own_judges.items()
+            for file, code in self.custom_filters.items()
         }
-        return dataclasses.replace(self, own_judges=files)
+        return dataclasses.replace(self, custom_filters=files)
 
-    def deduping(self) -> Dedupe | None:
+    def dedupe_settings(self) -> Dedupe | None:
         """The dedupe settings, or None where the recipe says null."""
         return None if self.dedupe is None else parse_block(Dedupe, dict(self.dedupe), "dedupe")
 
-    def decontaminating(self) -> Decontamination | None:
+    def decontamination_settings(self) -> Decontamination | None:
         """What training data is held against, or None where the recipe has no such block."""
         return (
             None
@@ -186,7 +186,7 @@ class Recipe:
 
     def roots(self) -> dict[str, str]:
         """Where the files of each source and benchmark lie."""
-        held = self.decontaminating()
+        held = self.decontamination_settings()
         return {name: place.root for name, place in (*self.sources.items(), *(held.against.items() if held else ()))}
 
     def rooted(self, roots: Mapping[str, str]) -> Recipe:
@@ -203,15 +203,15 @@ class Recipe:
         }
         return dataclasses.replace(self, sources=sources, decontaminate={**self.decontaminate, "against": against})
 
-    def deciding(self) -> tuple[str, ...]:
-        """Whose verdicts count before dedupe's, in the order of attribution: the judges, and decontaminate where it drops."""
-        against = self.decontaminating()
+    def verdict_steps(self) -> tuple[str, ...]:
+        """Whose verdicts count before dedupe's, in the order of attribution: the filters, and decontaminate where it drops."""
+        against = self.decontamination_settings()
         dropping = against is not None and against.action == "drop"
-        return (*(judge.name for judge in self.judging()), *(("decontaminate",) if dropping else ()))
+        return (*(filter_.name for filter_ in self.built_filters()), *(("decontaminate",) if dropping else ()))
 
-    def voices(self) -> tuple[str, ...]:
+    def all_verdict_steps(self) -> tuple[str, ...]:
         """The names of all who write verdicts on samples, in the order in which they are heard."""
-        return (*self.deciding(), *(() if self.dedupe is None else ("dedupe",)))
+        return (*self.verdict_steps(), *(() if self.dedupe is None else ("dedupe",)))
 
     def policy(self, name: str) -> Policy:
         """An image policy."""
@@ -226,5 +226,5 @@ def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], wher
     """The object that `values` describe, of the class that its `kind` names in `table`."""
     kind = str(values.get("kind"))
     if kind not in table:
-        raise RecipeError(f"{where}.kind: {kind!r} is none of ours; {suggest_names(kind, list(table))}")
+        raise RecipeError(f"{where}.kind: {kind!r} is unknown; {suggest_names(kind, list(table))}")
     return parse_block(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)

@@ -41,7 +41,7 @@ def check_name(where: str, name: str, taken: Collection[str] = (), *, dots: bool
 
 
 def check_names(recipe: Recipe) -> None:
-    """Hold every name of a recipe against the rule. No judge is made.
+    """Hold every name of a recipe against the rule. No filter is made.
 
     Raises:
         RecipeError: names the first that does not keep to it.
@@ -49,7 +49,7 @@ def check_names(recipe: Recipe) -> None:
     check_name("name", recipe.name)
     for name in recipe.sources:
         check_name("sources", name, RESERVED, dots=False)
-    held = recipe.decontaminating()
+    held = recipe.decontamination_settings()
     for name, settings in held.against.items() if held else ():
         where = "decontaminate.against"
         check_name(where, name, [*recipe.sources, "index"], dots=False)
@@ -60,10 +60,10 @@ def check_names(recipe: Recipe) -> None:
     for stage in recipe.stages:
         check_name("stages.name", stage.name)
         check_name("stages.policy", stage.policy)
-    for entry in recipe.judges:
+    for entry in recipe.filters:
         for name in entry:
             if name not in FILTERS:
-                check_name("judges", name, STEP_NAMES)
+                check_name("filters", name, STEP_NAMES)
 
 
 def validate_recipe(recipe: Recipe) -> None:
@@ -75,13 +75,13 @@ def validate_recipe(recipe: Recipe) -> None:
     check_names(recipe)
     for name, settings in recipe.sources.items():
         recipe.source(name)
-        recipe.fetching(name)
+        recipe.fetch_step(name)
         _check_files("sources", name, settings)
     if not recipe.sources:
         raise RecipeError("sources: a recipe needs at least one")
-    recipe.inspecting()
-    recipe.judging()
-    recipe.deduping()
+    recipe.image_stats_step()
+    recipe.built_filters()
+    recipe.dedupe_settings()
     _check_benchmarks(recipe)
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
@@ -111,7 +111,7 @@ def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) ->
 
 
 def _check_benchmarks(recipe: Recipe) -> None:
-    block, held = "decontaminate.against", recipe.decontaminating()
+    block, held = "decontaminate.against", recipe.decontamination_settings()
     for name, settings in held.against.items() if held else ():
         _check_files(block, name, settings)
         recipe.benchmark(name)

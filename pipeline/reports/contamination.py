@@ -56,7 +56,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
         StoreError: the run has no such block, or has not come so far.
     """
     recipe = read_locked_recipe(root)
-    against = recipe.decontaminating()
+    against = recipe.decontamination_settings()
     if against is None:
         raise StoreError(
             f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: benchmarks"
@@ -80,7 +80,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
 
 def list_splits(recipe: Recipe) -> list[str]:
     """The benchmarks of a recipe with their splits, as findings name them."""
-    settings = recipe.decontaminating()
+    settings = recipe.decontamination_settings()
     return sorted(split for name, of in settings.against.items() for split in of.splits(name)) if settings else []
 
 
@@ -92,10 +92,10 @@ def count_unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
     """
     folder = f"steps/{FOLDER}/{name}"
     rows, images = total_counts(read_manifest(root, f"{folder}/read"))["rows"], Count()
-    for receipt in read_manifest(root, f"{folder}/inspect"):
+    for receipt in read_manifest(root, f"{folder}/image_stats"):
         for file in receipt.files:
-            for fact in read_image_failures(root / file.path):
-                images.keep() if fact.reason is None else images.lose(fact.reason)
+            for stats in read_image_failures(root / file.path):
+                images.keep() if stats.reason is None else images.lose(stats.reason)
     return {
         level: {"in": count.came, "lost": {str(reason): number for reason, number in sorted(count.lost.items())}}
         for level, count in (("rows", rows), ("images", images))

@@ -67,16 +67,16 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
     Args:
         root: The run's folder.
         recipe: As it was built, with what it expects.
-        folders: Source -> the folder of the step that settled its samples last.
+        folders: Source -> the folder of the step that applied its samples last.
     """
     found = []
     for source in sorted(recipe.sources):
         read = total_counts(read_manifest(root, f"steps/{source}/read"))
-        settled = total_counts(read_manifest(root, folders[source]))
-        lost = read["pages"].lost + settled["samples"].lost
+        outcome = total_counts(read_manifest(root, folders[source]))
+        lost = read["pages"].lost + outcome["samples"].lost
         wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # nobody expects what was taken down
-        samples = Count(wanted, settled["samples"].kept, lost)
-        files = sum(settled["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
+        samples = Count(wanted, outcome["samples"].kept, lost)
+        files = sum(outcome["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
         opens = recipe.source(source).opens
         rows, pages = read["rows"].came, read["pages"].came
         found.append(KeptOfSource(source, rows, pages, samples, files if opens else 0, recipe.expected(source)))
@@ -93,8 +93,8 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
     made.add_column("lost most for", overflow="fold")
     for one in found:
         pages = (f"{one.pages:,}",) if paged else ()
-        part = format_share(one.samples.kept, one.samples.came)
-        made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", part, one.reasons())
+        partition = format_share(one.samples.kept, one.samples.came)
+        made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", partition, one.reasons())
     return made
 
 

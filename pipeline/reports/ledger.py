@@ -37,24 +37,24 @@ Books = dict[str, dict[str, Any]]
 def read_funnel(root: Path) -> dict[str, Books]:
     """Source -> its books.
 
-    `rows` are counted where the origin is read; samples, nodes and images where shards are made, under the recipe's first
-    policy (the others differ only in images that they cannot render), or where there are none, where samples were settled.
+    `rows` are counted where the input file is read; samples, nodes and images where shards are made, under the recipe's first
+    policy (the others differ only in images that they cannot render), or where there are none, where samples were applied.
     """
     recipe = read_locked_recipe(root)
     books: dict[str, Books] = {}
     for source in sorted(recipe.sources):
         lines = {
             **_counts(root, f"steps/{source}/read"),
-            **_settled(root, recipe, source),
+            **_outcome(root, recipe, source),
         }
         books[source] = {level: lines[level] for level in LEVELS if level in lines}
     return books
 
 
-def _settled(root: Path, recipe: Recipe, source: str) -> Books:
+def _outcome(root: Path, recipe: Recipe, source: str) -> Books:
     """The books of what was kept of a source's samples."""
     shards = (_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
-    return next(shards, {}) or _counts(root, f"steps/{source}/settle")
+    return next(shards, {}) or _counts(root, f"steps/{source}/outcomes")
 
 
 def _counts(root: Path, folder: str) -> Books:
@@ -77,20 +77,20 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     A reason that no step's books name is the policy's, which could not draw an image, or that of an image file which `read` did not get.
     """
     recipe = read_locked_recipe(root)
-    steps = ["read", "fetch", "retry", "takedown", "inspect", *recipe.voices()]
+    steps = ["read", "fetch", "retry", "takedown", "image_stats", *recipe.all_verdict_steps()]
     found = defaultdict[str, list[str]](list)
     for step in steps:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
         for reason in sorted(_reasons(_counts(root, folder))):
             found[reason].append(step)
-    for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/settle"):
+    for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
         for reason in sorted(_reasons(_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = ["render" if reason in DRAWING else "read"]
     return dict(found)
 
 
 def _reasons(books: Books) -> set[str]:
-    return {reason for line in books.values() for part in ("dropped", "failed") for reason in line[part]}
+    return {reason for line in books.values() for partition in ("dropped", "failed") for reason in line[partition]}
 
 
 def _of_pages(root: Path, source: str) -> set[str]:
@@ -156,9 +156,9 @@ def make_lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
         line("in", "", {level: books[level]["in"] for level in levels}),
         line("kept", "", {level: books[level]["kept"] for level in levels}),
     ]
-    for part in ("dropped", "failed"):
-        totals.append(line(part, "", {level: sum(books[level][part].values()) for level in levels}))
-        numbers = {level: books[level][part] for level in levels}
+    for partition in ("dropped", "failed"):
+        totals.append(line(partition, "", {level: sum(books[level][partition].values()) for level in levels}))
+        numbers = {level: books[level][partition] for level in levels}
         lost = sum((Counter(numbers[level]) for level in levels), Counter[str]())
         totals += [
             line(
@@ -266,7 +266,7 @@ def read_row_losses(root: Path, books: Mapping[str, Books], reason: str) -> dict
                 Count.from_json(receipt.counts[level]).lost.get(Reason(reason), 0) for level in ("rows", "pages")
             )
             if rows or pages:
-                found[f"{source}/{receipt.part}"] = rows, pages
+                found[f"{source}/{receipt.partition}"] = rows, pages
     return found
 
 

@@ -26,12 +26,12 @@ class Loss:
     """A sample or a node that was lost for a reason of its own: nodes that fell with their sample are not counted again."""
 
     source: str
-    part: str
+    partition: str
     id: str
     node: int  # or WHOLE_SAMPLE
     reason: Reason
-    judge: str  # who dropped it; empty where nobody did: it failed, or fell with something else
-    score: float | None  # as the judge measured it
+    filter: str  # who dropped it; empty where nobody did: it failed, or fell with something else
+    score: float | None  # as the filter measured it
     other: str  # the keeper's id, of duplicates
     kind: str  # of what was lost: sample, text or image; row or page where there was no sample
     text: str  # the beginning of it
@@ -49,17 +49,17 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every loss of a source, partition by partition, under the recipe's first policy. What left no sample is not here: see `refusals`.
 
     Raises:
-        StoreError: the source is not judged to its end.
+        StoreError: the source is not filtered to its end.
     """
     policy = next(iter(recipe.policies), None)
     folder = f"shards/{source}/{policy}"
     rendered = {}
     if (root / folder / "manifest.json").exists():
-        rendered = {receipt.part: receipt.files for receipt in read_manifest(root, folder)}
+        rendered = {receipt.partition: receipt.files for receipt in read_manifest(root, folder)}
     for tables in list_filtered_tables(root, recipe, source):
-        drawn = {file.name: file for file in rendered.get(tables.part, ())}
+        drawn = {file.name: file for file in rendered.get(tables.partition, ())}
         tables.files.update({name: file for name, file in drawn.items() if name == "render.verdicts.parquet"})
-        yield from _losses(root, tables, (*recipe.voices(), *(("render",) if drawn else ())))
+        yield from _losses(root, tables, (*recipe.all_verdict_steps(), *(("render",) if drawn else ())))
 
 
 def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
@@ -67,11 +67,11 @@ def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     for one in refused(root, recipe, source):
         yield Loss(
             source=source,
-            part=one.part,
+            partition=one.partition,
             id=str(one.id),
             node=WHOLE_SAMPLE,
             reason=one.reason,
-            judge="",
+            filter="",
             score=None,
             other="",
             kind=one.kind,
@@ -82,22 +82,25 @@ def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
         )
 
 
-def _losses(root: Path, tables: PartitionTables, voices: Sequence[str]) -> Iterator[Loss]:
+def _losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequence[str]) -> Iterator[Loss]:
     paths = tables.paths(root)
-    verdicts, facts = read_verdicts_by_sample(paths, voices), read_image_failures(paths["facts.parquet"])
+    verdicts, image_stats = (
+        read_verdicts_by_sample(paths, all_verdict_steps),
+        read_image_failures(paths["image_stats.parquet"]),
+    )
     for row, sample in enumerate(read_samples(paths["samples.parquet"])):
         mine = verdicts.get(row, [])
-        settled = apply_verdicts(sample, mine, facts)
-        for node, reason in _fates(settled):
-            yield _loss(tables, sample, node, reason, mine, facts)
+        outcome = apply_verdicts(sample, mine, image_stats)
+        for node, reason in _fates(outcome):
+            yield _loss(tables, sample, node, reason, mine, image_stats)
 
 
-def _fates(settled: Outcome) -> Iterator[tuple[int, Reason]]:
+def _fates(outcome: Outcome) -> Iterator[tuple[int, Reason]]:
     """What fell for a reason of its own: the sample, and nodes that fell for another."""
-    if settled.sample is not None:
-        yield WHOLE_SAMPLE, settled.sample
-    for node, reason in enumerate(settled.nodes):
-        if reason is not None and reason is not settled.sample:
+    if outcome.sample is not None:
+        yield WHOLE_SAMPLE, outcome.sample
+    for node, reason in enumerate(outcome.nodes):
+        if reason is not None and reason is not outcome.sample:
             yield node, reason
 
 
@@ -107,20 +110,20 @@ def _loss(
     node: int,
     reason: Reason,
     verdicts: Sequence[Verdict],
-    facts: Sequence[ImageStats],
+    image_stats: Sequence[ImageStats],
 ) -> Loss:
     said = [verdict for verdict in verdicts if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE}]
     verdict = said[0] if said else None
     lost = sample.nodes if node == WHOLE_SAMPLE else sample.nodes[node : node + 1]
-    shown = [node.image for node in lost if node.image is not None and facts[node.image].reason is None]
+    shown = [node.image for node in lost if node.image is not None and image_stats[node.image].reason is None]
     text = "\n".join(node.text for node in lost if node.text)
     return Loss(
         source=tables.source,
-        part=tables.part,
+        partition=tables.partition,
         id=str(sample.id),
         node=node,
         reason=reason,
-        judge=verdict.judge if verdict else "",
+        filter=verdict.filter if verdict else "",
         score=verdict.score if verdict else None,
         other=verdict.other if verdict else "",
         kind="sample" if node == WHOLE_SAMPLE else sample.nodes[node].kind,

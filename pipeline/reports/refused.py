@@ -19,7 +19,7 @@ class Refused:
     """A row of which no sample was made, or such a page of one."""
 
     id: SampleId
-    part: str
+    partition: str
     reason: Reason
     detail: str  # what the source said
     excerpt: str  # how the row begins
@@ -52,7 +52,9 @@ def of_partition(root: Path, tables: PartitionTables) -> Iterator[Refused]:
     gone = read_record(paths, "refused")
     for number, row in enumerate(read_rows(paths["refused.parquet"])):
         name = SampleId(row["source"], row["file"], row["row"], row["page"])
-        yield Refused(name, tables.part, Reason(row["reason"]), row["detail"], row["excerpt"], gone.get(number, ""))
+        yield Refused(
+            name, tables.partition, Reason(row["reason"]), row["detail"], row["excerpt"], gone.get(number, "")
+        )
 
 
 def find(root: Path, recipe: Recipe, wanted: SampleId) -> list[Refused]:
@@ -69,7 +71,7 @@ def lines(found: list[Refused]) -> Iterator[str]:
     for one in found:
         yield str(one.id)
         page = f", page {one.id.page}" if one.id.page != NO_PAGE else ""
-        yield f"  origin    {one.id.file}, row {one.id.row}{page} (partition {one.part})"
+        yield f"  input file    {one.id.file}, row {one.id.row}{page} (partition {one.partition})"
         if one.taken_down:
             yield f"  taken down by {one.taken_down}: its message and its beginning are gone from this folder"
         yield f"  lost: {one.reason} (read): {one.detail}".removesuffix(": ")

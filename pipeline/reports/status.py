@@ -18,7 +18,7 @@ class Progress:
 
     folder: str
     done: int
-    parts: int | None
+    partitions: int | None
 
 
 def read_progress(root: Path) -> list[Progress]:
@@ -35,8 +35,8 @@ def read_progress(root: Path) -> list[Progress]:
             count = len(read_manifest_counts(folder / "manifest.json")[0])
             found.append(Progress(name, count, count))
         else:
-            parts = {path.name.split(".", 1)[0] for path in folder.glob("*.receipt.json")}
-            found.append(Progress(name, len(parts), None if name.endswith("survey") else expected.get(source)))
+            partitions = {path.name.split(".", 1)[0] for path in folder.glob("*.receipt.json")}
+            found.append(Progress(name, len(partitions), None if name.endswith("survey") else expected.get(source)))
     return found
 
 
@@ -60,23 +60,23 @@ def make_status_table(root: Path) -> Table:
     shown.add_column("source")
     shown.add_column("steps")
     recipe = read_locked_recipe(root)
-    judges = [judge.name for judge in recipe.judging()]
+    filters = [filter_.name for filter_ in recipe.built_filters()]
     order = [
         "survey",
         "read",
         "fetch",
         "retry",
         "takedown",
-        "inspect",
-        "seek",
-        *judges,
-        "sketch",
+        "image_stats",
+        "match",
+        *filters,
+        "signature",
         "contamination",
         "decontaminate",
         "candidates",
         "pairs",
         "resolve",
-        "settle",
+        "outcomes",
         *recipe.policies,
         "select",
         "mix",
@@ -88,7 +88,9 @@ def make_status_table(root: Path) -> Table:
         source, *names = step.folder.split("/")[1:]
         rank = next((place for place, name in enumerate(order) if name in names), len(order))
         complete = (root / step.folder / "manifest.json").exists()
-        count = f"{step.done:,}" if complete else f"{step.done:,}/{step.parts if step.parts is not None else '?'}"
+        count = (
+            f"{step.done:,}" if complete else f"{step.done:,}/{step.partitions if step.partitions is not None else '?'}"
+        )
         lines.setdefault(source, []).append((rank, f"{' '.join(names)} {count}"))
     for source, steps in lines.items():
         shown.add_row(source, ", ".join(text for _, text in sorted(steps)))

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 class Effect:
     """What would go of one partition."""
 
-    place: str  # "<source>/<part>"
+    place: str  # "<source>/<partition>"
     samples: dict[str, str] = field(default_factory=dict)  # id -> the rule it falls under
     images: dict[str, str] = field(default_factory=dict)  # sha256 -> the rule it falls under
     losing: dict[str, bool] = field(default_factory=dict)  # other samples that lose images -> whether a required one
@@ -225,7 +225,7 @@ def _refused(paths: Mapping[str, Path]) -> Iterator[str]:
 
 def _digests(paths: Mapping[str, Path]) -> list[str]:
     """The sha256 of each image; empty where there are no bytes."""
-    return [row["sha256"] for row in read_rows(paths["facts.parquet"], ["sha256"])]
+    return [row["sha256"] for row in read_rows(paths["image_stats.parquet"], ["sha256"])]
 
 
 def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
@@ -233,7 +233,7 @@ def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
     for source in sorted({place.partition("/")[0] for place in touched}):
         for policy in recipe.policies:
             for receipt in read_manifest(root, f"shards/{source}/{policy}"):
-                if f"{source}/{receipt.part}" in touched:
+                if f"{source}/{receipt.partition}" in touched:
                     yield from (file.path for file in receipt.files if file.name.endswith(".tar"))
 
 

@@ -1,4 +1,4 @@
-"""From a sample or a shard member back to its origin, with every verdict on it and every shard that holds it."""
+"""From a sample or a shard member back to its input file, with every verdict on it and every shard that holds it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Traced:
     """All that a run knows of one sample."""
 
     sample: Sample
-    part: str
-    facts: list[ImageStats]  # of the whole partition; nodes say which
-    verdicts: list[Verdict]  # on this sample, in the order in which judges were asked
-    settled: Outcome
+    partition: str
+    image_stats: list[ImageStats]  # of the whole partition; nodes say which
+    verdicts: list[Verdict]  # on this sample, in the order in which filters were asked
+    outcome: Outcome
     rendered: list[tuple[str, Verdict]]  # policy, and what it could not draw
     shards: list[str]  # "path:key", one per policy that kept it
     taken_down: str = ""  # the rule under which the sample was taken down
@@ -77,7 +77,7 @@ def trace_sample(root: Path, name: str) -> Traced:
         paths = tables.paths(root)
         for row, sample in enumerate(read_samples(paths["samples.parquet"])):
             if sample.id == wanted:
-                return _traced(root, recipe, tables.part, paths, row, sample)
+                return _traced(root, recipe, tables.partition, paths, row, sample)
     raise StoreError(
         f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill ledger {root} --reason REASON"
     )
@@ -102,46 +102,48 @@ def _recipe(root: Path, wanted: SampleId) -> Recipe:
     return recipe
 
 
-def _traced(root: Path, recipe: Recipe, part: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:
+def _traced(root: Path, recipe: Recipe, partition: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:
     source = sample.id.source
-    facts = read_image_stats(paths["facts.parquet"])
-    verdicts = [verdict for name in recipe.voices() for verdict in _verdicts(paths[f"{name}.verdicts.parquet"], row)]
+    image_stats = read_image_stats(paths["image_stats.parquet"])
+    verdicts = [
+        verdict for name in recipe.all_verdict_steps() for verdict in _verdicts(paths[f"{name}.verdicts.parquet"], row)
+    ]
     folders = {policy: f"shards/{source}/{policy}" for policy in recipe.policies}
     made = {policy: folder for policy, folder in folders.items() if (root / folder / "manifest.json").exists()}
     rendered = [
         (policy, verdict)
         for policy, folder in made.items()
-        for verdict in _verdicts(root / _file(root, folder, part, "render.verdicts.parquet").path, row)
+        for verdict in _verdicts(root / _file(root, folder, partition, "render.verdicts.parquet").path, row)
     ]
     return Traced(
         sample=sample,
-        part=part,
-        facts=facts,
+        partition=partition,
+        image_stats=image_stats,
         verdicts=verdicts,
-        settled=apply_verdicts(sample, verdicts, facts),
+        outcome=apply_verdicts(sample, verdicts, image_stats),
         rendered=rendered,
-        shards=[place for folder in made.values() for place in _places(root, folder, part, sample.id)],
+        shards=[place for folder in made.values() for place in _places(root, folder, partition, sample.id)],
         taken_down=read_record(paths, "samples").get(row, ""),
         images_taken_down=read_record(paths, "images"),
     )
 
 
-def _file(root: Path, folder: str, part: str, name: str) -> File:
+def _file(root: Path, folder: str, partition: str, name: str) -> File:
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
-            if receipt.part == part and file.name == name:
+            if receipt.partition == partition and file.name == name:
                 return file
-    raise StoreError(f"{folder}: no {name} for {part}; check the run with: vlmill verify {root}")
+    raise StoreError(f"{folder}: no {name} for {partition}; check the run with: vlmill verify {root}")
 
 
 def _verdicts(path: Path, row: int) -> list[Verdict]:
     return [verdict for verdict in read_verdicts(path) if verdict.sample == row]
 
 
-def _places(root: Path, folder: str, part: str, wanted: SampleId) -> Iterator[str]:
+def _places(root: Path, folder: str, partition: str, wanted: SampleId) -> Iterator[str]:
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
-            if receipt.part == part and file.name.endswith(".index.parquet"):
+            if receipt.partition == partition and file.name.endswith(".index.parquet"):
                 for row in read_rows(root / file.path, ["id", "row", "key"]):
                     if row["id"] == str(wanted):
                         yield f"{file.path.removesuffix('.index.parquet')}.tar:{row['key']}"
@@ -152,9 +154,9 @@ def format_trace(traced: Traced) -> Iterator[str]:
     sample = traced.sample
     yield f"{sample.id}"
     yield (
-        f"  origin    {sample.id.file}, row {sample.id.row}"
+        f"  input file    {sample.id.file}, row {sample.id.row}"
         + (f", page {sample.id.page}" if sample.id.page >= 0 else "")
-        + f" (partition {traced.part})"
+        + f" (partition {traced.partition})"
     )
     for name, value in (("url", sample.url), ("licence", sample.licence), ("group", sample.group)):
         if value:
@@ -164,14 +166,14 @@ def format_trace(traced: Traced) -> Iterator[str]:
     if traced.taken_down:
         yield f"  taken down by {traced.taken_down}: its text and images are gone from this folder, and no build here brings them back"
     for index, node in enumerate(sample.nodes):
-        yield f"  {index:>3} {_fate(traced.settled.nodes[index])} {_content(node, traced)}"
+        yield f"  {index:>3} {_fate(traced.outcome.nodes[index])} {_content(node, traced)}"
     for verdict in traced.verdicts:
         on = "the sample" if verdict.node == WHOLE_SAMPLE else f"node {verdict.node}"
         other = f", because of {verdict.other}" if verdict.other else ""
-        yield f"  {verdict.judge} drops {on}: {verdict.reason} (score {verdict.score:.4g}{other})"
+        yield f"  {verdict.filter} drops {on}: {verdict.reason} (score {verdict.score:.4g}{other})"
     for policy, verdict in traced.rendered:
         yield f"  policy {policy} cannot draw node {verdict.node}: {verdict.reason}"
-    yield f"  {'lost: ' + str(traced.settled.sample) if traced.settled.sample else 'kept'}"
+    yield f"  {'lost: ' + str(traced.outcome.sample) if traced.outcome.sample else 'kept'}"
     for shard in traced.shards:
         yield f"  in {shard}"
 
@@ -184,11 +186,11 @@ def _content(node: Node, traced: Traced) -> str:
     if node.image is not None and node.image in traced.images_taken_down:
         return f"image taken down by {traced.images_taken_down[node.image]}"
     if node.image is not None:
-        fact = traced.facts[node.image]
+        stats = traced.image_stats[node.image]
         seen = (
-            f"{fact.format} {fact.width}x{fact.height} sha256 {fact.sha256}"
-            if fact.reason is None
-            else str(fact.reason)
+            f"{stats.format} {stats.width}x{stats.height} sha256 {stats.sha256}"
+            if stats.reason is None
+            else str(stats.reason)
         )
         return f"image {seen} {node.url or ''}".rstrip()
     if node.text is None:

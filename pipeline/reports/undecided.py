@@ -1,4 +1,4 @@
-"""How much the judges of a run could not decide, and whether that is more than a person should leave to a setting."""
+"""How much the filters of a run could not decide, and whether that is more than a person should leave to a setting."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 CAP = 0.01
-"""Share of a source's nodes from which a judge's doubts are worth looking at. Of web documents the language judge doubts 0.1 %."""
+"""Share of a source's nodes from which a filter's doubts are worth looking at. Of web documents the language filter doubts 0.1 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class UndecidedCount:
-    """What one judge could not decide about one source."""
+    """What one filter could not decide about one source."""
 
     source: str
-    judge: str
+    filter: str
     nodes: int  # it looked at
     undecided: int
-    settled_by: str | None  # the setting that says what becomes of them
+    outcome_by: str | None  # the setting that says what becomes of them
 
     @property
     def over(self) -> bool:
@@ -31,24 +31,26 @@ class UndecidedCount:
 
     def __str__(self) -> str:
         """A line for people."""
-        share = f"{self.judge} could not decide {self.undecided:,} of {self.nodes:,} nodes of {self.source} ({self.undecided / self.nodes:.2%})"
+        share = f"{self.filter} could not decide {self.undecided:,} of {self.nodes:,} nodes of {self.source} ({self.undecided / self.nodes:.2%})"
         if not self.over:
             return share
         advice = (
-            f"look at some, and settle them with --set {self.settled_by}=drop" if self.settled_by else "look at some"
+            f"look at some, and apply verdicts them with --set {self.outcome_by}=drop"
+            if self.outcome_by
+            else "look at some"
         )
         return f"{share}, more than {CAP:.0%}: {advice}"
 
 
 def count_undecided(root: Path) -> Iterator[UndecidedCount]:
-    """What each judge that is through with a source left undecided there, where it did."""
+    """What each filter that is through with a source left undecided there, where it did."""
     recipe = read_locked_recipe(root)
     for source in sorted(recipe.sources):
-        for judge in recipe.judging():
-            folder = f"steps/{source}/{judge.name}"
+        for filter_ in recipe.built_filters():
+            folder = f"steps/{source}/{filter_.name}"
             if not (root / folder / "manifest.json").exists():
                 continue
             books = total_counts(read_manifest(root, folder))
             if "undecided" in books and books["undecided"].came:
-                setting = f"judges.{judge.name}.in_doubt" if hasattr(judge, "in_doubt") else None
-                yield UndecidedCount(source, judge.name, books["judged"].came, books["undecided"].came, setting)
+                setting = f"filters.{filter_.name}.in_doubt" if hasattr(filter_, "in_doubt") else None
+                yield UndecidedCount(source, filter_.name, books["filtered"].came, books["undecided"].came, setting)

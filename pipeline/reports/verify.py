@@ -1,7 +1,7 @@
 """Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes.
 
 Files are held against receipts, receipts against manifests; and the books of every step against what stands in the tables, so that what one
-step kept is what the next one took in, from the rows of the origin to the samples of a mixture.
+step kept is what the next one took in, from the rows of the input file to the samples of a mixture.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def verify_run(root: Path) -> Iterator[str]:
     yield from broken
     if broken:  # what is damaged is not counted
         return
-    judged = [name for name in read if _complete(root, *_judged_folders(recipe, name))]
-    counted = {name: _Counted(root, recipe, name) for name in judged}
+    filtered = [name for name in read if _complete(root, *_filtered_folders(recipe, name))]
+    counted = {name: _Counted(root, recipe, name) for name in filtered}
     for books in counted.values():
         yield from books.broken()
-    if len(judged) == len(recipe.sources):
+    if len(filtered) == len(recipe.sources):
         yield from _deduped(root, recipe, counted.values())
     for stage in recipe.stages:
         lock = root / "mixtures" / stage.name / "mixture.lock.json"
@@ -68,8 +68,8 @@ def _raw_folders(recipe: Recipe, source: str) -> list[str]:
     return [f"steps/{source}/{step}" for step in steps]
 
 
-def _judged_folders(recipe: Recipe, source: str) -> list[str]:
-    steps = ["inspect", *recipe.deciding(), *(["contamination"] if recipe.decontaminate is not None else [])]
+def _filtered_folders(recipe: Recipe, source: str) -> list[str]:
+    steps = ["image_stats", *recipe.verdict_steps(), *(["contamination"] if recipe.decontaminate is not None else [])]
     folders = [f"steps/{source}/{step}" for step in steps]
     return [*folders, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])]
 
@@ -83,13 +83,15 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
     for receipt in receipts:
         for file in receipt.files:
             if file.path not in purged:
-                yield from _file(root, file.path, file.sha256, f" {receipt.part}.{receipt.key[:DIGITS]}.receipt.json")
+                yield from _file(
+                    root, file.path, file.sha256, f" {receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
+                )
             elif (root / file.path).exists():
                 yield f"{file.path}: holds what was taken down; the next build deletes it"
         for level, line in receipt.counts.items():
             if not Count.from_json(line).balanced():
-                yield f"{path.parent.relative_to(root)} {receipt.part}: {level} does not balance: {line}"
-        written = path.parent / f"{receipt.part}.{receipt.key[:DIGITS]}.receipt.json"
+                yield f"{path.parent.relative_to(root)} {receipt.partition}: {level} does not balance: {line}"
+        written = path.parent / f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
         if not _signed(written, receipt):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
     if {level: count.to_json() for level, count in total_counts(receipts).items()} != counts:
@@ -121,7 +123,10 @@ class _Counted:
     def __init__(self, root: Path, recipe: Recipe, source: str) -> None:
         self.root, self.recipe, self.source = root, recipe, source
         self.tables = list_filtered_tables(root, recipe, source)
-        self.found = {tables.part: recount_partition(tables.paths(root), recipe.voices()) for tables in self.tables}
+        self.found = {
+            tables.partition: recount_partition(tables.paths(root), recipe.all_verdict_steps())
+            for tables in self.tables
+        }
 
     def broken(self) -> Iterator[str]:
         """Every promise about this source that does not hold."""
@@ -129,20 +134,20 @@ class _Counted:
         for tables in self.tables:
             if rules and match_partition(rules, tables.paths(self.root)):
                 yield f"{tables}: holds what stands in {LIST}; the next build takes it out"
-        samples = {part: found.samples for part, found in self.found.items()}
-        pictures = {tables.part: _with_bytes(self.root, tables) for tables in self.tables}
-        judged = {part: found.nodes_judged for part, found in self.found.items()}
+        samples = {partition: found.samples for partition, found in self.found.items()}
+        pictures = {tables.partition: _with_bytes(self.root, tables) for tables in self.tables}
+        filtered = {partition: found.nodes_filtered for partition, found in self.found.items()}
         yield from self._taken_in("read", "pages", "kept", samples)
         yield from self._read()
-        yield from self._taken_in("inspect", "images_inspected", "in", pictures)
-        for judge in self.recipe.judging():
-            yield from self._taken_in(judge.name, "judged", "in", judged)
+        yield from self._taken_in("image_stats", "images_measured", "in", pictures)
+        for filter_ in self.recipe.built_filters():
+            yield from self._taken_in(filter_.name, "filtered", "in", filtered)
         if self.recipe.decontaminate is not None:
             yield from self._taken_in("contamination", "held_against_benchmarks", "in", samples)
-        if "decontaminate" in self.recipe.deciding():
-            nodes = {part: found.books["nodes"].came for part, found in self.found.items()}
+        if "decontaminate" in self.recipe.verdict_steps():
+            nodes = {partition: found.books["nodes"].came for partition, found in self.found.items()}
             yield from self._taken_in("decontaminate", "decontaminated", "in", nodes)
-        yield from self._settled()
+        yield from self._outcome()
         for policy in self.recipe.policies:
             folder = f"shards/{self.source}/{policy}"
             if _complete(self.root, folder):
@@ -152,69 +157,69 @@ class _Counted:
 
     def _read(self) -> Iterator[str]:
         """What read kept and refused, row by row and page by page, is what its tables list."""
-        tables = {at.part: at for at in self.tables}
+        tables = {at.partition: at for at in self.tables}
         for receipt in read_manifest(self.root, f"steps/{self.source}/read"):
-            at = tables[receipt.part]
+            at = tables[receipt.partition]
             for level, line in count_read(at.paths(self.root)).items():
                 if line.to_json() != receipt.counts[level]:
                     yield f"{at}: read counts {level} {receipt.counts[level]}, its tables come to {line.to_json()}"
 
-    def _settled(self) -> Iterator[str]:
-        """Where samples were settled without shards, the verdicts come to the same; what was settled of others is of an earlier build."""
-        folder, step = f"steps/{self.source}/settle", CountOutcomes(self.recipe.voices())
-        keys = {at.part: Task.over(at.files, folder, at.part, step).key() for at in self.tables}
+    def _outcome(self) -> Iterator[str]:
+        """Where samples were applied without shards, the verdicts come to the same; what was applied of others is of an earlier build."""
+        folder, step = f"steps/{self.source}/outcomes", CountOutcomes(self.recipe.all_verdict_steps())
+        keys = {at.partition: Task.over(at.files, folder, at.partition, step).key() for at in self.tables}
         for receipt in read_manifest(self.root, folder) if _complete(self.root, folder) else ():
-            books = self.found[receipt.part].books if keys.get(receipt.part) == receipt.key else {}
+            books = self.found[receipt.partition].books if keys.get(receipt.partition) == receipt.key else {}
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
-                    yield f"{folder} {receipt.part}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
+                    yield f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
 
     def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
         """A step's books agree with the tables, partition by partition."""
         for receipt in read_manifest(self.root, f"steps/{self.source}/{step}"):
             said = receipt.counts[level][side]
-            if said != wanted[receipt.part]:
-                yield f"{self.source}/{receipt.part}: {step} counts {said} {level} {side}, its tables have {wanted[receipt.part]}"
+            if said != wanted[receipt.partition]:
+                yield f"{self.source}/{receipt.partition}: {step} counts {said} {level} {side}, its tables have {wanted[receipt.partition]}"
 
     def _rendered(self, folder: str) -> Iterator[str]:
         """Render's books are what the verdicts come to, its own included; and its shards hold what it kept."""
         for receipt in read_manifest(self.root, folder):
             files = {file.name: self.root / file.path for file in receipt.files}
-            tables = next(tables for tables in self.tables if tables.part == receipt.part)
+            tables = next(tables for tables in self.tables if tables.partition == receipt.partition)
             paths = {**tables.paths(self.root), "render.verdicts.parquet": files["render.verdicts.parquet"]}
-            books = recount_partition(paths, (*self.recipe.voices(), "render")).books
+            books = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).books
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
-                    yield f"{folder} {receipt.part}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
+                    yield f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
             rows = sum(_rows(path) for name, path in files.items() if name.endswith(".index.parquet"))
             if rows != receipt.counts["samples"]["kept"]:
-                yield f"{folder} {receipt.part}: kept {receipt.counts['samples']['kept']} samples, its shards hold {rows}"
+                yield f"{folder} {receipt.partition}: kept {receipt.counts['samples']['kept']} samples, its shards hold {rows}"
 
     def _measured(self, folder: str) -> Iterator[str]:
         """What was rendered is what was measured."""
-        lengths = {receipt.part: receipt.counts for receipt in read_manifest(self.root, f"{folder}/lengths")}
+        lengths = {receipt.partition: receipt.counts for receipt in read_manifest(self.root, f"{folder}/lengths")}
         for receipt in read_manifest(self.root, folder):
             for level in ("samples", "nodes"):
                 kept, measured = (
                     receipt.counts[level]["kept"],
-                    lengths.get(receipt.part, {}).get(level, {"in": 0})["in"],
+                    lengths.get(receipt.partition, {}).get(level, {"in": 0})["in"],
                 )
                 if kept != measured:
-                    yield f"{folder} {receipt.part}: kept {kept} {level}, measured {measured}"
+                    yield f"{folder} {receipt.partition}: kept {kept} {level}, measured {measured}"
 
 
 def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterator[str]:
-    """What the judges left of all sources is what dedupe took in."""
+    """What the filters left of all sources is what dedupe took in."""
     if recipe.dedupe is None:
         return
     found = [found for books in counted for found in books.found.values()]
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     for level, left in (
-        ("deduped", sum(part.samples_left for part in found)),
-        ("deduped_nodes", sum(part.nodes_left for part in found)),
+        ("deduped", sum(partition.samples_left for partition in found)),
+        ("deduped_nodes", sum(partition.nodes_left for partition in found)),
     ):
         if receipt.counts[level]["in"] != left:
-            yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the judges left {left}"
+            yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the filters left {left}"
 
 
 def _with_bytes(root: Path, tables: PartitionTables) -> int:
@@ -258,7 +263,9 @@ def _published(root: Path, stage: Stage) -> Iterator[str]:
 def _mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
     """The lock's shards, plan blocks and held-out list are there and unchanged, and the shards are all that the policy has of a source."""
     data = read_json(lock)
-    selected = {receipt.part: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")}
+    selected = {
+        receipt.partition: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")
+    }
     for source in data["sources"]:
         yield from _inputs(root, stage, source, selected)
         for shard in source["shards"]:

@@ -1,7 +1,7 @@
-"""What another setting of the judges or of dedupe would keep, from the tables of a run that is there. Writes nothing into its folder.
+"""What another setting of the filters or of dedupe would keep, from the tables of a run that is there. Writes nothing into its folder.
 
-Judges whose settings changed look at the samples again, what was found of benchmarks becomes verdicts or not, dedupe resolves the pairs
-that were measured, and both outcomes are settled. No image is touched. The answer is what a build would come to: pairs are measured down to the
+Filters whose settings changed look at the samples again, what was found of benchmarks becomes verdicts or not, dedupe resolves the pairs
+that were measured, and both outcomes are applied. No image is touched. The answer is what a build would come to: pairs are measured down to the
 least threshold that a recipe may name. Only what the image policy cannot draw is unknown for images that were not drawn before.
 """
 
@@ -45,12 +45,12 @@ from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdict
 
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
-ANSWERED = ("judges", "own_judges", "dedupe")
+ANSWERED = ("filters", "custom_filters", "dedupe")
 """Blocks of a recipe whose change is answered; with them the sources' priorities, and what becomes of what was found of benchmarks."""
-UPSTREAM = ("sources", "limit", "partition", "fetch", "inspect")
-"""Blocks that decide what judges see."""
+UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats")
+"""Blocks that decide what filters see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
-"""What settling needs of a node."""
+"""What applying verdicts needs of a node."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ class WhatIfAnswer:
     """What would change, by source and level. Notes say what the answer leaves open."""
 
     sources: dict[str, dict[str, Kept]] = field(default_factory=dict)
-    asked: tuple[str, ...] = ()  # judges that looked again
+    asked: tuple[str, ...] = ()  # filters that looked again
     notes: list[str] = field(default_factory=list)
     unasked: int = 0  # images that were on a list of opt-outs when the others were fetched
 
@@ -96,8 +96,8 @@ class WhatIfPartition:
 
     source: str
     name: str
-    tables: Mapping[str, Path]  # as they stand: samples.parquet, facts.parquet, and what was taken down of them
-    now: dict[str, Path] = field(default_factory=dict)  # judge -> verdicts
+    tables: Mapping[str, Path]  # as they stand: samples.parquet, image_stats.parquet, and what was taken down of them
+    now: dict[str, Path] = field(default_factory=dict)  # filter -> verdicts
     then: dict[str, Path] = field(default_factory=dict)
 
 
@@ -105,62 +105,65 @@ def answer_what_if(
     name: str,
     out: Path | None,
     sets: Mapping[str, str],
-    judges: Sequence[tuple[str, str]],
+    filters: Sequence[tuple[str, str]],
     command: Sequence[str] = (),
 ) -> tuple[Path, WhatIfAnswer]:
     """The folder of the run, and what would change in it.
 
     Args:
-        name: A recipe (file or shipped) whose judges and dedupe count, or the folder of a run, whose own count.
+        name: A recipe (file or shipped) whose filters and dedupe count, or the folder of a run, whose own count.
         out: The run's folder; by default `build/` and the recipe's name.
         sets: Dotted key -> YAML text.
-        judges: Files with judges of one's own that the command line named: name, code.
+        filters: Files with custom filters that the command line named: name, code.
         command: What was typed, for what is said where that does not name code which has to run.
 
     Raises:
-        RecipeError: a change that only a build can answer, or a judge to be asked whose code was not named.
-        StoreError: there is no run, or it has not come to the judges.
+        RecipeError: a change that only a build can answer, or a filter to be asked whose code was not named.
+        StoreError: there is no run, or it has not come to the filters.
     """
     root = find_run(name, out)
     locked = read_lock(root)
     if root == Path(name):
         data, base, notes = copy.deepcopy(locked), None, list[str]()
-        for file, code in judges:
-            data.setdefault("own_judges", {}).pop(file, None)
+        for file, code in filters:
+            data.setdefault("custom_filters", {}).pop(file, None)
             add_custom_filters(data, file, code)
     else:
-        data, base, notes = _with_blocks(locked, name, judges)
+        data, base, notes = _with_blocks(locked, name, filters)
     for key, text in sets.items():
         set_value(data, key, text)
     data = expand_benchmarks(data, base or Path())
     now = read_locked_recipe(root)
-    then = parse_block(Recipe, data, name).trusting([hash_code(code) for _, code in judges])
+    then = parse_block(Recipe, data, name).trusting([hash_code(code) for _, code in filters])
     _check_held(now, then)
     _check_answered(select_shaping(read_lock(root)), select_shaping(data))
     validate_recipe(replace(then, tokenizer=now.tokenizer))
-    asked = [judge for judge in then.judging() if judge not in now.judging()]
-    if files_asked := {judge.file for judge in asked if isinstance(judge, CustomFilter) and judge.code is None}:
+    asked = [filter_ for filter_ in then.built_filters() if filter_ not in now.built_filters()]
+    if files_asked := {filter_.file for filter_ in asked if isinstance(filter_, CustomFilter) and filter_.code is None}:
         raise RecipeError(
-            explain_refusal(root / LOCK, {file: then.own_judges[file] for file in sorted(files_asked)}, command)
+            explain_refusal(root / LOCK, {file: then.custom_filters[file] for file in sorted(files_asked)}, command)
         )
     answer = compare_recipes(root, now, then, base)
     return root, replace(answer, notes=[*notes, *answer.notes])
 
 
 def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) -> WhatIfAnswer:
-    """What would change in a run if its recipe were another in judges, dedupe or priorities.
+    """What would change in a run if its recipe were another in filters, dedupe or priorities.
 
     `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not read again.
     """
-    answer, parts = WhatIfAnswer(), [part for source in sorted(now.sources) for part in _parts(root, now, source)]
+    answer, partitions = (
+        WhatIfAnswer(),
+        [partition for source in sorted(now.sources) for partition in _partitions(root, now, source)],
+    )
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
-        answer.asked = _judge(root, now, then, base, parts, Path(folder))
-        _decontaminate(root, now, then, parts, Path(folder))
-        answer.notes += _dedupe(root, now, then, parts, Path(folder))
-        _rendered(root, now, parts)
-        for part in parts:
-            _compare(part, answer)
-    if answer.unasked and (OptOut.name in answer.asked or OptOut.name not in then.deciding()):
+        answer.asked = _filter(root, now, then, base, partitions, Path(folder))
+        _decontaminate(root, now, then, partitions, Path(folder))
+        answer.notes += _dedupe(root, now, then, partitions, Path(folder))
+        _rendered(root, now, partitions)
+        for partition in partitions:
+            _compare(partition, answer)
+    if answer.unasked and (OptOut.name in answer.asked or OptOut.name not in then.verdict_steps()):
         answer.notes.append(
             f"{answer.unasked} images were on a list of opt-outs and never asked for; "
             "a build with --retry-failed asks for those that no list names any more"
@@ -171,14 +174,14 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
 
 
 def _with_blocks(
-    locked: dict[str, Any], name: str, judges: Sequence[tuple[str, str]]
+    locked: dict[str, Any], name: str, filters: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
-    _, data, base = load_recipe(name, judges=judges, held=locked.get("own_judges"))
-    entries = data.setdefault("judges", [dict(entry) for entry in DEFAULT_FILTERS])
-    known = {judge for entry in entries for judge in entry}
-    of_files = [judge for entry in locked.get("judges", ()) for judge in entry if judge not in FILTERS]
-    entries += [{judge: None} for judge in of_files if judge not in known]
+    _, data, base = load_recipe(name, filters=filters, held=locked.get("custom_filters"))
+    entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
+    known = {filter_ for entry in entries for filter_ in entry}
+    of_files = [filter_ for entry in locked.get("filters", ()) for filter_ in entry if filter_ not in FILTERS]
+    entries += [{filter_: None} for filter_ in of_files if filter_ not in known]
     shaped = select_shaping(data)
     differing = [block for block in UPSTREAM if shaped.get(block) != locked.get(block)]
     if shaped.get("decontaminate") and _held(shaped) != _held(locked):
@@ -201,9 +204,9 @@ def _held(data: Mapping[str, Any]) -> dict[str, Any]:
 def _check_held(now: Recipe, then: Recipe) -> None:
     if then.decontaminate is not None and now.decontaminate is None:
         raise RecipeError(
-            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill build RECIPE --relock"
+            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill build RECIPE --accept-changes"
         )
-    then.decontaminating()
+    then.decontamination_settings()
 
 
 def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -220,159 +223,165 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
 
     if others(before) != others(after):
         raise RecipeError(
-            "what-if answers for judges, dedupe and the priorities of sources, and for decontaminate.action; this has to be built, with "
-            "vlmill build RECIPE --relock:\n" + list_differences(others(before), others(after))
+            "what-if answers for filters, dedupe and the priorities of sources, and for decontaminate.action; this has to be built, with "
+            "vlmill build RECIPE --accept-changes:\n" + list_differences(others(before), others(after))
         )
 
 
-def _parts(root: Path, recipe: Recipe, source: str) -> Iterator[WhatIfPartition]:
+def _partitions(root: Path, recipe: Recipe, source: str) -> Iterator[WhatIfPartition]:
     for tables in list_tables_with_stats(root, recipe, source):
-        yield WhatIfPartition(source, tables.part, tables.paths(root))
+        yield WhatIfPartition(source, tables.partition, tables.paths(root))
 
 
 def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
     """What a complete step left: partition -> name -> file."""
     return {
-        receipt.part: {file.name: root / file.path for file in receipt.files} for receipt in read_manifest(root, folder)
+        receipt.partition: {file.name: root / file.path for file in receipt.files}
+        for receipt in read_manifest(root, folder)
     }
 
 
-def _enter(root: Path, folder: str, judge: str, parts: Sequence[WhatIfPartition]) -> None:
-    """Enter the verdicts that the run has of a judge."""
-    for source in {part.source for part in parts}:
+def _enter(root: Path, folder: str, filter_: str, partitions: Sequence[WhatIfPartition]) -> None:
+    """Enter the verdicts that the run has of a filter."""
+    for source in {partition.source for partition in partitions}:
         tables = _tables(root, folder.format(source=source))
-        for part in parts:
-            if part.source == source:
-                part.now[judge] = tables[part.name][f"{judge}.verdicts.parquet"]
+        for partition in partitions:
+            if partition.source == source:
+                partition.now[filter_] = tables[partition.name][f"{filter_}.verdicts.parquet"]
 
 
-def _judge(
-    root: Path, now: Recipe, then: Recipe, base: Path | None, parts: Sequence[WhatIfPartition], folder: Path
+def _filter(
+    root: Path, now: Recipe, then: Recipe, base: Path | None, partitions: Sequence[WhatIfPartition], folder: Path
 ) -> tuple[str, ...]:
-    """Enter the verdicts of all judges, asking those again whose settings changed; return their names."""
-    before, asked = now.judging(), list[str]()
-    for judge in before:
-        _enter(root, f"steps/{{source}}/{judge.name}", judge.name, parts)
-    for judge in then.judging():
-        if judge in before and (isinstance(judge, CustomFilter) or not (isinstance(judge, ReadsLists) and base)):
-            for part in parts:
-                part.then[judge.name] = part.now[judge.name]
+    """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
+    before, asked = now.built_filters(), list[str]()
+    for filter_ in before:
+        _enter(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
+    for filter_ in then.built_filters():
+        if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
+            for partition in partitions:
+                partition.then[filter_.name] = partition.now[filter_.name]
             continue
-        asked.append(judge.name)
-        lists = judge.lists if isinstance(judge, ReadsLists) else {}
+        asked.append(filter_.name)
+        lists = filter_.lists if isinstance(filter_, ReadsLists) else {}
         opened = {name: folder / copy_list(folder, base or Path(), path, name).path for name, path in lists.items()}
-        for part in parts:
-            step, place = FilterStep(judge), folder / part.source / part.name / judge.name
+        for partition in partitions:
+            step, place = FilterStep(filter_), folder / partition.source / partition.name / filter_.name
             place.mkdir(parents=True)
-            step.run({**part.tables, **opened}, place)
-            part.then[judge.name] = place / f"{judge.name}.verdicts.parquet"
+            step.run({**partition.tables, **opened}, place)
+            partition.then[filter_.name] = place / f"{filter_.name}.verdicts.parquet"
     return tuple(asked)
 
 
-def _decontaminate(root: Path, now: Recipe, then: Recipe, parts: Sequence[WhatIfPartition], folder: Path) -> None:
+def _decontaminate(root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path) -> None:
     """Enter the verdicts on what was found of benchmarks, made of the findings where the run has none."""
     step = Decontaminate()
-    dropping = [step.name in recipe.deciding() for recipe in (now, then)]
+    dropping = [step.name in recipe.verdict_steps() for recipe in (now, then)]
     if dropping[0]:
-        _enter(root, f"steps/{{source}}/{step.name}", step.name, parts)
+        _enter(root, f"steps/{{source}}/{step.name}", step.name, partitions)
     if dropping == [True, True]:
-        for part in parts:
-            part.then[step.name] = part.now[step.name]
+        for partition in partitions:
+            partition.then[step.name] = partition.now[step.name]
     elif dropping[1]:
-        for source in sorted({part.source for part in parts}):
+        for source in sorted({partition.source for partition in partitions}):
             found = _tables(root, f"steps/{source}/contamination")
-            for part in parts:
-                if part.source == source:
-                    place = folder / source / part.name / step.name
+            for partition in partitions:
+                if partition.source == source:
+                    place = folder / source / partition.name / step.name
                     place.mkdir(parents=True)
-                    step.run({**part.tables, **found[part.name]}, place)
-                    part.then[step.name] = place / f"{step.name}.verdicts.parquet"
+                    step.run({**partition.tables, **found[partition.name]}, place)
+                    partition.then[step.name] = place / f"{step.name}.verdicts.parquet"
 
 
-def _dedupe(root: Path, now: Recipe, then: Recipe, parts: Sequence[WhatIfPartition], folder: Path) -> list[str]:
+def _dedupe(root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path) -> list[str]:
     """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
-    before, after = now.deduping(), then.deduping()
+    before, after = now.dedupe_settings(), then.dedupe_settings()
     if before is None and after is not None:
         raise RecipeError(
-            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --relock"
+            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --accept-changes"
         )
     if before is None:
         return []
     if not (root / "steps/dedupe/resolve/manifest.json").exists():
-        return ["the run has not come to dedupe: the answer is what the judges alone would keep"]
+        return ["the run has not come to dedupe: the answer is what the filters alone would keep"]
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     resolved = {file.name: root / file.path for file in receipt.files}
-    for part in parts:
-        part.now["dedupe"] = resolved[f"{part.source}.{part.name}.dedupe.verdicts.parquet"]
+    for partition in partitions:
+        partition.now["dedupe"] = resolved[f"{partition.source}.{partition.name}.dedupe.verdicts.parquet"]
     if after is None:
         return []
     priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
-    if before == after and priorities[0] == priorities[1] and all(_same_judges(part) for part in parts):
-        for part in parts:
-            part.then["dedupe"] = part.now["dedupe"]
+    if before == after and priorities[0] == priorities[1] and all(_same_filters(partition) for partition in partitions):
+        for partition in partitions:
+            partition.then["dedupe"] = partition.now["dedupe"]
         return []
     if (before.buckets, before.cap) != (after.buckets, after.cap):
         raise RecipeError(
-            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE --relock"
+            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE --accept-changes"
         )
-    _resolve(root, after, priorities[1], parts, folder / "resolve")
+    _resolve(root, after, priorities[1], partitions, folder / "resolve")
     return []
 
 
 def _resolve(
-    root: Path, settings: Dedupe, priority: Mapping[str, int], parts: Sequence[WhatIfPartition], folder: Path
+    root: Path, settings: Dedupe, priority: Mapping[str, int], partitions: Sequence[WhatIfPartition], folder: Path
 ) -> None:
     step = settings.resolve(
-        parts=tuple(f"{part.source}/{part.name}" for part in parts), priority=priority, judges=tuple(parts[0].then)
+        partitions=tuple(f"{partition.source}/{partition.name}" for partition in partitions),
+        priority=priority,
+        filters=tuple(partitions[0].then),
     )
     found = {
-        f"{receipt.part}/{file.name}": root / file.path
+        f"{receipt.partition}/{file.name}": root / file.path
         for step_before in ("candidates", "pairs")
         for receipt in read_manifest(root, f"steps/dedupe/{step_before}")
         for file in receipt.files
     }
-    for source in sorted({part.source for part in parts}):
-        for receipt in read_manifest(root, f"steps/{source}/sketch"):
-            found |= {f"{source}/{receipt.part}/{file.name}": root / file.path for file in receipt.files}
-    for part in parts:
-        found |= {f"{part.source}/{part.name}/{judge}.verdicts.parquet": path for judge, path in part.then.items()}
+    for source in sorted({partition.source for partition in partitions}):
+        for receipt in read_manifest(root, f"steps/{source}/signature"):
+            found |= {f"{source}/{receipt.partition}/{file.name}": root / file.path for file in receipt.files}
+    for partition in partitions:
+        found |= {
+            f"{partition.source}/{partition.name}/{filter_}.verdicts.parquet": path
+            for filter_, path in partition.then.items()
+        }
     folder.mkdir()
     step.run(
         {name: path for name, path in found.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)},
         folder,
     )
-    for part in parts:
-        part.then["dedupe"] = folder / f"{part.source}.{part.name}.dedupe.verdicts.parquet"
+    for partition in partitions:
+        partition.then["dedupe"] = folder / f"{partition.source}.{partition.name}.dedupe.verdicts.parquet"
 
 
-def _rendered(root: Path, now: Recipe, parts: Sequence[WhatIfPartition]) -> None:
+def _rendered(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> None:
     """Enter what the first policy could not draw, as the funnel does."""
     policy = next(iter(now.policies), "")
-    if all((root / f"shards/{part.source}/{policy}/manifest.json").exists() for part in parts):
-        _enter(root, f"shards/{{source}}/{policy}", "render", parts)
-        for part in parts:
-            part.then["render"] = part.now["render"]
+    if all((root / f"shards/{partition.source}/{policy}/manifest.json").exists() for partition in partitions):
+        _enter(root, f"shards/{{source}}/{policy}", "render", partitions)
+        for partition in partitions:
+            partition.then["render"] = partition.now["render"]
 
 
-def _same_judges(part: WhatIfPartition) -> bool:
-    """Whether all judges before dedupe say the same, in the same order."""
-    before = [item for item in part.now.items() if item[0] != "dedupe"]
-    return before == list(part.then.items())
+def _same_filters(partition: WhatIfPartition) -> bool:
+    """Whether all filters before dedupe say the same, in the same order."""
+    before = [item for item in partition.now.items() if item[0] != "dedupe"]
+    return before == list(partition.then.items())
 
 
-def _compare(part: WhatIfPartition, answer: WhatIfAnswer) -> None:
+def _compare(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
     """Settle every sample of a partition twice, and enter the difference."""
-    kept = answer.sources.setdefault(part.source, {level: Kept() for level in LEVELS})
-    facts = [
+    kept = answer.sources.setdefault(partition.source, {level: Kept() for level in LEVELS})
+    image_stats = [
         ImageStats(row["image"], Reason(row["reason"]) if row["reason"] else None)
-        for row in read_rows(part.tables["facts.parquet"], ["image", "reason"])
+        for row in read_rows(partition.tables["image_stats.parquet"], ["image", "reason"])
     ]
-    answer.unasked += sum(fact.reason is Reason.OPT_OUT_LIST for fact in facts)
-    now, then = (_gathered(verdicts) for verdicts in (part.now, part.then))
-    for row, sample in enumerate(_outlines(part.tables)):
-        before = after = apply_verdicts(sample, now.get(row, []), facts)
+    answer.unasked += sum(stats.reason is Reason.OPT_OUT_LIST for stats in image_stats)
+    now, then = (_gathered(verdicts) for verdicts in (partition.now, partition.then))
+    for row, sample in enumerate(_outlines(partition.tables)):
+        before = after = apply_verdicts(sample, now.get(row, []), image_stats)
         if now.get(row) != then.get(row):
-            after = apply_verdicts(sample, then.get(row, []), facts)
+            after = apply_verdicts(sample, then.get(row, []), image_stats)
         for level, place, was, will in _fates(sample, before, after):
             line = kept[level]
             line.came += 1
@@ -389,7 +398,7 @@ def _compare(part: WhatIfPartition, answer: WhatIfAnswer) -> None:
 
 def _gathered(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
     return read_verdicts_by_sample(
-        {f"{judge}.verdicts.parquet": path for judge, path in verdicts.items()}, tuple(verdicts)
+        {f"{filter_}.verdicts.parquet": path for filter_, path in verdicts.items()}, tuple(verdicts)
     )
 
 

@@ -34,7 +34,7 @@ INDEX = pa.schema(
         pa.field("size", pa.int64(), nullable=False),  # of the whole span, headers included
         pa.field("id", pa.string(), nullable=False),
         pa.field("file", pa.string(), nullable=False),
-        pa.field("origin_row", pa.int64(), nullable=False),
+        pa.field("input_row", pa.int64(), nullable=False),
         pa.field("page", pa.int32(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
@@ -266,16 +266,16 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
         }
         for place, layout in ((place, image.layout) for place, image in _images(entry))
     ]
-    origin = {
+    input_file = {
         "id": str(sample.id),
         "file": sample.id.file,
-        "origin_row": sample.id.row,
+        "input_row": sample.id.row,
         "page": sample.id.page,
     }
     span = {"row": row, "key": entry.key, "offset": offset, "size": size}
     return {
         **span,
-        **origin,
+        **input_file,
         "group": sample.group,
         "licence": sample.licence,
         "nodes": len(entry.kept),

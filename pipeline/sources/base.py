@@ -1,4 +1,4 @@
-"""The contract of a source: rows of pages with nodes and pictures, read from an origin file.
+"""The contract of a source: rows of pages with nodes and pictures, read from an input file.
 
 A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `records.JsonSource`,
 `separated.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
@@ -46,7 +46,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One row of the origin: the pages made of it, and what could not be made, by reason with a detail."""
+    """One row of the input file: the pages made of it, and what could not be made, by reason with a detail."""
 
     row: int
     pages: tuple[Page, ...] = ()
@@ -91,7 +91,7 @@ class Source(Protocol):
         return False
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row of an origin file, in order, without decoding it. Raises SourceError on a wrong form."""
+        """Bytes of each row of an input file, in order, without decoding it. Raises SourceError on a wrong form."""
         ...
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:

@@ -1,7 +1,7 @@
 """Conversations: from upstream's turns to nodes, with images where they belong. What every instruction set shares.
 
 A question and its answer have one turn number, and answers alone are supervised, as LLaVA, Idefics2 and nanoVLM train; one that is marked
-as not to be learnt (`loss`, `train`, `weight`) is not. Images are required: an answer about an image that is not there teaches to
+as not to be supervised (`loss`, `train`, `weight`) is not. Images are required: an answer about an image that is not there teaches to
 make things up.
 """
 
@@ -58,7 +58,7 @@ TURNS, SYSTEM = ("conversations", "messages"), ("system", "system_prompt")
 
 FROM, VALUE = ("from", "role"), ("value", "content")
 MARKS = ("loss", "loss_weight", "loss_scale", "loss_mask", "weight", "train", "training", "trainable", "train_on_turn")
-"""Keys of an answer that say whether it is learnt: true or 1, false or 0 (ms-swift, OpenAI and ShareGPT, Axolotl)."""
+"""Keys of an answer that say whether it is supervised: true or 1, false or 0 (ms-swift, OpenAI and ShareGPT, Axolotl)."""
 
 PLAIN = frozenset({*FROM, *VALUE})
 SAID = frozenset({*PLAIN, *MARKS})
@@ -69,7 +69,7 @@ KNOWN_PARTS = TEXT_PARTS | IMAGE_PARTS
 """Types of parts (OpenAI, transformers); Qwen leaves the type out, and names the value by it."""
 
 
-UNLEARNT = "all its answers are marked as not to be learnt"
+UNLEARNT = "all its answers are marked as not to be supervised"
 
 
 class ConversationImage(NamedTuple):
@@ -85,7 +85,7 @@ class Message:
 
     role: Role
     pieces: tuple[str | ConversationImage | int, ...]  # a text, a picture, the number of one beside the turns or NEXT
-    learnt: bool = True  # if it is an answer
+    supervised: bool = True  # if it is an answer
     unread: tuple[str, ...] = ()
 
     @property
@@ -131,7 +131,7 @@ def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
     """
     found = {name: row[name] for name in names if has_value(row.get(name))}
     said = [
-        [(message.role, message.pieces, message.learnt) for message in map(_said, range(len(turns)), turns)]
+        [(message.role, message.pieces, message.supervised) for message in map(_said, range(len(turns)), turns)]
         for turns in (found.values() if len(found) > 1 else ())
         if isinstance(turns, list)
     ]
@@ -168,10 +168,10 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
         if question is None or not (question.strip() or shown) or not (answer or "").strip():
             raise UnreadableRow(f"turn {turn} has no question or no answer")
         list_unread(text, ("user", "assistant", "source", *MARKS), pictured=True)
-        origin = text.get("source") or None
+        input_file = text.get("source") or None
         if question.strip():
-            nodes.append(Node("text", "user", turn, text=question, url=origin))
-        nodes.append(Node("text", "assistant", turn, supervised=_learnt(turn, text), text=answer, url=origin))
+            nodes.append(Node("text", "user", turn, text=question, url=input_file))
+        nodes.append(Node("text", "assistant", turn, supervised=_supervised(turn, text), text=answer, url=input_file))
     if not any(node.supervised for node in nodes):
         raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
     return tuple(nodes)
@@ -236,7 +236,7 @@ def _left(said: Sequence[tuple[int, Message]]) -> tuple[str, ...]:
 
 def _text(message: Message, turn: int, text: str) -> Node:
     answer = message.role == "assistant"
-    return Node("text", message.role, turn, supervised=answer and message.learnt, text=text)
+    return Node("text", message.role, turn, supervised=answer and message.supervised, text=text)
 
 
 def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
@@ -264,7 +264,7 @@ def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
         spoken.append((turn, message))
     if before == "user" or turn < 0:
         raise UnreadableRow("the last question has no answer" if turn >= 0 else "nobody asks anything")
-    if not any(message.learnt for _, message in spoken if message.role == "assistant"):
+    if not any(message.supervised for _, message in spoken if message.role == "assistant"):
         raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
     return spoken
 
@@ -283,19 +283,19 @@ def _said(place: int, message: Any) -> Message:
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
     left = list_unread(message, SAID, pictured=False) if more else ()
-    learnt = _learnt(place, message) if more else True
+    supervised = _supervised(place, message) if more else True
     content = get_given(message, VALUE) if more else None
     if content is None:
         content = next((message[key] for key in VALUE if message.get(key) is not None), None)
     if not isinstance(content, str | list):
         raise UnreadableRow(f"message {place} of {speaker} has no text")
     if role == "user" and message.get("train", message.get("training")) is True:
-        raise UnreadableRow(f"message {place} is a question that is to be learnt", Reason.UNSUPPORTED_CONTENT)
-    return Message(role, _pieces(f"message {place}", content), learnt, left)
+        raise UnreadableRow(f"message {place} is a question that is to be supervised", Reason.UNSUPPORTED_CONTENT)
+    return Message(role, _pieces(f"message {place}", content), supervised, left)
 
 
-def _learnt(place: int, message: Mapping[str, Any]) -> bool:
-    """Whether an answer is to be learnt, as far as it says. Raises Unfit where it says neither yes nor no."""
+def _supervised(place: int, message: Mapping[str, Any]) -> bool:
+    """Whether an answer is to be supervised, as far as it says. Raises Unfit where it says neither yes nor no."""
     told = {key: value for key, value in message.items() if value is not None and classify_key(key) == "mark"}
     for key, value in told.items():
         if key not in MARKS or not isinstance(value, bool | int | float) or value not in {0, 1}:

@@ -9,7 +9,7 @@ What training data is held against (pipeline/decontaminate); nobody trains on it
     images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings, lists of these
 
 An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or a sound that stands
-in a column of its own; other columns are left to the recipe, for nothing is learnt from them.
+in a column of its own; other columns are left to the recipe, for nothing is supervised from them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Step `settle`: the books of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
+"""Step `apply verdicts`: the books of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vlmill.pipeline.verdicts.audit import recount_partition
 class CountOutcomes:
     """Counts samples, nodes and images as render would, but for what a policy cannot draw. Leaves no file."""
 
-    name: ClassVar[str] = "settle"
+    name: ClassVar[str] = "outcomes"
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = True
 
-    judges: tuple[str, ...]  # whose verdicts count, in the order in which they are heard
+    filters: tuple[str, ...]  # whose verdicts count, in the order in which they are heard
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, the facts of their images, and every verdict."""
-        return ("samples.parquet", "facts.parquet", *(f"{judge}.verdicts.parquet" for judge in self.judges))
+        """Samples, the image stats of their images, and every verdict."""
+        return ("samples.parquet", "image_stats.parquet", *(f"{filter_}.verdicts.parquet" for filter_ in self.filters))
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that could differ."""
@@ -33,4 +33,4 @@ class CountOutcomes:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Count."""
         del folder
-        return recount_partition(inputs, self.judges).books
+        return recount_partition(inputs, self.filters).books

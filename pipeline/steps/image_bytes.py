@@ -29,7 +29,7 @@ class Pictures:
             }
 
     def read(self, number: int) -> bytes:
-        """The bytes of an image that inspect could decode."""
+        """The bytes of an image that image stats could decode."""
         if self.retried is not None and number in self.places:
             return self.retried.read(self.places[number])
         return self.first.read(number)

@@ -1,7 +1,7 @@
-"""Step `inspect`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
+"""Step `image_stats`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
 
-Judges and dedupe read these facts and never the images. The hash is a function of whole luminance values that Pillow makes, and
-what is a float is rounded before it is compared or written, so the facts are the same on every machine of one architecture.
+Filters and dedupe read these image stats and never the images. The hash is a function of whole luminance values that Pillow makes, and
+what is a float is rounded before it is compared or written, so the image stats are the same on every machine of one architecture.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ DCT = np.array([[2 * math.cos(math.pi * k * (2 * n + 1) / 64) for n in range(32)
 
 @dataclass(frozen=True, config=STRICT)
 class ComputeImageStats:
-    """Step: what one decode finds out about every image of a partition. Leaves `facts.parquet`.
+    """Step: what one decode finds out about every image of a partition. Leaves `image_stats.parquet`.
 
-    Counts `images_inspected`: those with bytes.
+    Counts `images_measured`: those with bytes.
     """
 
-    name: ClassVar[str] = "inspect"
+    name: ClassVar[str] = "image_stats"
     version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
@@ -63,8 +63,8 @@ class ComputeImageStats:
         """Look at every image, in order."""
         count = Count()
         with Sandbox(_examine, self.seconds) as worker:
-            write_image_stats(folder / "facts.parquet", self._facts(inputs, worker, count))
-        return {"images_inspected": count}
+            write_image_stats(folder / "image_stats.parquet", self._facts(inputs, worker, count))
+        return {"images_measured": count}
 
     def _facts(
         self, inputs: Inputs, worker: Sandbox[[int, bytes, int], ImageStats], count: Count
@@ -75,18 +75,18 @@ class ComputeImageStats:
                 yield ImageStats(image, Reason(row["reason"]))
                 continue
             if self.isolated:
-                facts = _outlive(worker, image, data, self.max_pixels)
+                image_stats = _outlive(worker, image, data, self.max_pixels)
             else:
-                facts = compute_image_stats(image, data, self.max_pixels)
-            if facts.reason:
-                count.lose(facts.reason)
+                image_stats = compute_image_stats(image, data, self.max_pixels)
+            if image_stats.reason:
+                count.lose(image_stats.reason)
             else:
                 count.keep()
-            yield facts
+            yield image_stats
 
 
 def compute_image_stats(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageStats:
-    """The facts about image number `image`; pure. A failed decode is a reason, not an exception."""
+    """The image stats about image number `image`; pure. A failed decode is a reason, not an exception."""
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         opened = open_image(data, max_pixels)
@@ -106,8 +106,8 @@ def compute_image_stats(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -
         width=picture.width,
         height=picture.height,
         frames=frames,
-        blank=measure_contrast(luminance),
-        blur=measure_sharpness(luminance),
+        contrast=measure_contrast(luminance),
+        sharpness=measure_sharpness(luminance),
         phash=compute_phash(small),
         thumbnail=luminance.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS).tobytes(),
     )
@@ -155,9 +155,9 @@ def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageStats]:
 
 
 def _outlive(worker: Sandbox[[int, bytes, int], ImageStats], image: int, data: bytes, max_pixels: int) -> ImageStats:
-    """The facts about an image whose decoder may kill its process."""
+    """The image stats about an image whose decoder may kill its process."""
     try:
-        (facts,) = worker.run(image, data, max_pixels)
+        (image_stats,) = worker.run(image, data, max_pixels)
     except (ChildCrashed, ChildTimedOut) as error:
         return ImageStats(image, error.reason, hashlib.sha256(data).hexdigest())
-    return facts
+    return image_stats

@@ -1,7 +1,7 @@
-"""Step `read`: rows of an origin file become samples and the table of their images.
+"""Step `read`: rows of an input file become samples and the table of their images.
 
 The one place where what a source yields gets its ids. The tables are written as they come, so memory holds one row of the
-origin, one row group of each table, and the addresses and digests of the partition's images.
+input file, one row group of each table, and the addresses and digests of the partition's images.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from vlmill.pipeline.sources.files import Files
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an origin file. Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
+    """Step: rows [start, stop) of an input file. Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
 
     An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
     Files that rows name are read here, so that from now on the run holds them; one that is not there is an image with a reason.
 
-    Counts `rows` of the origin, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
+    Counts `rows` of the input file, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
     is a sample, and a row that is lost as a whole counts as one. Each lost page stands in `refused.parquet`, with the reason, the
     source's message and the beginning of the row.
     """
@@ -67,8 +67,8 @@ class Read:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The origin alone."""
-        return ("origin",)
+        """The input file alone."""
+        return ("input",)
 
     def made_by(self) -> Mapping[str, str]:
         """The library that writes the tables, and those that make pictures of pages."""
@@ -88,7 +88,7 @@ class Read:
             _Table(folder / "refused.parquet", REFUSED, repeats=True) as refused,
         ):
             images = _Images(table, Files(self.images))
-            for row in self._rows(inputs["origin"]):
+            for row in self._rows(inputs["input"]):
                 made, lost = self._samples(row, images)
                 unread.note({key for page in row.pages for key in page.unread})
                 for sample in made:
@@ -104,9 +104,11 @@ class Read:
         unread.write(folder / "unread.json")
         return {"rows": rows, "pages": pages}
 
-    def _rows(self, origin: Path) -> Iterator[SourceRow]:
+    def _rows(self, input_file: Path) -> Iterator[SourceRow]:
         """The rows, each exactly once."""
-        for expected, row in zip_longest(range(self.start, self.stop), self.source.rows(origin, self.start, self.stop)):
+        for expected, row in zip_longest(
+            range(self.start, self.stop), self.source.rows(input_file, self.start, self.stop)
+        ):
             if row is None or row.row != expected:
                 found = "the end" if row is None else f"row {row.row}"
                 wanted = "the end" if expected is None else f"row {expected}"

@@ -1,4 +1,4 @@
-"""The render step: what the judges left, drawn under an image policy and written into shards.
+"""The render step: what the filters left, drawn under an image policy and written into shards.
 
 Last of the steps that see a partition's bytes. One pass over its samples; of its images a row group or two are in memory, and
 parts that were just made are kept for a while, since web documents repeat their images.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-MOST_PIXELS = 178_956_970  # Pillow's own limit; inspect has said which images are too large for the recipe
+MOST_PIXELS = 178_956_970  # Pillow's own limit; image stats has said which images are too large for the recipe
 RECENT_BYTES = 32 << 20  # of encoded parts kept for the next sample that shows the same image
 
 
@@ -44,11 +44,11 @@ RECENT_BYTES = 32 << 20  # of encoded parts kept for the next sample that shows 
 class Render:
     """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`: images that only rendering found fault with.
 
-    Those verdicts stand behind all judges' in the order of attribution. Samples stand in the order of samples.parquet.
+    Those verdicts stand behind all filters' in the order of attribution. Samples stand in the order of samples.parquet.
     """
 
     policy: Policy
-    judges: tuple[str, ...]  # whose verdicts count, in recipe order
+    filters: tuple[str, ...]  # whose verdicts count, in recipe order
     file_number: int  # of the partition, for the keys of samples
     chunk: int
     samples: int = 10_000  # at most, in a shard
@@ -60,9 +60,9 @@ class Render:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, images (and what a retry fetched), facts, and the verdicts of the judges named."""
-        tables = ("samples.parquet", "images.parquet", "supplement.parquet", "facts.parquet")
-        return (*tables, *(f"{judge}.verdicts.parquet" for judge in self.judges))
+        """Samples, images (and what a retry fetched), image stats, and the verdicts of the filters named."""
+        tables = ("samples.parquet", "images.parquet", "supplement.parquet", "image_stats.parquet")
+        return (*tables, *(f"{filter_}.verdicts.parquet" for filter_ in self.filters))
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that draw, encode and write."""
@@ -72,16 +72,16 @@ class Render:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
         counts = {"samples": Count(), "nodes": Count(), "images": Count()}
-        verdicts, own = read_verdicts_by_sample(inputs, self.judges), list[Verdict]()
-        easel = _Easel(self.policy, _read_facts(inputs["facts.parquet"]), Pictures(inputs))
+        verdicts, own = read_verdicts_by_sample(inputs, self.filters), list[Verdict]()
+        easel = _Easel(self.policy, _read_facts(inputs["image_stats.parquet"]), Pictures(inputs))
         with ShardWriter(folder, self.samples, self.bytes) as shards:
             for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
-                settled, images, found = _draw(easel, row, sample, verdicts.get(row, []))
+                outcome, images, found = _draw(easel, row, sample, verdicts.get(row, []))
                 own += found
-                count_sample(counts, sample, settled)
-                if settled.sample is None:
+                count_sample(counts, sample, outcome)
+                if outcome.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
-                    shards.add(ShardSample(key, sample, settled.kept, images))
+                    shards.add(ShardSample(key, sample, outcome.kept, images))
         write_verdicts(folder / "render.verdicts.parquet", own)
         return counts
 
@@ -91,17 +91,17 @@ def _draw(
 ) -> tuple[Outcome, tuple[Rendered, ...], list[Verdict]]:
     """What stays of a sample, its images rendered, and verdicts on those that cannot be.
 
-    A failure may take other nodes along, and layouts may depend on how many images there are: so it is settled again.
+    A failure may take other nodes along, and layouts may depend on how many images there are: so it is applied again.
     """
     found: list[Verdict] = []
     while True:
-        settled = apply_verdicts(sample, [*verdicts, *found], easel.facts)
-        shown = {index: image for index in settled.kept if (image := sample.nodes[index].image) is not None}
-        if settled.sample is not None or not shown:
-            return settled, (), found
+        outcome = apply_verdicts(sample, [*verdicts, *found], easel.image_stats)
+        shown = {index: image for index in outcome.kept if (image := sample.nodes[index].image) is not None}
+        if outcome.sample is not None or not shown:
+            return outcome, (), found
         drawn = easel.draw(list(shown.values()))
         if not isinstance(drawn, dict):
-            return settled, drawn, found
+            return outcome, drawn, found
         found += [Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn]
 
 
@@ -110,21 +110,21 @@ class _Easel:
     """Draws images of a partition by number."""
 
     policy: Policy
-    facts: Sequence[ImageStats]
+    image_stats: Sequence[ImageStats]
     images: Pictures
     recent: OrderedDict[tuple[int, Layout], Rendered] = field(default_factory=OrderedDict)
     weight: int = 0  # bytes of `recent`
 
     def draw(self, numbers: Sequence[int]) -> tuple[Rendered, ...] | dict[int, Reason]:
         """All images of one sample, or why some of them cannot be drawn, by number."""
-        sizes = [(self.facts[number].width, self.facts[number].height) for number in numbers]
+        sizes = [(self.image_stats[number].width, self.image_stats[number].height) for number in numbers]
         try:
             layouts = self.policy.layout(sizes)
         except Unrenderable:
             failed = {
                 number: Reason.UNRENDERABLE for number, size in zip(numbers, sizes, strict=True) if not self._fits(size)
             }
-            if not failed:  # the policy breaks its promise, and settling again would change nothing
+            if not failed:  # the policy breaks its promise, and applying verdicts again would change nothing
                 raise
             return failed
         drawn = [self._one(number, layout) for number, layout in zip(numbers, layouts, strict=True)]
@@ -159,16 +159,16 @@ class _Easel:
             return error.reason
         if image.size != layout.size:
             raise StoreError(
-                f"image {number} is {image.width} x {image.height} px, but facts.parquet says {layout.size[0]} x {layout.size[1]}: "
-                "another decoder made it. Make it anew with: vlmill build RECIPE --remake"
+                f"image {number} is {image.width} x {image.height} px, but image_stats.parquet says {layout.size[0]} x {layout.size[1]}: "
+                "another decoder made it. Make it anew with: vlmill build RECIPE --rebuild"
             )
         parts = self.policy.render(image, layout)
         encoded = {part: encode_image(picture, self.policy.quality) for part, picture in parts.items()}
-        return Rendered(layout, encoded, self.facts[number].sha256)
+        return Rendered(layout, encoded, self.image_stats[number].sha256)
 
 
 def _read_facts(path: Path) -> list[ImageStats]:
-    """What rendering needs of the facts: with the thumbnails they would take ten times the memory."""
+    """What rendering needs of the image stats: with the thumbnails they would take ten times the memory."""
     columns = ["image", "reason", "sha256", "width", "height"]
     return [
         ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None})

@@ -25,7 +25,7 @@ def cut_rows(weights: list[int], rows: int, size: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Step: where to cut an origin file into partitions. Leaves `cuts.json`, a list of [start, stop)."""
+    """Step: where to cut an input file into partitions. Leaves `cuts.json`, a list of [start, stop)."""
 
     name: ClassVar[str] = "survey"
     version: ClassVar[int] = 1
@@ -37,15 +37,15 @@ class Survey:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The origin alone."""
-        return ("origin",)
+        """The input file alone."""
+        return ("input",)
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that could differ."""
         return {}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Weigh the rows of the origin and cut."""
-        weights = self.source.survey(inputs["origin"])
+        """Weigh the rows of the input file and cut."""
+        weights = self.source.survey(inputs["input"])
         (folder / "cuts.json").write_text(to_json(cut_rows(weights, self.rows, self.size)), encoding="utf-8")
         return {"surveyed": Count(len(weights), len(weights))}

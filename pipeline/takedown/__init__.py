@@ -4,7 +4,7 @@
     steps      seek: what of a partition stands on the list; remove: its raw tables without that
     forecast   what a list would change in a finished run, and what it would not
 
-`pipeline/engine/chain.py` says when the steps are taken: after inspect, where the list is not empty; most partitions hold nothing of it, and nothing else
+`pipeline/engine/chain.py` says when the steps are taken: after image stats, where the list is not empty; most partitions hold nothing of it, and nothing else
 happens to them.
 """
 

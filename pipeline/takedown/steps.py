@@ -1,10 +1,10 @@
-"""The steps that take things down, between inspect and the judges.
+"""The steps that take things down, between image stats and the filters.
 
     seek     pure     which samples and images of a partition stand on the list
     remove   impure   the raw table (samples, refused rows, or images with what retries brought) without them
 
-`remove` is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So walking a lane
-again finds what was done, whatever the list says later, and the table that was replaced is not needed any more: the lane deletes it. Row
+`redact` is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So walking a chain
+again finds what was done, whatever the list says later, and the table that was replaced is not needed any more: the chain deletes it. Row
 numbers stay: where something was, there is a row that holds nothing.
 """
 
@@ -72,7 +72,7 @@ class Matches:
 
 
 def name_record(table: Table) -> str:
-    """The file that says what was taken out of a table: row -> rule, those of earlier removals included."""
+    """The file that says what was taken out of a table: row -> rule, those of earlier redactions included."""
     return f"{table}.taken_down.json"
 
 
@@ -92,7 +92,9 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {
-        row["image"]: row["sha256"] for row in read_rows(inputs["facts.parquet"], ["image", "sha256"]) if row["sha256"]
+        row["image"]: row["sha256"]
+        for row in read_rows(inputs["image_stats.parquet"], ["image", "sha256"])
+        if row["sha256"]
     }
     images = {image: f"sha256 {digest}" for image, digest in held.items() if digest in digests}
     standing = set(held)
@@ -173,14 +175,18 @@ class Match:
 
     rules: TakedownList
 
-    name: ClassVar[str] = "seek"
+    name: ClassVar[str] = "match"
     version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The raw tables, what was taken out of them before, and the sha256 of the images."""
-        return (*(f"{table}.parquet" for table in TABLES), "facts.parquet", *(name_record(table) for table in TABLES))
+        return (
+            *(f"{table}.parquet" for table in TABLES),
+            "image_stats.parquet",
+            *(name_record(table) for table in TABLES),
+        )
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that could differ."""
@@ -213,7 +219,7 @@ class Redact:
         return (f"{self.table}.parquet", *more, name_record(self.table))
 
     def made_by(self) -> Mapping[str, str]:
-        """Nothing that a later removal would have to agree with."""
+        """Nothing that a later redaction would have to agree with."""
         return {}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:

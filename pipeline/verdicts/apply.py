@@ -1,7 +1,7 @@
 """Verdicts applied: which samples and nodes stay, and why each of the others does not.
 
-Dedupe settles what the judges before it left, render settles everything, and statistics and trace repeat it to
-explain a loss. All of them call `settle`, so a loss has one reason wherever it is asked about.
+Dedupe applies verdicts what the filters before it left, render applies verdicts everything, and statistics and trace repeat it to
+explain a loss. All of them call `apply verdicts`, so a loss has one reason wherever it is asked about.
 """
 
 from __future__ import annotations
@@ -41,50 +41,50 @@ class Outcome:
         return tuple(index for index, reason in enumerate(self.nodes) if reason is None)
 
 
-def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], facts: Sequence[ImageStats]) -> Outcome:
+def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Sequence[ImageStats]) -> Outcome:
     """Apply everything that is known against a sample. Pure.
 
-    Images that could not be had or read fall first, then the judges speak in turn; what falls keeps its first reason.
+    Images that could not be had or read fall first, then the filters speak in turn; what falls keeps its first reason.
     After each of them the consequences are drawn, so that they too are attributed to the first cause:
 
     - a lost image takes a sample that requires it along: with the image's own reason where it failed (render's verdicts
-      say so too) or was taken down, REQUIRED_LOST where a judge dropped it; any other image falls alone, and the rest keeps its order;
+      say so too) or was taken down, REQUIRED_LOST where a filter dropped it; any other image falls alone, and the rest keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
     - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else NOTHING_LEFT;
     - the nodes of a lost sample have the sample's reason, unless they had their own before.
 
     Args:
         sample: The sample as it was read.
-        verdicts: Those on this sample, in recipe order of their judges.
-        facts: Of all images of the partition; the index is the image's number.
+        verdicts: Those on this sample, in recipe order of their filters.
+        image_stats: Of all images of the partition; the index is the image's number.
     """
-    nodes = [_had(node, facts) for node in sample.nodes]
+    nodes = [_had(node, image_stats) for node in sample.nodes]
     whole = _draw(sample.nodes, nodes)
-    for _, spoken in groupby(verdicts, key=lambda verdict: verdict.judge):
+    for _, spoken in groupby(verdicts, key=lambda verdict: verdict.filter):
         if whole:
             break
         whole = _hear(list(spoken), nodes) or _draw(sample.nodes, nodes)
     return Outcome(whole, tuple(reason or whole for reason in nodes))
 
 
-def read_verdicts_by_sample(inputs: Mapping[str, Path], judges: Sequence[str]) -> dict[int, list[Verdict]]:
-    """The verdicts of `judges` by sample, in the order of `judges`, read from their `<judge>.verdicts.parquet`."""
+def read_verdicts_by_sample(inputs: Mapping[str, Path], filters: Sequence[str]) -> dict[int, list[Verdict]]:
+    """The verdicts of `filters` by sample, in the order of `filters`, read from their `<filter>.verdicts.parquet`."""
     found = defaultdict[int, list[Verdict]](list)
-    for judge in judges:
-        for verdict in read_verdicts(inputs[f"{judge}.verdicts.parquet"]):
+    for filter_ in filters:
+        for verdict in read_verdicts(inputs[f"{filter_}.verdicts.parquet"]):
             found[verdict.sample].append(verdict)
     return dict(found)
 
 
-def _had(node: Node, facts: Sequence[ImageStats]) -> Reason | None:
-    """Why there is nothing in a node, before anybody judges it."""
+def _had(node: Node, image_stats: Sequence[ImageStats]) -> Reason | None:
+    """Why there is nothing in a node, before anybody filters it."""
     if node.image is not None:
-        return facts[node.image].reason
+        return image_stats[node.image].reason
     return Reason.TAKEN_DOWN if node.text is None else None
 
 
 def _hear(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
-    """Enter one judge's verdicts on nodes; return its reason against the whole sample."""
+    """Enter one filter's verdicts on nodes; return its reason against the whole sample."""
     whole: Reason | None = None
     for verdict in spoken:
         if verdict.node == WHOLE_SAMPLE:

@@ -19,25 +19,25 @@ class Recount:
     """What the tables of a partition come to."""
 
     samples: int = 0  # rows of samples.parquet
-    nodes_judged: int = 0  # that judges were shown: all but those of samples that were taken down
-    samples_left: int = 0  # by the judges, before dedupe
+    nodes_filtered: int = 0  # that filters were shown: all but those of samples that were taken down
+    samples_left: int = 0  # by the filters, before dedupe
     nodes_left: int = 0
     books: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
 
-    def enter(self, sample: Sample, settled: Outcome, before: Outcome) -> None:
+    def enter(self, sample: Sample, outcome: Outcome, before: Outcome) -> None:
         """Add a sample with its fate, and that which it had before dedupe."""
         self.samples += 1
-        self.nodes_judged += 0 if sample.taken_down else len(sample.nodes)
+        self.nodes_filtered += 0 if sample.taken_down else len(sample.nodes)
         self.samples_left += before.sample is None
         self.nodes_left += len(before.kept) if before.sample is None else 0
-        count_sample(self.books, sample, settled)
+        count_sample(self.books, sample, outcome)
 
 
-def count_sample(books: Counts, sample: Sample, settled: Outcome) -> None:
+def count_sample(books: Counts, sample: Sample, outcome: Outcome) -> None:
     """Enter a sample in the books, at all three levels; images are image nodes."""
-    fates = [("samples", settled.sample), *(("nodes", reason) for reason in settled.nodes)]
+    fates = [("samples", outcome.sample), *(("nodes", reason) for reason in outcome.nodes)]
     fates += [
-        ("images", reason) for node, reason in zip(sample.nodes, settled.nodes, strict=True) if node.kind == "image"
+        ("images", reason) for node, reason in zip(sample.nodes, outcome.nodes, strict=True) if node.kind == "image"
     ]
     for level, reason in fates:
         if reason is None:
@@ -64,27 +64,29 @@ def _rows_of(table: Path) -> int:
     return int(pq.read_metadata(table).num_rows)
 
 
-def recount_partition(inputs: Mapping[str, Path], voices: Sequence[str]) -> Recount:
+def recount_partition(inputs: Mapping[str, Path], all_verdict_steps: Sequence[str]) -> Recount:
     """Count a partition again; pure.
 
     Args:
-        inputs: `samples.parquet`, `facts.parquet` and the verdicts of all voices, by name.
-        voices: Who writes verdicts, in the order in which they are heard.
+        inputs: `samples.parquet`, `image_stats.parquet` and the verdicts of all voices, by name.
+        all_verdict_steps: Who writes verdicts, in the order in which they are heard.
     """
-    found, verdicts, facts = (
+    found, verdicts, image_stats = (
         Recount(),
-        read_verdicts_by_sample(inputs, voices),
-        read_image_failures(inputs["facts.parquet"]),
+        read_verdicts_by_sample(inputs, all_verdict_steps),
+        read_image_failures(inputs["image_stats.parquet"]),
     )
     for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
         mine = verdicts.get(row, [])
-        settled = apply_verdicts(sample, mine, facts)
-        judged = [verdict for verdict in mine if verdict.judge not in {"dedupe", "render"}]
-        found.enter(sample, settled, settled if len(judged) == len(mine) else apply_verdicts(sample, judged, facts))
+        outcome = apply_verdicts(sample, mine, image_stats)
+        filtered = [verdict for verdict in mine if verdict.filter not in {"dedupe", "render"}]
+        found.enter(
+            sample, outcome, outcome if len(filtered) == len(mine) else apply_verdicts(sample, filtered, image_stats)
+        )
     return found
 
 
 def read_image_failures(path: Path) -> list[ImageStats]:
-    """Of the facts only why there is no image: with the thumbnails they would take ten times the memory."""
+    """Of the image stats only why there is no image: with the thumbnails they would take ten times the memory."""
     rows = read_rows(path, ["image", "reason"])
     return [ImageStats(row["image"], Reason(row["reason"]) if row["reason"] else None) for row in rows]

@@ -45,7 +45,7 @@ class Twins:
 
 @dataclass(slots=True)
 class Row:
-    """One row of an origin file before it has a place: content in the source's own form, and what was planted in it."""
+    """One row of an input file before it has a place: content in the source's own form, and what was planted in it."""
 
     name: str
     content: Any

@@ -216,13 +216,13 @@ def _copied_images(web: Web) -> None:
         ),
     ]
     for index in range(24):
-        reason, why, remake = recipes[index % 3]
+        reason, why, rebuild = recipes[index % 3]
         first = second = web.article(f"original-picture-{index}", "en", 6, 1)
         if index < 18:
             second = web.article(f"repeated-picture-{index}", "en", 6, 1)
         scene = web.album.scene("single")
         said = describe(scene, Random(f"{SEED}/repeated/{index}"))
-        data, ending = remake(scene)
+        data, ending = rebuild(scene)
         first.content.append(web.show(scene, said, "png"))
         second.content.append(web.put(f"again-{index:02}.{ending}", data, said, scene.size))
         where = len(second.content) - 1

@@ -59,7 +59,7 @@ def prose(number: int) -> str:
     return f"Report {number} describes " + " and the ".join(chosen) + "."
 
 
-def write_origins(folder: Path) -> None:
+def write_input_files(folder: Path) -> None:
     """Three documents of each kind that stay, and some that go."""
     (folder / "served").mkdir(parents=True)
     for number in range(6):
@@ -118,7 +118,7 @@ RECIPE: dict[str, Any] = {
     },
     "partition": {"rows": 5},
     "fetch": {"retries": 0, "timeout_s": 5},
-    "judges": [{"language": {"drop": ["zh"]}}, {"shape": {"max_ratio": 10}}],
+    "filters": [{"language": {"drop": ["zh"]}}, {"shape": {"max_ratio": 10}}],
     "policies": {"small": {"kind": "letterbox", "side": 56, "patch": 14}},
     "tokenizer": "tokenizer.json",
     "stages": [
@@ -142,9 +142,9 @@ RECIPE: dict[str, Any] = {
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:
-    """The recipe with its origins and tokenizer; `changes` replace top-level keys."""
+    """The recipe with its input files and tokenizer; `changes` replace top-level keys."""
     if not (folder / "web.parquet").exists():
-        write_origins(folder)
+        write_input_files(folder)
         write_tokenizer(folder / "tokenizer.json")
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, **changes}))
@@ -164,5 +164,7 @@ def vlmill(*arguments: object) -> int:
 
 def product(root: Path) -> dict[str, str]:
     """What a build is for: path -> sha256 of everything under shards/ and mixtures/."""
-    files = sorted(path for part in ("shards", "mixtures") for path in (root / part).rglob("*") if path.is_file())
+    files = sorted(
+        path for partition in ("shards", "mixtures") for path in (root / partition).rglob("*") if path.is_file()
+    )
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

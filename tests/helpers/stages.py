@@ -146,7 +146,11 @@ def render(policy: Policy, pictures: Sequence[Image.Image]) -> list[Rendered]:
     layouts = policy.layout([image.size for image in pictures])
     return [
         Rendered(
-            layout, {part: encode_image(drawn, policy.quality) for part, drawn in policy.render(image, layout).items()}
+            layout,
+            {
+                partition: encode_image(drawn, policy.quality)
+                for partition, drawn in policy.render(image, layout).items()
+            },
         )
         for image, layout in zip(pictures, layouts, strict=True)
     ]

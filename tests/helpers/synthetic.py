@@ -114,7 +114,7 @@ class Store:
         index = {
             "id": [f"{shard.source}/a.parquet#{start + row}" for row in rows],
             "file": ["a.parquet"] * len(documents),
-            "origin_row": pa.array([start + row for row in rows], pa.int64()),
+            "input_row": pa.array([start + row for row in rows], pa.int64()),
             "page": pa.array([-1] * len(documents), pa.int32()),
             "group": list(groups),
             "licence": [licence] * len(documents),

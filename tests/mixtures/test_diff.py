@@ -18,7 +18,9 @@ def made(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("diff"))
     store.add("web", web(1, 60))
     store.add("quiz", quiz(2, 40))
-    lock, stats = store.lock(MixtureSettings(128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", tiles_per_row=4))
+    lock, stats = store.lock(
+        MixtureSettings(128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", tiles_per_sequence=4)
+    )
     return lock, stats, store.inputs["stats.json"].parent
 
 
@@ -52,7 +54,7 @@ def test_the_table_has_what_differs_and_names_what_does_not(made):
 def test_locks_can_be_set_beside_each_other(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10] * 30))
-    once, twice = (store.lock(MixtureSettings(64, repeat={"web": passes}))[0] for passes in (1, 2))
+    once, twice = (store.lock(MixtureSettings(64, repeat={"web": epochs}))[0] for epochs in (1, 2))
     found = make_difference(once, twice)["web"]
     assert (found["samples"], found["tokens"]) == (30, 300)
 

@@ -18,7 +18,7 @@ from tests.helpers.synthetic import (
     text,
     web,
 )
-from vlmill.mixtures.algorithms.solve import PASSES, Binding, Solution, solve_mixture
+from vlmill.mixtures.algorithms.solve import MAX_EPOCHS, Binding, Solution, solve_mixture
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings
 from vlmill.mixtures.report.warnings import warn_of_settings
 from vlmill.mixtures.steps.select import check_where, list_selects
@@ -48,29 +48,29 @@ def holdings(samples, tokens, **more):
 def test_shares_repeats_and_parts_are_three_ways_to_say_it():
     assert mixture(shares={"web": 0.4}).resolved() == (MixtureEntry("web", share=0.4),)
     assert mixture(repeat={"web": 4}).resolved() == (MixtureEntry("web", repeat=4.0),)
-    assert mixture(parts={"web": 0.4, "quiz": {"share": 0.6, "take": "first:5"}}).resolved() == (
+    assert mixture(entries={"web": 0.4, "quiz": {"share": 0.6, "take": "first:5"}}).resolved() == (
         MixtureEntry("web", share=0.4),
         MixtureEntry("quiz", share=0.6, take="first:5"),
     )
-    assert mixture(parts=[{"source": "web"}, {"source": "web"}], max_repetition=3).labels() == ("web", "web@2")
+    assert mixture(entries=[{"source": "web"}, {"source": "web"}], max_repetition=3).labels() == ("web", "web@2")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "one of shares, repeat and parts; this one has none"),
+        ({}, "one of shares, repeat and entries; this one has none"),
         ({"shares": {"web": 1}, "repeat": {"web": 1}}, "this one has shares and repeat"),
         ({"shares": {"web": 1}, "epochs": 2, "tokens": 5}, "one budget at most"),
         ({"shares": {"web": 0}}, "share of 'web' is 0"),
         ({"shares": {"web": math.inf}}, "share of 'web' is inf; it must be a finite number above 0"),
         ({"shares": {"web": 1}, "tokens": "inf"}, "tokens is inf; it must be a finite number above 0"),
         ({"shares": {"web": 1}, "pack_window": 0}, "pack_window is 0"),
-        ({"parts": {"web": 1, "quiz": {}}}, "either all parts have a share or none has"),
-        ({"parts": {"web": {"share": 1, "repeat": 1}}}, "a share or a repeat, not both"),
-        ({"parts": {"web": {"take": "some"}}}, "'some'; allowed: all, first:N, end:N, random:N"),
-        ({"parts": {"web": {"sequence_length": 129}}}, "sequence_length of 'web' is 129; a row holds 128 at most"),
-        ({"parts": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
-        ({"parts": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
+        ({"entries": {"web": 1, "quiz": {}}}, "either all entries have a share or none has"),
+        ({"entries": {"web": {"share": 1, "repeat": 1}}}, "a share or a repeat, not both"),
+        ({"entries": {"web": {"take": "some"}}}, "'some'; allowed: all, first:N, end:N, random:N"),
+        ({"entries": {"web": {"sequence_length": 129}}}, "sequence_length of 'web' is 129; a row holds 128 at most"),
+        ({"entries": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
+        ({"entries": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
         ({"shares": {"web": 1}, "held_out": {"wep": 0.1}}, "did you mean 'web'"),
         ({"shares": {"web": 1}, "held_out": {"web": 1}}, "a fraction from 0 to below 1"),
         ({"share": {"web": 1}}, "unknown key 'share'; did you mean 'shares'"),
@@ -121,12 +121,12 @@ def test_repeats_are_passes():
 def test_a_cap_that_binds_leaves_its_part_of_the_budget_to_the_others():
     solution = solve_mixture(
         mixture(
-            parts={"web": 0.2, "pairs": 0.3, "quiz": {"share": 0.5, "max_repetition": 2}}, unit="tokens", tokens=6000
+            entries={"web": 0.2, "pairs": 0.3, "quiz": {"share": 0.5, "max_repetition": 2}}, unit="tokens", tokens=6000
         ),
         [holdings(30, 3000), holdings(30, 3000), holdings(10, 1000)],
     )
     assert solution.repetition == pytest.approx((1600 / 3000, 2400 / 3000, 2))
-    assert [(binding.constraint, binding.part, binding.wanted) for binding in solution.binding] == [
+    assert [(binding.constraint, binding.entry, binding.wanted) for binding in solution.binding] == [
         ("max_repetition", "quiz", pytest.approx(3))
     ]
     assert solution.exact_up_to == pytest.approx(4000)
@@ -167,39 +167,39 @@ AMOUNTS = st.lists(
 @UNTIMED
 @given(AMOUNTS, st.floats(0.1, 4))
 def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
-    parts = [
+    entries = [
         MixtureEntry(f"s{number}", share=share, max_repetition=cap) for number, (share, _, cap) in enumerate(amounts)
     ]
     tokens = np.array([amount for _, amount, _ in amounts], float)
     solution = solve_mixture(
-        MixtureSettings(128, parts=tuple(parts), unit="tokens", epochs=epochs),
+        MixtureSettings(128, entries=tuple(entries), unit="tokens", epochs=epochs),
         [holdings(1, amount) for _, amount, _ in amounts],
     )
-    passes = np.array(solution.repetition)
-    caps = np.array([cap or PASSES for _, _, cap in amounts])
-    levels = passes * tokens / [share for share, _, _ in amounts]
-    capped = passes >= caps * (1 - 1e-9)
-    assert np.all(passes <= caps * (1 + 1e-9))
+    used = np.array(solution.repetition)
+    caps = np.array([cap or MAX_EPOCHS for _, _, cap in amounts])
+    levels = used * tokens / [share for share, _, _ in amounts]
+    capped = used >= caps * (1 - 1e-9)
+    assert np.all(used <= caps * (1 + 1e-9))
     if not capped.all():  # the conditions of Karush, Kuhn and Tucker for the least divergence
-        assert passes @ tokens == pytest.approx(epochs * tokens.sum())
+        assert used @ tokens == pytest.approx(epochs * tokens.sum())
         assert np.ptp(levels[~capped]) < 1e-6 * levels.max()
         assert np.all(levels[capped] <= levels[~capped].max() * (1 + 1e-9))
 
 
-def facts(licences=None, too_long=0):
+def image_stats(licences=None, too_long=0):
     nodes = {"in": 100, "kept": 100 - too_long, "dropped": {"too_long": too_long}, "failed": {}}
     samples = {"in": 12, "kept": 10, "dropped": {"held_out": 2}, "failed": {}}
     return {"licences": licences or {"CC0-1.0": 10}, "counts": {"nodes": nodes, "samples": samples}}
 
 
 @pytest.mark.parametrize(
-    ("settings", "more", "passes", "warning"),
+    ("settings", "more", "used", "warning"),
     [
-        ({"parts": [{"source": "web"}, {"source": "web"}]}, {}, 1, "web: stands in several parts"),
+        ({"entries": [{"source": "web"}, {"source": "web"}]}, {}, 1, "web: stands in several entries"),
         ({"shares": {"web": 0.3}}, {}, 1, "the shares add up to 0.3"),
-        ({"parts": {"web": {"take": "first:10%"}}}, {}, 1, "random:10% is as many from all of it"),
+        ({"entries": {"web": {"take": "first:10%"}}}, {}, 1, "random:10% is as many from all of it"),
         (
-            {"parts": {"web": {"take": "random:11"}}},
+            {"entries": {"web": {"take": "random:11"}}},
             {},
             1,
             "take random:11 asks for more than the 10 samples there are",
@@ -216,12 +216,12 @@ def facts(licences=None, too_long=0):
         ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a row"),
     ],
 )
-def test_lint_says_what_a_person_should_look_at(settings, more, passes, warning):
+def test_lint_says_what_a_person_should_look_at(settings, more, used, warning):
     asked = mixture(**settings)
     count = len(asked.labels())
-    solution = Solution((passes,) * count, (more.pop("binding"),) if "binding" in more else (), None)
+    solution = Solution((used,) * count, (more.pop("binding"),) if "binding" in more else (), None)
     planned = holdings(more.pop("planned", 5), 100)
-    found = warn_of_settings(asked, [facts(**more)] * count, solution, [planned] * count)
+    found = warn_of_settings(asked, [image_stats(**more)] * count, solution, [planned] * count)
     assert len(found) == 1
     assert warning in found[0]
 
@@ -230,7 +230,7 @@ def selected(tmp_path, settings=None, documents=None, **more):
     """The selection of one source, its report and the store."""
     store = Store(tmp_path)
     store.add("web", documents or web(1, 120), per_shard=50, **more)
-    asked = mixture(parts={"web": {"repeat": 1, **(settings or {})}}, tiles_per_row=4, unit="tokens")
+    asked = mixture(entries={"web": {"repeat": 1, **(settings or {})}}, tiles_per_sequence=4, unit="tokens")
     counts = store.select(asked)["web"]
     report = json.loads(store.inputs["web/selection.json"].read_text())
     return Selection.open(store.inputs, "web", "tokens", 17, 2), report, counts, store
@@ -356,7 +356,7 @@ def test_pages_of_a_document_are_held_out_together_and_alike_in_every_stage(tmp_
     groups = [f"document-{number // 4}" for number in range(200)]
     store.add("scans", lone([20] * 200), groups=groups)
     held = []
-    for asked in ({"shares": {"scans": 1}}, {"parts": {"scans": {"take": "first:10"}}, "unit": "tokens"}):
+    for asked in ({"shares": {"scans": 1}}, {"entries": {"scans": {"take": "first:10"}}, "unit": "tokens"}):
         store.select(mixture(**asked, held_out={"scans": 0.2}))
         places = np.load(store.inputs["scans/held_out.npy"])
         held.append([int(shard) * 50 + int(row) for shard, row in places])

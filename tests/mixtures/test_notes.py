@@ -20,7 +20,7 @@ def article(number, own):
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("origins")
+    folder = tmp_path_factory.mktemp("input files")
     path = write_recipe(folder)
     obelics(
         folder / "news.parquet", [[article(number, "news")] for number in range(5)] + [["Something else entirely."]]
@@ -28,7 +28,7 @@ def recipe(tmp_path_factory):
     obelics(folder / "blog.parquet", [[article(number, "blog")] for number in range(3)])
     more = {name: {"kind": "obelics", "files": f"{name}.parquet", "licence": "CC0-1.0"} for name in ("news", "blog")}
     shares = {"news": 0.5, "blog": 0.25, "quiz": 0.25}
-    stage = {**RECIPE["stages"][0], "mixture": {"shares": shares, "sequence_length": 2048, "tiles_per_row": 16}}
+    stage = {**RECIPE["stages"][0], "mixture": {"shares": shares, "sequence_length": 2048, "tiles_per_sequence": 16}}
     sources = {"quiz": RECIPE["sources"]["quiz"], **more}
     return write_recipe(folder, sources=sources, stages=[stage]) and path
 
@@ -63,7 +63,7 @@ def test_another_tokenizer_than_the_one_that_counted_is_noted(copy):
 
 def test_a_build_shows_notes_and_the_nearest_mixture_where_a_cap_binds(recipe, copy, capsys):
     change = [
-        "--relock",
+        "--accept-changes",
         "--set",
         "stages.align.mixture.max_repetition=1",
         "--set",
@@ -79,7 +79,13 @@ def test_a_build_shows_notes_and_the_nearest_mixture_where_a_cap_binds(recipe, c
 
 
 def test_a_strict_mixture_is_refused_with_what_binds_and_the_ways_out(recipe, copy, capsys):
-    change = ["--relock", "--set", "stages.align.mixture.max_repetition=1", "--set", "stages.align.mixture.strict=true"]
+    change = [
+        "--accept-changes",
+        "--set",
+        "stages.align.mixture.max_repetition=1",
+        "--set",
+        "stages.align.mixture.strict=true",
+    ]
     assert vlmill("build", recipe, "--out", copy, "--workers", 0, *change) == 1
     assert "may be passed 1 times, the mixture asks for" in " ".join(capsys.readouterr().err.split())
 
@@ -87,13 +93,13 @@ def test_a_strict_mixture_is_refused_with_what_binds_and_the_ways_out(recipe, co
 def test_without_dedupe_nobody_looked_for_what_parts_have_in_common(recipe, tmp_path, capsys):
     arguments = ["--workers", 0, "--limit", 4, "--set", "dedupe=null"]
     assert vlmill("build", recipe, "--out", tmp_path / "run", *arguments) == 0
-    assert "nobody looked for what parts have in common" in " ".join(capsys.readouterr().out.split())
+    assert "nobody looked for what entries have in common" in " ".join(capsys.readouterr().out.split())
 
 
 def test_another_share_writes_no_shard_and_reads_no_image(recipe, copy):
     def files():
         found = (
-            path for part in ("shards", "steps") for path in (copy / part).rglob("*") if "mixtures" not in path.parts
+            path for entry in ("shards", "steps") for path in (copy / entry).rglob("*") if "mixtures" not in path.parts
         )
         return {
             path: (path.stat().st_ino, path.stat().st_mtime_ns)
@@ -104,7 +110,15 @@ def test_another_share_writes_no_shard_and_reads_no_image(recipe, copy):
     before, plan = files(), json.loads((copy / "mixtures/align/stats.json").read_bytes())
     assert (
         vlmill(
-            "build", recipe, "--out", copy, "--workers", 0, "--relock", "--set", "stages.align.mixture.shares.quiz=2"
+            "build",
+            recipe,
+            "--out",
+            copy,
+            "--workers",
+            0,
+            "--accept-changes",
+            "--set",
+            "stages.align.mixture.shares.quiz=2",
         )
         == 0
     )

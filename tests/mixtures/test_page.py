@@ -28,7 +28,7 @@ from vlmill.pipeline.reports.ledger import read_funnel, total_funnel
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("built") / "run"
     stage = {**RECIPE["stages"][0], "mixture": {**RECIPE["stages"][0]["mixture"], "sequence_length": 1024, "epochs": 2}}
-    recipe = write_recipe(tmp_path_factory.mktemp("origins"), stages=[stage])
+    recipe = write_recipe(tmp_path_factory.mktemp("input files"), stages=[stage])
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     return root
 
@@ -102,7 +102,7 @@ PARTIAL = {  # what a recipe has, and a sentence of its page when all of it is m
     "no policies": ({"policies": {}, "stages": [], "model": {}, "tokenizer": None}, "The recipe has no `policies`"),
     "no stages": ({"stages": [], "model": {}}, "The recipe has no `stages`"),
     "no tokenizer": ({"stages": [], "model": {}, "tokenizer": None}, "The recipe has no `stages`"),
-    "no dedupe": ({"stages": [], "model": {}, "dedupe": None, "judges": []}, "The recipe has no `stages`"),
+    "no dedupe": ({"stages": [], "model": {}, "dedupe": None, "filters": []}, "The recipe has no `stages`"),
     "no train": ({"stages": [UNTRAINED], "model": {}}, "Stage align has no `train` block"),
     "no model": ({"stages": [MIXED], "model": {}}, None),
 }
@@ -283,7 +283,7 @@ def gallery(mixture):
 
 
 def test_every_part_has_cards(gallery, mixture):
-    assert {card["part"] for card in gallery} == set(mixture.sources)
+    assert {card["entry"] for card in gallery} == set(mixture.sources)
 
 
 def test_a_card_shows_its_segment_among_its_neighbours(gallery, mixture):
@@ -294,20 +294,20 @@ def test_a_card_shows_its_segment_among_its_neighbours(gallery, mixture):
         assert len(card["neighbours"]) == len(mixture.row(card["row"]))
 
 
-def test_of_a_conversation_the_answers_are_learnt_and_of_a_document_all_text(gallery):
+def test_of_a_conversation_the_answers_are_supervised_and_of_a_document_all_text(gallery):
     asked = next(card for card in gallery if card["source"] == "quiz")
-    learnt = "".join(run["text"] for run in asked["text"] if run.get("learnt"))
-    read = "".join(run["text"] for run in asked["text"] if not run.get("learnt", True))
-    assert "Thing" in learnt
+    supervised = "".join(run["text"] for run in asked["text"] if run.get("supervised"))
+    read = "".join(run["text"] for run in asked["text"] if not run.get("supervised", True))
+    assert "Thing" in supervised
     assert "What stands in field" in read
     assert read.startswith("<|user|>")
     told = next(card for card in gallery if card["source"] == "web")
-    assert all(run.get("learnt", True) for run in told["text"])
+    assert all(run.get("supervised", True) for run in told["text"])
 
 
-def test_if_all_text_is_learnt_so_are_the_questions(mixture):
+def test_if_all_text_is_supervised_so_are_the_questions(mixture):
     asked = next(card for card in make_cards(mixture, "text", 5) if card["source"] == "quiz")
-    assert "What stands in field" in "".join(run["text"] for run in asked["text"] if run.get("learnt"))
+    assert "What stands in field" in "".join(run["text"] for run in asked["text"] if run.get("supervised"))
 
 
 def test_an_image_stands_in_the_text_with_its_placeholders(gallery):
@@ -335,7 +335,7 @@ class Shown:
 def test_tiles_are_drawn_in_their_grid_beside_the_overview(policy, size, shape, seams):
     image = Image.new("RGB", size, (10, 200, 30))
     (layout,) = policy.layout([size])
-    stored = {part: encode_image(drawn, policy.quality)[1] for part, drawn in policy.render(image, layout).items()}
+    stored = {entry: encode_image(drawn, policy.quality)[1] for entry, drawn in policy.render(image, layout).items()}
     drawn = draw_tiles(Shown(policy), stored, layout)
     assert shape is None or drawn.size == shape
     assert (np.asarray(drawn) == SEAM).all(axis=2).all(axis=0).sum() == seams * SEAM_WIDTH  # from top to bottom

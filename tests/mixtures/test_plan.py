@@ -28,7 +28,7 @@ def mixture(**more):
     return MixtureSettings(
         **{
             "sequence_length": 128,
-            "tiles_per_row": 4,
+            "tiles_per_sequence": 4,
             "shares": {"web": 0.5, "quiz": 0.3, "scans": 0.2},
             "pack_window": 64,
             **more,
@@ -63,12 +63,12 @@ def test_in_whole_epochs_every_node_comes_once_each_or_is_a_counted_loss(store):
     shares = {"web": 1, "quiz": 2, "scans": 3}
     rows = store.plan(mixture(shares={}, repeat=shares))
     counts = store.select(mixture(shares={}, repeat=shares))
-    for source, (label, passes) in enumerate(shares.items()):
+    for source, (label, epochs) in enumerate(shares.items()):
         mine = [segment for segment in segments(rows) if segment["source"] == source]
         nodes = Counter((s["epoch"], s["shard"], s["row"], node) for s in mine for node in range(s["first"], s["last"]))
         assert set(nodes.values()) == {1}
-        assert len(nodes) == passes * counts[label]["nodes"].kept
-        assert {key[0] for key in nodes} == set(range(passes))
+        assert len(nodes) == epochs * counts[label]["nodes"].kept
+        assert {key[0] for key in nodes} == set(range(epochs))
 
 
 def test_held_out_samples_are_in_no_row(store):
@@ -194,7 +194,7 @@ def test_a_budget_of_rows_is_met_nearly(tmp_path):
 
 def test_a_source_may_have_its_own_length(store):
     rows = store.plan(
-        mixture(shares={}, parts={"web": {"share": 0.5}, "scans": {"share": 0.5, "sequence_length": 40}}, epochs=1)
+        mixture(shares={}, entries={"web": {"share": 0.5}, "scans": {"share": 0.5, "sequence_length": 40}}, epochs=1)
     )
     assert (
         max(s["tokens"] for s in segments(rows) if s["source"] == 1)
@@ -204,14 +204,14 @@ def test_a_source_may_have_its_own_length(store):
 
 
 def test_a_source_in_two_parts_is_two_sources_of_the_plan(store):
-    parts = [
+    entries = [
         {"source": "quiz", "share": 0.5, "take": "first:10"},
         {"source": "quiz", "share": 0.5},
         {"source": "web", "share": 1.0},
     ]
-    lock, stats = store.lock(mixture(shares={}, parts=parts, held_out={"quiz": 0.1}))
+    lock, stats = store.lock(mixture(shares={}, entries=entries, held_out={"quiz": 0.1}))
     assert [source["label"] for source in lock["sources"]] == ["quiz", "quiz@2", "web"]
-    assert stats["warnings"][0].startswith("quiz: stands in several parts")
+    assert stats["warnings"][0].startswith("quiz: stands in several entries")
     held = pq.read_table(store.inputs["held_out.parquet"])["source"].to_pylist()
     assert set(held) == {0}
 

@@ -83,7 +83,7 @@ def test_llava_onevision_has_every_entry_of_its_files(stage, entries, uncounted)
 
 
 def test_strategies_of_llava_onevision_are_those_of_its_files():
-    takes = [part.take for part in load_published("llava_onevision").stages["single_image"].mixture.resolved()]
+    takes = [entry.take for entry in load_published("llava_onevision").stages["single_image"].mixture.resolved()]
     assert {take: takes.count(take) for take in set(takes)} == {
         "all": 73,
         "first:5%": 7,
@@ -103,7 +103,7 @@ def test_the_language_files_of_llava_onevision_come_to_more_than_its_paper_says(
 
 
 def test_idefics2_cuts_its_sources_to_their_own_lengths():
-    lengths = [part.sequence_length for part in load_published("idefics2").stages["stage2"].mixture.resolved()]
+    lengths = [entry.sequence_length for entry in load_published("idefics2").stages["stage2"].mixture.resolved()]
     assert lengths == [None, 1536, 1024]
 
 
@@ -148,8 +148,8 @@ def test_a_stage_that_was_not_published_is_refused_with_the_nearest():
 def as_released(stage):
     """The YAML of a stage of LLaVA-OneVision as its authors wrote such files, made of ours."""
     entries = [
-        {"json_path": f"/data/llava/{part.source}.json", "sampling_strategy": part.take}
-        for part in load_published("llava_onevision").stages[stage].mixture.resolved()
+        {"json_path": f"/data/llava/{entry.source}.json", "sampling_strategy": entry.take}
+        for entry in load_published("llava_onevision").stages[stage].mixture.resolved()
     ]
     return yaml.safe_dump({"datasets": entries}, sort_keys=False)
 
@@ -196,11 +196,11 @@ def test_a_file_that_is_no_published_mixture_is_refused_with_what_it_is(tmp_path
         load_published(str(tmp_path / "other.yaml"))
 
 
-def test_a_file_that_is_named_twice_becomes_two_parts(tmp_path):
+def test_a_file_that_is_named_twice_becomes_two_entries(tmp_path):
     entries = [{"json_path": "a/x_500.json", "sampling_strategy": take} for take in ("first:10%", "end:20")]
     (tmp_path / "twice.yaml").write_text(yaml.safe_dump({"datasets": entries}))
-    parts = read_mixture(tmp_path / "twice.yaml", 2048)["stages"]["twice"]["mixture"]["parts"]
-    assert parts == [{"source": "x_500", "take": "first:10%"}, {"source": "x_500", "take": "end:20"}]
+    twice = read_mixture(tmp_path / "twice.yaml", 2048)["stages"]["twice"]["mixture"]["entries"]
+    assert twice == [{"source": "x_500", "take": "first:10%"}, {"source": "x_500", "take": "end:20"}]
     (tmp_path / "ours.yaml").write_text(to_yaml(read_mixture(tmp_path / "twice.yaml", 2048)))
     assert compute_shares(load_published(str(tmp_path / "ours.yaml")).stages["twice"]) == pytest.approx(
         {"x_500": 500 / 7, "x_500@2": 200 / 7}

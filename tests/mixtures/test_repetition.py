@@ -36,8 +36,10 @@ def write(folder, shards, segments):
         files[lineage_of(path)] = folder / f"{len(files)}.lineage.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), files[lineage_of(path)])
     blocks = []
-    for number, part in enumerate((segments[::2], segments[1::2])):
-        planned = [{**dict(zip(FIELDS, segment, strict=True)), "epoch": 0, "tokens": 1, "tiles": 0} for segment in part]
+    for number, entry in enumerate((segments[::2], segments[1::2])):
+        planned = [
+            {**dict(zip(FIELDS, segment, strict=True)), "epoch": 0, "tokens": 1, "tiles": 0} for segment in entry
+        ]
         blocks.append(folder / f"{number}.plan.parquet")
         pq.write_table(pa.Table.from_pylist([{"tokens": 1, "tiles": 0, "segments": planned}], schema=ROWS), blocks[-1])
     lock = {

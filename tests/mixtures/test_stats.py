@@ -18,7 +18,7 @@ def stats(tmp_path_factory):
     store.add("quiz", quiz(2, 80), licence="")
     return store.lock(
         MixtureSettings(
-            128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", epochs=2, tiles_per_row=4, held_out={"web": 0.1}
+            128, shares={"web": 0.4, "quiz": 0.6}, unit="tokens", epochs=2, tiles_per_sequence=4, held_out={"web": 0.1}
         )
     )[1]
 
@@ -48,7 +48,7 @@ def test_realised_shares_stand_in_every_unit_beside_the_declared(stats):
 def test_efficiency_is_tokens_over_what_rows_could_hold(stats):
     packing = stats["packing"]
     assert packing["efficiency"] == pytest.approx(stats["total"]["tokens"] / (packing["rows"] * 128), abs=1e-6)
-    assert packing["tiles_per_row"]["most"] <= packing["tiles_per_row"]["budget"] == 4
+    assert packing["tiles_per_sequence"]["most"] <= packing["tiles_per_sequence"]["budget"] == 4
 
 
 def test_losses_stand_by_cause(stats):

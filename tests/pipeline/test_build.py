@@ -26,7 +26,7 @@ from vlmill.pipeline.reports.ledger import read_funnel, total_funnel
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("origins"))
+    return write_recipe(tmp_path_factory.mktemp("input files"))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_verify_finds_nothing_in_a_sound_run_and_names_what_was_touched(built, t
     assert str(shard.relative_to(copy)) in capsys.readouterr().out
 
 
-def test_a_sample_is_traced_to_its_origin_and_a_drop_to_its_judge(built, capsys):
+def test_a_sample_is_traced_to_its_origin_and_a_drop_to_its_filter(built, capsys):
     assert vlmill("trace", built, "web/web.parquet#5") == 0
     said = capsys.readouterr().out
     assert "language drops" in said
@@ -128,7 +128,7 @@ def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_pa
     small = write_recipe(
         recipe.parent,
         sources={"web": RECIPE["sources"]["web"]},
-        judges=[{"language": None}],
+        filters=[{"language": None}],
         partition={"rows": 100},
         dedupe={"buckets": 1},
         stages=[{**RECIPE["stages"][0], "mixture": {"shares": {"web": 1}, "sequence_length": 512}}],
@@ -163,17 +163,22 @@ def test_killed_at_random_moments_with_ray_it_ends_with_the_same_bytes(recipe, b
 def test_another_threshold_touches_no_image_and_the_way_back_is_free(recipe, built, tmp_path, capsys):
     root = tmp_path / "run"
     shutil.copytree(built, root)
-    fetched = {receipt.part: receipt.key for receipt in read_manifest(root, "steps/web/fetch")}
-    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--set", "judges.language.drop=[ja]") == 1
+    fetched = {receipt.partition: receipt.key for receipt in read_manifest(root, "steps/web/fetch")}
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--set", "filters.language.drop=[ja]") == 1
     assert "locked to another recipe" in capsys.readouterr().err
-    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--set", "judges.language.drop=[ja]", "--relock") == 0
+    assert (
+        vlmill(
+            "build", recipe, "--out", root, "--workers", 0, "--set", "filters.language.drop=[ja]", "--accept-changes"
+        )
+        == 0
+    )
     assert read_funnel(root)["web"]["samples"]["dropped"].get("language", 0) == 0
-    assert {receipt.part: receipt.key for receipt in read_manifest(root, "steps/web/fetch")} == fetched
-    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--relock") == 0
+    assert {receipt.partition: receipt.key for receipt in read_manifest(root, "steps/web/fetch")} == fetched
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--accept-changes") == 0
     assert product(root) == product(built)
 
 
-def test_remake_makes_pure_steps_anew_and_never_touches_what_the_world_had_a_say_in(recipe, built, tmp_path, capsys):
+def test_rebuild_makes_pure_steps_anew_and_never_touches_what_the_world_had_a_say_in(recipe, built, tmp_path, capsys):
     root = tmp_path / "run"
     shutil.copytree(built, root)
 
@@ -182,10 +187,10 @@ def test_remake_makes_pure_steps_anew_and_never_touches_what_the_world_had_a_say
 
     impure = {step: written(step) for step in ("steps/web/fetch", "steps/papers/read", "steps/scans/read")}
     pure = written("steps/web/language")
-    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--remake", "--set", "seed=99") == 1
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--rebuild", "--set", "seed=99") == 1
     assert "locked to another recipe" in capsys.readouterr().err
     assert written("steps/web/language") == pure, "a refused build removes nothing"
-    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--remake") == 0
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--rebuild") == 0
     assert {step: written(step) for step in impure} == impure
     assert written("steps/web/language") != pure
     assert product(root) == product(built)
@@ -205,8 +210,8 @@ def refused(capsys, folder, *arguments, **changes):
 
 @pytest.fixture
 def folder(recipe, tmp_path):
-    shutil.copytree(recipe.parent, tmp_path / "origins")
-    return tmp_path / "origins"
+    shutil.copytree(recipe.parent, tmp_path / "input files")
+    return tmp_path / "input files"
 
 
 def test_a_file_that_is_no_parquet(capsys, folder):

@@ -141,7 +141,7 @@ def recipe(folder, **changes):
             "web": {"kind": "obelics", "files": "web.parquet", "serve": {"http://img.test/": "served"}},
         },
         "fetch": {"retries": 0, "timeout_s": 5},
-        "judges": [],
+        "filters": [],
         "dedupe": {},
         "policies": {"small": {"kind": "letterbox", "side": 28, "patch": 14}},
         "decontaminate": {"against": {"exam": exam}},
@@ -167,7 +167,7 @@ def built(data, tmp_path_factory):
 def dropped(data, built, tmp_path_factory):
     """The same run, built on with another action."""
     root = shutil.copytree(built, tmp_path_factory.mktemp("dropped") / "run")
-    action = ("--set", "decontaminate.action=drop", "--relock")
+    action = ("--set", "decontaminate.action=drop", "--accept-changes")
     assert vlmill("build", recipe(data), "--out", root, "--workers", 0, *action) == 0
     return root
 
@@ -237,13 +237,13 @@ def search_for(folder, *samples):
     write_samples(folder / "samples.parquet", named)
     thumbnails = [np.random.default_rng(row).integers(0, 255, 64 * 64, np.uint8).tobytes() for row in range(count)]
     write_image_stats(
-        folder / "facts.parquet", [ImageStats(n, None, str(n), thumbnail=t) for n, t in enumerate(thumbnails)]
+        folder / "image_stats.parquet", [ImageStats(n, None, str(n), thumbnail=t) for n, t in enumerate(thumbnails)]
     )
     blank = {field.name: None if field.nullable else "" for field in IMAGES}
     images = ({**blank, "image": row, "bytes": shown(row)} for row in range(count))
     write_rows(folder / "images.parquet", IMAGES, images)
     (out := folder / "index").mkdir()
-    names = ("samples.parquet", "facts.parquet", "images.parquet")
+    names = ("samples.parquet", "image_stats.parquet", "images.parquet")
     BuildIndex(image=0.95).run({f"exam/0/{name}": folder / name for name in names}, out)
     return Search(read_index({f"{FOLDER}/{path.name}": path for path in out.iterdir()}), 0.8)
 
@@ -414,18 +414,18 @@ def test_a_question_around_its_picture_is_found_whole(tmp_path):
 
 def test_a_report_keeps_everything_and_a_drop_drops_what_it_names(built, dropped, capsys):
     assert not list(built.glob("steps/*/decontaminate"))
-    assert trace_sample(built, "quiz/quiz.parquet#0").settled.sample is None
+    assert trace_sample(built, "quiz/quiz.parquet#0").outcome.sample is None
     root = dropped
     assert tables(root, "contamination") == tables(built, "contamination")
     assert examples(reported(root, capsys)) == examples(reported(built, capsys))
     traced = trace_sample(root, "quiz/quiz.parquet#0")
-    assert traced.settled.sample == Reason.REQUIRED_LOST
+    assert traced.outcome.sample == Reason.REQUIRED_LOST
     assert [(verdict.reason, verdict.other) for verdict in traced.verdicts] == [
         (Reason.CONTAMINATED_IMAGE, "exam.test/test.parquet#0")
     ]
-    assert trace_sample(root, "web/web.parquet#1").settled.kept == (0, 2, 3), "a web document loses the picture alone"
-    assert trace_sample(root, "web/web.parquet#0").settled.kept == (0, 2), "and the paragraph that asks the question"
-    assert trace_sample(root, "quiz/quiz.parquet#5").settled.sample is None
+    assert trace_sample(root, "web/web.parquet#1").outcome.kept == (0, 2, 3), "a web document loses the picture alone"
+    assert trace_sample(root, "web/web.parquet#0").outcome.kept == (0, 2), "and the paragraph that asks the question"
+    assert trace_sample(root, "quiz/quiz.parquet#5").outcome.sample is None
     assert vlmill("verify", root) == 0
 
 
@@ -512,16 +512,18 @@ def test_a_benchmark_comes_from_a_list_by_name_and_the_lock_says_all(data, tmp_p
     against = {"mmmu": "benchmarks", "own": {"files": "test.parquet"}}
     there = "hf://datasets/acme/copy@v1"
     loaded, effective, _ = load_recipe(str(recipe(data, decontaminate={"against": against})), sources={"mmmu": there})
-    assert loaded.decontaminating().against["mmmu"].splits("mmmu")["mmmu.validation"] == Split(split="validation")
+    assert loaded.decontamination_settings().against["mmmu"].splits("mmmu")["mmmu.validation"] == Split(
+        split="validation"
+    )
     assert effective["decontaminate"]["against"]["mmmu"]["options"]["choices"] == "options"
     assert effective["decontaminate"]["against"]["mmmu"]["root"] == there
     moved = {"mmmu": str(tmp_path / "mine" / "*.parquet")}  # a list that comes from the command line too can be moved
     everything, _, _ = load_recipe(
         str(recipe(data, decontaminate=None)), moved, sets={"decontaminate.against": "benchmarks"}
     )
-    assert everything.decontaminating().against["mmmu"].splits("mmmu") == {"mmmu": Split(pattern="*.parquet")}
+    assert everything.decontamination_settings().against["mmmu"].splits("mmmu") == {"mmmu": Split(pattern="*.parquet")}
     names = "ai2d chartqa docvqa mathvista mmbench_cn mmbench_en mmmu mmstar ocrbench scienceqa textvqa vqav2"
-    assert sorted(everything.decontaminating().against) == names.split()
+    assert sorted(everything.decontamination_settings().against) == names.split()
 
 
 @pytest.mark.parametrize(
@@ -563,7 +565,7 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     paths = {"root": str(tmp_path), "files": "paths.tsv"}
     root = shutil.copytree(built, tmp_path / "run")
     path = recipe(data, decontaminate={"against": {"paths": paths}})
-    assert vlmill("build", path, "--out", root, "--workers", 0, "--relock", "--until", "survey") == 0
+    assert vlmill("build", path, "--out", root, "--workers", 0, "--accept-changes", "--until", "survey") == 0
     assert vlmill("build", path, "--out", root, "--workers", 0) == 0
     warned = (
         "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was held against them",

@@ -37,12 +37,12 @@ from vlmill.pipeline.steps.image_stats import compute_image_stats
 
 @dataclass(frozen=True)
 class Item:
-    """A sample whose image nodes name pictures; `judged` are earlier verdicts on it: {node: reason}."""
+    """A sample whose image nodes name pictures; `filtered` are earlier verdicts on it: {node: reason}."""
 
     source: str
     row: int
     nodes: tuple[Node, ...]
-    judged: tuple[int, ...] = ()
+    filtered: tuple[int, ...] = ()
     url: str = ""
 
     @property
@@ -51,7 +51,7 @@ class Item:
 
     @property
     def id(self) -> SampleId:
-        return SampleId(self.source, "origin.parquet", self.row)
+        return SampleId(self.source, "input file.parquet", self.row)
 
 
 PICTURES = {
@@ -79,63 +79,63 @@ def shows(name, role="none", turn=0, required=False):
     return Node("image", role, turn, required=required, url=name)
 
 
-def document(row, *parts, source="web", judged=()):
+def document(row, *partitions, source="web", filtered=()):
     """Strings are texts, pictures are named `@name`."""
-    nodes = tuple(shows(part[1:]) if part.startswith("@") else words(part) for part in parts)
-    return Item(source, row, nodes, judged)
+    nodes = tuple(shows(partition[1:]) if partition.startswith("@") else words(partition) for partition in partitions)
+    return Item(source, row, nodes, filtered)
 
 
-def web(row, *parts, host="a.example", judged=()):
-    return replace(document(row, *parts, judged=judged), url=f"https://{host}/{row}")
+def web(row, *partitions, host="a.example", filtered=()):
+    return replace(document(row, *partitions, filtered=filtered), url=f"https://{host}/{row}")
 
 
-def quiz(row, name, *turns, source="quiz", judged=()):
+def quiz(row, name, *turns, source="quiz", filtered=()):
     nodes = [shows(name, "user", 0, required=True)]
     for number, (question, answer) in enumerate(turns):
         nodes += [words(question, "user", number), words(answer, "assistant", number)]
-    return Item(source, row, tuple(nodes), judged)
+    return Item(source, row, tuple(nodes), filtered)
 
 
-def page(row, name, text, source="scans", judged=()):
-    return Item(source, row, (shows(name, required=True), words(text)), judged)
+def page(row, name, text, source="scans", filtered=()):
+    return Item(source, row, (shows(name, required=True), words(text)), filtered)
 
 
 def write_part(folder: Path, items: list[Item]) -> None:
     folder.mkdir(parents=True)
-    facts, samples, verdicts = [], [], []
+    image_stats, samples, verdicts = [], [], []
     for row, item in enumerate(items):
         nodes = []
         for node in item.nodes:
             if node.kind == "image":
-                facts.append(replace(facts_of(node.url.rpartition("/")[2]), image=len(facts)))
-            nodes.append(node if node.kind == "text" else replace(node, image=len(facts) - 1))
+                image_stats.append(replace(facts_of(node.url.rpartition("/")[2]), image=len(image_stats)))
+            nodes.append(node if node.kind == "text" else replace(node, image=len(image_stats) - 1))
         samples.append(Sample(item.id, tuple(nodes), url=item.url))
-        verdicts += [Verdict(row, node, "taste", Reason.LANGUAGE) for node in item.judged]
+        verdicts += [Verdict(row, node, "taste", Reason.LANGUAGE) for node in item.filtered]
     write_samples(folder / "samples.parquet", samples)
-    write_image_stats(folder / "facts.parquet", facts)
+    write_image_stats(folder / "image_stats.parquet", image_stats)
     write_verdicts(folder / "taste.verdicts.parquet", verdicts)
 
 
-def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, judges=("taste",), **knobs):
+def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, filters=("taste",), **knobs):
     """All verdicts as {(sample, node): verdict}, from partitions of `cuts` samples, files handed over in shuffled order."""
     with tempfile.TemporaryDirectory() as temporary:
         root, dedupe = Path(folder or temporary), Dedupe(**{"buckets": 2, **knobs})
-        parts = {}
+        partitions = {}
         for source in sorted({item.source for item in items}):
             rows = sorted((item for item in items if item.source == source), key=lambda item: item.row)
             for number, start in enumerate(range(0, len(rows), cuts)):
-                parts[f"{source}/00000-{number:04d}"] = rows[start : start + cuts]
-        names = list(parts)
+                partitions[f"{source}/00000-{number:04d}"] = rows[start : start + cuts]
+        names = list(partitions)
         if shuffled is not None:
             random.Random(shuffled).shuffle(names)
         inputs = {}
-        for part in names:
-            write_part(root / part, parts[part])
-            inputs |= {f"{part}/{path.name}": path for path in (root / part).iterdir()}
-            given = {name: root / part / name for name in ("samples.parquet", "facts.parquet")}
-            (root / part / "sketch").mkdir()
-            dedupe.sketch().run(given, root / part / "sketch")
-            inputs |= {f"{part}/{path.name}": path for path in (root / part / "sketch").iterdir()}
+        for partition in names:
+            write_part(root / partition, partitions[partition])
+            inputs |= {f"{partition}/{path.name}": path for path in (root / partition).iterdir()}
+            given = {name: root / partition / name for name in ("samples.parquet", "image_stats.parquet")}
+            (root / partition / "signature").mkdir()
+            dedupe.signature().run(given, root / partition / "signature")
+            inputs |= {f"{partition}/{path.name}": path for path in (root / partition / "signature").iterdir()}
         for name, steps in (("candidates", dedupe.candidates()), ("pairs", dedupe.pairs())):
             made = {}
             for number, step in enumerate(steps):
@@ -145,12 +145,12 @@ def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, judges=("ta
                 made |= {f"{number:05d}/{path.name}": path for path in folder.iterdir()}
             inputs |= made
         (root / "resolved").mkdir()
-        resolve = dedupe.resolve(parts=tuple(names), priority=priority or {}, judges=judges)
+        resolve = dedupe.resolve(partitions=tuple(names), priority=priority or {}, filters=filters)
         counts = resolve.run(inputs, root / "resolved")
         assert all(count.balanced() for count in counts.values())
         found = {}
-        for part, rows in parts.items():
-            path = root / "resolved" / f"{part.replace('/', '.')}.dedupe.verdicts.parquet"
+        for partition, rows in partitions.items():
+            path = root / "resolved" / f"{partition.replace('/', '.')}.dedupe.verdicts.parquet"
             found |= {(rows[verdict.sample].name, verdict.node): verdict for verdict in read_verdicts(path)}
         return found
 
@@ -160,10 +160,10 @@ def reasons(found):
 
 
 def edited(text, *places):
-    parts = text.split()
+    partitions = text.split()
     for place in places:
-        parts[place] = "edited"
-    return " ".join(parts)
+        partitions[place] = "edited"
+    return " ".join(partitions)
 
 
 STORY = prose(200, 1)
@@ -175,18 +175,18 @@ STORY = prose(200, 1)
 def test_of_equal_and_similar_documents_the_smallest_id_is_kept():
     found = run([document(3, STORY), document(10, STORY), document(7, edited(STORY, 50)), document(8, prose(200, 2))])
     assert reasons(found) == {
-        ("web/origin.parquet#10", WHOLE_SAMPLE): Reason.EXACT_TEXT,
-        ("web/origin.parquet#7", WHOLE_SAMPLE): Reason.NEAR_TEXT,
+        ("web/input file.parquet#10", WHOLE_SAMPLE): Reason.EXACT_TEXT,
+        ("web/input file.parquet#7", WHOLE_SAMPLE): Reason.NEAR_TEXT,
     }
-    assert {verdict.other for verdict in found.values()} == {"web/origin.parquet#3"}
-    assert found["web/origin.parquet#10", WHOLE_SAMPLE].score == 1
-    assert 0.9 < found["web/origin.parquet#7", WHOLE_SAMPLE].score < 1
+    assert {verdict.other for verdict in found.values()} == {"web/input file.parquet#3"}
+    assert found["web/input file.parquet#10", WHOLE_SAMPLE].score == 1
+    assert 0.9 < found["web/input file.parquet#7", WHOLE_SAMPLE].score < 1
 
 
 def test_the_source_with_the_lower_priority_number_keeps_its_copy():
     items = [document(0, STORY, source="a"), document(0, STORY, source="b")]
-    assert set(run(items)) == {("b/origin.parquet#0", WHOLE_SAMPLE)}
-    assert set(run(items, priority={"a": 5, "b": 1})) == {("a/origin.parquet#0", WHOLE_SAMPLE)}
+    assert set(run(items)) == {("b/input file.parquet#0", WHOLE_SAMPLE)}
+    assert set(run(items, priority={"a": 5, "b": 1})) == {("a/input file.parquet#0", WHOLE_SAMPLE)}
 
 
 CHAIN = [document(row, edited(STORY, *range(20, 20 + 18 * row, 6))) for row in range(3)]
@@ -197,8 +197,8 @@ def test_of_a_chain_one_is_kept_although_its_ends_differ_more_than_the_threshold
     assert {name for name, _ in run(CHAIN, text=0.8)} == {CHAIN[1].name, CHAIN[2].name}
 
 
-def test_a_chain_whose_middle_a_judge_dropped_keeps_both_ends():
-    found = run([CHAIN[0], replace(CHAIN[1], judged=(WHOLE_SAMPLE,)), CHAIN[2]], text=0.8)
+def test_a_chain_whose_middle_a_filter_dropped_keeps_both_ends():
+    found = run([CHAIN[0], replace(CHAIN[1], filtered=(WHOLE_SAMPLE,)), CHAIN[2]], text=0.8)
     assert found == {}
 
 
@@ -207,18 +207,18 @@ def test_a_chain_whose_middle_a_judge_dropped_keeps_both_ends():
 def test_of_each_unbroken_piece_of_a_chain_the_first_is_kept(places, dropped, cuts):
     """Neighbours in the chain are similar, any others are not; `places` are their rows."""
     chain = [edited(STORY, *range(20, 20 + 18 * link, 6)) for link in range(8)]
-    judged = [(WHOLE_SAMPLE,) if link in dropped else () for link in range(8)]
-    found = run([document(places[link], text, judged=judged[link]) for link, text in enumerate(chain)], cuts=cuts)
+    filtered = [(WHOLE_SAMPLE,) if link in dropped else () for link in range(8)]
+    found = run([document(places[link], text, filtered=filtered[link]) for link, text in enumerate(chain)], cuts=cuts)
     pieces = "".join("." if link in dropped else str(link) for link in range(8)).split(".")
     kept = {min(places[int(link)] for link in piece) for piece in pieces if piece}
     left = {places[link] for link in range(8) if link not in dropped}
     assert {SampleId.parse(name).row for name, _ in found} == left - kept
 
 
-def test_what_a_judge_dropped_is_never_the_keeper():
-    found = run([document(0, STORY, judged=(WHOLE_SAMPLE,)), document(1, STORY), document(2, STORY)])
+def test_what_a_filter_dropped_is_never_the_keeper():
+    found = run([document(0, STORY, filtered=(WHOLE_SAMPLE,)), document(1, STORY), document(2, STORY)])
     assert {place: verdict.other for place, verdict in found.items()} == {
-        ("web/origin.parquet#2", WHOLE_SAMPLE): "web/origin.parquet#1"
+        ("web/input file.parquet#2", WHOLE_SAMPLE): "web/input file.parquet#1"
     }
 
 
@@ -232,15 +232,15 @@ def test_short_texts_are_only_exact_duplicates_and_only_with_the_same_images():
         document(5, "Figure one", "@p1"),
     ])  # fmt: skip
     assert reasons(found) == {
-        ("web/origin.parquet#1", WHOLE_SAMPLE): Reason.EXACT_TEXT,
-        ("web/origin.parquet#5", WHOLE_SAMPLE): Reason.EXACT_IMAGE,
+        ("web/input file.parquet#1", WHOLE_SAMPLE): Reason.EXACT_TEXT,
+        ("web/input file.parquet#5", WHOLE_SAMPLE): Reason.EXACT_IMAGE,
     }
 
 
 def test_a_new_threshold_needs_no_new_pairs():
     items = [document(0, STORY), document(1, edited(STORY, 50, 100))]
     assert set(run(items, text=0.99)) == set()
-    assert set(run(items, text=0.8)) == {("web/origin.parquet#1", WHOLE_SAMPLE)}
+    assert set(run(items, text=0.8)) == {("web/input file.parquet#1", WHOLE_SAMPLE)}
 
 
 # -- images of web documents ---------------------------------------------------------------------------------------
@@ -248,13 +248,13 @@ def test_a_new_threshold_needs_no_new_pairs():
 
 def test_the_same_image_again_in_one_document_goes_the_second_time():
     found = run([document(0, prose(50, 1), "@p1", "@bright1", "@p1"), document(1, prose(50, 2), "@p1")])
-    assert reasons(found) == {("web/origin.parquet#0", 3): Reason.EXACT_IMAGE}
-    assert found["web/origin.parquet#0", 3].other == "web/origin.parquet#0"
+    assert reasons(found) == {("web/input file.parquet#0", 3): Reason.EXACT_IMAGE}
+    assert found["web/input file.parquet#0", 3].other == "web/input file.parquet#0"
 
 
 def test_similar_images_in_one_document_go_if_the_recipe_says_so():
     found = run([document(0, prose(50, 1), "@p1", "@bright1", "@p2")], near_images=True)
-    assert reasons(found) == {("web/origin.parquet#0", 2): Reason.NEAR_IMAGE}
+    assert reasons(found) == {("web/input file.parquet#0", 2): Reason.NEAR_IMAGE}
 
 
 def test_an_image_in_more_documents_than_allowed_leaves_them_all():
@@ -290,21 +290,22 @@ def test_a_question_stays_unless_image_question_and_answer_come_again():
         quiz(3, "p1", ("How many?", "Twelve."), ("Why?", "Because.")),
         quiz(4, "bright1", ("What is it?", "A drawing.")),
     ]
-    same_file = {("quiz/origin.parquet#3", node): Reason.EXACT_IMAGE for node in (1, 2)}
+    same_file = {("quiz/input file.parquet#3", node): Reason.EXACT_IMAGE for node in (1, 2)}
     assert reasons(run(items)) == same_file, "templated sets ask the same of scenes that are nearly the same"
     found = run(items, near_images=True)
-    assert reasons(found) == {**same_file, ("quiz/origin.parquet#4", WHOLE_SAMPLE): Reason.NEAR_IMAGE}
-    assert {verdict.other for verdict in found.values()} == {"quiz/origin.parquet#0"}
+    assert reasons(found) == {**same_file, ("quiz/input file.parquet#4", WHOLE_SAMPLE): Reason.NEAR_IMAGE}
+    assert {verdict.other for verdict in found.values()} == {"quiz/input file.parquet#0"}
 
 
 def test_a_turn_that_comes_twice_in_one_sample_goes_the_second_time():
     found = run([quiz(0, "p1", ("What?", "This."), ("What?", "This."))])
-    assert set(found) == {("quiz/origin.parquet#0", 3), ("quiz/origin.parquet#0", 4)}
+    assert set(found) == {("quiz/input file.parquet#0", 3), ("quiz/input file.parquet#0", 4)}
 
 
-def test_a_turn_that_a_judge_dropped_keeps_no_other_away():
+def test_a_turn_that_a_filter_dropped_keeps_no_other_away():
     assert (
-        run([quiz(0, "p1", ("What?", "This."), ("Who?", "He."), judged=(1,)), quiz(1, "p1", ("What?", "This."))]) == {}
+        run([quiz(0, "p1", ("What?", "This."), ("Who?", "He."), filtered=(1,)), quiz(1, "p1", ("What?", "This."))])
+        == {}
     )
 
 
@@ -318,9 +319,9 @@ def test_pages_fall_with_image_and_text_together():
         page(5, "p1", STORY),
     ])  # fmt: skip
     assert reasons(found) == {
-        ("scans/origin.parquet#3", WHOLE_SAMPLE): Reason.NEAR_IMAGE,
-        ("scans/origin.parquet#4", WHOLE_SAMPLE): Reason.NEAR_TEXT,
-        ("scans/origin.parquet#5", WHOLE_SAMPLE): Reason.EXACT_IMAGE,
+        ("scans/input file.parquet#3", WHOLE_SAMPLE): Reason.NEAR_IMAGE,
+        ("scans/input file.parquet#4", WHOLE_SAMPLE): Reason.NEAR_TEXT,
+        ("scans/input file.parquet#5", WHOLE_SAMPLE): Reason.EXACT_IMAGE,
     }
 
 
@@ -332,16 +333,16 @@ def test_samples_that_lost_a_required_image_are_no_keepers():
 
 texts = st.sampled_from([STORY, edited(STORY, 40), edited(STORY, 40, 90), prose(100, 9), "short", "Short", ""])
 pictures = st.sampled_from(["p1", "bright1", "jpeg1", "p2", "half2", "dead"])
-judged = st.sampled_from([(), (), (), (0,), (WHOLE_SAMPLE,)])
+filtered = st.sampled_from([(), (), (), (0,), (WHOLE_SAMPLE,)])
 turns = st.lists(
     st.tuples(st.sampled_from(["What?", "Who?"]), st.sampled_from(["This.", "That."])), min_size=1, max_size=3
 )
 drafts = st.lists(
     st.one_of(
-        st.builds(lambda text, names, gone, site: lambda row: web(row, text or "x", "About us", *(f"@{name}" for name in names), host=site, judged=gone),
-                  texts, st.lists(pictures, max_size=3), judged, st.sampled_from(["a.example", "b.example"])),
-        st.builds(lambda name, said, gone: lambda row: quiz(row, name, *said, source="web", judged=gone), pictures, turns, judged),
-        st.builds(lambda name, text, gone: lambda row: page(row, name, text, source="scans", judged=gone), pictures, texts, judged),
+        st.builds(lambda text, names, gone, site: lambda row: web(row, text or "x", "About us", *(f"@{name}" for name in names), host=site, filtered=gone),
+                  texts, st.lists(pictures, max_size=3), filtered, st.sampled_from(["a.example", "b.example"])),
+        st.builds(lambda name, said, gone: lambda row: quiz(row, name, *said, source="web", filtered=gone), pictures, turns, filtered),
+        st.builds(lambda name, text, gone: lambda row: page(row, name, text, source="scans", filtered=gone), pictures, texts, filtered),
     ),
     min_size=1,
     max_size=14,
@@ -381,10 +382,10 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 def test_every_partition_gets_a_file_even_without_a_sample(tmp_path):
     write_part(tmp_path / "web/00000-0000", [])
-    (tmp_path / "sketch").mkdir()
-    given = {name: tmp_path / "web/00000-0000" / name for name in ("samples.parquet", "facts.parquet")}
-    Dedupe().sketch().run(given, tmp_path / "sketch")
-    inputs = {f"web/00000-0000/{path.name}": path for path in (tmp_path / "sketch").iterdir()}
+    (tmp_path / "signature").mkdir()
+    given = {name: tmp_path / "web/00000-0000" / name for name in ("samples.parquet", "image_stats.parquet")}
+    Dedupe().signature().run(given, tmp_path / "signature")
+    inputs = {f"web/00000-0000/{path.name}": path for path in (tmp_path / "signature").iterdir()}
     for step in (Dedupe(buckets=1).candidates()[0], Dedupe(buckets=1).pairs()[0]):
         (tmp_path / step.name).mkdir()
         step.run(inputs, tmp_path / step.name)
@@ -420,8 +421,8 @@ def test_what_is_said_twice_in_one_document_or_in_a_dropped_one_is_not_repeated(
     items = [
         web(0, prose(50, 0), "Read more", "Read more", "Read more"),
         web(1, prose(50, 1), "Read more"),
-        web(2, prose(50, 2), "Read more", judged=(WHOLE_SAMPLE,)),
-        web(3, prose(50, 3), "Read more", judged=(1,)),
+        web(2, prose(50, 2), "Read more", filtered=(WHOLE_SAMPLE,)),
+        web(3, prose(50, 3), "Read more", filtered=(1,)),
         *(web(row, prose(50, 0), *["Read more"] * 3) for row in (4, 5)),
     ]
     assert {node for _, node in run(items, paragraphs=3)} == {WHOLE_SAMPLE}

@@ -70,15 +70,15 @@ def test_components_are_those_of_the_edges_between_given_keys(edges, given_keys)
     assert labels.tolist() == [label[key] for key in keys]
 
 
-def sketched(folder, texts):
+def signed(folder, texts):
     """Inputs of pairs: one partition of documents."""
     folder.mkdir()
     write_samples(
         folder / "samples.parquet",
         (Sample(SampleId("web", "x", row), (Node("text", text=text),)) for row, text in enumerate(texts)),
     )
-    write_image_stats(folder / "facts.parquet", [])
-    ComputeSignatures().run({name: folder / name for name in ("samples.parquet", "facts.parquet")}, folder)
+    write_image_stats(folder / "image_stats.parquet", [])
+    ComputeSignatures().run({name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder)
     return {f"web/0/{path.name}": path for path in folder.iterdir()}
 
 
@@ -101,13 +101,13 @@ def pairs_of(inputs, folder, **knobs):
 
 def test_buckets_together_hold_what_one_bucket_holds(tmp_path):
     texts = [prose(100, number // 3) + " and more" * (number % 3) for number in range(30)]
-    inputs = sketched(tmp_path / "part", texts)
+    inputs = signed(tmp_path / "partition", texts)
     ((_, whole),) = pairs_of(inputs, tmp_path, buckets=1)
-    parts = [rows for _, rows in pairs_of(inputs, tmp_path, buckets=7)]
+    partitions = [rows for _, rows in pairs_of(inputs, tmp_path, buckets=7)]
     assert len(whole) >= 30
-    assert sorted(tuple(row.values()) for rows in parts for row in rows) == [tuple(row.values()) for row in whole]
+    assert sorted(tuple(row.values()) for rows in partitions for row in rows) == [tuple(row.values()) for row in whole]
     assert all(row["one"] < row["other"] for row in whole)
-    assert sum(bool(rows) for rows in parts) > 1
+    assert sum(bool(rows) for rows in partitions) > 1
 
 
 def test_there_may_be_as_many_buckets_as_leading_bits_tell_apart():
@@ -116,7 +116,7 @@ def test_there_may_be_as_many_buckets_as_leading_bits_tell_apart():
 
 def test_what_a_cap_leaves_out_is_in_the_books(tmp_path):
     texts = [prose(300, 1) + f" {number}" for number in range(12)]
-    inputs = sketched(tmp_path / "part", texts)
+    inputs = signed(tmp_path / "partition", texts)
     ((free, _),) = pairs_of(inputs, tmp_path, buckets=1)
     assert (free["text_candidates"].kept, free["text_candidates"].lost[Reason.PAIR_CAP]) == (66, 0)
     ((capped, rows),) = pairs_of(inputs, tmp_path, buckets=1, cap=2)
@@ -127,8 +127,8 @@ def test_what_a_cap_leaves_out_is_in_the_books(tmp_path):
 
 
 def test_places_are_sorted_so_that_a_bucket_is_a_run_of_row_groups(tmp_path):
-    sketched(tmp_path / "part", [prose(60, number) for number in range(300)])
-    with pq.ParquetFile(tmp_path / "part" / "text.places.parquet") as file:
+    signed(tmp_path / "partition", [prose(60, number) for number in range(300)])
+    with pq.ParquetFile(tmp_path / "partition" / "text.places.parquet") as file:
         assert file.num_row_groups > 1
         bounds = [file.metadata.row_group(number).column(0).statistics for number in range(file.num_row_groups)]
     assert all(before.max <= after.min for before, after in pairwise(bounds))

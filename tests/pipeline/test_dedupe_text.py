@@ -27,14 +27,14 @@ def spelled_out(words: str) -> set[tuple[str, ...]]:
     tokens, inside = [], False
     for letter in unicodedata.normalize("NFKC", words).casefold():
         if any(start <= ord(letter) <= stop for start, stop in UNSPACED):
-            part, alone = unicodedata.category(letter)[0] in "LMN", True
+            partition, alone = unicodedata.category(letter)[0] in "LMN", True
         else:
-            part, alone = unicodedata.category(letter)[0] in "LMN", False
-        if part and inside and not alone:
+            partition, alone = unicodedata.category(letter)[0] in "LMN", False
+        if partition and inside and not alone:
             tokens[-1] += letter
-        elif part:
+        elif partition:
             tokens.append(letter)
-        inside = part and not alone
+        inside = partition and not alone
     last = max(1, len(tokens) - SHINGLE + 1)
     return {tuple(tokens[start : start + SHINGLE]) for start in range(last)} if tokens else set()
 

@@ -40,7 +40,7 @@ def spelt(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def learnt(tokenizer, encoded):
+def supervised(tokenizer, encoded):
     return spelt(tokenizer, [label for label in encoded.labels if label != IGNORE])
 
 
@@ -53,22 +53,22 @@ def test_a_conversation_is_turns_between_marks_with_images_in_their_place(tokeni
 
 
 def test_answers_supervise_the_answer_and_its_end_alone(tokenizer):
-    assert learnt(tokenizer, join_segment(QUESTION, [IndexedImage(3)], tokenizer, CHAT)) == "red<|end|>"
+    assert supervised(tokenizer, join_segment(QUESTION, [IndexedImage(3)], tokenizer, CHAT)) == "red<|end|>"
 
 
 def test_text_supervises_all_but_placeholders_and_the_start(tokenizer):
     encoded = join_segment(QUESTION, [IndexedImage(3)], tokenizer, CHAT, "text")
-    assert learnt(tokenizer, encoded) == "<|user|>What colour is it?<|end|><|assistant|>red<|end|><|stop|>"
+    assert supervised(tokenizer, encoded) == "<|user|>What colour is it?<|end|><|assistant|>red<|end|><|stop|>"
 
 
 def test_documents_stand_bare_and_each_text_ends_with_the_separator(tokenizer):
     nodes = [Node("text", text="One"), Node("image", image=0), Node("text", text="two"), Node("text", text="three")]
     encoded = join_segment(nodes, [IndexedImage(2)], tokenizer, CHAT, "text")
     assert spelt(tokenizer, encoded.ids) == "<|start|>One\n\n<image><image>two\n\nthree\n\n<|stop|>"
-    assert learnt(tokenizer, encoded) == "One\n\ntwo\n\nthree\n\n<|stop|>"
+    assert supervised(tokenizer, encoded) == "One\n\ntwo\n\nthree\n\n<|stop|>"
 
 
-def test_a_label_is_its_own_token_and_the_first_token_is_never_learnt(tokenizer):
+def test_a_label_is_its_own_token_and_the_first_token_is_never_supervised(tokenizer):
     for loss in ("answers", "text"):
         encoded = join_segment(QUESTION, [IndexedImage(3)], tokenizer, CHAT, loss)
         assert all(label in (token, IGNORE) for token, label in zip(encoded.ids, encoded.labels, strict=True))

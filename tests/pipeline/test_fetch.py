@@ -295,7 +295,7 @@ from importlib.metadata import version
 from vlmill.pipeline.fetch.child import downloader
 made = downloader()
 heavy = sorted({"torch", "ray", "albumentations", "cv2", "pandas", "webdataset", "wandb.sdk"} & set(sys.modules))
-print(json.dumps([version("img2dataset"), list(inspect.signature(made).parameters), heavy]))
+print(json.dumps([version("img2dataset"), list(image_stats.signature(made).parameters), heavy]))
 """
 
 

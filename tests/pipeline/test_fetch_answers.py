@@ -115,7 +115,7 @@ def test_no_bytes_are_an_empty_body_and_packed_svg_is_no_image():
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_are_judged_and_what_follows_a_signature_does_not_matter(data):
+def test_any_bytes_are_filtered_and_what_follows_a_signature_does_not_matter(data):
     with suppress(FetchFailed):
         check_image(data, "")
     check_image(picture() + data, "")

@@ -106,10 +106,10 @@ def test_files_are_listed_page_by_page_with_the_hashes_that_the_hub_has(here):
     files = {f"data/train-{number}.parquet": b"%d" % number for number in (3, 1, 2)}
     here.page = 2
     here.repository("acme/pages", {**files, "data/test-1.parquet": b"", "README.md": b"", "train-9.parquet": b""})
-    origins = list_input_files("web", ROOT, "data/train-*.parquet")
-    assert [origin.name for origin in origins] == [f"data/train-{number}.parquet" for number in (1, 2, 3)]
-    assert [hash_input(origin) for origin in origins] == [
-        (hashlib.sha256(files[origin.name]).hexdigest(), 1) for origin in origins
+    input_files = list_input_files("web", ROOT, "data/train-*.parquet")
+    assert [input_file.name for input_file in input_files] == [f"data/train-{number}.parquet" for number in (1, 2, 3)]
+    assert [hash_input(input_file) for input_file in input_files] == [
+        (hashlib.sha256(files[input_file.name]).hexdigest(), 1) for input_file in input_files
     ]
     assert len(here.asked("/tree/")) > 1
     assert here.asked("/resolve/") == [], "nothing is downloaded to know what is in it"
@@ -117,7 +117,7 @@ def test_files_are_listed_page_by_page_with_the_hashes_that_the_hub_has(here):
 
 def test_a_small_file_that_lies_in_git_is_hashed_by_reading(here):
     here.repository("acme/pages", {"a.jsonl": b"in git", "empty.jsonl": b""})
-    assert [hash_input(origin) for origin in list_input_files("web", ROOT, "*.jsonl")] == [
+    assert [hash_input(input_file) for input_file in list_input_files("web", ROOT, "*.jsonl")] == [
         (hashlib.sha256(b"in git").hexdigest(), 6),
         (hashlib.sha256(b"").hexdigest(), 0),
     ]
@@ -125,16 +125,16 @@ def test_a_small_file_that_lies_in_git_is_hashed_by_reading(here):
 
 def test_names_are_relative_to_a_folder_in_the_root(here):
     here.repository("acme/pages", {"a/b/1.parquet": b"1", "a/2.parquet": b"2", "3.parquet": b"3"})
-    names = [origin.name for origin in list_input_files("web", f"{ROOT}/a", "**/*.parquet")]
+    names = [input_file.name for input_file in list_input_files("web", f"{ROOT}/a", "**/*.parquet")]
     assert names == ["2.parquet", "b/1.parquet"]
 
 
 @pytest.mark.parametrize("name", ["a b.parquet", "50%20.parquet", "#1?.parquet", "a@b+c&d=e.parquet", "日本/ä.parquet"])
 def test_a_name_of_any_characters_is_read_back(here, name):
     here.repository("acme/pages", {name: name.encode()})
-    (origin,) = list_input_files("web", ROOT, "**")
-    assert origin.name == name
-    with open_local(origin) as path:
+    (input_file,) = list_input_files("web", ROOT, "**")
+    assert input_file.name == name
+    with open_local(input_file) as path:
         assert path.read_bytes() == name.encode()
 
 
@@ -142,10 +142,10 @@ def test_a_name_of_any_characters_is_read_back(here, name):
 def test_a_revision_is_asked_for_once_and_addresses_name_its_commit(here, revision):
     commit = here.repository("acme/pages", {}).push({"1.parquet": b"1"}, revision)
     root = f"{ROOT}@{revision.replace('feature/', 'feature%2F')}"
-    (origin,) = list_input_files("web", root, "*")
-    with open_local(origin) as path:
+    (input_file,) = list_input_files("web", root, "*")
+    with open_local(input_file) as path:
         assert path.read_bytes() == b"1"
-    assert origin.url == f"{ROOT}@{commit}/1.parquet"
+    assert input_file.url == f"{ROOT}@{commit}/1.parquet"
     assert len(here.asked("/revision/")) == 1
     list_input_files("web", f"{ROOT}@{commit}", "*")
     assert len(here.asked("/revision/")) == 1, "a commit is what it is"
@@ -195,15 +195,15 @@ def split(here):
     ],
 )
 def test_a_repository_says_which_files_are_those_of_a_split(split, subset, name, files):
-    origins = list_input_files("web", ROOT, None, subset=subset, split=name)
-    assert [origin.name for origin in origins] == files
-    assert {origin.sha256 for origin in origins} == {hashlib.sha256(TINY).hexdigest()}
+    input_files = list_input_files("web", ROOT, None, subset=subset, split=name)
+    assert [input_file.name for input_file in input_files] == files
+    assert {input_file.sha256 for input_file in input_files} == {hashlib.sha256(TINY).hexdigest()}
 
 
 def test_without_a_readme_names_of_files_tell_their_split(here):
     here.repository("acme/pages", {"data/train-00000-of-00001.parquet": TINY, "data/test-00000-of-00001.parquet": TINY})
-    (origin,) = list_input_files("web", ROOT, None, split="test")
-    assert origin.name == "data/test-00000-of-00001.parquet"
+    (input_file,) = list_input_files("web", ROOT, None, split="test")
+    assert input_file.name == "data/test-00000-of-00001.parquet"
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_a_readme_that_makes_no_sense_is_said(here):
 def test_a_partition_reads_the_columns_and_row_groups_it_needs_and_no_more(here, pages, tmp_path):
     here.repository("acme/pages", {"1.parquet": pages})
     (tmp_path / "1.parquet").write_bytes(pages)
-    (origin,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
-    with open_input(origin) as path:
+    (input_file,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
+    with open_input(input_file) as path:
         weights = Obelics().survey(path)
         surveyed = here.sent("/storage/")
         rows = list(Obelics().rows(path, 6, 9))
@@ -255,24 +255,24 @@ def test_a_tar_is_copied_for_as_long_as_it_is_read(here, tmp_path):
     lines = [["first line", "second line"]]
     tar(tmp_path / "papers.tar", {"a.json": pdfa_json(lines), "a.pdf": pdf(lines)})
     here.repository("acme/pages", {"papers.tar": (tmp_path / "papers.tar").read_bytes()})
-    (origin,) = list_input_files("papers", ROOT, "*.tar", ranged=Pdfa().ranged)
-    with open_input(origin) as path:
+    (input_file,) = list_input_files("papers", ROOT, "*.tar", ranged=Pdfa().ranged)
+    with open_input(input_file) as path:
         assert Pdfa().survey(path) == Pdfa().survey(tmp_path / "papers.tar")
     assert not path.exists()
 
 
 def test_a_small_file_that_comes_whole_whatever_is_asked_for_is_read(here, pages):
     here.repository("acme/pages", {"in-git.pq": pages})
-    (origin,) = list_input_files("web", ROOT, "*.pq", ranged=Obelics().ranged)
-    with open_input(origin) as path:
+    (input_file,) = list_input_files("web", ROOT, "*.pq", ranged=Obelics().ranged)
+    with open_input(input_file) as path:
         assert [row.row for row in Obelics().rows(path, 6, 9)] == [6, 7, 8]
 
 
 def test_a_parquet_file_that_is_none_is_named(here):
     here.repository("acme/pages", {"1.parquet": b"these are not the bytes of a table"})
-    (origin,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
+    (input_file,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
     with (
-        open_input(origin) as path,
+        open_input(input_file) as path,
         pytest.raises(SourceError, match=r"hf://datasets/acme/pages@\w+/1\.parquet: expected a Parquet"),
     ):
         Obelics().survey(path)
@@ -281,20 +281,20 @@ def test_a_parquet_file_that_is_none_is_named(here):
 def test_the_token_goes_to_the_hub_and_nowhere_else(here, monkeypatch, pages):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     here.repository("acme/pages", {"1.parquet": pages}, tokens=frozenset({TOKEN}))
-    (origin,) = list_input_files("web", ROOT, "*")
-    with open_local(origin) as path:
+    (input_file,) = list_input_files("web", ROOT, "*")
+    with open_local(input_file) as path:
         assert path.read_bytes() == pages
     assert {request.headers.get("Authorization") for request in here.asked("^/api|/resolve/")} == {f"Bearer {TOKEN}"}
     assert {request.headers.get("Authorization") for request in here.asked("^/storage")} == {None}
-    assert TOKEN not in repr(origin)
+    assert TOKEN not in repr(input_file)
 
 
 # -- trouble
 
 
 def read(here) -> bytes:
-    (origin,) = list_input_files("web", ROOT, "*.parquet")
-    with open_local(origin) as path:
+    (input_file,) = list_input_files("web", ROOT, "*.parquet")
+    with open_local(input_file) as path:
         return path.read_bytes()
 
 
@@ -330,9 +330,9 @@ def test_a_body_that_is_not_whole_is_asked_for_again_and_never_becomes_data(here
 
 def test_a_source_that_reads_by_range_gets_the_same_care(here, pages):
     here.repository("acme/pages", {"1.parquet": pages})
-    (origin,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
+    (input_file,) = list_input_files("web", ROOT, "*", ranged=Obelics().ranged)
     here.fault("/storage/", cut(-1))
-    with open_input(origin) as path:
+    with open_input(input_file) as path:
         rows = list(Obelics().rows(path, 0, 20))
         assert [row.pages[0].nodes[0].text.partition(" ")[0] for row in rows] == [str(row) for row in range(20)]
         here.fault("/storage/", cut(-1), times=100)
@@ -480,42 +480,43 @@ def test_a_folder_keeps_to_the_commit_it_was_begun_with(here, tmp_path):
     recipe, _, _ = load_recipe(str(tmp_path / "recipe.yaml"))
     run = tmp_path / "run"
     run.mkdir()
-    assert pin_hub_roots(run, recipe, relock=False).sources["web"].root == f"{ROOT}@{first}"
+    assert pin_hub_roots(run, recipe, accept_changes=False).sources["web"].root == f"{ROOT}@{first}"
     assert first in (run / PINS).read_text()
 
     second = repository.push({"1.parquet": b"2"})
     with pytest.raises(
-        StoreError, match=rf"(?s)has moved.*{first} then.*{second} now.*--source web={ROOT}@{first}/\n.*--relock"
+        StoreError,
+        match=rf"(?s)has moved.*{first} then.*{second} now.*--source web={ROOT}@{first}/\n.*--accept-changes",
     ):
-        pin_hub_roots(run, recipe, relock=False)
+        pin_hub_roots(run, recipe, accept_changes=False)
     there, _, _ = load_recipe(str(tmp_path / "recipe.yaml"), {"web": f"{ROOT}@{first}/"})
-    assert hub.pin_revision(pin_hub_roots(run, there, relock=False).sources["web"].root) == f"{ROOT}@{first}"
-    assert pin_hub_roots(run, recipe, relock=True).sources["web"].root == f"{ROOT}@{second}"
-    assert pin_hub_roots(run, recipe, relock=False).sources["web"].root == f"{ROOT}@{second}"
+    assert hub.pin_revision(pin_hub_roots(run, there, accept_changes=False).sources["web"].root) == f"{ROOT}@{first}"
+    assert pin_hub_roots(run, recipe, accept_changes=True).sources["web"].root == f"{ROOT}@{second}"
+    assert pin_hub_roots(run, recipe, accept_changes=False).sources["web"].root == f"{ROOT}@{second}"
 
 
 # -- a whole build
 
 
 @pytest.fixture(scope="module")
-def origins(tmp_path_factory):
+def input_files(tmp_path_factory):
     """Web documents with addresses of images, and questions with images; built from this machine."""
-    folder = tmp_path_factory.mktemp("origins")
+    folder = tmp_path_factory.mktemp("input files")
     sources = {name: RECIPE["sources"][name] for name in ("web", "quiz")}
     recipe = write_recipe(folder, sources=sources, stages=[], dedupe=None)
     assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
     return recipe
 
 
-def test_a_build_from_the_hub_is_that_from_this_machine_whatever_breaks_on_the_way(here, origins, tmp_path, capsys):
+def test_a_build_from_the_hub_is_that_from_this_machine_whatever_breaks_on_the_way(here, input_files, tmp_path, capsys):
     run = tmp_path / "run"
     here.repository(
-        "acme/web", {"web.parquet": (origins.parent / "web.parquet").read_bytes()}, tokens=frozenset({TOKEN})
+        "acme/web", {"web.parquet": (input_files.parent / "web.parquet").read_bytes()}, tokens=frozenset({TOKEN})
     )
-    here.repository("acme/quiz", {"quiz.parquet": (origins.parent / "quiz.parquet").read_bytes()})
+    here.repository("acme/quiz", {"quiz.parquet": (input_files.parent / "quiz.parquet").read_bytes()})
     roots = {"web": "hf://datasets/acme/web@main", "quiz": "hf://datasets/acme/quiz"}
     moves = [part for name, root in roots.items() for part in ("--source", f"{name}={root}")]
-    command = ["build", origins, "--out", run, "--workers", 0, *moves]
+    command = ["build", input_files, "--out", run, "--workers", 0, *moves]
 
     assert vlmill(*command) == 1
     assert "hf://datasets/acme/web@main: there is no such dataset" in capsys.readouterr().err
@@ -531,13 +532,13 @@ def test_a_build_from_the_hub_is_that_from_this_machine_whatever_breaks_on_the_w
         here.heal()
         assert vlmill(*command) == 0
         assert here.asked("/storage/.*quiz") == [], "what is done is not asked for again"
-    assert product(run) == product(origins.parent / "run")
+    assert product(run) == product(input_files.parent / "run")
     written = [path for path in run.rglob("*") if path.is_file()]
     assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
     assert TOKEN not in said
 
 
-def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here, origins, tmp_path, capsys):
+def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here, input_files, tmp_path, capsys):
     run = tmp_path / "run"
     readme = b"---\nconfigs:\n- config_name: val\n  data_files: [{split: val, path: mmstar.parquet}]\n---\n"
 
@@ -548,7 +549,7 @@ def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here
 
     repository = here.repository("Lin-Chen/MMStar", files(1, 2, 3))
     first = repository.branches["main"]
-    command = ["build", origins, "--out", run, "--workers", 0, "--until", "curate", "--relock"]
+    command = ["build", input_files, "--out", run, "--workers", 0, "--until", "curate", "--accept-changes"]
     command += ["--set", "decontaminate={against: {mmstar: benchmarks}}"]
     assert vlmill(*command) == 0
     assert yaml.safe_load((run / PINS).read_text())["mmstar"]["pinned"].endswith(f"MMStar@{first}")
@@ -559,7 +560,7 @@ def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here
     }
 
     repository.push(files(4))
-    command.remove("--relock")
+    command.remove("--accept-changes")
     assert vlmill(*command) == 1
     assert f"--source mmstar=hf://datasets/Lin-Chen/MMStar@{first}/" in capsys.readouterr().err
     here.heal()
@@ -574,19 +575,19 @@ def test_an_evaluation_set_is_read_by_range_or_copied_as_its_format_allows(here,
     written.append(json_lines(tmp_path / "c.jsonl", asked))
     here.repository("acme/pages", {path.name: path.read_bytes() for path in written})
     source = Evaluation()
-    for origin, path in zip(list_input_files("exam", ROOT, "*", ranged=source.ranged), written, strict=True):
-        with open_input(origin) as there:
+    for input_file, path in zip(list_input_files("exam", ROOT, "*", ranged=source.ranged), written, strict=True):
+        with open_input(input_file) as there:
             assert isinstance(there, hub.RemoteFile) == (path.suffix == ".parquet")
             assert source.survey(there) == source.survey(path)
             assert list(source.rows(there, 1, 3)) == list(source.rows(path, 1, 3))
 
 
-def test_a_process_of_its_own_is_pointed_to_a_hub_by_its_environment(origins, tmp_path):
+def test_a_process_of_its_own_is_pointed_to_a_hub_by_its_environment(input_files, tmp_path):
     with Hub() as server:
-        server.repository("acme/quiz", {"quiz.parquet": (origins.parent / "quiz.parquet").read_bytes()})
+        server.repository("acme/quiz", {"quiz.parquet": (input_files.parent / "quiz.parquet").read_bytes()})
         server.fault("/storage/", hang_up)
         place = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
-        command = ["build", origins, "--out", tmp_path / "run", "--workers", 0, "--until", "survey"]
+        command = ["build", input_files, "--out", tmp_path / "run", "--workers", 0, "--until", "survey"]
         command += ["--source", "quiz=hf://datasets/acme/quiz"]
         done = subprocess.run(
             [sys.executable, "-m", "vlmill.pipeline.cli", *map(str, command)],

@@ -16,7 +16,7 @@ from vlmill.pipeline.steps.retry_images import RetryImages
 
 GONE = 6
 SOURCES = {"talk": {"kind": "llava", "files": "rows.json", "images": "pictures"}}
-BARE = {"judges": [], "stages": [], "dedupe": None}
+BARE = {"filters": [], "stages": [], "dedupe": None}
 
 
 def talk(image=None):

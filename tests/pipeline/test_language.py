@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.hard_set import hard_set
-from benchmarks.language import BARS, judged
+from benchmarks.language import BARS, filtered
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.reasons import Reason
@@ -30,20 +30,20 @@ KOREAN = "항구는 겨울 내내 거의 얼어 있었고, 삼월 이전에는 �
 GERMAN = "Der Hafen war fast den ganzen Winter über zugefroren, und kein Schiff konnte vor März auslaufen."
 
 
-def fate(*texts, judge=None, roles=None):
+def fate(*texts, filter_=None, roles=None):
     """For each text `keep`, `drop` or `doubt`; a sample that goes as a whole drops all of them."""
     places = [(roles[index], index // 2) if roles else ("none", 0) for index in range(len(texts))]
     nodes = tuple(Node("text", role, turn, text=text) for text, (role, turn) in zip(texts, places, strict=True))
     found = ["keep"] * len(texts)
-    for finding in (judge or Language()).judge([(0, Sample(SampleId("web", "a", 0), nodes))], []):
+    for finding in (filter_ or Language()).decide([(0, Sample(SampleId("web", "a", 0), nodes))], []):
         here = range(len(texts)) if finding.node == WHOLE_SAMPLE else [finding.node]
         for node in here:
             found[node] = "doubt" if isinstance(finding, Undecided) else "drop"
     return found
 
 
-def dialogue(*texts, judge=None):
-    return fate(*texts, judge=judge, roles=["user", "assistant"] * (len(texts) // 2))
+def dialogue(*texts, filter_=None):
+    return fate(*texts, filter_=filter_, roles=["user", "assistant"] * (len(texts) // 2))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_heading_on_a_mixed_page_follows_the_section_below_it():
 
 def test_a_word_that_only_chinese_has_goes_from_a_japanese_page_and_the_reverse_stays():
     assert fate(JAPANESE, "简体中文设置", JAPANESE)[1] == "drop"
-    assert fate(CHINESE, "関連項目", CHINESE, judge=Language(sample_share=1.0))[1] == "keep"
+    assert fate(CHINESE, "関連項目", CHINESE, filter=Language(sample_share=1.0))[1] == "keep"
 
 
 def test_hanja_headings_stay_on_korean_pages():
@@ -133,8 +133,8 @@ def test_a_chinese_paragraph_goes_from_an_english_page_alone():
 
 def test_a_document_that_is_mostly_chinese_goes_as_a_whole():
     assert fate(CHINESE, CHINESE, CHINESE, CHINESE, "Contents", CHINESE) == ["drop"] * 6
-    assert fate(CHINESE, CHINESE, ENGLISH, judge=Language(sample_share=0.9)) == ["drop", "drop", "keep"]
-    assert fate(CHINESE, CHINESE, ENGLISH, judge=Language(sample_share=0.5)) == ["drop"] * 3
+    assert fate(CHINESE, CHINESE, ENGLISH, filter_=Language(sample_share=0.9)) == ["drop", "drop", "keep"]
+    assert fate(CHINESE, CHINESE, ENGLISH, filter_=Language(sample_share=0.5)) == ["drop"] * 3
 
 
 def test_code_is_no_language_so_a_tutorial_with_listings_goes_as_a_whole():
@@ -142,7 +142,7 @@ def test_code_is_no_language_so_a_tutorial_with_listings_goes_as_a_whole():
     assert fate(CHINESE, listing, CHINESE, listing) == ["drop"] * 4
 
 
-def test_turns_are_judged_by_themselves_and_their_answer():
+def test_turns_are_filtered_by_themselves_and_their_answer():
     talk = dialogue("What is in the picture?", "A ship.", "这张图片里有什么？", "方法", "何が見えますか。", "方法")
     assert talk == ["keep", "keep", "drop", "drop", "keep", "keep"]
 
@@ -161,13 +161,13 @@ def test_a_listing_is_in_the_language_of_its_comments():
 
 @pytest.mark.parametrize(("in_doubt", "left"), [("keep", ["doubt"]), ("drop", ["drop"])])
 def test_what_cannot_be_told_is_marked_and_the_parameter_decides(in_doubt, left):
-    assert fate("東京", judge=Language(in_doubt=in_doubt)) == left
+    assert fate("東京", filter=Language(in_doubt=in_doubt)) == left
 
 
 def test_scores_are_the_share_of_a_sample_and_the_probability_of_a_node():
     whole = Sample(SampleId("web", "a", 0), (Node("text", text=CHINESE),))
     part = Sample(SampleId("web", "a", 1), (Node("text", text=CHINESE), Node("text", text=ENGLISH)))
-    first, second = Language().judge([(0, whole), (1, part)], [])
+    first, second = Language().decide([(0, whole), (1, part)], [])
     assert (first.node, first.reason, first.score) == (WHOLE_SAMPLE, Reason.LANGUAGE, 1.0)
     assert (second.node, second.reason) == (0, Reason.LANGUAGE)
     assert 0.99 < second.score <= 1.0
@@ -175,23 +175,23 @@ def test_scores_are_the_share_of_a_sample_and_the_probability_of_a_node():
 
 def test_other_languages_can_be_dropped_or_be_the_only_ones_kept():
     page = [ENGLISH, GERMAN, JAPANESE, CHINESE, KOREAN]
-    assert fate(*page, judge=Language(drop=("de",))) == ["keep", "drop", "keep", "keep", "keep"]
-    assert fate(*page, judge=Language(drop=("ja", "ko"))) == ["keep", "keep", "drop", "keep", "drop"]
-    assert fate(*page, judge=Language(keep=("en", "ja"))) == ["keep", "drop", "keep", "drop", "drop"]
+    assert fate(*page, filter_=Language(drop=("de",))) == ["keep", "drop", "keep", "keep", "keep"]
+    assert fate(*page, filter_=Language(drop=("ja", "ko"))) == ["keep", "keep", "drop", "keep", "drop"]
+    assert fate(*page, filter_=Language(keep=("en", "ja"))) == ["keep", "drop", "keep", "drop", "drop"]
 
 
 def test_a_short_text_in_a_latin_script_follows_its_page_too():
-    assert fate(GERMAN, "Hand in Hand", GERMAN, judge=Language(drop=("en",)))[1] != "drop"
-    assert fate(ENGLISH, "1914", "***", judge=Language(keep=("de",), sample_share=1.0))[1:] != ["doubt", "doubt"]
+    assert fate(GERMAN, "Hand in Hand", GERMAN, filter_=Language(drop=("en",)))[1] != "drop"
+    assert fate(ENGLISH, "1914", "***", filter_=Language(keep=("de",), sample_share=1.0))[1:] != ["doubt", "doubt"]
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
 @settings(max_examples=150, deadline=None)
-def test_any_text_can_be_judged_and_none_without_han_is_dropped_as_chinese(texts):
+def test_any_text_can_be_filtered_and_none_without_han_is_dropped_as_chinese(texts):
     fates = fate(*texts)
     sums = measure_traits(texts)
     assert all(sums[index, Trait.HAN] > 0 for index, one in enumerate(fates) if one == "drop" and len(texts) == 1)
-    fate(*texts, judge=Language(keep=("en",)))
+    fate(*texts, filter_=Language(keep=("en",)))
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
@@ -257,12 +257,12 @@ def test_words_are_running_words_and_not_names_identifiers_or_stains():
 )
 def test_settings_that_make_no_sense_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
-        parse_block(Language, values, "judges.language")
+        parse_block(Language, values, "filters.language")
 
 
 def test_chinese_is_dropped_if_nothing_is_said():
-    assert parse_block(Language, {}, "judges.language").drop == ("zh",)
-    assert parse_block(Language, {"keep": ["en"]}, "judges.language").drop is None
+    assert parse_block(Language, {}, "filters.language").drop == ("zh",)
+    assert parse_block(Language, {"keep": ["en"]}, "filters.language").drop is None
 
 
 def test_a_model_file_with_other_bytes_is_refused(tmp_path, monkeypatch):
@@ -287,7 +287,7 @@ def test_the_model_predicts_under_the_installed_numpy():
 
 def test_the_bars_hold_on_a_small_part_of_the_hard_set():
     items = [item for item in hard_set(per_category=60) if item.scored]
-    outcomes = judged(items, Weights())
+    outcomes = filtered(items, Weights())
     for language, bar in BARS.items():
         mine = [
             dropped == (language == "zh")

@@ -37,7 +37,7 @@ from vlmill.pipeline.filters import Drop
 class Boats:
     name = "boats"
 
-    def judge(self, samples, facts):
+    def decide(self, samples, image_stats):
         for row, sample in samples:
             for index, node in enumerate(sample.nodes):
                 if "boats" in (node.text or ""):
@@ -48,9 +48,9 @@ class Boats:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ledger")
-    recipe = write_recipe(folder / "origins", dedupe={"buckets": 1}, stages=[])
+    recipe = write_recipe(folder / "input files", dedupe={"buckets": 1}, stages=[])
     (folder / "boats.py").write_text(BOATS)
-    own = ("--judge", folder / "boats.py")
+    own = ("--filter", folder / "boats.py")
     assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0, *own) == 0
     return folder / "run"
 
@@ -63,7 +63,9 @@ def test_every_loss_has_one_who_said_so(built):
     books = read_funnel(built)
     for source, levels in books.items():
         speakers = find_steps_by_reason(built, source)
-        reasons = {reason for line in levels.values() for part in ("dropped", "failed") for reason in line[part]}
+        reasons = {
+            reason for line in levels.values() for partition in ("dropped", "failed") for reason in line[partition]
+        }
         assert reasons - {"required_lost", "turn_lost", "nothing_left"} <= speakers.keys()
     web = find_steps_by_reason(built, "web")
     assert web["language"] == ["language"]
@@ -76,11 +78,11 @@ def test_the_lines_of_a_source_add_up(built):
         found = make_lines(levels, find_steps_by_reason(built, source))
         numbers = {line.name: [number for number, _ in line.cells] for line in found.lines}
         below = {name: [0] * len(found.levels) for name in ("dropped", "failed")}
-        part = ""
+        partition = ""
         for line in found.lines:
-            part = line.name if line.name in below else part
+            partition = line.name if line.name in below else partition
             if line.name.startswith(" "):
-                below[part] = [a + b for a, (b, _) in zip(below[part], line.cells, strict=True)]
+                below[partition] = [a + b for a, (b, _) in zip(below[partition], line.cells, strict=True)]
         assert below == {name: numbers[name] for name in below}
         rows = zip(*(numbers[name] for name in ("in", "kept", "dropped", "failed")), strict=True)
         assert all(came == kept + dropped + failed for came, kept, dropped, failed in rows)
@@ -129,19 +131,19 @@ def test_an_example_says_where_what_and_because_of_whom(built, capsys):
     assert "web/web.parquet#7 (node 2, image) http://img.small.test/page.png" in said(capsys)
     assert vlmill("ledger", built, "--reason", "exact_text", "--json") == 0
     (example,) = json.loads(capsys.readouterr().out)["examples"]
-    assert (example["id"], example["other"], example["judge"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
+    assert (example["id"], example["other"], example["filter"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
     assert example["text"].startswith("Report 0 describes")
     assert vlmill("ledger", built, "--source", "web", "--reason", "language", "--samples", 1) == 0
     assert said(capsys).count("web/web.parquet#") == 1
 
 
-def test_what_a_judge_of_ones_own_drops_stands_under_its_name_everywhere(built, capsys):
-    assert read_funnel(built)["web"]["nodes"]["dropped"]["judge:boats"] == 1
-    assert find_steps_by_reason(built, "web")["judge:boats"] == ["boats"]
-    assert vlmill("ledger", built, "--reason", "judge:boats") == 0
+def test_what_a_custom_filter_drops_stands_under_its_name_everywhere(built, capsys):
+    assert read_funnel(built)["web"]["nodes"]["dropped"]["filter:boats"] == 1
+    assert find_steps_by_reason(built, "web")["filter:boats"] == ["boats"]
+    assert vlmill("ledger", built, "--reason", "filter:boats") == 0
     assert "web/web.parquet#6 (node 0, text, boats 0.75) The gardener" in said(capsys)
     assert vlmill("ledger", built, "--reason", "boats") == 1
-    assert "did you mean 'judge:boats'?" in " ".join(capsys.readouterr().err.split())
+    assert "did you mean 'filter:boats'?" in " ".join(capsys.readouterr().err.split())
     assert vlmill("verify", built) == 0
 
 
@@ -208,7 +210,7 @@ def odd(tmp_path_factory):
     pages = [["A first page of text."], [""]]
     tar(folder / "docs.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
     sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}, "papers": {"kind": "pdfa", "files": "docs.tar"}}
-    recipe = write_recipe(folder, sources=sources, stages=[], judges=[], dedupe=None)
+    recipe = write_recipe(folder, sources=sources, stages=[], filters=[], dedupe=None)
     assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
     return folder / "run"
 
@@ -274,7 +276,7 @@ def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(buil
     assert "default-src 'none'" in text
     assert "url(" not in text
     assert "web/web.parquet#4" in text
-    assert '<section class="group" data-source="web" data-reason="judge:boats">' in text
+    assert '<section class="group" data-source="web" data-reason="filter:boats">' in text
     pictures = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", text)
     assert pictures
     for data in pictures:

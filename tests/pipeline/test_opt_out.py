@@ -151,7 +151,7 @@ def test_lists_are_given_to_a_fetch_and_are_not_in_its_key(step, tmp_path):
     for impure in (step, Retry(step)):
         task = Task.over({file.name: file for file in (images, given)}, "steps/web/fetch", "0", impure)
         assert set(task.inputs) == {"images.parquet"}
-        assert set(task.heeded) == {"opt_out.domains.0.list"}
+        assert set(task.side_inputs) == {"opt_out.domains.0.list"}
         assert task.key() == Task.over({images.name: images}, "steps/web/fetch", "0", impure).key()
 
 
@@ -173,7 +173,7 @@ def world(web, tmp_path):
     recipe = write_recipe(
         tmp_path,
         sources={"web": source},
-        judges=[{"shape": {"max_ratio": 10}}, {"opt_out": {"domains": ["out.txt"]}}],
+        filters=[{"shape": {"max_ratio": 10}}, {"opt_out": {"domains": ["out.txt"]}}],
         dedupe={"buckets": 1},
         stages=[],
     )

@@ -42,12 +42,12 @@ KEYWORDS = "harbour winter ship tickets cheap hotel booking flight rental discou
 CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够在三月初之前离开。渔民们留在家里修补渔网，孩子们在冰上滑行。"
 
 
-def said(judge, *texts, role="none", facts=()):
+def said(filter_, *texts, role="none", image_stats=()):
     """(node, reason) of every verdict on one sample of these texts, and the nodes in doubt."""
     sample = Sample(
         SampleId("web", "a", 0), tuple(Node("text", role, turn, text=text) for turn, text in enumerate(texts))
     )
-    findings = list(judge.judge([(0, sample)], facts))
+    findings = list(filter_.decide([(0, sample)], image_stats))
     return (
         [(finding.node, finding.reason) for finding in findings if isinstance(finding, Verdict)],
         [finding.node for finding in findings if isinstance(finding, Undecided)],
@@ -55,7 +55,7 @@ def said(judge, *texts, role="none", facts=()):
 
 
 def quality(node=None, sample=None, **settings):
-    """The judge with nothing asked but what is given."""
+    """The filter with nothing asked but what is given."""
     off = dict.fromkeys(("max_character_repetition", "max_word_repetition", "max_unreadable_characters"))
     return parse_block(
         TextQuality, {"node": off | (node or {}), "sample": off | (sample or {}), **settings}, "text_quality"
@@ -175,10 +175,10 @@ def test_every_bound_has_its_reason_at_both_levels(bounds, text, reason):
     assert said(quality(), text) == ([], [])
 
 
-def test_the_sample_is_judged_by_what_its_nodes_left():
-    judge = quality(node={"max_special_characters": 0.6}, sample={"min_words": 5})
-    assert said(judge, "one two three four five", "--- 1 ---")[0] == [(1, Reason.SPECIAL_CHARACTERS)]
-    assert said(judge, "--- a b c d e f ---" + "-" * 40)[0] == [
+def test_the_sample_is_filtered_by_what_its_nodes_left():
+    filter_ = quality(node={"max_special_characters": 0.6}, sample={"min_words": 5})
+    assert said(filter_, "one two three four five", "--- 1 ---")[0] == [(1, Reason.SPECIAL_CHARACTERS)]
+    assert said(filter_, "--- a b c d e f ---" + "-" * 40)[0] == [
         (0, Reason.SPECIAL_CHARACTERS),
         (WHOLE_SAMPLE, Reason.TOO_FEW_WORDS),
     ]
@@ -192,12 +192,12 @@ def test_short_texts_are_not_asked_for_ratios_of_words():
 
 
 def test_word_lists_are_looked_up_by_the_language_of_the_text():
-    judge = quality(node={"min_stop_words": 0.2})
-    assert said(judge, ENGLISH, GERMAN)[0] == []
-    assert said(judge, KEYWORDS)[0] == [(0, Reason.STOP_WORDS)]
+    filter_ = quality(node={"min_stop_words": 0.2})
+    assert said(filter_, ENGLISH, GERMAN)[0] == []
+    assert said(filter_, KEYWORDS)[0] == [(0, Reason.STOP_WORDS)]
 
 
-def test_a_language_without_a_list_is_not_judged_by_it_and_counts_as_undecided():
+def test_a_language_without_a_list_is_not_filtered_by_it_and_counts_as_undecided():
     assert said(quality(node={"min_stop_words": 0.2}), CHINESE, ENGLISH) == ([], [0])
     hungarian = (
         "A kikötő a tél nagy részében be volt fagyva, és egyetlen hajó sem tudott elindulni március első napjai előtt."
@@ -206,11 +206,11 @@ def test_a_language_without_a_list_is_not_judged_by_it_and_counts_as_undecided()
 
 
 def test_lists_of_ones_own_take_the_place_of_ours():
-    judge = quality(node={"max_flagged_words": 0.01}, flagged_words={"en": ["Harbour"]})
-    assert said(judge, ENGLISH)[0] == [(0, Reason.FLAGGED_WORDS)]
+    filter_ = quality(node={"max_flagged_words": 0.01}, flagged_words={"en": ["Harbour"]})
+    assert said(filter_, ENGLISH)[0] == [(0, Reason.FLAGGED_WORDS)]
 
 
-def test_conversations_are_judged_only_where_the_recipe_says_so():
+def test_conversations_are_filtered_only_where_the_recipe_says_so():
     assert said(TextQuality(), "no no no no " * 40, role="assistant")[0] == []
     assert (0, Reason.WORD_REPETITION) in said(
         TextQuality(roles=("assistant",)), "no no no no " * 40, role="assistant"
@@ -233,31 +233,35 @@ def test_every_flagged_word_can_be_met():
 )
 def test_bounds_that_make_no_sense_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
-        parse_block(TextQuality, values, "judges.text_quality")
+        parse_block(TextQuality, values, "filters.text_quality")
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
 
 
-def images(judge, *facts):
-    nodes = tuple(Node("image", image=image) for image in range(len(facts)))
-    known = [ImageStats(image, fact.pop("reason", None), **fact) for image, fact in enumerate(facts)]
+def images(filter_, *image_stats):
+    nodes = tuple(Node("image", image=image) for image in range(len(image_stats)))
+    known = [ImageStats(image, stats.pop("reason", None), **stats) for image, stats in enumerate(image_stats)]
     return [
-        (verdict.node, verdict.reason) for verdict in judge.judge([(0, Sample(SampleId("web", "a", 0), nodes))], known)
+        (verdict.node, verdict.reason)
+        for verdict in filter_.decide([(0, Sample(SampleId("web", "a", 0), nodes))], known)
     ]
 
 
 def test_flat_colours_go_by_default_and_a_word_on_a_page_stays():
     assert images(
-        ImageQuality(), {"blank": 0.0}, {"blank": 0.7, "blur": 1.7}, {"blank": 0.0, "reason": Reason.UNDECODABLE}
+        ImageQuality(),
+        {"contrast": 0.0},
+        {"contrast": 0.7, "sharpness": 1.7},
+        {"contrast": 0.0, "reason": Reason.UNDECODABLE},
     ) == [(0, Reason.BLANK_IMAGE)]
-    assert images(ImageQuality(min_contrast=None), {"blank": 0.0}) == []
+    assert images(ImageQuality(min_contrast=None), {"contrast": 0.0}) == []
 
 
 def test_blurred_images_go_on_demand():
-    assert images(ImageQuality(min_sharpness=100), {"blank": 40, "blur": 60}, {"blank": 40, "blur": 600}) == [
-        (0, Reason.BLURRED_IMAGE)
-    ]
+    assert images(
+        ImageQuality(min_sharpness=100), {"contrast": 40, "sharpness": 60}, {"contrast": 40, "sharpness": 600}
+    ) == [(0, Reason.BLURRED_IMAGE)]
 
 
 def test_shape_bounds_pixels_and_words_for_each_image():
@@ -273,10 +277,10 @@ def test_shape_bounds_pixels_and_words_for_each_image():
     nodes = (Node("text", text="only three words"), Node("image", image=0), Node("image", image=1))
     gallery = Sample(SampleId("web", "a", 0), nodes)
     known = [ImageStats(0, None, width=100, height=100), ImageStats(1, None, width=100, height=100)]
-    for judge, expected in ((Shape(min_words_per_image=2), 1.5), (Shape(max_words_per_image=1), 1.5)):
-        (verdict,) = judge.judge([(0, gallery)], known)
+    for filter_, expected in ((Shape(min_words_per_image=2), 1.5), (Shape(max_words_per_image=1), 1.5)):
+        (verdict,) = filter_.decide([(0, gallery)], known)
         assert (verdict.node, verdict.reason, verdict.score) == (WHOLE_SAMPLE, Reason.WORDS_PER_IMAGE, expected)
-    assert list(Shape(min_words_per_image=1.5, max_words_per_image=1.5).judge([(0, gallery)], known)) == []
+    assert list(Shape(min_words_per_image=1.5, max_words_per_image=1.5).decide([(0, gallery)], known)) == []
 
 
 # -- opt-outs ----------------------------------------------------------------------------------------------------------
@@ -305,12 +309,12 @@ def test_any_text_can_be_normalised_and_once_is_enough_for_addresses(text):
     ) == normalise_address("https://a.example/" + text.replace("#", ""))
 
 
-def opted_out(tmp_path, sample, facts=(), **lists):
+def opted_out(tmp_path, sample, image_stats=(), **lists):
     paths = {kind: tmp_path / f"{kind}.txt" for kind in lists}
     for kind, entries in lists.items():
         paths[kind].write_text("# a comment\n\n" + "\n".join(entries) + "\n", encoding="utf-8")
-    judge = OptOut(**{kind: (str(path),) for kind, path in paths.items()})
-    return [verdict.node for verdict in judge.judge([(0, sample)], facts)]
+    filter_ = OptOut(**{kind: (str(path),) for kind, path in paths.items()})
+    return [verdict.node for verdict in filter_.decide([(0, sample)], image_stats)]
 
 
 def document(*urls, page=""):
@@ -338,9 +342,9 @@ def test_an_address_drops_its_image_and_the_page_its_sample(tmp_path):
 
 def test_a_digest_drops_an_image_wherever_it_came_from(tmp_path):
     listed = hashlib.sha256(b"image").hexdigest()
-    facts = [ImageStats(0, None, sha256=listed), ImageStats(1, None, sha256="0" * 64)]
+    image_stats = [ImageStats(0, None, sha256=listed), ImageStats(1, None, sha256="0" * 64)]
     assert opted_out(
-        tmp_path, document("https://a.example/1", "https://a.example/2"), facts, sha256=[listed.upper()]
+        tmp_path, document("https://a.example/1", "https://a.example/2"), image_stats, sha256=[listed.upper()]
     ) == [0]
 
 

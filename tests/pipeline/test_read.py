@@ -64,7 +64,7 @@ def read(tmp_path):
         folder = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         stop = len(source.survey(path)) if stop is None else stop
-        counts = Read(source, "web", "a/file", start, stop, licence).run({"origin": path}, folder)
+        counts = Read(source, "web", "a/file", start, stop, licence).run({"input": path}, folder)
         assert all(count.balanced() for count in counts.values())
         books = {level: count.to_json() for level, count in counts.items()}
         return (
@@ -126,7 +126,7 @@ def test_files_that_rows_name_stand_in_the_image_table_once(tmp_path):
     paths = ["a", "b", "a", "./a", "copy", "gone", "gone"]
     node = (Node("image", image=0),)
     told = tuple(SourceRow(row, (Page(node, (Picture(path=path),)),)) for row, path in enumerate(paths))
-    Read(Told(told), "web", "f", 0, len(told), images=str(tmp_path)).run({"origin": tmp_path}, tmp_path)
+    Read(Told(told), "web", "f", 0, len(told), images=str(tmp_path)).run({"input": tmp_path}, tmp_path)
     images = list(read_rows(tmp_path / "images.parquet"))
     assert [image["reason"] for image in images] == [None, None, "missing_file"]
     shown = [sample.nodes[0].image for sample in read_samples(tmp_path / "samples.parquet")]
@@ -189,7 +189,7 @@ def test_files_of_another_form_are_errors_before_anything_is_written(read, tmp_p
 
 
 def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
-    Read(Told(()), "web", "f", 0, 0).run({"origin": tmp_path}, tmp_path)
+    Read(Told(()), "web", "f", 0, 0).run({"input": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "samples.parquet").equals(SAMPLES)
     assert pq.read_schema(tmp_path / "images.parquet").equals(IMAGES)
 
@@ -203,7 +203,7 @@ def test_what_no_sample_was_made_of_stands_in_a_table_of_its_own(tmp_path):
         ),
         SourceRow(2),
     )
-    Read(Told(told), "web", "f", 0, 3).run({"origin": tmp_path}, tmp_path)
+    Read(Told(told), "web", "f", 0, 3).run({"input": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "refused.parquet").equals(REFUSED)
     rows = [tuple(row.values()) for row in read_rows(tmp_path / "refused.parquet")]
     assert [row[:5] for row in rows] == [
@@ -254,13 +254,13 @@ def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):
         SourceRow(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),))
         for row in range(8)
     )
-    Read(Told(pages), "web", "f", 0, 8).run({"origin": tmp_path}, tmp_path)
+    Read(Told(pages), "web", "f", 0, 8).run({"input": tmp_path}, tmp_path)
     assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 2
 
 
 def test_keys_that_were_not_read_are_counted_by_row_and_no_more_of_them_than_memory_has_room_for(tmp_path, monkeypatch):
     def noted(rows):
-        Read(Told(tuple(rows)), "web", "f", 0, len(rows)).run({"origin": tmp_path}, tmp_path)
+        Read(Told(tuple(rows)), "web", "f", 0, len(rows)).run({"input": tmp_path}, tmp_path)
         return json.loads((tmp_path / "unread.json").read_bytes())
 
     def row(number, *keys):
@@ -282,7 +282,7 @@ def test_reading_twice_gives_the_same_bytes(tmp_path):
     written = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        Read(Pdfa(), "web", "f", 0, 1).run({"origin": path}, tmp_path / name)
+        Read(Pdfa(), "web", "f", 0, 1).run({"input": path}, tmp_path / name)
         written.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
 

@@ -19,7 +19,7 @@ GOOD = {
     "name": "small",
     "seed": 3,
     "sources": {"web": {"kind": "obelics", "files": "web/*.parquet", "licence": "CC0-1.0"}},
-    "judges": [{"language": {"drop": ["zh"]}}, {"shape": {"max_ratio": 5}}],
+    "filters": [{"language": {"drop": ["zh"]}}, {"shape": {"max_ratio": 5}}],
     "policies": {"small": {"kind": "letterbox", "side": 56, "patch": 14}},
 }
 
@@ -33,20 +33,20 @@ def recipe_file(folder: Path, **changes: object) -> str:
 def test_a_recipe_is_read_into_frozen_steps(tmp_path):
     recipe, _, base = load_recipe(recipe_file(tmp_path))
     assert base == tmp_path
-    assert [judge.name for judge in recipe.judging()] == ["language", "shape"]
+    assert [filter_.name for filter_ in recipe.built_filters()] == ["language", "shape"]
     assert recipe.policy("small").kind == "letterbox"
-    assert recipe.fetching("web").name == "fetch"
+    assert recipe.fetch_step("web").name == "fetch"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"sauces": {}}, r"unknown key 'sauces'; did you mean 'sources'\?"),
-        ({"judges": {"language": None}}, r"judges: Input should be a list, such as \[a, b\], not"),
-        ({"judges": ["language"]}, r"judges\.0: Input should be a mapping, such as \{a: 1\}, not 'language'"),
+        ({"filters": {"language": None}}, r"filters: Input should be a list, such as \[a, b\], not"),
+        ({"filters": ["language"]}, r"filters\.0: Input should be a mapping, such as \{a: 1\}, not 'language'"),
         (
             {"sources": {"web": {"kind": "obelix", "files": "*"}}},
-            r"sources\.web\.kind: 'obelix' is none of ours; did you mean 'obelics'\?",
+            r"sources\.web\.kind: 'obelix' is unknown; did you mean 'obelics'\?",
         ),
         ({"sources": {"web": {"kind": "obelics"}}}, r"sources\.web\.files: is missing"),
         (
@@ -55,9 +55,9 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
         ),
         ({"sources": {"we b": {"kind": "obelics", "files": "*"}}}, "may hold letters"),
         ({"sources": {}}, "needs at least one"),
-        ({"judges": [{"langauge": None}]}, r"did you mean 'language'\?"),
-        ({"judges": [{"language": None}, {"language": None}]}, "may stand once"),
-        ({"judges": [{"shape": {"max_ration": 2}}]}, r"did you mean 'max_ratio'\?"),
+        ({"filters": [{"langauge": None}]}, r"did you mean 'language'\?"),
+        ({"filters": [{"language": None}, {"language": None}]}, "may stand once"),
+        ({"filters": [{"shape": {"max_ration": 2}}]}, r"did you mean 'max_ratio'\?"),
         ({"seed": "many"}, r"seed: .*integer.*'many'"),
         ({"policies": {"small": {"kind": "letterbux"}}}, r"did you mean 'letterbox'\?"),
         (
@@ -88,9 +88,9 @@ def test_what_is_no_mapping_is_refused(tmp_path, text):
 
 def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    sets = {"judges.language.drop": "[zh, ja]", "seed": "9", "sources.web.licence": "MIT", "partition.rows": "5"}
+    sets = {"filters.language.drop": "[zh, ja]", "seed": "9", "sources.web.licence": "MIT", "partition.rows": "5"}
     recipe, data, _ = load_recipe(recipe_file(tmp_path), {"web": str(tmp_path / "elsewhere")}, 7, sets)
-    assert recipe.judging()[0].drop == ("zh", "ja")
+    assert recipe.built_filters()[0].drop == ("zh", "ja")
     assert (recipe.seed, recipe.limit, recipe.partition.rows) == (9, 7, 5)
     assert recipe.sources["web"].licence == "MIT"
     assert recipe.sources["web"].root == str(tmp_path / "elsewhere")
@@ -101,7 +101,7 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
 
 def test_a_folder_is_locked_to_what_shapes_the_output_and_to_no_place(tmp_path):
     _, data, _ = load_recipe(recipe_file(tmp_path, fetch={"threads": 3, "max_bytes": 1000}), {"web": str(tmp_path)})
-    lock_folder(tmp_path, data, relock=False)
+    lock_folder(tmp_path, data, accept_changes=False)
     text = (tmp_path / "recipe.lock.yaml").read_text()
     assert str(tmp_path) not in text
     assert "threads" not in text
@@ -111,23 +111,23 @@ def test_a_folder_is_locked_to_what_shapes_the_output_and_to_no_place(tmp_path):
 
 
 def test_another_recipe_is_refused_with_the_difference_and_the_ways_out_once_something_was_made(tmp_path):
-    lock_folder(tmp_path, {**GOOD, "seed": 2}, relock=False)
-    lock_folder(tmp_path, GOOD, relock=False)
+    lock_folder(tmp_path, {**GOOD, "seed": 2}, accept_changes=False)
+    lock_folder(tmp_path, GOOD, accept_changes=False)
     receipt = tmp_path / "steps/web/survey/00000.0123456789ab.receipt.json"
     receipt.parent.mkdir(parents=True)
     receipt.touch()
-    lock_folder(tmp_path, GOOD, relock=False)
-    with pytest.raises(StoreError, match=r"(?s)seed: 3 there, 4 here.*--out.*--relock"):
-        lock_folder(tmp_path, {**GOOD, "seed": 4}, relock=False)
-    lock_folder(tmp_path, {**GOOD, "seed": 4}, relock=True)
-    lock_folder(tmp_path, {**GOOD, "seed": 4}, relock=False)
+    lock_folder(tmp_path, GOOD, accept_changes=False)
+    with pytest.raises(StoreError, match=r"(?s)seed: 3 there, 4 here.*--out.*--accept-changes"):
+        lock_folder(tmp_path, {**GOOD, "seed": 4}, accept_changes=False)
+    lock_folder(tmp_path, {**GOOD, "seed": 4}, accept_changes=True)
+    lock_folder(tmp_path, {**GOOD, "seed": 4}, accept_changes=False)
 
 
 def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
     for name in ("b/2.parquet", "a.parquet", "b/10.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [origin.name for origin in list_input_files("web", str(tmp_path), "**/*.parquet")] == [
+    assert [input_file.name for input_file in list_input_files("web", str(tmp_path), "**/*.parquet")] == [
         "a.parquet",
         "b/10.parquet",
         "b/2.parquet",
@@ -135,9 +135,9 @@ def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
 
 
 def test_the_limit_takes_rows_from_the_front():
-    origin, file = InputFile("web", 0, "a", ""), File("origin", "", "", 0)
+    input_file, file = InputFile("web", 0, "a", ""), File("input", "", "", 0)
     parts = [
-        PlannedPartition(origin, file, chunk, start, stop)
+        PlannedPartition(input_file, file, chunk, start, stop)
         for chunk, (start, stop) in enumerate(cut_rows([1] * 10, 4, 100))
     ]
     assert [(part.start, part.stop) for part in _first(parts, 6)] == [(0, 4), (4, 6)]

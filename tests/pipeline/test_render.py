@@ -1,4 +1,4 @@
-"""The render step: what the judges left, in shards, with every loss in the books."""
+"""The render step: what the filters left, in shards, with every loss in the books."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def question(row, number):
 def partition(folder, samples, pictures, verdicts=(), group=4096):
     """Write what the steps before render leave; a picture is its bytes, or the reason why there are none."""
     folder.mkdir(exist_ok=True)
-    facts = []
+    image_stats = []
     for number, data in enumerate(pictures):
         if isinstance(data, Reason):
-            facts.append(ImageStats(number, data))
+            image_stats.append(ImageStats(number, data))
             continue
         try:
             width, height = Image.open(io.BytesIO(data)).size
         except OSError:
             width, height = 20, 10
-        facts.append(ImageStats(number, None, hashlib.sha256(data).hexdigest(), "PNG", "RGB", width, height))
+        image_stats.append(ImageStats(number, None, hashlib.sha256(data).hexdigest(), "PNG", "RGB", width, height))
     rows = (image_row(number, data) for number, data in enumerate(pictures))
     write_samples(folder / "samples.parquet", samples)
     write_rows(folder / "images.parquet", IMAGES, rows, group=group)
-    write_image_stats(folder / "facts.parquet", facts)
+    write_image_stats(folder / "image_stats.parquet", image_stats)
     write_verdicts(folder / "ratio.verdicts.parquet", verdicts)
     return {path.name: path for path in folder.iterdir()}
 
@@ -158,7 +158,7 @@ def test_a_size_that_the_policy_cannot_answer_is_a_verdict(tmp_path):
     folder, counts = render(tmp_path, inputs, NaViT(shortest=28, longest=56, split=True))
     found = list(read_verdicts(folder / "render.verdicts.parquet"))
     assert found == [Verdict(row, node, "render", Reason.UNRENDERABLE) for row, node in [(0, 1), (1, 0)]]
-    assert [row["origin_row"] for row, _, _ in stored(folder)] == [0, 2]
+    assert [row["input_row"] for row, _, _ in stored(folder)] == [0, 2]
     assert counts["samples"] == {"in": 3, "kept": 2, "dropped": {}, "failed": {"unrenderable": 1}}
     assert counts["images"] == {"in": 4, "kept": 2, "dropped": {}, "failed": {"unrenderable": 2}}
 
@@ -171,7 +171,7 @@ def test_bytes_that_turn_out_broken_are_a_verdict(tmp_path):
     assert len(stored(folder)[0][1]["nodes"]) == 2
 
 
-def test_a_judge_who_spoke_first_keeps_the_attribution(tmp_path):
+def test_a_filter_who_spoke_first_keeps_the_attribution(tmp_path):
     verdicts = [Verdict(0, 1, "ratio", Reason.IMAGE_RATIO)]
     inputs = partition(tmp_path / "in", [document(0, text(), image(0))], [b"no picture"], verdicts)
     folder, counts = render(tmp_path, inputs)
@@ -218,7 +218,7 @@ def test_images_may_be_named_in_any_order_and_by_several_samples(tmp_path):
 
 def test_facts_of_another_decoder_are_the_machines_trouble(tmp_path):
     inputs = partition(tmp_path / "in", [document(0, image(0))], [png()])
-    write_image_stats(inputs["facts.parquet"], [ImageStats(0, None, "", "PNG", "RGB", 10, 20)])
+    write_image_stats(inputs["image_stats.parquet"], [ImageStats(0, None, "", "PNG", "RGB", 10, 20)])
     with pytest.raises(StoreError, match="another decoder"):
         render(tmp_path, inputs)
 
@@ -266,14 +266,17 @@ def test_settling_again_with_renders_verdicts_tells_what_the_shards_hold(tmp_pat
     tmp_path = tmp_path_factory.mktemp("case")
     inputs = partition(tmp_path / "in", *made)
     folder, _ = render(tmp_path, inputs, NaViT(shortest=28, longest=56, split=True))
-    shown = {row["origin_row"]: row["nodes"] for row, _, _ in stored(folder)}
+    shown = {row["input_row"]: row["nodes"] for row, _, _ in stored(folder)}
     later = {**inputs, "render.verdicts.parquet": folder / "render.verdicts.parquet"}
-    verdicts, facts = read_verdicts_by_sample(later, ["ratio", "render"]), read_image_stats(inputs["facts.parquet"])
+    verdicts, image_stats = (
+        read_verdicts_by_sample(later, ["ratio", "render"]),
+        read_image_stats(inputs["image_stats.parquet"]),
+    )
     again = [
-        apply_verdicts(sample, verdicts.get(row, []), facts)
+        apply_verdicts(sample, verdicts.get(row, []), image_stats)
         for row, sample in enumerate(read_samples(inputs["samples.parquet"]))
     ]
-    assert shown == {row: len(settled.kept) for row, settled in enumerate(again) if settled.sample is None}
+    assert shown == {row: len(outcome.kept) for row, outcome in enumerate(again) if outcome.sample is None}
 
 
 def test_the_same_partition_gives_the_same_bytes(tmp_path):

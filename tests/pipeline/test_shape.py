@@ -1,4 +1,4 @@
-"""Which images the shape judge drops, and which samples it finds too few or too many left in."""
+"""Which images the shape filter drops, and which samples it finds too few or too many left in."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, 
 from vlmill.pipeline.filters import Shape
 
 
-def verdicts(judge, *sizes):
+def verdicts(filter_, *sizes):
     """What is said about one document with images of these sizes; None is one that failed."""
-    facts = [
+    image_stats = [
         ImageStats(image, None, width=size[0], height=size[1]) if size else ImageStats(image, Reason.UNDECODABLE)
         for image, size in enumerate(sizes)
     ]
     nodes = (Node("text", text="words"), *(Node("image", image=image) for image in range(len(sizes))))
     return [
         (verdict.node, verdict.reason, verdict.score)
-        for verdict in judge.judge([(0, Sample(SampleId("web", "a", 0), nodes))], facts)
+        for verdict in filter_.decide([(0, Sample(SampleId("web", "a", 0), nodes))], image_stats)
     ]
 
 
 def test_bounds_are_inclusive():
-    judge = Shape(min_side=100, max_side=400, max_ratio=2.0)
-    assert verdicts(judge, (100, 100), (400, 400), (200, 100), (100, 200)) == []
+    filter_ = Shape(min_side=100, max_side=400, max_ratio=2.0)
+    assert verdicts(filter_, (100, 100), (400, 400), (200, 100), (100, 200)) == []
 
 
 def test_each_bound_has_its_reason_and_tells_the_offending_number():
-    judge = Shape(min_side=100, max_side=400, max_ratio=2.0)
-    assert verdicts(judge, (99, 300), (300, 401), (300, 101)) == [
+    filter_ = Shape(min_side=100, max_side=400, max_ratio=2.0)
+    assert verdicts(filter_, (99, 300), (300, 401), (300, 101)) == [
         (1, Reason.IMAGE_TOO_SMALL, 99),
         (2, Reason.IMAGE_TOO_LARGE, 401),
         (3, Reason.IMAGE_RATIO, pytest.approx(300 / 101)),
@@ -76,4 +76,4 @@ def test_a_sample_without_images_stays_unless_some_are_asked_for():
 )
 def test_bounds_that_nothing_could_pass_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
-        parse_block(Shape, values, "judges.shape")
+        parse_block(Shape, values, "filters.shape")

@@ -115,7 +115,7 @@ def test_one_read_by_the_index_gives_what_reading_the_whole_tar_gives(tmp_path):
 def test_the_index_says_where_a_sample_comes_from_and_what_its_images_cost(tmp_path):
     write(tmp_path, [entry(5)])
     (row,) = read_rows(tmp_path / "00.index.parquet")
-    assert (row["file"], row["origin_row"], row["page"], row["group"], row["nodes"]) == (
+    assert (row["file"], row["input_row"], row["page"], row["group"], row["nodes"]) == (
         "a/b.parquet",
         5,
         2,
@@ -144,7 +144,7 @@ def test_a_shard_closes_before_it_has_too_many_samples(tmp_path):
 def test_a_shard_closes_before_it_has_too_many_bytes_and_a_larger_sample_stands_alone(tmp_path):
     write(tmp_path, [entry(0), entry(1), entry(2, data=b"x" * 20_000), entry(3)], size=10_240)
     tars = sorted(tmp_path.glob("*.tar"))
-    lengths = [[row["origin_row"] for row in read_rows(path.with_suffix(".index.parquet"))] for path in tars]
+    lengths = [[row["input_row"] for row in read_rows(path.with_suffix(".index.parquet"))] for path in tars]
     assert lengths == [[0, 1], [2], [3]]
     assert [tar.stat().st_size <= 10_240 for tar in tars] == [True, False, True]
 

@@ -1,4 +1,4 @@
-"""Sources: every row of an origin file comes out once, as pages or with the reason why not."""
+"""Sources: every row of an input file comes out once, as pages or with the reason why not."""
 
 import json
 import pickle
@@ -100,7 +100,7 @@ def test_the_survey_weighs_every_row(several):
     assert sum(weights)
 
 
-def test_nodes_point_at_the_pictures_of_their_page_and_answers_or_texts_alone_are_learnt(several):
+def test_nodes_point_at_the_pictures_of_their_page_and_answers_or_texts_alone_are_supervised(several):
     source, path = several
     for page in (page for row in rows(source, path) for page in row.pages):
         shown = [node for node in page.nodes if node.kind == "image"]
@@ -122,7 +122,7 @@ def test_pictures_are_addresses_bytes_or_files_as_the_source_declares(several):
 
 def test_samples_are_named_by_file_and_row_and_the_books_add_up(several, tmp_path):
     source, path = several
-    counts = Read(source, "web", "a/file", 1, 5, images=str(tmp_path)).run({"origin": path}, tmp_path)
+    counts = Read(source, "web", "a/file", 1, 5, images=str(tmp_path)).run({"input": path}, tmp_path)
     ids = [str(sample.id) for sample in read_samples(tmp_path / "samples.parquet")]
     page = ".0" if source.isolated else ""
     assert ids == [f"web/a/file#{row}{page}" for row in (1, 3, 4)]
@@ -168,7 +168,7 @@ ONE_PICTURE = frozenset({"pairs", "pairs_wds", "rendered_text", "idl", "pdfa"})
 
 def reflected(source, key, before, after):
     """Whether a sample is another for what stands under a key, or the key is the same thing again, or is noted."""
-    if source.kind == "evaluation":  # nothing is learnt from it, and the recipe names the columns that count
+    if source.kind == "evaluation":  # nothing is supervised from it, and the recipe names the columns that count
         added = [picture.reason for picture in after.pictures[len(before.pictures) :]]
         return added == [Reason.UNSUPPORTED_MEDIA] * (key in MEDIA_KEYS)
     if key in IMAGE_KEYS:
@@ -480,7 +480,7 @@ def test_members_and_keys_of_json_that_nobody_reads_are_noted(tmp_path):
 # -- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pair_is_an_image_that_is_required_and_a_caption_that_is_learnt(tmp_path):
+def test_a_pair_is_an_image_that_is_required_and_a_caption_that_is_supervised(tmp_path):
     laion = {"URL": ADDRESS, "TEXT": " A dog ", "LICENSE": "CC-BY-2.0", "similarity": 0.5, "punsafe": float("nan")}
     path = upstream.parquet(tmp_path / "p", [laion, {**laion, "LICENSE": "?"}, {**laion, "TEXT": " "}])
     source = PairsSource(url="URL", caption="TEXT", licence="LICENSE", signals=("similarity", "punsafe"))

@@ -263,17 +263,17 @@ def test_a_system_prompt_beside_the_turns_is_said_first_once(tmp_path, source, k
 
 
 @pytest.mark.parametrize("key", ["loss", "weight", "train", "training", "trainable", "loss_weight", "loss_mask"])
-def test_an_answer_that_is_marked_as_not_to_be_learnt_is_not(tmp_path, key):
+def test_an_answer_that_is_marked_as_not_to_be_supervised_is_not(tmp_path, key):
     def marked(*values):
         first, second, third, fourth = talk("Q", "Five.", "Again?", "Four.")
         return {"conversations": [first, {**second, key: values[0]}, third, {**fourth, key: values[1]}]}
 
     there = [marked(False, True), marked(0, 1), marked(0.0, 1.0), marked(None, None), marked(0, None)]
     path = json_lines(tmp_path / "l", [*there, marked(0.5, 1), marked("no", 1), marked(0, 0)])
-    learnt = [
+    supervised = [
         [node.supervised for node in row.pages[0].nodes if node.role == "assistant"] for row in rows(Chat(), path)[:5]
     ]
-    assert learnt == [[False, True], [False, True], [False, True], [True, True], [False, True]]
+    assert supervised == [[False, True], [False, True], [False, True], [True, True], [False, True]]
     assert fates(Chat(), path)[5:] == [[Reason.UNSUPPORTED_CONTENT]] * 2 + [[Reason.EMPTY_ROW]]
 
 
@@ -304,7 +304,7 @@ def test_a_message_that_says_more_than_its_text_fails_unless_that_is_nothing(tmp
     assert fates(source, json_lines(tmp_path / "l", [row])) == [[reason] if reason else []]
 
 
-def test_a_question_that_is_to_be_learnt_is_refused(tmp_path):
+def test_a_question_that_is_to_be_supervised_is_refused(tmp_path):
     said = [{"role": "user", "content": "Q", "train": True}, A]
     assert fates(Chat(), json_lines(tmp_path / "l", [{"messages": said}])) == [[Reason.UNSUPPORTED_CONTENT]]
 
@@ -468,7 +468,7 @@ def read(tmp_path):
         folder.mkdir()
         path = json_array(tmp_path / "rows.json", there)
         step = Read(LlavaSource(), "tune", "rows.json", 0, len(there), images=images or str(tmp_path))
-        counts = step.run({"origin": path}, folder)
+        counts = step.run({"input": path}, folder)
         return (
             list(read_samples(folder / "samples.parquet")),
             list(read_rows(folder / "images.parquet")),

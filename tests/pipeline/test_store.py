@@ -179,15 +179,15 @@ def test_a_partition_of_other_versions_is_not_added_to_a_step(tmp_path):
     store = Store(tmp_path)
     store.perform(shout(tmp_path))
     assert store.perform(shout(tmp_path, library="2.0")), "what is done is not compared"
-    with pytest.raises(StoreError, match=r"library 1\.0 -> 2\.0.*--remake"):
-        store.perform(replace(shout(tmp_path, library="2.0"), part="00000-0001"))
+    with pytest.raises(StoreError, match=r"library 1\.0 -> 2\.0.*--rebuild"):
+        store.perform(replace(shout(tmp_path, library="2.0"), partition="00000-0001"))
 
 
 def test_damaged_versions_of_a_step_are_named(tmp_path):
     Store(tmp_path).perform(shout(tmp_path))
     (tmp_path / "steps/web/shout/made_by.json").write_text("{")
     with pytest.raises(StoreError, match=r"made_by\.json is damaged .*delete it and build again"):
-        Store(tmp_path).perform(replace(shout(tmp_path), part="00000-0001"))
+        Store(tmp_path).perform(replace(shout(tmp_path), partition="00000-0001"))
 
 
 def test_books_that_do_not_balance_are_refused(tmp_path):
@@ -228,8 +228,12 @@ def test_written_only_if_absent(tmp_path):
 
 
 def test_a_step_is_given_what_it_reads_by_name_or_pattern():
-    files = {name: File(name, name, "", 0) for name in ("00.tar", "01.tar", "00.index.parquet", "facts.parquet")}
-    assert list(select_files(files, ("*.tar", "facts.parquet", "missing"))) == ["00.tar", "01.tar", "facts.parquet"]
+    files = {name: File(name, name, "", 0) for name in ("00.tar", "01.tar", "00.index.parquet", "image_stats.parquet")}
+    assert list(select_files(files, ("*.tar", "image_stats.parquet", "missing"))) == [
+        "00.tar",
+        "01.tar",
+        "image_stats.parquet",
+    ]
 
 
 json_values = st.recursive(

@@ -54,16 +54,16 @@ WEB, QUIZ, PAPER = "web/web.parquet#0", "quiz/quiz.parquet#6", "papers/papers.ta
 
 
 SOURCES = {name: RECIPE["sources"][name] for name in ("web", "quiz", "papers")}
-"""Images that are fetched, images that the origin carries, and pages that are drawn: a build of these has all that a takedown meets."""
+"""Images that are fetched, images that the input file carries, and pages that are drawn: a build of these has all that a takedown meets."""
 STAGE = RECIPE["stages"][0]
-WEB_ALONE = {"sources": {"web": SOURCES["web"]}, "judges": [{"language": None}], "stages": []}
+WEB_ALONE = {"sources": {"web": SOURCES["web"]}, "filters": [{"language": None}], "stages": []}
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     shares = {"shares": {"web": 0.5, "quiz": 0.4, "papers": 0.1}}
     stage = {**STAGE, "mixture": {**STAGE["mixture"], **shares}}
-    return write_recipe(tmp_path_factory.mktemp("origins"), sources=SOURCES, stages=[stage], dedupe={"buckets": 1})
+    return write_recipe(tmp_path_factory.mktemp("input files"), sources=SOURCES, stages=[stage], dedupe={"buckets": 1})
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +192,9 @@ def test_a_domain_includes_its_sub_domains(run):
 
 def test_what_lies_at_another_address_too_is_reported_and_stays(tmp_path, capsys):
     recipe = write_recipe(
-        tmp_path / "origins", sources={"web": RECIPE["sources"]["web"]}, dedupe={"buckets": 1}, stages=[]
+        tmp_path / "input files", sources={"web": RECIPE["sources"]["web"]}, dedupe={"buckets": 1}, stages=[]
     )
-    shutil.copyfile(tmp_path / "origins/served/1.png", tmp_path / "origins/served/2.png")
+    shutil.copyfile(tmp_path / "input files/served/1.png", tmp_path / "input files/served/2.png")
     assert build(recipe, tmp_path / "run") == 0
     assert takedown(tmp_path / "run", "--url", "http://img.small.test/1.png") == 0
     assert f"--sha256 {sha(1)}" in said(capsys)
@@ -207,13 +207,15 @@ def test_former_near_duplicates_are_reported_and_come_back(tmp_path, capsys):
     from tests.helpers.upstream import obelics
 
     recipe = write_recipe(
-        tmp_path / "origins",
+        tmp_path / "input files",
         sources={"web": {"kind": "obelics", "files": "web.parquet"}},
         dedupe={"buckets": 1},
         stages=[],
     )
     long = " ".join(prose(number) for number in range(8))
-    obelics(tmp_path / "origins/web.parquet", [[long], [long + " And a last word."], ["Something else altogether."]])
+    obelics(
+        tmp_path / "input files/web.parquet", [[long], [long + " And a last word."], ["Something else altogether."]]
+    )
     root = tmp_path / "run"
     assert build(recipe, root) == 0
     assert "web/web.parquet#1" not in contents(root)[2]
@@ -297,8 +299,8 @@ def test_what_asks_a_run_later_sees_it_without_what_was_taken_down(recipe, run):
         for level in ("samples", "nodes", "images"):
             assert other.sources[source][level].came == levels[level]["in"]
             assert other.sources[source][level].now == same.sources[source][level].then == levels[level]["kept"]
-    nothing = ("--set", "judges.language.drop=[en]", "--set", "expect.kept=0")
-    assert build(recipe, run, "--relock", *nothing, "--set", "dedupe=null", "--until", "shard") == 0
+    nothing = ("--set", "filters.language.drop=[en]", "--set", "expect.kept=0")
+    assert build(recipe, run, "--accept-changes", *nothing, "--set", "dedupe=null", "--until", "shard") == 0
     for source in SOURCES:
         for level in ("samples", "nodes", "images"):
             assert other.sources[source][level].then == funnel(run, source)[level]["kept"]
@@ -316,10 +318,10 @@ def test_the_page_of_statistics_knows_that_it_is_gone(run):
 
 
 AGAIN = [
-    ("--remake", "--retry-failed"),
-    ("--relock", "--set", "partition.rows=3"),
-    ("--relock",),
-    ("--relock", "--set", "fetch.max_bytes=1000000", "--set", "sources.quiz.licence=other"),
+    ("--rebuild", "--retry-failed"),
+    ("--accept-changes", "--set", "partition.rows=3"),
+    ("--accept-changes",),
+    ("--accept-changes", "--set", "fetch.max_bytes=1000000", "--set", "sources.quiz.licence=other"),
 ]
 
 
@@ -362,8 +364,8 @@ def test_a_new_folder_with_the_list_never_holds_it_and_has_the_same_shards_whoev
 def test_what_earlier_recipes_left_goes_with_it(small, small_built, tmp_path):
     """A fetch under other partitions holds the image as well, and no manifest names it."""
     root = Path(shutil.copytree(small_built, tmp_path / "run"))
-    assert build(small, root, "--relock", "--set", "partition.rows=4") == 0
-    assert len({receipt.part for receipt in read_manifest(root, "steps/web/fetch")}) == 2
+    assert build(small, root, "--accept-changes", "--set", "partition.rows=4") == 0
+    assert len({receipt.partition for receipt in read_manifest(root, "steps/web/fetch")}) == 2
     assert takedown(root, "--sha256", sha(0)) == 0
     assert sha(0) not in contents(root)[0]
     assert vlmill("verify", root) == 0
@@ -388,8 +390,8 @@ def test_killed_at_any_moment_the_same_command_ends_it(small, small_built, tmp_p
 
 def test_a_list_of_opt_outs_counts_as_it_was_when_the_run_was_built(small, small_built, tmp_path):
     """A takedown makes nothing else anew: the recipe's lists are for builds to read again."""
-    folder = Path(shutil.copytree(small.parent, tmp_path / "origins"))
-    recipe = write_recipe(folder, **{**WEB_ALONE, "judges": [{"opt_out": {"urls": ["out.txt"]}}]}, dedupe=None)
+    folder = Path(shutil.copytree(small.parent, tmp_path / "input files"))
+    recipe = write_recipe(folder, **{**WEB_ALONE, "filters": [{"opt_out": {"urls": ["out.txt"]}}]}, dedupe=None)
     (folder / "out.txt").write_text("http://img.small.test/1.png\n")
     root = tmp_path / "run"
     assert build(recipe, root) == 0
@@ -413,13 +415,13 @@ def test_what_is_held_against_benchmarks_still_is_and_the_benchmarks_stay(tmp_pa
 
     against = {"exam": {"kind": "cauldron", "files": "exam.parquet"}}
     recipe = write_recipe(
-        tmp_path / "origins",
+        tmp_path / "input files",
         sources={"quiz": SOURCES["quiz"]},
         decontaminate={"against": against, "action": "drop"},
         dedupe={"buckets": 1},
         stages=[],
     )
-    cauldron(tmp_path / "origins/exam.parquet", [([picture(53, (200, 63))], [("What is it?", "A field.")])])
+    cauldron(tmp_path / "input files/exam.parquet", [([picture(53, (200, 63))], [("What is it?", "A field.")])])
     root = tmp_path / "run"
     assert build(recipe, root) == 0
     assert funnel(root, "quiz")["images"]["dropped"] == {"contaminated_image": 1}
@@ -540,14 +542,17 @@ def test_an_address_goes_under_https_and_www_too_and_no_other_goes_with_it():
     assert {under(other) for other in ("http://a.test/1.png?x", "http://b.test/1.png", "a.pdf#page=1", "b.pdf")} == {""}
 
 
-def tables(folder, samples, facts):
+def tables(folder, samples, image_stats):
     """A partition of samples and images, the bytes of image n being b"n"."""
     folder.mkdir(exist_ok=True)
     write_samples(folder / "samples.parquet", samples)
-    rows = [{"image": fact.image, "url": f"http://a.test/{fact.image}", "bytes": b"%d" % fact.image} for fact in facts]
+    rows = [
+        {"image": stats.image, "url": f"http://a.test/{stats.image}", "bytes": b"%d" % stats.image}
+        for stats in image_stats
+    ]
     write_rows(folder / "images.parquet", IMAGES, rows)
-    write_image_stats(folder / "facts.parquet", facts)
-    assert pq.read_schema(folder / "facts.parquet").equals(IMAGE_STATS)
+    write_image_stats(folder / "image_stats.parquet", image_stats)
+    assert pq.read_schema(folder / "image_stats.parquet").equals(IMAGE_STATS)
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -557,8 +562,12 @@ def document(row, *images, url=""):
 
 
 def test_with_a_document_go_the_images_that_no_other_shows(tmp_path):
-    facts = [ImageStats(image, None, sha256=f"{image}") for image in range(4)] + [ImageStats(4, Reason.CONNECTION)]
-    inputs = tables(tmp_path, [document(0, 0, 1, 4, url="http://b.test/x"), document(1, 1, 2), document(2, 3)], facts)
+    image_stats = [ImageStats(image, None, sha256=f"{image}") for image in range(4)] + [
+        ImageStats(4, Reason.CONNECTION)
+    ]
+    inputs = tables(
+        tmp_path, [document(0, 0, 1, 4, url="http://b.test/x"), document(1, 1, 2), document(2, 3)], image_stats
+    )
     found = match_partition(parse_rules(["http://b.test/x"], [], [], []), inputs)
     by = "url http://b.test/x"
     assert found == Matches({0: by}, {0: by, 4: by}), "the address of one that could not be had goes too"
@@ -586,9 +595,9 @@ def test_a_removed_row_holds_nothing_and_the_others_are_as_they_were(tmp_path):
     gone, stays = read_rows(tmp_path / "images/images.parquet")
     assert (gone["bytes"], gone["url"], gone["reason"]) == (None, None, "taken_down")
     assert stays["bytes"] == b"1"
-    facts = [ImageStats(0, Reason.TAKEN_DOWN), ImageStats(1, None)]
-    assert apply_verdicts(first, [], facts).sample is Reason.TAKEN_DOWN
-    assert apply_verdicts(second, [], facts).nodes == (None, None, Reason.TAKEN_DOWN)
+    image_stats = [ImageStats(0, Reason.TAKEN_DOWN), ImageStats(1, None)]
+    assert apply_verdicts(first, [], image_stats).sample is Reason.TAKEN_DOWN
+    assert apply_verdicts(second, [], image_stats).nodes == (None, None, Reason.TAKEN_DOWN)
 
 
 def test_what_is_removed_is_not_in_the_key_as_what_the_network_said_is_not():
@@ -642,8 +651,8 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
     talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
     bad = {"conversations": [{"from": "human", "value": "Jane Doe, 1 Sample Street"}]}
     (tmp_path / "rows.json").write_text(json.dumps([talk, bad, bad]))
-    origin = {"talk": {"kind": "llava", "files": "rows.json"}}
-    recipe, root = write_recipe(tmp_path, sources=origin, judges=[], stages=[], dedupe=None), tmp_path / "run"
+    input_file = {"talk": {"kind": "llava", "files": "rows.json"}}
+    recipe, root = write_recipe(tmp_path, sources=input_file, filters=[], stages=[], dedupe=None), tmp_path / "run"
 
     def tables_with_the_name():
         paths = [path for path in root.rglob("*.parquet") if "excerpt" in pq.read_schema(path).names]
@@ -656,7 +665,7 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
     assert "the beginning of 1 rows that no sample was made of" in said(capsys)
     assert tables_with_the_name() == [[False, True]]
     assert snapshot(root / "shards") == made, "nothing was made of it"
-    for options in ((), ("--remake",), ("--retry-failed",)):
+    for options in ((), ("--rebuild",), ("--retry-failed",)):
         assert build(recipe, root, *options) == 0
         assert tables_with_the_name() == [[False, True]]
     assert vlmill("verify", root) == 0
@@ -665,18 +674,18 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
     assert "taken down by id talk/rows.json#1" in said(capsys)
 
 
-def test_judges_are_not_shown_what_was_taken_down(tmp_path):
+def test_filters_are_not_shown_what_was_taken_down(tmp_path):
     from dataclasses import replace
 
     from vlmill.pipeline.filters.base import FilterStep
 
     class Watching:
-        name, version, facts = "watching", 1, ()
+        name, version, image_stats = "watching", 1, ()
 
         def made_by(self):
             return {}
 
-        def judge(self, samples, facts):
+        def decide(self, samples, image_stats):
             shown.extend(row for row, _ in samples)
             return iter(())
 
@@ -686,7 +695,7 @@ def test_judges_are_not_shown_what_was_taken_down(tmp_path):
     (tmp_path / "out").mkdir()
     counts = FilterStep(Watching()).run({"samples.parquet": tmp_path / "samples.parquet"}, tmp_path / "out")
     assert shown == [0, 2]
-    assert counts["judged"].came == 2
+    assert counts["filtered"].came == 2
 
 
 def test_only_documents_have_copies_by_their_text():

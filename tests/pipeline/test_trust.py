@@ -18,19 +18,19 @@ import typer
 import yaml
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from tests.pipeline.test_own_judges import JUDGE as FIVE
+from tests.pipeline.test_custom_filters import FILTER as FIVE
 from vlmill.pipeline import cli
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.engine.store import Receipt
-from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.validate import LONGEST
 from vlmill.train.ablation.runs import prepare_runs
 from vlmill.train.ablation.spec import list_trials, read_ablation
 
-JUDGE = FIVE.replace("int = 5", "int = 8")
+FILTER = FIVE.replace("int = 5", "int = 8")
 
 HELD_OUT = [
     {
@@ -50,20 +50,20 @@ class Touches:
         return os.system, (f"touch {self.path}",)
 
 
-# -- judges of somebody else -------------------------------------------------------------------------------------------
+# -- filters of somebody else -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run with a judge of one's own, trained; then its lock, and a recipe, hold other code, which leaves a file behind."""
+    """A run with a custom filter, trained; then its lock, and a recipe, hold other code, which leaves a file behind."""
     folder = tmp_path_factory.mktemp("trust")
     recipe = write_recipe(folder, stages=HELD_OUT)
-    (folder / "mine.py").write_text(JUDGE)
-    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0, "--judge", folder / "mine.py") == 0
+    (folder / "mine.py").write_text(FILTER)
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0, "--filter", folder / "mine.py") == 0
     assert vlmill("train", folder / "run", "--device", "cpu", "--threads", 1) == 0
     shutil.copytree(folder / "run", folder / "honest")
-    code = f"open({str(folder / 'ran')!r}, 'w').close()\n{JUDGE}"
-    held = {"own_judges": {"mine.py": {"sha256": own_judges.hash_code(code), "code": code}}}
+    code = f"open({str(folder / 'ran')!r}, 'w').close()\n{FILTER}"
+    held = {"custom_filters": {"mine.py": {"sha256": custom_filters.hash_code(code), "code": code}}}
     lock = folder / "run/recipe.lock.yaml"
     lock.write_text(yaml.safe_dump(yaml.safe_load(lock.read_text()) | held))
     (folder / "inline.yaml").write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | held))
@@ -84,7 +84,7 @@ COMMANDS = {
     "status": [(WORKS, "status run"), (WORKS, "status run --json")],
     "ledger": [
         (WORKS, "ledger run"),
-        (WORKS, "ledger run --reason judge:short"),
+        (WORKS, "ledger run --reason filter:short"),
         (WORKS, "ledger run --html ledger.html"),
     ],
     "what-if": [
@@ -143,7 +143,7 @@ def test_what_is_refused_says_the_sha256_how_to_look_and_the_next_command(folder
     monkeypatch.chdir(folder)
     assert vlmill("what-if", "run", "--set", "short.least=9") == 1
     said = capsys.readouterr().err
-    code = read_lock(Path("run"))["own_judges"]["mine.py"]
+    code = read_lock(Path("run"))["custom_filters"]["mine.py"]
     assert f"'mine.py': sha256 {code['sha256']}" in said
     (look,) = re.findall(r"^  python (.*)$", said, re.MULTILINE)
     shown = subprocess.run([sys.executable, *shlex.split(look)], capture_output=True, text=True, check=True)
@@ -161,9 +161,9 @@ def test_a_build_goes_on_with_the_same_file_or_with_the_sha256_of_its_code_and_e
     monkeypatch.chdir(folder)
     lock = Path("honest/recipe.lock.yaml").read_bytes()
     build = ("build", "recipe.yaml", "--out", "honest", "--workers", 0)
-    digest = own_judges.hash_code(JUDGE)
-    Path("renamed.py").write_text(JUDGE)
-    for named in (("--judge", "mine.py"), ("--trust-code", digest), ("--judge", "renamed.py")):
+    digest = custom_filters.hash_code(FILTER)
+    Path("renamed.py").write_text(FILTER)
+    for named in (("--filter", "mine.py"), ("--trust-code", digest), ("--filter", "renamed.py")):
         assert vlmill(*build, *named) == 0
         assert Path("honest/recipe.lock.yaml").read_bytes() == lock
     capsys.readouterr()
@@ -175,13 +175,13 @@ def test_a_build_goes_on_with_the_same_file_or_with_the_sha256_of_its_code_and_e
     assert "--trust-code" in capsys.readouterr().err
 
 
-def test_takedown_judges_again_with_the_file_or_the_sha256(folder, monkeypatch, tmp_path):
+def test_takedcustom_filters_again_with_the_file_or_the_sha256(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     root = shutil.copytree("honest", tmp_path / "run")
     take = ("takedown", root, "--id", "quiz/quiz.parquet#0", "--workers", 0)
     assert vlmill(*take) == 1
     assert not (root / "takedowns.yaml").exists()
-    assert vlmill(*take, "--judge", "mine.py") == 0
+    assert vlmill(*take, "--filter", "mine.py") == 0
     assert vlmill("verify", root) == 0
 
 
@@ -189,45 +189,49 @@ def test_code_that_is_not_what_its_sha256_says_is_refused_by_all(folder, tmp_pat
     root = tmp_path / "run"
     root.mkdir()
     lock = yaml.safe_load((folder / "run/recipe.lock.yaml").read_text())
-    lock["own_judges"]["mine.py"]["code"] += "\n"
+    lock["custom_filters"]["mine.py"]["code"] += "\n"
     (root / "recipe.lock.yaml").write_text(yaml.safe_dump(lock))
-    with pytest.raises(StoreError, match=r"own_judges\.mine\.py: sha256 is .* changed by hand.*--relock"):
+    with pytest.raises(StoreError, match=r"custom_filters\.mine\.py: sha256 is .* changed by hand.*--accept-changes"):
         read_locked_recipe(root)
 
 
-def test_the_judges_of_a_lock_are_known_without_their_code(folder):
+def test_the_filters_of_a_lock_are_known_without_their_code(folder):
     recipe = read_locked_recipe(folder / "run")
-    assert [judge.name for judge in recipe.judging()] == ["language", "shape", "short"]
-    assert recipe.voices() == ("language", "shape", "short", "dedupe")
+    assert [filter_.name for filter_ in recipe.built_filters()] == ["language", "shape", "short"]
+    assert recipe.all_verdict_steps() == ("language", "shape", "short", "dedupe")
     with pytest.raises(
         RecipeError, match="'short' .*mine.py.* cannot be asked: its code runs only if the command line"
     ):
-        list(recipe.judging()[-1].judge([], []))
+        list(recipe.built_filters()[-1].decide([], []))
     assert not (folder / "ran").exists()
 
 
-def test_an_ablation_asks_the_judges_whose_files_its_line_names(folder, tmp_path):
+def test_an_ablation_asks_the_filters_whose_files_its_line_names(folder, tmp_path):
     spec = folder / "clean.yaml"
     spec.write_text(yaml.safe_dump({"recipe": "recipe.yaml", "baseline": "a", "variants": {"a": {}, "b": {"seed": 1}}}))
-    planned = list_trials(read_ablation(spec), {}, None, [("mine.py", JUDGE)])
+    planned = list_trials(read_ablation(spec), {}, None, [("mine.py", FILTER)])
     made = []
     with pytest.raises(StoreError, match="no mixture"):
-        prepare_runs(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.judging()[-1]))
-    assert [judge.code for judge in made[:1]] == [JUDGE]
+        prepare_runs(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.built_filters()[-1]))
+    assert [filter_.code for filter_ in made[:1]] == [FILTER]
 
 
 @pytest.mark.parametrize("value", ["{mine.py: {sha256: '0', code: x}}", "null"])
 def test_set_brings_no_code(folder, value):
-    with pytest.raises(RecipeError, match="--set own_judges: code of judges comes from a file, with --judge FILE"):
-        load_recipe(str(folder / "recipe.yaml"), sets={"own_judges": value})
+    with pytest.raises(
+        RecipeError, match="--set custom_filters: code of filters comes from a file, with --filter FILE"
+    ):
+        load_recipe(str(folder / "recipe.yaml"), sets={"custom_filters": value})
 
 
-def test_a_judge_has_its_name_where_it_can_be_read(folder):
-    code = JUDGE.replace('name = "short"', 'name = "sh" + "ort"')
-    with pytest.raises(RecipeError, match='the name of judge Short has to stand in its class as it is: name = "short"'):
-        own_judges.find_filter_classes("mine.py", code)
-    typed = JUDGE.replace('name = "short"', "name: 'ClassVar[str]' = 'short'")
-    assert own_judges.CustomCode(own_judges.hash_code(typed), typed).names() == {"short"}
+def test_a_filter_has_its_name_where_it_can_be_read(folder):
+    code = FILTER.replace('name = "short"', 'name = "sh" + "ort"')
+    with pytest.raises(
+        RecipeError, match='the name of filter Short has to stand in its class as it is: name = "short"'
+    ):
+        custom_filters.find_filter_classes("mine.py", code)
+    typed = FILTER.replace('name = "short"', "name: 'ClassVar[str]' = 'short'")
+    assert custom_filters.CustomCode(custom_filters.hash_code(typed), typed).names() == {"short"}
 
 
 # -- files that could hold code ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What judges could not decide, and when a person is told to look."""
+"""What filters could not decide, and when a person is told to look."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from vlmill.pipeline.reports.undecided import count_undecided
 
 
 def run_of(root, doubts):
-    """A run whose language judge looked at 1,000 nodes of web, and left so many undecided in each of two partitions."""
+    """A run whose language filter looked at 1,000 nodes of web, and left so many undecided in each of two partitions."""
     recipe = {
         "name": "x",
         "sources": {"web": {"kind": "obelics", "files": "*"}, "later": {"kind": "obelics", "files": "*"}},
     }
-    (root / "recipe.lock.yaml").write_text(json.dumps({**recipe, "judges": [{"language": None}]}))
+    (root / "recipe.lock.yaml").write_text(json.dumps({**recipe, "filters": [{"language": None}]}))
     (root / "steps/web/language").mkdir(parents=True)
-    counts = {"judged": Count(500, 500).to_json(), "undecided": Count(doubts, doubts).to_json()}
-    write_manifest(root, "steps/web/language", [Receipt("0" * 64, part, (), counts, {}) for part in ("0", "1")])
+    counts = {"filtered": Count(500, 500).to_json(), "undecided": Count(doubts, doubts).to_json()}
+    write_manifest(
+        root, "steps/web/language", [Receipt("0" * 64, partition, (), counts, {}) for partition in ("0", "1")]
+    )
 
 
 def test_doubts_over_the_cap_are_pointed_out_with_the_setting_that_settles_them(tmp_path):
     run_of(tmp_path, 6)
     (found,) = count_undecided(tmp_path)
-    assert (found.source, found.judge, found.nodes, found.undecided, found.over) == ("web", "language", 1000, 12, True)
+    assert (found.source, found.filter, found.nodes, found.undecided, found.over) == ("web", "language", 1000, 12, True)
     assert "1.20%), more than 1%" in str(found)
-    assert "--set judges.language.in_doubt=drop" in str(found)
+    assert "--set filters.language.in_doubt=drop" in str(found)
 
 
 def test_fewer_are_told_without_advice_and_none_not_at_all(tmp_path):

@@ -20,7 +20,7 @@ from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("origins"), dedupe={"buckets": 1})
+    return write_recipe(tmp_path_factory.mktemp("input files"), dedupe={"buckets": 1})
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def miscount(root, folder, level, change):
     first = json.loads(json.dumps(receipts[0].to_json()))
     change(first["counts"][level])
     changed = Receipt.from_json(first)
-    (root / folder / f"{changed.part}.{changed.key[:12]}.receipt.json").write_text(
+    (root / folder / f"{changed.partition}.{changed.key[:12]}.receipt.json").write_text(
         json.dumps(changed.to_json(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     )
     write_manifest(root, folder, [changed, *receipts[1:]])
@@ -68,10 +68,10 @@ def another_reason(line):
     [
         ("steps/quiz/read", "pages", "read counts 6 pages kept, its tables have 5"),
         ("steps/web/read", "rows", "read counts rows"),
-        ("steps/web/inspect", "images_inspected", "inspect counts"),
-        ("steps/web/language", "judged", "language counts"),
-        ("steps/dedupe/resolve", "deduped", "the judges left"),
-        ("steps/dedupe/resolve", "deduped_nodes", "the judges left"),
+        ("steps/web/image_stats", "images_measured", "image stats counts"),
+        ("steps/web/language", "filtered", "language counts"),
+        ("steps/dedupe/resolve", "deduped", "the filters left"),
+        ("steps/dedupe/resolve", "deduped_nodes", "the filters left"),
         ("shards/quiz/small", "samples", "its shards hold 5"),
         ("shards/quiz/small", "nodes", "measured"),
         ("shards/web/small", "images", "the verdicts come to"),
@@ -86,33 +86,33 @@ def test_what_one_step_kept_is_what_the_next_one_took_in(run, folder, level, wor
 
 def test_a_loss_entered_under_another_reason_is_found(run):
     folder = "shards/web/small"
-    part = next(
+    partition = next(
         number for number, receipt in enumerate(read_manifest(run, folder)) if receipt.counts["samples"]["dropped"]
     )
     receipts = read_manifest(run, folder)
-    write_manifest(run, folder, [receipts[part], *(r for n, r in enumerate(receipts) if n != part)])
+    write_manifest(run, folder, [receipts[partition], *(r for n, r in enumerate(receipts) if n != partition)])
     miscount(run, folder, "samples", another_reason)
     assert any("the verdicts come to" in line for line in verify_run(run))
 
 
 def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_deletion_mends_it(run, recipe, capsys):
     shard = next((run / "shards").rglob("*.tar"))
-    facts = next((run / "steps/web/inspect").glob("00000-0000.*.facts.parquet"))
+    image_stats = next((run / "steps/web/image_stats").glob("00000-0000.*.image_stats.parquet"))
     receipts = [
         next(path for path in file.parent.glob("*.receipt.json") if file.name in path.read_text())
-        for file in (shard, facts)
+        for file in (shard, image_stats)
     ]
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    facts.unlink()
+    image_stats.unlink()
     assert (
         list(verify_run(run))
         == [
             f"{shard.relative_to(run)}: its sha256 is not the one in its receipt {receipts[0].name}",
-            f"{facts.relative_to(run)}: is missing; its receipt is {receipts[1].name}",
-        ][:: 1 if shard < facts else -1]
+            f"{image_stats.relative_to(run)}: is missing; its receipt is {receipts[1].name}",
+        ][:: 1 if shard < image_stats else -1]
     )
     assert vlmill("trace", run, "web/web.parquet#0") == 1
-    assert f"{facts} cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert f"{image_stats} cannot be read" in " ".join(capsys.readouterr().err.split())
     for receipt in receipts:
         receipt.unlink()
     assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     assert "The lock of a run is damaged" in capsys.readouterr().err
 
 
-def relock(run, change):
+def accept_changes(run, change):
     """Change a stage's lock as if its step had made it so: where it was made and where it is read, receipt and manifest alike."""
     receipts = read_manifest(run, "steps/mixtures/align/lock")
     (file,) = [file for file in receipts[0].files if file.name == "mixture.lock.json"]
@@ -149,20 +149,20 @@ def relock(run, change):
     )
     changed = replace(receipts[0], files=files)
     write_manifest(run, "steps/mixtures/align/lock", [changed])
-    receipt = run / "steps/mixtures/align/lock" / f"{changed.part}.{changed.key[:12]}.receipt.json"
+    receipt = run / "steps/mixtures/align/lock" / f"{changed.partition}.{changed.key[:12]}.receipt.json"
     receipt.write_text(json.dumps(changed.to_json()))
     return shown
 
 
 def test_a_shard_that_the_lock_does_not_know_is_named(run):
-    shard = relock(run, lambda data: data["sources"][0]["shards"].pop())
+    shard = accept_changes(run, lambda data: data["sources"][0]["shards"].pop())
     found = list(verify_run(run))
     assert any(f"{shard['path']} stands in the manifest alone" in line for line in found)
     assert any("render kept" in line for line in found)
 
 
 def test_a_plan_that_is_not_what_its_lock_says_is_found_by_the_command(run, capsys):
-    relock(run, lambda data: data["sources"][0].update(ids_sha256="0" * 64))
+    accept_changes(run, lambda data: data["sources"][0].update(ids_sha256="0" * 64))
     assert vlmill("verify", run) == 1
     assert "mixtures/align: papers: the samples that the tables yield now are not" in capsys.readouterr().out
 
@@ -202,7 +202,7 @@ def test_a_file_that_is_cut_off_is_named_and_not_a_stack_trace(run, name, capsys
 
 def test_a_copy_made_of_hard_links_stays_as_it_was(run, recipe, tmp_path):
     shutil.copytree(run, tmp_path / "before", copy_function=os.link)
-    change = ["--relock", "--set", "stages.align.mixture.held_out={web: 0.5}"]
+    change = ["--accept-changes", "--set", "stages.align.mixture.held_out={web: 0.5}"]
     assert vlmill("build", recipe, "--out", run, "--workers", 0, *change) == 0
     assert list(verify_run(tmp_path / "before")) == []
 

@@ -17,7 +17,7 @@ from vlmill.pipeline.reports.what_if import LEVELS, answer_what_if
 
 CHANGES = {
     "another threshold": {"shape.max_ratio": "1.2"},
-    "another language and a judge more": {"language.drop": "[en]", "text_quality.node.min_words": "3"},
+    "another language and a filter more": {"language.drop": "[en]", "text_quality.node.min_words": "3"},
     "no dedupe": {"dedupe": "null"},
     "repeated paragraphs": {"language.drop": "[en]", "dedupe.paragraphs": "2"},
 }
@@ -43,8 +43,10 @@ def test_the_answer_is_what_a_build_comes_to(folder, tmp_path, sets):
     assert answer.changes
 
     built = shutil.copytree(folder / "run", tmp_path / "built")
-    changes = [part for key, value in {**sets, "expect.kept": 0}.items() for part in ("--set", f"{key}={value}")]
-    assert vlmill("build", folder / "recipe.yaml", "--out", built, "--workers", 0, "--relock", *changes) == 0
+    changes = [
+        partition for key, value in {**sets, "expect.kept": 0}.items() for partition in ("--set", f"{key}={value}")
+    ]
+    assert vlmill("build", folder / "recipe.yaml", "--out", built, "--workers", 0, "--accept-changes", *changes) == 0
     after = read_funnel(built)
     for source, levels in answer.sources.items():
         for level in LEVELS:
@@ -71,14 +73,14 @@ def test_reasons_and_examples_say_what_goes_and_what_comes_back(folder):
     assert answer.sources["web"]["nodes"].why[Reason.LANGUAGE].examples[0] == "web/web.parquet#0 node 0"
 
 
-def test_a_judge_that_stays_as_it_is_is_not_asked_again(folder):
+def test_a_filter_that_stays_as_it_is_is_not_asked_again(folder):
     assert answer_what_if(str(folder / "run"), None, {}, [])[1].asked == ()
-    assert answer_what_if(str(folder / "run"), None, {"judges.shape.min_side": "1"}, [])[1].asked == ("shape",)
+    assert answer_what_if(str(folder / "run"), None, {"filters.shape.min_side": "1"}, [])[1].asked == ("shape",)
 
 
 def test_the_blocks_of_an_edited_recipe_count(folder):
     data = yaml.safe_load((folder / "recipe.yaml").read_text())
-    (edited := folder / "edited.yaml").write_text(yaml.safe_dump(data | {"judges": [{"shape": {"max_ratio": 1.2}}]}))
+    (edited := folder / "edited.yaml").write_text(yaml.safe_dump(data | {"filters": [{"shape": {"max_ratio": 1.2}}]}))
     _, answer = answer_what_if(str(edited), folder / "run", {}, [])
     assert answer.asked == ("shape",)
     assert answer.sources["web"]["samples"].newly_kept == 1  # what language had dropped
@@ -88,14 +90,14 @@ def test_the_blocks_of_an_edited_recipe_count(folder):
     assert "limit of" in answer.notes[0]
 
 
-def test_a_judge_of_ones_own_can_be_tried_on_a_run(folder):
+def test_a_custom_filter_can_be_tried_on_a_run(folder):
     code = (
         "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import Drop\n@dataclass(frozen=True)\nclass No:\n    name = 'no'\n"
-        "    def judge(self, samples, facts):\n        for row, sample in samples:\n            yield Drop(row)\n"
+        "    def decide(self, samples, image_stats):\n        for row, sample in samples:\n            yield Drop(row)\n"
     )
     _, answer = answer_what_if(str(folder / "run"), None, {}, [("no.py", code)])
     assert all(levels["samples"].then == 0 for levels in answer.sources.values())
-    assert {reason for levels in answer.sources.values() for reason in levels["nodes"].why} == {Reason("judge:no")}
+    assert {reason for levels in answer.sources.values() for reason in levels["nodes"].why} == {Reason("filter:no")}
 
 
 def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
@@ -114,11 +116,11 @@ def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
     ("key", "value", "message"),
     [
         ("language.treshold", "0.7", r"unknown key 'treshold'; did you mean 'threshold'\?"),
-        ("langage.threshold", "0.7", r"what-if answers for judges|langage"),
+        ("langage.threshold", "0.7", r"what-if answers for filters|langage"),
         (
             "partition.rows",
             "3",
-            r"(?s)what-if answers for judges, dedupe and the priorities.*partition.rows: 5 there, 3 here",
+            r"(?s)what-if answers for filters, dedupe and the priorities.*partition.rows: 5 there, 3 here",
         ),
         ("decontaminate.action", "drop", "this run was held against no benchmark"),
         ("dedupe.cap", "3", "other buckets or another cap find other pairs"),

@@ -45,10 +45,10 @@ def test_one_file_imports_ray_and_steps_know_neither_runner_nor_store():
     assert [path.name for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))] == [
         "execute.py"
     ]
-    steps = [ROOT / "pipeline" / name for name in ("read.py", "inspect.py", "render.py", "measure.py")]
+    steps = [ROOT / "pipeline" / name for name in ("read.py", "image_stats.py", "render.py", "measure.py")]
     steps += [
         path
-        for name in ("fetch", "judges", "dedupe", "decontaminate")
+        for name in ("fetch", "filters", "dedupe", "decontaminate")
         for path in (ROOT / "pipeline" / name).glob("*.py")
     ]
     for path in steps:

@@ -23,21 +23,24 @@ def fates(tmp_path_factory):
     root = tmp_path_factory.mktemp("quickstart") / "run"
     assert vlmill("build", "quickstart", "--out", root, "--workers", 0) == 0
     assert vlmill("verify", root) == 0
-    judges = (*(judge.name for judge in read_locked_recipe(root).judging()), "dedupe")
+    filters = (*(filter_.name for filter_ in read_locked_recipe(root).built_filters()), "dedupe")
     resolved = {file.name: root / file.path for file in read_manifest(root, "steps/dedupe/resolve")[0].files}
     found = {}
     for source in read_locked_recipe(root).sources:
         files: dict[str, dict[str, Path]] = {}
-        for step in ("read", "inspect", *judges[:-1]):
+        for step in ("read", "image_stats", *filters[:-1]):
             for receipt in read_manifest(root, f"steps/{source}/{step}"):
                 files.setdefault(receipt.part, {}).update({file.name: root / file.path for file in receipt.files})
         for part, inputs in files.items():
             inputs["dedupe.verdicts.parquet"] = resolved[f"{source}.{part}.dedupe.verdicts.parquet"]
-            verdicts, facts = read_verdicts_by_sample(inputs, judges), read_image_stats(inputs["facts.parquet"])
+            verdicts, image_stats = (
+                read_verdicts_by_sample(inputs, filters),
+                read_image_stats(inputs["image_stats.parquet"]),
+            )
             for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
                 mine = verdicts.get(row, [])
-                keepers = {(verdict.node, verdict.other) for verdict in mine if verdict.judge == "dedupe"}
-                found[str(sample.id)] = (sample, apply_verdicts(sample, mine, facts), keepers)
+                keepers = {(verdict.node, verdict.other) for verdict in mine if verdict.filter == "dedupe"}
+                found[str(sample.id)] = (sample, apply_verdicts(sample, mine, image_stats), keepers)
     return found
 
 
@@ -62,15 +65,15 @@ def test_rows_that_cannot_be_read_gave_no_sample_and_all_others_did(fates):
 
 
 def test_every_loss_was_planted_and_has_the_planted_reason_and_keeper(fates):
-    for sample_id, (sample, settled, keepers) in fates.items():
+    for sample_id, (sample, outcome, keepers) in fates.items():
         entries = planted_in(sample_id)
         whole = [entry for entry in entries if "node" not in entry and "turn" not in entry]
-        assert settled.sample == (whole[0]["reason"] if whole else None), (sample_id, entries)
+        assert outcome.sample == (whole[0]["reason"] if whole else None), (sample_id, entries)
         if whole:
             assert "other" not in whole[0] or (WHOLE_SAMPLE, whole[0]["other"]) in keepers, whole[0]
             continue
         nodes = expected_nodes(sample, entries)
-        for place, reason in enumerate(settled.nodes):
+        for place, reason in enumerate(outcome.nodes):
             if place not in nodes:
                 assert reason is None, (sample_id, place)
                 continue

@@ -120,7 +120,7 @@ RECIPE = {
     "name": "tiny",
     "sources": {"quiz": {"kind": "cauldron", "files": "quiz.parquet", "licence": "CC0-1.0"}},
     "partition": {"rows": 16},
-    "judges": [],
+    "filters": [],
     "dedupe": None,
     "policies": {
         "small": {"kind": "letterbox", "side": 28, "patch": 14},
@@ -246,13 +246,13 @@ def test_what_variants_share_is_there_once_and_every_run_is_sound(whole):
 
 
 def test_a_run_that_is_there_lends_its_files_and_stays_as_it_is(place, tmp_path):
-    origin = tmp_path / "run"
-    assert vlmill("build", place / "recipe.yaml", "--out", origin, "--workers", 0) == 0
-    before = contents(origin)
+    source_run = tmp_path / "run"
+    assert vlmill("build", place / "recipe.yaml", "--out", source_run, "--workers", 0) == 0
+    before = contents(source_run)
     write_spec(place, "lent.yaml", seeds=[1], variants={name: SPEC["variants"][name] for name in ("plain", "tiles")})
-    assert ablate(place, tmp_path / "out", "lent.yaml", "--from", origin) == 0
-    assert contents(origin) == before
-    lent = {path.stat().st_ino for path in origin.glob("shards/quiz/small/*.tar")}
+    assert ablate(place, tmp_path / "out", "lent.yaml", "--from", source_run) == 0
+    assert contents(source_run) == before
+    lent = {path.stat().st_ino for path in source_run.glob("shards/quiz/small/*.tar")}
     for folder in (tmp_path / "out" / "data").iterdir():
         assert lent == {path.stat().st_ino for path in folder.glob("shards/quiz/small/*.tar")}
     assert "One seed" in next(write_ablation_notes(json.loads((tmp_path / "out" / "ablation.json").read_bytes())))

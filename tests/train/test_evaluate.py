@@ -46,7 +46,7 @@ def test_a_training_leaves_every_answer_beside_its_scores(run):
     found = read_answers(run / "train" / "align" / "held_out.jsonl")
     assert len(found) == 8
     assert len({sample.id for sample in found}) == 8
-    assert all(sample.source == "quiz" and sample.loss > 0 and sample.learnt > 0 for sample in found)
+    assert all(sample.source == "quiz" and sample.loss > 0 and sample.supervised > 0 for sample in found)
     ((turn,),) = {sample.answers for sample in found[:1]}
     assert turn.question == "What colour is it?"
     assert turn.reference in COLOURS

@@ -150,7 +150,7 @@ def picture(width, height, seed=0):
 
 
 def document(case, tokenizers, seed, sizes=((30, 20),)):
-    """Random words around random images; everything but the first token and what spells images is learnt."""
+    """Random words around random images; everything but the first token and what spells images is supervised."""
     rng, tokenizer, chat = np.random.default_rng(seed), tokenizers[case.chat], FORMATS[case.chat]
     layouts = case.policy.layout(list(sizes))
     image = get_mark_id(tokenizer, chat.image)
@@ -325,7 +325,7 @@ def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, na
     family, tokenizer = case.found, load_tokenizer(tmp_path / "tokenizer.json", FORMATS[case.chat])
     before = create_model(family, tokenizer, FORMATS[case.chat], training.seed).state_dict()
     after = load_file(result.checkpoint / "model.safetensors")
-    changed = {family.part(name) for name, weights in after.items() if not torch.equal(before[name], weights)}
+    changed = {family.component(name) for name, weights in after.items() if not torch.equal(before[name], weights)}
     assert changed == {"text", "vision", "projector"}
 
 
@@ -368,8 +368,10 @@ def test_a_batch_without_images_runs_every_part_on_a_blank_that_changes_nothing(
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=0)
     assert PADDING not in sources
     losses.sum().backward()
-    for part in ("vision", "projector"):
-        gradients = [weights.grad for name, weights in model.named_parameters() if reader.family.part(name) == part]
+    for component in ("vision", "projector"):
+        gradients = [
+            weights.grad for name, weights in model.named_parameters() if reader.family.component(name) == component
+        ]
         assert any(gradient is not None for gradient in gradients)  # all ranks meet in its layers
         if case.family != "idefics":  # whose gated layers change what they show no image, too
             assert not any(gradient.any() for gradient in gradients if gradient is not None)
@@ -501,7 +503,7 @@ def assert_all_in(folder, dtype):
     while said:
         config = said.pop()
         found += [config["dtype"]] if "dtype" in config else []
-        said += [part for part in config.values() if isinstance(part, dict)]
+        said += [component for component in config.values() if isinstance(component, dict)]
     assert {f"torch.{name}" for name in found} == {str(dtype)}
     assert len(found) > 1
 
@@ -542,12 +544,12 @@ def test_the_recipe_or_the_language_model_says_what_is_exported(tmp_path, vision
     from transformers import LlamaConfig, SiglipVisionConfig
 
     parts = {}
-    for part, published, kind in (("vision", vision, SiglipVisionConfig), ("text", text, LlamaConfig)):
+    for component, published, kind in (("vision", vision, SiglipVisionConfig), ("text", text, LlamaConfig)):
         if published == "new":
-            parts[part] = VISION if part == "vision" else TEXT
+            parts[component] = VISION if component == "vision" else TEXT
             continue
-        kind(dtype=None if published == "nothing" else published).save_pretrained(tmp_path / part)
-        parts[part] = {"kind": "pretrained", "path": str(tmp_path / part)}
+        kind(dtype=None if published == "nothing" else published).save_pretrained(tmp_path / component)
+        parts[component] = {"kind": "pretrained", "path": str(tmp_path / component)}
     settings = parse_block(ModelSettings, {"family": "llava", **parts, "export_dtype": asked}, "model")
     assert choose_export_dtype(settings) == dtype
 
@@ -671,11 +673,11 @@ def test_a_chat_format_that_spells_images_otherwise_is_refused():
         find_family(CASES["idefics3"].settings, CASES["idefics3"].policy, "vlmill")
 
 
-@pytest.mark.parametrize("part", ["vision", "text"])
-def test_a_pretrained_tower_that_is_not_there_is_named(tmp_path, tokenizers, part):
+@pytest.mark.parametrize("component", ["vision", "text"])
+def test_a_pretrained_tower_that_is_not_there_is_named(tmp_path, tokenizers, component):
     missing = {"kind": "pretrained", "path": str(tmp_path / "missing")}
     with pytest.raises(RecipeError, match="missing is no folder with a model that transformers reads"):
-        made(replace(CASES["llava"], **{part: missing}), tokenizers)
+        made(replace(CASES["llava"], **{component: missing}), tokenizers)
 
 
 def test_half_a_model_is_refused():

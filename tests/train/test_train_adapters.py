@@ -48,7 +48,7 @@ def states(family, model, tokenizer):
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_new_adapters_change_nothing_and_merged_ones_everything_they_learnt(tokenizer, dora):
+def test_new_adapters_change_nothing_and_merged_ones_everything_they_supervised(tokenizer, dora):
     pytest.importorskip("peft")
     family = find_family(model_settings("llava"), LETTERBOX)
     plain = create_model(family, tokenizer, CHAT, 0).eval()
@@ -56,17 +56,17 @@ def test_new_adapters_change_nothing_and_merged_ones_everything_they_learnt(toke
     torch.testing.assert_close(states(family, model, tokenizer), states(family, plain, tokenizer), atol=1e-6, rtol=0)
     make_optimizer(model, family, training(adapter={"rank": 4, "dora": dora}))
     learning = {name for name, weights in model.named_parameters() if weights.requires_grad}
-    assert {family.part(name) for name in learning} == {"text", "projector"}
-    assert all(adapters.MARK in name for name in learning if family.part(name) == "text")
+    assert {family.component(name) for name in learning} == {"text", "projector"}
+    assert all(adapters.MARK in name for name in learning if family.component(name) == "text")
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if adapters.MARK in name:
                 weights.add_(0.1 * torch.rand_like(weights))
-    learnt = states(family, model, tokenizer)
-    assert (learnt - states(family, plain, tokenizer)).abs().max() > 1e-2
+    supervised = states(family, model, tokenizer)
+    assert (supervised - states(family, plain, tokenizer)).abs().max() > 1e-2
     adapters.merge_adapters(model)
     assert set(model.state_dict()) == set(plain.state_dict())
-    torch.testing.assert_close(states(family, model, tokenizer), learnt, atol=1e-5, rtol=0)
+    torch.testing.assert_close(states(family, model, tokenizer), supervised, atol=1e-5, rtol=0)
 
 
 def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers(tmp_path):
@@ -116,9 +116,9 @@ def test_neftune_shakes_embeddings_in_training_within_its_bound_by_document(toke
     assert torch.equal(usual, again)
     assert not torch.equal(usual, shaken)
     difference, width, end = (seen[1] - seen[0])[0].abs(), seen[0].shape[-1], len(short.ids)
-    for part, length in ((difference[:end], end), (difference[end:], len(long.ids))):
+    for component, length in ((difference[:end], end), (difference[end:], len(long.ids))):
         bound = 5.0 / (length * width) ** 0.5
-        assert bound / 2 < part.max() <= bound
+        assert bound / 2 < component.max() <= bound
     images = [place for place, label in enumerate(batch.labels[0].tolist()) if label == -100 and place > end]
     assert (difference[images] == 0).all()  # what images became is left alone
 

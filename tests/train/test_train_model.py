@@ -61,7 +61,7 @@ def training(**changes):
 
 
 def document(policy, tokenizer, seed, sizes=((30, 20),)):
-    """Random text around random images; everything but images and the first token is learnt."""
+    """Random text around random images; everything but images and the first token is supervised."""
     rng = np.random.default_rng(seed)
     layouts = policy.layout(list(sizes))
     image, words = get_mark_id(tokenizer, CHAT.image), lambda: rng.integers(0, 200, 6).tolist()
@@ -112,7 +112,7 @@ def test_the_loss_of_one_document_is_transformers_own(tokenizer, name):
     assert sources.tolist() == [4] * batch.supervised
 
 
-def test_each_learnt_token_is_charged_to_its_source(tokenizer):
+def test_each_supervised_token_is_charged_to_its_source(tokenizer):
     family = find_family(*COMBINATIONS["llava, SigLIP"])
     model = create_model(family, tokenizer, CHAT, 0)
     rows = [[document(LETTERBOX, tokenizer, 1), document(LETTERBOX, tokenizer, 2)], [document(LETTERBOX, tokenizer, 2)]]
@@ -231,7 +231,7 @@ def test_parts_without_a_learning_rate_are_frozen(tokenizer):
     set_rates(optimizing, 1.0)
     optimizing.step()
     changed = {name for name, weights in model.state_dict().items() if not torch.equal(weights, before[name])}
-    assert {family.part(name) for name in changed} == {"projector"}
+    assert {family.component(name) for name in changed} == {"projector"}
 
 
 def test_norms_biases_and_the_newline_do_not_decay(tokenizer):
@@ -243,7 +243,7 @@ def test_norms_biases_and_the_newline_do_not_decay(tokenizer):
         for name in (names[parameter] for parameter in group["params"]):
             single = name.endswith(("bias", "image_newline", "class_embedding")) or "norm" in name
             assert group["weight_decay"] == (0.0 if single else 0.1)
-            assert group["part"] == family.part(name)
+            assert group["part"] == family.component(name)
 
 
 def test_rates_rise_to_the_peak_and_fall_to_nothing():

@@ -159,10 +159,10 @@ def test_a_finished_stage_is_not_trained_again(run, tmp_path, monkeypatch, unint
 def test_rows_that_cannot_be_shared_out_are_refused(run, tmp_path):
     from vlmill.train import run as module
 
-    world = module.ProcessGroup(0, 4)
+    group = module.ProcessGroup(0, 4)
     with pytest.raises(RecipeError, match="2 rows cannot be cut into 1 micro-batches for each of 4 ranks"):
         loop.run_stage(
-            loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, world), Console()
+            loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, group), Console()
         )
 
 

@@ -92,9 +92,9 @@ def _tables(
 
 
 def _measured(sample: HeldOut, measure: str) -> tuple[float, int]:
-    """A sample's sum, and what it is divided by: its learnt tokens or its questions."""
+    """A sample's sum, and what it is divided by: its supervised tokens or its questions."""
     if measure == "loss":
-        return sample.loss, sample.learnt
+        return sample.loss, sample.supervised
     metric = METRICS[measure]
     return sum(metric(turn.answer, [turn.reference]) for turn in sample.answers), len(sample.answers)
 

@@ -36,7 +36,7 @@ SHARED = ("steps", "shards", "mixtures", "lists", "tokenizer.json", PINS)
 
 
 def prepare_runs(
-    root: Path, trials: Sequence[Trial], make: Build, origin: Path | None = None
+    root: Path, trials: Sequence[Trial], make: Build, source_run: Path | None = None
 ) -> dict[tuple[str, int], Path]:
     """The run of every variant and seed, ready to be trained. What is there is kept.
 
@@ -44,21 +44,21 @@ def prepare_runs(
         root: the ablation's folder.
         trials: the baseline's among them.
         make: builds data that are not there yet.
-        origin: a run whose files are taken where recipes ask for the same.
+        source_run: a run whose files are taken where recipes ask for the same.
 
     Raises:
-        StoreError: a folder was made for another recipe, or `origin` is no run.
+        StoreError: a folder was made for another recipe, or `source run` is no run.
         RecipeError: a plan has too few rows for a variant's steps.
     """
-    if origin is not None and not (origin / LOCK).exists():
-        raise StoreError(f"--from {origin}: holds no run ({LOCK} is missing); give the folder of a build")
+    if source_run is not None and not (source_run / LOCK).exists():
+        raise StoreError(f"--from {source_run}: holds no run ({LOCK} is missing); give the folder of a build")
     places = {(trial.variant, trial.seed): root / trial.variant / str(trial.seed) for trial in trials}
     for trial in trials:
         _check(places[trial.variant, trial.seed], trial)
     for trial in trials:
-        data = _data(root, trial, make, origin)
+        data = _data(root, trial, make, source_run)
         _settle(places[trial.variant, trial.seed], data, trial)
-        origin = origin or data
+        source_run = source_run or data
     for trial in trials:
         for stage in trial.recipe.stages:
             rows = PlannedMixture(places[trial.variant, trial.seed], stage.name).rows
@@ -75,26 +75,26 @@ def select_curation(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in data.items() if name != "model"}, "stages": stages}
 
 
-def _data(root: Path, trial: Trial, make: Build, origin: Path | None) -> Path:
+def _data(root: Path, trial: Trial, make: Build, source_run: Path | None) -> Path:
     """The build that a trial reads, made if it is not there whole."""
     mapping = select_curation(trial.data)
     folder = root / DATA / hash_value([select_shaping(mapping), mapping["tokenizer"]])[:DIGITS]
     if not all((folder / "mixtures" / stage.name / MIXTURE).exists() for stage in trial.recipe.stages):
-        if origin is not None and not (folder / LOCK).exists():
-            _link(origin, folder)
-        recipe = replace(parse_block(Recipe, mapping, trial.recipe.name), own_judges=trial.recipe.own_judges)
+        if source_run is not None and not (folder / LOCK).exists():
+            _link(source_run, folder)
+        recipe = replace(parse_block(Recipe, mapping, trial.recipe.name), custom_filters=trial.recipe.custom_filters)
         make(folder, recipe, mapping, trial.base)
     return folder
 
 
-def _link(origin: Path, folder: Path) -> None:
+def _link(source_run: Path, folder: Path) -> None:
     """Take over the steps and shards of a build, and the commits that it read from the Hub."""
     for name in ("steps", "shards"):
-        if (origin / name).is_dir():
+        if (source_run / name).is_dir():
             ignored = shutil.ignore_patterns(f"{TEMPORARY}*")
-            shutil.copytree(origin / name, folder / name, copy_function=_same, ignore=ignored, dirs_exist_ok=True)
-    if (origin / PINS).exists():
-        shutil.copyfile(origin / PINS, folder / PINS)
+            shutil.copytree(source_run / name, folder / name, copy_function=_same, ignore=ignored, dirs_exist_ok=True)
+    if (source_run / PINS).exists():
+        shutil.copyfile(source_run / PINS, folder / PINS)
 
 
 def _same(source: str, target: str) -> None:

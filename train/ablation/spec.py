@@ -104,7 +104,7 @@ def read_ablation(path: Path) -> Spec:
 
 
 def list_trials(
-    spec: Spec, sources: Mapping[str, str], limit: int | None, judges: Sequence[tuple[str, str]] = ()
+    spec: Spec, sources: Mapping[str, str], limit: int | None, filters: Sequence[tuple[str, str]] = ()
 ) -> list[Trial]:
     """Every training, the first seed's of all variants first; each recipe is checked, so that a mistake shows before any work.
 
@@ -112,12 +112,12 @@ def list_trials(
         spec: the ablation.
         sources: where sources lie, as `build --source` has it.
         limit: rows of each source.
-        judges: files with judges of one's own: name, code.
+        filters: files with custom filters: name, code.
 
     Raises:
         RecipeError: a variant's recipe is wrong, has no stage or no model, or holds other samples out than the baseline.
     """
-    made = [_trial(spec, name, seed, sources, limit, judges) for seed in spec.seeds for name in spec.variants]
+    made = [_trial(spec, name, seed, sources, limit, filters) for seed in spec.seeds for name in spec.variants]
     held_out = {trial.variant: set(trial.recipe.stages[-1].mixture.get("held_out") or ()) for trial in made}
     for name, names in held_out.items():
         if not names & held_out[spec.baseline]:
@@ -134,13 +134,13 @@ def _trial(
     seed: int,
     sources: Mapping[str, str],
     limit: int | None,
-    judges: Sequence[tuple[str, str]],
+    filters: Sequence[tuple[str, str]],
 ) -> Trial:
     changes = {**spec.set, **spec.variants[variant]}
     try:
-        recipe, data, base = _load(spec, changes, sources, limit, judges)
+        recipe, data, base = _load(spec, changes, sources, limit, filters)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
-        recipe, data, base = _load(spec, seeded, sources, limit, judges)
+        recipe, data, base = _load(spec, seeded, sources, limit, filters)
         check_mixtures(recipe)
         check_training(recipe)
     except RecipeError as error:
@@ -157,8 +157,8 @@ def _load(
     changes: Settings,
     sources: Mapping[str, str],
     limit: int | None,
-    judges: Sequence[tuple[str, str]],
+    filters: Sequence[tuple[str, str]],
 ) -> tuple[Recipe, dict[str, Any], Path]:
     return load_recipe(
-        spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, judges
+        spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, filters
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.chat.encode import ChatFormat
     from vlmill.pipeline.images import Layout, Policy
     from vlmill.train.batch import Batch
-    from vlmill.train.settings import ModelSettings, Part
+    from vlmill.train.settings import Component, ModelSettings
 
 
 class Processor(Protocol):
@@ -49,6 +49,6 @@ class Family(Protocol):
         """The processor of transformers, set to give from an image what the policy and `inputs` give."""
         ...
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """Which part of the model a parameter belongs to, by its name."""
         ...

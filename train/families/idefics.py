@@ -30,7 +30,7 @@ from vlmill.pipeline.images.resize import Resize
 from vlmill.train.batch import Batch
 from vlmill.train.families import language, towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 LATENTS, DEPTH, HEAD = 64, 6, 96
 """Of the perceiver resampler, as in the paper's models; HEAD is the width of its heads."""
@@ -136,7 +136,7 @@ class Idefics:
         images = IdeficsImageProcessorPil(image_size=self.policy.side, **settings)
         return cast("Processor", IdeficsProcessor(images, tokenizer, add_end_of_utterance_token=False))
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)
 

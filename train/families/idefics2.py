@@ -26,7 +26,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.families import language, towers, vision
 from vlmill.train.families.base import Processor
 from vlmill.train.families.pretrained import read_config
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 HEAD = 96  # width of a perceiver's heads, and 4 queries to a key, as in the paper's model
 DEPTH = 3
@@ -109,6 +109,6 @@ class Idefics2:
         made = Idefics2Processor(images, tokenizer, image_seq_len=self._latents, chat_template=chat.template)
         return cast("Processor", made)
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)

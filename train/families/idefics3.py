@@ -29,7 +29,7 @@ from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,6 @@ class Idefics3:
         made = Idefics3Processor(images, tokenizer, image_seq_len=tokens, chat_template=chat.template)
         return cast("Processor", made)
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)

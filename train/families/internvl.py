@@ -25,7 +25,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.export import VideoProcessor
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,6 @@ class InternVLFamily:
         says = {"image_seq_length": (self._across // self.policy.shuffle) ** 2}
         return VideoProcessor("InternVL", images, named, chat.template, says)
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)

@@ -29,7 +29,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
 from vlmill.train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 
 def describe_projector(settings: ModelSettings, tower: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class LlavaFamily:
             images = SiglipImageProcessorPil(**settings)
         return make_processor(LlavaProcessor, images, self._vision, tokenizer, chat)
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)
 

@@ -25,7 +25,7 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.train.batch import Batch
 from vlmill.train.families import llava, towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 
 def to_pinpoints(policy: AnyRes) -> list[list[int]]:
@@ -96,6 +96,6 @@ class LlavaNext:
         )
         return llava.make_processor(LlavaNextProcessor, images, self._vision, tokenizer, chat)
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)

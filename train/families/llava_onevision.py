@@ -26,7 +26,7 @@ from vlmill.train.export import VideoProcessor
 from vlmill.train.families import llava, towers, vision
 from vlmill.train.families.base import Processor
 from vlmill.train.families.llava_next import count_shown, to_pinpoints
-from vlmill.train.settings import ModelSettings, Part
+from vlmill.train.settings import Component, ModelSettings
 
 
 class Letterboxed(int):
@@ -117,6 +117,6 @@ class LlavaOnevision:
         }
         return VideoProcessor("LlavaOnevision", images, tokenizer, chat.template, says)
 
-    def part(self, parameter: str) -> Part:
+    def component(self, parameter: str) -> Component:
         """See `Family`."""
         return towers.find_component(parameter)

@@ -29,8 +29,8 @@ def set_dtype(config: Any, dtype: torch.dtype) -> Any:
     """Let a configuration and all in it say that weights are in `dtype`; returns it."""
     config.dtype = dtype
     for name in config.sub_configs:
-        if (part := getattr(config, name)) is not None:
-            set_dtype(part, dtype)
+        if (component := getattr(config, name)) is not None:
+            set_dtype(component, dtype)
     return config
 
 
@@ -53,9 +53,9 @@ def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
     return said.pop() if len(said) == 1 else torch.float32
 
 
-def _published(config: Any, part: str = "") -> torch.dtype:
+def _published(config: Any, component: str = "") -> torch.dtype:
     """What a configuration, or one in it if it is there, says of its weights."""
-    said = getattr(getattr(config, part, config), "dtype", None) or config.dtype
+    said = getattr(getattr(config, component, config), "dtype", None) or config.dtype
     return said if said in DTYPES.values() else torch.float32
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.families import FAMILIES, language, vision
-from vlmill.train.settings import ModelSettings, Part, Pretrained
+from vlmill.train.settings import Component, ModelSettings, Pretrained
 
 VISION = ("model.vision_tower.", "model.vision_model.")
 PROJECTOR = (
@@ -22,7 +22,7 @@ PROJECTOR = (
 )
 
 
-def find_component(parameter: str) -> Part:
+def find_component(parameter: str) -> Component:
     """The part that a parameter belongs to, in any of the model classes."""
     if parameter.startswith(VISION):
         return "vision"

@@ -1,6 +1,6 @@
 """What speaks for which language in a text, in nats, and what its neighbours add.
 
-Part of the language judge. A text has one score per `Column`; only differences between them mean something. They add up from
+Part of the language filter. A text has one score per `Column`; only differences between them mean something. They add up from
 
     characters   what its character sets cost Chinese, Japanese and Korean (`script.Trait`)
     grammar      function characters of Chinese: 是 我 的 在

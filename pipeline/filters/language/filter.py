@@ -7,7 +7,7 @@ Chinese is every Chinese language in Han characters, simplified or traditional, 
 with hanja are not; neither are romanised Chinese, a Han quotation in a sentence of another language, or code. A listing is
 in the language of its comments. A text without letters is in no language and stays, unless its sample goes.
 
-What cannot be told is marked as a `Doubt` and kept or dropped by `in_doubt`.
+What cannot be told is marked as a `Undecided` and kept or dropped by `in_doubt`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Language:
 
     name: ClassVar[str] = "language"
     version: ClassVar[int] = 2
-    facts: ClassVar[tuple[str, ...]] = ()
+    image_stats: ClassVar[tuple[str, ...]] = ()
 
     drop: tuple[str, ...] | None = None
     keep: tuple[str, ...] | None = None
@@ -84,14 +84,14 @@ class Language:
         """The model and the package that runs it."""
         return {"lid.176.ftz": lid.SHA256, "fasttext-predict": importlib.metadata.version("fasttext-predict")}
 
-    def judge(self, samples: Iterable[tuple[int, Sample]], facts: Sequence[ImageStats]) -> Iterator[Finding]:
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts with the probability that a node, or the share of a sample, is unwanted as their score."""
-        del facts
+        del image_stats
         waiting = iter(samples)
         while batch := list(islice(waiting, BATCH)):
-            yield from self.judge_batch(batch, Weights())
+            yield from self.filter_batch(batch, Weights())
 
-    def judge_batch(self, batch: Sequence[tuple[int, Sample]], weights: Weights) -> Iterator[Finding]:
+    def filter_batch(self, batch: Sequence[tuple[int, Sample]], weights: Weights) -> Iterator[Finding]:
         """The same for one batch, with evidence weighed as given."""
         only_han = self.drop is not None and HAN_LANGUAGES.keys() >= set(self.drop)  # then other scripts need no model
         taken = [(row, sample, nodes) for row, sample in batch if (nodes := _readable(sample, only_han=only_han))]

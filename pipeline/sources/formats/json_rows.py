@@ -1,4 +1,4 @@
-"""JSON and JSON Lines origins: where each row lies in the file, and the rows from any start.
+"""JSON and JSON Lines input files: where each row lies in the file, and the rows from any start.
 
 A file that begins with `[` is an array of rows, any other has a row per line; blank lines are none. The file is mapped into memory and never
 held in it: a scan finds where rows begin and end, and each is decoded alone, by the decoder that upstream's own loaders use. So one broken row

@@ -1,4 +1,4 @@
-"""Parquet origins: the columns a source needs, and their rows from any start.
+"""Parquet input files: the columns a source needs, and their rows from any start.
 
 `survey` reads the footer alone, `rows` only the row groups that it is asked for, a few rows in memory at a time.
 """

@@ -1,9 +1,9 @@
-"""A judge of one's own: drops texts with what may be somebody's e-mail address, telephone number or IP address.
+"""A custom filter: drops texts with what may be somebody's e-mail address, telephone number or IP address.
 
-vlmill build RECIPE --judge examples/judges/personal_data.py --set personal_data.phones=false
+vlmill build RECIPE --filter examples/filters/personal_data.py --set personal_data.phones=false
 
 It finds what looks like personal data, and nothing else: no names, no postal addresses, no identity numbers. It drops the whole
-paragraph, since judges rewrite nothing. What is made for examples (name@example.org, 192.0.2.1, 555-0123) stays, as do private
+paragraph, since filters rewrite nothing. What is made for examples (name@example.org, 192.0.2.1, 555-0123) stays, as do private
 and loopback addresses. Telephone numbers are taken for such only with a country code or a word such as "Tel." before them: otherwise
 sizes, dates and identifiers would go.
 """
@@ -33,7 +33,7 @@ class PersonalData:
     phones: bool = True
     addresses: bool = True  # of the internet protocol, version 4
 
-    def judge(self, samples, facts):
+    def decide(self, samples, image_stats):
         """Yield what has to go."""
         for row, sample in samples:
             for index, node in enumerate(sample.nodes):

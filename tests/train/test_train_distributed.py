@@ -60,9 +60,9 @@ def train(root: Path, model: ModelSettings | None = None, dtype: str = "float32"
 
 
 def test_a_world_of_one_changes_nothing():
-    world = ProcessGroup()
-    assert world.leads
-    assert world.total(torch.tensor([2.0])).tolist() == [2.0]
+    group = ProcessGroup()
+    assert group.leads
+    assert group.total(torch.tensor([2.0])).tolist() == [2.0]
 
 
 def tiles_of(root: Path, rows: range) -> int:
@@ -114,12 +114,12 @@ def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = N
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    world = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    group = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     code = "import sys; from tests.test_train_world import child; child(*sys.argv[1:])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(root), str(die_before), *arguments],
-            env={**world, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            env={**group, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parents[2],
             stderr=subprocess.PIPE,
             text=True,
@@ -185,7 +185,7 @@ def test_towers_published_in_half_precision_train_on_two_ranks_as_on_one(made, t
             assert weights.dtype == torch.float32
             assert weights.ndim < 2 or not torch.equal(
                 weights, weights.bfloat16().float()
-            )  # has learnt what that cannot hold
+            )  # has supervised what that cannot hold
     for folder in (expected.export, root / "train" / "align" / "export"):
         exported = AutoModelForImageTextToText.from_pretrained(folder)
         assert {weights.dtype for weights in exported.state_dict().values()} == {torch.bfloat16}

@@ -53,7 +53,7 @@ def inspect(tmp_path):
         folder.mkdir(exist_ok=True)
         counts = ComputeImageStats(**options).run(inputs, folder)
         assert all(count.balanced() for count in counts.values())
-        return read_image_stats(folder / "facts.parquet"), counts["images_inspected"].to_json()
+        return read_image_stats(folder / "image_stats.parquet"), counts["images_measured"].to_json()
 
     return run
 
@@ -62,10 +62,10 @@ def test_an_image_is_described_as_it_came_and_as_it_stands(inspect):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = picture(1, (64, 32), "JPEG", mode="L", exif=exif)
-    ((fact,), _) = inspect([data])
-    assert (fact.format, fact.mode, fact.width, fact.height, fact.frames) == ("JPEG", "L", 32, 64, 1)
-    assert fact.sha256 == hashlib.sha256(data).hexdigest()
-    assert len(fact.thumbnail) == THUMBNAIL * THUMBNAIL
+    ((stats,), _) = inspect([data])
+    assert (stats.format, stats.mode, stats.width, stats.height, stats.frames) == ("JPEG", "L", 32, 64, 1)
+    assert stats.sha256 == hashlib.sha256(data).hexdigest()
+    assert len(stats.thumbnail) == THUMBNAIL * THUMBNAIL
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -76,24 +76,24 @@ def test_frames_are_counted(form):
 
 def test_every_image_has_a_row_and_failures_have_their_reason(inspect):
     images = [picture(), Reason.HTTP_CLIENT_ERROR, b"no image", picture(size=(200, 200)), Reason.TIMED_OUT]
-    facts, books = inspect(images, max_pixels=39_999)
-    assert [fact.image for fact in facts] == [0, 1, 2, 3, 4]
-    assert [fact.reason for fact in facts] == [
+    image_stats, books = inspect(images, max_pixels=39_999)
+    assert [stats.image for stats in image_stats] == [0, 1, 2, 3, 4]
+    assert [stats.reason for stats in image_stats] == [
         None,
         "http_client_error",
         "undecodable",
         "too_many_pixels",
         "timed_out",
     ]
-    assert [bool(fact.sha256) for fact in facts] == [True, False, True, True, False]
+    assert [bool(stats.sha256) for stats in image_stats] == [True, False, True, True, False]
     assert books == {"in": 3, "kept": 1, "dropped": {}, "failed": {"too_many_pixels": 1, "undecodable": 1}}
 
 
 def test_what_a_retry_brought_goes_before_what_the_first_attempt_did_not(inspect):
     later = {**image_rows([picture(2)])[0], "image": 1}
-    facts, _ = inspect([picture(1), Reason.CONNECTION], supplement=[later])
-    assert [fact.reason for fact in facts] == [None, None]
-    assert facts[1].sha256 == hashlib.sha256(picture(2)).hexdigest()
+    image_stats, _ = inspect([picture(1), Reason.CONNECTION], supplement=[later])
+    assert [stats.reason for stats in image_stats] == [None, None]
+    assert image_stats[1].sha256 == hashlib.sha256(picture(2)).hexdigest()
     assert ComputeImageStats().reads == ("images.parquet", "supplement.parquet")
 
 
@@ -104,9 +104,9 @@ def test_damage_to_an_animation_ends_in_facts_and_never_in_an_exception(form, dr
     data = bytearray(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
     for place in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=6)):
         data[place] = draw.draw(st.integers(0, 255))
-    fact = compute_image_stats(0, bytes(data), 100_000)
-    assert fact.reason in {None, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS}
-    assert bool(fact.width) == (fact.reason is None)
+    stats = compute_image_stats(0, bytes(data), 100_000)
+    assert stats.reason in {None, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS}
+    assert bool(stats.width) == (stats.reason is None)
 
 
 def test_no_images_leave_an_empty_table(inspect):
@@ -114,10 +114,10 @@ def test_no_images_leave_an_empty_table(inspect):
 
 
 def test_facts_are_in_the_table_to_the_last_bit(tmp_path, inspect):
-    ((fact,), _) = inspect([picture(5, (90, 50), mode="RGBA")])
+    ((stats,), _) = inspect([picture(5, (90, 50), mode="RGBA")])
     again = compute_image_stats(0, picture(5, (90, 50), mode="RGBA"))
-    assert (fact.phash, fact.thumbnail) == (again.phash, again.thumbnail)
-    assert (fact.blank, fact.blur) == (np.float32(again.blank), np.float32(again.blur))
+    assert (stats.phash, stats.thumbnail) == (again.phash, again.thumbnail)
+    assert (stats.contrast, stats.sharpness) == (np.float32(again.contrast), np.float32(again.sharpness))
     assert set(ImageStats.__slots__) == set(IMAGE_STATS.names)
 
 
@@ -158,9 +158,9 @@ def test_phash_compares_the_low_frequencies_with_their_median(pixels):
 @given(level=st.integers(0, 255), width=st.integers(1, 60), height=st.integers(1, 60))
 def test_a_flat_picture_has_no_noise_in_its_facts(level, width, height):
     image = Image.new("L", (width, height), level)
-    fact = compute_image_stats(0, encoded(image))
-    assert (fact.blank, fact.blur) == (0.0, 0.0)
-    assert fact.phash == (1 << 63 if level else 0)
+    stats = compute_image_stats(0, encoded(image))
+    assert (stats.contrast, stats.sharpness) == (0.0, 0.0)
+    assert stats.phash == (1 << 63 if level else 0)
 
 
 @given(LUMINANCE)
@@ -203,9 +203,9 @@ def test_in_a_child_of_its_own_an_image_that_kills_its_decoder_is_a_fact(inspect
     monkeypatch.setattr("vlmill.pipeline.steps.image_stats._examine", killed_by)
     images = [picture(), b"KILL", b"HANG", b"no image", picture(2)]
     before = set(psutil.Process().children())
-    facts, books = inspect(images, isolated=True, seconds=1.0)
-    assert [fact.reason for fact in facts] == [None, "crashed", "timed_out", "undecodable", None]
-    assert facts[1].sha256 == hashlib.sha256(b"KILL").hexdigest()
+    image_stats, books = inspect(images, isolated=True, seconds=1.0)
+    assert [stats.reason for stats in image_stats] == [None, "crashed", "timed_out", "undecodable", None]
+    assert image_stats[1].sha256 == hashlib.sha256(b"KILL").hexdigest()
     assert books["failed"] == {"crashed": 1, "timed_out": 1, "undecodable": 1}
     assert set(psutil.Process().children()) <= before
 
@@ -216,7 +216,7 @@ def test_isolation_changes_no_byte_and_no_key(inspect, tmp_path):
     written = []
     for isolated in (False, True):
         inspect([picture(), b"no image", picture(2, form="GIF")], isolated=isolated)
-        written.append((tmp_path / "out" / "facts.parquet").read_bytes())
+        written.append((tmp_path / "out" / "image_stats.parquet").read_bytes())
     assert written[0] == written[1]
     assert make_key(ComputeImageStats(), {}) == make_key(ComputeImageStats(isolated=True, seconds=1.0), {})
     assert make_key(ComputeImageStats(), {}) != make_key(ComputeImageStats(max_pixels=1), {})

@@ -1,19 +1,19 @@
-"""A judge of one's own: drops samples that upstream rated as not safe for work.
+"""A custom filter: drops samples that upstream rated as not safe for work.
 
-vlmill build RECIPE --judge examples/judges/nsfw.py --set nsfw.signal=punsafe --set nsfw.most=0.5
+vlmill build RECIPE --filter examples/filters/nsfw.py --set nsfw.signal=punsafe --set nsfw.most=0.5
 
 It reads a rating that came with the data, such as LAION's `punsafe` (a CLIP classifier's probability), from the sample's signals. It
 is no classifier: it sees no image, it is as good as the rating, and a sample without one is kept and counted as undecided.
 
-To rate images yourself, run a model of your choice over them once, outside of the build, and let the judge `opt_out` apply what it
-found. What the judge needs is a list of sha256, and images.parquet of every partition holds the bytes as they came:
+To rate images yourself, run a model of your choice over them once, outside of the build, and let the filter `opt_out` apply what it
+found. What the filter needs is a list of sha256, and images.parquet of every partition holds the bytes as they came:
 
-    for path in sorted(Path("run/steps").glob("*/fetch/*.images.parquet")):  # `read` instead of `fetch` where the origin holds bytes
+    for path in sorted(Path("run/steps").glob("*/fetch/*.images.parquet")):  # `read` instead of `fetch` where the input file holds bytes
         for image in read_rows(path):
             if image["bytes"] and model(decode(image["bytes"])) > 0.9:
                 print(hashlib.sha256(image["bytes"]).hexdigest(), file=listed)
 
-    judges:
+    filters:
       - opt_out: {sha256: [listed.txt]}
 
 The list is part of the run: its content is in the key of the verdicts, another threshold is another list, and no image is fetched or
@@ -35,7 +35,7 @@ class Nsfw:
     signal: str = "punsafe"
     most: float = 0.5
 
-    def judge(self, samples, facts):
+    def decide(self, samples, image_stats):
         """Yield what has to go."""
         for row, sample in samples:
             rating = sample.signals.get(self.signal)

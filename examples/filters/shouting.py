@@ -1,6 +1,6 @@
-"""A judge of one's own: drops texts in capitals.
+"""A custom filter: drops texts in capitals.
 
-vlmill build RECIPE --judge examples/judges/shouting.py --set shouting.share=0.8
+vlmill build RECIPE --filter examples/filters/shouting.py --set shouting.share=0.8
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Shouting:
     share: float = 0.9
     letters: int = 20
 
-    def judge(self, samples, facts):
+    def decide(self, samples, image_stats):
         """Yield what has to go."""
         for row, sample in samples:
             for index, node in enumerate(sample.nodes):

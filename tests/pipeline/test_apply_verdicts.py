@@ -40,74 +40,74 @@ def turn(number):
     return text("user", number), text("assistant", number)
 
 
-def drop(node, judge="ratio", reason=Reason.IMAGE_RATIO):
-    return Verdict(0, node, judge, reason)
+def drop(node, filter_="ratio", reason=Reason.IMAGE_RATIO):
+    return Verdict(0, node, filter_, reason)
 
 
 def test_a_sample_that_nobody_speaks_against_stays_whole():
-    settled = apply_verdicts(sample(text(), image(), text()), [], [GOOD])
-    assert settled.sample is None
-    assert settled.nodes == (None, None, None)
-    assert settled.kept == (0, 1, 2)
+    outcome = apply_verdicts(sample(text(), image(), text()), [], [GOOD])
+    assert outcome.sample is None
+    assert outcome.nodes == (None, None, None)
+    assert outcome.kept == (0, 1, 2)
 
 
 def test_a_lost_image_of_a_document_falls_alone():
-    settled = apply_verdicts(sample(text(), image(0), image(1), text()), [drop(2)], [DEAD, GOOD])
-    assert settled.sample is None
-    assert settled.nodes == (None, Reason.UNDECODABLE, Reason.IMAGE_RATIO, None)
-    assert settled.kept == (0, 3)
+    outcome = apply_verdicts(sample(text(), image(0), image(1), text()), [drop(2)], [DEAD, GOOD])
+    assert outcome.sample is None
+    assert outcome.nodes == (None, Reason.UNDECODABLE, Reason.IMAGE_RATIO, None)
+    assert outcome.kept == (0, 3)
 
 
 def test_a_failed_required_image_takes_the_sample_with_its_own_reason():
-    settled = apply_verdicts(sample(image(required=True), *turn(0)), [], [DEAD])
-    assert settled.sample is Reason.UNDECODABLE
-    assert settled.nodes == (Reason.UNDECODABLE,) * 3
+    outcome = apply_verdicts(sample(image(required=True), *turn(0)), [], [DEAD])
+    assert outcome.sample is Reason.UNDECODABLE
+    assert outcome.nodes == (Reason.UNDECODABLE,) * 3
 
 
 def test_a_dropped_required_image_takes_the_sample_as_a_consequence():
-    settled = apply_verdicts(sample(image(required=True), *turn(0)), [drop(0)], [GOOD])
-    assert settled.sample is Reason.REQUIRED_LOST
-    assert settled.nodes == (Reason.IMAGE_RATIO, Reason.REQUIRED_LOST, Reason.REQUIRED_LOST)
+    outcome = apply_verdicts(sample(image(required=True), *turn(0)), [drop(0)], [GOOD])
+    assert outcome.sample is Reason.REQUIRED_LOST
+    assert outcome.nodes == (Reason.IMAGE_RATIO, Reason.REQUIRED_LOST, Reason.REQUIRED_LOST)
 
 
 def test_a_required_image_that_render_failed_with_takes_the_sample_with_its_own_reason():
-    settled = apply_verdicts(sample(image(required=True), *turn(0)), [drop(0, "render", Reason.UNRENDERABLE)], [GOOD])
-    assert settled.sample is Reason.UNRENDERABLE
+    outcome = apply_verdicts(sample(image(required=True), *turn(0)), [drop(0, "render", Reason.UNRENDERABLE)], [GOOD])
+    assert outcome.sample is Reason.UNRENDERABLE
 
 
 @pytest.mark.parametrize("half", [1, 2])
 def test_a_turn_falls_whole_and_the_image_that_later_turns_see_stays(half):
-    settled = apply_verdicts(
+    outcome = apply_verdicts(
         sample(image(role="user"), *turn(0), *turn(1)), [drop(half, "text", Reason.NEAR_TEXT)], [GOOD]
     )
     other = 3 - half
-    assert settled.sample is None
-    assert settled.nodes[half] is Reason.NEAR_TEXT
-    assert settled.nodes[other] is Reason.TURN_LOST
-    assert settled.kept == (0, 3, 4)
+    assert outcome.sample is None
+    assert outcome.nodes[half] is Reason.NEAR_TEXT
+    assert outcome.nodes[other] is Reason.TURN_LOST
+    assert outcome.kept == (0, 3, 4)
 
 
 def test_an_image_that_only_the_lost_turn_could_see_falls_with_it():
     last = (image(role="user", turn=1, required=True), *turn(1))
     verdicts = [drop(3, "text", Reason.NEAR_TEXT), drop(0, "later", Reason.NEAR_TEXT)]
-    settled = apply_verdicts(sample(*turn(0), *last), verdicts[:1], [GOOD])
-    assert settled.nodes == (None, None, Reason.TURN_LOST, Reason.NEAR_TEXT, Reason.TURN_LOST)
+    outcome = apply_verdicts(sample(*turn(0), *last), verdicts[:1], [GOOD])
+    assert outcome.nodes == (None, None, Reason.TURN_LOST, Reason.NEAR_TEXT, Reason.TURN_LOST)
     assert apply_verdicts(sample(*turn(0), *last), verdicts, [GOOD]).sample is Reason.NOTHING_LEFT
 
 
 def test_a_conversation_without_turns_is_nothing_even_with_image_and_system_prompt():
-    settled = apply_verdicts(sample(text("system"), image(role="user"), *turn(0)), [drop(2)], [GOOD])
-    assert settled.sample is Reason.NOTHING_LEFT
-    assert settled.nodes == (Reason.NOTHING_LEFT, Reason.TURN_LOST, Reason.IMAGE_RATIO, Reason.TURN_LOST)
+    outcome = apply_verdicts(sample(text("system"), image(role="user"), *turn(0)), [drop(2)], [GOOD])
+    assert outcome.sample is Reason.NOTHING_LEFT
+    assert outcome.nodes == (Reason.NOTHING_LEFT, Reason.TURN_LOST, Reason.IMAGE_RATIO, Reason.TURN_LOST)
 
 
 def test_a_document_of_which_every_node_fell_is_nothing():
-    settled = apply_verdicts(sample(image(0), image(1)), [drop(1)], [DEAD, GOOD])
-    assert settled.sample is Reason.NOTHING_LEFT
-    assert settled.nodes == (Reason.UNDECODABLE, Reason.IMAGE_RATIO)
+    outcome = apply_verdicts(sample(image(0), image(1)), [drop(1)], [DEAD, GOOD])
+    assert outcome.sample is Reason.NOTHING_LEFT
+    assert outcome.nodes == (Reason.UNDECODABLE, Reason.IMAGE_RATIO)
 
 
-def test_the_first_judge_of_the_recipe_gets_the_attribution():
+def test_the_first_filter_of_the_recipe_gets_the_attribution():
     language, ratio = drop(WHOLE_SAMPLE, "language", Reason.LANGUAGE), drop(1)
     document = sample(text(), image())
     assert apply_verdicts(document, [language, ratio], [GOOD]).nodes == (Reason.LANGUAGE, Reason.LANGUAGE)
@@ -122,7 +122,7 @@ def test_verdicts_are_gathered_in_recipe_order(tmp_path):
     write_verdicts(tmp_path / "b", [Verdict(3, 0, "b", Reason.LANGUAGE)])
     inputs = {"a.verdicts.parquet": tmp_path / "a", "b.verdicts.parquet": tmp_path / "b"}
     found = read_verdicts_by_sample(inputs, ["b", "a"])
-    assert {number: [verdict.judge for verdict in spoken] for number, spoken in found.items()} == {
+    assert {number: [verdict.filter for verdict in spoken] for number, spoken in found.items()} == {
         3: ["b", "a"],
         0: ["a"],
     }
@@ -140,54 +140,56 @@ dropping = st.sampled_from([reason for reason in Reason if reason not in FAILURE
 def cases(draw):
     made = sample(*draw(st.lists(nodes, min_size=1, max_size=8)))
     spoken = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, len(made.nodes) - 1), dropping), max_size=6))
-    verdicts = [Verdict(0, node, f"judge{judge}", reason) for judge, node, reason in sorted(spoken)]
+    verdicts = [Verdict(0, node, f"filter{filter_}", reason) for filter_, node, reason in sorted(spoken)]
     return made, verdicts, draw(st.lists(st.sampled_from([GOOD, DEAD]), min_size=4, max_size=4))
 
 
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_every_node_is_kept_or_lost_for_a_reason_and_the_sample_goes_with_its_nodes(case):
-    made, verdicts, facts = case
-    settled = apply_verdicts(made, verdicts, facts)
-    lost = Counter(reason for reason in settled.nodes if reason)
-    assert len(settled.nodes) == len(made.nodes) == len(settled.kept) + sum(lost.values())
-    assert (settled.sample is not None) == (not settled.kept)
+    made, verdicts, image_stats = case
+    outcome = apply_verdicts(made, verdicts, image_stats)
+    lost = Counter(reason for reason in outcome.nodes if reason)
+    assert len(outcome.nodes) == len(made.nodes) == len(outcome.kept) + sum(lost.values())
+    assert (outcome.sample is not None) == (not outcome.kept)
 
 
 @settings(max_examples=300, deadline=None)
 @given(cases())
-def test_nothing_that_a_judge_or_the_world_spoke_against_is_kept(case):
-    made, verdicts, facts = case
-    settled = apply_verdicts(made, verdicts, facts)
-    dead = {index for index, node in enumerate(made.nodes) if node.image is not None and facts[node.image].reason}
+def test_nothing_that_a_filter_or_the_world_spoke_against_is_kept(case):
+    made, verdicts, image_stats = case
+    outcome = apply_verdicts(made, verdicts, image_stats)
+    dead = {index for index, node in enumerate(made.nodes) if node.image is not None and image_stats[node.image].reason}
     spoken = {verdict.node for verdict in verdicts}
-    assert not set(settled.kept) & (dead | spoken)
+    assert not set(outcome.kept) & (dead | spoken)
     if WHOLE_SAMPLE in spoken:
-        assert settled.sample is not None
+        assert outcome.sample is not None
 
 
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_no_half_turn_and_no_sample_without_its_required_images_is_kept(case):
-    made, verdicts, facts = case
-    settled = apply_verdicts(made, verdicts, facts)
-    if settled.sample is not None:
+    made, verdicts, image_stats = case
+    outcome = apply_verdicts(made, verdicts, image_stats)
+    if outcome.sample is not None:
         return
     spoken = [
         index for index, node in enumerate(made.nodes) if node.kind == "text" and node.role in {"user", "assistant"}
     ]
     for number in {made.nodes[index].turn for index in spoken}:
-        assert len({settled.nodes[index] is None for index in spoken if made.nodes[index].turn == number}) == 1
-    fallen = [settled.nodes[index] for index, node in enumerate(made.nodes) if node.required]
+        assert len({outcome.nodes[index] is None for index in spoken if made.nodes[index].turn == number}) == 1
+    fallen = [outcome.nodes[index] for index, node in enumerate(made.nodes) if node.required]
     assert set(fallen) <= {None, Reason.TURN_LOST}
 
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_a_later_judge_changes_no_earlier_attribution(case):
-    made, verdicts, facts = case
-    judges = sorted({verdict.judge for verdict in verdicts})
-    for number in range(len(judges)):
-        early = apply_verdicts(made, [verdict for verdict in verdicts if verdict.judge in judges[:number]], facts)
-        late = apply_verdicts(made, verdicts, facts)
+def test_a_later_filter_changes_no_earlier_attribution(case):
+    made, verdicts, image_stats = case
+    filters = sorted({verdict.filter for verdict in verdicts})
+    for number in range(len(filters)):
+        early = apply_verdicts(
+            made, [verdict for verdict in verdicts if verdict.filter in filters[:number]], image_stats
+        )
+        late = apply_verdicts(made, verdicts, image_stats)
         assert all(before in {None, after} for before, after in zip(early.nodes, late.nodes, strict=True))

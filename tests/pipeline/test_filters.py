@@ -1,4 +1,4 @@
-"""What every judge promises, run over every one of them, and the step around them."""
+"""What every filter promises, run over every one of them, and the step around them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vlmill.pipeline.filters import (
     TextQuality,
     Undecided,
 )
-from vlmill.pipeline.filters import custom as own_judges
+from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.text_quality import TextBounds
 
 ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave."
@@ -70,16 +70,16 @@ OBELICS = TextBounds(
 
 
 def example(name, **settings):
-    """A judge of one's own, from the folder of examples."""
-    code = own_judges.read_code(EXAMPLES / "judges" / f"{name}.py")
-    return CustomFilter(name, settings, own_judges.hash_code(code), code, f"{name}.py")
+    """A custom filter, from the folder of examples."""
+    code = custom_filters.read_code(EXAMPLES / "filters" / f"{name}.py")
+    return CustomFilter(name, settings, custom_filters.hash_code(code), code, f"{name}.py")
 
 
 def listed(kind):
     return (str(EXAMPLES / "opt_out" / f"{kind}.txt"),)
 
 
-JUDGES = {
+EXAMPLE_FILTERS = {
     "language": Language(),
     "language, in doubt drop": Language(in_doubt="drop"),
     "language, keep one": Language(keep=("en",)),
@@ -96,7 +96,7 @@ JUDGES = {
 }
 
 
-def facts():
+def image_stats():
     sizes = [(640, 480), (16, 16), (4000, 100), (30000, 20000), (200, 199)]
     return [
         ImageStats(
@@ -104,8 +104,8 @@ def facts():
             Reason.UNDECODABLE if image % 7 == 6 else None,
             width=width,
             height=height,
-            blank=image % 5 * 10.0,
-            blur=image % 6 * 30.0,
+            contrast=image % 5 * 10.0,
+            sharpness=image % 6 * 30.0,
             sha256="2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" if image % 4 == 3 else "",
         )
         for image, (width, height) in enumerate(sizes * 4)
@@ -155,81 +155,81 @@ def documents():
 @pytest.fixture
 def inputs(tmp_path):
     write_samples(tmp_path / "samples.parquet", documents())
-    write_image_stats(tmp_path / "facts.parquet", facts())
-    return {name: tmp_path / name for name in ("samples.parquet", "facts.parquet")}
+    write_image_stats(tmp_path / "image_stats.parquet", image_stats())
+    return {name: tmp_path / name for name in ("samples.parquet", "image_stats.parquet")}
 
 
-@pytest.fixture(params=JUDGES.values(), ids=JUDGES.keys())
-def judge(request):
+@pytest.fixture(params=EXAMPLE_FILTERS.values(), ids=EXAMPLE_FILTERS.keys())
+def filter_(request):
     return request.param
 
 
-def findings(judge, start=0, stop=None):
-    """What a judge says about a slice of the documents, in a fixed order."""
-    said = judge.judge(list(enumerate(documents()))[start:stop], facts())
+def findings(filter_, start=0, stop=None):
+    """What a filter says about a slice of the documents, in a fixed order."""
+    said = filter_.decide(list(enumerate(documents()))[start:stop], image_stats())
     return sorted(said, key=lambda finding: (finding.sample, finding.node, isinstance(finding, Undecided)))
 
 
-def run(judge, inputs, folder):
+def run(filter_, inputs, folder):
     folder.mkdir()
-    step = FilterStep(judge)
-    lists = {name: Path(path) for name, path in judge.lists.items()} if isinstance(judge, ReadsLists) else {}
+    step = FilterStep(filter_)
+    lists = {name: Path(path) for name, path in filter_.lists.items()} if isinstance(filter_, ReadsLists) else {}
     counts = step.run({name: {**inputs, **lists}[name] for name in step.reads}, folder)
-    return counts, folder / f"{judge.name}.verdicts.parquet"
+    return counts, folder / f"{filter_.name}.verdicts.parquet"
 
 
-def test_every_judge_of_the_table_is_in_this_harness():
-    assert {type(judge) for judge in JUDGES.values()} == {*FILTERS.values(), CustomFilter}
-    assert {judge.name for judge in JUDGES.values() if isinstance(judge, CustomFilter)} == {
-        path.stem for path in (EXAMPLES / "judges").glob("*.py")
+def test_every_filter_of_the_table_is_in_this_harness():
+    assert {type(filter_) for filter_ in EXAMPLE_FILTERS.values()} == {*FILTERS.values(), CustomFilter}
+    assert {filter_.name for filter_ in EXAMPLE_FILTERS.values() if isinstance(filter_, CustomFilter)} == {
+        path.stem for path in (EXAMPLES / "filters").glob("*.py")
     }
-    assert all(judge.name == name for name, judge in FILTERS.items())
+    assert all(filter_.name == name for name, filter_ in FILTERS.items())
 
 
-def test_every_judge_finds_something_to_drop_here_so_that_the_rest_means_something(judge):
-    assert any(isinstance(finding, Verdict) for finding in findings(judge))
+def test_every_filter_finds_something_to_drop_here_so_that_the_rest_means_something(filter_):
+    assert any(isinstance(finding, Verdict) for finding in findings(filter_))
 
 
-def test_verdicts_name_samples_and_nodes_that_exist_once_each_and_a_reason_of_the_list(judge):
-    verdicts = [finding for finding in findings(judge) if isinstance(finding, Verdict)]
+def test_verdicts_name_samples_and_nodes_that_exist_once_each_and_a_reason_of_the_list(filter_):
+    verdicts = [finding for finding in findings(filter_) if isinstance(finding, Verdict)]
     places = [(verdict.sample, verdict.node) for verdict in verdicts]
     assert len(set(places)) == len(places)
     for verdict in verdicts:
         assert verdict.node == WHOLE_SAMPLE or 0 <= verdict.node < len(documents()[verdict.sample].nodes)
-        assert verdict.judge == judge.name
+        assert verdict.filter == filter_.name
         assert verdict.reason not in FAILURES
-        assert verdict.reason in set(Reason) or verdict.reason == f"judge:{judge.name}"
+        assert verdict.reason in set(Reason) or verdict.reason == f"filter:{filter_.name}"
         assert verdict.other == ""
 
 
 @given(cuts=st.sets(st.integers(1, 29), max_size=5))
 @settings(max_examples=15, deadline=None)
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", EXAMPLE_FILTERS)
 def test_verdicts_are_the_same_however_the_samples_are_cut_into_partitions(name, cuts):
     edges = [0, *sorted(cuts), 30]
-    assert [finding for start, stop in pairwise(edges) for finding in findings(JUDGES[name], start, stop)] == findings(
-        JUDGES[name]
-    )
+    assert [
+        finding for start, stop in pairwise(edges) for finding in findings(EXAMPLE_FILTERS[name], start, stop)
+    ] == findings(EXAMPLE_FILTERS[name])
 
 
 @given(numbers=st.lists(st.integers(0, 29), max_size=12))
 @settings(max_examples=10, deadline=None)
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", EXAMPLE_FILTERS)
 def test_what_is_said_of_a_sample_does_not_depend_on_those_around_it_or_on_their_order(name, numbers):
     rows = list(dict.fromkeys(numbers))
-    together = list(JUDGES[name].judge([(row, documents()[row]) for row in rows], facts()))
-    alone = [list(JUDGES[name].judge([(row, documents()[row])], facts())) for row in rows]
+    together = list(EXAMPLE_FILTERS[name].decide([(row, documents()[row]) for row in rows], image_stats()))
+    alone = [list(EXAMPLE_FILTERS[name].decide([(row, documents()[row])], image_stats())) for row in rows]
     assert together == [finding for said in alone for finding in said]
 
 
 @pytest.mark.parametrize("text", [*ODD, "\n".join(ODD)], ids=ascii)
-def test_no_text_is_too_odd(judge, text):
+def test_no_text_is_too_odd(filter_, text):
     sample = Sample(SampleId("made", "odd", 0), (Node("text", text=text), Node("text", text=ENGLISH)))
-    for finding in judge.judge([(0, sample)], []):
+    for finding in filter_.decide([(0, sample)], []):
         assert finding.node in (WHOLE_SAMPLE, 0, 1)
 
 
-def test_samples_are_read_in_batches_and_never_all_at_once(judge):
+def test_samples_are_read_in_batches_and_never_all_at_once(filter_):
     came = []
 
     def endless():
@@ -237,50 +237,50 @@ def test_samples_are_read_in_batches_and_never_all_at_once(judge):
             came.append(1)
             yield from ((row, sample) for row, sample in enumerate(documents()))
 
-    next(iter(judge.judge(endless(), facts())))
+    next(iter(filter_.decide(endless(), image_stats())))
     assert len(came) < 10
 
 
-def test_the_step_writes_what_the_judge_said_in_order_and_the_same_bytes_twice(judge, inputs, tmp_path):
-    _, first = run(judge, inputs, tmp_path / "first")
-    _, second = run(judge, inputs, tmp_path / "second")
+def test_the_step_writes_what_the_filter_said_in_order_and_the_same_bytes_twice(filter_, inputs, tmp_path):
+    _, first = run(filter_, inputs, tmp_path / "first")
+    _, second = run(filter_, inputs, tmp_path / "second")
     assert first.read_bytes() == second.read_bytes()
     written = [(verdict.sample, verdict.node, verdict.reason) for verdict in read_verdicts(first)]
     assert written == sorted(written)
-    assert written == [(v.sample, v.node, v.reason) for v in findings(judge) if isinstance(v, Verdict)]
+    assert written == [(v.sample, v.node, v.reason) for v in findings(filter_) if isinstance(v, Verdict)]
 
 
-def test_the_step_accounts_for_every_node_and_every_doubt(judge, inputs, tmp_path):
-    counts, path = run(judge, inputs, tmp_path / "out")
+def test_the_step_accounts_for_every_node_and_every_doubt(filter_, inputs, tmp_path):
+    counts, path = run(filter_, inputs, tmp_path / "out")
     lost = {
         (verdict.sample, node)
         for verdict in read_verdicts(path)
         for node in (range(len(documents()[verdict.sample].nodes)) if verdict.node == WHOLE_SAMPLE else [verdict.node])
     }
-    judged, undecided = counts["judged"], counts["undecided"]
-    assert judged.balanced()
+    filtered, undecided = counts["filtered"], counts["undecided"]
+    assert filtered.balanced()
     assert undecided.balanced()
-    assert judged.came == sum(len(sample.nodes) for sample in documents())
-    assert sum(judged.lost.values()) == len(lost)
-    assert undecided.came == sum(isinstance(finding, Undecided) for finding in findings(judge))
+    assert filtered.came == sum(len(sample.nodes) for sample in documents())
+    assert sum(filtered.lost.values()) == len(lost)
+    assert undecided.came == sum(isinstance(finding, Undecided) for finding in findings(filter_))
 
 
-def test_an_empty_partition_has_an_empty_table_of_verdicts(judge, inputs, tmp_path):
+def test_an_empty_partition_has_an_empty_table_of_verdicts(filter_, inputs, tmp_path):
     write_samples(inputs["samples.parquet"], [])
-    write_image_stats(inputs["facts.parquet"], [])
-    counts, path = run(judge, inputs, tmp_path / "out")
+    write_image_stats(inputs["image_stats.parquet"], [])
+    counts, path = run(filter_, inputs, tmp_path / "out")
     assert list(read_verdicts(path)) == []
-    assert counts["judged"].came == 0
+    assert counts["filtered"].came == 0
 
 
-def test_the_step_waits_for_images_only_if_the_judge_looks_at_them():
+def test_the_step_waits_for_images_only_if_the_filter_looks_at_them():
     assert FilterStep(Language()).reads == ("samples.parquet",)
-    assert FilterStep(Shape()).reads == ("samples.parquet", "facts.parquet")
+    assert FilterStep(Shape()).reads == ("samples.parquet", "image_stats.parquet")
 
 
-def test_the_step_goes_by_the_name_and_version_of_its_judge(judge):
-    step = FilterStep(judge)
-    assert (step.name, step.version, step.pure) == (judge.name, judge.version, True)
+def test_the_step_goes_by_the_name_and_version_of_its_filter(filter_):
+    step = FilterStep(filter_)
+    assert (step.name, step.version, step.pure) == (filter_.name, filter_.version, True)
     assert all(isinstance(value, str) for value in step.made_by().values())
 
 
