@@ -40,10 +40,20 @@ def lint(
     shares = [part.share for part in mixture.resolved() if part.share is not None]
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
+    rows = max(
+        1.0,
+        sum(plan["tokens"] for plan in planned) / mixture.sequence_length,
+        sum(plan.get("tiles", 0) for plan in planned) / mixture.tiles_per_row,
+    )
     for label, part, facts, passes, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
-        found = (*_taking(part, facts), *_planned(part.max_repetition, passes, plan), *_content(facts))
+        found = (
+            *_taking(part, facts),
+            *_planned(part.max_repetition, passes, plan),
+            *_crowded(facts["counts"]["samples"]["kept"], plan["samples"] / rows),
+            *_content(facts),
+        )
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
@@ -63,6 +73,11 @@ def _planned(cap: float | None, passes: float, planned: Totals) -> Iterator[str]
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and passes > REPETITION:
         yield f"passed {times(passes)} times; max_repetition would bound that"
+
+
+def _crowded(samples: int, per_row: float) -> Iterator[str]:
+    if samples < per_row:
+        yield f"full rows would hold {per_row:.3g} of it each, and there are {samples:,}: as no row holds a sample twice, rows stay emptier"
 
 
 def _content(facts: Mapping[str, Any]) -> Iterator[str]:

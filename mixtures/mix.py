@@ -22,6 +22,7 @@ from mixtures.order import merge
 from mixtures.pack import pack
 from mixtures.selection import FILES, Selection
 from mixtures.solve import Solution, solve
+from mixtures.window import gather, stretches
 from pipeline.errors import RecipeError
 from pipeline.step import Count, Counts, Inputs
 
@@ -35,7 +36,7 @@ class Mix:
     seed: int
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -150,15 +151,12 @@ def _lengths(part: Selection, first: int, last: int) -> Iterator[int]:
 
 def _fill(mixture: Mixture, parts: Sequence[Selection], counts: Sequence[int]) -> float:
     """How full rows will be: as full as those of the first window."""
-    order = np.fromiter(islice(ordered(parts, [0] * len(parts), counts), mixture.pack_window), np.int64)
-    tokens, tiles = [], []
-    for part, count in zip(parts, np.bincount(order, minlength=len(parts)).tolist(), strict=True):
-        for _, samples in part.items(0, count):
-            segments = part.segments(samples)
-            tokens.append(segments.tokens)
-            tiles.append(segments.tiles)
-    if not tokens:
+    start = [0] * len(parts)
+    order = np.fromiter(islice(ordered(parts, start, counts), mixture.pack_window), np.int64)
+    segments = gather(parts, order, start)
+    tokens = segments["tokens"]
+    if not tokens.size:
         return 1.0
-    lengths = np.concatenate(tokens)
-    rows = pack(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_row)
-    return float(lengths.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)
+    apart = stretches(segments, [part.source for part in mixture.resolved()])
+    rows = pack(tokens, segments["tiles"], mixture.sequence_length, mixture.tiles_per_row, apart)
+    return float(tokens.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)

@@ -8,10 +8,10 @@ rows are dealt out by what they hold, so that the rows of one step are a small i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from mixtures.mix import ordered
 from mixtures.order import key_of, permute
-from mixtures.pack import pack
+from mixtures.pack import GOLDEN_RATIO, Stretches, pack
 from mixtures.selection import Selection
+from mixtures.window import Columns, gather, stretches, windows
 from pipeline.sample import read_array
 from pipeline.step import Count, Counts, Inputs
 
@@ -38,6 +39,9 @@ SEGMENT = pa.struct(
         pa.field("tiles", pa.int32(), nullable=False),
     ]
 )
+EDGE = 1e-6
+"""Fraction of a stretch that rows keep from its ends, where those stand that share two stretches."""
+
 ROWS = pa.schema(
     [
         pa.field("tokens", pa.int32(), nullable=False),
@@ -45,11 +49,6 @@ ROWS = pa.schema(
         pa.field("segments", pa.list_(pa.field("item", SEGMENT, nullable=False)), nullable=False),
     ]
 )
-
-GOLDEN_RATIO = (5**0.5 - 1) / 2
-
-Columns = dict[str, np.ndarray]
-"""Segments in order, an entry per segment in each array: `position` in the mixture's order, and the fields of SEGMENT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Plan:
     block: int
 
     name: ClassVar[str] = "plan"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -82,67 +81,31 @@ class Plan:
         ]
         samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
         order = np.fromiter(islice(ordered(parts, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64)
-        segments = gather(parts, order, starts[self.block])
+        segments = gather(parts, order, starts[self.block].tolist())
+        sources = [part["part"]["source"] for part in mix["parts"]]
         first = self.block * settings["windows_per_block"]
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
-            for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
-                rows = pack(here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"])
-                table = _table(here, rows, key_of(mix["seed"], "rows", window))
+            for window, here in enumerate(windows(segments, settings["pack_window"]), start=first):
+                apart = stretches(here, sources)
+                rows = pack(
+                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_row"], apart
+                )
+                table = _table(here, rows, apart, key_of(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
         numbers = {"samples": order.size, "segments": segments["row"].size, "packed_rows": packed}
         return {level: Count(number, number) for level, number in numbers.items()}
 
 
-def gather(parts: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
-    """The segments of the samples that `order` calls for, in its order; pure.
-
-    Args:
-        parts: of the mixture.
-        order: the part of each sample.
-        start: items of each part that came before.
-    """
-    found: list[Columns] = []
-    for source, (part, first) in enumerate(zip(parts, start.tolist(), strict=True)):
-        positions = np.flatnonzero(order == source)
-        for epoch, samples in part.items(first, first + positions.size):
-            here, positions = positions[: samples.size], positions[samples.size :]
-            segments = part.segments(samples)
-            shard, row = part.place(samples[segments.item])
-            count = segments.item.size
-            columns = {
-                "position": here[segments.item],
-                "source": np.full(count, source),
-                "shard": shard,
-                "row": row,
-            }
-            columns |= {name: getattr(segments, name) for name in ("first", "last", "tokens", "tiles")}
-            found.append({**columns, "epoch": np.full(count, epoch)})
-    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _nothing()
-    by_position = np.argsort(joined["position"], kind="stable")
-    return {name: column[by_position] for name, column in joined.items()}
-
-
-def _nothing() -> Columns:
-    return {name: np.empty(0, np.int64) for name in ("position", *(f.name for f in SEGMENT))}
-
-
-def _windows(segments: Columns, window: int) -> Iterator[Columns]:
-    """The segments of each `window` samples."""
-    samples = int(segments["position"].max(initial=-1)) + 1
-    bounds = np.searchsorted(segments["position"], range(0, samples + window, window))
-    for first, last in pairwise(bounds.tolist()):
-        yield {name: column[first:last] for name, column in segments.items()}
-
-
-def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
+def _table(segments: Columns, rows: np.ndarray, apart: Stretches | None, key: int) -> pa.Table:
     """The packed rows of a window, dealt out; a row's segments stay in order."""
     count = int(rows.max(initial=-1)) + 1
-    rows = _dealt(segments, rows, count, key)[rows]
+    rows = _dealt(segments, rows, apart, key)[rows]
     order = np.argsort(rows, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
-    fields = [pa.array(segments[f.name][order], f.type) for f in SEGMENT]
+    columns = {**segments, "epoch": segments["half"] // 2}
+    fields = [pa.array(columns[f.name][order], f.type) for f in SEGMENT]
     return pa.table(
         [
             *(pa.array(np.bincount(rows, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
@@ -156,17 +119,43 @@ def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
     )
 
 
-def _dealt(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndarray:
-    """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart.
+def _dealt(segments: Columns, rows: np.ndarray, apart: Stretches | None, key: int) -> np.ndarray:
+    """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart, each in its stretch.
 
     A packer puts like with like, so in a random order steps would differ: over 256 rows the share of a source of tokens is then off
     by 1.7 points in the mean, dealt out by 0.4. The i-th of the rows laid beside their like goes to the fraction of i times the
     golden ratio, which leaves no run of places without its part of them (Weyl's equidistribution), from a keyed start.
     """
-    sources = int(segments["source"].max(initial=0)) + 1
+    count, sources = int(rows.max(initial=-1)) + 1, int(segments["source"].max(initial=0)) + 1
     held = np.bincount(rows * sources + segments["source"], segments["tokens"], count * sources).reshape(count, sources)
-    alike = np.lexsort((permute(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1)))
-    fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0]
+    begin, end = np.zeros(count, np.int64), np.ones(count, np.int64)
+    if apart is not None:  # what the stretches of a row's segments have in common
+        end *= apart.end.max()
+        np.maximum.at(begin, rows, apart.begin[apart.use])
+        np.minimum.at(end, rows, apart.end[apart.use])
+    alike = np.lexsort((permute(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1), begin, end))
+    fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0].clip(EDGE, 1 - EDGE)
+    points = _spread(begin[alike], end[alike], held.sum(axis=1)[alike], fractions)
     places = np.empty(count, np.int64)
-    places[alike[np.argsort(fractions)]] = np.arange(count)
+    places[alike[np.argsort(points, kind="stable")]] = np.arange(count)
     return places
+
+
+def _spread(begin: np.ndarray, end: np.ndarray, tokens: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """The point of the window where each row stands: its fraction of the room in its stretch, so that tokens lie evenly.
+
+    Rows of the shortest stretches are served first; those that may stand in more go where these have left room.
+    """
+    edges = np.unique([begin, end])
+    even = tokens.sum() / max(edges[-1] - edges[0], 1) * np.diff(edges)
+    room, points = even.copy(), begin.astype(float)
+    found, stretch = np.unique(np.stack([end - begin, begin]), axis=1, return_inverse=True)
+    for number, (width, first) in enumerate(found.T.tolist()):
+        if not width:  # two stretches meet: there is one point
+            continue
+        here = np.flatnonzero(stretch.ravel() == number)
+        low, high = np.searchsorted(edges, [first, first + width])
+        left = np.maximum(room, EDGE * even)[low:high]
+        points[here] = np.interp(fractions[here] * left.sum(), np.append(0, np.cumsum(left)), edges[low : high + 1])
+        room[low:high] -= tokens[here].sum() * left / left.sum()
+    return points
