@@ -56,7 +56,7 @@ class Touches:
 def folder(tmp_path_factory):
     """A run with a judge of one's own, trained; then its lock, and a recipe, hold other code, which leaves a file behind."""
     folder = tmp_path_factory.mktemp("trust")
-    recipe = write_recipe(folder, stages=HELD_OUT)
+    recipe = write_recipe(folder, stages=HELD_OUT, expect={"kept": 0})  # the judge drops all of a source
     (folder / "mine.py").write_text(JUDGE)
     assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0, "--judge", folder / "mine.py") == 0
     assert vlmill("train", folder / "run", "--device", "cpu", "--threads", 1) == 0
