@@ -71,14 +71,18 @@ def _scramble(values: np.ndarray, key: int, number: int) -> np.ndarray:
 class OrderSpan:
     """A stretch of a walk inside one window: `places` index the samples of `shards`, counted through in that order."""
 
-    epoch: int
+    half: int  # halves of epochs before the one it lies in
     shards: np.ndarray
     places: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOrder:
-    """The endless order of one source. Shards without samples are not visited."""
+    """The endless order of one source. Shards without samples are not visited.
+
+    A source is halved for good, into samples or, where it has more shards than a window, into shards; an epoch is one half and then
+    the other, each shuffled anew. So between two uses of a sample lies the whole half that it is not of.
+    """
 
     samples: np.ndarray  # per shard
     key: int
@@ -91,9 +95,14 @@ class SourceOrder:
 
     def windows(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         """The shards of each window of an epoch, and where each window starts among the epoch's samples (one more than windows)."""
-        filled = np.flatnonzero(self.samples)
-        shuffled = filled[permute_index(np.arange(filled.size), filled.size, make_order_key(self.key, "shards", epoch))]
-        windows = [shuffled[at : at + self.window] for at in range(0, filled.size, self.window)]
+        halves = self._halves()
+        if len(halves) > 1:
+            keys = (make_order_key(self.key, "shards", epoch, half) for half in range(2))
+            halves = [
+                half[permute_index(np.arange(half.size), half.size, key)]
+                for half, key in zip(halves, keys, strict=True)
+            ]
+        windows = [half[at : at + self.window] for half in halves for at in range(0, half.size, self.window)]
         return windows, np.cumsum([0, *(int(self.samples[window].sum()) for window in windows)])
 
     def spans(self, start: int, stop: int) -> Iterator[OrderSpan]:
@@ -103,17 +112,39 @@ class SourceOrder:
             windows, bounds = self.windows(epoch)
             end = min(stop - epoch * self.size, self.size)
             for number in range(int(np.searchsorted(bounds, inside, "right")) - 1, len(windows)):
-                first, last = max(inside, int(bounds[number])), min(end, int(bounds[number + 1]))
-                if first >= last:
-                    break
-                places = np.arange(first - bounds[number], last - bounds[number])
-                inner = int(bounds[number + 1] - bounds[number])
-                yield OrderSpan(
-                    epoch,
-                    windows[number],
-                    permute_index(places, inner, make_order_key(self.key, "samples", epoch, number)),
-                )
+                for half, low, high in self._parts(number, bounds):
+                    first, last = max(inside, low), min(end, high)
+                    if first < last:
+                        places = self._places(np.arange(first - low, last - low), epoch, number, half, bounds)
+                        yield OrderSpan(2 * epoch + half, windows[number], places)
             start = epoch * self.size + end
+
+    def _parts(self, number: int, bounds: np.ndarray) -> Iterator[tuple[int, int, int]]:
+        """The halves that a window holds of: 0 or 1, and where among the epoch's samples it begins and ends in the window."""
+        if bounds.size == 2:
+            middle = (self.size + 1) // 2
+            yield from ((0, 0, middle), (1, middle, self.size))
+        else:
+            first = -(-self._halves()[0].size // self.window)  # windows of the first half
+            yield int(number >= first), int(bounds[number]), int(bounds[number + 1])
+
+    def _places(self, index: np.ndarray, epoch: int, number: int, half: int, bounds: np.ndarray) -> np.ndarray:
+        """Where in its window each of `index` of a half lies."""
+        key = make_order_key(self.key, "samples", epoch, number, half)
+        if bounds.size > 2:
+            return permute_index(index, int(bounds[number + 1] - bounds[number]), key)
+        middle = (self.size + 1) // 2
+        shuffled = permute_index(index, self.size - middle if half else middle, key)
+        return permute_index(shuffled + half * middle, self.size, make_order_key(self.key, "halves"))
+
+    def _halves(self) -> list[np.ndarray]:
+        """The shards of each half; those of both where they are one window, whose samples are halved."""
+        filled = np.flatnonzero(self.samples)
+        if filled.size <= self.window:
+            return [filled]
+        shuffled = filled[permute_index(np.arange(filled.size), filled.size, make_order_key(self.key, "halves"))]
+        held = np.cumsum(self.samples[shuffled])
+        return np.split(shuffled, [int(np.argmin(np.abs(2 * held - held[-1]))) + 1])
 
 
 def merge_sources(totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]]) -> Iterator[int]:

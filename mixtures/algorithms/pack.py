@@ -4,19 +4,46 @@ One row after another is filled with the segment that suits what is free in it: 
 largest dot product with the free budgets, each weighted by how scarce it is (the dot-product heuristic of Panigrahy and
 others 2011, "Heuristics for vector bin packing"). Where tiles do not matter that is first fit decreasing; where both
 budgets bind, it fills 98.8 % of rows of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
+
+Where a source is passed through again and again, each half of a pass has its stretch of the window, one behind the other. A row
+stands at one point of the window and holds only segments whose stretch goes over it. So no row holds a sample twice, and a half is
+through before the next begins. Where two stretches meet, one row may hold of both, or the last row of every half would stay open.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-Shelves = dict[int, list[tuple[int, ...]]]
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+"""The fractions of its multiples leave no run of places without its part of them (Weyl's equidistribution)."""
+
+ENDS = (1, 2, 3)
+"""Numbers of last rows of each use that are tried when these are filled up in the end; the fewest rows that come of it are kept."""
+
+Shelves = dict[int, list[tuple[int, int]]]
 """Segments that wait, by their tiles: (tokens, segment), ascending."""
 
 
-def pack_segments(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """Which stretch of a window each segment may stand in (int64)."""
+
+    begin: np.ndarray  # of each use: a stretch of a source's order that holds no sample twice
+    end: np.ndarray
+    use: np.ndarray  # of each segment
+    sample: np.ndarray  # of each segment
+    twins: bool  # whether a sample may come in uses that overlap
+
+
+def pack_segments(
+    tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int, stretches: Stretches | None = None
+) -> np.ndarray:
     """The row (int64, from 0 without gaps) of every segment; pure.
 
     Args:
@@ -24,6 +51,8 @@ def pack_segments(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_ti
         tiles: of each segment, 0 for text alone.
         row_tokens: that a row may hold.
         row_tiles: that a row may hold.
+        stretches: of each segment. Those of a row have a point in common that is inside of all, or, for one row, where one ends and
+            another begins; and each sample is there in one use. None: any may stand together.
 
     Raises:
         ValueError: a segment does not fit an empty row.
@@ -32,35 +61,160 @@ def pack_segments(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_ti
         raise ValueError(
             f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a row of {row_tokens} and {row_tiles}"
         )
+    costs = list(zip(tokens.tolist(), tiles.tolist(), strict=True))
     shelves: Shelves = {}
-    for segment, (length, inputs) in enumerate(zip(tokens.tolist(), tiles.tolist(), strict=True)):
+    for segment, (length, inputs) in enumerate(costs):
         shelves.setdefault(inputs, []).append((length, segment))
     for shelf in shelves.values():
         shelf.sort()
     scarcity = (float(tokens.sum()) / row_tokens**3, float(tiles.sum()) / row_tiles**3)  # demand, for shares of a row
-    rows, row = np.empty(tokens.size, np.int64), 0
+    first = iter(()) if stretches is None else _first(tokens / row_tokens, tiles / row_tiles, stretches.use)
+    uses: list[int] = [] if stretches is None else stretches.use.tolist()
+    made: list[list[int]] = []
+    placed, begun = set[int](), Counter[int]()
     while shelves:
-        for segment in _fill(shelves, row_tokens, row_tiles, scarcity):
-            rows[segment] = row
-        row += 1
+        place = None if stretches is None else _Place(stretches, begun)
+        opening = next(((*costs[segment], segment) for segment in first if segment not in placed), None)
+        made.append(_fill(shelves, row_tokens, row_tiles, scarcity, uses, place, opening))
+        placed.update(made[-1])
+    if stretches is not None:
+        made = min((_joined(made, last, costs, (row_tokens, row_tiles), stretches) for last in ENDS), key=len)
+    rows = np.empty(tokens.size, np.int64)
+    for row, segments in enumerate(made):
+        rows[segments] = row
     return rows
 
 
-def _fill(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[float, float]) -> list[int]:
-    """Take the segments of one row off the shelves."""
+class _Place:
+    """Where a row stands, and so what it admits.
+
+    Its first segment decides: of the rows that segments of a use begin, the i-th is at the fraction of i times the golden ratio of
+    their stretch, so that all of it gets its part of what may stand anywhere.
+    """
+
+    def __init__(self, stretches: Stretches, begun: Counter[int]) -> None:
+        self.stretches, self.begun = stretches, begun
+        self.open: list[bool] = []  # per use, from the first segment on
+        self.barred: set[int] = set()  # segments of samples that the row holds in another use
+
+    def take(self, segment: int) -> None:
+        """Note that the row holds a segment."""
+        apart = self.stretches
+        if not self.open:
+            mine = int(apart.use[segment])
+            self.begun[mine] += 1
+            fraction = self.begun[mine] * GOLDEN_RATIO % 1
+            point = apart.begin[mine] + fraction * (apart.end[mine] - apart.begin[mine])
+            self.open = ((apart.begin < point) & (point < apart.end)).tolist()
+        if apart.twins:
+            others = (apart.sample == apart.sample[segment]) & (apart.use != apart.use[segment])
+            self.barred.update(np.flatnonzero(others).tolist())
+
+
+def _first(tokens: np.ndarray, tiles: np.ndarray, uses: np.ndarray) -> Iterator[int]:
+    """The segments of uses that do not fill a row, the largest first; tokens and tiles in shares of a row.
+
+    They open rows: left to the end, when nothing else is left to go with them, each use would want a row of its own.
+    """
+    names, use = np.unique(uses, return_inverse=True)
+    held = np.maximum(*(np.bincount(use, amount, names.size) for amount in (tokens, tiles)))
+    few = np.flatnonzero(held[use] < 1)
+    largest = np.maximum(tokens, tiles)[few]
+    yield from few[np.lexsort((few * GOLDEN_RATIO % 1, -largest))].tolist()
+
+
+def _fill(
+    shelves: Shelves,
+    free_tokens: int,
+    free_tiles: int,
+    scarcity: tuple[float, float],
+    uses: Sequence[int],
+    place: _Place | None,
+    opening: tuple[int, int, int] | None,
+) -> list[int]:
+    """Take the segments of one row off the shelves; `opening` is the first one's tokens, tiles and number, if that is applied."""
     taken: list[int] = []
     while True:
         weights = (scarcity[0] * free_tokens, scarcity[1] * free_tiles)
         best, chosen = -1.0, None
-        for tiles, shelf in shelves.items():
-            place = bisect_left(shelf, (free_tokens + 1,)) - 1 if tiles <= free_tiles else -1
-            if place >= 0 and (product := shelf[place][0] * weights[0] + tiles * weights[1]) > best:
-                best, chosen = product, (tiles, place)
+        if opening is not None:
+            tokens, tiles, segment = opening
+            opening, chosen = None, (tiles, bisect_left(shelves[tiles], (tokens, segment)))
+        else:
+            for tiles, shelf in shelves.items():
+                at = bisect_left(shelf, (free_tokens + 1,)) - 1 if tiles <= free_tiles else -1
+                while place is not None and at >= 0 and taken:
+                    segment = shelf[at][1]
+                    if place.open[uses[segment]] and segment not in place.barred:
+                        break
+                    at -= 1
+                if at >= 0 and (product := shelf[at][0] * weights[0] + tiles * weights[1]) > best:
+                    best, chosen = product, (tiles, at)
         if chosen is None:
             return taken
-        tiles, place = chosen
-        tokens, segment = shelves[tiles].pop(place)
+        tiles, at = chosen
+        tokens, segment = shelves[tiles].pop(at)
         if not shelves[tiles]:
             del shelves[tiles]
         taken.append(segment)
+        if place is not None:
+            place.take(segment)
         free_tokens, free_tiles = free_tokens - tokens, free_tiles - tiles
+
+
+def _joined(
+    made: Sequence[Sequence[int]],
+    last: int,
+    costs: Sequence[tuple[int, int]],
+    budgets: tuple[int, int],
+    stretches: Stretches,
+) -> list[list[int]]:
+    """The rows, the `last` of each use filled up from one another in the order of their stretches; those that this empties go.
+
+    Where two stretches meet, one row may hold of both: it is the last of the one and the first of the other.
+    """
+    rows = [list(segments) for segments in made]
+    begin, end, use, sample = (
+        column.tolist()
+        for column in (
+            stretches.begin[stretches.use],
+            stretches.end[stretches.use],
+            stretches.use,
+            stretches.sample,
+        )
+    )
+    common = {
+        row: (max(begin[segment] for segment in rows[row]), min(end[segment] for segment in rows[row]))
+        for row in _last(rows, last, stretches.use)
+    }
+    order = sorted(common, key=lambda row: (common[row], row))
+    meeting: set[int] = set()  # points where a row holds of two stretches
+    for number, row in enumerate(order):
+        low, high = common[row]
+        free = [budget - sum(costs[segment][at] for segment in rows[row]) for at, budget in enumerate(budgets)]
+        held = {sample[segment]: use[segment] for segment in rows[row]}
+        for other in order[number + 1 :] if rows[row] else ():
+            if common[other][0] > high:
+                break
+            for segment in sorted(rows[other], key=lambda segment: costs[segment], reverse=True):
+                tokens, tiles = costs[segment]
+                if tokens > free[0] or tiles > free[1] or held.get(sample[segment], use[segment]) != use[segment]:
+                    continue
+                narrow = max(low, begin[segment]), min(high, end[segment])
+                if narrow[0] < narrow[1] or (narrow[0] == narrow[1] and narrow[0] not in meeting):
+                    low, high = narrow
+                    free = [free[0] - tokens, free[1] - tiles]
+                    held[sample[segment]] = use[segment]
+                    rows[other].remove(segment)
+                    rows[row].append(segment)
+        if low == high:
+            meeting.add(low)
+    return [segments for segments in rows if segments]
+
+
+def _last(rows: Sequence[Sequence[int]], number: int, uses: np.ndarray) -> list[int]:
+    """The last rows of each use."""
+    row_of = np.repeat(np.arange(len(rows)), [len(segments) for segments in rows])
+    pairs = np.unique(uses[list(chain.from_iterable(rows))] * len(rows) + row_of)  # by use, its rows in order
+    behind = np.append(pairs[number:] // len(rows), np.full(min(number, pairs.size), -1))
+    return np.unique(pairs[pairs // len(rows) != behind] % len(rows)).tolist()  # type: ignore[no-any-return]

@@ -40,10 +40,20 @@ def warn_of_settings(
     shares = [entry.share for entry in mixture.resolved() if entry.share is not None]
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
+    rows = max(
+        1.0,
+        sum(plan["tokens"] for plan in planned) / mixture.sequence_length,
+        sum(plan.get("tiles", 0) for plan in planned) / mixture.tiles_per_sequence,
+    )
     for label, entry, image_stats, epochs, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
-        found = (*_taking(entry, image_stats), *_planned(entry.max_repetition, epochs, plan), *_content(image_stats))
+        found = (
+            *_taking(entry, image_stats),
+            *_planned(entry.max_repetition, epochs, plan),
+            *_crowded(image_stats["counts"]["samples"]["kept"], plan["samples"] / rows),
+            *_content(image_stats),
+        )
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
@@ -63,6 +73,11 @@ def _planned(cap: float | None, epochs: float, planned: Totals) -> Iterator[str]
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and epochs > REPETITION:
         yield f"passed {format_epochs(epochs)} times; max_repetition would bound that"
+
+
+def _crowded(samples: int, per_row: float) -> Iterator[str]:
+    if samples < per_row:
+        yield f"full rows would hold {per_row:.3g} of it each, and there are {samples:,}: as no row holds a sample twice, rows stay emptier"
 
 
 def _content(image_stats: Mapping[str, Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from vlmill.mixtures.algorithms.solve import Solution, solve_mixture
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.report.warnings import warn_of_settings
 from vlmill.mixtures.steps.selection import FILES, Selection
+from vlmill.mixtures.steps.window import find_stretches, gather_segments
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
@@ -35,7 +36,7 @@ class Mix:
     seed: int
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -152,15 +153,12 @@ def _lengths(entry: Selection, first: int, last: int) -> Iterator[int]:
 
 def _fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
     """How full rows will be: as full as those of the first window."""
-    order = np.fromiter(islice(order_samples(entries, [0] * len(entries), counts), mixture.pack_window), np.int64)
-    tokens, tiles = [], []
-    for entry, count in zip(entries, np.bincount(order, minlength=len(entries)).tolist(), strict=True):
-        for _, samples in entry.items(0, count):
-            segments = entry.segments(samples)
-            tokens.append(segments.tokens)
-            tiles.append(segments.tiles)
-    if not tokens:
+    start = [0] * len(entries)
+    order = np.fromiter(islice(order_samples(entries, start, counts), mixture.pack_window), np.int64)
+    segments = gather_segments(entries, order, start)
+    tokens = segments["tokens"]
+    if not tokens.size:
         return 1.0
-    lengths = np.concatenate(tokens)
-    rows = pack_segments(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_sequence)
-    return float(lengths.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)
+    apart = find_stretches(segments, [entry.source for entry in mixture.resolved()])
+    rows = pack_segments(tokens, segments["tiles"], mixture.sequence_length, mixture.tiles_per_sequence, apart)
+    return float(tokens.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)

@@ -8,10 +8,10 @@ rows are dealt out by what they hold, so that the rows of one step are a small i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
-from vlmill.mixtures.algorithms.pack import pack_segments
+from vlmill.mixtures.algorithms.pack import GOLDEN_RATIO, Stretches, pack_segments
 from vlmill.mixtures.steps.mix import order_samples
 from vlmill.mixtures.steps.selection import Selection
+from vlmill.mixtures.steps.window import Columns, find_stretches, gather_segments, split_windows
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
@@ -38,6 +39,9 @@ SEGMENT = pa.struct(
         pa.field("tiles", pa.int32(), nullable=False),
     ]
 )
+EDGE = 1e-6
+"""Fraction of a stretch that rows keep from its ends, where those stand that share two stretches."""
+
 ROWS = pa.schema(
     [
         pa.field("tokens", pa.int32(), nullable=False),
@@ -45,11 +49,6 @@ ROWS = pa.schema(
         pa.field("segments", pa.list_(pa.field("item", SEGMENT, nullable=False)), nullable=False),
     ]
 )
-
-GOLDEN_RATIO = (5**0.5 - 1) / 2
-
-Columns = dict[str, np.ndarray]
-"""Segments in order, an entry per segment in each array: `position` in the mixture's order, and the fields of SEGMENT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Plan:
     block: int
 
     name: ClassVar[str] = "plan"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -84,69 +83,31 @@ class Plan:
         order = np.fromiter(
             islice(order_samples(entries, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64
         )
-        segments = gather_segments(entries, order, starts[self.block])
+        segments = gather_segments(entries, order, starts[self.block].tolist())
+        sources = [entry["entry"]["source"] for entry in mix["entries"]]
         first = self.block * settings["windows_per_block"]
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
-            for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
+            for window, here in enumerate(split_windows(segments, settings["pack_window"]), start=first):
+                apart = find_stretches(here, sources)
                 rows = pack_segments(
-                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_sequence"]
+                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_sequence"], apart
                 )
-                table = _table(here, rows, make_order_key(mix["seed"], "rows", window))
+                table = _table(here, rows, apart, make_order_key(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
         numbers = {"samples": order.size, "segments": segments["row"].size, "packed_rows": packed}
         return {level: Count(number, number) for level, number in numbers.items()}
 
 
-def gather_segments(entries: Sequence[Selection], order: np.ndarray, start: np.ndarray) -> Columns:
-    """The segments of the samples that `order` calls for, in its order; pure.
-
-    Args:
-        entries: of the mixture.
-        order: the entry of each sample.
-        start: items of each entry that came before.
-    """
-    found: list[Columns] = []
-    for source, (entry, first) in enumerate(zip(entries, start.tolist(), strict=True)):
-        positions = np.flatnonzero(order == source)
-        for epoch, samples in entry.items(first, first + positions.size):
-            here, positions = positions[: samples.size], positions[samples.size :]
-            segments = entry.segments(samples)
-            shard, row = entry.place(samples[segments.item])
-            count = segments.item.size
-            columns = {
-                "position": here[segments.item],
-                "source": np.full(count, source),
-                "shard": shard,
-                "row": row,
-            }
-            columns |= {name: getattr(segments, name) for name in ("first", "last", "tokens", "tiles")}
-            found.append({**columns, "epoch": np.full(count, epoch)})
-    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _nothing()
-    by_position = np.argsort(joined["position"], kind="stable")
-    return {name: column[by_position] for name, column in joined.items()}
-
-
-def _nothing() -> Columns:
-    return {name: np.empty(0, np.int64) for name in ("position", *(f.name for f in SEGMENT))}
-
-
-def _windows(segments: Columns, window: int) -> Iterator[Columns]:
-    """The segments of each `window` samples."""
-    samples = int(segments["position"].max(initial=-1)) + 1
-    bounds = np.searchsorted(segments["position"], range(0, samples + window, window))
-    for first, last in pairwise(bounds.tolist()):
-        yield {name: column[first:last] for name, column in segments.items()}
-
-
-def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
+def _table(segments: Columns, rows: np.ndarray, apart: Stretches | None, key: int) -> pa.Table:
     """The packed rows of a window, dealt out; a row's segments stay in order."""
     count = int(rows.max(initial=-1)) + 1
-    rows = _dealt(segments, rows, count, key)[rows]
+    rows = _dealt(segments, rows, apart, key)[rows]
     order = np.argsort(rows, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
-    fields = [pa.array(segments[f.name][order], f.type) for f in SEGMENT]
+    columns = {**segments, "epoch": segments["half"] // 2}
+    fields = [pa.array(columns[f.name][order], f.type) for f in SEGMENT]
     return pa.table(
         [
             *(pa.array(np.bincount(rows, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
@@ -160,17 +121,43 @@ def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
     )
 
 
-def _dealt(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndarray:
-    """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart.
+def _dealt(segments: Columns, rows: np.ndarray, apart: Stretches | None, key: int) -> np.ndarray:
+    """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart, each in its stretch.
 
     A packer puts like with like, so in a random order steps would differ: over 256 rows the share of a source of tokens is then off
     by 1.7 points in the mean, dealt out by 0.4. The i-th of the rows laid beside their like goes to the fraction of i times the
     golden ratio, which leaves no run of places without its entry of them (Weyl's equidistribution), from a keyed start.
     """
-    sources = int(segments["source"].max(initial=0)) + 1
+    count, sources = int(rows.max(initial=-1)) + 1, int(segments["source"].max(initial=0)) + 1
     held = np.bincount(rows * sources + segments["source"], segments["tokens"], count * sources).reshape(count, sources)
-    alike = np.lexsort((permute_index(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1)))
-    fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0]
+    begin, end = np.zeros(count, np.int64), np.ones(count, np.int64)
+    if apart is not None:  # what the stretches of a row's segments have in common
+        end *= apart.end.max()
+        np.maximum.at(begin, rows, apart.begin[apart.use])
+        np.minimum.at(end, rows, apart.end[apart.use])
+    alike = np.lexsort((permute_index(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1), begin, end))
+    fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0].clip(EDGE, 1 - EDGE)
+    points = _spread(begin[alike], end[alike], held.sum(axis=1)[alike], fractions)
     places = np.empty(count, np.int64)
-    places[alike[np.argsort(fractions)]] = np.arange(count)
+    places[alike[np.argsort(points, kind="stable")]] = np.arange(count)
     return places
+
+
+def _spread(begin: np.ndarray, end: np.ndarray, tokens: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """The point of the window where each row stands: its fraction of the room in its stretch, so that tokens lie evenly.
+
+    Rows of the shortest stretches are served first; those that may stand in more go where these have left room.
+    """
+    edges = np.unique([begin, end])
+    even = tokens.sum() / max(edges[-1] - edges[0], 1) * np.diff(edges)
+    room, points = even.copy(), begin.astype(float)
+    found, stretch = np.unique(np.stack([end - begin, begin]), axis=1, return_inverse=True)
+    for number, (width, first) in enumerate(found.T.tolist()):
+        if not width:  # two stretches meet: there is one point
+            continue
+        here = np.flatnonzero(stretch.ravel() == number)
+        low, high = np.searchsorted(edges, [first, first + width])
+        left = np.maximum(room, EDGE * even)[low:high]
+        points[here] = np.interp(fractions[here] * left.sum(), np.append(0, np.cumsum(left)), edges[low : high + 1])
+        room[low:high] -= tokens[here].sum() * left / left.sum()
+    return points

@@ -65,11 +65,11 @@ class Selection:
         return np.concatenate([[0], np.cumsum(self.shards["rows"])])
 
     def items(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Items [start, stop) of the order: an epoch, and samples in it; one pair per window."""
+        """Items [start, stop) of the order: halves of epochs before, and samples of one half; one pair per window and half."""
         for span in self.walk.spans(start, stop):
             places = [np.arange(self.starts[shard], self.starts[shard + 1]) for shard in span.shards]
             samples = np.concatenate([rows[self.sizes["tokens"][rows[0] : rows[-1] + 1] > 0] for rows in places])
-            yield span.epoch, samples[span.places]
+            yield span.half, samples[span.places]
 
     def weights(self, samples: np.ndarray) -> np.ndarray:
         """What each sample holds of the mixture's unit (int64)."""

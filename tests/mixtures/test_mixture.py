@@ -212,6 +212,12 @@ def image_stats(licences=None, too_long=0):
             "web may be passed 2 times, the mixture asks for 3",
         ),
         ({"shares": {"web": 1}}, {}, 9, "passed 9 times; max_repetition would bound that"),
+        (
+            {"shares": {"web": 1}},
+            {"planned": 11},
+            1,
+            "full rows would hold 11 of it each, and there are 10: as no row holds",
+        ),
         ({"shares": {"web": 1}}, {"licences": {"": 3}}, 1, "3 samples without a licence"),
         ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a row"),
     ],

@@ -123,7 +123,7 @@ def visited(walk, start, stop):
     for span in walk.spans(start, stop):
         owner = np.repeat(span.shards, walk.samples[span.shards])
         inside = np.concatenate([np.arange(walk.samples[shard]) for shard in span.shards])
-        items += [(span.epoch, int(owner[place]), int(inside[place])) for place in span.places]
+        items += [(span.half // 2, int(owner[place]), int(inside[place])) for place in span.places]
     return items
 
 
@@ -157,6 +157,23 @@ def test_a_walk_has_no_more_shards_open_than_its_window(walk):
 def _by_window(walk, windows):
     items = iter(visited(walk, 0, walk.size))
     return [list(islice(items, int(walk.samples[window].sum()))) for window in windows]
+
+
+@UNTIMED
+@given(WALKS)
+def test_between_two_uses_of_a_sample_lies_the_half_that_it_is_not_of(walk):
+    halves = {span.half: [] for span in walk.spans(0, 3 * walk.size)}
+    for span in walk.spans(0, 3 * walk.size):
+        owner = np.repeat(span.shards, walk.samples[span.shards])
+        inside = np.concatenate([np.arange(walk.samples[shard]) for shard in span.shards])
+        halves[span.half] += [(int(owner[place]), int(inside[place])) for place in span.places]
+    assert list(halves) == sorted(halves)
+    for half, samples in halves.items():
+        assert set(samples) == set(halves.get(half % 2, samples))
+        assert not set(samples) & set(halves.get(1 - half % 2, ()))
+    sizes = [len(halves[half]) for half in range(2) if half in halves]
+    assert walk.size == 1 or min(sizes) >= (walk.size - walk.samples.max()) // 2
+    assert (walk.samples > 0).sum() > walk.window or max(sizes) <= walk.size // 2 + 1
 
 
 def test_epochs_differ_in_their_order():

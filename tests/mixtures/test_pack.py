@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from vlmill.mixtures.algorithms.pack import pack_segments
 from vlmill.mixtures.steps.cut import Nodes, cut_sample
+from vlmill.mixtures.steps.window import find_stretches
 from vlmill.pipeline.core.reasons import Reason
 
 UNTIMED = settings(deadline=None)
@@ -57,6 +58,81 @@ def test_rows_come_out_full_where_both_budgets_bind():
 def test_what_fits_no_row_is_refused_by_name(segment):
     with pytest.raises(ValueError, match="does not fit a row of 100 and 6"):
         packed([segment])
+
+
+SOURCES = st.lists(
+    st.tuples(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 6)), min_size=1, max_size=12), st.integers(1, 30)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def window(sources):
+    """The columns of a window in which each source comes so many times, as evenly as may be: half of its samples, then the other."""
+    uses = []
+    for source, (costs, times) in enumerate(sources):
+        for item in range(times):
+            epoch, sample = divmod(item, len(costs))
+            half = 2 * epoch + int(sample >= (len(costs) + 1) // 2)
+            uses.append(((item + 0.5) / times, source, sample, half, *costs[sample]))
+    columns = np.array(sorted(uses)).T.astype(np.int64)[1:]
+    named = dict(zip(("source", "row", "half", "tokens", "tiles"), columns, strict=True))
+    return {**named, "position": np.arange(columns.shape[1]), "shard": np.zeros(columns.shape[1], np.int64)}
+
+
+def check_rows(columns, rows, apart):
+    """What a row may hold: within its budgets, no sample twice, and one row at most where two stretches meet."""
+    assert sorted(set(rows.tolist())) == list(range(rows.max() + 1))
+    for budget, name in ((100, "tokens"), (6, "tiles")):
+        assert np.all(np.bincount(rows, columns[name]) <= budget)
+    meeting = []
+    for row in range(rows.max() + 1):
+        mine = rows == row
+        assert len(set(apart.sample[mine].tolist())) == mine.sum()
+        begin, end = apart.begin[apart.use[mine]].max(), apart.end[apart.use[mine]].min()
+        assert begin <= end
+        meeting += [begin] if begin == end else []
+    assert len(set(meeting)) == len(meeting)
+
+
+@UNTIMED
+@given(SOURCES)
+def test_no_row_holds_a_sample_twice_and_each_stands_in_its_stretch(sources):
+    columns = window(sources)
+    apart = find_stretches(columns, [str(source) for source in range(len(sources))])
+    rows = pack_segments(columns["tokens"], columns["tiles"], 100, 6, apart)
+    if apart is None:
+        assert all(times <= (len(costs) + 1) // 2 for costs, times in sources)
+    else:
+        check_rows(columns, rows, apart)
+
+
+@UNTIMED
+@given(SOURCES)
+def test_no_row_holds_a_sample_of_two_parts_twice(sources):
+    columns = window(sources)
+    apart = find_stretches(columns, ["web"] * len(sources))
+    rows = pack_segments(columns["tokens"], columns["tiles"], 100, 6, apart)
+    if apart is None:
+        assert len(sources) == 1
+    else:
+        check_rows(columns, rows, apart)
+
+
+def test_rows_come_out_as_full_when_a_source_comes_again_and_again():
+    random = np.random.default_rng(0)
+    costs = [(int(tokens), 0) for tokens in random.integers(6, 30, 400)]
+    columns = window([(costs, 2400)])
+    rows = pack_segments(columns["tokens"], columns["tiles"], 100, 6, find_stretches(columns, ["web"]))
+    assert columns["tokens"].sum() / 100 / (rows.max() + 1) > 0.98
+
+
+def test_a_short_sample_that_comes_often_costs_no_rows():
+    random = np.random.default_rng(0)
+    costs = [(int(tokens), 0) for tokens in random.lognormal(3.5, 0.7, 2000).clip(3, 100)]
+    columns = window([(costs, 1000), ([(2, 0)], 100)])
+    rows = pack_segments(columns["tokens"], columns["tiles"], 100, 6, find_stretches(columns, ["web", "one"]))
+    assert columns["tokens"].sum() / 100 / (rows.max() + 1) > 0.98
 
 
 def nodes(*items, role="none"):

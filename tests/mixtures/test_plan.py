@@ -1,7 +1,8 @@
 """Plans: every node once per epoch or counted, shares as declared, the same rows however the work is divided."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -143,6 +144,96 @@ def test_a_block_is_planned_without_the_others_and_always_in_the_same_bytes(stor
         files.append([(path.name, path.read_bytes()) for path in sorted((tmp_path / folder).iterdir())])
     assert files[0] == files[1]
     assert len(files[0]) > 2
+
+
+def uses(rows):
+    """(source, shard, row) -> the plan row and epoch of each of its uses, in the order of rows."""
+    found = defaultdict(list)
+    for number, row in enumerate(rows):
+        for use in sorted({(s["source"], s["shard"], s["row"], s["epoch"]) for s in row["segments"]}):
+            found[use[:3]].append((number, use[3]))
+    return found
+
+
+def check_repeats(rows):
+    """No row holds a sample of two epochs, and an epoch of a source is through before its next begins."""
+    for places in uses(rows).values():
+        numbers = [number for number, _ in places]
+        epochs = [epoch for _, epoch in places]
+        assert epochs == sorted(epochs)
+        assert all(len({e for n, e in places if n == number}) == 1 for number in numbers)
+    first, last = {}, {}
+    for number, row in enumerate(rows):
+        for segment in row["segments"]:
+            last[segment["source"], segment["epoch"]] = number
+            first.setdefault((segment["source"], segment["epoch"]), number)
+    for (source, epoch), number in last.items():
+        assert number <= first.get((source, epoch + 1), number)
+
+
+@FEW
+@given(
+    st.lists(st.integers(1, 25), min_size=1, max_size=3),
+    st.sampled_from(["samples", "tokens"]),
+    st.sampled_from([1, 7, 64, 4096]),
+    st.integers(1, 9),
+)
+def test_no_row_holds_a_sample_twice_and_an_epoch_is_through_before_the_next(
+    tmp_path_factory, sizes, unit, window, epochs
+):
+    store = Store(tmp_path_factory.mktemp("store"))
+    for source, size in enumerate(sizes):
+        store.add(str(source), quiz(source, size) if source % 2 else web(source, size, most_nodes=12), per_shard=7)
+    shares = {str(source): 1 for source in range(len(sizes))}
+    rows = store.plan(mixture(shares=shares, unit=unit, pack_window=window, epochs=epochs))
+    check_repeats(rows)
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_no_step_holds_a_sample_twice_where_half_a_source_fills_more(tmp_path, step):
+    store = Store(tmp_path)
+    random = np.random.default_rng(0)
+    store.add("quiz", lone(random.integers(10, 40, 160).tolist()), per_shard=40)
+    store.add("pairs", lone(random.integers(5, 100, 900).tolist()), per_shard=40)
+    rows = store.plan(mixture(shares={"quiz": 0.5, "pairs": 0.5}, pack_window=512, epochs=2))
+    for start in range(0, len(rows), step):
+        for places in uses(rows[start : start + step]).values():
+            assert len({epoch for _, epoch in places}) == 1
+    assert sum(row["tokens"] for row in rows) / len(rows) / 128 > 0.96
+
+
+def test_copies_are_half_an_epoch_apart_across_windows_too(tmp_path):
+    store = Store(tmp_path)
+    store.add("quiz", lone(np.random.default_rng(0).integers(10, 40, 160).tolist()), per_shard=160)
+    rows = store.plan(mixture(shares={"quiz": 1}, pack_window=100, epochs=12))
+    per_half = len(rows) / 24
+    gaps = [after - before for places in uses(rows).values() for (before, _), (after, _) in pairwise(places)]
+    assert min(gaps) > 0.7 * per_half
+
+
+def test_one_sample_takes_as_many_rows_as_it_comes_times(tmp_path):
+    store = Store(tmp_path)
+    store.add("quiz", lone([10]))
+    rows = store.plan(mixture(shares={"quiz": 1}, epochs=100))
+    assert [[s["epoch"] for s in row["segments"]] for row in rows] == [[epoch] for epoch in range(100)]
+    assert any(
+        "no row holds a sample twice" in warning
+        for warning in json.loads(store.inputs["mix.json"].read_text())["warnings"]
+    )
+
+
+def test_no_row_holds_a_sample_of_two_parts_of_a_source(store):
+    entries = [{"source": "quiz", "share": 0.5, "take": "first:10"}, {"source": "quiz", "share": 0.5}]
+    rows = store.plan(mixture(shares={}, entries=entries, epochs=4))
+    for row in rows:
+        found = {(s["shard"], s["row"], s["source"], s["epoch"]) for s in row["segments"]}
+        assert len({use[:2] for use in found}) == len(found)
+
+
+def test_a_budget_of_rows_is_met_nearly_where_rows_stay_emptier(tmp_path):
+    store = Store(tmp_path)
+    store.add("web", lone([10, 12, 14]))
+    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, rows=70))) == pytest.approx(70, rel=0.05)
 
 
 def test_another_seed_is_another_order_of_the_same_samples(store):
