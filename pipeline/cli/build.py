@@ -86,7 +86,7 @@ def build(
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
-        vlmill build my.yaml --out run --filter examples/filters/shouting.py
+        vlmill build my.yaml --out run --filter my_filter.py
     """
     from vlmill.api.builds import build, load_with_code
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
