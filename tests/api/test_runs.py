@@ -205,7 +205,7 @@ def test_a_stage_has_its_shards_and_statistics(run):
 
 
 def test_a_stage_that_is_not_mixed_is_an_error(recipe, tmp_path):
-    run = vlmill.build(recipe, tmp_path / "run", workers=0, until="curate")
+    run = vlmill.build(recipe, tmp_path / "run", workers=0, until="survey")
     assert run.mixtures == {}
     with pytest.raises(vlmill.StoreError, match="has no mixture for stage 'align'"):
         run.stage("align")
