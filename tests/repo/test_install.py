@@ -155,10 +155,14 @@ def test_torchrun_imports_ours(installed):
 
 
 @pytest.mark.parametrize("installed", ["editable"], indirect=True)
-def test_type_checkers_find_the_code(installed):
-    script = "import vlmill; reveal_type(vlmill.build); reveal_type(vlmill.open_run('run').funnel())"
-    mypy = [sys.executable, "-m", "mypy", "--python-executable", installed.bin / "python", "--cache-dir", os.devnull]
-    done = subprocess.run([*mypy, "-c", script], cwd=installed.folder, capture_output=True, text=True, check=False)
+def test_type_checkers_find_the_code(installed, tmp_path):
+    """Also that of modules behind links. Other packages are not followed: to check torch takes minutes."""
+    config = tmp_path / "mypy.ini"
+    config.write_text("[mypy]\nfollow_imports = skip\n[mypy-vlmill,vlmill.*]\nfollow_imports = normal\n")
+    script = "import vlmill; reveal_type(vlmill.build); reveal_type(vlmill.Drop(1).node)"
+    place = ("--python-executable", installed.bin / "python", "--cache-dir", os.devnull, "--config-file", config)
+    mypy = [sys.executable, "-m", "mypy", *place, "-c", script]
+    done = subprocess.run(mypy, cwd=installed.folder, capture_output=True, text=True, check=False)
     assert "-> vlmill.api.runs.Run" in done.stdout, done.stdout + done.stderr
-    assert "polars" in done.stdout
+    assert 'Revealed type is "int"' in done.stdout
     assert done.returncode == 0, done.stdout
