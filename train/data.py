@@ -19,11 +19,14 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
-from vlmill.pipeline.chat.encode import IGNORE, Loss, get_mark_id, join_segment
+from vlmill.pipeline.chat.encode import IGNORE, Loss, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import Layout
 from vlmill.train.batch import PADDING, Batch, Document, _packed
+from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
+from vlmill.train.settings import ModelSettings, Training
+from vlmill.train.steps import list_step_sequences
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,17 @@ class Reader:
         return f"{source['shards'][segment.shard]['path']} row {segment.row}"
 
 
+def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Reader:
+    """The reader of a mixture for a model.
+
+    Raises:
+        RecipeError: the model's family cannot take the mixture's image policy or chat format.
+        StoreError: the tokenizer is not the one that lengths were measured with.
+    """
+    family = find_family(model, mixture.policy, mixture.lock["chat"])
+    return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, loss)
+
+
 def decode_stored(data: bytes) -> np.ndarray:
     """The pixels (height, width, 3) of a stored picture, uint8; other threads go on meanwhile.
 
@@ -112,6 +126,16 @@ def decode_stored(data: bytes) -> np.ndarray:
     if picture is None:
         raise ValueError(f"a picture of {len(data)} bytes cannot be decoded")
     return picture
+
+
+def load_step_batches(
+    reader: Reader, training: Training, steps: range, rank: int, ranks: int, threads: int, ahead: int
+) -> Generator[tuple[Batch, ...]]:
+    """The micro-batches that a rank trains on in each of these steps of a stage; `threads` and `ahead` as in `load_batches`."""
+    share = {"accumulation": training.accumulation, "rank": rank, "ranks": ranks}
+    rows = (list_step_sequences(step, training.rows, reader.mixture.rows, **share) for step in steps)
+    pad = get_mark_id(reader.tokenizer, reader.mixture.chat.pad)
+    return load_batches(reader.row, rows, pad, threads, ahead, reader.blank)
 
 
 def load_batches(

@@ -19,19 +19,17 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from vlmill.pipeline.chat.encode import get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
-from vlmill.train.data import Reader, load_batches
+from vlmill.train.data import Reader, load_step_batches
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.flops import count_flops, find_peak
 from vlmill.train.log import Log
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
 from vlmill.train.settings import Machine, Training
-from vlmill.train.steps import list_step_sequences
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,10 @@ def run_stage(setup: Setup, console: Console) -> Path:
 
 def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
-    mixture, training, group = setup.reader.mixture, setup.training, setup.group
-    share = {"accumulation": training.accumulation, "rank": group.rank, "ranks": group.size}
-    rows = (list_step_sequences(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
-    pad = get_mark_id(setup.reader.tokenizer, mixture.chat.pad)
-    return load_batches(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
+    group, machine, steps = setup.group, setup.machine, range(done, setup.steps)
+    return load_step_batches(
+        setup.reader, setup.training, steps, group.rank, group.size, machine.readers, machine.ahead
+    )
 
 
 def _step(

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from vlmill.mixtures.reader import PlannedMixture
-from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
@@ -27,7 +26,7 @@ from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
-from vlmill.train.data import Reader
+from vlmill.train.data import Reader, open_reader
 from vlmill.train.distributed import ProcessGroup, join_process_group
 from vlmill.train.evaluate import (
     HeldOut,
@@ -38,7 +37,6 @@ from vlmill.train.evaluate import (
     write_answers,
 )
 from vlmill.train.export import export_model, load_export
-from vlmill.train.families import find_family
 from vlmill.train.families.pretrained import choose_export_dtype
 from vlmill.train.loop import Setup, run_stage
 from vlmill.train.model import create_model, save_weights
@@ -143,8 +141,7 @@ def train_stage(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
             f"run the build again: vlmill build RECIPE --out {directory}"
         )
-    family = find_family(model, mixture.policy, mixture.lock["chat"])
-    reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
+    reader = open_reader(mixture, model, training.loss)
     steps, identity = count_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
@@ -161,7 +158,7 @@ def train_stage(
                 adapters.merge_adapters(network)
                 new_rows.merge_rows(network)
                 save_weights(network, last)
-                export_model(folder / "export", network, family, reader.tokenizer, mixture.chat, dtype)
+                export_model(folder / "export", network, reader.family, reader.tokenizer, mixture.chat, dtype)
                 found = score_held_out(network.to(device), reader, device, training.evaluate)
                 _conclude(folder, identity, dtype, found, summarise_scores(found, mixture))
             group.wait()
@@ -230,11 +227,10 @@ def evaluate_stage(
     chosen = recipe.stages[names.index(stage) if stage else -1]
     training, device = read_training_settings(chosen), _taken(machine)
     mixture = PlannedMixture(directory, chosen.name, machine.shards)
-    family = find_family(read_model_settings(recipe), mixture.policy, mixture.lock["chat"])
-    reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
+    reader = open_reader(mixture, read_model_settings(recipe), training.loss)
     with _prepared(machine, device):
         before = None if export else find_final_checkpoint(directory, chosen.name)
-        network = create_model(family, reader.tokenizer, mixture.chat, training.seed, before)
+        network = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, before)
         if export:
             network = load_export(export, network, reader.tokenizer)
         found = score_held_out(network, reader, device, training.evaluate if samples is None else samples, watcher)

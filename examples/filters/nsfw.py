@@ -6,12 +6,11 @@ It reads a rating that came with the data, such as LAION's `punsafe` (a CLIP cla
 is no classifier: it sees no image, it is as good as the rating, and a sample without one is kept and counted as undecided.
 
 To rate images yourself, run a model of your choice over them once, outside of the build, and let the filter `opt_out` apply what it
-found. What the filter needs is a list of sha256, and images.parquet of every partition holds the bytes as they came:
+found. What the filter needs is a list of sha256; examples/list_images.py writes one:
 
-    for path in sorted(Path("run/steps").glob("*/fetch/*.images.parquet")):  # `read` instead of `fetch` where the input file holds bytes
-        for image in read_rows(path):
-            if image["bytes"] and model(decode(image["bytes"])) > 0.9:
-                print(hashlib.sha256(image["bytes"]).hexdigest(), file=listed)
+    for shown in vlmill.open_run("run").pictures():
+        if model(shown.picture) > 0.9:
+            print(shown.sha256, file=listed)
 
     filters:
       - opt_out: {sha256: [listed.txt]}
@@ -23,8 +22,7 @@ of every colour.
 
 from dataclasses import dataclass
 
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE
-from vlmill.pipeline.filters import Drop, Undecided
+from vlmill import WHOLE_SAMPLE, Drop, Undecided
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from vlmill.pipeline.filters import Drop
+from vlmill import Drop
 
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24})(?![\w-])")
 PHONE = re.compile(

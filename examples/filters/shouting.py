@@ -5,7 +5,7 @@ vlmill build RECIPE --filter examples/filters/shouting.py --set shouting.share=0
 
 from dataclasses import dataclass
 
-from vlmill.pipeline.filters import Drop
+from vlmill import Drop
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+import vlmill
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.contamination import contamination
 from vlmill.pipeline.cli.ledger import ledger
@@ -28,6 +31,26 @@ app = typer.Typer(
     help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vlmill {vlmill.__version__} ({Path(vlmill.__file__).parent})")
+        raise typer.Exit
+
+
+@app.callback()
+def read_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Say which version this is, and where it lies."
+        ),
+    ] = False,
+) -> None:
+    """Options before the name of a command."""
+
+
 for command in (
     build,
     status,

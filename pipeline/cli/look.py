@@ -148,10 +148,9 @@ def trace(
 
 def verify(directory: Folder) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
-    from vlmill.mixtures.build import verify_locks
-    from vlmill.pipeline.reports.verify import verify_run as broken
+    from vlmill.api.runs import open_run
 
-    promises = list(broken(directory)) or list(verify_locks(directory))
+    promises = open_run(directory).verify()
     for line in promises:
         console.print(line, markup=False)
     if promises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,12 +18,7 @@ from vlmill.pipeline.cli.arguments import (
     parse_pairs,
     print_json,
 )
-from vlmill.pipeline.cli.build import build_recipe
 from vlmill.pipeline.core.errors import RecipeError
-
-if TYPE_CHECKING:
-    from vlmill.train.run import Result
-    from vlmill.train.settings import Machine
 
 Device = Annotated[str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")]
 Ranks = Annotated[
@@ -74,10 +69,11 @@ def train(
         torchrun --nproc-per-node 8 -m vlmill.pipeline.cli train /shared/run
         vlmill train run --shards s3://bucket/run
     """
+    from vlmill.api.training import train_run
     from vlmill.train.settings import Machine
 
     machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
-    results = _train(directory, stage, machine, ranks, ray)
+    results = train_run(directory, stage, machine, ranks, ray, console)
     if os.environ.get("RANK", "0") != "0":  # torchrun's name for it; the first rank talks
         return
     last = results[-1]
@@ -92,19 +88,6 @@ def train(
 def _place(shards: str | None) -> str | None:
     """Where shards lie, as processes that stand in other folders find it."""
     return shards if shards is None or "://" in shards else str(Path(shards).absolute())
-
-
-def _train(directory: Path, stage: str | None, machine: Machine, ranks: int | None, ray: str | None) -> list[Result]:
-    """Train in this process, or first in `ranks` others."""
-    from vlmill.pipeline.engine.executor import run_distributed
-    from vlmill.train.log import follow_logs
-    from vlmill.train.run import train_stages
-
-    if ranks is not None:
-        whole = directory.absolute()  # ranks stand in folders of their own
-        with follow_logs(whole / "train", console):
-            run_distributed(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
-    return train_stages(directory, stage, machine, console)
 
 
 def evaluate(
@@ -206,6 +189,8 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
+    from vlmill.api.builds import build_recipe
+    from vlmill.api.training import train_run
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.engine.store import Store
     from vlmill.pipeline.filters.custom import find_named_code
@@ -221,10 +206,10 @@ def ablate(
     shown = out or Path("build") / f"ablate-{path.stem}"
     root = shown.absolute()
     with Store(root).locked():
-        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray), input_file)
+        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray, console=console), input_file)
         for number, ((variant, seed), folder) in enumerate(runs.items(), start=1):
             console.print(f"{variant}, seed {seed}: run {number} of {len(runs)}")
-            _train(folder, None, Machine(device=device, threads=threads), ranks, ray)
+            train_run(folder, None, Machine(device=device, threads=threads), ranks, ray, console)
         found = make_report(asked, runs)
         write_atomically(root / "ablation.json", found)
         plots = plot(found, root)

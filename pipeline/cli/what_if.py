@@ -54,7 +54,7 @@ def what_if(
         vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5
         vlmill what-if demo --set text_quality.node.min_words=4
         vlmill what-if run --set decontaminate.action=drop
-        vlmill what-if demo --filter examples/filters/shouting.py --set shouting.share=0.9
+        vlmill what-if demo --filter my_filter.py --set my_filter.share=0.9
     """
     from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code

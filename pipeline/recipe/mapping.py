@@ -33,7 +33,9 @@ def find_recipe(name: str) -> Path:
             raise RecipeError(f"{name}: there is no such recipe file")
         return path
     shipped = {
-        Path(str(item)).stem: Path(str(item)) for item in files("recipes").iterdir() if str(item).endswith(".yaml")
+        Path(str(item)).stem: Path(str(item))
+        for item in files("vlmill.recipes").iterdir()
+        if str(item).endswith(".yaml")
     }
     if name not in shipped:
         raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {suggest_names(name, list(shipped))}")

@@ -62,6 +62,18 @@ def test_imports_run_down_and_never_up_or_across(path):
             assert LAYER[inside[0]] < LAYER[below[0]], f"{path} imports {name}"
 
 
+def test_only_the_command_line_imports_the_api():
+    users = {
+        path.relative_to(ROOT) for path in MODULES if any(name.startswith("vlmill.api") for name in imported(path))
+    }
+    assert {path.parent for path in users} == {Path("pipeline/cli")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src/vlmill/api").glob("*.py")), ids=lambda path: path.stem)
+def test_the_api_imports_nothing_of_the_command_line(path):
+    assert not {name for name in imported(path) if name.startswith("vlmill.pipeline.cli")}
+
+
 def test_only_the_executor_imports_ray():
     users = [path.relative_to(ROOT) for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))]
     assert users == [Path("pipeline/engine/executor.py")]

@@ -15,7 +15,7 @@ from vlmill.pipeline.recipe.load import load_recipe
 OURS = {"quickstart", "smollm2"}
 """Recipes of the quickstart's data."""
 
-RECIPES = sorted(path for path in Path(str(files("recipes"))).glob("*.yaml") if path.stem not in OURS)
+RECIPES = sorted(path for path in Path(str(files("vlmill.recipes"))).glob("*.yaml") if path.stem not in OURS)
 
 NAMED = {  # rows of datasets whose columns are not those that the shape has without options
     "llava_next": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},

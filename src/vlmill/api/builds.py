@@ -1,0 +1,216 @@
+"""Recipes and builds: `vlmill build` in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vlmill.api.runs import Run, format_settings, open_run
+from vlmill.mixtures.build import build_stages, read_stats, validate_mixtures
+from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.engine.build import PHASES, Build, list_phases
+from vlmill.pipeline.engine.executor import open_executor
+from vlmill.pipeline.engine.outcomes import count_outcomes
+from vlmill.pipeline.engine.serve import serve_folders
+from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin_hub_roots, remove_unused
+from vlmill.pipeline.filters.custom import find_named_code
+from vlmill.pipeline.recipe import load
+from vlmill.pipeline.recipe.lock import lock_folder
+from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports import kept
+from vlmill.pipeline.reports.contamination import list_warnings
+from vlmill.train.validate import validate_training
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """An effective recipe: a file with what was changed in it."""
+
+    recipe: Recipe
+    mapping: Mapping[str, Any]  # the same as YAML has it; a run's folder is locked to it
+    base: Path  # where its relative paths start
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.recipe.name
+
+
+def load_recipe(
+    recipe: str | Path,
+    *,
+    sources: Mapping[str, str | Path] | None = None,
+    limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    filters: Sequence[str | Path] = (),
+    trust_code: Sequence[str] = (),
+) -> LoadedRecipe:
+    """Read a recipe, change values of it, and check all of it.
+
+    Args:
+        recipe: A recipe file, or the name of a shipped recipe such as `quickstart`.
+        sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or `hf://datasets/OWNER/NAME@REVISION`.
+        limit: Only so many rows of each source, from the front.
+        settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
+        filters: Python files with custom filters. Their code runs.
+        trust_code: The sha256 of custom filters' code that the recipe holds, and that may run.
+
+    Raises:
+        RecipeError: names each wrong key or value and what was allowed; or the recipe holds code that was not named.
+    """
+    code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
+    moved = {name: str(place) for name, place in (sources or {}).items()}
+    return load_with_code(str(recipe), moved, limit, format_settings(settings), code)
+
+
+def load_with_code(
+    recipe: str, sources: Mapping[str, str], limit: int | None, sets: Mapping[str, str], code: Sequence[tuple[str, str]]
+) -> LoadedRecipe:
+    """The same, of texts, with the custom filters' code that may run: file name and code. Raises RecipeError as `load_recipe`."""
+    loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
+    validate_mixtures(loaded)
+    validate_training(loaded)
+    return LoadedRecipe(loaded, data, base)
+
+
+def build(
+    recipe: str | Path | LoadedRecipe,
+    out: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    until: str | None = None,
+    accept_changes: bool = False,
+    rebuild: bool = False,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Carry a recipe's raw data to shards, mixtures and plans.
+
+    Call it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
+
+    Args:
+        recipe: A recipe file, the name of a shipped recipe, or what `load_recipe` made of one.
+        out: The run's folder; None is `build/` and the recipe's name.
+        workers: Worker processes on this machine; 0 works in this process, without Ray; None is one per core.
+        ray: The address of a Ray cluster to join, all of whose nodes see the folder.
+        until: Stop after this phase: survey, benchmarks, curate, dedupe, shard or mixture.
+        accept_changes: Let the recipe replace the one that the folder is locked to; what the change does not touch is kept.
+        rebuild: Make pure steps anew under today's library versions; nothing is fetched again.
+        retry_failed: Ask once more for images that could not be had.
+        console: Where progress, warnings and what was kept of each source are shown; None shows nothing.
+
+    Returns:
+        The run.
+
+    Raises:
+        RecipeError: the recipe asks for something that does not exist or contradicts itself.
+        SourceError: an input file is missing or does not have the form that its source declares.
+        StoreError: the folder is locked to another recipe, in use, or damaged.
+        VlmillError: less was kept of a source than the recipe expects, or nothing. What was made stays.
+    """
+    if until is not None and until not in PHASES:
+        raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
+    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
+    shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
+    root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers stand in folders of their own
+
+    def count(folders: dict[str, str]) -> None:
+        came.extend(kept.count_kept(root, loaded.recipe, folders))
+
+    try:
+        build_recipe(
+            root,
+            loaded.recipe,
+            loaded.mapping,
+            loaded.base,
+            workers,
+            ray,
+            until=until,
+            accept_changes=accept_changes,
+            rebuild=rebuild,
+            retry_failed=retry_failed,
+            outcome=count,
+            console=console,
+        )
+    finally:  # a mixture that cannot be made has its reasons there
+        if came:
+            console.print(kept.make_kept_table(came))
+        for warning in kept.list_kept_warnings(came, shown):
+            console.print(warning, markup=False, soft_wrap=True)
+    for line in _list_notes(root, loaded.recipe, until):
+        console.print(line, markup=False)
+    if short := kept.explain_shortfall(came, shown):
+        raise VlmillError(
+            f"{short}\nWhat was made stays in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+        )
+    return open_run(shown)
+
+
+def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
+    """What a person should look at after a build: contamination, and the notes of mixtures."""
+    if until != "survey":
+        yield from list_warnings(root, recipe)
+    if recipe.stages and until in (None, "mixture"):
+        for stage, stats in read_stats(root, None).items():
+            yield from (f"{stage}: {note}" for note in stats["notes"])
+
+
+def build_recipe(
+    root: Path,
+    recipe: Recipe,
+    data: Mapping[str, Any],
+    base: Path,
+    workers: int | None = None,
+    ray: str | None = None,
+    *,
+    until: str | None = None,
+    accept_changes: bool = False,
+    rebuild: bool = False,
+    retry_failed: bool = False,
+    outcome: Callable[[dict[str, str]], None] | None = None,
+    console: Console | None = None,
+) -> None:
+    """Build a recipe in a folder, phase after phase.
+
+    Args:
+        root: The run's folder, absolute.
+        recipe: What is built.
+        data: The recipe's mapping, which the folder is locked to.
+        base: Where its relative paths start.
+        workers: As in `build`.
+        ray: As in `build`.
+        until: As in `build`.
+        accept_changes: As in `build`.
+        rebuild: As in `build`.
+        retry_failed: As in `build`.
+        outcome: Is told source -> the folder whose counts say what was kept, before mixtures are made.
+        console: Where progress is shown; None shows nothing.
+    """
+    with open_run_folder(root):
+        lock_folder(root, data, accept_changes=accept_changes)
+        recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
+        if rebuild:
+            forget_versions(root)
+        with (
+            serve_folders(recipe, base) as serving,
+            ProgressBars(console or Console(quiet=True)) as watcher,
+            open_executor(workers, ray) as pool,
+        ):
+            run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
+            for phase in list_phases(run, until):
+                phase()
+            if until not in ("survey", "benchmarks"):
+                folders = count_outcomes(run, until)
+                if outcome:
+                    outcome(folders)
+            if until in (None, "mixture"):
+                build_stages(run)
+        if until is None:
+            remove_unused(root, run.folders if run.rules else None)

@@ -1,0 +1,175 @@
+"""The mixture of one stage, for reading: its statistics, shards and plan, its samples in the order of training, and the trainer's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from PIL import Image
+
+from vlmill.mixtures.build import read_stats
+from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.images import Policy
+from vlmill.pipeline.images.decode import decode_image
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.train.settings import read_model_settings, read_training_settings
+from vlmill.train.steps import count_steps
+
+if TYPE_CHECKING:
+    from vlmill.train.batch import Batch
+
+AHEAD = 2
+"""Steps that `batches` reads before they are asked for."""
+
+SHARDS = {
+    "source": pl.String,
+    "path": pl.String,
+    "index": pl.String,
+    "lengths": pl.String,
+    "sha256": pl.String,
+    "samples": pl.Int64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSample:
+    """A sample, or the nodes of it that one packed sequence holds, as the mixture has it."""
+
+    sequence: int | None  # the packed sequence of the plan that holds it; None of what is held out
+    source: str  # the mixture's name of it
+    id: str
+    licence: str
+    nodes: tuple[Node, ...]
+    tokens: int | None  # as planned, with BOS and EOS; None of what is held out
+    images: tuple[
+        Mapping[str, bytes], ...
+    ]  # per image node, in order: encoded pictures by name, as the policy rendered them
+
+    def pictures(self) -> list[dict[str, Image.Image]]:
+        """The images, decoded: per image node its pictures by name."""
+        return [{name: decode_image(data) for name, data in image.items()} for image in self.images]
+
+
+@dataclass(frozen=True)
+class StageMixture:
+    """The planned and locked mixture of one stage.
+
+    Attributes:
+        folder: The run's folder.
+        name: The stage.
+    """
+
+    folder: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse a stage that is not mixed yet (StoreError)."""
+        _ = self._mixture
+
+    @cached_property
+    def _mixture(self) -> PlannedMixture:
+        return PlannedMixture(self.folder, self.name)
+
+    @property
+    def lock(self) -> Mapping[str, Any]:
+        """`mixture.lock.json`: what was decided, over which bytes."""
+        return self._mixture.lock
+
+    @property
+    def policy(self) -> Policy:
+        """The image policy that its shards were rendered under."""
+        return self._mixture.policy
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of its sources, in the order in which the plan numbers them."""
+        return self._mixture.sources
+
+    @property
+    def sequences(self) -> int:
+        """How many packed sequences the plan has."""
+        return self._mixture.rows
+
+    @cached_property
+    def stats(self) -> dict[str, Any]:
+        """Its statistics, as `vlmill stats --json` shows them; `notes` are what a person should look at."""
+        found: dict[str, Any] = read_stats(self.folder, self.name)[self.name]
+        return found
+
+    def shards(self) -> pl.DataFrame:
+        """Its shards, with paths relative to the run's folder: `source path index lengths sha256 samples`."""
+        rows = [
+            {"source": source["label"], **{name: shard[name] for name in SHARDS if name != "source"}}
+            for source in self.lock["sources"]
+            for shard in source["shards"]
+        ]
+        return pl.DataFrame(rows, SHARDS)
+
+    def plan(self) -> pl.LazyFrame:
+        """The packed sequences in the order of training: `sequence tokens tiles segments`.
+
+        A segment is nodes [first, last) of row `row` of shard number `shard` of source number `source`, both as the lock numbers them.
+        """
+        blocks = [pl.scan_parquet(self._mixture.folder / block["path"]) for block in self.lock["plan"]["blocks"]]
+        return pl.concat(blocks).with_row_index("sequence")
+
+    def samples(self, start: int = 0, stop: int | None = None) -> Iterator[PlannedSample]:
+        """What the packed sequences [start, stop) hold, in the order of training; one sequence in memory at a time.
+
+        Raises:
+            StoreError: a shard is damaged or missing.
+        """
+        for sequence in range(start, self.sequences if stop is None else min(stop, self.sequences)):
+            segments = self._mixture.row(sequence)
+            for segment, stored in zip(segments, self._mixture.read(segments), strict=True):
+                yield self._sample(sequence, segment, stored)
+
+    def held_out(self) -> Iterator[PlannedSample]:
+        """The samples that are kept for evaluation, whole, in their order.
+
+        Raises:
+            StoreError: a shard is damaged or missing.
+        """
+        for segment in self._mixture.held_out():
+            (stored,) = self._mixture.read([segment])
+            yield self._sample(None, segment, stored)
+
+    def batches(
+        self, start: int = 0, stop: int | None = None, *, rank: int = 0, ranks: int = 1, readers: int = 2
+    ) -> Iterator[tuple[Batch, ...]]:
+        """What the trainer sees in the steps [start, stop): the micro-batches of each step, in order. Imports torch.
+
+        Args:
+            start: The first step.
+            stop: The step to end before; None is the end of the stage's training.
+            rank: Of the processes that share the sequences of a step.
+            ranks: How many there are.
+            readers: Threads that read and decode.
+
+        Raises:
+            RecipeError: the recipe says nothing of the stage's training, or the plan has too few sequences for it.
+            StoreError: shards, tokenizer or policy are not those that the plan was made with.
+        """
+        from vlmill.train.data import load_step_batches, open_reader
+
+        recipe = read_locked_recipe(self.folder)
+        training = read_training_settings(next(stage for stage in recipe.stages if stage.name == self.name))
+        reader = open_reader(self._mixture, read_model_settings(recipe), training.loss)
+        most = count_steps(training, self.sequences)
+        steps = range(start, most if stop is None else min(stop, most))
+        with closing(load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)) as loaded:
+            yield from loaded
+
+    def _sample(self, sequence: int | None, segment: Segment, stored: Stored) -> PlannedSample:
+        last = len(stored.nodes) if segment.last is None else segment.last
+        nodes = stored.nodes[segment.first : last]
+        before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
+        images = stored.parts[before : before + sum(node.kind == "image" for node in nodes)]
+        source, about = self.sources[segment.source], self._mixture.about(segment)
+        return PlannedSample(sequence, source, about["id"], about["licence"], nodes, segment.tokens, images)

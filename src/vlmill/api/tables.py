@@ -1,0 +1,127 @@
+"""The tables of a run as polars frames, a partition after the other. Nothing is read before a frame is collected.
+
+Every frame begins with `source` and `partition`; samples, images and verdicts have the numbers by which they name each other
+(`sample`, `image`), which count within a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, NO_PAGE, REFUSED, SAMPLES, VERDICTS
+from vlmill.pipeline.engine.partition_tables import (
+    PartitionTables,
+    list_filtered_tables,
+    list_raw_tables,
+    list_tables_with_stats,
+)
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.ledger import Books
+
+SAMPLE_ID = pl.format("{}/{}#{}", "source", "file", "row") + pl.when(pl.col("page") == NO_PAGE).then(
+    pl.lit("")
+).otherwise(pl.format(".{}", "page"))
+"""The text of a `SampleId`, of its four columns."""
+
+PLACE = {"source": pl.String, "partition": pl.String}
+FUNNEL = {"source": pl.String, "level": pl.String, "outcome": pl.String, "reason": pl.String, "count": pl.Int64}
+
+
+def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
+    """`source partition sample id`, and the columns of samples.parquet."""
+    found = (
+        _mark(at, pl.scan_parquet(_path(root, at, "samples.parquet"), row_index_name="sample"))
+        for source in sources
+        for at in list_raw_tables(root, recipe, source)
+    )
+    frame = _join(found, SAMPLES, "sample")
+    first = ("source", "partition", "sample", "id")
+    return frame.with_columns(pl.col("sample").cast(pl.Int32), id=SAMPLE_ID).select(*first, pl.exclude(*first))
+
+
+def scan_images(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
+    """`source partition`, and the columns of images.parquet, with what a retry fetched in the place of what failed before."""
+    found = (
+        _mark(at, scan_partition_images(at.paths(root)))
+        for source in sources
+        for at in list_raw_tables(root, recipe, source)
+    )
+    return _join(found, IMAGES)
+
+
+def scan_partition_images(paths: Mapping[str, Path]) -> pl.LazyFrame:
+    """The images of one partition in their order: the rows that `read_images` gives."""
+    images = pl.scan_parquet(paths["images.parquet"])
+    if "supplement.parquet" not in paths:
+        return images
+    later = pl.scan_parquet(paths["supplement.parquet"])
+    return pl.concat([images.join(later, on="image", how="anti"), later]).sort("image")
+
+
+def scan_image_stats(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
+    """`source partition`, and the columns of image_stats.parquet."""
+    found = (
+        _mark(at, pl.scan_parquet(_path(root, at, "image_stats.parquet")))
+        for source in sources
+        for at in list_tables_with_stats(root, recipe, source)
+    )
+    return _join(found, IMAGE_STATS)
+
+
+def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
+    """`source partition`, and the columns of verdict tables: of every filter, then of dedupe, in the order in which they count."""
+    found = (
+        _mark(at, pl.scan_parquet(_path(root, at, f"{name}.verdicts.parquet")))
+        for source in sources
+        for at in list_filtered_tables(root, recipe, source)
+        for name in recipe.all_verdict_steps()
+    )
+    return _join(found, VERDICTS)
+
+
+def scan_refused(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
+    """`source partition id`, and the columns of refused.parquet."""
+    found = (
+        _mark(at, pl.scan_parquet(_path(root, at, "refused.parquet")))
+        for source in sources
+        for at in list_raw_tables(root, recipe, source)
+    )
+    first = ("source", "partition", "id")
+    return _join(found, REFUSED).with_columns(id=SAMPLE_ID).select(*first, pl.exclude(*first))
+
+
+def make_funnel(books: Mapping[str, Books]) -> pl.DataFrame:
+    """A row for each number of the funnel; the counts of a source and level add up to what came in."""
+    return pl.DataFrame(list(_count_outcomes(books)), FUNNEL, orient="row")
+
+
+def _count_outcomes(books: Mapping[str, Books]) -> Iterator[tuple[str, str, str, str | None, int]]:
+    for source, levels in books.items():
+        for level, line in levels.items():
+            yield source, level, "kept", None, line["kept"]
+            for outcome in ("dropped", "failed"):
+                for reason, count in line[outcome].items():
+                    yield source, level, outcome, reason, count
+
+
+def _path(root: Path, at: PartitionTables, name: str) -> Path:
+    return root / at.files[name].path
+
+
+def _mark(at: PartitionTables, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """A partition's frame with its place before the other columns."""
+    place = frame.with_columns(source=pl.lit(at.source), partition=pl.lit(at.partition))
+    return place.select("source", "partition", pl.exclude("source", "partition"))
+
+
+def _join(found: Iterable[pl.LazyFrame], schema: pa.Schema, *numbers: str) -> pl.LazyFrame:
+    """All frames in order; without any, an empty one of the same columns."""
+    frames = list(found)
+    if frames:
+        return pl.concat(frames)
+    columns = pl.from_arrow(schema.empty_table()).schema  # type: ignore[union-attr]
+    return pl.LazyFrame(schema={**PLACE, **dict.fromkeys(numbers, pl.UInt32), **columns})

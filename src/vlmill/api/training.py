@@ -1,0 +1,30 @@
+"""Training the stages of a run: in this process, or in several that share the model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from vlmill.pipeline.engine.executor import run_distributed
+from vlmill.train.log import follow_logs
+from vlmill.train.run import Result, train_stages
+from vlmill.train.settings import Machine
+
+
+def train_run(
+    directory: Path,
+    stage: str | None = None,
+    machine: Machine | None = None,
+    ranks: int | None = None,
+    ray: str | None = None,
+    console: Console | None = None,
+) -> list[Result]:
+    """Train a run's stages; see `Run.train`. With `ranks` first in so many processes of Ray, then this one reads what they left."""
+    machine, console = machine or Machine(), console or Console(quiet=True)
+    if ranks is not None:
+        whole = directory.absolute()  # ranks stand in folders of their own
+        with follow_logs(whole / "train", console):
+            run_distributed(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
+    return train_stages(directory, stage, machine, console)
