@@ -214,18 +214,18 @@ class PlannedMixture:
         """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
         path = self.folder / self.lock["plan"]["blocks"][number]["path"]
         rows = read_columns(path, ["segments"])["segments"].combine_chunks()
-        columns = (_array(rows.values.field(field.name)) for field in fields(Segment))
-        return _array(rows.offsets), tuple(columns)
+        columns = (_convert_column(rows.values.field(field.name)) for field in fields(Segment))
+        return _convert_column(rows.offsets), tuple(columns)
 
     def _read_index(self, source: int, shard: int) -> _Index:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
         table = read_columns(path, ["offset", "size", "images"])
         images = table["images"].combine_chunks()
         return _Index(
-            _array(table["offset"].combine_chunks()),
-            _array(table["size"].combine_chunks()),
-            _array(images.offsets),
-            *(_array(images.values.field(name)) for name in ("width", "height", "tokens")),
+            _convert_column(table["offset"].combine_chunks()),
+            _convert_column(table["size"].combine_chunks()),
+            _convert_column(images.offsets),
+            *(_convert_column(images.values.field(name)) for name in ("width", "height", "tokens")),
         )
 
     def _read_names(self, index: str) -> Any:
@@ -245,6 +245,6 @@ def read_columns(path: Path, columns: list[str]) -> Any:
         raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
 
 
-def _array(column: Any) -> np.ndarray:
+def _convert_column(column: Any) -> np.ndarray:
     """A column without nulls. Not by `to_numpy`, whose first call imports pandas: with the other half a second of a first batch."""
     return np.from_dlpack(column)

@@ -92,5 +92,8 @@ def pad_sequences(
     return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
 
 
-def _packed(step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None) -> tuple[Batch, ...]:
+def collect_batches(
+    step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None
+) -> tuple[Batch, ...]:
+    """The micro-batches of a step whose documents are being read; waits for them. `pad` and `blank` as in `pad_sequences`."""
     return tuple(pad_sequences([future.result() for future in micro], pad, blank) for micro in step)

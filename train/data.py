@@ -22,7 +22,7 @@ from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, get_mark_id, join_segment
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import Layout
-from vlmill.train.batch import PADDING, Batch, Document, _packed
+from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families.base import Family
 
 
@@ -138,8 +138,8 @@ def load_batches(
         for step in steps:
             waiting.append([[pool.submit(row, number) for number in micro] for micro in step])
             if len(waiting) > ahead:
-                yield _packed(waiting.popleft(), pad, blank)
+                yield collect_batches(waiting.popleft(), pad, blank)
         while waiting:
-            yield _packed(waiting.popleft(), pad, blank)
+            yield collect_batches(waiting.popleft(), pad, blank)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -95,7 +95,7 @@ def score_held_out(
         asked = segments[:limit]
         if watcher:
             watcher.phase(f"{reader.mixture.stage}: {reader.mixture.sources[source]}", len(asked))
-        for some in _batches(asked):
+        for some in _split_batches(asked):
             with torch.inference_mode():
                 found += _held_out(model, reader, device, some)
             if watcher:
@@ -119,7 +119,7 @@ def _held_out(
         for turn in list_turns(sample.nodes)
     ]
     answered = defaultdict[int, list[Answered]](list)
-    for few in _batches(prompts):
+    for few in _split_batches(prompts):
         said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
         for (number, turn, _), text in zip(few, said, strict=True):
             answered[number].append(Answered(turn.question, turn.answer, text))
@@ -139,11 +139,13 @@ def summarise_scores(found: Sequence[HeldOut], mixture: PlannedMixture) -> dict[
     """The scores of each source, in the mixture's order."""
     by_source = {name: [sample for sample in found if sample.source == name] for name in mixture.sources}
     return {
-        name: _score(samples, mixture, mixture.sources.index(name)) for name, samples in by_source.items() if samples
+        name: _score_source(samples, mixture, mixture.sources.index(name))
+        for name, samples in by_source.items()
+        if samples
     }
 
 
-def _score(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
+def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
     answered = [turn for sample in samples for turn in sample.answers]
     supervised, means = sum(sample.supervised for sample in samples), dict[str, float | None](majority=None, exact=None)
     if answered:
@@ -216,8 +218,8 @@ def find_majority(mixture: PlannedMixture, source: int) -> Callable[[str], str]:
         for turn in list_turns(nodes):
             by_question[turn.question][turn.answer] += 1
             overall[turn.answer] += 1
-    best = {question: _most(counts) for question, counts in by_question.items()}
-    return lambda question: best.get(question, _most(overall))
+    best = {question: _find_most_common(counts) for question, counts in by_question.items()}
+    return lambda question: best.get(question, _find_most_common(overall))
 
 
 def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
@@ -238,10 +240,10 @@ def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[
     return found
 
 
-def _most(counts: Counter[str]) -> str:
+def _find_most_common(counts: Counter[str]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], answer)) if counts else ""
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+def _split_batches(items: Iterable[T]) -> Iterator[list[T]]:
     coming = iter(items)
     return iter(lambda: list(islice(coming, BATCH)), [])

@@ -73,10 +73,10 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
         passes[component] = 1 + (component in trained or before) + (component in trained)
         before |= component in trained
     weight = head.weight
-    return Cost(linear, attention, weight.numel(), passes, _patch(model))
+    return Cost(linear, attention, weight.numel(), passes, _find_patch(model))
 
 
-def _patch(model: PreTrainedModel) -> int:
+def _find_patch(model: PreTrainedModel) -> int:
     """The side of a patch: that of the first convolution."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -95,13 +95,13 @@ def run_stage(setup: Setup, console: Console) -> Path:
     with (
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
-        closing(_batches(setup, done)) as batches,
+        closing(_load_batches(setup, done)) as batches,
     ):
         for step in range(done, setup.steps):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            line = _step(setup, learner, optimizer, step, batch)
+            line = _take_step(setup, learner, optimizer, step, batch)
             flops = torch.tensor(sum(map(price.of, batch)), dtype=torch.float64, device=setup.device)
             line["flops"] = float(group.total(flops))
             if group.leads:
@@ -114,7 +114,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
     return checkpoint.list_complete(folder)[-1]
 
 
-def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
+def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
     mixture, training, group = setup.reader.mixture, setup.training, setup.group
     share = {"accumulation": training.accumulation, "rank": group.rank, "ranks": group.size}
@@ -123,7 +123,7 @@ def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     return load_batches(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
 
 
-def _step(
+def _take_step(
     setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
@@ -132,7 +132,7 @@ def _step(
     """
     training, group = setup.training, setup.group
     torch.manual_seed(int(hash_value([training.seed, step, group.rank])[:15], 16))  # of dropout
-    counts = group.total(torch.tensor(_counts(batch), device=setup.device)).tolist()
+    counts = group.total(torch.tensor(_count_tokens(batch), device=setup.device)).tolist()
     supervised, tokens, places, tiles = counts
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
@@ -166,7 +166,7 @@ def _step(
     }
 
 
-def _counts(batch: tuple[Batch, ...]) -> list[int]:
+def _count_tokens(batch: tuple[Batch, ...]) -> list[int]:
     """Supervised tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
     tiles = sum(micro.shown for micro in batch)
     places = sum(micro.ids.numel() for micro in batch)

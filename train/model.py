@@ -158,7 +158,7 @@ def compute_token_losses(
     """
     batch = batch.to(device)
     supervised = batch.labels[:, 1:] != IGNORE
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _noise(model, batch, neftune):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _add_noise(model, batch, neftune):
         hidden = compute_features(model, family, batch)
         logits = model.get_output_embeddings()(hidden[:, :-1][supervised])
     losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="none")
@@ -166,7 +166,7 @@ def compute_token_losses(
 
 
 @contextmanager
-def _noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Iterator[None]:
+def _add_noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Iterator[None]:
     """NEFTune: uniform noise on each embedding of a token, of at most alpha / sqrt(document's length x width)."""
     if alpha is None:
         yield

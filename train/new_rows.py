@@ -77,7 +77,7 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
         return
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
     others, drawn = torch.tensor(sorted({*ids} - {*new.drawn})), torch.tensor(new.drawn)
-    for weight in _matrices(model):
+    for weight in _list_matrices(model):
         with torch.no_grad():
             deviation, mean = torch.std_mean(weight[others], dim=0, correction=0)
             weight[drawn] = mean + deviation * torch.randn(len(drawn), weight.shape[1])
@@ -105,9 +105,9 @@ def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
     if not new.supervised:
         return
     ids = torch.tensor(new.supervised)
-    rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _matrices(model)]
-    _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embedded)
-    _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predicted)
+    rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _list_matrices(model)]
+    _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embed_new_rows)
+    _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predict_new_rows)
 
 
 def merge_rows(model: PreTrainedModel) -> None:
@@ -118,7 +118,7 @@ def merge_rows(model: PreTrainedModel) -> None:
             rows.leave(module)
 
 
-def _matrices(model: PreTrainedModel) -> Iterator[torch.Tensor]:
+def _list_matrices(model: PreTrainedModel) -> Iterator[torch.Tensor]:
     """Those of the embedding and of the head, or the one that both have."""
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
@@ -148,13 +148,13 @@ class _StandIns(nn.Module):
         delattr(module, NAME)
 
 
-def _embedded(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+def _embed_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
     """Embeddings of tokens (rows, length, width), those of new ones from their rows."""
     ids, rows = module.new_rows.ids, module.new_rows.rows
     place = torch.searchsorted(ids, given[0]).clamp(max=len(ids) - 1)
     return torch.where((ids[place] == given[0])[..., None], functional.embedding(place, rows), result)
 
 
-def _predicted(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+def _predict_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
     """Logits (..., tokens), those of new tokens from their rows."""
     return result.index_copy_(-1, module.new_rows.ids, functional.linear(given[0], module.new_rows.rows))

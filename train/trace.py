@@ -40,7 +40,7 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
         RecipeError: there is no such stage, or it has no such step.
         StoreError: the mixture is missing.
     """
-    found = _stage(root, stage)
+    found = _find_stage(root, stage)
     mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
     steps = count_steps(training, mixture.rows)
     if not 0 <= step < steps:
@@ -59,10 +59,14 @@ def find_steps(root: Path, stage: str, name: str) -> list[int]:
         RecipeError: there is no such stage.
         StoreError: the mixture is missing.
     """
-    found = _stage(root, stage)
+    found = _find_stage(root, stage)
     mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
     steps = count_steps(training, mixture.rows)
-    rows = [row for source, shard, place in _places(mixture, name) for row in _rows(mixture, source, shard, place)]
+    rows = [
+        row
+        for source, shard, place in _find_sample(mixture, name)
+        for row in _find_sequences(mixture, source, shard, place)
+    ]
     passes = range(-(-steps * training.rows // mixture.rows))
     numbers = {(number * mixture.rows + row) // training.rows for row in rows for number in passes}
     return sorted(number for number in numbers if number < steps)
@@ -74,7 +78,7 @@ def list_trained_stages(root: Path) -> list[str]:
     return [stage.name for stage in stages if stage.train and (root / "mixtures" / stage.name).exists()]
 
 
-def _stage(root: Path, name: str | None) -> Stage:
+def _find_stage(root: Path, name: str | None) -> Stage:
     stages = {stage.name: stage for stage in read_locked_recipe(root).stages}
     if name is None and len(stages) == 1:
         return next(iter(stages.values()))
@@ -103,7 +107,7 @@ class _Lineages:
         return SeenSegment(row, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
 
 
-def _places(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:
+def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:
     """Where a sample lies in the shards of a mixture: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
@@ -112,7 +116,7 @@ def _places(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]
                 yield source, shard, ids.index(name)
 
 
-def _rows(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
+def _find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The plan rows that hold any part of a sample."""
     for block in mixture.lock["plan"]["blocks"]:
         segments = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()

@@ -40,13 +40,13 @@ def pack_segments(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_ti
     scarcity = (float(tokens.sum()) / row_tokens**3, float(tiles.sum()) / row_tiles**3)  # demand, for shares of a row
     rows, row = np.empty(tokens.size, np.int64), 0
     while shelves:
-        for segment in _fill(shelves, row_tokens, row_tiles, scarcity):
+        for segment in _fill_sequence(shelves, row_tokens, row_tiles, scarcity):
             rows[segment] = row
         row += 1
     return rows
 
 
-def _fill(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[float, float]) -> list[int]:
+def _fill_sequence(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[float, float]) -> list[int]:
     """Take the segments of one row off the shelves."""
     taken: list[int] = []
     while True:

@@ -52,12 +52,12 @@ def make_cards(mixture: PlannedMixture, loss: Loss, seed: int) -> list[Card]:
         StoreError: the tokenizer is not the one that the plan was made with.
     """
     tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
-    found = [list(_of_part(mixture, part, seed)) for part in range(len(mixture.sources))]
+    found = [list(_choose_segments(mixture, part, seed)) for part in range(len(mixture.sources))]
     turns = [each[turn] for turn in range(max(map(len, found), default=0)) for each in found if turn < len(each)]
-    return [_card(mixture, row, place, tokenizer, loss) for row, place in turns]
+    return [_make_card(mixture, row, place, tokenizer, loss) for row, place in turns]
 
 
-def _of_part(mixture: PlannedMixture, part: int, seed: int) -> Iterator[tuple[int, int]]:
+def _choose_segments(mixture: PlannedMixture, part: int, seed: int) -> Iterator[tuple[int, int]]:
     """Rows of the plan and places in them, of segments of one part."""
     blocks = mixture.lock["plan"]["blocks"]
     near = sorted(blocks, key=lambda block: make_order_key(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
@@ -74,7 +74,7 @@ def _of_part(mixture: PlannedMixture, part: int, seed: int) -> Iterator[tuple[in
         yield from ((int(row), int(place)) for row, place in every[chosen])
 
 
-def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
+def _make_card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
     """A segment, and the row that it is packed into."""
     segments = mixture.row(row)
     segment = segments[place]
@@ -98,8 +98,8 @@ def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, l
         "supervised": supervised,
         "length": mixture.lock["sequence_length"],
         "nodes": [segment.first, last, len(stored.nodes)],
-        "pictures": _pictures(mixture, stored, layouts, mine),
-        "text": list(_text(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
+        "pictures": _render_pictures(mixture, stored, layouts, mine),
+        "text": list(_decode_runs(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
         "neighbours": [
             {"id": mixture.about(other)["id"], "part": mixture.sources[other.source], "tokens": other.tokens}
             for other in segments
@@ -107,7 +107,9 @@ def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, l
     }
 
 
-def _pictures(mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice) -> list[dict[str, Any]]:
+def _render_pictures(
+    mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice
+) -> list[dict[str, Any]]:
     """The first images of a segment with their tiles, and what each costs."""
     shown = zip(stored.parts[mine][:PICTURES], layouts, stored.tokens[mine], strict=False)
     return [
@@ -131,14 +133,16 @@ def draw_tiles(mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: La
         rows, columns = 1, len(tiles)
     seam = max(SEAM_WIDTH, tiles[0].shape[0] // 56)
     grid = [tiles[row * columns : (row + 1) * columns] for row in range(rows)]
-    return Image.fromarray(_beside([*overview, _below([_beside(line, seam) for line in grid], seam)], seam))
+    return Image.fromarray(
+        _join_beside([*overview, _join_below([_join_beside(line, seam) for line in grid], seam)], seam)
+    )
 
 
-def _beside(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
-    return _below([picture.swapaxes(0, 1) for picture in pictures], seam).swapaxes(0, 1)
+def _join_beside(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
+    return _join_below([picture.swapaxes(0, 1) for picture in pictures], seam).swapaxes(0, 1)
 
 
-def _below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
+def _join_below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
     """Pictures one below the other with a seam between them, the narrower ones filled up."""
     width = max(picture.shape[1] for picture in pictures)
     framed = []
@@ -149,7 +153,7 @@ def _below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
     return np.concatenate(framed)
 
 
-def _text(
+def _decode_runs(
     nodes: Sequence[Node], encoded: Sequence[Encoded], tokenizer: Tokenizer, placeholder: int
 ) -> Iterator[dict[str, Any]]:
     """Runs of tokens that are supervised or not, as text; the placeholders of an image by their number."""

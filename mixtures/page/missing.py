@@ -24,10 +24,10 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         wanted: stages of the page; None for all.
         losses: what stages learn, of those with a `train` block.
     """
-    unread = [source for source in recipe.sources if not search.read(root, recipe, source)]
+    unread = [source for source in recipe.sources if not search.is_source_read(root, recipe, source)]
     if unread:
         yield f"Nothing is shown of {', '.join(unread)}: not read to the end yet; {ON}"
-    open_ = [name for name in recipe.sources if name not in unread and not search.decided(root, recipe, name)]
+    open_ = [name for name in recipe.sources if name not in unread and not search.has_all_verdicts(root, recipe, name)]
     if open_:
         yield f"What becomes of the samples of {', '.join(open_)} is not decided yet; {ON}"
     unsharded = [
@@ -63,14 +63,14 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
 
 def list_sources(root: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The sources in the recipe's order: kind, licence, and of each level how much came in and was kept, or None."""
-    books, came = read_funnel(root), search.sizes(root, recipe)
+    books, came = read_funnel(root), search.count_source_samples(root, recipe)
     found = []
     for name, settings in recipe.sources.items():
-        levels = {level: _counted(books[name].get(level)) for level in LEVELS}
+        levels = {level: _select_counts(books[name].get(level)) for level in LEVELS}
         levels["samples"] = levels["samples"] or ({"in": came[name], "kept": None} if name in came else None)
         found.append({"name": name, "kind": settings.kind, "licence": settings.licence, "levels": levels})
     return found
 
 
-def _counted(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _select_counts(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if line is None else {"in": line["in"], "kept": line["kept"]}

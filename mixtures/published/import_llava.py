@@ -44,8 +44,8 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
         raise RecipeError(
             f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as LLaVA-NeXT's scripts/train/*.yaml"
         )
-    found = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
-    entries = _entries(found)
+    found = [_read_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
+    entries = _group_entries(found)
     mixture = parse_block(MixtureSettings, {"sequence_length": sequence_length, "entries": entries}, str(path))
     labels = mixture.labels()
     counts = {
@@ -57,7 +57,7 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
     return {"title": path.stem, "stages": {name_of(path.stem): stage}}
 
 
-def _entry(entry: Any, where: str) -> tuple[str, str]:
+def _read_entry(entry: Any, where: str) -> tuple[str, str]:
     """The source's name and `take` of an entry."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("json_path"), str):
         raise RecipeError(f"{where}: an entry names its file under json_path, not {entry!r}")
@@ -75,7 +75,7 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
     return name, take
 
 
-def _entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
+def _group_entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
     """`entries` of a mixture: a mapping, or a list where a file is named more than once."""
     settings = [{} if take == "all" else {"take": take} for _, take in entries]
     names = [name for name, _ in entries]

@@ -43,12 +43,16 @@ def warn_of_settings(
     for label, entry, image_stats, epochs, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
-        found = (*_taking(entry, image_stats), *_planned(entry.max_repetition, epochs, plan), *_content(image_stats))
+        found = (
+            *_warn_of_take(entry, image_stats),
+            *_warn_of_plan(entry.max_repetition, epochs, plan),
+            *_warn_of_content(image_stats),
+        )
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
 
-def _taking(entry: MixtureEntry, image_stats: Mapping[str, Any]) -> Iterator[str]:
+def _warn_of_take(entry: MixtureEntry, image_stats: Mapping[str, Any]) -> Iterator[str]:
     how, _, amount = entry.take.partition(":")
     if how in {"first", "end"}:
         yield f"take {entry.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
@@ -58,14 +62,14 @@ def _taking(entry: MixtureEntry, image_stats: Mapping[str, Any]) -> Iterator[str
         yield f"take {entry.take} asks for more than the {there:,} samples there are; all are taken"
 
 
-def _planned(cap: float | None, epochs: float, planned: Totals) -> Iterator[str]:
+def _warn_of_plan(cap: float | None, epochs: float, planned: Totals) -> Iterator[str]:
     if epochs and not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and epochs > REPETITION:
         yield f"passed {format_epochs(epochs)} times; max_repetition would bound that"
 
 
-def _content(image_stats: Mapping[str, Any]) -> Iterator[str]:
+def _warn_of_content(image_stats: Mapping[str, Any]) -> Iterator[str]:
     unlicensed = image_stats["licences"].get("", 0)
     if unlicensed:
         yield f"{unlicensed:,} samples without a licence"

@@ -44,18 +44,18 @@ def _cut_nodes(nodes: Nodes, tokens: int, tiles: int) -> Cut:
     for at, (length, inputs) in enumerate(zip(nodes.tokens, nodes.tiles, strict=True)):
         alone = length > tokens or inputs > tiles
         if alone or used + length > tokens or shown + inputs > tiles:
-            _close(result, nodes, first, at)
+            _close_segment(result, nodes, first, at)
             first, used, shown = at, 0, 0
         if alone:
             result.lost[at] = Reason.TOO_LONG
             first = at + 1
         else:
             used, shown = used + length, shown + inputs
-    _close(result, nodes, first, len(nodes.tokens))
+    _close_segment(result, nodes, first, len(nodes.tokens))
     return result
 
 
-def _close(result: Cut, nodes: Nodes, first: int, last: int) -> None:
+def _close_segment(result: Cut, nodes: Nodes, first: int, last: int) -> None:
     """Add the segment [first, last), unless it holds images alone."""
     if first == last:
         return

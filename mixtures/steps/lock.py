@@ -61,7 +61,7 @@ class Lock:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `mixture.lock.json`, `stats.json` and `held_out.parquet`; counts samples and packed rows."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
-        blocks, packing = _blocks(inputs)
+        blocks, packing = _describe_blocks(inputs)
         held_out = _held_out(inputs, mix["entries"])
         pq.write_table(held_out, folder / "held_out.parquet", compression="zstd")
         settings = mix["mixture"]
@@ -73,7 +73,7 @@ class Lock:
                 name: settings[name]
                 for name in ("unit", "sequence_length", "tiles_per_sequence", "shard_window", "pack_window")
             },
-            "epochs": _epochs(mix["entries"]),
+            "epochs": _compute_epochs(mix["entries"]),
             "policy": dict(self.policy),
             "tokenizer": dict(self.tokenizer),
             "chat": self.chat,
@@ -113,14 +113,14 @@ class Lock:
         }
 
 
-def _epochs(entries: Sequence[Mapping[str, Any]]) -> float:
+def _compute_epochs(entries: Sequence[Mapping[str, Any]]) -> float:
     """Tokens planned over tokens there are."""
     available: int = sum(entry["available"]["tokens"] for entry in entries)
     planned: int = sum(entry["planned"]["tokens"] for entry in entries)
     return round(planned / available, 6)
 
 
-def _blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _describe_blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The blocks in order, `first` being the number of a block's first row; and what all rows add up to."""
     blocks: list[dict[str, Any]] = []
     packing = {"rows": 0, "tokens": 0, "tiles": 0, "most_tiles": 0}

@@ -88,11 +88,11 @@ class Plan:
         first = self.block * settings["windows_per_block"]
         packed = 0
         with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
-            for window, here in enumerate(_windows(segments, settings["pack_window"]), start=first):
+            for window, here in enumerate(_split_windows(segments, settings["pack_window"]), start=first):
                 rows = pack_segments(
                     here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_sequence"]
                 )
-                table = _table(here, rows, make_order_key(mix["seed"], "rows", window))
+                table = _make_table(here, rows, make_order_key(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
         numbers = {"samples": order.size, "segments": segments["row"].size, "packed_rows": packed}
@@ -123,16 +123,18 @@ def gather_segments(entries: Sequence[Selection], order: np.ndarray, start: np.n
             }
             columns |= {name: getattr(segments, name) for name in ("first", "last", "tokens", "tiles")}
             found.append({**columns, "epoch": np.full(count, epoch)})
-    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _nothing()
+    joined = (
+        {name: np.concatenate([columns[name] for columns in found]) for name in found[0]} if found else _make_empty()
+    )
     by_position = np.argsort(joined["position"], kind="stable")
     return {name: column[by_position] for name, column in joined.items()}
 
 
-def _nothing() -> Columns:
+def _make_empty() -> Columns:
     return {name: np.empty(0, np.int64) for name in ("position", *(f.name for f in SEGMENT))}
 
 
-def _windows(segments: Columns, window: int) -> Iterator[Columns]:
+def _split_windows(segments: Columns, window: int) -> Iterator[Columns]:
     """The segments of each `window` samples."""
     samples = int(segments["position"].max(initial=-1)) + 1
     bounds = np.searchsorted(segments["position"], range(0, samples + window, window))
@@ -140,10 +142,10 @@ def _windows(segments: Columns, window: int) -> Iterator[Columns]:
         yield {name: column[first:last] for name, column in segments.items()}
 
 
-def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
+def _make_table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
     """The packed rows of a window, dealt out; a row's segments stay in order."""
     count = int(rows.max(initial=-1)) + 1
-    rows = _dealt(segments, rows, count, key)[rows]
+    rows = _deal_sequences(segments, rows, count, key)[rows]
     order = np.argsort(rows, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
     fields = [pa.array(segments[f.name][order], f.type) for f in SEGMENT]
@@ -160,7 +162,7 @@ def _table(segments: Columns, rows: np.ndarray, key: int) -> pa.Table:
     )
 
 
-def _dealt(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndarray:
+def _deal_sequences(segments: Columns, rows: np.ndarray, count: int, key: int) -> np.ndarray:
     """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart.
 
     A packer puts like with like, so in a random order steps would differ: over 256 rows the share of a source of tokens is then off

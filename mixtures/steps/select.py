@@ -91,8 +91,8 @@ class Select:
         fates = [self._fates(inputs, shard) for shard in self.shards]
         self._take(fates)
         rows = sum(shard.samples for shard in self.shards)
-        sizes = _array(folder / "sizes.npy", SIZES, rows)
-        units = _array(folder / "units.npy", UNITS, rows)
+        sizes = _map_array(folder / "sizes.npy", SIZES, rows)
+        units = _map_array(folder / "units.npy", UNITS, rows)
         report = Report()
         totals = np.zeros(len(self.shards), SHARDS)
         cuts, start = [], 0
@@ -106,7 +106,7 @@ class Select:
         held = [np.flatnonzero(fate == KEPT_OUT) for fate in fates]
         np.save(folder / "cuts.npy", np.concatenate([np.empty(0, CUTS), *cuts]))
         np.save(folder / "shards.npy", totals)
-        np.save(folder / "held_out.npy", _places(held))
+        np.save(folder / "held_out.npy", _list_places(held))
         (folder / "selection.json").write_text(report.to_json(self, totals), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
@@ -114,9 +114,9 @@ class Select:
         """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
         fates = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
-            fates[~_where(self.entry, _flat(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
+            fates[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
         if self.held_out:
-            names = _read(inputs[shard.index], shard, ("id", "group"))
+            names = _read_table(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
             fates[self._kept_out(documents)] = KEPT_OUT
         return fates
@@ -144,7 +144,7 @@ class Select:
 
     def _measure(self, inputs: Inputs, shard: Shard, fates: np.ndarray, report: Report) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = _flat(inputs, shard, ("id", "licence", "nodes"))
+        table = _join_tables(inputs, shard, ("id", "licence", "nodes"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = fates == ELIGIBLE
@@ -164,7 +164,7 @@ class Select:
         """Segments of the rows that do not fit, and the lost nodes of each by reason."""
         segments: list[tuple[int, ...]] = []
         lost: dict[int, Counter[Reason]] = {}
-        for row, columns in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
+        for row, columns in zip(rows.tolist(), _read_nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
             nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
             parted = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence)
@@ -280,7 +280,7 @@ def list_selects(
     return steps
 
 
-def _array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
+def _map_array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
     """A zeroed array on disk, mapped for writing; a plain file where there is nothing to map."""
     if not rows:
         np.save(path, np.empty(0, kind))
@@ -288,7 +288,7 @@ def _array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
 
 
-def _places(held: Sequence[np.ndarray]) -> np.ndarray:
+def _list_places(held: Sequence[np.ndarray]) -> np.ndarray:
     places = np.empty(sum(rows.size for rows in held), HELD_OUT)
     places["shard"] = np.repeat(np.arange(len(held)), [rows.size for rows in held])
     places["row"] = np.concatenate([np.empty(0, np.int64), *held])
@@ -304,7 +304,7 @@ def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarr
     return cuts
 
 
-def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+def _read_table(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     table = pl.read_parquet(path, columns=list(columns))
     if table.height != shard.samples:
         raise StoreError(
@@ -313,10 +313,10 @@ def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     return table
 
 
-def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+def _join_tables(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     """Some columns of a shard's index, and its lengths beside them."""
-    index = _read(inputs[shard.index], shard, columns)
-    return index.hstack(_read(inputs[shard.lengths], shard, LENGTH_COLUMNS))
+    index = _read_table(inputs[shard.index], shard, columns)
+    return index.hstack(_read_table(inputs[shard.lengths], shard, LENGTH_COLUMNS))
 
 
 def check_where(entry: MixtureEntry) -> None:
@@ -326,10 +326,10 @@ def check_where(entry: MixtureEntry) -> None:
         RecipeError: it is no condition on the columns of index and lengths.
     """
     if entry.where is not None:
-        _where(entry, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
+        _apply_condition(entry, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
 
 
-def _where(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
+def _apply_condition(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
     """Which rows the entry's condition holds for.
 
     Raises:
@@ -349,7 +349,7 @@ def _where(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
     return held.fill_null(value=False).to_numpy()
 
 
-def _nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
+def _read_nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
     """The node lengths of some rows, a list per column."""
     if not rows.size:
         return
