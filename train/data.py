@@ -1,6 +1,6 @@
-"""From plan rows to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
+"""From the sequences of a plan to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
 
-The loader's whole state is the number of the step. A packed row is several documents that must not see each other: transformers'
+The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other: transformers'
 classes infer their borders from position ids that start again at 0, if they get no attention mask and no cache
 (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document of its own.
 """
@@ -35,9 +35,9 @@ class Reader:
     family: Family
     loss: Loss
 
-    def row(self, number: int) -> tuple[Document, ...]:
-        """The documents of a plan row, in order."""
-        segments = self.mixture.row(number)
+    def sequence(self, number: int) -> tuple[Document, ...]:
+        """The documents of a sequence of the plan, in order."""
+        segments = self.mixture.sequence(number)
         return tuple(self.document(*found) for found in zip(segments, self.mixture.read(segments), strict=True))
 
     def document(self, segment: Segment, stored: Stored | None = None) -> Document:
@@ -115,7 +115,7 @@ def decode_stored(data: bytes) -> np.ndarray:
 
 
 def load_batches(
-    row: Callable[[int], Sequence[Document]],
+    sequence: Callable[[int], Sequence[Document]],
     steps: Iterable[list[list[int]]],
     pad: int,
     threads: int,
@@ -125,10 +125,10 @@ def load_batches(
     """The micro-batches of each step, in order.
 
     Args:
-        row: gives the documents of a plan row.
-        steps: the plan rows of each micro-batch of each step.
+        sequence: gives the documents of a sequence of the plan.
+        steps: the sequences of each micro-batch of each step.
         pad: the padding token.
-        threads: that read rows.
+        threads: that read sequences.
         ahead: steps that are being read before they are asked for; more are never held.
         blank: see `pack`.
     """
@@ -136,7 +136,7 @@ def load_batches(
     waiting: deque[list[list[Future[Sequence[Document]]]]] = deque()
     try:
         for step in steps:
-            waiting.append([[pool.submit(row, number) for number in micro] for micro in step])
+            waiting.append([[pool.submit(sequence, number) for number in micro] for micro in step])
             if len(waiting) > ahead:
                 yield collect_batches(waiting.popleft(), pad, blank)
         while waiting:

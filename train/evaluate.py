@@ -1,6 +1,6 @@
 """What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
 
-The majority answer to a question is the one most often given to the same words in the training part, or the source's
+The majority answer to a question is the one most often given to the same words in the training split, or the source's
 most frequent one where they were never asked. A model that does not beat it has supervised the language, not the images.
 """
 
@@ -112,7 +112,7 @@ def _held_out(
     batch = pad_sequences([[document] for document in documents], 0)
     losses, _ = compute_token_losses(model, reader.family, batch, device, torch.float32)
     supervised = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
-    lost = [float(part.sum()) for part in torch.split(losses, supervised)]
+    lost = [float(losses_of.sum()) for losses_of in torch.split(losses, supervised)]
     prompts = [
         (number, turn, make_prompt(reader, document, sample.nodes[: turn.start]))
         for number, (document, sample) in enumerate(zip(documents, stored, strict=True))

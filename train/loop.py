@@ -1,6 +1,6 @@
 """The loop of one stage: from the last checkpoint to the last step.
 
-Everything in step s is a function of s: its rows, its learning rates, its random numbers. So a run that was killed and started
+Everything in step s is a function of s: its sequences, its learning rates, its random numbers. So a run that was killed and started
 again writes the log and the weights of one that was not: to the bit on a CPU with the same number of threads.
 """
 
@@ -69,13 +69,13 @@ def run_stage(setup: Setup, console: Console) -> Path:
     """Train from the newest checkpoint to the last step; returns the last checkpoint.
 
     Raises:
-        RecipeError: the rows of a step cannot be shared out.
+        RecipeError: the sequences of a step cannot be shared out.
         StoreError: the newest checkpoint was made under other settings.
     """
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
-    if training.rows % (training.accumulation * group.size):
+    if training.sequences % (training.accumulation * group.size):
         raise RecipeError(
-            f"train.rows: {training.rows} rows cannot be cut into {training.accumulation} micro-batches for each of {group.size} ranks"
+            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} micro-batches for each of {group.size} ranks"
         )
     setup.model.to(setup.device).train()
     if setup.machine.recompute:
@@ -118,9 +118,13 @@ def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
     mixture, training, group = setup.reader.mixture, setup.training, setup.group
     share = {"accumulation": training.accumulation, "rank": group.rank, "ranks": group.size}
-    rows = (list_step_sequences(step, training.rows, mixture.rows, **share) for step in range(done, setup.steps))
+    steps = (
+        list_step_sequences(step, training.sequences, mixture.sequences, **share) for step in range(done, setup.steps)
+    )
     pad = get_mark_id(setup.reader.tokenizer, mixture.chat.pad)
-    return load_batches(setup.reader.row, rows, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank)
+    return load_batches(
+        setup.reader.sequence, steps, pad, setup.machine.readers, setup.machine.ahead, setup.reader.blank
+    )
 
 
 def _take_step(

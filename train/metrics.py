@@ -76,7 +76,7 @@ def compute_anls(answer: str, references: Sequence[str]) -> float:
 def compute_relaxed_accuracy(answer: str, references: Sequence[str]) -> float:
     """1 if the answer is a number within 5 % of a reference that is one, or the same word as a reference, whatever its case.
 
-    Masry et al. 2022 (ChartQA), section 5.1, after Methani et al. 2020 (PlotQA). A percentage is read as its hundredth part.
+    Masry et al. 2022 (ChartQA), section 5.1, after Methani et al. 2020 (PlotQA). A percentage is divided by 100.
     """
     return float(any(_match_relaxed(answer, reference) for reference in references))
 

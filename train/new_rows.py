@@ -92,7 +92,7 @@ def trains_rows_alone(training: Training) -> bool:
 
 
 def choose_rate(training: Training) -> float:
-    """Their learning rate: that of the text, or of the part next to it that learns, to which they are as new."""
+    """Their learning rate: that of the text, or of the component next to it that learns, to which they are as new."""
     return next(
         training.learning_rate[component]
         for component in ("text", "projector", "vision")

@@ -145,7 +145,7 @@ def train_stage(
         )
     family = find_family(model, mixture.policy, mixture.lock["chat"])
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, training.loss)
-    steps, identity = count_steps(training, mixture.rows), _describe_identity(mixture, training, model, start_from)
+    steps, identity = count_steps(training, mixture.sequences), _describe_identity(mixture, training, model, start_from)
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else _take_device(machine)
@@ -174,7 +174,7 @@ def train_stage(
 def _build_network(
     reader: Reader, training: Training, model: ModelSettings, start_from: Path | None = None
 ) -> PreTrainedModel:
-    """The model of a stage, with what it trains in place of whole parts."""
+    """The model of a stage, with what it trains in place of whole components."""
     chat, own = reader.mixture.chat, Tokenizer.from_file(str(reader.mixture.tokenizer))
     new = new_rows.find_new_rows(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
     network = create_model(

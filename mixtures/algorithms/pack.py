@@ -1,9 +1,9 @@
-"""Packing: segments into rows that exceed neither a number of tokens nor one of tiles.
+"""Packing: segments into sequences that exceed neither a number of tokens nor one of tiles.
 
-One row after another is filled with the segment that suits what is free in it: of those that fit, the one whose demands have the
+One sequence after another is filled with the segment that suits what is free in it: of those that fit, the one whose demands have the
 largest dot product with the free budgets, each weighted by how scarce it is (the dot-product heuristic of Panigrahy and
 others 2011, "Heuristics for vector bin packing"). Where tiles do not matter that is first fit decreasing; where both
-budgets bind, it fills 98.8 % of rows of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
+budgets bind, it fills 98.8 % of sequences of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
 """
 
 from __future__ import annotations
@@ -16,38 +16,41 @@ Shelves = dict[int, list[tuple[int, ...]]]
 """Segments that wait, by their tiles: (tokens, segment), ascending."""
 
 
-def pack_segments(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
-    """The row (int64, from 0 without gaps) of every segment; pure.
+def pack_segments(tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int) -> np.ndarray:
+    """The sequence (int64, from 0 without gaps) of every segment; pure.
 
     Args:
         tokens: of each segment.
         tiles: of each segment, 0 for text alone.
-        row_tokens: that a row may hold.
-        row_tiles: that a row may hold.
+        sequence_tokens: that a sequence may hold.
+        sequence_tiles: that a sequence may hold.
 
     Raises:
-        ValueError: a segment does not fit an empty row.
+        ValueError: a segment does not fit an empty sequence.
     """
-    if np.any(tokens > row_tokens) or np.any(tiles > row_tiles):
+    if np.any(tokens > sequence_tokens) or np.any(tiles > sequence_tiles):
         raise ValueError(
-            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a row of {row_tokens} and {row_tiles}"
+            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a sequence of {sequence_tokens} and {sequence_tiles}"
         )
     shelves: Shelves = {}
     for segment, (length, inputs) in enumerate(zip(tokens.tolist(), tiles.tolist(), strict=True)):
         shelves.setdefault(inputs, []).append((length, segment))
     for shelf in shelves.values():
         shelf.sort()
-    scarcity = (float(tokens.sum()) / row_tokens**3, float(tiles.sum()) / row_tiles**3)  # demand, for shares of a row
-    rows, row = np.empty(tokens.size, np.int64), 0
+    scarcity = (
+        float(tokens.sum()) / sequence_tokens**3,
+        float(tiles.sum()) / sequence_tiles**3,
+    )  # demand, for shares of a sequence
+    numbers, number = np.empty(tokens.size, np.int64), 0
     while shelves:
-        for segment in _fill_sequence(shelves, row_tokens, row_tiles, scarcity):
-            rows[segment] = row
-        row += 1
-    return rows
+        for segment in _fill_sequence(shelves, sequence_tokens, sequence_tiles, scarcity):
+            numbers[segment] = number
+        number += 1
+    return numbers
 
 
 def _fill_sequence(shelves: Shelves, free_tokens: int, free_tiles: int, scarcity: tuple[float, float]) -> list[int]:
-    """Take the segments of one row off the shelves."""
+    """Take the segments of one sequence off the shelves."""
     taken: list[int] = []
     while True:
         weights = (scarcity[0] * free_tokens, scarcity[1] * free_tiles)

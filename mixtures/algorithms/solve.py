@@ -61,7 +61,7 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     Args:
         mixture: the settings.
         available: what one pass over each entry holds, by unit.
-        fill: how full rows will be, for a budget of rows.
+        fill: how full sequences will be, for a budget of sequences.
 
     Raises:
         RecipeError: the mixture is strict and cannot be met; or no entry holds anything.
@@ -115,8 +115,8 @@ def _compute_budget(
     """The budget in tokens."""
     if mixture.tokens is not None:
         return mixture.tokens
-    if mixture.rows is not None:
-        return mixture.rows * mixture.sequence_length * fill
+    if mixture.sequences is not None:
+        return mixture.sequences * mixture.sequence_length * fill
     epochs = mixture.epochs or 1.0
     if not mixture.by_share:
         return epochs * slope

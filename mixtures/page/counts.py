@@ -1,4 +1,4 @@
-"""What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full rows are, what sources have in common.
+"""What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full sequences are, what sources have in common.
 
 Tables are read by columns, of a source's shards at most `SHARDS`, chosen by hash; so the page costs the same for any run.
 """
@@ -23,7 +23,7 @@ SHARDS = 64
 """Of a source, that are read for histograms."""
 
 BLOCKS = 16
-"""Of a plan, that are read for how full rows are."""
+"""Of a plan, that are read for how full sequences are."""
 
 Rows = list[dict[str, Any]]
 """Of a plot's table."""
@@ -36,12 +36,12 @@ class Counted:
     lengths: Rows  # source, from, to (tokens of a sample), samples
     sizes: Rows  # width, width_to, height, height_to (pixels of an original), images
     tiles: Rows  # source, tiles (of an image), images
-    fill: Rows  # from, to (fraction of a row), of (tokens or tiles), rows
-    shards: str  # what part of the shards was read
+    fill: Rows  # from, to (fraction of a sequence), of (tokens or tiles), sequences
+    shards: str  # how many of the shards was read
 
 
 def of_stage(root: Path, mixture: PlannedMixture) -> Counted:
-    """Count a stage. Sources that stand in several parts are counted once."""
+    """Count a stage. Sources that stand in several entries are counted once."""
     sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
     chosen = {name: _choose_shards(shards) for name, shards in sources.items()}
     lengths, images = [], []
@@ -92,22 +92,24 @@ def _read_images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -
 
 
 def _count_fill(mixture: PlannedMixture) -> Rows:
-    """How many rows are how full, in twentieths."""
+    """How many sequences are how full, in twentieths."""
     blocks = sorted(mixture.lock["plan"]["blocks"], key=lambda block: make_order_key("page", block["sha256"]))[:BLOCKS]
     if not blocks:
         return []
-    rows = pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
+    sequences = (
+        pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
+    )
     found = []
     for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_sequence"])):
-        part = (pl.col(name) * 20 // budget).clip(0, 19)
+        twentieth = (pl.col(name) * 20 // budget).clip(0, 19)
         counts = (
-            rows.group_by(part.alias("part"))
-            .len("rows")
+            sequences.group_by(twentieth.alias("twentieth"))
+            .len("sequences")
             .select(
-                (pl.col("part") / 20).alias("from"),
-                ((pl.col("part") + 1) / 20).alias("to"),
+                (pl.col("twentieth") / 20).alias("from"),
+                ((pl.col("twentieth") + 1) / 20).alias("to"),
                 pl.lit(name).alias("of"),
-                "rows",
+                "sequences",
             )
         )
         found += _list_rows(counts)

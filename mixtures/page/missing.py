@@ -45,7 +45,7 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         yield f"There are no shards yet of {', '.join(unsharded)}; {ON}"
     if not recipe.stages:
         yield (
-            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed rows, and no samples as the trainer "
+            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed sequences, and no samples as the trainer "
             "sees them. To have them, add a stage with a `policy` and a `mixture`, and build again; `vlmill mixtures list` names "
             "published mixtures."
         )
@@ -56,7 +56,7 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
             yield f"Stage {stage.name} is not mixed yet; {ON}"
         elif stage.name not in losses:
             yield (
-                f"Stage {stage.name} has no `train` block, so nobody has said what is supervised: answers are marked, the default. To say "
+                f"Stage {stage.name} has no `train` block, so what is supervised is not declared: answers are marked, the default. To say "
                 "it, add `train: {loss: answers}` or `{loss: text}` with the steps of the training."
             )
 

@@ -46,13 +46,13 @@ def of_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str,
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
     return [
         _describe_plot("Declared and realised share", f"of {stats['unit']}", _plot_shares(stats)),
-        _describe_plot("What the rows are made of", "realised share in every unit", _plot_units(stats, labels)),
+        _describe_plot("What the sequences are made of", "realised share in every unit", _plot_units(stats, labels)),
         _describe_plot(
             "Length of a sample", "tokens, of what lies in the shards", _plot_lengths(counted.lengths, here)
         ),
         _describe_plot("Size of an image", "pixels of the original", _plot_sizes(counted.sizes)),
         _describe_plot("Tiles of an image", "encoder inputs, the overview included", _plot_tiles(counted.tiles, here)),
-        _describe_plot("How full rows are", "share of the row's tokens and tiles", _plot_fill(counted.fill)),
+        _describe_plot("How full sequences are", "share of the sequence's tokens and tiles", _plot_fill(counted.fill)),
     ]
 
 
@@ -61,7 +61,7 @@ def of_run(
 ) -> list[Plot]:
     """The plots of a whole run."""
     plots = [
-        _describe_plot(f"What became of {level}", "by the first reason", _plot_funnel(rows))
+        _describe_plot(f"Outcomes of {level}", "by the first reason", _plot_funnel(rows))
         for level in ("rows", "samples", "nodes", "images")
         if (rows := _count_outcomes(funnel, level))
     ]
@@ -205,16 +205,16 @@ def _plot_fill(rows: Rows) -> Any:
         .encode(
             alt.X("from:Q", bin="binned", axis=alt.Axis(format="%"), title=None),
             alt.X2("to:Q"),
-            alt.Y("rows:Q", title="rows"),
+            alt.Y("sequences:Q", title="sequences"),
             alt.Row("of:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left")),
-            tooltip=["of:N", alt.Tooltip("from:Q", format="%"), alt.Tooltip("to:Q", format="%"), "rows:Q"],
+            tooltip=["of:N", alt.Tooltip("from:Q", format="%"), alt.Tooltip("to:Q", format="%"), "sequences:Q"],
         )
         .properties(width=WIDTH - 40, height=HEIGHT // 2 - 10)
     )
 
 
 def _count_outcomes(funnel: Mapping[str, Any], level: str) -> Rows:
-    """What became of a level's things, by source; of reasons the most frequent, and the others in one."""
+    """Outcomes of a level's things, by source; of reasons the most frequent, and the others in one."""
     books = {source: lines[level] for source, lines in funnel.items() if level in lines}
     whole: Counter[str] = Counter()
     for line in books.values():

@@ -30,7 +30,7 @@ READ = 1000  # characters that its language is told from
 SURE = 0.5  # least probability of a language that is named
 UNSURE = "unsure"
 UNDECIDED = "undecided"
-"""In the place of reasons, where filters or dedupe have not spoken yet."""
+"""In the place of reasons, where filters or dedupe have not decided yet."""
 
 Index = dict[str, Any]
 """`sources`, `files`, `languages`, `reasons`, `policies` (names), and `rows`: a list per column."""
@@ -82,7 +82,7 @@ def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int
 
 
 def has_all_verdicts(root: Path, recipe: Recipe, source: str) -> bool:
-    """Whether all that say what becomes of a source's samples have come to their end."""
+    """Whether all steps that decide on a source's samples are complete."""
     steps = [f"steps/{source}/{name}" for name in ("image_stats", *recipe.all_verdict_steps()) if name != "dedupe"]
     return is_source_read(root, recipe, source) and _are_complete(
         root, *steps, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])
@@ -146,7 +146,7 @@ def divide_quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
 
 
 def _read_with_outcomes(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Outcome | None]]:
-    """The samples of as many partitions as hold `quota`, and what became of each; None where that is not decided yet."""
+    """The samples of as many partitions as hold `quota`, and the outcome of each; None where that is not decided yet."""
     seen, is_decided = 0, has_all_verdicts(root, recipe, source)
     found = list_filtered_tables(root, recipe, source) if is_decided else list_raw_tables(root, recipe, source)
     for tables in sorted(found, key=lambda at: make_order_key("page", source, at.partition)):

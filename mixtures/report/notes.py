@@ -47,7 +47,7 @@ def write_notes(
     sources = sorted({source["name"] for source in lock["sources"]})
     if recipe.dedupe is None:
         if len(sources) > 1:
-            yield "the recipe's dedupe is null, so nobody looked for what entries have in common"
+            yield "the recipe's dedupe is null, so what entries have in common was not looked for"
         return
     policy = next(item.policy for item in recipe.stages if item.name == stage)
     for (one, other), pairs in count_alike(root, sources, policy).items():

@@ -20,24 +20,24 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
 
     Args:
         mix: what the mix step wrote.
-        packing: `rows`, `tokens`, `tiles` and `most_tiles` (in one row) of the whole plan.
+        packing: `sequences`, `tokens`, `tiles` and `most_tiles` (in one sequence) of the whole plan.
     """
     settings, entries = mix["mixture"], mix["entries"]
     declared = _compute_declared(mix)
     totals = {unit: sum(entry["planned"][unit] for entry in entries) for unit in ("segments", "tiles", *UNITS)}
-    capacity = packing["rows"] * settings["sequence_length"]
+    capacity = packing["sequences"] * settings["sequence_length"]
     return {
         "stage": mix["stage"],
         "unit": settings["unit"],
         "sources": [_describe_source(entry, share, totals) for entry, share in zip(entries, declared, strict=True)],
         "total": {**totals, "mean_length": _round_ratio(totals["tokens"], totals["samples"])},
         "packing": {
-            "rows": packing["rows"],
+            "sequences": packing["sequences"],
             "sequence_length": settings["sequence_length"],
             "efficiency": _round_ratio(packing["tokens"], capacity),
-            "segments_per_row": _round_ratio(totals["segments"], packing["rows"]),
+            "segments_per_sequence": _round_ratio(totals["segments"], packing["sequences"]),
             "tiles_per_sequence": {
-                "mean": _round_ratio(packing["tiles"], packing["rows"]),
+                "mean": _round_ratio(packing["tiles"], packing["sequences"]),
                 "most": packing["most_tiles"],
                 "budget": settings["tiles_per_sequence"],
             },
@@ -102,11 +102,11 @@ def make_grid(title: str, caption: str = "") -> Table:
     )
 
 
-HEADINGS = ("declared", "realised", "passes", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
+HEADINGS = ("declared", "realised", "epochs", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
 SHORT = (
     "de-\nclared",
     "real-\nised",
-    "pas-\nses",
+    "ep-\nochs",
     "sam-\nples",
     "im-\nages",
     "text",
@@ -157,8 +157,8 @@ def format_epochs(stats: Mapping[str, Any]) -> float:
 def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
-    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
-    yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
+    yield f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
+    yield f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
         lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes")}
         if any(lost.values()):

@@ -14,7 +14,7 @@ REPETITION = 4
 """Passes from which repetition is worth a thought: DataComp-VLM lost 1.9 points at 4, 3.1 at 8."""
 
 LOSS = 0.1
-"""Fraction of nodes lost to the length of rows from which that is worth a thought."""
+"""Fraction of nodes lost to the length of sequences from which that is worth a thought."""
 
 
 def warn_of_settings(
@@ -77,4 +77,4 @@ def _warn_of_content(image_stats: Mapping[str, Any]) -> Iterator[str]:
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long
     if whole and long > whole * LOSS:
-        yield f"{long / whole:.0%} of its nodes do not fit a row; a longer sequence_length or more tiles_per_sequence would keep them"
+        yield f"{long / whole:.0%} of its nodes do not fit a sequence; a longer sequence_length or more tiles_per_sequence would keep them"

@@ -35,7 +35,7 @@ class Mix:
     seed: int
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -55,7 +55,7 @@ class Mix:
         available = [entry["available"] for entry in selected]
         solution = solve_mixture(mixture, available)
         counts = _count_samples(mixture, entries, solution)
-        if mixture.rows is not None:
+        if mixture.sequences is not None:
             solution = solve_mixture(mixture, available, _estimate_fill(mixture, entries, counts))
             counts = _count_samples(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
@@ -84,7 +84,7 @@ class Mix:
 
 
 def _count_samples(mixture: MixtureSettings, entries: Sequence[Selection], solution: Solution) -> list[int]:
-    """Items of each entry: the passes of the solution, to the nearest sample."""
+    """Items of each entry: the epochs of the solution, to the nearest sample."""
     return [
         entry.count_for(epochs * int(entry.shards[mixture.unit].sum()))
         if mixture.by_share and mixture.unit != "samples" and epochs
@@ -114,7 +114,7 @@ def _refuse_nothing(mixture: MixtureSettings, solution: Solution, counts: Sequen
 
 def _describe_budget(mixture: MixtureSettings) -> str:
     """The budget as it was declared: `tokens: 1000`."""
-    given = ((name, getattr(mixture, name)) for name in ("tokens", "rows", "epochs"))
+    given = ((name, getattr(mixture, name)) for name in ("tokens", "sequences", "epochs"))
     return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
 
 
@@ -151,7 +151,7 @@ def _iterate_weights(entry: Selection, first: int, last: int) -> Iterator[int]:
 
 
 def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
-    """How full rows will be: as full as those of the first window."""
+    """How full sequences will be: as full as those of the first window."""
     order = np.fromiter(islice(order_samples(entries, [0] * len(entries), counts), mixture.pack_window), np.int64)
     tokens, tiles = [], []
     for entry, count in zip(entries, np.bincount(order, minlength=len(entries)).tolist(), strict=True):
@@ -162,5 +162,5 @@ def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], count
     if not tokens:
         return 1.0
     lengths = np.concatenate(tokens)
-    rows = pack_segments(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_sequence)
-    return float(lengths.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)
+    packed = pack_segments(lengths, np.concatenate(tiles), mixture.sequence_length, mixture.tiles_per_sequence)
+    return float(lengths.sum()) / ((int(packed.max()) + 1) * mixture.sequence_length)

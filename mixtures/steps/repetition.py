@@ -1,6 +1,6 @@
-"""How often a stage shows each image: in how many of its kept samples an image stands, times the passes over these.
+"""How often a stage shows each image: in how many of its kept samples an image stands, times the epochs of these.
 
-The last step of a stage, behind `lock`. Shares and passes are counted per sample (`stats.py`); an image that stands in many samples
+The last step of a stage, behind `lock`. Shares and epochs are counted per sample (`stats.py`); an image that stands in many samples
 is seen more often than they say. An image is its bytes as they came.
 """
 
@@ -78,8 +78,8 @@ def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: M
     planned = _count_segments(plan)
     tables = [
         (planned[source, shard], lineage[lineage_of(entry["path"])])
-        for source, part in enumerate(lock["sources"])
-        for shard, entry in enumerate(part["shards"])
+        for source, listed in enumerate(lock["sources"])
+        for shard, entry in enumerate(listed["shards"])
         if (source, shard) in planned
     ]
     images = np.empty(0, IMAGES)
@@ -118,7 +118,7 @@ def _count_segments(plan: Sequence[Path]) -> dict[tuple[int, int], np.ndarray]:
     columns = np.stack([found[name].to_numpy() for name in (*names, "count_all_sum")], axis=1).astype(np.int64)
     columns = columns[np.lexsort(columns[:, ::-1].T)]
     starts = np.flatnonzero((columns[1:, :2] != columns[:-1, :2]).any(axis=1)) + 1
-    return {(int(part[0, 0]), int(part[0, 1])): part[:, 2:] for part in np.split(columns, starts) if len(part)}
+    return {(int(same[0, 0]), int(same[0, 1])): same[:, 2:] for same in np.split(columns, starts) if len(same)}
 
 
 def _count_shown(segments: np.ndarray, path: Path) -> np.ndarray:

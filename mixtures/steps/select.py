@@ -1,6 +1,6 @@
 """The select step, one task per entry of a mixture: which samples may be planned, and how long they are.
 
-    held-out split -> `where` -> `take` -> cutting of what does not fit a row
+    held-out split -> `where` -> `take` -> cutting of what does not fit a sequence
 
 It reads the tables beside the shards and leaves arrays with one entry per sample, in the order of shards and rows, that later
 tasks map into memory: `sizes.npy` is all that ordering and packing look at, 8 bytes per sample. A sample that was cut, or whose
@@ -296,7 +296,7 @@ def _list_places(held: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Entries of CUTS for samples that fit a row but not 16 bits."""
+    """Entries of CUTS for samples that fit a sequence but not 16 bits."""
     cuts = np.zeros(rows.size, CUTS)
     cuts["sample"], cuts["last"] = rows, columns["nodes"][rows]
     for name in AMOUNTS[1:]:

@@ -1,4 +1,4 @@
-"""A entry as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
+"""An entry as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
 
 Whatever is asked about the first k items of the order is answered from the sums of whole shards and one window, so it costs the
 same for an item near the start and for the last of many epochs.

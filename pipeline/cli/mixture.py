@@ -81,7 +81,7 @@ def import_(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="YAML with `datasets`, as LLaVA-NeXT and LLaVA-OneVision have it.")
     ],
-    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a packed row.")] = 32768,
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a packed sequence.")] = 32768,
 ) -> None:
     """Turn the YAML of LLaVA-NeXT and LLaVA-OneVision into a mixture, printed as YAML.
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.mixtures.steps.plan import ROWS
+from vlmill.mixtures.steps.plan import SEQUENCES
 from vlmill.mixtures.steps.repetition import Repetition, lineage_of, measure_repetition, summarise_repetition
 from vlmill.pipeline.shards.writer import LINEAGE
 
@@ -41,7 +41,9 @@ def write(folder, shards, segments):
             {**dict(zip(FIELDS, segment, strict=True)), "epoch": 0, "tokens": 1, "tiles": 0} for segment in entry
         ]
         blocks.append(folder / f"{number}.plan.parquet")
-        pq.write_table(pa.Table.from_pylist([{"tokens": 1, "tiles": 0, "segments": planned}], schema=ROWS), blocks[-1])
+        pq.write_table(
+            pa.Table.from_pylist([{"tokens": 1, "tiles": 0, "segments": planned}], schema=SEQUENCES), blocks[-1]
+        )
     lock = {
         "sources": [{"shards": [{"path": path} for path in paths]}],
         "plan": {"blocks": [{"path": "plan/0"}, {"path": "plan/1"}]},

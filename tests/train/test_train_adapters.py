@@ -37,7 +37,9 @@ def tokenizer(tmp_path_factory):
 
 def training(**changes):
     rates = {"text": 1e-2, "projector": 1e-2}
-    return parse_block(Training, {"steps": 2, "rows": 2, "learning_rate": rates, "evaluate": 1, **changes}, "train")
+    return parse_block(
+        Training, {"steps": 2, "sequences": 2, "learning_rate": rates, "evaluate": 1, **changes}, "train"
+    )
 
 
 def states(family, model, tokenizer):

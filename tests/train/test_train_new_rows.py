@@ -43,7 +43,7 @@ STAGES = {
 
 def training(stage="LoRA", **changes):
     return parse_block(
-        Training, {"steps": 2, "rows": 2, "evaluate": 0, "weight_decay": 0.1, **STAGES[stage], **changes}, "train"
+        Training, {"steps": 2, "sequences": 2, "evaluate": 0, "weight_decay": 0.1, **STAGES[stage], **changes}, "train"
     )
 
 
@@ -95,7 +95,7 @@ def run_of(root: Path, path: Path, stages=("align",)) -> Path:
     shutil.copy(path / "tokenizer.json", root / "tokenizer.json")
     for number, stage in enumerate(stages):
         rows = [question(n) for n in range(24)]
-        write_run(root, {f"quiz{number}": rows}, LETTERBOX, stage=stage, passes=4)
+        write_run(root, {f"quiz{number}": rows}, LETTERBOX, stage=stage, epochs=4)
     return root
 
 
@@ -205,10 +205,10 @@ def test_moments_are_kept_of_new_rows_alone_and_they_do_not_decay(pretrained):
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     new_rows.insert_rows(model, new)
     groups = make_optimizer(model, family, training("frozen text")).param_groups
-    (mine,) = [group for group in groups if group["part"] == new_rows.NAME]
+    (mine,) = [group for group in groups if group["component"] == new_rows.NAME]
     assert sum(weights.numel() for weights in mine["params"]) == (1 if tied else 2) * len(new.supervised) * 64
     assert (mine["peak"], mine["weight_decay"]) == (1e-2, 0.0)
-    assert {group["part"] for group in groups} == {new_rows.NAME, "projector"}
+    assert {group["component"] for group in groups} == {new_rows.NAME, "projector"}
     rates = {"text": 1e-3, "vision": 1e-4}
     assert new_rows.choose_rate(training(learning_rate=rates)) == 1e-3
     assert new_rows.choose_rate(training("frozen text", learning_rate={"vision": 1e-4})) == 1e-4
@@ -219,7 +219,7 @@ def test_an_answer_that_is_supervised_ends(tmp_path, stage):
     pytest.importorskip("peft")
     pretrained = write_language_model(tmp_path / "lm", tied=stage == "LoRA")
     run = run_of(tmp_path / "run", pretrained)
-    ours = training(stage, steps=None, epochs=10, rows=4)
+    ours = training(stage, steps=None, epochs=10, sequences=4)
     done = train_stage(run, "align", ours, settings(pretrained), machine=MACHINE)
     tokenizer = AutoTokenizer.from_pretrained(done.export)
     model = AutoModelForImageTextToText.from_pretrained(done.export).eval()
@@ -269,7 +269,7 @@ def test_rows_that_stand_in_are_the_rows_that_are_merged_in_every_family(tmp_pat
     new_rows.insert_rows(model, NewRows(ids, ids))
     torch.testing.assert_close(logits(family, model, rows), plain, atol=1e-6, rtol=0)
     mine = {place: weights for place, weights in model.named_parameters() if new_rows.MARK in place}
-    assert {family.part(place) for place in mine} == {"text"}
+    assert {family.component(place) for place in mine} == {"text"}
     assert len(mine) == (1 if "tied" in name else 2)
     with torch.no_grad():
         for weights in mine.values():

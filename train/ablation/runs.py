@@ -48,7 +48,7 @@ def prepare_runs(
 
     Raises:
         StoreError: a folder was made for another recipe, or `source run` is no run.
-        RecipeError: a plan has too few rows for a variant's steps.
+        RecipeError: a plan has too few sequences for a variant's steps.
     """
     if source_run is not None and not (source_run / LOCK).exists():
         raise StoreError(f"--from {source_run}: holds no run ({LOCK} is missing); give the folder of a build")
@@ -61,9 +61,9 @@ def prepare_runs(
         source_run = source_run or data
     for trial in trials:
         for stage in trial.recipe.stages:
-            rows = PlannedMixture(places[trial.variant, trial.seed], stage.name).rows
+            planned = PlannedMixture(places[trial.variant, trial.seed], stage.name).sequences
             try:
-                count_steps(read_training_settings(stage), rows)
+                count_steps(read_training_settings(stage), planned)
             except RecipeError as error:
                 raise RecipeError(f"variant {trial.variant!r}, stage {stage.name!r}: {error}") from error
     return places

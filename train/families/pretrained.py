@@ -35,7 +35,7 @@ def set_dtype(config: Any, dtype: torch.dtype) -> Any:
 
 
 def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
-    """What a model is exported in: what the recipe says, or what its pretrained part was published in.
+    """What a model is exported in: what the recipe says, or what its pretrained component was published in.
 
     Of two pretrained towers the language model decides, which has nearly all weights. What does not say counts as float32, as does a
     model with new weights alone.

@@ -1,4 +1,4 @@
-"""What the families share: a model class over two towers or from a checkpoint, and the names of its parts."""
+"""What the families share: a model class over two towers or from a checkpoint, and the names of its components."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROJECTOR = (
 
 
 def find_component(parameter: str) -> Component:
-    """The part that a parameter belongs to, in any of the model classes."""
+    """The component that a parameter belongs to, in any of the model classes."""
     if parameter.startswith(VISION):
         return "vision"
     return "projector" if parameter.startswith(PROJECTOR) else "text"
