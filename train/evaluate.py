@@ -1,7 +1,7 @@
 """What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
 
 The majority answer to a question is the one most often given to the same words in the training split, or the source's
-most frequent one where they were never asked. A model that does not beat it has supervised the language, not the images.
+most frequent one where they were never asked. A model that does not beat it has learned the language, not the images.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ MARK = f".{NAME}."
 class NewRows:
     """Token ids, in order."""
 
-    supervised: tuple[int, ...] = ()  # that no text has taught the pretrained model
+    trained: tuple[int, ...] = ()  # that no text has taught the pretrained model
     drawn: tuple[int, ...] = ()  # those of them that it has no row for, or a row of no token (padding)
     end: int | None = None  # the mark that ends a turn, if it is drawn
     eos: int | None = None  # the token with which the pretrained model ends a text
@@ -43,7 +43,7 @@ def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForma
     """Which tokens of a recipe the pretrained language model lacks: none if it has new weights.
 
     What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that stands
-    in place of another token there, as a reserved one, is supervised from the row that there is.
+    in place of another token there, as a reserved one, is trained in the row that there is.
 
     Args:
         settings: of the model.
@@ -102,9 +102,9 @@ def choose_rate(training: Training) -> float:
 
 def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
     """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
-    if not new.supervised:
+    if not new.trained:
         return
-    ids = torch.tensor(new.supervised)
+    ids = torch.tensor(new.trained)
     rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _list_matrices(model)]
     _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embed_new_rows)
     _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predict_new_rows)

@@ -63,10 +63,10 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
 
 def list_sources(root: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The sources in the recipe's order: kind, licence, and of each level how much came in and was kept, or None."""
-    books, came = read_funnel(root), search.count_source_samples(root, recipe)
+    counted, came = read_funnel(root), search.count_source_samples(root, recipe)
     found = []
     for name, settings in recipe.sources.items():
-        levels = {level: _select_counts(books[name].get(level)) for level in LEVELS}
+        levels = {level: _select_counts(counted[name].get(level)) for level in LEVELS}
         levels["samples"] = levels["samples"] or ({"in": came[name], "kept": None} if name in came else None)
         found.append({"name": name, "kind": settings.kind, "licence": settings.licence, "levels": levels})
     return found

@@ -215,14 +215,14 @@ def _plot_fill(rows: Rows) -> Any:
 
 def _count_outcomes(funnel: Mapping[str, Any], level: str) -> Rows:
     """Outcomes of a level's things, by source; of reasons the most frequent, and the others in one."""
-    books = {source: lines[level] for source, lines in funnel.items() if level in lines}
+    counted = {source: lines[level] for source, lines in funnel.items() if level in lines}
     whole: Counter[str] = Counter()
-    for line in books.values():
+    for line in counted.values():
         whole.update(line["dropped"])
         whole.update(line["failed"])
     named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[: len(REASONS) - 1]]
     rows = []
-    for source, line in books.items():
+    for source, line in counted.items():
         lost = {**line["dropped"], **line["failed"]}
         fates = {KEPT: line["kept"], **{reason: lost.get(reason, 0) for reason in named}}
         fates[OTHERS] = sum(lost.values()) + line["kept"] - sum(fates.values())

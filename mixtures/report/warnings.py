@@ -40,23 +40,23 @@ def warn_of_settings(
     shares = [entry.share for entry in mixture.resolved() if entry.share is not None]
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
-    for label, entry, image_stats, epochs, plan in zip(
+    for label, entry, chosen, epochs, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
         found = (
-            *_warn_of_take(entry, image_stats),
+            *_warn_of_take(entry, chosen),
             *_warn_of_plan(entry.max_repetition, epochs, plan),
-            *_warn_of_content(image_stats),
+            *_warn_of_content(chosen),
         )
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
 
-def _warn_of_take(entry: MixtureEntry, image_stats: Mapping[str, Any]) -> Iterator[str]:
+def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[str]:
     how, _, amount = entry.take.partition(":")
     if how in {"first", "end"}:
         yield f"take {entry.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
-    samples = image_stats["counts"]["samples"]
+    samples = selected["counts"]["samples"]
     there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
     if amount.isdigit() and int(amount) > there:
         yield f"take {entry.take} asks for more than the {there:,} samples there are; all are taken"
@@ -69,11 +69,11 @@ def _warn_of_plan(cap: float | None, epochs: float, planned: Totals) -> Iterator
         yield f"passed {format_epochs(epochs)} times; max_repetition would bound that"
 
 
-def _warn_of_content(image_stats: Mapping[str, Any]) -> Iterator[str]:
-    unlicensed = image_stats["licences"].get("", 0)
+def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
+    unlicensed = selected["licences"].get("", 0)
     if unlicensed:
         yield f"{unlicensed:,} samples without a licence"
-    nodes = image_stats["counts"]["nodes"]
+    nodes = selected["counts"]["nodes"]
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long
     if whole and long > whole * LOSS:

@@ -70,10 +70,8 @@ class Mix:
             "blocks": len(starts) - 1,
             "samples": sum(counts),
             "entries": [
-                {"label": label, **image_stats, "repetition": count / max(entry.walk.size, 1), "planned": plan}
-                for label, image_stats, entry, count, plan in zip(
-                    labels, selected, entries, counts, planned, strict=True
-                )
+                {"label": label, **chosen, "repetition": count / max(entry.walk.size, 1), "planned": plan}
+                for label, chosen, entry, count, plan in zip(labels, selected, entries, counts, planned, strict=True)
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),

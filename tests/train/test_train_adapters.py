@@ -50,7 +50,7 @@ def states(family, model, tokenizer):
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_new_adapters_change_nothing_and_merged_ones_everything_they_supervised(tokenizer, dora):
+def test_new_adapters_change_nothing_and_merged_ones_everything_they_learned(tokenizer, dora):
     pytest.importorskip("peft")
     family = find_family(model_settings("llava"), LETTERBOX)
     plain = create_model(family, tokenizer, CHAT, 0).eval()
@@ -64,11 +64,11 @@ def test_new_adapters_change_nothing_and_merged_ones_everything_they_supervised(
         for name, weights in model.named_parameters():
             if adapters.MARK in name:
                 weights.add_(0.1 * torch.rand_like(weights))
-    supervised = states(family, model, tokenizer)
-    assert (supervised - states(family, plain, tokenizer)).abs().max() > 1e-2
+    learned = states(family, model, tokenizer)
+    assert (learned - states(family, plain, tokenizer)).abs().max() > 1e-2
     adapters.merge_adapters(model)
     assert set(model.state_dict()) == set(plain.state_dict())
-    torch.testing.assert_close(states(family, model, tokenizer), supervised, atol=1e-5, rtol=0)
+    torch.testing.assert_close(states(family, model, tokenizer), learned, atol=1e-5, rtol=0)
 
 
 def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers(tmp_path):

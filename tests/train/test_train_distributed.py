@@ -185,7 +185,7 @@ def test_towers_published_in_half_precision_train_on_two_ranks_as_on_one(made, t
             assert weights.dtype == torch.float32
             assert weights.ndim < 2 or not torch.equal(
                 weights, weights.bfloat16().float()
-            )  # has supervised what that cannot hold
+            )  # has learned what bfloat16 cannot hold
     for folder in (expected.export, root / "train" / "align" / "export"):
         exported = AutoModelForImageTextToText.from_pretrained(folder)
         assert {weights.dtype for weights in exported.state_dict().values()} == {torch.bfloat16}
