@@ -97,13 +97,13 @@ def score_held_out(
             watcher.phase(f"{reader.mixture.stage}: {reader.mixture.sources[source]}", len(asked))
         for some in _split_batches(asked):
             with torch.inference_mode():
-                found += _held_out(model, reader, device, some)
+                found += _score_samples(model, reader, device, some)
             if watcher:
                 watcher.done(len(some))
     return found
 
 
-def _held_out(
+def _score_samples(
     model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
 ) -> list[HeldOut]:
     """Losses and answers of a few samples, computed together."""

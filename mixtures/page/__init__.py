@@ -68,7 +68,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
         stages=[_describe_stage(root, stats[name], mixtures[name], colours) for name in stats],
         missing=list(missing.list_missing(root, recipe, [*stats] if stage else None, losses)),
         sources=missing.list_sources(root, recipe),
-        plots=plots.of_run(
+        plots=plots.plot_run(
             read_funnel(root),
             search.count_languages(index),
             counts.count_overlap(root, recipe, next(iter(policies), None)),
@@ -106,11 +106,11 @@ def _describe_stage(
     root: Path, stats: Mapping[str, Any], mixture: PlannedMixture, colours: Mapping[str, str]
 ) -> dict[str, Any]:
     """A stage as the template shows it."""
-    counted = counts.of_stage(root, mixture)
+    counted = counts.count_stage(root, mixture)
     return {
         "stats": stats,
         "epochs": format_epochs(stats),
         "repetition": summarise_repetition(stats["repetition"]),
-        "plots": plots.of_stage(stats, counted, colours),
+        "plots": plots.plot_stage(stats, counted, colours),
         "shards": counted.shards,
     }

@@ -40,7 +40,7 @@ class Counted:
     shards: str  # how many of the shards was read
 
 
-def of_stage(root: Path, mixture: PlannedMixture) -> Counted:
+def count_stage(root: Path, mixture: PlannedMixture) -> Counted:
     """Count a stage. Sources that stand in several entries are counted once."""
     sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
     chosen = {name: _choose_shards(shards) for name, shards in sources.items()}

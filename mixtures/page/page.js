@@ -87,14 +87,14 @@ function drawn(card) {
 
 // -- a line of the index
 
-const columns = ["sample", "language", "fate", "images", ...index.policies.map((policy) => `tokens, ${policy}`), "text"];
+const columns = ["sample", "language", "outcome", "images", ...index.policies.map((policy) => `tokens, ${policy}`), "text"];
 const numeric = (place) => place === 3 || (place > 3 && place < columns.length - 1);
 const heading = make("tr", {}, ...columns.map((name, place) => make("th", { className: numeric(place) ? "number" : "", textContent: name })));
 function line(n) {
   const reason = index.reasons[rows.reason[n]];
-  const fate = open[rows.reason[n]] ? reason : lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
+  const outcome = open[rows.reason[n]] ? reason : lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
   const cells = [make("span", { className: "mono" }, dot(index.sources[rows.source[n]]), idOf(n)), index.languages[rows.language[n]],
-    make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: fate }), number(rows.images[n]),
+    make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: outcome }), number(rows.images[n]),
     ...tokens.map((column) => (column[n] === null ? "" : number(column[n]))), rows.text[n]];
   return make("tr", {}, ...cells.map((cell, place) => make("td", { className: numeric(place) ? "number" : "" }, cell)));
 }

@@ -40,7 +40,7 @@ def choose_colours(sources: Sequence[str]) -> dict[str, str]:
     return {source: PALETTE[place % len(PALETTE)] for place, source in enumerate(sources)}
 
 
-def of_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
+def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
     """The plots of a stage."""
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
@@ -56,7 +56,7 @@ def of_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str,
     ]
 
 
-def of_run(
+def plot_run(
     funnel: Mapping[str, Any], languages: Rows, overlap: Mapping[str, Rows], by_source: Mapping[str, str]
 ) -> list[Plot]:
     """The plots of a whole run."""
@@ -224,19 +224,19 @@ def _count_outcomes(funnel: Mapping[str, Any], level: str) -> Rows:
     rows = []
     for source, line in counted.items():
         lost = {**line["dropped"], **line["failed"]}
-        fates = {KEPT: line["kept"], **{reason: lost.get(reason, 0) for reason in named}}
-        fates[OTHERS] = sum(lost.values()) + line["kept"] - sum(fates.values())
+        outcomes = {KEPT: line["kept"], **{reason: lost.get(reason, 0) for reason in named}}
+        outcomes[OTHERS] = sum(lost.values()) + line["kept"] - sum(outcomes.values())
         rows += [
-            {"source": source, "fate": fate, "number": number, "place": place}
-            for place, (fate, number) in enumerate(fates.items())
+            {"source": source, "outcome": outcome, "number": number, "place": place}
+            for place, (outcome, number) in enumerate(outcomes.items())
             if number
         ]
     return rows
 
 
 def _plot_funnel(rows: Rows) -> Any:
-    fates = [fate for _, fate in sorted({(row["place"], row["fate"]) for row in rows})]
-    shades = [GREY, *REASONS][: len(fates)] if fates[0] == KEPT else list(REASONS[: len(fates)])
+    outcomes = [outcome for _, outcome in sorted({(row["place"], row["outcome"]) for row in rows})]
+    shades = [GREY, *REASONS][: len(outcomes)] if outcomes[0] == KEPT else list(REASONS[: len(outcomes)])
     return (
         _make_chart(rows)
         .mark_bar()
@@ -244,14 +244,14 @@ def _plot_funnel(rows: Rows) -> Any:
             alt.Y("source:N", title=None),
             alt.X("number:Q", title=None, axis=_make_count_axis(row["number"] for row in rows)),
             alt.Color(
-                "fate:N",
-                sort=fates,
+                "outcome:N",
+                sort=outcomes,
                 title=None,
-                scale=alt.Scale(domain=fates, range=shades),
+                scale=alt.Scale(domain=outcomes, range=shades),
                 legend=alt.Legend(orient="bottom", columns=3, symbolLimit=0),
             ),
             alt.Order("place:Q"),
-            tooltip=["source:N", "fate:N", "number:Q"],
+            tooltip=["source:N", "outcome:N", "number:Q"],
         )
         .properties(width=WIDTH, height=max(100, 26 * len({row["source"] for row in rows})))
     )

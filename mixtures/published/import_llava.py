@@ -54,7 +54,7 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
         if (count := count_rows(name)) is not None
     }
     stage = {"mixture": {"sequence_length": sequence_length, "entries": entries}, "published": counts}
-    return {"title": path.stem, "stages": {name_of(path.stem): stage}}
+    return {"title": path.stem, "stages": {make_source_name(path.stem): stage}}
 
 
 def _read_entry(entry: Any, where: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def _read_entry(entry: Any, where: str) -> tuple[str, str]:
         raise RecipeError(
             f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
         )
-    name = name_of(Path(entry["json_path"]).stem)
+    name = make_source_name(Path(entry["json_path"]).stem)
     if not name:
         raise RecipeError(f"{where}: json_path {entry['json_path']!r} names no file")
     return name, take
@@ -84,7 +84,7 @@ def _group_entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict
     return [{"source": name, **more} for name, more in zip(names, settings, strict=True)]
 
 
-def name_of(stem: str) -> str:
+def make_source_name(stem: str) -> str:
     """A file's name as that of a source: letters, digits, - and _."""
     return re.sub(r"[^\w-]", "_", stem.replace("+", "plus"), flags=re.ASCII).strip("_-")
 

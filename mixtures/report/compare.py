@@ -60,7 +60,7 @@ def read_stages(name: str) -> dict[str, Stats]:
         StoreError: it is a run whose stage is not mixed yet.
     """
     if Path(name).is_file() and Path(name).suffix == ".json":
-        found = _stats_of(Path(name))
+        found = _read_stats(Path(name))
         return {found["stage"]: found}
     whole, colon, stage = (name, "", "") if _is_known_name(name) else name.rpartition(":")
     if not (whole and _is_known_name(whole)):
@@ -78,7 +78,7 @@ def read_stages(name: str) -> dict[str, Stats]:
     }
 
 
-def _stats_of(path: Path) -> Stats:
+def _read_stats(path: Path) -> Stats:
     """What a lock or a file of statistics holds."""
     try:
         found = json.loads(path.read_bytes())
@@ -124,7 +124,7 @@ def make_difference(before: Stats, after: Stats) -> dict[str, dict[str, int | No
     return rows | {"total": total}
 
 
-def difference_table(before: Stats, after: Stats) -> Table:
+def make_difference_table(before: Stats, after: Stats) -> Table:
     """`difference` for a person, sources that do not differ left out."""
     rows = make_difference(before, after)
     same = [name for name, row in rows.items() if name != "total" and set(row.values()) == {0}]

@@ -62,7 +62,7 @@ class Lock:
         """Write `mixture.lock.json`, `stats.json` and `held_out.parquet`; counts samples and packed sequences."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
         blocks, packing = _describe_blocks(inputs)
-        held_out = _held_out(inputs, mix["entries"])
+        held_out = _list_held_out(inputs, mix["entries"])
         pq.write_table(held_out, folder / "held_out.parquet", compression="zstd")
         settings = mix["mixture"]
         lock = {
@@ -142,7 +142,7 @@ def _describe_blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, in
     return blocks, packing
 
 
-def _held_out(inputs: Inputs, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _list_held_out(inputs: Inputs, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The held-out samples of every source, once where a source stands in several entries."""
     seen: set[str] = set()
     columns: dict[str, list[np.ndarray]] = {"source": [], "shard": [], "row": []}

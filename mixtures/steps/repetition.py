@@ -58,7 +58,7 @@ class Repetition:
         return {"images_shown": Count(found["images"], found["images"])}
 
 
-def lineage_of(shard: str) -> str:
+def get_lineage_path(shard: str) -> str:
     """The path of the lineage beside a shard's tar."""
     return shard.removesuffix(".tar") + ".lineage.parquet"
 
@@ -77,7 +77,7 @@ def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: M
     """
     planned = _count_segments(plan)
     tables = [
-        (planned[source, shard], lineage[lineage_of(entry["path"])])
+        (planned[source, shard], lineage[get_lineage_path(entry["path"])])
         for source, listed in enumerate(lock["sources"])
         for shard, entry in enumerate(listed["shards"])
         if (source, shard) in planned

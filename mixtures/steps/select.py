@@ -88,38 +88,38 @@ class Select:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
-        fates = [self._fates(inputs, shard) for shard in self.shards]
-        self._take(fates)
+        states = [self._classify(inputs, shard) for shard in self.shards]
+        self._take(states)
         rows = sum(shard.samples for shard in self.shards)
         sizes = _map_array(folder / "sizes.npy", SIZES, rows)
         units = _map_array(folder / "units.npy", UNITS, rows)
         report = Report()
         totals = np.zeros(len(self.shards), SHARDS)
         cuts, start = [], 0
-        for number, (shard, fate) in enumerate(zip(self.shards, fates, strict=True)):
-            measured = self._measure(inputs, shard, fate, report)
+        for number, (shard, state) in enumerate(zip(self.shards, states, strict=True)):
+            measured = self._measure(inputs, shard, state, report)
             span = slice(start, start + shard.samples)
             sizes[span], units[span], totals[number] = measured.sizes, measured.units, measured.totals
             measured.cuts["sample"] += start
             cuts.append(measured.cuts)
             start += shard.samples
-        held = [np.flatnonzero(fate == KEPT_OUT) for fate in fates]
+        held = [np.flatnonzero(state == KEPT_OUT) for state in states]
         np.save(folder / "cuts.npy", np.concatenate([np.empty(0, CUTS), *cuts]))
         np.save(folder / "shards.npy", totals)
         np.save(folder / "held_out.npy", _list_places(held))
         (folder / "selection.json").write_text(report.to_json(self, totals), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
-    def _fates(self, inputs: Inputs, shard: Shard) -> np.ndarray:
+    def _classify(self, inputs: Inputs, shard: Shard) -> np.ndarray:
         """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
-        fates = np.full(shard.samples, ELIGIBLE, np.uint8)
+        states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
-            fates[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
+            states[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
         if self.held_out:
             names = _read_table(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
-            fates[self._kept_out(documents)] = KEPT_OUT
-        return fates
+            states[self._kept_out(documents)] = KEPT_OUT
+        return states
 
     def _kept_out(self, documents: pl.Series) -> np.ndarray:
         """Which rows are held out: by document, so that its pages stay together, and alike in every stage."""
@@ -128,36 +128,36 @@ class Select:
         kept_out = [make_order_key(self.seed, "held_out", self.entry.source, name) < bound for name in names]
         return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
 
-    def _take(self, fates: Sequence[np.ndarray]) -> None:
+    def _take(self, states: Sequence[np.ndarray]) -> None:
         """Pass over the eligible rows that `take` does not want, in place."""
-        number = sum(int((fate == ELIGIBLE).sum()) for fate in fates)
+        number = sum(int((state == ELIGIBLE).sum()) for state in states)
         wanted = self.entry.taken(number)
         how, key, start = self.entry.take.partition(":")[0], make_order_key(self.seed, "take", self.entry.source), 0
-        for fate in fates:
-            rows = np.flatnonzero(fate == ELIGIBLE)
+        for state in states:
+            rows = np.flatnonzero(state == ELIGIBLE)
             places = np.arange(start, start + rows.size)
             if how == "random":
                 places = permute_index(places, number, key)
             leaves = places >= wanted if how != "end" else places < number - wanted
-            fate[rows[leaves]] = PASSED_OVER
+            state[rows[leaves]] = PASSED_OVER
             start += rows.size
 
-    def _measure(self, inputs: Inputs, shard: Shard, fates: np.ndarray, report: Report) -> Measured:
+    def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: Report) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
         table = _join_tables(inputs, shard, ("id", "licence", "nodes"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
-        eligible = fates == ELIGIBLE
+        eligible = states == ELIGIBLE
         blank = columns["images"] >= columns["nodes"]
         fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_sequence)
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
-        wide = _whole_cuts(columns, np.flatnonzero(whole & ~narrow))
+        wide = _make_whole_cuts(columns, np.flatnonzero(whole & ~narrow))
         cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits))
         cuts = np.concatenate([wide, cuts])
         cuts = cuts[np.argsort(cuts["sample"], kind="stable")]
         measured = Measured.of(columns, np.flatnonzero(whole & narrow), cuts, self.unit)
-        report.add(table, fates, measured, lost)
+        report.add(table, states, measured, lost)
         return measured
 
     def _cut(self, inputs: Inputs, shard: Shard, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
@@ -216,25 +216,25 @@ class Report:
     ids: Any = field(default_factory=hashlib.sha256)
 
     def add(
-        self, table: pl.DataFrame, fates: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
+        self, table: pl.DataFrame, states: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
     ) -> None:
         """Count the rows of one shard."""
         nodes, selected = table["nodes"].to_numpy(), measured.sizes["tokens"] > 0
-        for fate, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
-            self.samples.lose(reason, int((fates == fate).sum()))
-            self.nodes.lose(reason, int(nodes[fates == fate].sum()))
+        for state, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
+            self.samples.lose(reason, int((states == state).sum()))
+            self.nodes.lose(reason, int(nodes[states == state].sum()))
         cut_away = sum(sum(reasons.values()) for reasons in lost.values())
         for row, reasons in lost.items():
             for reason, number in reasons.items():
                 self.nodes.lose(reason, number)
             if not selected[row]:
                 self.samples.lose(next(iter(reasons)))
-        blank = (fates == ELIGIBLE) & ~selected
+        blank = (states == ELIGIBLE) & ~selected
         blank[list(lost)] = False
         self.samples.lose(Reason.NO_TEXT, int(blank.sum()))
         self.nodes.lose(Reason.NO_TEXT, int(nodes[blank].sum()))
         self.samples.keep(int(selected.sum()))
-        self.nodes.keep(int(nodes[(fates == ELIGIBLE) & ~blank].sum()) - cut_away)
+        self.nodes.keep(int(nodes[(states == ELIGIBLE) & ~blank].sum()) - cut_away)
         kept = table.filter(pl.Series(selected))
         self.licences.update(dict(kept["licence"].value_counts().rows()))
         self.ids.update("".join(f"{name}\n" for name in kept["id"]).encode())
@@ -295,7 +295,7 @@ def _list_places(held: Sequence[np.ndarray]) -> np.ndarray:
     return places
 
 
-def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Entries of CUTS for samples that fit a sequence but not 16 bits."""
     cuts = np.zeros(rows.size, CUTS)
     cuts["sample"], cuts["last"] = rows, columns["nodes"][rows]

@@ -161,7 +161,7 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
 
 
 def test_every_sample_of_the_shards_is_in_the_histogram_of_lengths(built, mixture):
-    counted = counts.of_stage(built, mixture)
+    counted = counts.count_stage(built, mixture)
     kept = total_funnel(read_funnel(built))
     assert sum(row["samples"] for row in counted.lengths) == kept["samples"].kept
     assert (
@@ -174,7 +174,7 @@ def test_every_sample_of_the_shards_is_in_the_histogram_of_lengths(built, mixtur
 
 
 def test_every_row_of_the_plan_is_in_the_histogram_of_fill(built, mixture):
-    counted = counts.of_stage(built, mixture)
+    counted = counts.count_stage(built, mixture)
     for of in ("tokens", "tiles"):
         assert sum(row["sequences"] for row in counted.fill if row["of"] == of) == mixture.sequences
 
@@ -196,8 +196,8 @@ def test_plots_show_declared_beside_realised_and_all_reasons(html):
     rows = next(iter(plots["stages"][0][0]["spec"]["data"].values()))
     assert {(row["source"], row["which"]) for row in rows} >= {("web", "declared"), ("web", "realised")}
     samples = next(plot for plot in plots["run"] if plot["title"] == "Outcomes of samples")
-    fates = {row["fate"] for row in samples["spec"]["data"]["values"]}
-    assert {"kept", "language", "exact_text"} <= fates
+    outcomes = {row["outcome"] for row in samples["spec"]["data"]["values"]}
+    assert {"kept", "language", "exact_text"} <= outcomes
 
 
 def specifications(html):
@@ -339,3 +339,9 @@ def test_tiles_are_drawn_in_their_grid_beside_the_overview(policy, size, shape, 
     drawn = draw_tiles(Shown(policy), stored, layout)
     assert shape is None or drawn.size == shape
     assert (np.asarray(drawn) == SEAM).all(axis=2).all(axis=0).sum() == seams * SEAM_WIDTH  # from top to bottom
+
+
+def test_every_colour_and_mark_of_the_page_is_defined(html):
+    style = "".join(re.findall(r"<style>(.*?)</style>", html, re.DOTALL))
+    assert set(re.findall(r"var\((--[\w-]+)\)", style)) <= set(re.findall(r"(--[\w-]+):", style))
+    assert ".supervised {" in style

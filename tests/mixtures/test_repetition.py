@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.mixtures.steps.plan import SEQUENCES
-from vlmill.mixtures.steps.repetition import Repetition, lineage_of, measure_repetition, summarise_repetition
+from vlmill.mixtures.steps.repetition import Repetition, get_lineage_path, measure_repetition, summarise_repetition
 from vlmill.pipeline.shards.writer import LINEAGE
 
 FIELDS = ("source", "shard", "row", "first", "last")
@@ -33,8 +33,8 @@ def write(folder, shards, segments):
              "nodes": [{"node": place, "url": f"http://{image}", "sha256": None if image is None else sha256(image)} for place, image in enumerate(nodes)]}
             for row, nodes in enumerate(samples)
         ]  # fmt: skip
-        files[lineage_of(path)] = folder / f"{len(files)}.lineage.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), files[lineage_of(path)])
+        files[get_lineage_path(path)] = folder / f"{len(files)}.lineage.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), files[get_lineage_path(path)])
     blocks = []
     for number, entry in enumerate((segments[::2], segments[1::2])):
         planned = [
