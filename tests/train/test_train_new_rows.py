@@ -33,7 +33,7 @@ CHAT = FORMATS["vlmill"]
 ROOM = 300
 """Rows of the pretrained embedding: some more than its tokenizer has tokens, some less than that and the marks."""
 
-ADAPTER = {"parts": ["text"], "rank": 4}
+ADAPTER = {"components": ["text"], "rank": 4}
 STAGES = {
     "LoRA": {"learning_rate": {"text": 1e-2, "projector": 1e-2}, "adapter": ADAPTER},
     "DoRA": {"learning_rate": {"text": 1e-2, "projector": 1e-2}, "adapter": ADAPTER | {"dora": True}},
