@@ -63,18 +63,18 @@ def ours(run: Path, threads: int, step: int = 0, *, text: bool = True) -> Iterat
     )
     tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
     reader = Reader(mixture, tokenizer, find_family(settings, mixture.policy), "text")
-    starts = range(step * ROWS, mixture.rows, ROWS)
-    steps = ([list(range(start, min(start + ROWS, mixture.rows)))] for start in starts)
+    starts = range(step * ROWS, mixture.sequences, ROWS)
+    steps = ([list(range(start, min(start + ROWS, mixture.sequences)))] for start in starts)
 
-    def bare(row: int) -> list[Document]:
-        segments = mixture.row(row)
+    def bare(number: int) -> list[Document]:
+        segments = mixture.sequence(number)
         return [
             Document(segment.source, [0], [0], (stored_tiles(mixture.policy, stored),))
             for segment, stored in zip(segments, mixture.read(segments), strict=True)
         ]
 
     for (batch,) in load_batches(
-        reader.row if text else bare, steps, get_mark_id(tokenizer, mixture.chat.pad), threads, 4
+        reader.sequence if text else bare, steps, get_mark_id(tokenizer, mixture.chat.pad), threads, 4
     ):
         real = batch.sources >= 0
         yield int(((batch.positions == 0) & real).sum()), batch.shown

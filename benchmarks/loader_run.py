@@ -90,7 +90,7 @@ def made(samples: int, folder: Path | None) -> list[Made]:
 
 
 def lengthen(run: Path) -> None:
-    """A run over the same files whose plan has as many rows as FAR steps need, and some more: its own as one block, again and again."""
+    """A run over the same files whose plan has as many sequences as FAR steps need, and some more: its own as one block, again and again."""
     far = run / "far"
     far.mkdir()
     for name in ("shards", "tokenizer.json"):
@@ -103,7 +103,7 @@ def lengthen(run: Path) -> None:
     pq.write_table(block, folder / "block.parquet")
     firsts = range(0, (FAR + 9) * ROWS, block.num_rows)
     lock["plan"] = {
-        "rows": len(firsts) * block.num_rows,
-        "blocks": [{"path": "block.parquet", "first": first, "rows": block.num_rows} for first in firsts],
+        "sequences": len(firsts) * block.num_rows,
+        "blocks": [{"path": "block.parquet", "first": first, "sequences": block.num_rows} for first in firsts],
     }
     (folder / "mixture.lock.json").write_text(json.dumps(lock))

@@ -3,10 +3,10 @@
 A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on AnyRes shards that
 it makes itself (documents of one or two generated pictures). The same documents are trained on in four ways:
 
-    packed, exact      rows of the plan; documents do not see each other, attention as `vlmill.train.attention.packed` chooses it
+    packed, exact      sequences of the plan; documents do not see each other, attention as `vlmill.train.attention.packed` chooses it
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
-    packed, unmasked   the same rows as one text each: what constant-length packing in nanoVLM does; other numbers come out
-    padded             a document per row, rows padded to the longest of the step
+    packed, unmasked   the same sequences as one text each: what constant-length packing in nanoVLM does; other numbers come out
+    padded             a document per sequence, sequences padded to the longest of the step
 
 For each the MFU by `train/flops.py`, which counts what the documents need and no padding; tokens and tiles per second without padding; the
 most memory; the share of the time that the loader was waited for. Then torch.profiler's table of the first way. `--tiny` is all of it smaller, to try it on a CPU.
@@ -142,7 +142,7 @@ def train(
 
 
 def as_one_text(batch: Batch) -> Batch:
-    """The same with rows that are one text each, whatever stands in them: transformers then sees a plain causal batch."""
+    """The same with sequences that are one text each, whatever stands in them: transformers then sees a plain causal batch."""
     return replace(batch, positions=torch.arange(batch.ids.shape[1]).expand_as(batch.ids))
 
 
@@ -162,7 +162,7 @@ def settle(root: Path, tiny: bool, samples: int) -> tuple[PlannedMixture, ModelS
     if not tiny:
         tokenizer.add_tokens([f"<unused {number}>" for number in range(VOCABULARY - 16 - tokenizer.get_vocab_size())])
         tokenizer.save(str(root / "tokenizer.json"))
-    short = [(nodes, shown) for nodes, shown in made(samples, None) if len(shown) < 3]  # none is longer than a row
+    short = [(nodes, shown) for nodes, shown in made(samples, None) if len(shown) < 3]  # none is longer than a sequence
     write_run(root, {"web": short}, TINY_POLICY if tiny else AnyRes(), STAGE, 2048 if tiny else 8192, per_shard=250)
     text, vision = (values | (TINY if tiny else {}) for values in (TEXT, VISION))
     if tiny:
@@ -177,7 +177,7 @@ def main() -> None:
     """Print a line per way, and the profile."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rows", type=int, default=4, help="of 8,192 tokens in a step")
+    parser.add_argument("--sequences", type=int, default=4, help="of 8,192 tokens in a step")
     parser.add_argument("--readers", type=int, default=8, help="threads that read and decode")
     parser.add_argument("--tiny", action="store_true", help="to see on a CPU that it runs")
     options = parser.parse_args()
@@ -185,7 +185,7 @@ def main() -> None:
     if not options.tiny and device.type != "cuda":
         parser.error("there is no GPU; --tiny shows on a CPU that it runs")
     with tempfile.TemporaryDirectory() as folder:
-        wanted = (options.steps + WARM) * options.rows
+        wanted = (options.steps + WARM) * options.sequences
         mixture, settings = settle(Path(folder) / "run", options.tiny, 5 * wanted)
         compare(mixture, settings, options, device)
 
@@ -198,25 +198,25 @@ def compare(
     reader = Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, "text")
     rates = {"vision": 1e-5, "projector": 1e-4, "text": 1e-5}
     training: Training = parse_block(Training, {"steps": 1, "learning_rate": rates, "dtype": "bfloat16"}, "train")
-    count = min(options.steps + WARM, mixture.rows // options.rows)
-    rows = list(range(count * options.rows))
-    segments = [segment for row in rows for segment in mixture.row(row)]
+    count = min(options.steps + WARM, mixture.sequences // options.sequences)
+    numbers = list(range(count * options.sequences))
+    segments = [segment for number in numbers for segment in mixture.sequence(number)]
     pad = get_mark_id(reader.tokenizer, mixture.chat.pad)
     best = find_peak(device, training.dtype)
 
-    def steps(row: Callable[[int], Sequence[Document]], items: Sequence[int]) -> Iterator[tuple[Batch, ...]]:
-        return load_batches(row, in_parts(items, count), pad, options.readers, 4, reader.blank)
+    def steps(sequence: Callable[[int], Sequence[Document]], items: Sequence[int]) -> Iterator[tuple[Batch, ...]]:
+        return load_batches(sequence, in_parts(items, count), pad, options.readers, 4, reader.blank)
 
     def alone(item: int) -> list[Document]:
         return [reader.document(segments[item])]
 
     ways: dict[str, tuple[bool, bool, Callable[[], Iterator[tuple[Batch, ...]]]]] = {
-        "packed, exact": (True, False, lambda: steps(reader.row, rows)),
-        "packed, mask": (False, False, lambda: steps(reader.row, rows)),
-        "packed, unmasked": (False, True, lambda: steps(reader.row, rows)),
+        "packed, exact": (True, False, lambda: steps(reader.sequence, numbers)),
+        "packed, mask": (False, False, lambda: steps(reader.sequence, numbers)),
+        "packed, unmasked": (False, True, lambda: steps(reader.sequence, numbers)),
         "padded": (False, True, lambda: steps(alone, range(len(segments)))),
     }
-    print(f"{count} steps of {options.rows} rows, {len(segments)} documents, {_named(device)}", flush=True)
+    print(f"{count} steps of {options.sequences} sequences, {len(segments)} documents, {_named(device)}", flush=True)
     for name, (exact, whole, batches) in ways.items():
         learner = Learner.of(family, create_model(family, reader.tokenizer, mixture.chat, 0), training, device)
         learner = replace(learner, seen=as_one_text) if whole else learner
@@ -229,7 +229,7 @@ def compare(
     learner = Learner.of(family, create_model(family, reader.tokenizer, mixture.chat, 0), training, device)
     kinds: list[Any] = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with attend_packed(learner.model, device, learner.dtype):
-        found = list(islice(steps(reader.row, rows), WARM + 2))
+        found = list(islice(steps(reader.sequence, numbers), WARM + 2))
         train(learner, found[:WARM])
         with profile(activities=kinds) as profiled:
             train(learner, found[WARM:], 0)

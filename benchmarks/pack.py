@@ -1,8 +1,8 @@
-"""How full rows get and how long packing takes, beside other packers on the same segments: `python -m benchmarks.pack`.
+"""How full sequences get and how long packing takes, beside other packers on the same segments: `python -m benchmarks.pack`.
 
 Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean, about 540 px a side) under
-three image policies, documents longer than a row cut between nodes. `full` is tokens over rows times the length of a row; `bound` is how full the
-fewest thinkable rows would be, which is less than 1 where tiles run out before tokens. Seconds are of the processor.
+three image policies, documents longer than a sequence cut between nodes. `full` is tokens over sequences times the length of a sequence; `bound` is how full the
+fewest thinkable sequences would be, which is less than 1 where tiles run out before tokens. Seconds are of the processor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vlmill.pipeline.images.letterbox import Letterbox
 
 DOCUMENTS = 20_000
 ROWS = ((2048, 64), (8192, 64), (8192, 24))
-"""Tokens and tiles of a row: 64 tiles is what a mixture has by default; with 24, both bind."""
+"""Tokens and tiles of a sequence: 64 tiles is what a mixture has by default; with 24, both bind."""
 
 WINDOW = MixtureSettings.pack_window
 OVERHEAD = 2
@@ -54,7 +54,7 @@ POLICIES: dict[str, Shows] = {
 
 @dataclass(frozen=True)
 class Documents:
-    """Segments of made-up documents, in order, and what no row has room for."""
+    """Segments of made-up documents, in order, and what no sequence has room for."""
 
     tokens: np.ndarray
     tiles: np.ndarray
@@ -62,7 +62,7 @@ class Documents:
     lost: Counter[str]
 
 
-def segments(documents: int, row_tokens: int, row_tiles: int, shows: Shows, seed: int = 0) -> Documents:
+def segments(documents: int, sequence_tokens: int, sequence_tiles: int, shows: Shows, seed: int = 0) -> Documents:
     """Documents cut as the select step cuts them."""
     random = np.random.default_rng(seed)
     tokens, tiles, nodes, lost = [], [], 0, Counter[str]()
@@ -76,8 +76,8 @@ def segments(documents: int, row_tokens: int, row_tiles: int, shows: Shows, seed
         count = len(lengths)
         parted = cut_sample(
             Nodes(lengths, inputs, [True, False] * images, [0] * count, ["none"] * count),
-            row_tokens - OVERHEAD,
-            row_tiles,
+            sequence_tokens - OVERHEAD,
+            sequence_tiles,
         )
         nodes += count
         lost.update(str(reason) for reason in parted.lost.values())
@@ -89,35 +89,35 @@ def segments(documents: int, row_tokens: int, row_tiles: int, shows: Shows, seed
 def windowed(packer: Packer) -> Packer:
     """A packer that sees so many segments at a time as a window of the plan holds."""
 
-    def packed(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
-        rows, opened = [], 0
+    def packed(tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int) -> np.ndarray:
+        sequences, opened = [], 0
         for start in range(0, tokens.size, WINDOW):
             window = slice(start, start + WINDOW)
-            rows.append(packer(tokens[window], tiles[window], row_tokens, row_tiles) + opened)
-            opened = int(rows[-1].max()) + 1
-        return np.concatenate(rows)
+            sequences.append(packer(tokens[window], tiles[window], sequence_tokens, sequence_tiles) + opened)
+            opened = int(sequences[-1].max()) + 1
+        return np.concatenate(sequences)
 
     return packed
 
 
-def first_fit(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
-    """The first row with room, segments as they come."""
-    free_tokens, free_tiles = np.full(tokens.size, row_tokens), np.full(tokens.size, row_tiles)
-    rows, opened = np.empty(tokens.size, np.int64), 0
+def first_fit(tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int) -> np.ndarray:
+    """The first sequence with room, segments as they come."""
+    free_tokens, free_tiles = np.full(tokens.size, sequence_tokens), np.full(tokens.size, sequence_tiles)
+    sequences, opened = np.empty(tokens.size, np.int64), 0
     for segment, (length, inputs) in enumerate(zip(tokens.tolist(), tiles.tolist(), strict=True)):
-        row = int(np.argmax((free_tokens[: opened + 1] >= length) & (free_tiles[: opened + 1] >= inputs)))
-        opened = max(opened, row + 1)
-        free_tokens[row] -= length
-        free_tiles[row] -= inputs
-        rows[segment] = row
-    return rows
+        sequence = int(np.argmax((free_tokens[: opened + 1] >= length) & (free_tiles[: opened + 1] >= inputs)))
+        opened = max(opened, sequence + 1)
+        free_tokens[sequence] -= length
+        free_tiles[sequence] -= inputs
+        sequences[segment] = sequence
+    return sequences
 
 
-def best_fit_decreasing(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
-    """The longest segments first, each where the fewest tokens remain free; rows are kept by their free tiles."""
-    order = np.argsort(-np.maximum(tokens / row_tokens, tiles / row_tiles), kind="stable")
+def best_fit_decreasing(tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int) -> np.ndarray:
+    """The longest segments first, each where the fewest tokens remain free; sequences are kept by their free tiles."""
+    order = np.argsort(-np.maximum(tokens / sequence_tokens, tiles / sequence_tiles), kind="stable")
     shelves: dict[int, list[tuple[int, int]]] = {}
-    rows, opened = np.empty(tokens.size, np.int64), 0
+    sequences, opened = np.empty(tokens.size, np.int64), 0
     for segment, length, inputs in zip(order.tolist(), tokens[order].tolist(), tiles[order].tolist(), strict=True):
         fits = [
             (shelf[place][0], free, place)
@@ -126,23 +126,23 @@ def best_fit_decreasing(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, 
         ]
         if fits:
             _, free, place = min(fits)
-            free_tokens, row = shelves[free].pop(place)
+            free_tokens, sequence = shelves[free].pop(place)
         else:
-            free, free_tokens, row = row_tiles, row_tokens, opened
+            free, free_tokens, sequence = sequence_tiles, sequence_tokens, opened
             opened += 1
-        rows[segment] = row
-        insort(shelves.setdefault(free - inputs, []), (free_tokens - length, row))
-    return rows
+        sequences[segment] = sequence
+        insort(shelves.setdefault(free - inputs, []), (free_tokens - length, sequence))
+    return sequences
 
 
-def next_fit(tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int) -> np.ndarray:
-    """The row at hand, else a new one."""
-    rows, row, used, shown = np.empty(tokens.size, np.int64), 0, 0, 0
+def next_fit(tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int) -> np.ndarray:
+    """The sequence at hand, else a new one."""
+    sequences, sequence, used, shown = np.empty(tokens.size, np.int64), 0, 0, 0
     for segment, (length, inputs) in enumerate(zip(tokens.tolist(), tiles.tolist(), strict=True)):
-        if used + length > row_tokens or shown + inputs > row_tiles:
-            row, used, shown = row + 1, 0, 0
-        used, shown, rows[segment] = used + length, shown + inputs, row
-    return rows
+        if used + length > sequence_tokens or shown + inputs > sequence_tiles:
+            sequence, used, shown = sequence + 1, 0, 0
+        used, shown, sequences[segment] = used + length, shown + inputs, sequence
+    return sequences
 
 
 PACKERS: dict[str, Packer] = {
@@ -155,22 +155,22 @@ PACKERS: dict[str, Packer] = {
 
 
 def main() -> None:
-    """Print a line per policy, row and packer."""
+    """Print a line per policy, sequence and packer."""
     for policy, shows in POLICIES.items():
-        for row_tokens, row_tiles in ROWS:
-            made = segments(DOCUMENTS, row_tokens, row_tiles, shows)
-            whole = made.tokens.sum() / row_tokens
-            fewest = max(whole, made.tiles.sum() / row_tiles)
+        for sequence_tokens, sequence_tiles in ROWS:
+            made = segments(DOCUMENTS, sequence_tokens, sequence_tiles, shows)
+            whole = made.tokens.sum() / sequence_tokens
+            fewest = max(whole, made.tiles.sum() / sequence_tiles)
             lost = ", ".join(f"{reason} {number:,}" for reason, number in sorted(made.lost.items())) or "none"
             print(
-                f"{policy}: {made.tokens.size:,} segments of {DOCUMENTS:,} documents, rows of {row_tokens:,} tokens and {row_tiles} tiles; "
+                f"{policy}: {made.tokens.size:,} segments of {DOCUMENTS:,} documents, sequences of {sequence_tokens:,} tokens and {sequence_tiles} tiles; "
                 f"bound {whole / fewest:.2%}; nodes lost of {made.nodes:,}: {lost}"
             )
             for name, packer in PACKERS.items():
                 started = time.process_time()
-                rows = packer(made.tokens, made.tiles, row_tokens, row_tiles)
+                sequences = packer(made.tokens, made.tiles, sequence_tokens, sequence_tiles)
                 seconds = time.process_time() - started
-                full = whole / (int(rows.max()) + 1)
+                full = whole / (int(sequences.max()) + 1)
                 print(f"  {name:<30} {full:.2%} full, {seconds:6.2f} s, {made.tokens.size / seconds:>9,.0f} segments/s")
 
 

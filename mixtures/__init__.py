@@ -1,4 +1,4 @@
-"""Mixtures: shards and their lengths -> which samples a stage trains on, in which order, packed into which rows.
+"""Mixtures: shards and their lengths -> which samples a stage trains on, in which order, packed into which sequences.
 
     select   per source: held-out split, filter, `take`, cutting of what is too long      -> 8 bytes per sample
     mix      declared shares, budget, caps -> samples per source, start counts per block  -> mix.json, starts.npy

@@ -130,7 +130,7 @@ class _Stage:
                     self.stage.policy,
                     tar.path,
                     tar.sha256,
-                    _rows(self.run.root / index.path),
+                    _count_rows(self.run.root / index.path),
                     index.path,
                     length.path,
                 )
@@ -255,5 +255,5 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
     return found
 
 
-def _rows(index: Path) -> int:
+def _count_rows(index: Path) -> int:
     return int(pq.read_metadata(index).num_rows)

@@ -8,7 +8,7 @@
       tiles_per_sequence: 24
 
 The long form says more about each source: `entries: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition: 8}}`.
-`repeat: {web: 1, quiz: 4}` declares passes instead of shares.
+`repeat: {web: 1, quiz: 4}` declares epochs instead of shares.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT, suggest_names
 
 Unit = Literal["samples", "images", "text", "visual", "supervised", "tokens"]
-"""What shares count. `tokens` is what rows are made of: text, visual and the chat format's overhead."""
+"""What shares count. `tokens` is what packed sequences are made of: text, visual and the chat format's overhead."""
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -50,10 +50,10 @@ class MixtureEntry:
 
     source: str
     share: float | None = None  # of the mixture's unit; shares are read as proportions
-    repeat: float | None = None  # passes over the source, times the mixture's epochs
+    repeat: float | None = None  # epochs of the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
     where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
-    max_repetition: float | None = None  # passes at most
+    max_repetition: float | None = None  # epochs at most
     sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
 
     def __post_init__(self) -> None:
@@ -81,18 +81,18 @@ class MixtureEntry:
 
 @dataclass(frozen=True, config=STRICT)
 class MixtureSettings:
-    """A stage's mixture. Exactly one of `shares`, `repeat` and `entries`; at most one of `epochs`, `tokens` and `rows`."""
+    """A stage's mixture. Exactly one of `shares`, `repeat` and `entries`; at most one of `epochs`, `tokens` and `sequences`."""
 
-    sequence_length: int  # tokens of a row at most
+    sequence_length: int  # tokens of a packed sequence at most
     shares: Mapping[str, float] = field(default_factory=dict)
     repeat: Mapping[str, float] = field(default_factory=dict)
     entries: tuple[MixtureEntry, ...] = ()
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
-    epochs: float | None = None  # budget: tokens of so many passes over all sources; repeats, so many times
-    tokens: float | None = None  # budget: tokens in rows, padding aside
-    rows: float | None = None  # budget: packed rows; met within the error of a guess at their fill
-    tiles_per_sequence: int = 64  # encoder inputs of a row at most
-    max_repetition: float | None = None  # passes over any source that declares no other
+    epochs: float | None = None  # budget: tokens of so many epochs of all sources; repeats, so many times
+    tokens: float | None = None  # budget: tokens in sequences, padding aside
+    sequences: float | None = None  # budget: packed sequences; met within the error of a guess at their fill
+    tiles_per_sequence: int = 64  # encoder inputs of a sequence at most
+    max_repetition: float | None = None  # epochs of any source that declares no other
     held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation
     shard_window: int = 8  # shards of a source whose samples are shuffled together
     pack_window: int = 4096  # samples that the packer looks at together; it packs every window on its own
@@ -117,7 +117,7 @@ class MixtureSettings:
             raise ValueError(
                 f"a mixture has one of shares, repeat and entries; this one has {' and '.join(given) or 'none'}"
             )
-        budgets = [name for name in ("epochs", "tokens", "rows") if getattr(self, name) is not None]
+        budgets = [name for name in ("epochs", "tokens", "sequences") if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise ValueError(f"a mixture has one budget at most; this one has {' and '.join(budgets)}")
         for name in (*POSITIVE, *budgets):
@@ -132,13 +132,13 @@ class MixtureSettings:
                 raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
 
     def _check_entries(self, entries: tuple[MixtureEntry, ...]) -> None:
-        """Refuse entries that do not go together, or into a row."""
+        """Refuse entries that do not go together, or into a sequence."""
         if len({entry.share is None for entry in entries}) > 1:
             raise ValueError("either all entries have a share or none has")
         for entry in entries:
             if entry.sequence_length is not None and entry.sequence_length > self.sequence_length:
                 raise ValueError(
-                    f"sequence_length of {entry.source!r} is {entry.sequence_length}; a row holds {self.sequence_length} at most"
+                    f"sequence_length of {entry.source!r} is {entry.sequence_length}; a sequence holds {self.sequence_length} at most"
                 )
         if any(entry.share is not None and entry.repeat is not None for entry in entries):
             raise ValueError("an entry has a share or a repeat, not both")

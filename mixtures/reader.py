@@ -1,6 +1,6 @@
-"""A stage's mixture as the trainer and the page of statistics read it: its lock, the rows of its plan, and the samples behind them.
+"""A stage's mixture as the trainer and the page of statistics read it: its lock, the sequences of its plan, and the samples behind them.
 
-Nothing is drawn at random here: row n of the plan is the same for every rank, worker and process.
+Nothing is drawn at random here: sequence n of the plan is the same for every rank, worker and process.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class PlannedMixture:
             )
         self.lock: dict[str, Any] = read_json(path)
         self.sha256 = hash_file(path)
-        self.rows: int = self.lock["plan"]["rows"]
+        self.sequences: int = self.lock["plan"]["sequences"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
         self._place = ShardStorage(str(root) if shards is None else shards)
         self._block = lru_cache(BLOCKS)(self._read_block)
@@ -126,15 +126,15 @@ class PlannedMixture:
             )
         return path
 
-    def row(self, number: int) -> tuple[Segment, ...]:
-        """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such row."""
+    def sequence(self, number: int) -> tuple[Segment, ...]:
+        """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such sequence."""
         block, place = locate_shards(self.lock, number)
         starts, columns = self._block(block)
         here = slice(starts[place], starts[place + 1])
         return tuple(Segment(*values) for values in zip(*(column[here].tolist() for column in columns), strict=True))
 
     def held_out(self) -> tuple[Segment, ...]:
-        """The samples that no row of the plan holds, whole, in order."""
+        """The samples that no sequence of the plan holds, whole, in order."""
         table = read_columns(self.folder / self.lock["held_out"]["path"], ["source", "shard", "row"])
         return tuple(Segment(**row) for row in table.to_pylist())
 
@@ -211,21 +211,21 @@ class PlannedMixture:
         return ByteRange(shard["path"], int(index.offset[segment.row]), int(index.size[segment.row]))
 
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Where the segments of each row start (one more than rows), and the fields of `Segment` of all."""
+        """Where the segments of each sequence start (one more than sequences), and the fields of `Segment` of all."""
         path = self.folder / self.lock["plan"]["blocks"][number]["path"]
         rows = read_columns(path, ["segments"])["segments"].combine_chunks()
-        columns = (_array(rows.values.field(field.name)) for field in fields(Segment))
-        return _array(rows.offsets), tuple(columns)
+        columns = (_convert_column(rows.values.field(field.name)) for field in fields(Segment))
+        return _convert_column(rows.offsets), tuple(columns)
 
     def _read_index(self, source: int, shard: int) -> _Index:
         path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
         table = read_columns(path, ["offset", "size", "images"])
         images = table["images"].combine_chunks()
         return _Index(
-            _array(table["offset"].combine_chunks()),
-            _array(table["size"].combine_chunks()),
-            _array(images.offsets),
-            *(_array(images.values.field(name)) for name in ("width", "height", "tokens")),
+            _convert_column(table["offset"].combine_chunks()),
+            _convert_column(table["size"].combine_chunks()),
+            _convert_column(images.offsets),
+            *(_convert_column(images.values.field(name)) for name in ("width", "height", "tokens")),
         )
 
     def _read_names(self, index: str) -> Any:
@@ -245,6 +245,6 @@ def read_columns(path: Path, columns: list[str]) -> Any:
         raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
 
 
-def _array(column: Any) -> np.ndarray:
+def _convert_column(column: Any) -> np.ndarray:
     """A column without nulls. Not by `to_numpy`, whose first call imports pandas: with the other half a second of a first batch."""
     return np.from_dlpack(column)

@@ -1,4 +1,4 @@
-"""LoRA and DoRA through peft: a stage that trains low-rank updates of a part's matrices, merged into them at its end.
+"""LoRA and DoRA through peft: a stage that trains low-rank updates of a component's matrices, merged into them at its end.
 
 So every stage hands a model of the same form to the next, whatever it trained.
 """
@@ -19,7 +19,7 @@ MARK = ".lora_"
 
 
 def inject_adapters(model: PreTrainedModel, family: Family, adapter: Adapter) -> None:
-    """Put adapters beside all linear layers of the adapted parts but the head, in place; new ones change nothing.
+    """Put adapters beside all linear layers of the adapted components but the head, in place; new ones change nothing.
 
     Raises:
         RecipeError: peft is not installed.

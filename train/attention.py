@@ -3,7 +3,7 @@
 Without a mask and a cache transformers infers the borders of documents from position ids (see train/data.py). Its SDPA path lays them down as a mask of
 length x length, which no flash kernel takes, and repeats keys and values for all heads. On a GPU a stage is trained with PyTorch's variable-length
 attention in its place: it is given where documents begin and never looks across. FlexAttention would be exact, too, and compiles
-anew for new shapes of rows. Vision towers need none of this: their inputs are of one size, or padded.
+anew for new shapes of batches. Vision towers need none of this: their inputs are of one size, or padded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDEST = 256
 def attend_packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Within it the language model attends by `varlen`, where device, arithmetic and model can; afterwards as before.
 
-    Only packed rows without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.features`.
+    Only packed sequences without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.features`.
     """
     if not (use_flash(device, dtype) and supports_flash(model)):
         yield
@@ -73,7 +73,7 @@ def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, A
 
     Args:
         model: on the device of `positions`.
-        positions: (rows, length), from 0 in every document and in the padding behind; rows are laid end to end.
+        positions: (sequences, length), from 0 in every document and in the padding behind; sequences are laid end to end.
 
     Returns:
         Where documents begin, and the end of the last (int32), and how long the longest is; under transformers' names for it.
@@ -104,8 +104,8 @@ def attend_varlen(
 
     Args:
         _layer: not needed.
-        query: (rows, heads, length, width).
-        key: (rows, fewer or as many heads, length, width).
+        query: (sequences, heads, length, width).
+        key: (sequences, fewer or as many heads, length, width).
         value: the same.
         attention_mask: must be None.
         scaling: of scores; None: by the root of the width.
@@ -114,14 +114,14 @@ def attend_varlen(
         sliding_window: tokens that a token sees, itself among them; None: all before it.
 
     Returns:
-        (rows, length, heads, width), and no weights.
+        (sequences, length, heads, width), and no weights.
 
     Raises:
         ValueError: there is a mask.
     """
     if attention_mask is not None:
         raise ValueError("variable-length attention takes the borders of documents and no mask")
-    rows, _heads, length, _width = query.shape
+    sequences, _heads, length, _width = query.shape
     kind = (
         query.device.type
     )  # rotary embeddings leave queries in float32 under autocast, which does not know this kernel
@@ -140,4 +140,4 @@ def attend_varlen(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(found, torch.Tensor)  # with no auxiliary output asked for
-    return found.reshape(rows, length, *found.shape[1:]), None
+    return found.reshape(sequences, length, *found.shape[1:]), None

@@ -29,12 +29,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows of one length. Images are those of all rows, in reading order."""
+    """Packed sequences, padded to one length. Images are those of all sequences, in reading order."""
 
-    ids: torch.Tensor  # (rows, length) int64
-    labels: torch.Tensor  # (rows, length) int64, not shifted; the first token of a document is never supervised
-    positions: torch.Tensor  # (rows, length) int64, from 0 in every document
-    sources: torch.Tensor  # (rows, length) int64, PADDING where there is none
+    ids: torch.Tensor  # (sequences, length) int64
+    labels: torch.Tensor  # (sequences, length) int64, not shifted; the first token of a document is never supervised
+    positions: torch.Tensor  # (sequences, length) int64, from 0 in every document
+    sources: torch.Tensor  # (sequences, length) int64, PADDING where there is none
     tiles: tuple[Sequence[np.ndarray], ...]
     layouts: tuple[Layout, ...]
     blank: bool = False  # whether its only image is one that no document shows
@@ -61,36 +61,39 @@ class Batch:
 
 
 def pad_sequences(
-    rows: Sequence[Sequence[Document]], pad: int, blank: Document | None = None, *, left: bool = False
+    sequences: Sequence[Sequence[Document]], pad: int, blank: Document | None = None, *, left: bool = False
 ) -> Batch:
-    """Lay each row's documents end to end, and pad all rows to the longest.
+    """Lay each sequence's documents end to end, and pad all sequences to the longest.
 
     Args:
-        rows: of documents.
+        sequences: of documents.
         pad: the padding token.
-        blank: a document of one image that stands behind the first row's if no document has any. A model that is sharded
+        blank: a document of one image that stands behind the first sequence's if no document has any. A model that is sharded
             over ranks needs all of them to run its vision tower, and a gradient of zero is not the same as none.
         left: pad before the documents, as generation wants it.
     """
-    if blank is not None and rows and not any(document.tiles for row in rows for document in row):
-        return replace(pad_sequences([[*rows[0], blank], *rows[1:]], pad, left=left), blank=True)
-    length = max(sum(len(document.ids) for document in row) for row in rows)
-    planes = np.empty((4, len(rows), length), np.int64)
+    if blank is not None and sequences and not any(document.tiles for sequence in sequences for document in sequence):
+        return replace(pad_sequences([[*sequences[0], blank], *sequences[1:]], pad, left=left), blank=True)
+    length = max(sum(len(document.ids) for document in sequence) for sequence in sequences)
+    planes = np.empty((4, len(sequences), length), np.int64)
     ids, labels, positions, sources = planes
     ids[:], labels[:], positions[:], sources[:] = pad, IGNORE, np.arange(length), PADDING
-    for number, row in enumerate(rows):
-        end = length - sum(len(document.ids) for document in row) if left else 0
-        for document in row:
+    for number, sequence in enumerate(sequences):
+        end = length - sum(len(document.ids) for document in sequence) if left else 0
+        for document in sequence:
             start, end = end, end + len(document.ids)
             ids[number, start:end], labels[number, start:end] = document.ids, document.labels
             positions[number, start:end], sources[number, start:end] = np.arange(end - start), document.source
         positions[number, end:] = np.arange(length - end)
-    documents = [document for row in rows for document in row]
+    documents = [document for sequence in sequences for document in sequence]
     tiles = tuple(tile for document in documents for tile in document.tiles)
     layouts = tuple(layout for document in documents for layout in document.layouts)
     filled = torch.from_numpy(planes)
     return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
 
 
-def _packed(step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None) -> tuple[Batch, ...]:
+def collect_batches(
+    step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None
+) -> tuple[Batch, ...]:
+    """The micro-batches of a step whose documents are being read; waits for them. `pad` and `blank` as in `pad_sequences`."""
     return tuple(pad_sequences([future.result() for future in micro], pad, blank) for micro in step)

@@ -77,13 +77,13 @@ def save_checkpoint(
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
-    with _explained(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
+    with _explain_errors(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
         if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         group.wait()
         weights, moments = get_state_dict(model, optimizer)
-        with _quiet():
+        with _silence_warning():
             save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=group.size == 1)
         group.wait()
         if group.leads:
@@ -113,7 +113,7 @@ def restore_checkpoint(
     """
     before = [str(kept) for kept in list_complete(path.parent) if kept < path]
     cure = f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
-    with _explained(f"{path} cannot be read", cure):
+    with _explain_errors(f"{path} cannot be read", cure):
         state = json.loads((path / "state.json").read_bytes())
     differing = [
         name for name in sorted({*identity, *state["identity"]}) if identity.get(name) != state["identity"].get(name)
@@ -126,7 +126,7 @@ def restore_checkpoint(
             f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to begin anew"
         )
     weights, moments = get_state_dict(model, optimizer)
-    with _explained(f"{path} cannot be read", cure), _quiet():
+    with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
         states = {"model": weights, "optimizer": moments}
         load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
@@ -189,7 +189,7 @@ def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
 
 
 @contextmanager
-def _explained(trouble: str, cure: str) -> Iterator[None]:
+def _explain_errors(trouble: str, cure: str) -> Iterator[None]:
     """Whatever goes wrong as a StoreError. torch raises errors of many kinds, and for several ranks one that is no Exception."""
     try:
         yield
@@ -199,7 +199,7 @@ def _explained(trouble: str, cure: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_warning() -> Iterator[None]:
     """Without the warning that one process writes on its own, which is what was asked for."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -220,17 +220,17 @@ def remove_partial(folder: Path) -> None:
 def commit_folder(partial: Path, target: Path) -> Path:
     """Flush every file of a folder to disk and give it its name, in place of what had it."""
     for path in [*sorted(partial.rglob("*")), partial]:
-        _flush(path)
+        _flush_file(path)
     if target.exists():
         target.rename(target.with_name(f"{PARTIAL}{uuid.uuid4().hex}"))
     partial.rename(target)
-    _flush(target.parent)
+    _flush_file(target.parent)
     for old in target.parent.glob(f"{PARTIAL}*"):
         shutil.rmtree(old)
     return target
 
 
-def _flush(path: Path) -> None:
+def _flush_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""From plan rows to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
+"""From the sequences of a plan to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
 
-The loader's whole state is the number of the step. A packed row is several documents that must not see each other: transformers'
+The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other: transformers'
 classes infer their borders from position ids that start again at 0, if they get no attention mask and no cache
 (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document of its own.
 """
@@ -22,7 +22,7 @@ from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import Layout
-from vlmill.train.batch import PADDING, Batch, Document, _packed
+from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
 from vlmill.train.settings import ModelSettings, Training
@@ -38,9 +38,9 @@ class Reader:
     family: Family
     loss: Loss
 
-    def row(self, number: int) -> tuple[Document, ...]:
-        """The documents of a plan row, in order."""
-        segments = self.mixture.row(number)
+    def sequence(self, number: int) -> tuple[Document, ...]:
+        """The documents of a sequence of the plan, in order."""
+        segments = self.mixture.sequence(number)
         return tuple(self.document(*found) for found in zip(segments, self.mixture.read(segments), strict=True))
 
     def document(self, segment: Segment, stored: Stored | None = None) -> Document:
@@ -133,13 +133,13 @@ def load_step_batches(
 ) -> Generator[tuple[Batch, ...]]:
     """The micro-batches that a rank trains on in each of these steps of a stage; `threads` and `ahead` as in `load_batches`."""
     share = {"accumulation": training.accumulation, "rank": rank, "ranks": ranks}
-    rows = (list_step_sequences(step, training.rows, reader.mixture.rows, **share) for step in steps)
+    numbers = (list_step_sequences(step, training.sequences, reader.mixture.sequences, **share) for step in steps)
     pad = get_mark_id(reader.tokenizer, reader.mixture.chat.pad)
-    return load_batches(reader.row, rows, pad, threads, ahead, reader.blank)
+    return load_batches(reader.sequence, numbers, pad, threads, ahead, reader.blank)
 
 
 def load_batches(
-    row: Callable[[int], Sequence[Document]],
+    sequence: Callable[[int], Sequence[Document]],
     steps: Iterable[list[list[int]]],
     pad: int,
     threads: int,
@@ -149,10 +149,10 @@ def load_batches(
     """The micro-batches of each step, in order.
 
     Args:
-        row: gives the documents of a plan row.
-        steps: the plan rows of each micro-batch of each step.
+        sequence: gives the documents of a sequence of the plan.
+        steps: the sequences of each micro-batch of each step.
         pad: the padding token.
-        threads: that read rows.
+        threads: that read sequences.
         ahead: steps that are being read before they are asked for; more are never held.
         blank: see `pack`.
     """
@@ -160,10 +160,10 @@ def load_batches(
     waiting: deque[list[list[Future[Sequence[Document]]]]] = deque()
     try:
         for step in steps:
-            waiting.append([[pool.submit(row, number) for number in micro] for micro in step])
+            waiting.append([[pool.submit(sequence, number) for number in micro] for micro in step])
             if len(waiting) > ahead:
-                yield _packed(waiting.popleft(), pad, blank)
+                yield collect_batches(waiting.popleft(), pad, blank)
         while waiting:
-            yield _packed(waiting.popleft(), pad, blank)
+            yield collect_batches(waiting.popleft(), pad, blank)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,7 +1,7 @@
 """What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
 
-The majority answer to a question is the one most often given to the same words in the training part, or the source's
-most frequent one where they were never asked. A model that does not beat it has supervised the language, not the images.
+The majority answer to a question is the one most often given to the same words in the training split, or the source's
+most frequent one where they were never asked. A model that does not beat it has learned the language, not the images.
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ def score_held_out(
         asked = segments[:limit]
         if watcher:
             watcher.phase(f"{reader.mixture.stage}: {reader.mixture.sources[source]}", len(asked))
-        for some in _batches(asked):
+        for some in _split_batches(asked):
             with torch.inference_mode():
-                found += _held_out(model, reader, device, some)
+                found += _score_samples(model, reader, device, some)
             if watcher:
                 watcher.done(len(some))
     return found
 
 
-def _held_out(
+def _score_samples(
     model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
 ) -> list[HeldOut]:
     """Losses and answers of a few samples, computed together."""
@@ -112,14 +112,14 @@ def _held_out(
     batch = pad_sequences([[document] for document in documents], 0)
     losses, _ = compute_token_losses(model, reader.family, batch, device, torch.float32)
     supervised = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
-    lost = [float(part.sum()) for part in torch.split(losses, supervised)]
+    lost = [float(losses_of.sum()) for losses_of in torch.split(losses, supervised)]
     prompts = [
         (number, turn, make_prompt(reader, document, sample.nodes[: turn.start]))
         for number, (document, sample) in enumerate(zip(documents, stored, strict=True))
         for turn in list_turns(sample.nodes)
     ]
     answered = defaultdict[int, list[Answered]](list)
-    for few in _batches(prompts):
+    for few in _split_batches(prompts):
         said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
         for (number, turn, _), text in zip(few, said, strict=True):
             answered[number].append(Answered(turn.question, turn.answer, text))
@@ -139,11 +139,13 @@ def summarise_scores(found: Sequence[HeldOut], mixture: PlannedMixture) -> dict[
     """The scores of each source, in the mixture's order."""
     by_source = {name: [sample for sample in found if sample.source == name] for name in mixture.sources}
     return {
-        name: _score(samples, mixture, mixture.sources.index(name)) for name, samples in by_source.items() if samples
+        name: _score_source(samples, mixture, mixture.sources.index(name))
+        for name, samples in by_source.items()
+        if samples
     }
 
 
-def _score(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
+def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
     answered = [turn for sample in samples for turn in sample.answers]
     supervised, means = sum(sample.supervised for sample in samples), dict[str, float | None](majority=None, exact=None)
     if answered:
@@ -216,8 +218,8 @@ def find_majority(mixture: PlannedMixture, source: int) -> Callable[[str], str]:
         for turn in list_turns(nodes):
             by_question[turn.question][turn.answer] += 1
             overall[turn.answer] += 1
-    best = {question: _most(counts) for question, counts in by_question.items()}
-    return lambda question: best.get(question, _most(overall))
+    best = {question: _find_most_common(counts) for question, counts in by_question.items()}
+    return lambda question: best.get(question, _find_most_common(overall))
 
 
 def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
@@ -238,10 +240,10 @@ def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[
     return found
 
 
-def _most(counts: Counter[str]) -> str:
+def _find_most_common(counts: Counter[str]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], answer)) if counts else ""
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+def _split_batches(items: Iterable[T]) -> Iterator[list[T]]:
     coming = iter(items)
     return iter(lambda: list(islice(coming, BATCH)), [])

@@ -31,7 +31,7 @@ QUERIES = ("q_proj", "query", "q")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a token of each part costs, in multiply-adds of one pass."""
+    """What a token of each component costs, in multiply-adds of one pass."""
 
     linear: Mapping[Component, int]  # weights of linear layers, the head left out
     attention: Mapping[Component, int]  # per pair of tokens: widths of all layers, for scores and for values
@@ -55,7 +55,7 @@ class Cost:
 
 
 def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Component]) -> Cost:
-    """What a model costs whose `trained` parts learn."""
+    """What a model costs whose `trained` components learn."""
     linear = dict.fromkeys(ORDER, 0)
     attention = dict.fromkeys(ORDER, 0)
     head = model.get_output_embeddings()
@@ -73,10 +73,10 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
         passes[component] = 1 + (component in trained or before) + (component in trained)
         before |= component in trained
     weight = head.weight
-    return Cost(linear, attention, weight.numel(), passes, _patch(model))
+    return Cost(linear, attention, weight.numel(), passes, _find_patch(model))
 
 
-def _patch(model: PreTrainedModel) -> int:
+def _find_patch(model: PreTrainedModel) -> int:
     """The side of a patch: that of the first convolution."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

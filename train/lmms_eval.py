@@ -1,4 +1,4 @@
-"""Exported models for lmms-eval: its plugin mechanism (the entry point `lmms_eval.models`) finds `manifest`, and its `--model vlmill` is `Exported`.
+"""Exported models for lmms-eval: its plugin mechanism (the entry point `lmms_eval.models`) finds `make_manifest`, and its `--model vlmill` is `ExportedModel`.
 
 Imported by lmms-eval alone, in an environment of its own, and of ours it imports nothing. Its generic class `huggingface` does not serve here:
 0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn does.
@@ -22,7 +22,7 @@ NEW_TOKENS = 256
 
 def make_manifest() -> ModelManifest:
     """What lmms-eval is told of us."""
-    return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.Exported")
+    return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.ExportedModel")
 
 
 class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
@@ -95,7 +95,7 @@ class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
         with torch.inference_mode():
             said = self.model.generate(**inputs, max_new_tokens=settings.get("max_new_tokens") or NEW_TOKENS, **how)
         new = said[:, inputs["input_ids"].shape[1] :]
-        return [_cut(text, settings) for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+        return [_cut_answer(text, settings) for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Not offered."""
@@ -108,7 +108,7 @@ class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
         )
 
 
-def _cut(answer: str, settings: dict[str, Any]) -> str:
+def _cut_answer(answer: str, settings: dict[str, Any]) -> str:
     """An answer up to the first of the texts that its task ends it with."""
     stops = settings.get("until") or []
     for stop in [stops] if isinstance(stops, str) else stops:

@@ -78,12 +78,12 @@ class Log:
             "tiles_per_second": round(line["tiles"] / spent, 1),
             "flops_per_second": float(f"{line['flops'] / spent:.4g}"),
             "waited": round(waited / spent, 4),
-            "memory": _memory(),
+            "memory": _measure_memory(),
             **({"mfu": round(line["flops"] / spent / self.peak, 4)} if self.peak else {}),
         }
         self.file.write(json.dumps({**line, **times}, sort_keys=True) + "\n")
         self.file.flush()
-        for name, value in _scalars({**line, **times}):
+        for name, value in _flatten_scalars({**line, **times}):
             self.board.add_scalar(name, value, line["step"])
         done = line["step"] + 1
         if self.bars and self.bar is not None:
@@ -122,17 +122,17 @@ def follow_logs(folder: Path, console: Console) -> Iterator[None]:
         thread.join()
 
 
-def _memory() -> int:
+def _measure_memory() -> int:
     """Bytes: the most that torch has held on the GPU, else that this process has held."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _scalars(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+def _flatten_scalars(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
     """Every number in a line, under its path."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _scalars(value, f"{above}{name}/")
+            yield from _flatten_scalars(value, f"{above}{name}/")
         elif name != "step":
             yield f"{above}{name}", value

@@ -1,6 +1,6 @@
 """The loop of one stage: from the last checkpoint to the last step.
 
-Everything in step s is a function of s: its rows, its learning rates, its random numbers. So a run that was killed and started
+Everything in step s is a function of s: its sequences, its learning rates, its random numbers. So a run that was killed and started
 again writes the log and the weights of one that was not: to the bit on a CPU with the same number of threads.
 """
 
@@ -67,13 +67,13 @@ def run_stage(setup: Setup, console: Console) -> Path:
     """Train from the newest checkpoint to the last step; returns the last checkpoint.
 
     Raises:
-        RecipeError: the rows of a step cannot be shared out.
+        RecipeError: the sequences of a step cannot be shared out.
         StoreError: the newest checkpoint was made under other settings.
     """
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
-    if training.rows % (training.accumulation * group.size):
+    if training.sequences % (training.accumulation * group.size):
         raise RecipeError(
-            f"train.rows: {training.rows} rows cannot be cut into {training.accumulation} micro-batches for each of {group.size} ranks"
+            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} micro-batches for each of {group.size} ranks"
         )
     setup.model.to(setup.device).train()
     if setup.machine.recompute:
@@ -93,13 +93,13 @@ def run_stage(setup: Setup, console: Console) -> Path:
     with (
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
-        closing(_batches(setup, done)) as batches,
+        closing(_load_batches(setup, done)) as batches,
     ):
         for step in range(done, setup.steps):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            line = _step(setup, learner, optimizer, step, batch)
+            line = _take_step(setup, learner, optimizer, step, batch)
             flops = torch.tensor(sum(map(price.of, batch)), dtype=torch.float64, device=setup.device)
             line["flops"] = float(group.total(flops))
             if group.leads:
@@ -112,7 +112,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
     return checkpoint.list_complete(folder)[-1]
 
 
-def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
+def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
     group, machine, steps = setup.group, setup.machine, range(done, setup.steps)
     return load_step_batches(
@@ -120,7 +120,7 @@ def _batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     )
 
 
-def _step(
+def _take_step(
     setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
@@ -129,7 +129,7 @@ def _step(
     """
     training, group = setup.training, setup.group
     torch.manual_seed(int(hash_value([training.seed, step, group.rank])[:15], 16))  # of dropout
-    counts = group.total(torch.tensor(_counts(batch), device=setup.device)).tolist()
+    counts = group.total(torch.tensor(_count_tokens(batch), device=setup.device)).tolist()
     supervised, tokens, places, tiles = counts
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
@@ -163,7 +163,7 @@ def _step(
     }
 
 
-def _counts(batch: tuple[Batch, ...]) -> list[int]:
+def _count_tokens(batch: tuple[Batch, ...]) -> list[int]:
     """Supervised tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
     tiles = sum(micro.shown for micro in batch)
     places = sum(micro.ids.numel() for micro in batch)

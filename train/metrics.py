@@ -70,15 +70,15 @@ def compute_anls(answer: str, references: Sequence[str]) -> float:
     Biten et al. 2019 (ST-VQA), equation 1, with its threshold of 0.5; its mean over questions is the ANLS of DocVQA (Mathew et al. 2021).
     Case and runs of white space do not count, as in its evaluation.
     """
-    return max(_similarity(_plain(answer), _plain(reference)) for reference in references)
+    return max(_compute_similarity(_fold_text(answer), _fold_text(reference)) for reference in references)
 
 
 def compute_relaxed_accuracy(answer: str, references: Sequence[str]) -> float:
     """1 if the answer is a number within 5 % of a reference that is one, or the same word as a reference, whatever its case.
 
-    Masry et al. 2022 (ChartQA), section 5.1, after Methani et al. 2020 (PlotQA). A percentage is read as its hundredth part.
+    Masry et al. 2022 (ChartQA), section 5.1, after Methani et al. 2020 (PlotQA). A percentage is divided by 100.
     """
-    return float(any(_relaxed(answer, reference) for reference in references))
+    return float(any(_match_relaxed(answer, reference) for reference in references))
 
 
 METRICS: Mapping[str, Metric] = {
@@ -107,7 +107,7 @@ def normalise_answer(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
-def _contractions() -> dict[str, str]:
+def _list_contractions() -> dict[str, str]:
     """Contractions by every way to spell them without some of their apostrophes."""
     words = [f"{stem}{ending}" for ending, stems in CONTRACTED.items() for stem in stems.split()]
     return {
@@ -117,22 +117,22 @@ def _contractions() -> dict[str, str]:
     }
 
 
-CONTRACTIONS = _contractions()
+CONTRACTIONS = _list_contractions()
 
 
-def _plain(text: str) -> str:
+def _fold_text(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _similarity(one: str, other: str) -> float:
+def _compute_similarity(one: str, other: str) -> float:
     longer = max(len(one), len(other))
     if not longer:
         return 1.0
-    distance = _levenshtein(one, other) / longer
+    distance = _compute_distance(one, other) / longer
     return 1 - distance if distance < THRESHOLD else 0.0
 
 
-def _levenshtein(one: str, other: str) -> int:
+def _compute_distance(one: str, other: str) -> int:
     """Insertions, deletions and exchanges of letters that make one text the other (Wagner and Fischer 1974)."""
     row = list(range(len(other) + 1))
     for above, letter in enumerate(one, start=1):
@@ -142,14 +142,14 @@ def _levenshtein(one: str, other: str) -> int:
     return row[-1]
 
 
-def _relaxed(answer: str, reference: str) -> bool:
-    said, right = _number(answer), _number(reference)
+def _match_relaxed(answer: str, reference: str) -> bool:
+    said, right = _parse_number(answer), _parse_number(reference)
     if said is None or right is None:
         return answer.strip().lower() == reference.strip().lower()
     return abs(said - right) <= TOLERANCE * abs(right)
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     """A finite number, or None."""
     try:
         value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)

@@ -1,4 +1,4 @@
-"""The model of a stage: made or continued, its trainable parts, its optimizer, and the loss of a batch."""
+"""The model of a stage: made or continued, its trainable components, its optimizer, and the loss of a batch."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
 
 
 def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
-    """AdamW over the parts that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
+    """AdamW over the components that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
 
-    Each part has a group that decays and one that does not (norms, biases and single vectors, new rows among them). A group's
-    `part` names it, its `peak` is its learning rate before the schedule.
+    Each component has a group that decays and one that does not (norms, biases and single vectors, new rows among them). A group's
+    `component` names it, its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     adapted = training.adapter.components if training.adapter else ()
@@ -117,7 +117,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
         [
             {
                 "params": found,
-                "part": component,
+                "component": component,
                 "peak": rates[component],
                 "weight_decay": training.weight_decay * decays,
             }
@@ -137,10 +137,10 @@ def scale_rate(step: int, steps: int, training: Training) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> Mapping[str, float]:
-    """Set every group's learning rate to its peak times `factor`; returns it by part."""
+    """Set every group's learning rate to its peak times `factor`; returns it by component."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+    return {group["component"]: group["lr"] for group in optimizer.param_groups}
 
 
 def compute_token_losses(
@@ -158,7 +158,7 @@ def compute_token_losses(
     """
     batch = batch.to(device)
     supervised = batch.labels[:, 1:] != IGNORE
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _noise(model, batch, neftune):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _add_noise(model, batch, neftune):
         hidden = compute_features(model, family, batch)
         logits = model.get_output_embeddings()(hidden[:, :-1][supervised])
     losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="none")
@@ -166,7 +166,7 @@ def compute_token_losses(
 
 
 @contextmanager
-def _noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Iterator[None]:
+def _add_noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Iterator[None]:
     """NEFTune: uniform noise on each embedding of a token, of at most alpha / sqrt(document's length x width)."""
     if alpha is None:
         yield

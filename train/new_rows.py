@@ -33,7 +33,7 @@ MARK = f".{NAME}."
 class NewRows:
     """Token ids, in order."""
 
-    supervised: tuple[int, ...] = ()  # that no text has taught the pretrained model
+    trained: tuple[int, ...] = ()  # that no text has taught the pretrained model
     drawn: tuple[int, ...] = ()  # those of them that it has no row for, or a row of no token (padding)
     end: int | None = None  # the mark that ends a turn, if it is drawn
     eos: int | None = None  # the token with which the pretrained model ends a text
@@ -43,7 +43,7 @@ def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForma
     """Which tokens of a recipe the pretrained language model lacks: none if it has new weights.
 
     What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that stands
-    in place of another token there, as a reserved one, is supervised from the row that there is.
+    in place of another token there, as a reserved one, is trained in the row that there is.
 
     Args:
         settings: of the model.
@@ -77,7 +77,7 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
         return
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
     others, drawn = torch.tensor(sorted({*ids} - {*new.drawn})), torch.tensor(new.drawn)
-    for weight in _matrices(model):
+    for weight in _list_matrices(model):
         with torch.no_grad():
             deviation, mean = torch.std_mean(weight[others], dim=0, correction=0)
             weight[drawn] = mean + deviation * torch.randn(len(drawn), weight.shape[1])
@@ -92,7 +92,7 @@ def trains_rows_alone(training: Training) -> bool:
 
 
 def choose_rate(training: Training) -> float:
-    """Their learning rate: that of the text, or of the part next to it that learns, to which they are as new."""
+    """Their learning rate: that of the text, or of the component next to it that learns, to which they are as new."""
     return next(
         training.learning_rate[component]
         for component in ("text", "projector", "vision")
@@ -102,12 +102,12 @@ def choose_rate(training: Training) -> float:
 
 def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
     """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
-    if not new.supervised:
+    if not new.trained:
         return
-    ids = torch.tensor(new.supervised)
-    rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _matrices(model)]
-    _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embedded)
-    _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predicted)
+    ids = torch.tensor(new.trained)
+    rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _list_matrices(model)]
+    _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embed_new_rows)
+    _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predict_new_rows)
 
 
 def merge_rows(model: PreTrainedModel) -> None:
@@ -118,7 +118,7 @@ def merge_rows(model: PreTrainedModel) -> None:
             rows.leave(module)
 
 
-def _matrices(model: PreTrainedModel) -> Iterator[torch.Tensor]:
+def _list_matrices(model: PreTrainedModel) -> Iterator[torch.Tensor]:
     """Those of the embedding and of the head, or the one that both have."""
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
@@ -148,13 +148,13 @@ class _StandIns(nn.Module):
         delattr(module, NAME)
 
 
-def _embedded(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+def _embed_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
     """Embeddings of tokens (rows, length, width), those of new ones from their rows."""
     ids, rows = module.new_rows.ids, module.new_rows.rows
     place = torch.searchsorted(ids, given[0]).clamp(max=len(ids) - 1)
     return torch.where((ids[place] == given[0])[..., None], functional.embedding(place, rows), result)
 
 
-def _predicted(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+def _predict_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
     """Logits (..., tokens), those of new tokens from their rows."""
     return result.index_copy_(-1, module.new_rows.ids, functional.linear(given[0], module.new_rows.rows))

@@ -142,36 +142,36 @@ def train_stage(
             f"run the build again: vlmill build RECIPE --out {directory}"
         )
     reader = open_reader(mixture, model, training.loss)
-    steps, identity = count_steps(training, mixture.rows), _identity(mixture, training, model, start_from)
+    steps, identity = count_steps(training, mixture.sequences), _describe_identity(mixture, training, model, start_from)
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
-    finished = _finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
-    device = torch.device("cpu") if finished else _taken(machine)
-    with _prepared(machine, device), join_process_group(device) as group, _alone(folder, group):
+    finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
+    device = torch.device("cpu") if finished else _take_device(machine)
+    with _prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
         if not finished:
-            network = _network(reader, training, model, start_from)
+            network = _build_network(reader, training, model, start_from)
             last = run_stage(Setup(reader, network, training, steps, identity, folder, device, machine, group), console)
             weights = checkpoint.gather_weights(network)
             if group.leads:
                 if group.size > 1:  # what ranks share between them cannot be used by one alone
-                    network = _network(reader, training, model)
+                    network = _build_network(reader, training, model)
                     network.load_state_dict(weights)
                 adapters.merge_adapters(network)
                 new_rows.merge_rows(network)
                 save_weights(network, last)
                 export_model(folder / "export", network, reader.family, reader.tokenizer, mixture.chat, dtype)
                 found = score_held_out(network.to(device), reader, device, training.evaluate)
-                _conclude(folder, identity, dtype, found, summarise_scores(found, mixture))
+                _write_results(folder, identity, dtype, found, summarise_scores(found, mixture))
             group.wait()
-        result = _result(folder, stage)
+        result = _read_result(folder, stage)
         if group.leads and result.scores:
             console.print(make_score_table(result.scores, stage))
     return result
 
 
-def _network(
+def _build_network(
     reader: Reader, training: Training, model: ModelSettings, start_from: Path | None = None
 ) -> PreTrainedModel:
-    """The model of a stage, with what it trains in place of whole parts."""
+    """The model of a stage, with what it trains in place of whole components."""
     chat, own = reader.mixture.chat, Tokenizer.from_file(str(reader.mixture.tokenizer))
     new = new_rows.find_new_rows(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
     network = create_model(
@@ -182,7 +182,7 @@ def _network(
     return network
 
 
-def _conclude(
+def _write_results(
     folder: Path,
     identity: Mapping[str, Any],
     dtype: torch.dtype,
@@ -225,10 +225,10 @@ def evaluate_stage(
     if not names or stage not in (None, *names):
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, device = read_training_settings(chosen), _taken(machine)
+    training, device = read_training_settings(chosen), _take_device(machine)
     mixture = PlannedMixture(directory, chosen.name, machine.shards)
     reader = open_reader(mixture, read_model_settings(recipe), training.loss)
-    with _prepared(machine, device):
+    with _prepare_torch(machine, device):
         before = None if export else find_final_checkpoint(directory, chosen.name)
         network = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, before)
         if export:
@@ -237,7 +237,7 @@ def evaluate_stage(
     return chosen.name, summarise_scores(found, mixture)
 
 
-def _identity(
+def _describe_identity(
     mixture: PlannedMixture, training: Training, model: ModelSettings, start_from: Path | None
 ) -> dict[str, Any]:
     """What the weights of a stage are a function of; what only saves, exports or scores them is left out."""
@@ -257,7 +257,7 @@ def _identity(
     }
 
 
-def _finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> bool:
+def _is_stage_finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> bool:
     """Whether the stage is trained to its end, and exported in this dtype."""
     if not (path := folder / RESULT).exists():
         return False
@@ -265,14 +265,14 @@ def _finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> 
     return bool(found["identity"] == identity and found.get("export_dtype") == str(dtype))
 
 
-def _result(folder: Path, stage: str) -> Result:
+def _read_result(folder: Path, stage: str) -> Result:
     last = checkpoint.list_complete(folder / "checkpoints")[-1]
     scores = json.loads((folder / RESULT).read_bytes())["scores"]
     found = {name: Score(**score) for name, score in scores.items()}
     return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
 
 
-def _taken(machine: Machine) -> torch.device:
+def _take_device(machine: Machine) -> torch.device:
     """The device that the machine names; a GPU becomes the current one, before anything is made on any.
 
     A GPU without a number is this rank's: the one with its number among the ranks of this machine (`LOCAL_RANK`).
@@ -307,7 +307,7 @@ def _taken(machine: Machine) -> torch.device:
 
 
 @contextmanager
-def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
+def _prepare_torch(machine: Machine, device: torch.device) -> Iterator[None]:
     """Set up torch and transformers for a training, and put back at its end what was there.
 
     Torch takes as many threads as `machine` says, and on a CPU only operations that always give the same bits.
@@ -327,7 +327,7 @@ def _prepared(machine: Machine, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(folder: Path, group: ProcessGroup) -> Iterator[None]:
+def _lock_folder(folder: Path, group: ProcessGroup) -> Iterator[None]:
     """Hold a stage's folder against a second training, and clear away what a killed one left half written."""
     if not group.leads:
         yield

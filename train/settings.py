@@ -27,7 +27,7 @@ ExportDtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, config=STRICT)
 class Adapter:
-    """LoRA: low-rank updates of the linear layers of some parts, in place of all their weights. Needs peft."""
+    """LoRA: low-rank updates of the linear layers of some components, in place of all their weights. Needs peft."""
 
     components: tuple[Component, ...] = ("text",)
     rank: Positive = 16
@@ -38,20 +38,22 @@ class Adapter:
 
 @dataclass(frozen=True, config=STRICT)
 class Training:
-    """One stage of training. A part without a learning rate is frozen."""
+    """One stage of training. A component without a learning rate is frozen."""
 
     learning_rate: dict[Component, Rate]  # of AdamW, at its peak
-    rows: Positive = 8  # packed sequences in a step, over all ranks
+    sequences: Positive = 8  # packed sequences in a step, over all ranks
     steps: Positive | None = None
-    epochs: Positive | None = None  # passes over the plan, in place of steps
-    accumulation: Positive = 1  # micro-batches that a rank makes of its rows
+    epochs: Positive | None = None  # over the plan, in place of steps
+    accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
     betas: tuple[float, float] = (0.9, 0.999)
     clip: Rate | None = 1.0  # of the gradient's norm
     loss: Loss = "answers"
-    adapter: Adapter | None = None  # what is trained of some parts in place of their weights, and merged at the end
+    adapter: Adapter | None = (
+        None  # what is trained of some components in place of their weights, and merged at the end
+    )
     neftune: Rate | None = None  # alpha of noise on the embeddings of tokens (Jain et al., 2023)
     seed: int = 0  # of new weights, dropout and noise
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
@@ -71,9 +73,11 @@ class Training:
             if component not in self.learning_rate
         ]
         if idle:
-            raise ValueError(f"adapter.parts: {', '.join(idle)} has no learning_rate")
-        if self.rows % self.accumulation:
-            raise ValueError(f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)")
+            raise ValueError(f"adapter.components: {', '.join(idle)} has no learning_rate")
+        if self.sequences % self.accumulation:
+            raise ValueError(
+                f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation)"
+            )
 
 
 @dataclass(frozen=True, config=STRICT)

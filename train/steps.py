@@ -1,4 +1,4 @@
-"""Steps and the rows of a plan: which rows a step reads, and how many steps a plan feeds. Arithmetic alone."""
+"""Steps and the sequences of a plan: which sequences a step reads, and how many steps a plan feeds. Arithmetic alone."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ if TYPE_CHECKING:
 
 
 def list_step_sequences(
-    step: int, rows: int, plan_rows: int, *, accumulation: int = 1, rank: int = 0, ranks: int = 1
+    step: int, sequences: int, planned: int, *, accumulation: int = 1, rank: int = 0, ranks: int = 1
 ) -> list[list[int]]:
-    """The plan rows that a rank reads in a step, cut into micro-batches.
+    """The sequences of the plan that a rank reads in a step, cut into micro-batches.
 
-    Step s of B rows is rows [s * B, (s + 1) * B) of the plan, which starts again at its end; a rank's slice and its
+    Step s of B sequences is sequences [s * B, (s + 1) * B) of the plan, which starts again at its end; a rank's slice and its
     micro-batches are consecutive.
     """
-    mine = rows // ranks
-    start, size = step * rows + rank * mine, mine // accumulation
-    return [[number % plan_rows for number in range(first, first + size)] for first in range(start, start + mine, size)]
+    mine = sequences // ranks
+    start, size = step * sequences + rank * mine, mine // accumulation
+    return [[number % planned for number in range(first, first + size)] for first in range(start, start + mine, size)]
 
 
-def count_steps(training: Training, plan_rows: int) -> int:
-    """Steps of a stage over a plan of so many rows.
+def count_steps(training: Training, planned: int) -> int:
+    """Steps of a stage over a plan of so many sequences.
 
     Raises:
-        RecipeError: the plan has too few rows.
+        RecipeError: the plan has too few sequences.
     """
     if training.epochs is not None:
-        steps, enough = training.epochs * plan_rows // training.rows, plan_rows >= training.rows
+        steps, enough = training.epochs * planned // training.sequences, planned >= training.sequences
     else:
         steps = training.steps or 0
-        enough = steps * training.rows <= plan_rows
+        enough = steps * training.sequences <= planned
     if not enough:
         raise RecipeError(
-            f"train: {steps or 1} steps of {training.rows} rows want {(steps or 1) * training.rows} rows, and the plan has {plan_rows}; "
-            "take fewer steps or rows, a larger budget for the mixture, or epochs in place of steps to pass over the plan several times"
+            f"train: {steps or 1} steps of {training.sequences} sequences want {(steps or 1) * training.sequences} sequences, and the plan has {planned}; "
+            "take fewer steps or sequences, a larger budget for the mixture, or epochs in place of steps to pass over the plan several times"
         )
     return steps

@@ -22,7 +22,7 @@ from vlmill.train.steps import count_steps, list_step_sequences
 class SeenSegment:
     """A segment that a step saw, and where it came from."""
 
-    row: int  # of the plan
+    sequence: int  # of the plan
     id: str
     first: int  # nodes [first, last) of the sample as the shard has it
     last: int | None
@@ -40,16 +40,16 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
         RecipeError: there is no such stage, or it has no such step.
         StoreError: the mixture is missing.
     """
-    found = _stage(root, stage)
+    found = _find_stage(root, stage)
     mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
-    steps = count_steps(training, mixture.rows)
+    steps = count_steps(training, mixture.sequences)
     if not 0 <= step < steps:
         raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
     lineages = _Lineages(mixture)
-    for rows in list_step_sequences(step, training.rows, mixture.rows):
-        for row in rows:
-            for segment in mixture.row(row):
-                yield lineages.seen(row, segment)
+    for micro in list_step_sequences(step, training.sequences, mixture.sequences):
+        for sequence in micro:
+            for segment in mixture.sequence(sequence):
+                yield lineages.seen(sequence, segment)
 
 
 def find_steps(root: Path, stage: str, name: str) -> list[int]:
@@ -59,12 +59,18 @@ def find_steps(root: Path, stage: str, name: str) -> list[int]:
         RecipeError: there is no such stage.
         StoreError: the mixture is missing.
     """
-    found = _stage(root, stage)
+    found = _find_stage(root, stage)
     mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
-    steps = count_steps(training, mixture.rows)
-    rows = [row for source, shard, place in _places(mixture, name) for row in _rows(mixture, source, shard, place)]
-    passes = range(-(-steps * training.rows // mixture.rows))
-    numbers = {(number * mixture.rows + row) // training.rows for row in rows for number in passes}
+    steps = count_steps(training, mixture.sequences)
+    sequences = [
+        sequence
+        for source, shard, place in _find_sample(mixture, name)
+        for sequence in _find_sequences(mixture, source, shard, place)
+    ]
+    epochs = range(-(-steps * training.sequences // mixture.sequences))
+    numbers = {
+        (number * mixture.sequences + sequence) // training.sequences for sequence in sequences for number in epochs
+    }
     return sorted(number for number in numbers if number < steps)
 
 
@@ -74,7 +80,7 @@ def list_trained_stages(root: Path) -> list[str]:
     return [stage.name for stage in stages if stage.train and (root / "mixtures" / stage.name).exists()]
 
 
-def _stage(root: Path, name: str | None) -> Stage:
+def _find_stage(root: Path, name: str | None) -> Stage:
     stages = {stage.name: stage for stage in read_locked_recipe(root).stages}
     if name is None and len(stages) == 1:
         return next(iter(stages.values()))
@@ -94,16 +100,16 @@ class _Lineages:
         self.mixture = mixture
         self.table = lru_cache(64)(lambda path: read_columns(path, ["id", "url", "nodes"]))
 
-    def seen(self, row: int, segment: Segment) -> SeenSegment:
+    def seen(self, sequence: int, segment: Segment) -> SeenSegment:
         shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
         path = self.mixture.root / (shard.removesuffix(".tar") + ".lineage.parquet")
         line = self.table(path).slice(segment.row, 1).to_pylist()[0]
         nodes = line["nodes"][segment.first : segment.last]
         images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
-        return SeenSegment(row, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
+        return SeenSegment(sequence, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
 
 
-def _places(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:
+def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:
     """Where a sample lies in the shards of a mixture: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
@@ -112,8 +118,8 @@ def _places(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]
                 yield source, shard, ids.index(name)
 
 
-def _rows(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
-    """The plan rows that hold any part of a sample."""
+def _find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
+    """The sequences of the plan that hold segments of a sample."""
     for block in mixture.lock["plan"]["blocks"]:
         segments = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
         flat = segments.flatten()

@@ -36,29 +36,31 @@ def permute_index(index: np.ndarray, size: int, key: int) -> np.ndarray:
     of two, again from where it leaves [0, size) (cycle walking, Black and Rogaway 2002; under two walks on average).
     """
     if size < SMALL:
-        shuffled: np.ndarray = np.argsort(_scramble(np.arange(size, dtype=np.uint64), key, 0), kind="stable")[index]
+        shuffled: np.ndarray = np.argsort(_scramble_bits(np.arange(size, dtype=np.uint64), key, 0), kind="stable")[
+            index
+        ]
         return shuffled
     bits = (size - 1).bit_length()
     values, outside = index.astype(np.uint64), np.arange(index.size)
     while outside.size:
-        values[outside] = walked = _feistel(values[outside], bits, key)
+        values[outside] = walked = _permute_bits(values[outside], bits, key)
         outside = outside[walked >= size]
     return values.astype(np.int64)
 
 
-def _feistel(values: np.ndarray, bits: int, key: int) -> np.ndarray:
+def _permute_bits(values: np.ndarray, bits: int, key: int) -> np.ndarray:
     """A permutation of [0, 2^bits): halves of unlike width take turns in masking each other."""
     low_bits = np.uint64(bits // 2)
     low_mask = np.uint64((1 << (bits // 2)) - 1)
     high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
     low, high = values & low_mask, values >> low_bits
     for number in range(0, ROUNDS, 2):
-        high ^= _scramble(low, key, number) & high_mask
-        low ^= _scramble(high, key, number + 1) & low_mask
+        high ^= _scramble_bits(low, key, number) & high_mask
+        low ^= _scramble_bits(high, key, number + 1) & low_mask
     return (high << low_bits) | low
 
 
-def _scramble(values: np.ndarray, key: int, number: int) -> np.ndarray:
+def _scramble_bits(values: np.ndarray, key: int, number: int) -> np.ndarray:
     """The upper half of MurmurHash3's 64-bit finaliser, over value and round key."""
     mixed = values + np.uint64((key + (number + 1) * GOLDEN) & WORD)
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):

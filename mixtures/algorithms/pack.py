@@ -1,13 +1,13 @@
-"""Packing: segments into rows that exceed neither a number of tokens nor one of tiles.
+"""Packing: segments into sequences that exceed neither a number of tokens nor one of tiles.
 
-One row after another is filled with the segment that suits what is free in it: of those that fit, the one whose demands have the
+One sequence after another is filled with the segment that suits what is free in it: of those that fit, the one whose demands have the
 largest dot product with the free budgets, each weighted by how scarce it is (the dot-product heuristic of Panigrahy and
 others 2011, "Heuristics for vector bin packing"). Where tiles do not matter that is first fit decreasing; where both
-budgets bind, it fills 98.8 % of rows of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
+budgets bind, it fills 98.8 % of sequences of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
 
-Where a source is passed through again and again, each half of a pass has its stretch of the window, one behind the other. A row
-stands at one point of the window and holds only segments whose stretch goes over it. So no row holds a sample twice, and a half is
-through before the next begins. Where two stretches meet, one row may hold of both, or the last row of every half would stay open.
+Where a source is repeated, each half of an epoch has its stretch of the window, one behind the other. A sequence
+stands at one point of the window and holds only segments whose stretch goes over it. So no sequence holds a sample twice, and a half is
+through before the next begins. Where two stretches meet, one sequence may hold of both, or the last sequence of every half would stay open.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ class Stretches:
 
 
 def pack_segments(
-    tokens: np.ndarray, tiles: np.ndarray, row_tokens: int, row_tiles: int, stretches: Stretches | None = None
+    tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int, stretches: Stretches | None = None
 ) -> np.ndarray:
-    """The row (int64, from 0 without gaps) of every segment; pure.
+    """The sequence (int64, from 0 without gaps) of every segment; pure.
 
     Args:
         tokens: of each segment.
         tiles: of each segment, 0 for text alone.
-        row_tokens: that a row may hold.
-        row_tiles: that a row may hold.
-        stretches: of each segment. Those of a row have a point in common that is inside of all, or, for one row, where one ends and
+        sequence_tokens: that a sequence may hold.
+        sequence_tiles: that a sequence may hold.
+        stretches: of each segment. Those of a sequence have a point in common that is inside of all, or, for one sequence, where one ends and
             another begins; and each sample is there in one use. None: any may stand together.
 
     Raises:
-        ValueError: a segment does not fit an empty row.
+        ValueError: a segment does not fit an empty sequence.
     """
-    if np.any(tokens > row_tokens) or np.any(tiles > row_tiles):
+    if np.any(tokens > sequence_tokens) or np.any(tiles > sequence_tiles):
         raise ValueError(
-            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a row of {row_tokens} and {row_tiles}"
+            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a sequence of {sequence_tokens} and {sequence_tiles}"
         )
     costs = list(zip(tokens.tolist(), tiles.tolist(), strict=True))
     shelves: Shelves = {}
@@ -67,38 +67,47 @@ def pack_segments(
         shelves.setdefault(inputs, []).append((length, segment))
     for shelf in shelves.values():
         shelf.sort()
-    scarcity = (float(tokens.sum()) / row_tokens**3, float(tiles.sum()) / row_tiles**3)  # demand, for shares of a row
-    first = iter(()) if stretches is None else _first(tokens / row_tokens, tiles / row_tiles, stretches.use)
+    scarcity = (
+        float(tokens.sum()) / sequence_tokens**3,
+        float(tiles.sum()) / sequence_tiles**3,
+    )  # demand, for shares of a sequence
+    first = (
+        iter(())
+        if stretches is None
+        else _list_openings(tokens / sequence_tokens, tiles / sequence_tiles, stretches.use)
+    )
     uses: list[int] = [] if stretches is None else stretches.use.tolist()
     made: list[list[int]] = []
     placed, begun = set[int](), Counter[int]()
     while shelves:
         place = None if stretches is None else _Place(stretches, begun)
         opening = next(((*costs[segment], segment) for segment in first if segment not in placed), None)
-        made.append(_fill(shelves, row_tokens, row_tiles, scarcity, uses, place, opening))
+        made.append(_fill_sequence(shelves, sequence_tokens, sequence_tiles, scarcity, uses, place, opening))
         placed.update(made[-1])
     if stretches is not None:
-        made = min((_joined(made, last, costs, (row_tokens, row_tiles), stretches) for last in ENDS), key=len)
-    rows = np.empty(tokens.size, np.int64)
-    for row, segments in enumerate(made):
-        rows[segments] = row
-    return rows
+        made = min(
+            (_join_last(made, last, costs, (sequence_tokens, sequence_tiles), stretches) for last in ENDS), key=len
+        )
+    sequences = np.empty(tokens.size, np.int64)
+    for sequence, segments in enumerate(made):
+        sequences[segments] = sequence
+    return sequences
 
 
 class _Place:
-    """Where a row stands, and so what it admits.
+    """Where a sequence stands, and so what it admits.
 
-    Its first segment decides: of the rows that segments of a use begin, the i-th is at the fraction of i times the golden ratio of
+    Its first segment decides: of the sequences that segments of a use begin, the i-th is at the fraction of i times the golden ratio of
     their stretch, so that all of it gets its part of what may stand anywhere.
     """
 
     def __init__(self, stretches: Stretches, begun: Counter[int]) -> None:
         self.stretches, self.begun = stretches, begun
         self.open: list[bool] = []  # per use, from the first segment on
-        self.barred: set[int] = set()  # segments of samples that the row holds in another use
+        self.barred: set[int] = set()  # segments of samples that the sequence holds in another use
 
     def take(self, segment: int) -> None:
-        """Note that the row holds a segment."""
+        """Note that the sequence holds a segment."""
         apart = self.stretches
         if not self.open:
             mine = int(apart.use[segment])
@@ -111,10 +120,10 @@ class _Place:
             self.barred.update(np.flatnonzero(others).tolist())
 
 
-def _first(tokens: np.ndarray, tiles: np.ndarray, uses: np.ndarray) -> Iterator[int]:
-    """The segments of uses that do not fill a row, the largest first; tokens and tiles in shares of a row.
+def _list_openings(tokens: np.ndarray, tiles: np.ndarray, uses: np.ndarray) -> Iterator[int]:
+    """The segments of uses that do not fill a sequence, the largest first; tokens and tiles in shares of a sequence.
 
-    They open rows: left to the end, when nothing else is left to go with them, each use would want a row of its own.
+    They open sequences: left to the end, when nothing else is left to go with them, each use would want a sequence of its own.
     """
     names, use = np.unique(uses, return_inverse=True)
     held = np.maximum(*(np.bincount(use, amount, names.size) for amount in (tokens, tiles)))
@@ -123,7 +132,7 @@ def _first(tokens: np.ndarray, tiles: np.ndarray, uses: np.ndarray) -> Iterator[
     yield from few[np.lexsort((few * GOLDEN_RATIO % 1, -largest))].tolist()
 
 
-def _fill(
+def _fill_sequence(
     shelves: Shelves,
     free_tokens: int,
     free_tiles: int,
@@ -132,7 +141,7 @@ def _fill(
     place: _Place | None,
     opening: tuple[int, int, int] | None,
 ) -> list[int]:
-    """Take the segments of one row off the shelves; `opening` is the first one's tokens, tiles and number, if that is applied."""
+    """Take the segments of one sequence off the shelves; `opening` is the first one's tokens, tiles and number, if that is applied."""
     taken: list[int] = []
     while True:
         weights = (scarcity[0] * free_tokens, scarcity[1] * free_tiles)
@@ -162,7 +171,7 @@ def _fill(
         free_tokens, free_tiles = free_tokens - tokens, free_tiles - tiles
 
 
-def _joined(
+def _join_last(
     made: Sequence[Sequence[int]],
     last: int,
     costs: Sequence[tuple[int, int]],
@@ -185,7 +194,7 @@ def _joined(
     )
     common = {
         row: (max(begin[segment] for segment in rows[row]), min(end[segment] for segment in rows[row]))
-        for row in _last(rows, last, stretches.use)
+        for row in _list_last(rows, last, stretches.use)
     }
     order = sorted(common, key=lambda row: (common[row], row))
     meeting: set[int] = set()  # points where a row holds of two stretches
@@ -212,7 +221,7 @@ def _joined(
     return [segments for segments in rows if segments]
 
 
-def _last(rows: Sequence[Sequence[int]], number: int, uses: np.ndarray) -> list[int]:
+def _list_last(rows: Sequence[Sequence[int]], number: int, uses: np.ndarray) -> list[int]:
     """The last rows of each use."""
     row_of = np.repeat(np.arange(len(rows)), [len(segments) for segments in rows])
     pairs = np.unique(uses[list(chain.from_iterable(rows))] * len(rows) + row_of)  # by use, its rows in order

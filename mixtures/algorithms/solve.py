@@ -61,22 +61,22 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     Args:
         mixture: the settings.
         available: what one pass over each entry holds, by unit.
-        fill: how full rows will be, for a budget of rows.
+        fill: how full sequences will be, for a budget of sequences.
 
     Raises:
         RecipeError: the mixture is strict and cannot be met; or no entry holds anything.
     """
     labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
-    rates = [_rate(mixture, entry, totals) for entry, totals in zip(mixture.resolved(), available, strict=True)]
+    rates = [_compute_rate(mixture, entry, totals) for entry, totals in zip(mixture.resolved(), available, strict=True)]
     caps = [min(entry.max_repetition or MAX_EPOCHS, MAX_EPOCHS) for entry in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
             f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"
         )
     slope = sum(rate * amount for rate, amount in zip(rates, tokens, strict=True))  # tokens of one level, without caps
-    budget = _budget(mixture, tokens, rates, slope, fill)
-    level = _level(rates, caps, tokens, budget) if mixture.by_share else budget / slope
+    budget = _compute_budget(mixture, tokens, rates, slope, fill)
+    level = _find_level(rates, caps, tokens, budget) if mixture.by_share else budget / slope
     repetition = tuple(min(rate * level, cap) for rate, cap in zip(rates, caps, strict=True))
     binding = []
     for label, rate, cap in zip(labels, rates, caps, strict=True):
@@ -102,28 +102,28 @@ def explain_refusal(solution: Solution) -> str:
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
-def _rate(mixture: MixtureSettings, entry: MixtureEntry, totals: Totals) -> float:
+def _compute_rate(mixture: MixtureSettings, entry: MixtureEntry, totals: Totals) -> float:
     """Passes over an entry per level; 0 for one that has nothing to give."""
     if not totals["tokens"] or (entry.share is not None and not totals[mixture.unit]):
         return 0.0
     return entry.repeat or 1.0 if entry.share is None else entry.share / totals[mixture.unit]
 
 
-def _budget(
+def _compute_budget(
     mixture: MixtureSettings, tokens: Sequence[float], rates: Sequence[float], slope: float, fill: float
 ) -> float:
     """The budget in tokens."""
     if mixture.tokens is not None:
         return mixture.tokens
-    if mixture.rows is not None:
-        return mixture.rows * mixture.sequence_length * fill
+    if mixture.sequences is not None:
+        return mixture.sequences * mixture.sequence_length * fill
     epochs = mixture.epochs or 1.0
     if not mixture.by_share:
         return epochs * slope
     return epochs * sum(amount for amount, rate in zip(tokens, rates, strict=True) if rate)
 
 
-def _level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
+def _find_level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
     """The level at which entries, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
     bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
     for number, (bend, _) in enumerate(bends):

@@ -2,7 +2,7 @@
 
     counts    shards, plans and receipts -> histograms and matrices
     plots     those -> Vega-Lite, drawn by the page itself
-    gallery   a few segments of every stage, chosen by hash: tiles drawn, neighbours in their row, what is supervised
+    gallery   a few segments of every stage, chosen by hash: tiles drawn, neighbours in their sequence, what is supervised
     search    up to 20,000 samples of the run, chosen by hash, with language and reason, to be searched in the page
 
     missing   what a run does not have (yet), and how to get it
@@ -56,7 +56,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
     mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
     colours = plots.choose_colours(list(recipe.sources))
-    index = search.index_samples(root, recipe, _measured(root, recipe, policies), samples)
+    index = search.index_samples(root, recipe, _list_measured_policies(root, recipe, policies), samples)
     stacks = [
         gallery.make_cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()
     ]
@@ -65,10 +65,10 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
         __name__,
         "page.html.jinja",
         name=recipe.name,
-        stages=[_stage(root, stats[name], mixtures[name], colours) for name in stats],
+        stages=[_describe_stage(root, stats[name], mixtures[name], colours) for name in stats],
         missing=list(missing.list_missing(root, recipe, [*stats] if stage else None, losses)),
         sources=missing.list_sources(root, recipe),
-        plots=plots.of_run(
+        plots=plots.plot_run(
             read_funnel(root),
             search.count_languages(index),
             counts.count_overlap(root, recipe, next(iter(policies), None)),
@@ -81,19 +81,19 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
             "marks": list(FORMATS[recipe.chat].specials),
         },
         searchable=len(index["rows"]["source"]),
-        samples=sum(search.sizes(root, recipe).values()),
-        vega=_vega(),
+        samples=sum(search.count_source_samples(root, recipe).values()),
+        vega=_bundle_vega(),
         short=shorten_number,
     )
 
 
 @cache
-def _vega() -> Markup:
+def _bundle_vega() -> Markup:
     """What draws the plots, as a script. Bundling it takes seconds."""
     return escape_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def _measured(root: Path, recipe: Recipe, policies: Sequence[str]) -> list[str]:
+def _list_measured_policies(root: Path, recipe: Recipe, policies: Sequence[str]) -> list[str]:
     """Policies under which the tokens of any source are counted."""
     return [
         policy
@@ -102,13 +102,15 @@ def _measured(root: Path, recipe: Recipe, policies: Sequence[str]) -> list[str]:
     ]
 
 
-def _stage(root: Path, stats: Mapping[str, Any], mixture: PlannedMixture, colours: Mapping[str, str]) -> dict[str, Any]:
+def _describe_stage(
+    root: Path, stats: Mapping[str, Any], mixture: PlannedMixture, colours: Mapping[str, str]
+) -> dict[str, Any]:
     """A stage as the template shows it."""
-    counted = counts.of_stage(root, mixture)
+    counted = counts.count_stage(root, mixture)
     return {
         "stats": stats,
         "epochs": format_epochs(stats),
         "repetition": summarise_repetition(stats["repetition"]),
-        "plots": plots.of_stage(stats, counted, colours),
+        "plots": plots.plot_stage(stats, counted, colours),
         "shards": counted.shards,
     }

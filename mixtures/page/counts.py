@@ -1,4 +1,4 @@
-"""What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full rows are, what sources have in common.
+"""What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full sequences are, what sources have in common.
 
 Tables are read by columns, of a source's shards at most `SHARDS`, chosen by hash; so the page costs the same for any run.
 """
@@ -23,7 +23,7 @@ SHARDS = 64
 """Of a source, that are read for histograms."""
 
 BLOCKS = 16
-"""Of a plan, that are read for how full rows are."""
+"""Of a plan, that are read for how full sequences are."""
 
 Rows = list[dict[str, Any]]
 """Of a plot's table."""
@@ -36,19 +36,19 @@ class Counted:
     lengths: Rows  # source, from, to (tokens of a sample), samples
     sizes: Rows  # width, width_to, height, height_to (pixels of an original), images
     tiles: Rows  # source, tiles (of an image), images
-    fill: Rows  # from, to (fraction of a row), of (tokens or tiles), rows
-    shards: str  # what part of the shards was read
+    fill: Rows  # from, to (fraction of a sequence), of (tokens or tiles), sequences
+    shards: str  # how many of the shards was read
 
 
-def of_stage(root: Path, mixture: PlannedMixture) -> Counted:
-    """Count a stage. Sources that stand in several parts are counted once."""
+def count_stage(root: Path, mixture: PlannedMixture) -> Counted:
+    """Count a stage. Sources that stand in several entries are counted once."""
     sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
-    chosen = {name: _chosen(shards) for name, shards in sources.items()}
+    chosen = {name: _choose_shards(shards) for name, shards in sources.items()}
     lengths, images = [], []
     for name, shards in chosen.items():
         if shards:
-            lengths.append(_lengths(root, name, shards, mixture.lock["overhead"]))
-            images.append(_images(root, name, shards))
+            lengths.append(_bin_lengths(root, name, shards, mixture.lock["overhead"]))
+            images.append(_read_images(root, name, shards))
     shown = (
         pl.concat(images)
         if images
@@ -56,34 +56,34 @@ def of_stage(root: Path, mixture: PlannedMixture) -> Counted:
     )
     read, whole = (sum(len(shards) for shards in each.values()) for each in (chosen, sources))
     return Counted(
-        lengths=_rows(pl.concat(lengths).group_by("source", "from", "to").len("samples")) if lengths else [],
-        sizes=_rows(shown.group_by(*_bins("width"), *_bins("height")).len("images")),
-        tiles=_rows(shown.group_by("source", "tiles").len("images")),
-        fill=_fill(mixture),
+        lengths=_list_rows(pl.concat(lengths).group_by("source", "from", "to").len("samples")) if lengths else [],
+        sizes=_list_rows(shown.group_by(*_bin_column("width"), *_bin_column("height")).len("images")),
+        tiles=_list_rows(shown.group_by("source", "tiles").len("images")),
+        fill=_count_fill(mixture),
         shards="all shards" if read == whole else f"{read:,} of {whole:,} shards, chosen by hash",
     )
 
 
-def _chosen(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _choose_shards(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(shards, key=lambda shard: make_order_key("page", shard["sha256"]))[:SHARDS]
 
 
-def _lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
+def _bin_lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
     table = pl.scan_parquet([root / shard["lengths"] for shard in shards])
     lengths = table.select((pl.col("text") + pl.col("visual") + overhead).alias("tokens")).collect()
     return lengths.select(
         pl.lit(source).alias("source"),
-        *(bound.alias(name) for bound, name in zip(_bins("tokens"), ("from", "to"), strict=True)),
+        *(bound.alias(name) for bound, name in zip(_bin_column("tokens"), ("from", "to"), strict=True)),
     )
 
 
-def _bins(column: str) -> tuple[pl.Expr, pl.Expr]:
+def _bin_column(column: str) -> tuple[pl.Expr, pl.Expr]:
     """The bounds of the bin that a number falls into; bins grow by the square root of 2."""
     power = (pl.col(column).cast(pl.Float64).log(2) * 2 + 1e-9).floor()
     return (2 ** (power / 2)).round(1).alias(column), (2 ** ((power + 1) / 2)).round(1).alias(f"{column}_to")
 
 
-def _images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+def _read_images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     images = pl.scan_parquet([root / shard["index"] for shard in shards]).select("images").collect()
     shown = images.explode("images").drop_nulls().unnest("images")
     return shown.select(
@@ -91,30 +91,32 @@ def _images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.
     )
 
 
-def _fill(mixture: PlannedMixture) -> Rows:
-    """How many rows are how full, in twentieths."""
+def _count_fill(mixture: PlannedMixture) -> Rows:
+    """How many sequences are how full, in twentieths."""
     blocks = sorted(mixture.lock["plan"]["blocks"], key=lambda block: make_order_key("page", block["sha256"]))[:BLOCKS]
     if not blocks:
         return []
-    rows = pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
+    sequences = (
+        pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
+    )
     found = []
     for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_sequence"])):
-        part = (pl.col(name) * 20 // budget).clip(0, 19)
+        twentieth = (pl.col(name) * 20 // budget).clip(0, 19)
         counts = (
-            rows.group_by(part.alias("part"))
-            .len("rows")
+            sequences.group_by(twentieth.alias("twentieth"))
+            .len("sequences")
             .select(
-                (pl.col("part") / 20).alias("from"),
-                ((pl.col("part") + 1) / 20).alias("to"),
+                (pl.col("twentieth") / 20).alias("from"),
+                ((pl.col("twentieth") + 1) / 20).alias("to"),
                 pl.lit(name).alias("of"),
-                "rows",
+                "sequences",
             )
         )
-        found += _rows(counts)
+        found += _list_rows(counts)
     return found
 
 
-def _rows(table: pl.DataFrame) -> Rows:
+def _list_rows(table: pl.DataFrame) -> Rows:
     return table.sort(table.columns).to_dicts()
 
 
@@ -126,20 +128,23 @@ def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, R
     if recipe.dedupe is None or not (root / "steps/dedupe/resolve/manifest.json").exists():
         return {}
     dropped = pl.concat(
-        [pl.DataFrame(schema={"source": pl.String, "keeper": pl.String, "copies": pl.UInt32}), *_copies(root, recipe)]
+        [
+            pl.DataFrame(schema={"source": pl.String, "keeper": pl.String, "copies": pl.UInt32}),
+            *_count_copies(root, recipe),
+        ]
     )
     sharded = [
         source for source in recipe.sources if policy and (root / f"shards/{source}/{policy}/manifest.json").exists()
     ]
     stayed = count_alike(root, sorted(sharded), policy or "")
     return {
-        **_shared(root),
-        "dropped": _rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),
+        **_read_overlap(root),
+        "dropped": _list_rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),
         "stayed": [{"source": one, "other": other, "pairs": pairs} for (one, other), pairs in stayed.items()],
     }
 
 
-def _shared(root: Path) -> dict[str, Rows]:
+def _read_overlap(root: Path) -> dict[str, Rows]:
     """What dedupe counted before it dropped anything, where it did: contents of a source that stand in another as well."""
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     found = [json.loads((root / file.path).read_bytes()) for file in receipt.files if file.name == "overlap.json"]
@@ -156,7 +161,7 @@ def count_shared(matrix: Mapping[str, Mapping[str, int]]) -> Rows:
     ]
 
 
-def _copies(root: Path, recipe: Recipe) -> list[pl.DataFrame]:
+def _count_copies(root: Path, recipe: Recipe) -> list[pl.DataFrame]:
     """Per source: how many of its samples and nodes were dropped for one that another, or itself, keeps."""
     found = []
     files = [file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files]

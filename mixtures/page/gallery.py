@@ -1,6 +1,6 @@
-"""The page's gallery: segments of a plan as the trainer sees them, a few of every part, chosen by hash.
+"""The page's gallery: segments of a plan as the trainer sees them, a few of every entry, chosen by hash.
 
-Tokens, labels and tiles are had from the same functions that the trainer calls, so a card shows what is supervised from.
+Tokens, labels and tiles come from the same functions that the trainer calls, so a card shows what the model is trained on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vlmill.pipeline.images import Layout
 from vlmill.pipeline.page import make_data_url
 
 CARDS = 32
-"""Of a stage, shared among its parts; each has one at least."""
+"""Of a stage, shared among its entries; each has one at least."""
 
 BLOCKS = 2
 """Of a plan, that cards are chosen from."""
@@ -46,37 +46,37 @@ Card = dict[str, Any]
 
 
 def make_cards(mixture: PlannedMixture, loss: Loss, seed: int) -> list[Card]:
-    """Cards of a stage, its parts in turn; pure but for reading the run.
+    """Cards of a stage, its entries in turn; pure but for reading the run.
 
     Raises:
         StoreError: the tokenizer is not the one that the plan was made with.
     """
     tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
-    found = [list(_of_part(mixture, part, seed)) for part in range(len(mixture.sources))]
+    found = [list(_choose_segments(mixture, entry, seed)) for entry in range(len(mixture.sources))]
     turns = [each[turn] for turn in range(max(map(len, found), default=0)) for each in found if turn < len(each)]
-    return [_card(mixture, row, place, tokenizer, loss) for row, place in turns]
+    return [_make_card(mixture, sequence, place, tokenizer, loss) for sequence, place in turns]
 
 
-def _of_part(mixture: PlannedMixture, part: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Rows of the plan and places in them, of segments of one part."""
+def _choose_segments(mixture: PlannedMixture, entry: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Sequences of the plan and places in them, of segments of one entry."""
     blocks = mixture.lock["plan"]["blocks"]
     near = sorted(blocks, key=lambda block: make_order_key(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
     places = [np.empty((0, 2), np.int64)]
     for block in near:
         column = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
         rows, starts = column.value_parent_indices().to_numpy(), column.offsets.to_numpy()
-        mine = np.flatnonzero(column.flatten().field("source").to_numpy() == part)
+        mine = np.flatnonzero(column.flatten().field("source").to_numpy() == entry)
         places.append(np.stack([rows[mine] + block["first"], mine - starts[rows[mine]]], axis=1))
     every = np.concatenate(places)
     wanted = min(max(CARDS // len(mixture.sources), 1), len(every))
     if wanted:
-        chosen = permute_index(np.arange(wanted), len(every), make_order_key(seed, "gallery", mixture.stage, part))
-        yield from ((int(row), int(place)) for row, place in every[chosen])
+        chosen = permute_index(np.arange(wanted), len(every), make_order_key(seed, "gallery", mixture.stage, entry))
+        yield from ((int(sequence), int(place)) for sequence, place in every[chosen])
 
 
-def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
-    """A segment, and the row that it is packed into."""
-    segments = mixture.row(row)
+def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
+    """A segment, and the sequence that it is packed into."""
+    segments = mixture.sequence(sequence)
     segment = segments[place]
     (stored,) = mixture.read([segment])
     last = len(stored.nodes) if segment.last is None else segment.last
@@ -88,26 +88,28 @@ def _card(mixture: PlannedMixture, row: int, place: int, tokenizer: Tokenizer, l
     supervised = sum(piece.supervised for piece in encoded) + (loss == "text")
     return {
         "stage": mixture.stage,
-        "row": row,
+        "sequence": sequence,
         "place": place,
         "id": mixture.about(segment)["id"],
-        "part": mixture.sources[segment.source],
+        "entry": mixture.sources[segment.source],
         "source": mixture.lock["sources"][segment.source]["name"],
         "licence": mixture.about(segment)["licence"],
         "tokens": segment.tokens,
         "supervised": supervised,
         "length": mixture.lock["sequence_length"],
         "nodes": [segment.first, last, len(stored.nodes)],
-        "pictures": _pictures(mixture, stored, layouts, mine),
-        "text": list(_text(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
+        "pictures": _render_pictures(mixture, stored, layouts, mine),
+        "text": list(_decode_runs(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
         "neighbours": [
-            {"id": mixture.about(other)["id"], "part": mixture.sources[other.source], "tokens": other.tokens}
+            {"id": mixture.about(other)["id"], "entry": mixture.sources[other.source], "tokens": other.tokens}
             for other in segments
         ],
     }
 
 
-def _pictures(mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice) -> list[dict[str, Any]]:
+def _render_pictures(
+    mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice
+) -> list[dict[str, Any]]:
     """The first images of a segment with their tiles, and what each costs."""
     shown = zip(stored.parts[mine][:PICTURES], layouts, stored.tokens[mine], strict=False)
     return [
@@ -131,14 +133,16 @@ def draw_tiles(mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: La
         rows, columns = 1, len(tiles)
     seam = max(SEAM_WIDTH, tiles[0].shape[0] // 56)
     grid = [tiles[row * columns : (row + 1) * columns] for row in range(rows)]
-    return Image.fromarray(_beside([*overview, _below([_beside(line, seam) for line in grid], seam)], seam))
+    return Image.fromarray(
+        _join_beside([*overview, _join_below([_join_beside(line, seam) for line in grid], seam)], seam)
+    )
 
 
-def _beside(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
-    return _below([picture.swapaxes(0, 1) for picture in pictures], seam).swapaxes(0, 1)
+def _join_beside(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
+    return _join_below([picture.swapaxes(0, 1) for picture in pictures], seam).swapaxes(0, 1)
 
 
-def _below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
+def _join_below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
     """Pictures one below the other with a seam between them, the narrower ones filled up."""
     width = max(picture.shape[1] for picture in pictures)
     framed = []
@@ -149,7 +153,7 @@ def _below(pictures: Sequence[np.ndarray], seam: int) -> np.ndarray:
     return np.concatenate(framed)
 
 
-def _text(
+def _decode_runs(
     nodes: Sequence[Node], encoded: Sequence[Encoded], tokenizer: Tokenizer, placeholder: int
 ) -> Iterator[dict[str, Any]]:
     """Runs of tokens that are supervised or not, as text; the placeholders of an image by their number."""

@@ -24,10 +24,10 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         wanted: stages of the page; None for all.
         losses: what stages learn, of those with a `train` block.
     """
-    unread = [source for source in recipe.sources if not search.read(root, recipe, source)]
+    unread = [source for source in recipe.sources if not search.is_source_read(root, recipe, source)]
     if unread:
         yield f"Nothing is shown of {', '.join(unread)}: not read to the end yet; {ON}"
-    open_ = [name for name in recipe.sources if name not in unread and not search.decided(root, recipe, name)]
+    open_ = [name for name in recipe.sources if name not in unread and not search.has_all_verdicts(root, recipe, name)]
     if open_:
         yield f"What becomes of the samples of {', '.join(open_)} is not decided yet; {ON}"
     unsharded = [
@@ -45,7 +45,7 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         yield f"There are no shards yet of {', '.join(unsharded)}; {ON}"
     if not recipe.stages:
         yield (
-            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed rows, and no samples as the trainer "
+            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed sequences, and no samples as the trainer "
             "sees them. To have them, add a stage with a `policy` and a `mixture`, and build again; `vlmill mixtures list` names "
             "published mixtures."
         )
@@ -56,21 +56,21 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
             yield f"Stage {stage.name} is not mixed yet; {ON}"
         elif stage.name not in losses:
             yield (
-                f"Stage {stage.name} has no `train` block, so nobody has said what is supervised: answers are marked, the default. To say "
+                f"Stage {stage.name} has no `train` block, so what is supervised is not declared: answers are marked, the default. To say "
                 "it, add `train: {loss: answers}` or `{loss: text}` with the steps of the training."
             )
 
 
 def list_sources(root: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The sources in the recipe's order: kind, licence, and of each level how much came in and was kept, or None."""
-    books, came = read_funnel(root), search.sizes(root, recipe)
+    counted, came = read_funnel(root), search.count_source_samples(root, recipe)
     found = []
     for name, settings in recipe.sources.items():
-        levels = {level: _counted(books[name].get(level)) for level in LEVELS}
+        levels = {level: _select_counts(counted[name].get(level)) for level in LEVELS}
         levels["samples"] = levels["samples"] or ({"in": came[name], "kept": None} if name in came else None)
         found.append({"name": name, "kind": settings.kind, "licence": settings.licence, "levels": levels})
     return found
 
 
-def _counted(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _select_counts(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if line is None else {"in": line["in"], "kept": line["kept"]}

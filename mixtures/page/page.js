@@ -62,11 +62,11 @@ function run({ text, supervised, image }) {
     make("span", { className: (marks.includes(piece) ? "mark " : "") + (supervised ? "supervised" : ""), textContent: piece }));
 }
 function packed(card) {
-  return make("div", { className: "packed", title: `row ${card.row} of ${card.stage}` }, ...card.neighbours.map((other, place) => {
-    const part = make("i", { className: place === card.place ? "me" : "", title: `${other.id}\n${other.tokens} tokens` });
-    part.style.width = `${(100 * other.tokens) / card.length}%`;
-    part.style.background = colours[other.part.split("@")[0]];
-    return part;
+  return make("div", { className: "packed", title: `sequence ${card.sequence} of ${card.stage}` }, ...card.neighbours.map((other, place) => {
+    const segment = make("i", { className: place === card.place ? "me" : "", title: `${other.id}\n${other.tokens} tokens` });
+    segment.style.width = `${(100 * other.tokens) / card.length}%`;
+    segment.style.background = colours[other.entry.split("@")[0]];
+    return segment;
   }));
 }
 function drawn(card) {
@@ -75,26 +75,26 @@ function drawn(card) {
   const told = n === undefined ? [] : [chip(index.languages[rows.language[n]])];
   return make("div", { className: "card" },
     make("div", { className: "mono" }, card.id),
-    make("div", { className: "chips" }, chip(dot(card.source), `${card.stage}: ${card.part}`), ...told, chip(`${number(card.tokens)} tokens, ${number(card.supervised)} supervised`),
+    make("div", { className: "chips" }, chip(dot(card.source), `${card.stage}: ${card.entry}`), ...told, chip(`${number(card.tokens)} tokens, ${number(card.supervised)} supervised`),
       ...cut, ...(card.licence ? [chip(card.licence)] : [])),
     ...(card.pictures.length ? [make("div", { className: "pictures" }, ...card.pictures.map((shown) => make("figure", {},
       make("img", { src: shown.picture, loading: "lazy", decoding: "async", alt: "" }),
       make("figcaption", {}, `${shown.size.join(" x ")} px, ${shown.tiles} ${shown.tiles === 1 ? "tile" : "tiles"}, ${number(shown.tokens)} tokens`))))] : []),
     make("div", { className: "text" }, ...card.text.flatMap(run)),
     packed(card),
-    make("div", { className: "soft", style: "font-size:.78rem" }, `row ${number(card.row)}, ${card.neighbours.length === 1 ? "alone" : `${card.neighbours.length} segments`}`));
+    make("div", { className: "soft", style: "font-size:.78rem" }, `sequence ${number(card.sequence)}, ${card.neighbours.length === 1 ? "alone" : `${card.neighbours.length} segments`}`));
 }
 
 // -- a line of the index
 
-const columns = ["sample", "language", "fate", "images", ...index.policies.map((policy) => `tokens, ${policy}`), "text"];
+const columns = ["sample", "language", "outcome", "images", ...index.policies.map((policy) => `tokens, ${policy}`), "text"];
 const numeric = (place) => place === 3 || (place > 3 && place < columns.length - 1);
 const heading = make("tr", {}, ...columns.map((name, place) => make("th", { className: numeric(place) ? "number" : "", textContent: name })));
 function line(n) {
   const reason = index.reasons[rows.reason[n]];
-  const fate = open[rows.reason[n]] ? reason : lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
+  const outcome = open[rows.reason[n]] ? reason : lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
   const cells = [make("span", { className: "mono" }, dot(index.sources[rows.source[n]]), idOf(n)), index.languages[rows.language[n]],
-    make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: fate }), number(rows.images[n]),
+    make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: outcome }), number(rows.images[n]),
     ...tokens.map((column) => (column[n] === null ? "" : number(column[n]))), rows.text[n]];
   return make("tr", {}, ...cells.map((cell, place) => make("td", { className: numeric(place) ? "number" : "" }, cell)));
 }

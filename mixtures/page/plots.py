@@ -40,68 +40,72 @@ def choose_colours(sources: Sequence[str]) -> dict[str, str]:
     return {source: PALETTE[place % len(PALETTE)] for place, source in enumerate(sources)}
 
 
-def of_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
+def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
     """The plots of a stage."""
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
     return [
-        _plot("Declared and realised share", f"of {stats['unit']}", _shares(stats)),
-        _plot("What the rows are made of", "realised share in every unit", _units(stats, labels)),
-        _plot("Length of a sample", "tokens, of what lies in the shards", _lengths(counted.lengths, here)),
-        _plot("Size of an image", "pixels of the original", _sizes(counted.sizes)),
-        _plot("Tiles of an image", "encoder inputs, the overview included", _tiles(counted.tiles, here)),
-        _plot("How full rows are", "share of the row's tokens and tiles", _fill(counted.fill)),
+        _describe_plot("Declared and realised share", f"of {stats['unit']}", _plot_shares(stats)),
+        _describe_plot("What the sequences are made of", "realised share in every unit", _plot_units(stats, labels)),
+        _describe_plot(
+            "Length of a sample", "tokens, of what lies in the shards", _plot_lengths(counted.lengths, here)
+        ),
+        _describe_plot("Size of an image", "pixels of the original", _plot_sizes(counted.sizes)),
+        _describe_plot("Tiles of an image", "encoder inputs, the overview included", _plot_tiles(counted.tiles, here)),
+        _describe_plot("How full sequences are", "share of the sequence's tokens and tiles", _plot_fill(counted.fill)),
     ]
 
 
-def of_run(
+def plot_run(
     funnel: Mapping[str, Any], languages: Rows, overlap: Mapping[str, Rows], by_source: Mapping[str, str]
 ) -> list[Plot]:
     """The plots of a whole run."""
     plots = [
-        _plot(f"What became of {level}", "by the first reason", _funnel(rows))
+        _describe_plot(f"Outcomes of {level}", "by the first reason", _plot_funnel(rows))
         for level in ("rows", "samples", "nodes", "images")
-        if (rows := _fates(funnel, level))
+        if (rows := _count_outcomes(funnel, level))
     ]
     if languages:
-        plots.append(_plot("Languages", "of a sample that came in", _languages(languages, by_source)))
+        plots.append(_describe_plot("Languages", "of a sample that came in", _plot_languages(languages, by_source)))
     if overlap.get("dropped"):
         plots.append(
-            _plot(
+            _describe_plot(
                 "Dropped copies",
                 "from the left source; the top one keeps it",
-                _matrix(overlap["dropped"], "keeper", "copies", by_source),
+                _plot_matrix(overlap["dropped"], "keeper", "copies", by_source),
             )
         )
     for kind in ("texts", "images"):
         if overlap.get(kind):
-            chart = _matrix(overlap[kind], "other", "number", by_source)
-            plots.append(_plot(f"{kind.capitalize()} in common", "of the left source, alike in the top one", chart))
+            chart = _plot_matrix(overlap[kind], "other", "number", by_source)
+            plots.append(
+                _describe_plot(f"{kind.capitalize()} in common", "of the left source, alike in the top one", chart)
+            )
     if overlap.get("stayed"):
         plots.append(
-            _plot(
+            _describe_plot(
                 "Alike, and kept",
                 "pairs of samples with texts half alike",
-                _matrix(overlap["stayed"], "other", "pairs", by_source),
+                _plot_matrix(overlap["stayed"], "other", "pairs", by_source),
             )
         )
     return plots
 
 
-def _plot(title: str, note: str, chart: Any) -> Plot:
+def _describe_plot(title: str, note: str, chart: Any) -> Plot:
     return {"title": title, "note": note, "spec": chart.configure_view(stroke=None).to_dict()}
 
 
-def _chart(rows: Rows) -> alt.Chart:
+def _make_chart(rows: Rows) -> alt.Chart:
     return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
 
 
-def _source(by_source: Mapping[str, str]) -> alt.Color:
+def _colour_by_source(by_source: Mapping[str, str]) -> alt.Color:
     scale = alt.Scale(domain=list(by_source), range=list(by_source.values()))
     return alt.Color("source:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=4, symbolLimit=0))
 
 
-def _shares(stats: Mapping[str, Any]) -> Any:
+def _plot_shares(stats: Mapping[str, Any]) -> Any:
     rows = [
         {"source": source["name"], "which": which, "share": share}
         for source in stats["sources"]
@@ -109,7 +113,7 @@ def _shares(stats: Mapping[str, Any]) -> Any:
     ]
     names = [source["name"] for source in stats["sources"]]
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_bar()
         .encode(
             alt.Y("source:N", sort=names, title=None),
@@ -122,26 +126,26 @@ def _shares(stats: Mapping[str, Any]) -> Any:
     )
 
 
-def _units(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
+def _plot_units(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
     rows = [
         {"source": source["name"], "unit": unit, "share": source["realised"][unit]}
         for source in stats["sources"]
         for unit in UNITS
     ]
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_bar()
         .encode(
             alt.Y("unit:N", sort=list(UNITS), title=None),
             alt.X("share:Q", axis=alt.Axis(format="%"), title=None, scale=alt.Scale(domain=[0, 1])),
-            _source(labels),
+            _colour_by_source(labels),
             tooltip=["source:N", "unit:N", alt.Tooltip("share:Q", format=".2%")],
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
 
 
-def _logarithmic(title: str) -> dict[str, Any]:
+def _make_log_scale(title: str) -> dict[str, Any]:
     return {
         "scale": alt.Scale(type="log", base=2, nice=False),
         "title": title,
@@ -149,29 +153,29 @@ def _logarithmic(title: str) -> dict[str, Any]:
     }
 
 
-def _lengths(rows: Rows, by_source: Mapping[str, str]) -> Any:
+def _plot_lengths(rows: Rows, by_source: Mapping[str, str]) -> Any:
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_bar(orient="vertical", binSpacing=0)
         .encode(
-            alt.X("from:Q", **_logarithmic("tokens")),
+            alt.X("from:Q", **_make_log_scale("tokens")),
             alt.X2("to:Q"),
             alt.Y("samples:Q", title="samples", stack=True),
-            _source(by_source),
+            _colour_by_source(by_source),
             tooltip=["source:N", "from:Q", "to:Q", "samples:Q"],
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
 
 
-def _sizes(rows: Rows) -> Any:
+def _plot_sizes(rows: Rows) -> Any:
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_rect()
         .encode(
-            alt.X("width:Q", **_logarithmic("width")),
+            alt.X("width:Q", **_make_log_scale("width")),
             alt.X2("width_to:Q"),
-            alt.Y("height:Q", **_logarithmic("height")),
+            alt.Y("height:Q", **_make_log_scale("height")),
             alt.Y2("height_to:Q"),
             alt.Color("images:Q", scale=alt.Scale(scheme="blues", type="sqrt"), title="images"),
             tooltip=["width:Q", "width_to:Q", "height:Q", "height_to:Q", "images:Q"],
@@ -180,85 +184,85 @@ def _sizes(rows: Rows) -> Any:
     )
 
 
-def _tiles(rows: Rows, by_source: Mapping[str, str]) -> Any:
+def _plot_tiles(rows: Rows, by_source: Mapping[str, str]) -> Any:
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_bar()
         .encode(
             alt.X("tiles:O", title="tiles", axis=alt.Axis(labelAngle=0)),
             alt.Y("images:Q", title="images"),
-            _source(by_source),
+            _colour_by_source(by_source),
             tooltip=["source:N", "tiles:O", "images:Q"],
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
 
 
-def _fill(rows: Rows) -> Any:
+def _plot_fill(rows: Rows) -> Any:
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_bar(binSpacing=1)
         .encode(
             alt.X("from:Q", bin="binned", axis=alt.Axis(format="%"), title=None),
             alt.X2("to:Q"),
-            alt.Y("rows:Q", title="rows"),
+            alt.Y("sequences:Q", title="sequences"),
             alt.Row("of:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left")),
-            tooltip=["of:N", alt.Tooltip("from:Q", format="%"), alt.Tooltip("to:Q", format="%"), "rows:Q"],
+            tooltip=["of:N", alt.Tooltip("from:Q", format="%"), alt.Tooltip("to:Q", format="%"), "sequences:Q"],
         )
         .properties(width=WIDTH - 40, height=HEIGHT // 2 - 10)
     )
 
 
-def _fates(funnel: Mapping[str, Any], level: str) -> Rows:
-    """What became of a level's things, by source; of reasons the most frequent, and the others in one."""
-    books = {source: lines[level] for source, lines in funnel.items() if level in lines}
+def _count_outcomes(funnel: Mapping[str, Any], level: str) -> Rows:
+    """Outcomes of a level's things, by source; of reasons the most frequent, and the others in one."""
+    counted = {source: lines[level] for source, lines in funnel.items() if level in lines}
     whole: Counter[str] = Counter()
-    for line in books.values():
+    for line in counted.values():
         whole.update(line["dropped"])
         whole.update(line["failed"])
     named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[: len(REASONS) - 1]]
     rows = []
-    for source, line in books.items():
+    for source, line in counted.items():
         lost = {**line["dropped"], **line["failed"]}
-        fates = {KEPT: line["kept"], **{reason: lost.get(reason, 0) for reason in named}}
-        fates[OTHERS] = sum(lost.values()) + line["kept"] - sum(fates.values())
+        outcomes = {KEPT: line["kept"], **{reason: lost.get(reason, 0) for reason in named}}
+        outcomes[OTHERS] = sum(lost.values()) + line["kept"] - sum(outcomes.values())
         rows += [
-            {"source": source, "fate": fate, "number": number, "place": place}
-            for place, (fate, number) in enumerate(fates.items())
+            {"source": source, "outcome": outcome, "number": number, "place": place}
+            for place, (outcome, number) in enumerate(outcomes.items())
             if number
         ]
     return rows
 
 
-def _funnel(rows: Rows) -> Any:
-    fates = [fate for _, fate in sorted({(row["place"], row["fate"]) for row in rows})]
-    shades = [GREY, *REASONS][: len(fates)] if fates[0] == KEPT else list(REASONS[: len(fates)])
+def _plot_funnel(rows: Rows) -> Any:
+    outcomes = [outcome for _, outcome in sorted({(row["place"], row["outcome"]) for row in rows})]
+    shades = [GREY, *REASONS][: len(outcomes)] if outcomes[0] == KEPT else list(REASONS[: len(outcomes)])
     return (
-        _chart(rows)
+        _make_chart(rows)
         .mark_bar()
         .encode(
             alt.Y("source:N", title=None),
-            alt.X("number:Q", title=None, axis=_counted(row["number"] for row in rows)),
+            alt.X("number:Q", title=None, axis=_make_count_axis(row["number"] for row in rows)),
             alt.Color(
-                "fate:N",
-                sort=fates,
+                "outcome:N",
+                sort=outcomes,
                 title=None,
-                scale=alt.Scale(domain=fates, range=shades),
+                scale=alt.Scale(domain=outcomes, range=shades),
                 legend=alt.Legend(orient="bottom", columns=3, symbolLimit=0),
             ),
             alt.Order("place:Q"),
-            tooltip=["source:N", "fate:N", "number:Q"],
+            tooltip=["source:N", "outcome:N", "number:Q"],
         )
         .properties(width=WIDTH, height=max(100, 26 * len({row["source"] for row in rows})))
     )
 
 
-def _counted(numbers: Iterable[int]) -> alt.Axis:
+def _make_count_axis(numbers: Iterable[int]) -> alt.Axis:
     """An axis of whole numbers, few enough not to run into each other."""
     return alt.Axis(format=",d" if max(numbers, default=0) < 10_000 else "~s", tickCount=5)
 
 
-def _languages(rows: Rows, by_source: Mapping[str, str]) -> Any:
+def _plot_languages(rows: Rows, by_source: Mapping[str, str]) -> Any:
     whole: Counter[str] = Counter()
     for row in rows:
         whole[row["language"]] += row["samples"]
@@ -266,27 +270,29 @@ def _languages(rows: Rows, by_source: Mapping[str, str]) -> Any:
     shown = [row for row in rows if row["language"] in order]
     place = alt.Y("language:N", sort=order, title=None)
     bars = (
-        _chart(shown)
+        _make_chart(shown)
         .mark_bar()
         .encode(
             place,
-            alt.X("samples:Q", title=None, axis=_counted(whole.values())),
-            _source(by_source),
+            alt.X("samples:Q", title=None, axis=_make_count_axis(whole.values())),
+            _colour_by_source(by_source),
             tooltip=["source:N", "language:N", "samples:Q"],
         )
     )
     sums = [{"language": language, "samples": whole[language]} for language in order]
     numbers = (
-        _chart(sums).mark_text(align="left", dx=4).encode(place, alt.X("samples:Q"), alt.Text("samples:Q", format=","))
+        _make_chart(sums)
+        .mark_text(align="left", dx=4)
+        .encode(place, alt.X("samples:Q"), alt.Text("samples:Q", format=","))
     )
     return (bars + numbers).properties(width=WIDTH)
 
 
-def _matrix(rows: Rows, other: str, number: str, sources: Mapping[str, str]) -> Any:
+def _plot_matrix(rows: Rows, other: str, number: str, sources: Mapping[str, str]) -> Any:
     most = max(row[number] for row in rows)
     found = {row[name] for row in rows for name in ("source", other)}
     scale = alt.Scale(domain=[source for source in sources if source in found or len(sources) <= WHOLE])
-    base = _chart(rows).encode(
+    base = _make_chart(rows).encode(
         alt.Y("source:N", title=None, scale=scale),
         alt.X(f"{other}:N", title=None, scale=scale, axis=alt.Axis(labelAngle=0, orient="top")),
     )

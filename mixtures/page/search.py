@@ -1,4 +1,4 @@
-"""The page's index: samples of the run as they came in, with language and fate, to be searched without a server.
+"""The page's index: samples of the run as they came in, with language and outcome, to be searched without a server.
 
 Of every source the same number, as far as it has them, from partitions and rows chosen by hash. Columns instead of rows, and
 names by number, keep 20,000 samples to about 3 MB. Samples stand in it from the time they were read.
@@ -30,7 +30,7 @@ READ = 1000  # characters that its language is told from
 SURE = 0.5  # least probability of a language that is named
 UNSURE = "unsure"
 UNDECIDED = "undecided"
-"""In the place of reasons, where filters or dedupe have not spoken yet."""
+"""In the place of reasons, where filters or dedupe have not decided yet."""
 
 Index = dict[str, Any]
 """`sources`, `files`, `languages`, `reasons`, `policies` (names), and `rows`: a list per column."""
@@ -51,18 +51,18 @@ def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int
     names = {column: _Names({}) for column in ("source", "file", "language", "reason")}
     rows: dict[str, list[Any]] = {column: [] for column in (*names, "row", "page", "images", "text")}
     tokens: list[list[int | None]] = [[] for _ in policies]
-    for source, quota in divide_quotas(sizes(root, recipe), most).items():
-        found = sorted(_samples(root, recipe, source, quota), key=lambda item: make_order_key("page", str(item[0].id)))[
-            :quota
-        ]
-        lengths = [_tokens(root, source, policy) for policy in policies]
+    for source, quota in divide_quotas(count_source_samples(root, recipe), most).items():
+        found = sorted(
+            _read_with_outcomes(root, recipe, source, quota), key=lambda item: make_order_key("page", str(item[0].id))
+        )[:quota]
+        lengths = [_count_tokens(root, source, policy) for policy in policies]
         for sample, outcome in sorted(found, key=lambda item: item[0].id):
             text = " ".join(" ".join(node.text for node in sample.nodes if node.text)[:READ].split())
             values = {
                 "source": source,
                 "file": sample.id.file,
                 "language": guess_language(text),
-                "reason": _fate(outcome),
+                "reason": _describe_outcome(outcome),
             }
             for column, value in values.items():
                 rows[column].append(names[column](value))
@@ -81,37 +81,37 @@ def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int
     }
 
 
-def decided(root: Path, recipe: Recipe, source: str) -> bool:
-    """Whether all that say what becomes of a source's samples have come to their end."""
+def has_all_verdicts(root: Path, recipe: Recipe, source: str) -> bool:
+    """Whether all steps that decide on a source's samples are complete."""
     steps = [f"steps/{source}/{name}" for name in ("image_stats", *recipe.all_verdict_steps()) if name != "dedupe"]
-    return read(root, recipe, source) and _complete(
+    return is_source_read(root, recipe, source) and _are_complete(
         root, *steps, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])
     )
 
 
-def read(root: Path, recipe: Recipe, source: str) -> bool:
+def is_source_read(root: Path, recipe: Recipe, source: str) -> bool:
     """Whether a source was read, and its images fetched, to the end."""
     steps = ("read", "fetch") if recipe.source(source).fetches else ("read",)
-    return _complete(root, *(f"steps/{source}/{step}" for step in steps))
+    return _are_complete(root, *(f"steps/{source}/{step}" for step in steps))
 
 
-def _complete(root: Path, *folders: str) -> bool:
+def _are_complete(root: Path, *folders: str) -> bool:
     return all((root / folder / "manifest.json").exists() for folder in folders)
 
 
-def sizes(root: Path, recipe: Recipe) -> dict[str, int]:
+def count_source_samples(root: Path, recipe: Recipe) -> dict[str, int]:
     """Source -> samples that came in, of sources that were read."""
     found = dict[str, int]()
     for source, lines in read_funnel(root).items():
         if "samples" in lines:
             found[source] = lines["samples"]["in"]
-        elif read(root, recipe, source):
+        elif is_source_read(root, recipe, source):
             paths = [at.paths(root)["samples.parquet"] for at in list_raw_tables(root, recipe, source)]
             found[source] = sum(int(pq.read_metadata(path).num_rows) for path in paths)
     return found
 
 
-def _fate(outcome: Outcome | None) -> str:
+def _describe_outcome(outcome: Outcome | None) -> str:
     """Why a sample was lost, or which nodes of it were; empty where it is kept whole."""
     if outcome is None:
         return UNDECIDED
@@ -145,9 +145,9 @@ def divide_quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
     return found
 
 
-def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Outcome | None]]:
-    """The samples of as many partitions as hold `quota`, and what became of each; None where that is not decided yet."""
-    seen, is_decided = 0, decided(root, recipe, source)
+def _read_with_outcomes(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Outcome | None]]:
+    """The samples of as many partitions as hold `quota`, and the outcome of each; None where that is not decided yet."""
+    seen, is_decided = 0, has_all_verdicts(root, recipe, source)
     found = list_filtered_tables(root, recipe, source) if is_decided else list_raw_tables(root, recipe, source)
     for tables in sorted(found, key=lambda at: make_order_key("page", source, at.partition)):
         if seen >= quota:
@@ -160,10 +160,10 @@ def _samples(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tu
             yield sample, apply_verdicts(sample, verdicts.get(row, []), image_stats) if is_decided else None
 
 
-def _tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:
+def _count_tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:
     """Sample -> text and visual tokens under a policy; nothing where they are not counted yet."""
     folder = f"shards/{source}/{policy}"
-    if not _complete(root, folder, f"{folder}/lengths"):
+    if not _are_complete(root, folder, f"{folder}/lengths"):
         return {}
     tables = []
     for step, ending, columns in (

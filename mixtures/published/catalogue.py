@@ -109,11 +109,11 @@ def load_published(name: str) -> Published:
 
 def compute_shares(stage: PublishedStage) -> dict[str, float]:
     """The percentage of the stage's unit that each entry comes to, from its published counts; pure."""
-    amounts = [plan[stage.mixture.unit] for plan in _planned(stage)]
+    amounts = [plan[stage.mixture.unit] for plan in _compute_planned(stage)]
     return {label: 100 * amount / sum(amounts) for label, amount in zip(stage.mixture.labels(), amounts, strict=True)}
 
 
-def _planned(stage: PublishedStage) -> list[dict[str, float]]:
+def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
     """What each entry comes to in every unit, as far as its counts tell."""
     available = stage.available()
     repetition = solve_mixture(stage.mixture, available).repetition
@@ -128,7 +128,7 @@ def describe_published(stage: PublishedStage, name: str = "") -> dict[str, Any]:
 
     `total` adds up what was published.
     """
-    labels, planned = stage.mixture.labels(), _planned(stage)
+    labels, planned = stage.mixture.labels(), _compute_planned(stage)
     known = [stage.published.get(label, Known()) for label in labels]
     return {
         "stage": name,
@@ -175,7 +175,9 @@ def make_published_tables(published: Published, only: str | None = None) -> Iter
     for name, stage in published.stages.items():
         if only not in {None, name}:
             continue
-        table = make_grid(f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_sums(stage)))
+        table = make_grid(
+            f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_describe_totals(stage))
+        )
         table.add_column("entry", overflow="fold")
         table.add_column("given", no_wrap=True)
         for column in ("samples", "published", "realised", "off by"):
@@ -186,20 +188,20 @@ def make_published_tables(published: Published, only: str | None = None) -> Iter
             known = stage.published.get(label, Known())
             table.add_row(
                 label,
-                _given(entry),
+                _describe_entry(entry),
                 "-" if known.samples is None else shorten_number(known.samples),
-                *_held(known, shares[label]),
+                *_compare_percent(known, shares[label]),
             )
         yield table
 
 
-def _given(entry: MixtureEntry) -> str:
+def _describe_entry(entry: MixtureEntry) -> str:
     """What an entry was declared with."""
     how = f"share {entry.share:g}" if entry.share is not None else f"x {entry.repeat or 1:g}"
     return how + ("" if entry.take == "all" else f", {entry.take}") + (f" where {entry.where}" if entry.where else "")
 
 
-def _held(known: Known, share: float) -> tuple[str, str, str, str]:
+def _compare_percent(known: Known, share: float) -> tuple[str, str, str, str]:
     """A published percentage, what its counts make of it, their difference, and a mark where they disagree."""
     if known == Known():
         return "-", "-", "-", ""
@@ -214,7 +216,7 @@ def _held(known: Known, share: float) -> tuple[str, str, str, str]:
     )
 
 
-def _sums(stage: PublishedStage) -> Iterator[str]:
+def _describe_totals(stage: PublishedStage) -> Iterator[str]:
     """What the counts add up to, and what was claimed."""
     totals = describe_published(stage)["total"]
     for unit, claimed in stage.claimed.items():

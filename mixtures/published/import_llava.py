@@ -44,8 +44,8 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
         raise RecipeError(
             f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as LLaVA-NeXT's scripts/train/*.yaml"
         )
-    found = [_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
-    entries = _entries(found)
+    found = [_read_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
+    entries = _group_entries(found)
     mixture = parse_block(MixtureSettings, {"sequence_length": sequence_length, "entries": entries}, str(path))
     labels = mixture.labels()
     counts = {
@@ -54,10 +54,10 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
         if (count := count_rows(name)) is not None
     }
     stage = {"mixture": {"sequence_length": sequence_length, "entries": entries}, "published": counts}
-    return {"title": path.stem, "stages": {name_of(path.stem): stage}}
+    return {"title": path.stem, "stages": {make_source_name(path.stem): stage}}
 
 
-def _entry(entry: Any, where: str) -> tuple[str, str]:
+def _read_entry(entry: Any, where: str) -> tuple[str, str]:
     """The source's name and `take` of an entry."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("json_path"), str):
         raise RecipeError(f"{where}: an entry names its file under json_path, not {entry!r}")
@@ -69,13 +69,13 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
         raise RecipeError(
             f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
         )
-    name = name_of(Path(entry["json_path"]).stem)
+    name = make_source_name(Path(entry["json_path"]).stem)
     if not name:
         raise RecipeError(f"{where}: json_path {entry['json_path']!r} names no file")
     return name, take
 
 
-def _entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
+def _group_entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:
     """`entries` of a mixture: a mapping, or a list where a file is named more than once."""
     settings = [{} if take == "all" else {"take": take} for _, take in entries]
     names = [name for name, _ in entries]
@@ -84,7 +84,7 @@ def _entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, 
     return [{"source": name, **more} for name, more in zip(names, settings, strict=True)]
 
 
-def name_of(stem: str) -> str:
+def make_source_name(stem: str) -> str:
     """A file's name as that of a source: letters, digits, - and _."""
     return re.sub(r"[^\w-]", "_", stem.replace("+", "plus"), flags=re.ASCII).strip("_-")
 

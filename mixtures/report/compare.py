@@ -36,17 +36,17 @@ def pair_stages(before: str, after: str) -> list[tuple[Stats, Stats]]:
                 f"{name} has no stages, so it holds no mixture to compare; add `stages` to its recipe and build again"
             )
     if all(len(side) == 1 for side in sides):
-        return [(_called(before, *sides[0].values()), _called(after, *sides[1].values()))]
+        return [(_rename_stage(before, *sides[0].values()), _rename_stage(after, *sides[1].values()))]
     common = [stage for stage in sides[0] if stage in sides[1]]
     if not common:
         had = (f"{name} has {', '.join(side)}" for name, side in zip((before, after), sides, strict=True))
         raise RecipeError(
             f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as {before}:{next(iter(sides[0]))}"
         )
-    return [(_called(before, sides[0][stage]), _called(after, sides[1][stage])) for stage in common]
+    return [(_rename_stage(before, sides[0][stage]), _rename_stage(after, sides[1][stage])) for stage in common]
 
 
-def _called(name: str, stats: Stats) -> Stats:
+def _rename_stage(name: str, stats: Stats) -> Stats:
     """The statistics of a stage, called by what a person typed: `before:tune`."""
     stage = stats["stage"].rpartition(":")[2]
     return {**stats, "stage": name if name.endswith((f":{stage}", ".json")) else f"{name.rstrip('/')}:{stage}"}
@@ -60,10 +60,10 @@ def read_stages(name: str) -> dict[str, Stats]:
         StoreError: it is a run whose stage is not mixed yet.
     """
     if Path(name).is_file() and Path(name).suffix == ".json":
-        found = _stats_of(Path(name))
+        found = _read_stats(Path(name))
         return {found["stage"]: found}
-    whole, colon, stage = (name, "", "") if _exists(name) else name.rpartition(":")
-    if not (whole and _exists(whole)):
+    whole, colon, stage = (name, "", "") if _is_known_name(name) else name.rpartition(":")
+    if not (whole and _is_known_name(whole)):
         raise RecipeError(
             f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, a file, "
             f"or NAME:STAGE of {', '.join(published.list_names())}"
@@ -78,7 +78,7 @@ def read_stages(name: str) -> dict[str, Stats]:
     }
 
 
-def _stats_of(path: Path) -> Stats:
+def _read_stats(path: Path) -> Stats:
     """What a lock or a file of statistics holds."""
     try:
         found = json.loads(path.read_bytes())
@@ -96,7 +96,7 @@ def _stats_of(path: Path) -> Stats:
         raise RecipeError(f"{path}: neither a mixture.lock.json nor a stats.json, or damaged") from error
 
 
-def _exists(name: str) -> bool:
+def _is_known_name(name: str) -> bool:
     return Path(name).exists() or name in published.list_names()
 
 
@@ -124,7 +124,7 @@ def make_difference(before: Stats, after: Stats) -> dict[str, dict[str, int | No
     return rows | {"total": total}
 
 
-def difference_table(before: Stats, after: Stats) -> Table:
+def make_difference_table(before: Stats, after: Stats) -> Table:
     """`difference` for a person, sources that do not differ left out."""
     rows = make_difference(before, after)
     same = [name for name, row in rows.items() if name != "total" and set(row.values()) == {0}]
@@ -137,9 +137,9 @@ def difference_table(before: Stats, after: Stats) -> Table:
         result.add_column(unit, justify="right", no_wrap=True)
     for name, row in rows.items():
         if name not in same:
-            result.add_row(name, *(_signed(row[unit]) for unit in UNITS))
+            result.add_row(name, *(_format_difference(row[unit]) for unit in UNITS))
     return result
 
 
-def _signed(amount: int | None) -> str:
+def _format_difference(amount: int | None) -> str:
     return "-" if amount is None else ("+" if amount > 0 else "") + shorten_number(amount)

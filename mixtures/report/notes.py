@@ -47,7 +47,7 @@ def write_notes(
     sources = sorted({source["name"] for source in lock["sources"]})
     if recipe.dedupe is None:
         if len(sources) > 1:
-            yield "the recipe's dedupe is null, so nobody looked for what entries have in common"
+            yield "the recipe's dedupe is null, so what entries have in common was not looked for"
         return
     policy = next(item.policy for item in recipe.stages if item.name == stage)
     for (one, other), pairs in count_alike(root, sources, policy).items():
@@ -62,11 +62,11 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
     """
     if not (root / "steps/dedupe/pairs/manifest.json").exists():
         return {}
-    pairs = pl.scan_parquet(_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
+    pairs = pl.scan_parquet(_list_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
     outlines, kept = [], []
     for source in sources:
-        outlines += _files(root, f"steps/{source}/signature", "outline.parquet")
-        indices = _files(root, f"shards/{source}/{policy}", ".index.parquet")
+        outlines += _list_files(root, f"steps/{source}/signature", "outline.parquet")
+        indices = _list_files(root, f"shards/{source}/{policy}", ".index.parquet")
         if not indices:
             continue
         shards = pl.scan_parquet(indices)
@@ -83,7 +83,7 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
     return {pair: by_sources[pair] for pair in combinations_with_replacement(sources, 2) if pair in by_sources}
 
 
-def _files(root: Path, folder: str, name: str) -> list[Path]:
+def _list_files(root: Path, folder: str, name: str) -> list[Path]:
     """The files of a complete step whose names end in `name`."""
     return [
         root / file.path

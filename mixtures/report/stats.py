@@ -20,24 +20,24 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
 
     Args:
         mix: what the mix step wrote.
-        packing: `rows`, `tokens`, `tiles` and `most_tiles` (in one row) of the whole plan.
+        packing: `sequences`, `tokens`, `tiles` and `most_tiles` (in one sequence) of the whole plan.
     """
     settings, entries = mix["mixture"], mix["entries"]
-    declared = _declared(mix)
+    declared = _compute_declared(mix)
     totals = {unit: sum(entry["planned"][unit] for entry in entries) for unit in ("segments", "tiles", *UNITS)}
-    capacity = packing["rows"] * settings["sequence_length"]
+    capacity = packing["sequences"] * settings["sequence_length"]
     return {
         "stage": mix["stage"],
         "unit": settings["unit"],
-        "sources": [_source(entry, share, totals) for entry, share in zip(entries, declared, strict=True)],
-        "total": {**totals, "mean_length": _ratio(totals["tokens"], totals["samples"])},
+        "sources": [_describe_source(entry, share, totals) for entry, share in zip(entries, declared, strict=True)],
+        "total": {**totals, "mean_length": _round_ratio(totals["tokens"], totals["samples"])},
         "packing": {
-            "rows": packing["rows"],
+            "sequences": packing["sequences"],
             "sequence_length": settings["sequence_length"],
-            "efficiency": _ratio(packing["tokens"], capacity),
-            "segments_per_row": _ratio(totals["segments"], packing["rows"]),
+            "efficiency": _round_ratio(packing["tokens"], capacity),
+            "segments_per_sequence": _round_ratio(totals["segments"], packing["sequences"]),
             "tiles_per_sequence": {
-                "mean": _ratio(packing["tiles"], packing["rows"]),
+                "mean": _round_ratio(packing["tiles"], packing["sequences"]),
                 "most": packing["most_tiles"],
                 "budget": settings["tiles_per_sequence"],
             },
@@ -48,7 +48,7 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
     }
 
 
-def _declared(mix: Mapping[str, Any]) -> list[float]:
+def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
     """The declared share of every entry; with repeats, what they come to in the mixture's unit."""
     unit = mix["mixture"]["unit"]
     amounts = [
@@ -57,26 +57,26 @@ def _declared(mix: Mapping[str, Any]) -> list[float]:
         else (entry["entry"]["repeat"] or 1.0) * entry["available"][unit]
         for entry in mix["entries"]
     ]
-    return [_ratio(amount, sum(amounts)) for amount in amounts]
+    return [_round_ratio(amount, sum(amounts)) for amount in amounts]
 
 
-def _source(entry: Mapping[str, Any], declared: float, totals: Mapping[str, int]) -> dict[str, Any]:
+def _describe_source(entry: Mapping[str, Any], declared: float, totals: Mapping[str, int]) -> dict[str, Any]:
     planned = entry["planned"]
     lost = {level: {**counts["dropped"], **counts["failed"]} for level, counts in entry["counts"].items()}
     return {
         "name": entry["label"],
         "declared": declared,
-        "realised": {unit: _ratio(planned[unit], totals[unit]) for unit in UNITS},
+        "realised": {unit: _round_ratio(planned[unit], totals[unit]) for unit in UNITS},
         "planned": planned,
         "available": entry["available"],
         "repetition": round(entry["repetition"], 6),
-        "mean_length": _ratio(planned["tokens"], planned["samples"]),
+        "mean_length": _round_ratio(planned["tokens"], planned["samples"]),
         "lost": lost,
         "licences": entry["licences"],
     }
 
 
-def _ratio(entry: float, whole: float) -> float:
+def _round_ratio(entry: float, whole: float) -> float:
     """Six digits, which no machine rounds otherwise; 0 of nothing."""
     return round(entry / whole, 6) if whole else 0.0
 
@@ -102,11 +102,11 @@ def make_grid(title: str, caption: str = "") -> Table:
     )
 
 
-HEADINGS = ("declared", "realised", "passes", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
+HEADINGS = ("declared", "realised", "epochs", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
 SHORT = (
     "de-\nclared",
     "real-\nised",
-    "pas-\nses",
+    "ep-\nochs",
     "sam-\nples",
     "im-\nages",
     "text",
@@ -129,7 +129,7 @@ def make_stats_table(stats: Mapping[str, Any], width: int = 80) -> Table:
         width: of the terminal, in columns.
     """
     unit = stats["unit"]
-    result = make_grid(f"{stats['stage']}: shares in {unit}", "\n".join(_caption(stats)))
+    result = make_grid(f"{stats['stage']}: shares in {unit}", "\n".join(_write_caption(stats)))
     result.add_column("source", overflow="fold", min_width=6)
     longest = max(len(source["name"]) for source in stats["sources"])
     for name in SHORT if longest + NUMBERS > width else HEADINGS:
@@ -151,22 +151,22 @@ def make_stats_table(stats: Mapping[str, Any], width: int = 80) -> Table:
 
 def format_epochs(stats: Mapping[str, Any]) -> float:
     """Tokens planned over tokens there are."""
-    return _ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
+    return _round_ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
 
 
-def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
+def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
-    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
-    yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
+    yield f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
+    yield f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
-        lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}
+        lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
     yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _format_losses(counts: Mapping[str, int]) -> str:
     """What was lost by reason: `too_long 57, no_text 3`."""
     return ", ".join(f"{reason} {shorten_number(number)}" for reason, number in sorted(counts.items()) if number)
 

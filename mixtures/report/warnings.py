@@ -14,7 +14,7 @@ REPETITION = 4
 """Passes from which repetition is worth a thought: DataComp-VLM lost 1.9 points at 4, 3.1 at 8."""
 
 LOSS = 0.1
-"""Fraction of nodes lost to the length of rows from which that is worth a thought."""
+"""Fraction of nodes lost to the length of sequences from which that is worth a thought."""
 
 
 def warn_of_settings(
@@ -40,52 +40,52 @@ def warn_of_settings(
     shares = [entry.share for entry in mixture.resolved() if entry.share is not None]
     if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
         warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
-    rows = max(
+    sequences = max(
         1.0,
         sum(plan["tokens"] for plan in planned) / mixture.sequence_length,
         sum(plan.get("tiles", 0) for plan in planned) / mixture.tiles_per_sequence,
     )
-    for label, entry, image_stats, epochs, plan in zip(
+    for label, entry, chosen, epochs, plan in zip(
         mixture.labels(), mixture.resolved(), selected, solution.repetition, planned, strict=True
     ):
         found = (
-            *_taking(entry, image_stats),
-            *_planned(entry.max_repetition, epochs, plan),
-            *_crowded(image_stats["counts"]["samples"]["kept"], plan["samples"] / rows),
-            *_content(image_stats),
+            *_warn_of_take(entry, chosen),
+            *_warn_of_plan(entry.max_repetition, epochs, plan),
+            *_warn_of_crowding(chosen["counts"]["samples"]["kept"], plan["samples"] / sequences),
+            *_warn_of_content(chosen),
         )
         warnings.extend(f"{label}: {warning}" for warning in found)
     return warnings
 
 
-def _taking(entry: MixtureEntry, image_stats: Mapping[str, Any]) -> Iterator[str]:
+def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[str]:
     how, _, amount = entry.take.partition(":")
     if how in {"first", "end"}:
         yield f"take {entry.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
-    samples = image_stats["counts"]["samples"]
+    samples = selected["counts"]["samples"]
     there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
     if amount.isdigit() and int(amount) > there:
         yield f"take {entry.take} asks for more than the {there:,} samples there are; all are taken"
 
 
-def _planned(cap: float | None, epochs: float, planned: Totals) -> Iterator[str]:
+def _warn_of_plan(cap: float | None, epochs: float, planned: Totals) -> Iterator[str]:
     if epochs and not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and epochs > REPETITION:
         yield f"passed {format_epochs(epochs)} times; max_repetition would bound that"
 
 
-def _crowded(samples: int, per_row: float) -> Iterator[str]:
-    if samples < per_row:
-        yield f"full rows would hold {per_row:.3g} of it each, and there are {samples:,}: as no row holds a sample twice, rows stay emptier"
+def _warn_of_crowding(samples: int, per_sequence: float) -> Iterator[str]:
+    if samples < per_sequence:
+        yield f"full sequences would hold {per_sequence:.3g} of it each, and there are {samples:,}: as no sequence holds a sample twice, sequences stay emptier"
 
 
-def _content(image_stats: Mapping[str, Any]) -> Iterator[str]:
-    unlicensed = image_stats["licences"].get("", 0)
+def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
+    unlicensed = selected["licences"].get("", 0)
     if unlicensed:
         yield f"{unlicensed:,} samples without a licence"
-    nodes = image_stats["counts"]["nodes"]
+    nodes = selected["counts"]["nodes"]
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long
     if whole and long > whole * LOSS:
-        yield f"{long / whole:.0%} of its nodes do not fit a row; a longer sequence_length or more tiles_per_sequence would keep them"
+        yield f"{long / whole:.0%} of its nodes do not fit a sequence; a longer sequence_length or more tiles_per_sequence would keep them"

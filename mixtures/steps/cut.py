@@ -1,4 +1,4 @@
-"""Cutting a sample that does not fit a row into segments that do.
+"""Cutting a sample that does not fit a sequence into segments that do.
 
 A segment is a range of nodes [first, last). Interleaved documents are cut between nodes. A conversation keeps the turns from
 its first on that fit, because later turns lean on what was said and shown before. A node is never cut, so neither is an image.
@@ -32,7 +32,7 @@ class Cut:
 
 
 def cut_sample(nodes: Nodes, tokens: int, tiles: int) -> Cut:
-    """Segments of at most `tokens` and `tiles`; pure. `tokens` is the row's length without the overhead of a segment."""
+    """Segments of at most `tokens` and `tiles`; pure. `tokens` is the sequence's length without the overhead of a segment."""
     if any(role != "none" for role in nodes.role):
         return _cut_turns(nodes, tokens, tiles)
     return _cut_nodes(nodes, tokens, tiles)
@@ -44,18 +44,18 @@ def _cut_nodes(nodes: Nodes, tokens: int, tiles: int) -> Cut:
     for at, (length, inputs) in enumerate(zip(nodes.tokens, nodes.tiles, strict=True)):
         alone = length > tokens or inputs > tiles
         if alone or used + length > tokens or shown + inputs > tiles:
-            _close(result, nodes, first, at)
+            _close_segment(result, nodes, first, at)
             first, used, shown = at, 0, 0
         if alone:
             result.lost[at] = Reason.TOO_LONG
             first = at + 1
         else:
             used, shown = used + length, shown + inputs
-    _close(result, nodes, first, len(nodes.tokens))
+    _close_segment(result, nodes, first, len(nodes.tokens))
     return result
 
 
-def _close(result: Cut, nodes: Nodes, first: int, last: int) -> None:
+def _close_segment(result: Cut, nodes: Nodes, first: int, last: int) -> None:
     """Add the segment [first, last), unless it holds images alone."""
     if first == last:
         return

@@ -46,7 +46,7 @@ class Lock:
     overhead: int
 
     name: ClassVar[str] = "lock"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -59,10 +59,10 @@ class Lock:
         return {"pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `mixture.lock.json`, `stats.json` and `held_out.parquet`; counts samples and packed rows."""
+        """Write `mixture.lock.json`, `stats.json` and `held_out.parquet`; counts samples and packed sequences."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
-        blocks, packing = _blocks(inputs)
-        held_out = _held_out(inputs, mix["entries"])
+        blocks, packing = _describe_blocks(inputs)
+        held_out = _list_held_out(inputs, mix["entries"])
         pq.write_table(held_out, folder / "held_out.parquet", compression="zstd")
         settings = mix["mixture"]
         lock = {
@@ -73,13 +73,13 @@ class Lock:
                 name: settings[name]
                 for name in ("unit", "sequence_length", "tiles_per_sequence", "shard_window", "pack_window")
             },
-            "epochs": _epochs(mix["entries"]),
+            "epochs": _compute_epochs(mix["entries"]),
             "policy": dict(self.policy),
             "tokenizer": dict(self.tokenizer),
             "chat": self.chat,
             "overhead": self.overhead,
             "sources": [self._source(entry, settings["unit"]) for entry in mix["entries"]],
-            "plan": {"rows": packing["rows"], "blocks": blocks},
+            "plan": {"sequences": packing["sequences"], "blocks": blocks},
             "held_out": {
                 "path": "held_out.parquet",
                 "samples": held_out.num_rows,
@@ -90,11 +90,11 @@ class Lock:
         (folder / "stats.json").write_text(to_json(describe_stage(mix, packing)), encoding="utf-8")
         return {
             "samples": Count(mix["samples"], mix["samples"]),
-            "packed_rows": Count(packing["rows"], packing["rows"]),
+            "packed_sequences": Count(packing["sequences"], packing["sequences"]),
         }
 
     def _source(self, entry: Mapping[str, Any], unit: str) -> dict[str, Any]:
-        """A entry as the lock lists it."""
+        """An entry as the lock lists it."""
         settings = entry["entry"]
         shards = self.shards[settings["source"]]
         names = ("path", "index", "lengths", "sha256", "samples")
@@ -113,36 +113,36 @@ class Lock:
         }
 
 
-def _epochs(entries: Sequence[Mapping[str, Any]]) -> float:
+def _compute_epochs(entries: Sequence[Mapping[str, Any]]) -> float:
     """Tokens planned over tokens there are."""
     available: int = sum(entry["available"]["tokens"] for entry in entries)
     planned: int = sum(entry["planned"]["tokens"] for entry in entries)
     return round(planned / available, 6)
 
 
-def _blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The blocks in order, `first` being the number of a block's first row; and what all rows add up to."""
+def _describe_blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The blocks in order, `first` being the number of a block's first sequence; and what all sequences add up to."""
     blocks: list[dict[str, Any]] = []
-    packing = {"rows": 0, "tokens": 0, "tiles": 0, "most_tiles": 0}
+    packing = {"sequences": 0, "tokens": 0, "tiles": 0, "most_tiles": 0}
     for name in sorted(name for name in inputs if name.startswith("plan/")):
         sums = pq.read_table(inputs[name], columns=["tokens", "tiles"])
         blocks.append(
             {
                 "path": name,
-                "first": packing["rows"],
-                "rows": sums.num_rows,
+                "first": packing["sequences"],
+                "sequences": sums.num_rows,
                 "sha256": hash_file(inputs[name]),
             }
         )
         tokens, tiles = (sums[column].to_numpy() for column in ("tokens", "tiles"))
-        packing["rows"] += sums.num_rows
+        packing["sequences"] += sums.num_rows
         packing["tokens"] += int(tokens.sum(dtype=np.int64))
         packing["tiles"] += int(tiles.sum(dtype=np.int64))
         packing["most_tiles"] = max(packing["most_tiles"], int(tiles.max(initial=0)))
     return blocks, packing
 
 
-def _held_out(inputs: Inputs, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _list_held_out(inputs: Inputs, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The held-out samples of every source, once where a source stands in several entries."""
     seen: set[str] = set()
     columns: dict[str, list[np.ndarray]] = {"source": [], "shard": [], "row": []}
@@ -157,16 +157,18 @@ def _held_out(inputs: Inputs, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: np.concatenate(arrays) for name, arrays in columns.items()}).cast(HELD_OUT_ROWS)
 
 
-def locate_shards(lock: Mapping[str, Any], row: int) -> tuple[int, int]:
-    """The block that holds a row of the plan, and its row there; in time logarithmic in the number of blocks.
+def locate_shards(lock: Mapping[str, Any], sequence: int) -> tuple[int, int]:
+    """The block that holds a sequence of the plan, and its number there; in time logarithmic in the number of blocks.
 
     Raises:
-        IndexError: the plan has no such row.
+        IndexError: the plan has no such sequence.
     """
-    if not 0 <= row < lock["plan"]["rows"]:
-        raise IndexError(f"the plan of stage {lock['stage']!r} has rows 0 to {lock['plan']['rows'] - 1}, not {row}")
-    block = bisect_right(lock["plan"]["blocks"], row, key=lambda block: block["first"]) - 1
-    return block, row - lock["plan"]["blocks"][block]["first"]
+    if not 0 <= sequence < lock["plan"]["sequences"]:
+        raise IndexError(
+            f"the plan of stage {lock['stage']!r} has sequences 0 to {lock['plan']['sequences'] - 1}, not {sequence}"
+        )
+    block = bisect_right(lock["plan"]["blocks"], sequence, key=lambda block: block["first"]) - 1
+    return block, sequence - lock["plan"]["blocks"][block]["first"]
 
 
 def verify_lock(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
@@ -185,19 +187,19 @@ def verify_lock(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
 
 
 def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """A block's bytes, its number of rows, and the budgets of each."""
+    """A block's bytes, its number of sequences, and the budgets of each."""
     if hash_file(path) != block["sha256"]:
         yield f"{block['path']} is not the file that was locked"
         return
-    rows = pq.read_table(path)
-    if rows.num_rows != block["rows"]:
-        yield f"{block['path']} has {rows.num_rows} rows, the lock says {block['rows']}"
-    segments = rows["segments"].combine_chunks()
+    sequences = pq.read_table(path)
+    if sequences.num_rows != block["sequences"]:
+        yield f"{block['path']} has {sequences.num_rows} sequences, the lock says {block['sequences']}"
+    segments = sequences["segments"].combine_chunks()
     parents = segments.value_parent_indices().to_numpy()
     for name, budget in (("tokens", lock["sequence_length"]), ("tiles", lock["tiles_per_sequence"])):
-        sums = np.bincount(parents, segments.flatten().field(name).to_numpy(), rows.num_rows)
-        if np.any(sums != rows[name].to_numpy()) or np.any(sums > budget):
-            yield f"{block['path']}: {name} of its rows do not add up, or exceed {budget}"
+        sums = np.bincount(parents, segments.flatten().field(name).to_numpy(), sequences.num_rows)
+        if np.any(sums != sequences[name].to_numpy()) or np.any(sums > budget):
+            yield f"{block['path']}: {name} of its sequences do not add up, or exceed {budget}"
 
 
 def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:

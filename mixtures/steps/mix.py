@@ -55,12 +55,12 @@ class Mix:
         selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
         available = [entry["available"] for entry in selected]
         solution = solve_mixture(mixture, available)
-        counts = _counts(mixture, entries, solution)
-        if mixture.rows is not None:
-            solution = solve_mixture(mixture, available, _fill(mixture, entries, counts))
-            counts = _counts(mixture, entries, solution)
+        counts = _count_samples(mixture, entries, solution)
+        if mixture.sequences is not None:
+            solution = solve_mixture(mixture, available, _estimate_fill(mixture, entries, counts))
+            counts = _count_samples(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
-        starts = _starts(entries, counts, mixture.pack_window * mixture.windows_per_block)
+        starts = _count_starts(entries, counts, mixture.pack_window * mixture.windows_per_block)
         np.save(folder / "starts.npy", starts)
         planned = [entry.prefix(count) for entry, count in zip(entries, counts, strict=True)]
         data = {
@@ -71,10 +71,8 @@ class Mix:
             "blocks": len(starts) - 1,
             "samples": sum(counts),
             "entries": [
-                {"label": label, **image_stats, "repetition": count / max(entry.walk.size, 1), "planned": plan}
-                for label, image_stats, entry, count, plan in zip(
-                    labels, selected, entries, counts, planned, strict=True
-                )
+                {"label": label, **chosen, "repetition": count / max(entry.walk.size, 1), "planned": plan}
+                for label, chosen, entry, count, plan in zip(labels, selected, entries, counts, planned, strict=True)
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
@@ -84,8 +82,8 @@ class Mix:
         return {"samples": Count(sum(counts), sum(counts))}
 
 
-def _counts(mixture: MixtureSettings, entries: Sequence[Selection], solution: Solution) -> list[int]:
-    """Items of each entry: the passes of the solution, to the nearest sample."""
+def _count_samples(mixture: MixtureSettings, entries: Sequence[Selection], solution: Solution) -> list[int]:
+    """Items of each entry: the epochs of the solution, to the nearest sample."""
     return [
         entry.count_for(epochs * int(entry.shards[mixture.unit].sum()))
         if mixture.by_share and mixture.unit != "samples" and epochs
@@ -108,18 +106,18 @@ def _refuse_nothing(mixture: MixtureSettings, solution: Solution, counts: Sequen
     ]
     if empty and (mixture.strict or len(empty) == len(labels)):
         raise RecipeError(
-            f"mixture: {_budget(mixture)} gives {', '.join(empty)} less than one sample; a larger budget, or a larger share or repeat, would not"
+            f"mixture: {_describe_budget(mixture)} gives {', '.join(empty)} less than one sample; a larger budget, or a larger share or repeat, would not"
             + (", and without `strict` the others are planned" if len(empty) < len(labels) else "")
         )
 
 
-def _budget(mixture: MixtureSettings) -> str:
+def _describe_budget(mixture: MixtureSettings) -> str:
     """The budget as it was declared: `tokens: 1000`."""
-    given = ((name, getattr(mixture, name)) for name in ("tokens", "rows", "epochs"))
+    given = ((name, getattr(mixture, name)) for name in ("tokens", "sequences", "epochs"))
     return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
 
 
-def _starts(entries: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:
+def _count_starts(entries: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:
     """Items of each entry before each block of `block` samples, and in the end."""
     order = order_samples(entries, [0] * len(entries), counts)
     starts = [np.zeros(len(entries), np.int64)]
@@ -138,21 +136,21 @@ def order_samples(entries: Sequence[Selection], start: Sequence[int], counts: Se
     """
     totals = [entry.spent(count) for entry, count in zip(entries, counts, strict=True)]
     spent = [entry.spent(count) for entry, count in zip(entries, start, strict=True)]
-    lengths = [_lengths(entry, first, last) for entry, first, last in zip(entries, start, counts, strict=True)]
+    lengths = [_iterate_weights(entry, first, last) for entry, first, last in zip(entries, start, counts, strict=True)]
     if any(count and not total for count, total in zip(counts, totals, strict=True)):
         totals, spent = list(counts), list(start)  # a repeat of what holds nothing of the unit: by samples
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
     return merge_sources(totals, spent, lengths)
 
 
-def _lengths(entry: Selection, first: int, last: int) -> Iterator[int]:
+def _iterate_weights(entry: Selection, first: int, last: int) -> Iterator[int]:
     if entry.unit == "samples":
         return repeat(1, last - first)
     return chain.from_iterable(entry.weights(samples).tolist() for _, samples in entry.items(first, last))
 
 
-def _fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
-    """How full rows will be: as full as those of the first window."""
+def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
+    """How full sequences will be: as full as those of the first window."""
     start = [0] * len(entries)
     order = np.fromiter(islice(order_samples(entries, start, counts), mixture.pack_window), np.int64)
     segments = gather_segments(entries, order, start)
@@ -160,5 +158,5 @@ def _fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequen
     if not tokens.size:
         return 1.0
     apart = find_stretches(segments, [entry.source for entry in mixture.resolved()])
-    rows = pack_segments(tokens, segments["tiles"], mixture.sequence_length, mixture.tiles_per_sequence, apart)
-    return float(tokens.sum()) / ((int(rows.max()) + 1) * mixture.sequence_length)
+    sequences = pack_segments(tokens, segments["tiles"], mixture.sequence_length, mixture.tiles_per_sequence, apart)
+    return float(tokens.sum()) / ((int(sequences.max()) + 1) * mixture.sequence_length)

@@ -1,8 +1,8 @@
-"""The plan step, one task per block: the packed rows of a stretch of the mixture's order.
+"""The plan step, one task per block: the packed sequences of a stretch of the mixture's order.
 
-A block is a whole number of packing windows, and a window is packed on its own: so the rows are the same however windows are
+A block is a whole number of packing windows, and a window is packed on its own: so the sequences are the same however windows are
 divided into blocks, shares hold at every window's end, and a block needs nothing but the counts it starts from. Within a window
-rows are dealt out by what they hold, so that the rows of one step are a small image of the window.
+sequences are dealt out by what they hold, so that those of one step are a small image of the window.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SEGMENT = pa.struct(
         pa.field("row", pa.int32(), nullable=False),  # of the shard
         pa.field("first", pa.int32(), nullable=False),  # nodes [first, last) of the sample
         pa.field("last", pa.int32(), nullable=False),
-        pa.field("epoch", pa.int16(), nullable=False),  # passes over the source before this one
+        pa.field("epoch", pa.int16(), nullable=False),  # of the source before this one
         pa.field("tokens", pa.int32(), nullable=False),  # with overhead
         pa.field("tiles", pa.int32(), nullable=False),
     ]
 )
 EDGE = 1e-6
-"""Fraction of a stretch that rows keep from its ends, where those stand that share two stretches."""
+"""Fraction of a stretch that sequences keep from its ends, where those stand that share two stretches."""
 
-ROWS = pa.schema(
+SEQUENCES = pa.schema(
     [
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("tiles", pa.int32(), nullable=False),
@@ -71,7 +71,7 @@ class Plan:
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<block>.parquet`; counts samples, segments and packed rows."""
+        """Write `<block>.parquet`; counts samples, segments and packed sequences."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
         settings = mix["mixture"]
         starts = read_array(inputs["starts.npy"], mapped=False)
@@ -87,63 +87,65 @@ class Plan:
         sources = [entry["entry"]["source"] for entry in mix["entries"]]
         first = self.block * settings["windows_per_block"]
         packed = 0
-        with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", ROWS, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", SEQUENCES, compression="zstd") as writer:
             for window, here in enumerate(split_windows(segments, settings["pack_window"]), start=first):
                 apart = find_stretches(here, sources)
-                rows = pack_segments(
+                sequences = pack_segments(
                     here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_sequence"], apart
                 )
-                table = _table(here, rows, apart, make_order_key(mix["seed"], "rows", window))
+                table = _make_table(here, sequences, apart, make_order_key(mix["seed"], "rows", window))
                 writer.write_table(table)
                 packed += table.num_rows
-        numbers = {"samples": order.size, "segments": segments["row"].size, "packed_rows": packed}
+        numbers = {"samples": order.size, "segments": segments["row"].size, "packed_sequences": packed}
         return {level: Count(number, number) for level, number in numbers.items()}
 
 
-def _table(segments: Columns, rows: np.ndarray, apart: Stretches | None, key: int) -> pa.Table:
-    """The packed rows of a window, dealt out; a row's segments stay in order."""
-    count = int(rows.max(initial=-1)) + 1
-    rows = _dealt(segments, rows, apart, key)[rows]
-    order = np.argsort(rows, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+def _make_table(segments: Columns, packed: np.ndarray, apart: Stretches | None, key: int) -> pa.Table:
+    """The packed sequences of a window, dealt out; a sequence's segments stay in order."""
+    count = int(packed.max(initial=-1)) + 1
+    packed = _deal_sequences(segments, packed, apart, key)[packed]
+    order = np.argsort(packed, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(packed, minlength=count))])
     columns = {**segments, "epoch": segments["half"] // 2}
     fields = [pa.array(columns[f.name][order], f.type) for f in SEGMENT]
     return pa.table(
         [
-            *(pa.array(np.bincount(rows, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
+            *(pa.array(np.bincount(packed, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
             pa.ListArray.from_arrays(
                 pa.array(offsets, pa.int32()),
                 pa.StructArray.from_arrays(fields, fields=list(SEGMENT)),
-                type=ROWS.field("segments").type,
+                type=SEQUENCES.field("segments").type,
             ),
         ],
-        schema=ROWS,
+        schema=SEQUENCES,
     )
 
 
-def _dealt(segments: Columns, rows: np.ndarray, apart: Stretches | None, key: int) -> np.ndarray:
-    """The place of every row: rows that are alike, in source and tokens of it, end up evenly apart, each in its stretch.
+def _deal_sequences(segments: Columns, packed: np.ndarray, apart: Stretches | None, key: int) -> np.ndarray:
+    """The place of every sequence: sequences that are alike, in source and tokens of it, end up evenly apart, each in its stretch.
 
-    A packer puts like with like, so in a random order steps would differ: over 256 rows the share of a source of tokens is then off
-    by 1.7 points in the mean, dealt out by 0.4. The i-th of the rows laid beside their like goes to the fraction of i times the
+    A packer puts like with like, so in a random order steps would differ: over 256 sequences the share of a source of tokens is then off
+    by 1.7 points in the mean, dealt out by 0.4. The i-th of the sequences laid beside their like goes to the fraction of i times the
     golden ratio, which leaves no run of places without its entry of them (Weyl's equidistribution), from a keyed start.
     """
-    count, sources = int(rows.max(initial=-1)) + 1, int(segments["source"].max(initial=0)) + 1
-    held = np.bincount(rows * sources + segments["source"], segments["tokens"], count * sources).reshape(count, sources)
+    count, sources = int(packed.max(initial=-1)) + 1, int(segments["source"].max(initial=0)) + 1
+    held = np.bincount(packed * sources + segments["source"], segments["tokens"], count * sources).reshape(
+        count, sources
+    )
     begin, end = np.zeros(count, np.int64), np.ones(count, np.int64)
-    if apart is not None:  # what the stretches of a row's segments have in common
+    if apart is not None:  # what the stretches of a sequence's segments have in common
         end *= apart.end.max()
-        np.maximum.at(begin, rows, apart.begin[apart.use])
-        np.minimum.at(end, rows, apart.end[apart.use])
+        np.maximum.at(begin, packed, apart.begin[apart.use])
+        np.minimum.at(end, packed, apart.end[apart.use])
     alike = np.lexsort((permute_index(np.arange(count), count, key), held.max(axis=1), held.argmax(axis=1), begin, end))
     fractions = np.modf(np.arange(count) * GOLDEN_RATIO + key / 2**64)[0].clip(EDGE, 1 - EDGE)
-    points = _spread(begin[alike], end[alike], held.sum(axis=1)[alike], fractions)
+    points = _spread_sequences(begin[alike], end[alike], held.sum(axis=1)[alike], fractions)
     places = np.empty(count, np.int64)
     places[alike[np.argsort(points, kind="stable")]] = np.arange(count)
     return places
 
 
-def _spread(begin: np.ndarray, end: np.ndarray, tokens: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+def _spread_sequences(begin: np.ndarray, end: np.ndarray, tokens: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """The point of the window where each row stands: its fraction of the room in its stretch, so that tokens lie evenly.
 
     Rows of the shortest stretches are served first; those that may stand in more go where these have left room.

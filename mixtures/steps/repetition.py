@@ -1,6 +1,6 @@
-"""How often a stage shows each image: in how many of its kept samples an image stands, times the passes over these.
+"""How often a stage shows each image: in how many of its kept samples an image stands, times the epochs of these.
 
-The last step of a stage, behind `lock`. Shares and passes are counted per sample (`stats.py`); an image that stands in many samples
+The last step of a stage, behind `lock`. Shares and epochs are counted per sample (`stats.py`); an image that stands in many samples
 is seen more often than they say. An image is its bytes as they came.
 """
 
@@ -58,7 +58,7 @@ class Repetition:
         return {"images_shown": Count(found["images"], found["images"])}
 
 
-def lineage_of(shard: str) -> str:
+def get_lineage_path(shard: str) -> str:
     """The path of the lineage beside a shard's tar."""
     return shard.removesuffix(".tar") + ".lineage.parquet"
 
@@ -75,16 +75,16 @@ def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: M
         plan: its blocks.
         lineage: the lineage tables by the path beside their shard.
     """
-    planned = _segments(plan)
+    planned = _count_segments(plan)
     tables = [
-        (planned[source, shard], lineage[lineage_of(entry["path"])])
-        for source, part in enumerate(lock["sources"])
-        for shard, entry in enumerate(part["shards"])
+        (planned[source, shard], lineage[get_lineage_path(entry["path"])])
+        for source, listed in enumerate(lock["sources"])
+        for shard, entry in enumerate(listed["shards"])
         if (source, shard) in planned
     ]
     images = np.empty(0, IMAGES)
     for segments, path in tables:
-        images = _added(images, _shown(segments, path))
+        images = _add_images(images, _count_shown(segments, path))
     order = np.lexsort((images["key"], -images["shown"]))[:TOP]
     total = int(images["shown"].sum())
     return {
@@ -92,8 +92,8 @@ def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: M
         "shown": total,
         "mean": round(total / images.size, 6) if images.size else 0.0,
         "most": int(images["shown"].max(initial=0)),
-        "distribution": list(_distribution(images["shown"], total)),
-        "top": _named(images[order], [path for _, path in tables]),
+        "distribution": list(_list_levels(images["shown"], total)),
+        "top": _describe_images(images[order], [path for _, path in tables]),
     }
 
 
@@ -106,7 +106,7 @@ def summarise_repetition(found: Mapping[str, Any]) -> str:
     return f"{found['images']:,} images shown {found['shown']:,} times, {found['mean']:.2f} each and {found['most']} at most: {often}"
 
 
-def _segments(plan: Sequence[Path]) -> dict[tuple[int, int], np.ndarray]:
+def _count_segments(plan: Sequence[Path]) -> dict[tuple[int, int], np.ndarray]:
     """(source, shard) -> (n, 4): row, first and last node of each different segment, and how often it is planned."""
     names = ["source", "shard", "row", "first", "last"]
     counted = []
@@ -118,14 +118,14 @@ def _segments(plan: Sequence[Path]) -> dict[tuple[int, int], np.ndarray]:
     columns = np.stack([found[name].to_numpy() for name in (*names, "count_all_sum")], axis=1).astype(np.int64)
     columns = columns[np.lexsort(columns[:, ::-1].T)]
     starts = np.flatnonzero((columns[1:, :2] != columns[:-1, :2]).any(axis=1)) + 1
-    return {(int(part[0, 0]), int(part[0, 1])): part[:, 2:] for part in np.split(columns, starts) if len(part)}
+    return {(int(same[0, 0]), int(same[0, 1])): same[:, 2:] for same in np.split(columns, starts) if len(same)}
 
 
-def _shown(segments: np.ndarray, path: Path) -> np.ndarray:
+def _count_shown(segments: np.ndarray, path: Path) -> np.ndarray:
     """IMAGES that the segments of one shard show, an entry per segment and image in it, not yet added up."""
     nodes = pq.read_table(path, columns=["nodes"])["nodes"].combine_chunks()
     offsets, sums = nodes.offsets.to_numpy(), nodes.flatten().field("sha256")
-    keys = _keys(sums)
+    keys = _parse_keys(sums)
     row, first, last, times = segments.T
     lengths = last - first
     starts = offsets[row] + first
@@ -140,13 +140,13 @@ def _shown(segments: np.ndarray, path: Path) -> np.ndarray:
     return left
 
 
-def _keys(sums: pa.Array) -> np.ndarray:
+def _parse_keys(sums: pa.Array) -> np.ndarray:
     """The heads of sha256 sums in hexadecimal; 0 where there is none."""
     heads = pc.fill_null(pc.utf8_slice_codeunits(sums, 0, 16), "0" * 16).to_pylist()
     return np.frombuffer(bytes.fromhex("".join(heads)), ">u8").astype(np.uint64)
 
 
-def _added(images: np.ndarray, more: np.ndarray) -> np.ndarray:
+def _add_images(images: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Two lots of IMAGES as one, each image once, sorted by key."""
     keys, owners = np.unique(np.concatenate([images["key"], more["key"]]), return_inverse=True)
     added = np.zeros(keys.size, IMAGES)
@@ -156,7 +156,7 @@ def _added(images: np.ndarray, more: np.ndarray) -> np.ndarray:
     return added
 
 
-def _distribution(shown: np.ndarray, total: int) -> Iterator[dict[str, Any]]:
+def _list_levels(shown: np.ndarray, total: int) -> Iterator[dict[str, Any]]:
     """The classes of LEVELS that are not empty."""
     for low, high in zip(LEVELS, (*LEVELS[1:], None), strict=True):
         inside = shown[(shown >= low) & (shown < (high or np.iinfo(np.int64).max))]
@@ -165,14 +165,14 @@ def _distribution(shown: np.ndarray, total: int) -> Iterator[dict[str, Any]]:
             yield {"times": times, "images": inside.size, "share": round(int(inside.sum()) / total, 6)}
 
 
-def _named(top: np.ndarray, paths: Sequence[Path]) -> list[dict[str, Any]]:
+def _describe_images(top: np.ndarray, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The most shown images with what their first lineage says of them."""
     wanted, found = set(top["key"].tolist()), defaultdict[int, dict[str, str]](dict)
     for path in paths:
         table = pq.read_table(path, columns=["id", "nodes"])
         nodes = table["nodes"].combine_chunks()
         entries, parents = nodes.flatten(), nodes.value_parent_indices().to_numpy()
-        keys = _keys(entries.field("sha256"))
+        keys = _parse_keys(entries.field("sha256"))
         for place in np.flatnonzero(np.isin(keys, top["key"])).tolist():
             key = int(keys[place])
             if key in wanted and entries.field("sha256")[place].is_valid and key not in found:

@@ -1,6 +1,6 @@
 """The select step, one task per entry of a mixture: which samples may be planned, and how long they are.
 
-    held-out split -> `where` -> `take` -> cutting of what does not fit a row
+    held-out split -> `where` -> `take` -> cutting of what does not fit a sequence
 
 It reads the tables beside the shards and leaves arrays with one entry per sample, in the order of shards and rows, that later
 tasks map into memory: `sizes.npy` is all that ordering and packing look at, 8 bytes per sample. A sample that was cut, or whose
@@ -88,38 +88,38 @@ class Select:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
-        fates = [self._fates(inputs, shard) for shard in self.shards]
-        self._take(fates)
+        states = [self._classify(inputs, shard) for shard in self.shards]
+        self._take(states)
         rows = sum(shard.samples for shard in self.shards)
-        sizes = _array(folder / "sizes.npy", SIZES, rows)
-        units = _array(folder / "units.npy", UNITS, rows)
+        sizes = _map_array(folder / "sizes.npy", SIZES, rows)
+        units = _map_array(folder / "units.npy", UNITS, rows)
         report = Report()
         totals = np.zeros(len(self.shards), SHARDS)
         cuts, start = [], 0
-        for number, (shard, fate) in enumerate(zip(self.shards, fates, strict=True)):
-            measured = self._measure(inputs, shard, fate, report)
+        for number, (shard, state) in enumerate(zip(self.shards, states, strict=True)):
+            measured = self._measure(inputs, shard, state, report)
             span = slice(start, start + shard.samples)
             sizes[span], units[span], totals[number] = measured.sizes, measured.units, measured.totals
             measured.cuts["sample"] += start
             cuts.append(measured.cuts)
             start += shard.samples
-        held = [np.flatnonzero(fate == KEPT_OUT) for fate in fates]
+        held = [np.flatnonzero(state == KEPT_OUT) for state in states]
         np.save(folder / "cuts.npy", np.concatenate([np.empty(0, CUTS), *cuts]))
         np.save(folder / "shards.npy", totals)
-        np.save(folder / "held_out.npy", _places(held))
+        np.save(folder / "held_out.npy", _list_places(held))
         (folder / "selection.json").write_text(report.to_json(self, totals), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
-    def _fates(self, inputs: Inputs, shard: Shard) -> np.ndarray:
+    def _classify(self, inputs: Inputs, shard: Shard) -> np.ndarray:
         """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
-        fates = np.full(shard.samples, ELIGIBLE, np.uint8)
+        states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
-            fates[~_where(self.entry, _flat(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
+            states[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
         if self.held_out:
-            names = _read(inputs[shard.index], shard, ("id", "group"))
+            names = _read_table(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
-            fates[self._kept_out(documents)] = KEPT_OUT
-        return fates
+            states[self._kept_out(documents)] = KEPT_OUT
+        return states
 
     def _kept_out(self, documents: pl.Series) -> np.ndarray:
         """Which rows are held out: by document, so that its pages stay together, and alike in every stage."""
@@ -128,43 +128,43 @@ class Select:
         kept_out = [make_order_key(self.seed, "held_out", self.entry.source, name) < bound for name in names]
         return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
 
-    def _take(self, fates: Sequence[np.ndarray]) -> None:
+    def _take(self, states: Sequence[np.ndarray]) -> None:
         """Pass over the eligible rows that `take` does not want, in place."""
-        number = sum(int((fate == ELIGIBLE).sum()) for fate in fates)
+        number = sum(int((state == ELIGIBLE).sum()) for state in states)
         wanted = self.entry.taken(number)
         how, key, start = self.entry.take.partition(":")[0], make_order_key(self.seed, "take", self.entry.source), 0
-        for fate in fates:
-            rows = np.flatnonzero(fate == ELIGIBLE)
+        for state in states:
+            rows = np.flatnonzero(state == ELIGIBLE)
             places = np.arange(start, start + rows.size)
             if how == "random":
                 places = permute_index(places, number, key)
             leaves = places >= wanted if how != "end" else places < number - wanted
-            fate[rows[leaves]] = PASSED_OVER
+            state[rows[leaves]] = PASSED_OVER
             start += rows.size
 
-    def _measure(self, inputs: Inputs, shard: Shard, fates: np.ndarray, report: Report) -> Measured:
+    def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: Report) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = _flat(inputs, shard, ("id", "licence", "nodes"))
+        table = _join_tables(inputs, shard, ("id", "licence", "nodes"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
-        eligible = fates == ELIGIBLE
+        eligible = states == ELIGIBLE
         blank = columns["images"] >= columns["nodes"]
         fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_sequence)
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
-        wide = _whole_cuts(columns, np.flatnonzero(whole & ~narrow))
+        wide = _make_whole_cuts(columns, np.flatnonzero(whole & ~narrow))
         cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits))
         cuts = np.concatenate([wide, cuts])
         cuts = cuts[np.argsort(cuts["sample"], kind="stable")]
         measured = Measured.of(columns, np.flatnonzero(whole & narrow), cuts, self.unit)
-        report.add(table, fates, measured, lost)
+        report.add(table, states, measured, lost)
         return measured
 
     def _cut(self, inputs: Inputs, shard: Shard, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
         """Segments of the rows that do not fit, and the lost nodes of each by reason."""
         segments: list[tuple[int, ...]] = []
         lost: dict[int, Counter[Reason]] = {}
-        for row, columns in zip(rows.tolist(), _nodes(inputs[shard.lengths], rows), strict=True):
+        for row, columns in zip(rows.tolist(), _read_nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
             nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
             parted = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence)
@@ -216,25 +216,25 @@ class Report:
     ids: Any = field(default_factory=hashlib.sha256)
 
     def add(
-        self, table: pl.DataFrame, fates: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
+        self, table: pl.DataFrame, states: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
     ) -> None:
         """Count the rows of one shard."""
         nodes, selected = table["nodes"].to_numpy(), measured.sizes["tokens"] > 0
-        for fate, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
-            self.samples.lose(reason, int((fates == fate).sum()))
-            self.nodes.lose(reason, int(nodes[fates == fate].sum()))
+        for state, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
+            self.samples.lose(reason, int((states == state).sum()))
+            self.nodes.lose(reason, int(nodes[states == state].sum()))
         cut_away = sum(sum(reasons.values()) for reasons in lost.values())
         for row, reasons in lost.items():
             for reason, number in reasons.items():
                 self.nodes.lose(reason, number)
             if not selected[row]:
                 self.samples.lose(next(iter(reasons)))
-        blank = (fates == ELIGIBLE) & ~selected
+        blank = (states == ELIGIBLE) & ~selected
         blank[list(lost)] = False
         self.samples.lose(Reason.NO_TEXT, int(blank.sum()))
         self.nodes.lose(Reason.NO_TEXT, int(nodes[blank].sum()))
         self.samples.keep(int(selected.sum()))
-        self.nodes.keep(int(nodes[(fates == ELIGIBLE) & ~blank].sum()) - cut_away)
+        self.nodes.keep(int(nodes[(states == ELIGIBLE) & ~blank].sum()) - cut_away)
         kept = table.filter(pl.Series(selected))
         self.licences.update(dict(kept["licence"].value_counts().rows()))
         self.ids.update("".join(f"{name}\n" for name in kept["id"]).encode())
@@ -280,7 +280,7 @@ def list_selects(
     return steps
 
 
-def _array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
+def _map_array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
     """A zeroed array on disk, mapped for writing; a plain file where there is nothing to map."""
     if not rows:
         np.save(path, np.empty(0, kind))
@@ -288,15 +288,15 @@ def _array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
 
 
-def _places(held: Sequence[np.ndarray]) -> np.ndarray:
+def _list_places(held: Sequence[np.ndarray]) -> np.ndarray:
     places = np.empty(sum(rows.size for rows in held), HELD_OUT)
     places["shard"] = np.repeat(np.arange(len(held)), [rows.size for rows in held])
     places["row"] = np.concatenate([np.empty(0, np.int64), *held])
     return places
 
 
-def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Entries of CUTS for samples that fit a row but not 16 bits."""
+def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Entries of CUTS for samples that fit a sequence but not 16 bits."""
     cuts = np.zeros(rows.size, CUTS)
     cuts["sample"], cuts["last"] = rows, columns["nodes"][rows]
     for name in AMOUNTS[1:]:
@@ -304,7 +304,7 @@ def _whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarr
     return cuts
 
 
-def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+def _read_table(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     table = pl.read_parquet(path, columns=list(columns))
     if table.height != shard.samples:
         raise StoreError(
@@ -313,10 +313,10 @@ def _read(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     return table
 
 
-def _flat(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
+def _join_tables(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
     """Some columns of a shard's index, and its lengths beside them."""
-    index = _read(inputs[shard.index], shard, columns)
-    return index.hstack(_read(inputs[shard.lengths], shard, LENGTH_COLUMNS))
+    index = _read_table(inputs[shard.index], shard, columns)
+    return index.hstack(_read_table(inputs[shard.lengths], shard, LENGTH_COLUMNS))
 
 
 def check_where(entry: MixtureEntry) -> None:
@@ -326,10 +326,10 @@ def check_where(entry: MixtureEntry) -> None:
         RecipeError: it is no condition on the columns of index and lengths.
     """
     if entry.where is not None:
-        _where(entry, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
+        _apply_condition(entry, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
 
 
-def _where(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
+def _apply_condition(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
     """Which rows the entry's condition holds for.
 
     Raises:
@@ -349,7 +349,7 @@ def _where(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
     return held.fill_null(value=False).to_numpy()
 
 
-def _nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
+def _read_nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
     """The node lengths of some rows, a list per column."""
     if not rows.size:
         return

@@ -1,4 +1,4 @@
-"""A entry as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
+"""An entry as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
 
 Whatever is asked about the first k items of the order is answered from the sums of whole shards and one window, so it costs the
 same for an item near the start and for the last of many epochs.
@@ -51,12 +51,12 @@ class Selection:
         shards = read_array(inputs[f"{label}/shards.npy"], mapped=False)
         units = inputs.get(f"{label}/units.npy")
         return cls(
-            sizes=_mapped(inputs[f"{label}/sizes.npy"]),
-            cuts=_mapped(inputs[f"{label}/cuts.npy"]),
+            sizes=_map_array(inputs[f"{label}/sizes.npy"]),
+            cuts=_map_array(inputs[f"{label}/cuts.npy"]),
             shards=shards,
             unit=unit,
             walk=SourceOrder(shards["samples"], make_order_key(seed, "order", label), window),
-            units=None if units is None else _mapped(units),
+            units=None if units is None else _map_array(units),
         )
 
     @cached_property
@@ -169,6 +169,6 @@ class Selection:
         return self.cuts[np.repeat(low - ends + counts, counts) + np.arange(counts.sum())], counts
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _map_array(path: Path) -> np.ndarray:
     """An array of a file, mapped where it holds anything."""
     return read_array(path, mapped=path.stat().st_size > 1 << 12)

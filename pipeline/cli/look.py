@@ -122,13 +122,13 @@ def trace(
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
     if step is not None:
-        for partition in list_seen(directory, stage, step):
-            nodes = f"nodes {partition.first} to {'the end' if partition.last is None else partition.last - 1}"
+        for segment in list_seen(directory, stage, step):
+            nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
             console.print(
-                f"row {partition.row}: {partition.id}, {nodes}, {partition.tokens} tokens {partition.url}".rstrip(),
+                f"sequence {segment.sequence}: {segment.id}, {nodes}, {segment.tokens} tokens {segment.url}".rstrip(),
                 markup=False,
             )
-            for url, sha256 in partition.images:
+            for url, sha256 in segment.images:
                 console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
         return
     if lost := trace_refused(directory, str(name)):

@@ -26,14 +26,14 @@ def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
     vlmill diff before/mixtures/align/mixture.lock.json after:align
     vlmill diff prismatic:llava-v15 prismatic:llava-lrv
     """
-    from vlmill.mixtures.report.compare import difference_table, make_difference, pair_stages
+    from vlmill.mixtures.report.compare import make_difference, make_difference_table, pair_stages
 
     sides = pair_stages(before, after)
     if as_json:
         print_json({f"{one['stage']} -> {other['stage']}": make_difference(one, other) for one, other in sides})
         return
     for one, other in sides:
-        console.print(difference_table(one, other))
+        console.print(make_difference_table(one, other))
 
 
 mixtures = typer.Typer(
@@ -81,7 +81,7 @@ def import_(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="YAML with `datasets`, as LLaVA-NeXT and LLaVA-OneVision have it.")
     ],
-    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a packed row.")] = 32768,
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a packed sequence.")] = 32768,
 ) -> None:
     """Turn the YAML of LLaVA-NeXT and LLaVA-OneVision into a mixture, printed as YAML.
 

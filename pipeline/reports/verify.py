@@ -276,8 +276,8 @@ def _mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
     listed = (*data["plan"]["blocks"], *([data["held_out"]] if data.get("held_out") else []))
     for file in listed:
         yield from _file(root, str(lock.parent.relative_to(root) / file["path"]), file["sha256"])
-    if sum(block["rows"] for block in data["plan"]["blocks"]) != data["plan"]["rows"]:
-        yield f"{lock.relative_to(root)}: its blocks do not add up to {data['plan']['rows']} rows"
+    if sum(block["sequences"] for block in data["plan"]["blocks"]) != data["plan"]["sequences"]:
+        yield f"{lock.relative_to(root)}: its blocks do not add up to {data['plan']['sequences']} sequences"
 
 
 def _inputs(

@@ -130,7 +130,11 @@ RECIPE: dict[str, Any] = {
                 "epochs": 1,
                 "sequence_length": 512,
             },
-            "train": {"steps": 2, "rows": 2, "learning_rate": {"text": 0.001, "projector": 0.001, "vision": 0.001}},
+            "train": {
+                "steps": 2,
+                "sequences": 2,
+                "learning_rate": {"text": 0.001, "projector": 0.001, "vision": 0.001},
+            },
         }
     ],
     "model": {

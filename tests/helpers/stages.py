@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from vlmill.mixtures.steps.lock import HELD_OUT_ROWS
-from vlmill.mixtures.steps.plan import ROWS
+from vlmill.mixtures.steps.plan import SEQUENCES
 from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.keys import hash_file
@@ -163,11 +163,11 @@ def write_run(
     stage: str = "align",
     length: int = 160,
     hold_out: int = 0,
-    passes: int = 1,
+    epochs: int = 1,
     chat: str = "vlmill",
     per_shard: int = 24,
 ) -> Path:
-    """A run with one mixture: sources in turns, every sample `passes` times, packed in order; the last `hold_out` of each are held out."""
+    """A run with one mixture: sources in turns, every sample `epochs` times, packed in order; the last `hold_out` of each are held out."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "tokenizer.json").exists():
         write_tokenizer(root / "tokenizer.json")
@@ -182,16 +182,16 @@ def write_run(
     ]
     folder = root / "mixtures" / stage
     (folder / "plan").mkdir(parents=True)
-    rows = _pack(turns * passes, length)
+    packed = _pack(turns * epochs, length)
     blocks = []
-    for number, start in enumerate(range(0, len(rows), 8)):
+    for number, start in enumerate(range(0, len(packed), 8)):
         path = folder / "plan" / f"{number:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows[start : start + 8], ROWS), path)
+        pq.write_table(pa.Table.from_pylist(packed[start : start + 8], SEQUENCES), path)
         blocks.append(
             {
                 "path": f"plan/{path.name}",
                 "first": start,
-                "rows": len(rows[start : start + 8]),
+                "sequences": len(packed[start : start + 8]),
                 "sha256": hash_file(path),
             }
         )
@@ -208,7 +208,7 @@ def write_run(
         "sources": [
             {"name": name, "label": name, "shards": files} for name, files in zip(sources, shards, strict=True)
         ],
-        "plan": {"rows": len(rows), "blocks": blocks},
+        "plan": {"sequences": len(packed), "blocks": blocks},
         "held_out": {"path": "held_out.parquet", "sha256": hash_file(folder / "held_out.parquet")},
     }
     (folder / "mixture.lock.json").write_text(json.dumps(lock))
@@ -252,9 +252,12 @@ def _segments(root: Path, source: int, shard: int, file: dict[str, Any]) -> list
 
 
 def _pack(segments: Sequence[dict[str, int]], length: int) -> list[dict[str, Any]]:
-    rows: list[list[dict[str, int]]] = [[]]
+    sequences: list[list[dict[str, int]]] = [[]]
     for segment in segments:
-        if sum(item["tokens"] for item in rows[-1]) + segment["tokens"] > length:
-            rows.append([])
-        rows[-1].append(segment)
-    return [{name: sum(item[name] for item in row) for name in ("tokens", "tiles")} | {"segments": row} for row in rows]
+        if sum(item["tokens"] for item in sequences[-1]) + segment["tokens"] > length:
+            sequences.append([])
+        sequences[-1].append(segment)
+    return [
+        {name: sum(item[name] for item in sequence) for name in ("tokens", "tiles")} | {"segments": sequence}
+        for sequence in sequences
+    ]

@@ -135,7 +135,7 @@ class Store:
             self.inputs[name] = self.root / name
 
     def select(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Counts]:
-        """Run the select step of every part."""
+        """Run the select step of every entry."""
         counts = {}
         for label, step in list_selects(mixture, self.shards, seed, OVERHEAD).items():
             counts[label], files = self._run(step, self.root / "select" / label)

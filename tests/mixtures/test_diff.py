@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tests.helpers.synthetic import Store, lone, quiz, web
 from vlmill.mixtures.config import MixtureSettings
-from vlmill.mixtures.report.compare import difference_table, make_difference, pair_stages, read_stages
+from vlmill.mixtures.report.compare import make_difference, make_difference_table, pair_stages, read_stages
 from vlmill.pipeline.core.errors import RecipeError
 
 
@@ -43,7 +43,7 @@ def test_the_table_has_what_differs_and_names_what_does_not(made):
     console = Console(width=80, file=io.StringIO())
     other = changed(made[1])
     other["sources"][1]["name"] = "quiz"
-    console.print(difference_table(made[1], other))
+    console.print(make_difference_table(made[1], other))
     lines = console.file.getvalue()
     assert "align -> align" in lines
     assert "web" in lines
@@ -107,5 +107,5 @@ def test_what_was_not_published_is_unknown_and_not_nothing(made):
     assert found["total"]["samples"] == 779_289 - made[1]["total"]["samples"]
     assert found["total"]["images"] is found["total"]["tokens"] is None
     console = Console(width=80, file=io.StringIO())
-    console.print(difference_table(made[1], published))
+    console.print(make_difference_table(made[1], published))
     assert "-: was not published" in console.file.getvalue()

@@ -68,7 +68,10 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
         ({"entries": {"web": 1, "quiz": {}}}, "either all entries have a share or none has"),
         ({"entries": {"web": {"share": 1, "repeat": 1}}}, "a share or a repeat, not both"),
         ({"entries": {"web": {"take": "some"}}}, "'some'; allowed: all, first:N, end:N, random:N"),
-        ({"entries": {"web": {"sequence_length": 129}}}, "sequence_length of 'web' is 129; a row holds 128 at most"),
+        (
+            {"entries": {"web": {"sequence_length": 129}}},
+            "sequence_length of 'web' is 129; a sequence holds 128 at most",
+        ),
         ({"entries": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
         ({"entries": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
         ({"shares": {"web": 1}, "held_out": {"wep": 0.1}}, "did you mean 'web'"),
@@ -219,7 +222,7 @@ def image_stats(licences=None, too_long=0):
             "full rows would hold 11 of it each, and there are 10: as no row holds",
         ),
         ({"shares": {"web": 1}}, {"licences": {"": 3}}, 1, "3 samples without a licence"),
-        ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a row"),
+        ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a sequence"),
     ],
 )
 def test_lint_says_what_a_person_should_look_at(settings, more, used, warning):

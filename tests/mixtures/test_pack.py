@@ -1,4 +1,4 @@
-"""Packing under two budgets, and cutting of what does not fit a row."""
+"""Packing under two budgets, and cutting of what does not fit a sequence."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ UNTIMED = settings(deadline=None)
 SEGMENTS = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 6)), max_size=80)
 
 
-def packed(segments, row_tokens=100, row_tiles=6):
+def packed(segments, sequence_tokens=100, sequence_tiles=6):
     tokens, tiles = (np.array([segment[at] for segment in segments], np.int64) for at in (0, 1))
-    return pack_segments(tokens, tiles, row_tokens, row_tiles)
+    return pack_segments(tokens, tiles, sequence_tokens, sequence_tiles)
 
 
 @UNTIMED
@@ -56,7 +56,7 @@ def test_rows_come_out_full_where_both_budgets_bind():
 
 @pytest.mark.parametrize("segment", [(101, 0), (1, 7)])
 def test_what_fits_no_row_is_refused_by_name(segment):
-    with pytest.raises(ValueError, match="does not fit a row of 100 and 6"):
+    with pytest.raises(ValueError, match="does not fit a sequence of 100 and 6"):
         packed([segment])
 
 

@@ -161,7 +161,7 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
 
 
 def test_every_sample_of_the_shards_is_in_the_histogram_of_lengths(built, mixture):
-    counted = counts.of_stage(built, mixture)
+    counted = counts.count_stage(built, mixture)
     kept = total_funnel(read_funnel(built))
     assert sum(row["samples"] for row in counted.lengths) == kept["samples"].kept
     assert (
@@ -174,9 +174,9 @@ def test_every_sample_of_the_shards_is_in_the_histogram_of_lengths(built, mixtur
 
 
 def test_every_row_of_the_plan_is_in_the_histogram_of_fill(built, mixture):
-    counted = counts.of_stage(built, mixture)
+    counted = counts.count_stage(built, mixture)
     for of in ("tokens", "tiles"):
-        assert sum(row["rows"] for row in counted.fill if row["of"] == of) == mixture.rows
+        assert sum(row["sequences"] for row in counted.fill if row["of"] == of) == mixture.sequences
 
 
 def test_copies_are_counted_by_who_lost_and_who_keeps_them(built):
@@ -195,9 +195,9 @@ def test_plots_show_declared_beside_realised_and_all_reasons(html):
     plots = data(html, "plots")
     rows = next(iter(plots["stages"][0][0]["spec"]["data"].values()))
     assert {(row["source"], row["which"]) for row in rows} >= {("web", "declared"), ("web", "realised")}
-    samples = next(plot for plot in plots["run"] if plot["title"] == "What became of samples")
-    fates = {row["fate"] for row in samples["spec"]["data"]["values"]}
-    assert {"kept", "language", "exact_text"} <= fates
+    samples = next(plot for plot in plots["run"] if plot["title"] == "Outcomes of samples")
+    outcomes = {row["outcome"] for row in samples["spec"]["data"]["values"]}
+    assert {"kept", "language", "exact_text"} <= outcomes
 
 
 def specifications(html):
@@ -212,7 +212,7 @@ def test_a_stage_names_the_sources_it_has_and_no_reason_looks_like_a_source(html
     of_sources = set(data(html)["colours"].values())
     assert of_sources >= set(scale["range"])
     for level in ("rows", "samples", "nodes", "images"):
-        assert not of_sources & set(specs[f"What became of {level}"]["encoding"]["color"]["scale"]["range"])
+        assert not of_sources & set(specs[f"Outcomes of {level}"]["encoding"]["color"]["scale"]["range"])
     assert not of_sources & set(specs["Declared and realised share"]["encoding"]["color"]["scale"]["range"])
 
 
@@ -223,7 +223,7 @@ def test_a_matrix_names_all_sources_so_that_what_has_nothing_in_common_is_seen(h
 
 def test_a_stage_says_its_epochs_and_how_often_images_are_shown(html):
     text = " ".join(re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL).split())
-    assert re.search(r"full; .* tiles a row \(most \d+\); [\d.]+ epochs of what there is", text)
+    assert re.search(r"full; .* tiles a sequence \(most \d+\); [\d.]+ epochs of what there is", text)
     assert re.search(r"\d+ images shown \d+ times, [\d.]+ each and \d+ at most", text)
 
 
@@ -282,7 +282,7 @@ def gallery(mixture):
     return make_cards(mixture, "answers", 5)
 
 
-def test_every_part_has_cards(gallery, mixture):
+def test_every_entry_has_cards(gallery, mixture):
     assert {card["entry"] for card in gallery} == set(mixture.sources)
 
 
@@ -291,7 +291,7 @@ def test_a_card_shows_its_segment_among_its_neighbours(gallery, mixture):
         assert card["neighbours"][card["place"]]["id"] == card["id"]
         assert card["neighbours"][card["place"]]["tokens"] == card["tokens"]
         assert sum(other["tokens"] for other in card["neighbours"]) <= card["length"]
-        assert len(card["neighbours"]) == len(mixture.row(card["row"]))
+        assert len(card["neighbours"]) == len(mixture.sequence(card["sequence"]))
 
 
 def test_of_a_conversation_the_answers_are_supervised_and_of_a_document_all_text(gallery):
@@ -339,3 +339,9 @@ def test_tiles_are_drawn_in_their_grid_beside_the_overview(policy, size, shape, 
     drawn = draw_tiles(Shown(policy), stored, layout)
     assert shape is None or drawn.size == shape
     assert (np.asarray(drawn) == SEAM).all(axis=2).all(axis=0).sum() == seams * SEAM_WIDTH  # from top to bottom
+
+
+def test_every_colour_and_mark_of_the_page_is_defined(html):
+    style = "".join(re.findall(r"<style>(.*?)</style>", html, re.DOTALL))
+    assert set(re.findall(r"var\((--[\w-]+)\)", style)) <= set(re.findall(r"(--[\w-]+):", style))
+    assert ".supervised {" in style

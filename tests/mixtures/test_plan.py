@@ -1,4 +1,4 @@
-"""Plans: every node once per epoch or counted, shares as declared, the same rows however the work is divided."""
+"""Plans: every node once per epoch or counted, shares as declared, the same sequences however the work is divided."""
 
 import json
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ from tests.helpers.synthetic import (
 )
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.steps.lock import locate_shards, verify_lock
-from vlmill.mixtures.steps.plan import ROWS, Plan
+from vlmill.mixtures.steps.plan import SEQUENCES, Plan
 
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -280,7 +280,7 @@ def test_rows_of_a_window_do_not_come_by_length(tmp_path):
 def test_a_budget_of_rows_is_met_nearly(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone(np.random.default_rng(0).integers(5, 128, 2000).tolist()), per_shard=500)
-    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, rows=700))) == pytest.approx(700, rel=0.02)
+    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, sequences=700))) == pytest.approx(700, rel=0.02)
 
 
 def test_a_source_may_have_its_own_length(store):
@@ -310,13 +310,15 @@ def test_a_source_in_two_parts_is_two_sources_of_the_plan(store):
 def test_the_lock_names_every_block_and_its_first_row(store):
     lock, _ = store.lock(mixture(epochs=4, windows_per_block=2))
     blocks = lock["plan"]["blocks"]
-    assert [block["first"] for block in blocks] == np.cumsum([0, *(block["rows"] for block in blocks[:-1])]).tolist()
-    assert lock["plan"]["rows"] == sum(block["rows"] for block in blocks)
+    assert [block["first"] for block in blocks] == np.cumsum(
+        [0, *(block["sequences"] for block in blocks[:-1])]
+    ).tolist()
+    assert lock["plan"]["sequences"] == sum(block["sequences"] for block in blocks)
     every = [row for block in blocks for row in pq.read_table(store.inputs[block["path"]]).to_pylist()]
-    for number in (0, 1, blocks[1]["first"] - 1, blocks[1]["first"], lock["plan"]["rows"] - 1):
+    for number in (0, 1, blocks[1]["first"] - 1, blocks[1]["first"], lock["plan"]["sequences"] - 1):
         block, row = locate_shards(lock, number)
         assert pq.read_table(store.inputs[blocks[block]["path"]]).to_pylist()[row] == every[number]
-    with pytest.raises(IndexError, match=f"rows 0 to {len(every) - 1}, not {len(every)}"):
+    with pytest.raises(IndexError, match=f"sequences 0 to {len(every) - 1}, not {len(every)}"):
         locate_shards(lock, len(every))
 
 
@@ -341,7 +343,7 @@ def test_a_changed_block_a_changed_list_and_changed_tables_are_found(store, tmp_
 
 
 def test_the_columns_of_a_plan_are_those_that_trainers_rely_on():
-    assert [f"{field.name} {field.type}" for field in ROWS] == [
+    assert [f"{field.name} {field.type}" for field in SEQUENCES] == [
         "tokens int32",
         "tiles int32",
         (

@@ -17,7 +17,7 @@ from vlmill.mixtures.published.catalogue import (
     make_published_tables,
 )
 from vlmill.mixtures.published.import_llava import count_rows as count_in
-from vlmill.mixtures.published.import_llava import name_of, read_mixture, to_yaml
+from vlmill.mixtures.published.import_llava import make_source_name, read_mixture, to_yaml
 from vlmill.pipeline.core.errors import RecipeError
 
 STAGES = [(name, stage) for name in list_names() for stage in load_published(name).stages]
@@ -182,8 +182,8 @@ def test_what_import_makes_of_llava_onevision_is_what_ships(stage, tmp_path):
     ],
 )
 def test_a_file_name_gives_a_source_and_often_its_count(path, name, samples):
-    assert name_of(path) == (name or path)
-    assert count_in(name_of(path)) == samples
+    assert make_source_name(path) == (name or path)
+    assert count_in(make_source_name(path)) == samples
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.mixtures.steps.plan import ROWS
-from vlmill.mixtures.steps.repetition import Repetition, lineage_of, measure_repetition, summarise_repetition
+from vlmill.mixtures.steps.plan import SEQUENCES
+from vlmill.mixtures.steps.repetition import Repetition, get_lineage_path, measure_repetition, summarise_repetition
 from vlmill.pipeline.shards.writer import LINEAGE
 
 FIELDS = ("source", "shard", "row", "first", "last")
@@ -33,15 +33,17 @@ def write(folder, shards, segments):
              "nodes": [{"node": place, "url": f"http://{image}", "sha256": None if image is None else sha256(image)} for place, image in enumerate(nodes)]}
             for row, nodes in enumerate(samples)
         ]  # fmt: skip
-        files[lineage_of(path)] = folder / f"{len(files)}.lineage.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), files[lineage_of(path)])
+        files[get_lineage_path(path)] = folder / f"{len(files)}.lineage.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), files[get_lineage_path(path)])
     blocks = []
     for number, entry in enumerate((segments[::2], segments[1::2])):
         planned = [
             {**dict(zip(FIELDS, segment, strict=True)), "epoch": 0, "tokens": 1, "tiles": 0} for segment in entry
         ]
         blocks.append(folder / f"{number}.plan.parquet")
-        pq.write_table(pa.Table.from_pylist([{"tokens": 1, "tiles": 0, "segments": planned}], schema=ROWS), blocks[-1])
+        pq.write_table(
+            pa.Table.from_pylist([{"tokens": 1, "tiles": 0, "segments": planned}], schema=SEQUENCES), blocks[-1]
+        )
     lock = {
         "sources": [{"shards": [{"path": path} for path in paths]}],
         "plan": {"blocks": [{"path": "plan/0"}, {"path": "plan/1"}]},

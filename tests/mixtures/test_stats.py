@@ -47,7 +47,7 @@ def test_realised_shares_stand_in_every_unit_beside_the_declared(stats):
 
 def test_efficiency_is_tokens_over_what_rows_could_hold(stats):
     packing = stats["packing"]
-    assert packing["efficiency"] == pytest.approx(stats["total"]["tokens"] / (packing["rows"] * 128), abs=1e-6)
+    assert packing["efficiency"] == pytest.approx(stats["total"]["tokens"] / (packing["sequences"] * 128), abs=1e-6)
     assert packing["tiles_per_sequence"]["most"] <= packing["tiles_per_sequence"]["budget"] == 4
 
 

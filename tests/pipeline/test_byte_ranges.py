@@ -26,7 +26,7 @@ from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 
-TRAIN = {"steps": 4, "rows": 2, "learning_rate": {"projector": 3e-3, "text": 3e-3}, "checkpoint_every": 2}
+TRAIN = {"steps": 4, "sequences": 2, "learning_rate": {"projector": 3e-3, "text": 3e-3}, "checkpoint_every": 2}
 BODY = bytes(range(256)) * 8
 SPANS = [ByteRange("shards/a.tar", 512, 100), ByteRange("shards/b.tar", 0, 2048), ByteRange("shards/a.tar", 7, 1)]
 

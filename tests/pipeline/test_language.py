@@ -116,7 +116,7 @@ def test_a_heading_on_a_mixed_page_follows_the_section_below_it():
 
 def test_a_word_that_only_chinese_has_goes_from_a_japanese_page_and_the_reverse_stays():
     assert fate(JAPANESE, "简体中文设置", JAPANESE)[1] == "drop"
-    assert fate(CHINESE, "関連項目", CHINESE, filter=Language(sample_share=1.0))[1] == "keep"
+    assert fate(CHINESE, "関連項目", CHINESE, filter_=Language(sample_share=1.0))[1] == "keep"
 
 
 def test_hanja_headings_stay_on_korean_pages():
@@ -161,7 +161,7 @@ def test_a_listing_is_in_the_language_of_its_comments():
 
 @pytest.mark.parametrize(("in_doubt", "left"), [("keep", ["doubt"]), ("drop", ["drop"])])
 def test_what_cannot_be_told_is_marked_and_the_parameter_decides(in_doubt, left):
-    assert fate("東京", filter=Language(in_doubt=in_doubt)) == left
+    assert fate("東京", filter_=Language(in_doubt=in_doubt)) == left
 
 
 def test_scores_are_the_share_of_a_sample_and_the_probability_of_a_node():

@@ -79,7 +79,7 @@ def test_only_the_executor_imports_ray():
     assert users == [Path("pipeline/engine/executor.py")]
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES, "recipes", "tests", "benchmarks", "examples"])
+@pytest.mark.parametrize("folder", [*PACKAGES, "recipes", "tests", "benchmarks", "examples", "tools"])
 def test_everything_is_imported_by_its_whole_name(folder):
     """From the repository's root `import pipeline` works, and makes every class a second time."""
     for path in (ROOT / folder).rglob("*.py"):

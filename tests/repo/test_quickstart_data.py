@@ -7,7 +7,6 @@ import tarfile
 from collections import Counter, defaultdict
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -19,6 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 from tokenizers import Tokenizer
 
+from tools.quickstart import generate, pages, scenes, train_tokenizer
+from tools.quickstart.album import FORMS, encode
 from vlmill.pipeline.core.reasons import FAILURES, Reason
 from vlmill.pipeline.core.sample import SampleId
 from vlmill.pipeline.dedupe.picture import measure_similarity, stack_pictures
@@ -26,10 +27,8 @@ from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.steps.image_stats import compute_image_stats
-from vlmill.recipes.quickstart import generate, pages, scenes, train_tokenizer
-from vlmill.recipes.quickstart.album import FORMS, encode
 
-DATA = Path(generate.__file__).parent
+DATA = generate.DATA
 MANIFEST = json.loads((DATA / "manifest.json").read_text(encoding="utf-8"))
 PLANTED = MANIFEST["planted"]
 MADE = [*generate.FILES, "manifest.json"]

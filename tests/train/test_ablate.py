@@ -132,7 +132,7 @@ RECIPE = {
             "name": "tune",
             "policy": "small",
             "mixture": {"shares": {"quiz": 1}, "epochs": 2, "sequence_length": 96, "held_out": {"quiz": 0.3}},
-            "train": {"steps": 3, "rows": 2, "learning_rate": PART},
+            "train": {"steps": 3, "sequences": 2, "learning_rate": PART},
         }
     ],
     "model": {
@@ -264,7 +264,7 @@ def test_a_folder_that_is_no_run_lends_nothing(place, tmp_path, capsys):
 
 
 def test_a_killed_ablation_goes_on_and_finds_the_same(place, whole, tmp_path, monkeypatch):
-    update, steps = loop._step, []
+    update, steps = loop._take_step, []
 
     def dying(*arguments):
         steps.append(arguments[3])
@@ -272,7 +272,7 @@ def test_a_killed_ablation_goes_on_and_finds_the_same(place, whole, tmp_path, mo
             raise KeyboardInterrupt
         return update(*arguments)
 
-    monkeypatch.setattr(loop, "_step", dying)
+    monkeypatch.setattr(loop, "_take_step", dying)
     assert ablate(place, tmp_path / "out") == 130
     monkeypatch.undo()
     done = tmp_path / "out" / "plain" / "0" / "train" / "tune" / "result.json"
@@ -319,8 +319,8 @@ def test_a_file_that_compares_nothing_is_refused(place, changes, message):
 
 
 def test_a_wrong_variant_is_refused_before_anything_is_built(place):
-    spec = write_spec(place, "wrong.yaml", variants={"plain": {}, "odd": {"stages.tune.train.rowz": 2}})
-    with pytest.raises(RecipeError, match=r"variant 'odd'.*unknown key 'rowz'.*did you mean 'rows'"):
+    spec = write_spec(place, "wrong.yaml", variants={"plain": {}, "odd": {"stages.tune.train.sequencez": 2}})
+    with pytest.raises(RecipeError, match=r"variant 'odd'.*unknown key 'sequencez'.*did you mean 'sequences'"):
         list_trials(spec, {}, None)
 
 

@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     """A run of one stage, trained; nine samples are held out, the stage's own evaluation asks eight."""
     root = tmp_path_factory.mktemp("run")
     write_run(root, {"quiz": [question(number) for number in range(40)]}, hold_out=9, length=96)
-    lock_recipe(root, {"steps": 5, "rows": 2, "learning_rate": RATES, "evaluate": 8})
+    lock_recipe(root, {"steps": 5, "sequences": 2, "learning_rate": RATES, "evaluate": 8})
     train_stages(root, None, MACHINE, Console(quiet=True))
     return root
 
@@ -73,7 +73,7 @@ def test_an_export_scores_as_the_stage_that_it_came_from(run):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_stage_on_towers_in_half_precision_is_scored_and_so_is_its_export(tmp_path, dtype, published_in):
     write_run(tmp_path, {"quiz": [question(number) for number in range(40)]}, hold_out=4, length=96)
-    settings = {"steps": 3, "rows": 2, "learning_rate": RATES, "evaluate": 4, "dtype": dtype}
+    settings = {"steps": 3, "sequences": 2, "learning_rate": RATES, "evaluate": 4, "dtype": dtype}
     lock_recipe(tmp_path, settings, model=published(tmp_path / "published", published_in))
     (trained,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
     _, again = evaluate_stage(tmp_path, machine=MACHINE)
@@ -85,11 +85,11 @@ def test_a_stage_on_towers_in_half_precision_is_scored_and_so_is_its_export(tmp_
 
 def test_another_dtype_of_the_export_trains_nothing_again(tmp_path, monkeypatch):
     write_run(tmp_path, {"quiz": [question(number) for number in range(20)]}, hold_out=2, length=96)
-    settings = {"steps": 2, "rows": 2, "learning_rate": RATES, "evaluate": 2}
+    settings = {"steps": 2, "sequences": 2, "learning_rate": RATES, "evaluate": 2}
     lock_recipe(tmp_path, settings)
     (first,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
     lock_recipe(tmp_path, settings, model=replace(model_settings(), export_dtype="bfloat16"))
-    monkeypatch.setattr(loop, "_step", None)
+    monkeypatch.setattr(loop, "_take_step", None)
     (then,) = train_stages(tmp_path, None, MACHINE, Console(quiet=True))
     assert then.scores == first.scores
     said = json.loads((then.export / "config.json").read_bytes())

@@ -310,10 +310,10 @@ def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tok
 def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, name):
     case = CASES[name]
     samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
-    write_run(tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, passes=20)
+    write_run(tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, epochs=20)
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
     training = parse_block(
-        Training, {"steps": 6, "rows": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train"
+        Training, {"steps": 6, "sequences": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train"
     )
     result = train_stage(tmp_path, "align", training, case.settings, machine=MACHINE)
     losses = [json.loads(line)["loss"] for line in result.log.read_text().splitlines()]

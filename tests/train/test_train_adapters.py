@@ -37,7 +37,9 @@ def tokenizer(tmp_path_factory):
 
 def training(**changes):
     rates = {"text": 1e-2, "projector": 1e-2}
-    return parse_block(Training, {"steps": 2, "rows": 2, "learning_rate": rates, "evaluate": 1, **changes}, "train")
+    return parse_block(
+        Training, {"steps": 2, "sequences": 2, "learning_rate": rates, "evaluate": 1, **changes}, "train"
+    )
 
 
 def states(family, model, tokenizer):
@@ -48,7 +50,7 @@ def states(family, model, tokenizer):
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_new_adapters_change_nothing_and_merged_ones_everything_they_supervised(tokenizer, dora):
+def test_new_adapters_change_nothing_and_merged_ones_everything_they_learned(tokenizer, dora):
     pytest.importorskip("peft")
     family = find_family(model_settings("llava"), LETTERBOX)
     plain = create_model(family, tokenizer, CHAT, 0).eval()
@@ -62,11 +64,11 @@ def test_new_adapters_change_nothing_and_merged_ones_everything_they_supervised(
         for name, weights in model.named_parameters():
             if adapters.MARK in name:
                 weights.add_(0.1 * torch.rand_like(weights))
-    supervised = states(family, model, tokenizer)
-    assert (supervised - states(family, plain, tokenizer)).abs().max() > 1e-2
+    learned = states(family, model, tokenizer)
+    assert (learned - states(family, plain, tokenizer)).abs().max() > 1e-2
     adapters.merge_adapters(model)
     assert set(model.state_dict()) == set(plain.state_dict())
-    torch.testing.assert_close(states(family, model, tokenizer), supervised, atol=1e-5, rtol=0)
+    torch.testing.assert_close(states(family, model, tokenizer), learned, atol=1e-5, rtol=0)
 
 
 def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers(tmp_path):
@@ -78,7 +80,7 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
     root = write_run(tmp_path, made, LETTERBOX, hold_out=2)
     write_run(root, {"again": made["quiz"]}, LETTERBOX, stage="tune", hold_out=2)
     settings = model_settings("llava")
-    adapter = {"parts": ["text", "vision"], "rank": 2, "dora": True}
+    adapter = {"components": ["text", "vision"], "rank": 2, "dora": True}
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
     first = train_stage(root, "align", training(adapter=adapter, learning_rate=rates), settings, machine=MACHINE)
     merged = load_file(first.checkpoint / "model.safetensors")
@@ -95,9 +97,9 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
     assert all(torch.equal(after[name], merged[name]) for name in merged if "projector" not in name)
 
 
-def test_an_adapter_of_a_part_that_does_not_learn_is_refused():
-    with pytest.raises(RecipeError, match="adapter.parts: vision has no learning_rate"):
-        training(adapter={"parts": ["vision"]})
+def test_an_adapter_of_a_component_that_does_not_learn_is_refused():
+    with pytest.raises(RecipeError, match="adapter.components: vision has no learning_rate"):
+        training(adapter={"components": ["vision"]})
 
 
 def test_neftune_shakes_embeddings_in_training_within_its_bound_by_document(tokenizer):

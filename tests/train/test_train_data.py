@@ -1,4 +1,4 @@
-"""The trainer's data: who reads which rows, what a row holds, what is refused, and that the loader keeps nothing."""
+"""The trainer's data: who reads which sequences, what a sequence holds, what is refused, and that the loader keeps nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
 
 
-# -- who reads which rows
+# -- who reads which sequences
 
 
 @given(
@@ -62,24 +62,24 @@ def threads():
     step=st.integers(0, 50),
     plan=st.integers(16, 900),
 )
-def test_ranks_and_micro_batches_together_read_the_steps_rows_in_order(ranks, accumulation, step, plan):
-    parts = [
+def test_ranks_and_micro_batches_together_read_the_steps_sequences_in_order(ranks, accumulation, step, plan):
+    shares = [
         list_step_sequences(step, 16, plan, accumulation=accumulation, rank=rank, ranks=ranks) for rank in range(ranks)
     ]
-    assert all(len(part) == accumulation for part in parts)
-    together = [row for part in parts for micro in part for row in micro]
+    assert all(len(share) == accumulation for share in shares)
+    together = [sequence for share in shares for micro in share for sequence in micro]
     assert together == [(step * 16 + place) % plan for place in range(16)]
 
 
-# -- what a row holds
+# -- what a sequence holds
 
 
 def test_a_row_is_the_documents_that_the_plan_lists(run):
-    found = reader(run).row(0)
+    found = reader(run).sequence(0)
     made = {(0, row): nodes for row, (nodes, _) in enumerate(SOURCES["quiz"])} | {
         (1, row): nodes for row, (nodes, _) in enumerate(SOURCES["web"])
     }
-    segments = PlannedMixture(run, "align").row(0)
+    segments = PlannedMixture(run, "align").sequence(0)
     assert len(found) == len(segments) > 1
     tokenizer = reader(run).tokenizer
     for document, segment in zip(found, segments, strict=True):
@@ -91,7 +91,7 @@ def test_a_row_is_the_documents_that_the_plan_lists(run):
 
 
 def test_tiles_are_those_of_the_image_policy(run):
-    document = reader(run).row(0)[0]
+    document = reader(run).sequence(0)[0]
     _, (image,) = SOURCES["quiz"][0]
     (layout,) = ANYRES.layout([image.size])
     tiles = ANYRES.tiles(ANYRES.render(image, layout), layout)  # the shards are stored without loss
@@ -118,14 +118,16 @@ def test_a_segment_from_the_middle_of_a_document_has_its_own_images(run):
 def test_every_row_of_every_block_can_be_read_and_no_other(run):
     mixture = PlannedMixture(run, "align")
     assert len(mixture.lock["plan"]["blocks"]) > 1
-    assert all(mixture.row(number) for number in range(mixture.rows))
-    with pytest.raises(IndexError, match="has rows 0 to"):
-        mixture.row(mixture.rows)
+    assert all(mixture.sequence(number) for number in range(mixture.sequences))
+    with pytest.raises(IndexError, match="has sequences 0 to"):
+        mixture.sequence(mixture.sequences)
 
 
 def test_held_out_samples_stand_in_no_row(run):
     mixture = PlannedMixture(run, "align")
-    planned = {(item.source, item.shard, item.row) for number in range(mixture.rows) for item in mixture.row(number)}
+    planned = {
+        (item.source, item.shard, item.row) for number in range(mixture.sequences) for item in mixture.sequence(number)
+    }
     held_out = {(item.source, item.shard, item.row) for item in mixture.held_out()}
     assert held_out == {(0, 1, 4), (0, 1, 5), (1, 0, 8), (1, 0, 9)}
     assert held_out.isdisjoint(planned)
@@ -165,12 +167,12 @@ def test_a_border_is_where_positions_do_not_go_on_by_one(lengths):
 
 
 def test_batches_come_in_order_whatever_the_threads():
-    def row(number):
+    def sequence(number):
         return [Document(0, [number, number], [IGNORE, number])]
 
     steps = [[[number], [number + 1]] for number in range(0, 40, 2)]
     for count in (1, 4):
-        found = list(load_batches(row, iter(steps), 0, count, 3))
+        found = list(load_batches(sequence, iter(steps), 0, count, 3))
         assert [[micro.ids[0, 0].item() for micro in step] for step in found] == [
             [number, number + 1] for number in range(0, 40, 2)
         ]
@@ -194,14 +196,14 @@ def test_no_more_steps_are_read_ahead_than_allowed():
 
 
 def test_trouble_with_a_row_is_raised_in_its_step_and_ends_the_threads():
-    def row(number):
+    def sequence(number):
         if number == 3:
-            raise StoreError("row 3 is damaged")
+            raise StoreError("sequence 3 is damaged")
         return [Document(0, [number, number], [IGNORE, number])]
 
-    batches = load_batches(row, ([[number]] for number in range(9)), 0, 2, 4)
+    batches = load_batches(sequence, ([[number]] for number in range(9)), 0, 2, 4)
     assert [next(batches)[0].ids[0, 0].item() for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(StoreError, match="row 3 is damaged"):
+    with pytest.raises(StoreError, match="sequence 3 is damaged"):
         next(batches)
     assert not threads()
 
@@ -227,13 +229,13 @@ def changed(run, tmp_path, change):
 def test_shards_of_another_policy_are_refused(run, tmp_path):
     root = changed(run, tmp_path, lambda lock: lock["policy"].update(pinpoints=[[56, 56]]))
     with pytest.raises(StoreError, match="its shard counts 10, the image policy counts 24"):
-        reader(root).row(0)
+        reader(root).sequence(0)
 
 
 def test_a_policy_that_counts_otherwise_than_the_model_class_is_refused(run):
     other = type(ANYRES)(side=28, patch=14, pinpoints=((28, 28),))
     with pytest.raises(StoreError, match="the model class counts"):
-        reader(run, policy=other).row(0)
+        reader(run, policy=other).sequence(0)
 
 
 def test_lengths_that_are_not_the_plans_are_refused(run):
@@ -252,7 +254,7 @@ def test_a_damaged_shard_is_named(run, tmp_path):
     shard = next((root / "shards").glob("**/*.tar"))
     shard.write_bytes(shard.read_bytes()[:2000])
     with pytest.raises(StoreError, match="vlmill verify"):
-        reader(root).row(0)
+        reader(root).sequence(0)
 
 
 def test_a_damaged_picture_is_named(run):

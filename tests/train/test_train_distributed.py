@@ -39,7 +39,7 @@ from vlmill.train.settings import Adapter, Machine, ModelSettings, Training
 
 TRAINING = Training(
     learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3},
-    rows=4,
+    sequences=4,
     steps=3,
     loss="text",
     evaluate=0,
@@ -138,14 +138,14 @@ def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = N
 
 def child(root: str, die_before: str, model: str = "null", dtype: str = "float32") -> None:
     """One rank."""
-    update = loop._step
+    update = loop._take_step
 
     def step(*arguments):
         if str(arguments[3]) == die_before:
             os._exit(DEAD)
         return update(*arguments)
 
-    loop._step = step
+    loop._take_step = step
     found = json.loads(model)
     train(Path(root), found and parse_block(ModelSettings, found, "model"), dtype)
 
@@ -185,7 +185,7 @@ def test_towers_published_in_half_precision_train_on_two_ranks_as_on_one(made, t
             assert weights.dtype == torch.float32
             assert weights.ndim < 2 or not torch.equal(
                 weights, weights.bfloat16().float()
-            )  # has supervised what that cannot hold
+            )  # has learned what bfloat16 cannot hold
     for folder in (expected.export, root / "train" / "align" / "export"):
         exported = AutoModelForImageTextToText.from_pretrained(folder)
         assert {weights.dtype for weights in exported.state_dict().values()} == {torch.bfloat16}
@@ -319,7 +319,7 @@ def test_a_stage_that_ranks_elsewhere_have_trained_needs_no_gpu_here(alone, monk
 
 def test_scoring_takes_the_gpu_of_its_rank(tmp_path, calls, second_of_two):
     write_run(tmp_path, {"quiz": [question(number) for number in range(8)]}, length=96)
-    lock_recipe(tmp_path, {"steps": 1, "rows": 1, "learning_rate": {"text": 1e-3}})
+    lock_recipe(tmp_path, {"steps": 1, "sequences": 1, "learning_rate": {"text": 1e-3}})
     with pytest.raises(BuildingError):
         evaluate_stage(tmp_path, export=tmp_path, machine=Machine(device="cuda", threads=1))
     assert calls == [("current", 1)]

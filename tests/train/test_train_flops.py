@@ -40,7 +40,7 @@ def counted(model, family, batch):
 def test_linear_layers_cost_what_torch_counts(setting, trained):
     reader, model, family = setting
     make_optimizer(model, family, Training(learning_rate=dict.fromkeys(trained, 1e-3), steps=1))
-    batch = pad_sequences([reader.row(0)], 0)
+    batch = pad_sequences([reader.sequence(0)], 0)
     price = count_flops(model, family, trained)
     alone = type(price)(price.linear, dict.fromkeys(price.attention, 0), price.head, price.passes, price.patch)
     assert alone.of(batch) == pytest.approx(counted(model, family, batch), rel=0.1)
@@ -49,7 +49,7 @@ def test_linear_layers_cost_what_torch_counts(setting, trained):
 
 def test_documents_packed_into_a_row_cost_what_they_cost_alone(setting):
     reader, model, family = setting
-    price, documents = count_flops(model, family, ("text",)), reader.row(0)
+    price, documents = count_flops(model, family, ("text",)), reader.sequence(0)
     assert len(documents) > 1
     assert price.of(pad_sequences([documents], 0)) == pytest.approx(
         sum(price.of(pad_sequences([[one]], 0)) for one in documents)
@@ -60,7 +60,7 @@ def test_padding_and_blank_images_cost_nothing(setting, tmp_path):
     reader, model, family = setting
     price = count_flops(model, family, ("text",))
     text = write_run(tmp_path, {"web": [([node], []) for node in article(0)[0] if node.kind == "text"]}, ANYRES)
-    documents = Reader(PlannedMixture(text, "align"), reader.tokenizer, family, "text").row(0)
+    documents = Reader(PlannedMixture(text, "align"), reader.tokenizer, family, "text").sequence(0)
     assert price.of(pad_sequences([documents], 0, reader.blank)) == price.of(pad_sequences([documents], 0))
     assert price.of(pad_sequences([documents, documents[:1]], 0)) == price.of(pad_sequences([documents], 0)) + price.of(
         pad_sequences([documents[:1]], 0)

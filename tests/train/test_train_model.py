@@ -243,7 +243,7 @@ def test_norms_biases_and_the_newline_do_not_decay(tokenizer):
         for name in (names[parameter] for parameter in group["params"]):
             single = name.endswith(("bias", "image_newline", "class_embedding")) or "norm" in name
             assert group["weight_decay"] == (0.0 if single else 0.1)
-            assert group["part"] == family.component(name)
+            assert group["component"] == family.component(name)
 
 
 def test_rates_rise_to_the_peak_and_fall_to_nothing():
@@ -265,7 +265,7 @@ def test_rates_rise_to_the_peak_and_fall_to_nothing():
         ({"epochs": 2}, "either steps or epochs"),
         ({"learning_rate": {}}, "at least one of projector, vision and text"),
         ({"learning_rate": {"head": 1e-3}}, "'projector', 'vision' or 'text'"),
-        ({"rows": 6, "accumulation": 4}, "6 cannot be cut into 4"),
+        ({"sequences": 6, "accumulation": 4}, "6 cannot be cut into 4"),
         ({"warmup": 3}, "did you mean 'warm_up'"),
         ({"loss": "all"}, "'answers' or 'text'"),
     ],

@@ -33,7 +33,7 @@ CHAT = FORMATS["vlmill"]
 ROOM = 300
 """Rows of the pretrained embedding: some more than its tokenizer has tokens, some less than that and the marks."""
 
-ADAPTER = {"parts": ["text"], "rank": 4}
+ADAPTER = {"components": ["text"], "rank": 4}
 STAGES = {
     "LoRA": {"learning_rate": {"text": 1e-2, "projector": 1e-2}, "adapter": ADAPTER},
     "DoRA": {"learning_rate": {"text": 1e-2, "projector": 1e-2}, "adapter": ADAPTER | {"dora": True}},
@@ -43,7 +43,7 @@ STAGES = {
 
 def training(stage="LoRA", **changes):
     return parse_block(
-        Training, {"steps": 2, "rows": 2, "evaluate": 0, "weight_decay": 0.1, **STAGES[stage], **changes}, "train"
+        Training, {"steps": 2, "sequences": 2, "evaluate": 0, "weight_decay": 0.1, **STAGES[stage], **changes}, "train"
     )
 
 
@@ -95,7 +95,7 @@ def run_of(root: Path, path: Path, stages=("align",)) -> Path:
     shutil.copy(path / "tokenizer.json", root / "tokenizer.json")
     for number, stage in enumerate(stages):
         rows = [question(n) for n in range(24)]
-        write_run(root, {f"quiz{number}": rows}, LETTERBOX, stage=stage, passes=4)
+        write_run(root, {f"quiz{number}": rows}, LETTERBOX, stage=stage, epochs=4)
     return root
 
 
@@ -114,7 +114,7 @@ def matrices(state):
 def test_marks_that_the_published_tokenizer_lacks_are_new_wherever_the_embedding_ends(pretrained):
     tokenizer, new = lacking(pretrained)
     marks = sorted(get_mark_id(tokenizer, mark) for mark in CHAT.specials)
-    assert (list(new.supervised), list(new.drawn)) == (marks, marks)
+    assert (list(new.trained), list(new.drawn)) == (marks, marks)
     assert marks[0] < ROOM <= marks[-1]
     assert (new.end, new.eos) == (get_mark_id(tokenizer, CHAT.end), tokenizer.token_to_id("<eos>"))
 
@@ -127,8 +127,8 @@ def test_what_a_published_model_knows_is_not_new_whichever_tokenizer_the_recipe_
     config = AutoConfig.from_pretrained(knows)
     config.vocab_size = 320
     config.save_pretrained(knows)
-    assert lacking(knows, pretrained)[1].supervised == ()
-    assert lacking(knows)[1].supervised == ()
+    assert lacking(knows, pretrained)[1].trained == ()
+    assert lacking(knows)[1].trained == ()
     (knows / "tokenizer.json").unlink()  # the recipe's is all there is
     assert lacking(knows, pretrained)[1] == lacking(pretrained)[1]
 
@@ -137,7 +137,7 @@ def test_a_mark_in_the_place_of_a_reserved_token_learns_from_the_row_that_is_the
     renamed = (pretrained / "tokenizer.json").read_text().replace('"<eos>"', '"<|end|>"')
     (tmp_path / "tokenizer.json").write_text(renamed)
     tokenizer, new = lacking(pretrained, tmp_path)
-    assert get_mark_id(tokenizer, CHAT.end) in set(new.supervised) - set(new.drawn)
+    assert get_mark_id(tokenizer, CHAT.end) in set(new.trained) - set(new.drawn)
     assert new.end is None
 
 
@@ -154,18 +154,16 @@ def test_new_rows_start_as_far_apart_as_other_tokens_and_are_the_same_for_a_seed
     family = find_family(settings(pretrained), LETTERBOX)
     model, again, other = (create_model(family, tokenizer, CHAT, seed, new=new) for seed in (0, 0, 1))
     published = LlamaForCausalLM.from_pretrained(pretrained).get_input_embeddings().weight
-    supervised, old = torch.tensor(new.supervised), torch.arange(new.supervised[0])
+    trained, old = torch.tensor(new.trained), torch.arange(new.trained[0])
     for (name, weights), same, differs in zip(
         matrices(model.state_dict()).items(),
         *(matrices(each.state_dict()).values() for each in (again, other)),
         strict=True,
     ):
         assert torch.equal(weights, same)
-        assert not torch.equal(weights[supervised], differs[supervised])
+        assert not torch.equal(weights[trained], differs[trained])
         usual = torch.pdist(weights[old]).mean()
-        assert (
-            0.6 * usual < torch.pdist(weights[supervised]).min() <= torch.pdist(weights[supervised]).max() < 1.6 * usual
-        )
+        assert 0.6 * usual < torch.pdist(weights[trained]).min() <= torch.pdist(weights[trained]).max() < 1.6 * usual
         assert torch.equal(weights[new.end], weights[new.eos])
         if "embed" in name:
             assert torch.equal(weights[old], published[old])
@@ -186,11 +184,11 @@ def test_their_rows_alone_learn_of_embedding_and_head(pretrained, tmp_path, stag
     after = matrices(AutoModelForImageTextToText.from_pretrained(done.export).state_dict())
     handed = matrices(load_file(done.checkpoint / "model.safetensors"))
     assert any("lm_head" in name for name in after)
-    old = torch.tensor([row for row in range(len(next(iter(before.values())))) if row not in new.supervised])
-    supervised = [get_mark_id(tokenizer, mark) for mark in (CHAT.end, dict(CHAT.roles)["assistant"])]
+    old = torch.tensor([row for row in range(len(next(iter(before.values())))) if row not in new.trained])
+    trained = [get_mark_id(tokenizer, mark) for mark in (CHAT.end, dict(CHAT.roles)["assistant"])]
     for name, weights in after.items():
         assert torch.equal(weights[old], before[name][old])
-        assert (weights[supervised] != before[name][supervised]).any(1).all()
+        assert (weights[trained] != before[name][trained]).any(1).all()
         assert name not in handed or torch.equal(weights, handed[name])
     image = get_mark_id(tokenizer, CHAT.image)
     for name, weights in after.items():  # never an input, since features stand in its place; in a head it is unlearnt
@@ -205,10 +203,10 @@ def test_moments_are_kept_of_new_rows_alone_and_they_do_not_decay(pretrained):
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     new_rows.insert_rows(model, new)
     groups = make_optimizer(model, family, training("frozen text")).param_groups
-    (mine,) = [group for group in groups if group["part"] == new_rows.NAME]
-    assert sum(weights.numel() for weights in mine["params"]) == (1 if tied else 2) * len(new.supervised) * 64
+    (mine,) = [group for group in groups if group["component"] == new_rows.NAME]
+    assert sum(weights.numel() for weights in mine["params"]) == (1 if tied else 2) * len(new.trained) * 64
     assert (mine["peak"], mine["weight_decay"]) == (1e-2, 0.0)
-    assert {group["part"] for group in groups} == {new_rows.NAME, "projector"}
+    assert {group["component"] for group in groups} == {new_rows.NAME, "projector"}
     rates = {"text": 1e-3, "vision": 1e-4}
     assert new_rows.choose_rate(training(learning_rate=rates)) == 1e-3
     assert new_rows.choose_rate(training("frozen text", learning_rate={"vision": 1e-4})) == 1e-4
@@ -219,7 +217,7 @@ def test_an_answer_that_is_supervised_ends(tmp_path, stage):
     pytest.importorskip("peft")
     pretrained = write_language_model(tmp_path / "lm", tied=stage == "LoRA")
     run = run_of(tmp_path / "run", pretrained)
-    ours = training(stage, steps=None, epochs=10, rows=4)
+    ours = training(stage, steps=None, epochs=10, sequences=4)
     done = train_stage(run, "align", ours, settings(pretrained), machine=MACHINE)
     tokenizer = AutoTokenizer.from_pretrained(done.export)
     model = AutoModelForImageTextToText.from_pretrained(done.export).eval()
@@ -237,7 +235,7 @@ def test_stages_hand_new_rows_on_whatever_they_train(pretrained, tmp_path):
     pytest.importorskip("peft")
     _, new = lacking(pretrained)
     run, before = run_of(tmp_path / "run", pretrained, ("one", "two", "three")), None
-    supervised = torch.tensor(new.supervised)
+    trained = torch.tensor(new.trained)
     still = {"steps": 1, "learning_rate": {"text": 1e-12, "projector": 1e-12}, "weight_decay": 0.0}
     plans = (training("frozen text"), training(**still), training(**still, adapter=None))
     weights = []
@@ -247,7 +245,7 @@ def test_stages_hand_new_rows_on_whatever_they_train(pretrained, tmp_path):
         weights.append(matrices(load_file(before / "model.safetensors")))
     for later in weights[1:]:
         for name, found in later.items():
-            torch.testing.assert_close(found[supervised], weights[0][name][supervised], rtol=0, atol=1e-9)
+            torch.testing.assert_close(found[trained], weights[0][name][trained], rtol=0, atol=1e-9)
 
 
 # -- how they stand in
@@ -269,7 +267,7 @@ def test_rows_that_stand_in_are_the_rows_that_are_merged_in_every_family(tmp_pat
     new_rows.insert_rows(model, NewRows(ids, ids))
     torch.testing.assert_close(logits(family, model, rows), plain, atol=1e-6, rtol=0)
     mine = {place: weights for place, weights in model.named_parameters() if new_rows.MARK in place}
-    assert {family.part(place) for place in mine} == {"text"}
+    assert {family.component(place) for place in mine} == {"text"}
     assert len(mine) == (1 if "tied" in name else 2)
     with torch.no_grad():
         for weights in mine.values():

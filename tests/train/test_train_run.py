@@ -39,7 +39,7 @@ TIMES = {"tokens_per_second", "tiles_per_second", "flops_per_second", "waited", 
 def training(**changes):
     return parse_block(
         Training,
-        {"steps": 6, "rows": 2, "learning_rate": RATES, "warm_up": 2, "checkpoint_every": 2, **changes},
+        {"steps": 6, "sequences": 2, "learning_rate": RATES, "warm_up": 2, "checkpoint_every": 2, **changes},
         "train",
     )
 
@@ -79,8 +79,8 @@ def uninterrupted(run, tmp_path_factory):
 
 
 def test_a_tiny_model_learns_what_it_cannot_know_without_looking(tmp_path):
-    root = write_run(tmp_path, {"quiz": [question(number) for number in range(80)]}, hold_out=16, length=96, passes=6)
-    result = train(root, steps=50, rows=2, checkpoint_every=50)
+    root = write_run(tmp_path, {"quiz": [question(number) for number in range(80)]}, hold_out=16, length=96, epochs=6)
+    result = train(root, steps=50, sequences=2, checkpoint_every=50)
     score = result.scores["quiz"]
     assert (score.samples, score.questions, score.majority) == (16, 16, 0.25)
     assert score.exact >= 0.75
@@ -93,8 +93,8 @@ def test_the_log_has_every_step_with_its_sources_and_what_it_held(uninterrupted,
     assert [line["step"] for line in found] == list(range(6))
     mixture = PlannedMixture(run, "align")
     for line in found:
-        rows = [mixture.row(number) for number in (2 * line["step"], 2 * line["step"] + 1)]
-        assert line["tokens"] == sum(segment.tokens for row in rows for segment in row)
+        packed = [mixture.sequence(number) for number in (2 * line["step"], 2 * line["step"] + 1)]
+        assert line["tokens"] == sum(segment.tokens for sequence in packed for segment in sequence)
         assert line["supervised"] == sum(source["supervised"] for source in line["sources"].values())
         together = sum(source["loss"] * source["supervised"] for source in line["sources"].values())
         assert line["loss"] == pytest.approx(together / line["supervised"])
@@ -107,14 +107,14 @@ def test_the_log_has_every_step_with_its_sources_and_what_it_held(uninterrupted,
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
 def test_a_training_that_died_goes_on_as_if_it_had_not(run, tmp_path, monkeypatch, uninterrupted, step):
     root = copy(run, tmp_path)
-    update = loop._step
+    update = loop._take_step
 
     def dying(setup, learner, optimizer, number, batch):
         if number == step:
             raise KeyboardInterrupt
         return update(setup, learner, optimizer, number, batch)
 
-    monkeypatch.setattr(loop, "_step", dying)
+    monkeypatch.setattr(loop, "_take_step", dying)
     with pytest.raises(KeyboardInterrupt):
         train(root)
     monkeypatch.undo()
@@ -152,7 +152,7 @@ def test_the_last_checkpoints_are_kept_and_no_more(uninterrupted):
 
 def test_a_finished_stage_is_not_trained_again(run, tmp_path, monkeypatch, uninterrupted):
     root = uninterrupted.checkpoint.parents[3]
-    monkeypatch.setattr(loop, "_step", None)
+    monkeypatch.setattr(loop, "_take_step", None)
     assert train(root) == uninterrupted
 
 
@@ -160,7 +160,7 @@ def test_rows_that_cannot_be_shared_out_are_refused(run, tmp_path):
     from vlmill.train import run as module
 
     group = module.ProcessGroup(0, 4)
-    with pytest.raises(RecipeError, match="2 rows cannot be cut into 1 micro-batches for each of 4 ranks"):
+    with pytest.raises(RecipeError, match="2 sequences cannot be cut into 1 micro-batches for each of 4 ranks"):
         loop.run_stage(
             loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, group), Console()
         )
@@ -223,17 +223,17 @@ def test_shards_of_another_policy_than_the_recipes_are_refused(run):
 
 
 def test_steps_that_the_plan_cannot_feed_are_refused_before_anything_is_made(run):
-    with pytest.raises(RecipeError, match="99 steps of 2 rows want 198 rows, and the plan has"):
+    with pytest.raises(RecipeError, match="99 steps of 2 sequences want 198 sequences, and the plan has"):
         train(run, steps=99)
     assert not (run / "train").exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "rows", "steps"),
+    ("settings", "sequences", "steps"),
     [({"steps": 4}, 8, 4), ({"steps": None, "epochs": 1}, 9, 4), ({"steps": None, "epochs": 3}, 9, 13)],
 )
-def test_steps_come_from_the_plans_rows(settings, rows, steps):
-    assert count_steps(training(**settings), rows) == steps
+def test_steps_come_from_the_plans_sequences(settings, sequences, steps):
+    assert count_steps(training(**settings), sequences) == steps
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
@@ -258,7 +258,7 @@ def test_turns_are_the_supervised_answers_with_what_was_asked():
 
 
 def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
-    numbers = [0, 0, 0, 1, 1, 2, 2, 2, 2, 2]  # held out are the last four: the training part has three of red
+    numbers = [0, 0, 0, 1, 1, 2, 2, 2, 2, 2]  # held out are the last four: the training split has three of red
     mixture = PlannedMixture(
         write_run(tmp_path, {"quiz": [question(number) for number in numbers]}, hold_out=4), "align"
     )

@@ -25,7 +25,7 @@ from vlmill.train.run import train_stages
 from vlmill.train.trace import find_steps, list_seen, list_trained_stages
 
 CONSOLE = Console(quiet=True)
-TRAIN = {"steps": 1, "rows": 2, "learning_rate": {"text": 1e-3}, "evaluate": 2}
+TRAIN = {"steps": 1, "sequences": 2, "learning_rate": {"text": 1e-3}, "evaluate": 2}
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def test_every_stage_is_trained_and_starts_from_the_one_before(run):
 
 
 def test_what_a_step_saw_and_which_steps_saw_a_sample_are_two_ways_through_one_plan(run):
-    found = {step: [part.id for part in list_seen(run, "align", step)] for step in range(TRAIN["steps"])}
+    found = {step: [segment.id for segment in list_seen(run, "align", step)] for step in range(TRAIN["steps"])}
     assert list_trained_stages(run) == ["align", "instruct"]
     assert len(found[0]) > 1
     for name in {name for names in found.values() for name in names}:
         assert find_steps(run, "align", name) == [step for step, names in found.items() if name in names]
     (first, *_) = list_seen(run, "align", 0)
     mixture = PlannedMixture(run, "align")
-    assert (first.row, first.tokens) == (0, mixture.row(0)[0].tokens)
+    assert (first.sequence, first.tokens) == (0, mixture.sequence(0)[0].tokens)
     assert len(first.images) == 1
     assert find_steps(run, "align", "quiz/no-such#0") == []
     with pytest.raises(RecipeError, match="--step 9: stage 'align' has steps 0 to 0"):

@@ -32,7 +32,7 @@ RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
 
 
 def train(root, stage="align", machine=MACHINE, **changes):
-    settings = {"steps": 6, "rows": 2, "learning_rate": RATES, "checkpoint_every": 2, "keep_last": 3}
+    settings = {"steps": 6, "sequences": 2, "learning_rate": RATES, "checkpoint_every": 2, "keep_last": 3}
     return train_stage(
         root, stage, parse_block(Training, settings, "train"), model_settings(), machine=machine, **changes
     )

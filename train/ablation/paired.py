@@ -64,7 +64,7 @@ def compare_variants(one: Table, other: Table) -> Difference:
     by_seed, by_sample = table.mean(axis=1) - mean, table.mean(axis=0) - mean
     between_samples = seeds * float((by_sample**2).sum()) / (samples - 1)
     if seeds == 1:
-        return _student(mean, between_samples / samples, samples - 1)
+        return _compute_difference(mean, between_samples / samples, samples - 1)
     between_seeds = samples * float((by_seed**2).sum()) / (seeds - 1)
     rest = table - mean - by_seed[:, None] - by_sample[None, :]
     residual = float((rest**2).sum()) / ((seeds - 1) * (samples - 1))
@@ -72,10 +72,10 @@ def compare_variants(one: Table, other: Table) -> Difference:
     degrees = samples - 1.0
     if between_seeds > 0:
         degrees = min(degrees, (seeds - 1) * ((between_seeds + beyond) / between_seeds) ** 2)
-    return _student(mean, (between_seeds + beyond) / (seeds * samples), degrees)
+    return _compute_difference(mean, (between_seeds + beyond) / (seeds * samples), degrees)
 
 
-def _student(mean: float, variance: float, degrees: float) -> Difference:
+def _compute_difference(mean: float, variance: float, degrees: float) -> Difference:
     error = math.sqrt(variance)
     if error <= 1e-12 * max(1.0, abs(mean)):  # the same difference everywhere, but for rounding
         return Difference(mean, mean, mean, degrees, 1.0 if abs(mean) <= 1e-12 else 0.0)

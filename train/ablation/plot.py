@@ -14,13 +14,13 @@ WIDTH, ROW = 260, 34
 
 def write_plot(found: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `ablation.svg`, and `ablation.html` with numbers under the mouse, which needs no network; returns both."""
-    chart, paths = _chart(found), [folder / "ablation.svg", folder / "ablation.html"]
+    chart, paths = _make_chart(found), [folder / "ablation.svg", folder / "ablation.html"]
     chart.save(paths[0])
     chart.save(paths[1], inline=True)
     return paths
 
 
-def _chart(found: Mapping[str, Any]) -> Any:
+def _make_chart(found: Mapping[str, Any]) -> Any:
     names, measure = list(found["variants"]), found["metric"]
     scores = [
         {"variant": name, "seed": seed, "score": score}
@@ -35,12 +35,12 @@ def _chart(found: Mapping[str, Any]) -> Any:
     )
     means = base.mark_tick(color=BLUE, thickness=3).encode(alt.X("mean(score):Q"))
     left = (points + means).properties(width=WIDTH, height=ROW * len(names))
-    return (left | _differences(found, place).properties(width=WIDTH, height=ROW * len(names))).configure_view(
+    return (left | _plot_differences(found, place).properties(width=WIDTH, height=ROW * len(names))).configure_view(
         stroke=None
     )
 
 
-def _differences(found: Mapping[str, Any], place: alt.Y) -> Any:
+def _plot_differences(found: Mapping[str, Any], place: alt.Y) -> Any:
     rows = [{"variant": name, **difference} for name, difference in found["differences"].items()]
     base = alt.Chart(alt.Data(values=rows)).encode(place)  # type: ignore[no-untyped-call]
     told = [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("difference", "low", "high", "p", "corrected")]

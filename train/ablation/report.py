@@ -33,9 +33,9 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
     Raises:
         StoreError: a run is not trained to its end, or they have too few samples in common.
     """
-    answered = {run: _answered(folder) for run, folder in runs.items()}
+    answered = {run: _read_answers(folder) for run, folder in runs.items()}
     shared = set.intersection(*(set(found) for found in answered.values()))
-    measured = {name: _tables(spec, answered, sorted(shared), name) for name in MEASURES}
+    measured = {name: _tabulate_contributions(spec, answered, sorted(shared), name) for name in MEASURES}
     tables, samples = measured[spec.metric]
     if samples < 2:
         raise StoreError(
@@ -58,7 +58,7 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
                     for measure, (tables, found) in measured.items()
                     if found
                 },
-                "cost": _cost([runs[name, seed] for seed in spec.seeds]),
+                "cost": _average_costs([runs[name, seed] for seed in spec.seeds]),
             }
             for name in spec.variants
         },
@@ -66,21 +66,21 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
     }
 
 
-def _answered(folder: Path) -> dict[tuple[str, str], HeldOut]:
+def _read_answers(folder: Path) -> dict[tuple[str, str], HeldOut]:
     """The last stage's held-out samples, by source and id."""
     stage = read_locked_recipe(folder).stages[-1].name
     find_final_checkpoint(folder, stage)
     return {(sample.source, sample.id): sample for sample in read_answers(folder / "train" / stage / ANSWERS)}
 
 
-def _tables(
+def _tabulate_contributions(
     spec: Spec,
     answered: Mapping[tuple[str, int], Mapping[tuple[str, str], HeldOut]],
     ids: Sequence[tuple[str, str]],
     measure: str,
 ) -> tuple[dict[str, paired.Table], int]:
     """Contributions (seeds, samples) by variant, and the number of samples: those with anything to measure in all runs."""
-    found = {run: [_measured(samples[name], measure) for name in ids] for run, samples in answered.items()}
+    found = {run: [_measure_sample(samples[name], measure) for name in ids] for run, samples in answered.items()}
     kept = [place for place in range(len(ids)) if all(samples[place][1] for samples in found.values())]
     if not kept:
         return {}, 0
@@ -91,7 +91,7 @@ def _tables(
     return tables, len(kept)
 
 
-def _measured(sample: HeldOut, measure: str) -> tuple[float, int]:
+def _measure_sample(sample: HeldOut, measure: str) -> tuple[float, int]:
     """A sample's sum, and what it is divided by: its supervised tokens or its questions."""
     if measure == "loss":
         return sample.loss, sample.supervised
@@ -99,13 +99,13 @@ def _measured(sample: HeldOut, measure: str) -> tuple[float, int]:
     return sum(metric(turn.answer, [turn.reference]) for turn in sample.answers), len(sample.answers)
 
 
-def _cost(folders: Sequence[Path]) -> dict[str, float]:
+def _average_costs(folders: Sequence[Path]) -> dict[str, float]:
     """What a training of all stages cost, as a mean over seeds: steps, tokens, tiles, operations, seconds in its steps."""
-    spent = [_spent(folder) for folder in folders]
+    spent = [_sum_costs(folder) for folder in folders]
     return {name: float(np.mean([one[name] for one in spent])) for name in spent[0]}
 
 
-def _spent(folder: Path) -> dict[str, float]:
+def _sum_costs(folder: Path) -> dict[str, float]:
     lines = [
         json.loads(line)
         for stage in read_locked_recipe(folder).stages
@@ -141,9 +141,9 @@ def make_ablation_table(found: Mapping[str, Any]) -> Table:
         spread, difference = paired.compute_spread(scores), found["differences"].get(name)
         shown.add_row(
             name,
-            _number(float(np.mean(scores)), percent),
-            "" if spread is None else _number(spread, percent),
-            *(_difference(difference, percent) if difference else ("baseline", "", "", "")),
+            _format_number(float(np.mean(scores)), percent),
+            "" if spread is None else _format_number(spread, percent),
+            *(_format_difference(difference, percent) if difference else ("baseline", "", "", "")),
             f"{cost['steps']:.0f}",
             shorten_number(cost["tokens"]),
             f"{cost['flops']:.2e}",
@@ -165,12 +165,12 @@ def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
     yield "An interval across 0 does not show that nothing differs: it says which differences are left possible."
 
 
-def _difference(found: Mapping[str, Any], percent: bool) -> tuple[str, ...]:
+def _format_difference(found: Mapping[str, Any], percent: bool) -> tuple[str, ...]:
     """Four cells: difference, interval, p, corrected p."""
-    low, high = (_number(found[end], percent, sign="+") for end in ("low", "high"))
+    low, high = (_format_number(found[end], percent, sign="+") for end in ("low", "high"))
     ps = (f"{found[name]:.3f}" if found[name] >= 0.001 else "< 0.001" for name in ("p", "corrected"))
-    return (_number(found["difference"], percent, sign="+"), f"{low} to {high}", *ps)
+    return (_format_number(found["difference"], percent, sign="+"), f"{low} to {high}", *ps)
 
 
-def _number(value: float, percent: bool, sign: str = "") -> str:
+def _format_number(value: float, percent: bool, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.3f}"

@@ -48,22 +48,22 @@ def prepare_runs(
 
     Raises:
         StoreError: a folder was made for another recipe, or `source run` is no run.
-        RecipeError: a plan has too few rows for a variant's steps.
+        RecipeError: a plan has too few sequences for a variant's steps.
     """
     if source_run is not None and not (source_run / LOCK).exists():
         raise StoreError(f"--from {source_run}: holds no run ({LOCK} is missing); give the folder of a build")
     places = {(trial.variant, trial.seed): root / trial.variant / str(trial.seed) for trial in trials}
     for trial in trials:
-        _check(places[trial.variant, trial.seed], trial)
+        _check_recipe(places[trial.variant, trial.seed], trial)
     for trial in trials:
-        data = _data(root, trial, make, source_run)
-        _settle(places[trial.variant, trial.seed], data, trial)
+        data = _prepare_data(root, trial, make, source_run)
+        _link_run(places[trial.variant, trial.seed], data, trial)
         source_run = source_run or data
     for trial in trials:
         for stage in trial.recipe.stages:
-            rows = PlannedMixture(places[trial.variant, trial.seed], stage.name).rows
+            planned = PlannedMixture(places[trial.variant, trial.seed], stage.name).sequences
             try:
-                count_steps(read_training_settings(stage), rows)
+                count_steps(read_training_settings(stage), planned)
             except RecipeError as error:
                 raise RecipeError(f"variant {trial.variant!r}, stage {stage.name!r}: {error}") from error
     return places
@@ -75,29 +75,31 @@ def select_curation(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in data.items() if name != "model"}, "stages": stages}
 
 
-def _data(root: Path, trial: Trial, make: Build, source_run: Path | None) -> Path:
+def _prepare_data(root: Path, trial: Trial, make: Build, source_run: Path | None) -> Path:
     """The build that a trial reads, made if it is not there whole."""
     mapping = select_curation(trial.data)
     folder = root / DATA / hash_value([select_shaping(mapping), mapping["tokenizer"]])[:DIGITS]
     if not all((folder / "mixtures" / stage.name / MIXTURE).exists() for stage in trial.recipe.stages):
         if source_run is not None and not (folder / LOCK).exists():
-            _link(source_run, folder)
+            _link_files(source_run, folder)
         recipe = replace(parse_block(Recipe, mapping, trial.recipe.name), custom_filters=trial.recipe.custom_filters)
         make(folder, recipe, mapping, trial.base)
     return folder
 
 
-def _link(source_run: Path, folder: Path) -> None:
+def _link_files(source_run: Path, folder: Path) -> None:
     """Take over the steps and shards of a build, and the commits that it read from the Hub."""
     for name in ("steps", "shards"):
         if (source_run / name).is_dir():
             ignored = shutil.ignore_patterns(f"{TEMPORARY}*")
-            shutil.copytree(source_run / name, folder / name, copy_function=_same, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(
+                source_run / name, folder / name, copy_function=_link_or_copy, ignore=ignored, dirs_exist_ok=True
+            )
     if (source_run / PINS).exists():
         shutil.copyfile(source_run / PINS, folder / PINS)
 
 
-def _same(source: str, target: str) -> None:
+def _link_or_copy(source: str, target: str) -> None:
     """The same file under another name; a copy where the disk cannot have that."""
     if Path(target).exists():
         return
@@ -107,7 +109,7 @@ def _same(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _check(folder: Path, trial: Trial) -> None:
+def _check_recipe(folder: Path, trial: Trial) -> None:
     path, now = folder / LOCK, select_shaping(trial.data)
     before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else now
     if before != now:
@@ -117,7 +119,7 @@ def _check(folder: Path, trial: Trial) -> None:
         )
 
 
-def _settle(folder: Path, data: Path, trial: Trial) -> None:
+def _link_run(folder: Path, data: Path, trial: Trial) -> None:
     """A run's folder over the data of a build: relative links, and the recipe that it is locked to, last."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHARED:

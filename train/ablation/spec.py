@@ -117,7 +117,7 @@ def list_trials(
     Raises:
         RecipeError: a variant's recipe is wrong, has no stage or no model, or holds other samples out than the baseline.
     """
-    made = [_trial(spec, name, seed, sources, limit, filters) for seed in spec.seeds for name in spec.variants]
+    made = [_load_trial(spec, name, seed, sources, limit, filters) for seed in spec.seeds for name in spec.variants]
     held_out = {trial.variant: set(trial.recipe.stages[-1].mixture.get("held_out") or ()) for trial in made}
     for name, names in held_out.items():
         if not names & held_out[spec.baseline]:
@@ -128,7 +128,7 @@ def list_trials(
     return made
 
 
-def _trial(
+def _load_trial(
     spec: Spec,
     variant: str,
     seed: int,
@@ -138,9 +138,9 @@ def _trial(
 ) -> Trial:
     changes = {**spec.set, **spec.variants[variant]}
     try:
-        recipe, data, base = _load(spec, changes, sources, limit, filters)
+        recipe, data, base = _load_recipe(spec, changes, sources, limit, filters)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
-        recipe, data, base = _load(spec, seeded, sources, limit, filters)
+        recipe, data, base = _load_recipe(spec, seeded, sources, limit, filters)
         check_mixtures(recipe)
         check_training(recipe)
     except RecipeError as error:
@@ -152,7 +152,7 @@ def _trial(
     return Trial(variant, seed, recipe, data, base)
 
 
-def _load(
+def _load_recipe(
     spec: Spec,
     changes: Settings,
     sources: Mapping[str, str],

@@ -50,5 +50,5 @@ class Family(Protocol):
         ...
 
     def component(self, parameter: str) -> Component:
-        """Which part of the model a parameter belongs to, by its name."""
+        """Which component of the model a parameter belongs to, by its name."""
         ...

@@ -60,16 +60,16 @@ class FusedVisionModel(PreTrainedModel):
     def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """Each tower gets the pixels normalised as it was trained on them."""
         config, features = self.config, []
-        raw = pixel_values * _column(config.std, pixel_values) + _column(config.mean, pixel_values)
+        raw = pixel_values * _make_column(config.std, pixel_values) + _make_column(config.mean, pixel_values)
         for place, tower in enumerate((self.first, self.second)):
-            pixels = (raw - _column(config.means[place], raw)) / _column(config.stds[place], raw)
+            pixels = (raw - _make_column(config.means[place], raw)) / _make_column(config.stds[place], raw)
             hidden = tower(pixels, output_hidden_states=True, return_dict=True).hidden_states[config.layers[place]]
             features.append(hidden[:, config.others[place] :])
         together = torch.cat(features, dim=-1)
         return BaseModelOutputWithPooling(last_hidden_state=together, hidden_states=(together,))
 
 
-def _column(values: list[float], like: torch.Tensor) -> torch.Tensor:
+def _make_column(values: list[float], like: torch.Tensor) -> torch.Tensor:
     return like.new_tensor(values).view(1, 3, 1, 1)
 
 

@@ -107,10 +107,10 @@ class Idefics:
         return 1
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
-        """What each token sees, and the images of each row; where there are none, a black one that nobody sees.
+        """What each token sees, and the images of each sequence; where there are none, a black one that no token sees.
 
-        `pixel_values` (rows, most images of a row, 3, side, side), `image_attention_mask` (rows, length, most images) and an
-        additive `attention_mask` (rows, 1, length, length).
+        `pixel_values` (sequences, most images of a sequence, 3, side, side), `image_attention_mask` (sequences, length, most images) and an
+        additive `attention_mask` (sequences, 1, length, length).
         """
         shown = batch.ids == model.config.image_token_id
         seen, side = find_last_seen(shown, batch.positions), vision.get_side(self._vision)
@@ -142,11 +142,11 @@ class Idefics:
 
 
 def find_last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """The number within its row of the last image at or before each token of its document, -1 where there is none.
+    """The number within its sequence of the last image at or before each token of its document, -1 where there is none.
 
     Args:
-        shown: (rows, length) where placeholders stand.
-        positions: (rows, length) of tokens in their documents.
+        shown: (sequences, length) where placeholders stand.
+        positions: (sequences, length) of tokens in their documents.
     """
     count = shown.cumsum(1)
     before = torch.where(positions == 0, count - shown.long(), 0).cummax(1).values
@@ -154,7 +154,7 @@ def find_last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor
 
 
 def make_causal_mask(positions: torch.Tensor) -> torch.Tensor:
-    """What is added to attention scores (rows, 1, length, length): nothing towards what a token sees, the least number elsewhere."""
+    """What is added to attention scores (sequences, 1, length, length): nothing towards what a token sees, the least number elsewhere."""
     document, place = (positions == 0).cumsum(1), torch.arange(positions.shape[1], device=positions.device)
     seen = (document[:, :, None] == document[:, None, :]) & (place[:, None] >= place)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]

@@ -22,7 +22,7 @@ def read_config(source: Pretrained) -> Any:
     Raises:
         RecipeError: there is none, or it cannot be reached.
     """
-    return set_dtype(_read(source), torch.float32)
+    return set_dtype(_fetch_config(source), torch.float32)
 
 
 def set_dtype(config: Any, dtype: torch.dtype) -> Any:
@@ -35,7 +35,7 @@ def set_dtype(config: Any, dtype: torch.dtype) -> Any:
 
 
 def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
-    """What a model is exported in: what the recipe says, or what its pretrained part was published in.
+    """What a model is exported in: what the recipe says, or what its pretrained component was published in.
 
     Of two pretrained towers the language model decides, which has nearly all weights. What does not say counts as float32, as does a
     model with new weights alone.
@@ -46,20 +46,22 @@ def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
     if settings.export_dtype is not None:
         return DTYPES[settings.export_dtype]
     if isinstance(whole := settings.checkpoint or settings.text, Pretrained):
-        return _published(_read(whole))
+        return _get_published_dtype(_fetch_config(whole))
     vision = settings.vision
     towers = (vision.first, vision.second) if isinstance(vision, FusedTower) else (vision,)
-    said = {_published(_read(tower), "vision_config") for tower in towers if isinstance(tower, Pretrained)}
+    said = {
+        _get_published_dtype(_fetch_config(tower), "vision_config") for tower in towers if isinstance(tower, Pretrained)
+    }
     return said.pop() if len(said) == 1 else torch.float32
 
 
-def _published(config: Any, component: str = "") -> torch.dtype:
+def _get_published_dtype(config: Any, component: str = "") -> torch.dtype:
     """What a configuration, or one in it if it is there, says of its weights."""
     said = getattr(getattr(config, component, config), "dtype", None) or config.dtype
     return said if said in DTYPES.values() else torch.float32
 
 
-def _read(source: Pretrained) -> Any:
+def _fetch_config(source: Pretrained) -> Any:
     try:
         return AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the families share: a model class over two towers or from a checkpoint, and the names of its parts."""
+"""What the families share: a model class over two towers or from a checkpoint, and the names of its components."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROJECTOR = (
 
 
 def find_component(parameter: str) -> Component:
-    """The part that a parameter belongs to, in any of the model classes."""
+    """The component that a parameter belongs to, in any of the model classes."""
     if parameter.startswith(VISION):
         return "vision"
     return "projector" if parameter.startswith(PROJECTOR) else "text"
@@ -49,9 +49,9 @@ def assemble_model(
     model_class, config_class = classes
     image = get_mark_id(tokenizer, chat.image)
     if settings.checkpoint is not None:
-        model = _checkpoint(model_class, settings.checkpoint, tokenizer)
+        model = _load_checkpoint(model_class, settings.checkpoint, tokenizer)
         model.config.image_token_id = image
-        _follow(model.config, config, settings.checkpoint)
+        _adapt_config(model.config, config, settings.checkpoint)
         return model
     text = language.configure_text(settings, tokenizer, chat)
     named = "image_token_index" if hasattr(config_class, "image_token_index") else "image_token_id"
@@ -68,7 +68,7 @@ def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
         language.load_text(model, text, settings.text)
 
 
-def _checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> Any:
+def _load_checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> Any:
     model = model_class.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
     if (needed := language.count_vocabulary(tokenizer)) > model.get_input_embeddings().num_embeddings:
         if hasattr(model.get_input_embeddings(), "num_additional_embeddings"):
@@ -80,7 +80,7 @@ def _checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> A
     return model
 
 
-def _follow(config: Any, ours: dict[str, Any], source: Pretrained) -> None:
+def _adapt_config(config: Any, ours: dict[str, Any], source: Pretrained) -> None:
     """Let a checkpoint lay images out as the policy does; what its weights were shaped by has to agree."""
     for name in ("image_grid_pinpoints", "vision_aspect_ratio"):
         if name in ours:

@@ -87,15 +87,15 @@ def get_reading(config: Any) -> TowerReading:
 
 def get_side(config: Any) -> int:
     """Pixels of a side of the tower's input."""
-    return _first(config.image_size)
+    return _get_length(config.image_size)
 
 
 def get_patch(config: Any) -> int:
     """Pixels of a side of a patch."""
-    return _first(config.patch_size)
+    return _get_length(config.patch_size)
 
 
-def _first(length: Any) -> int:
+def _get_length(length: Any) -> int:
     """Of (height, width), as InternViT has them."""
     return int(length[0] if isinstance(length, (list, tuple)) else length)
 
@@ -113,8 +113,8 @@ def configure_vision(settings: ModelSettings, wanted: int | None = None) -> Any:
     source = settings.checkpoint or settings.vision
     if not isinstance(source, FusedTower):
         assert source is not None
-        return _tower(source, wanted)
-    towers = [_tower(each, wanted) for each in (source.first, source.second)]
+        return _configure_tower(source, wanted)
+    towers = [_configure_tower(each, wanted) for each in (source.first, source.second)]
     first, second = ((get_side(tower), get_side(tower) // get_patch(tower)) for tower in towers)
     if settings.family != "llava" or first != second:
         raise RecipeError(
@@ -136,7 +136,7 @@ def configure_vision(settings: ModelSettings, wanted: int | None = None) -> Any:
     )
 
 
-def _tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
+def _configure_tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
     if isinstance(source, VisionTower):
         config = CONFIGS[source.kind](
             hidden_size=source.hidden_size,
@@ -147,7 +147,7 @@ def _tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
             patch_size=source.patch_size,
         )
     else:
-        config = _pretrained(source)
+        config = _read_tower_config(source)
         if config.model_type == "dinov2" and wanted:
             config.image_size = wanted
     if config.model_type == "siglip_vision_model":
@@ -155,7 +155,7 @@ def _tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
     return config
 
 
-def _pretrained(source: Pretrained) -> Any:
+def _read_tower_config(source: Pretrained) -> Any:
     """The configuration of a tower in a folder or on the Hub, or of the one in a model there."""
     config = read_config(source)
     config = getattr(config, "vision_config", config)
@@ -201,7 +201,7 @@ def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None
         load_vision(tower.second, source.second)
     if not isinstance(source, Pretrained):
         return
-    config = _pretrained(source)
+    config = _read_tower_config(source)
     if config.model_type == "siglip_vision_model":
         config.vision_use_head = False
     found = MODEL_MAPPING[type(config)].from_pretrained(
@@ -210,11 +210,11 @@ def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None
     weights = found.state_dict()
     for name, ours in tower.state_dict().items():
         if POSITIONS in name and weights[name].shape != ours.shape:
-            weights[name] = _interpolated(weights[name], ours.shape, get_reading(config).others)
+            weights[name] = _interpolate_positions(weights[name], ours.shape, get_reading(config).others)
     tower.load_state_dict(weights)
 
 
-def _interpolated(positions: torch.Tensor, shape: torch.Size, others: int) -> torch.Tensor:
+def _interpolate_positions(positions: torch.Tensor, shape: torch.Size, others: int) -> torch.Tensor:
     """Position embeddings (..., others + a square of patches, width) for the square of patches that `shape` asks for."""
     rows = positions.reshape(-1, shape[-1])
     first, grid = rows[:others], rows[others:]
@@ -249,11 +249,11 @@ def normalise_pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
     """
     tiles = [tile for image in batch.tiles for tile in image]
     if len({tile.shape for tile in tiles}) == 1:
-        return list(_normalised(np.stack(tiles), config, batch.ids.device))
-    return [_normalised(np.stack([tile]), config, batch.ids.device)[0] for tile in tiles]
+        return list(_normalise_tiles(np.stack(tiles), config, batch.ids.device))
+    return [_normalise_tiles(np.stack([tile]), config, batch.ids.device)[0] for tile in tiles]
 
 
-def _normalised(tiles: np.ndarray, config: Any, device: torch.device) -> torch.Tensor:
+def _normalise_tiles(tiles: np.ndarray, config: Any, device: torch.device) -> torch.Tensor:
     raw = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2).float() * (1 / 255)
     how = get_reading(config)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (how.mean, how.std))

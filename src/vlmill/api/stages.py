@@ -94,7 +94,7 @@ class StageMixture:
     @property
     def sequences(self) -> int:
         """How many packed sequences the plan has."""
-        return self._mixture.rows
+        return self._mixture.sequences
 
     @cached_property
     def stats(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class StageMixture:
             StoreError: a shard is damaged or missing.
         """
         for sequence in range(start, self.sequences if stop is None else min(stop, self.sequences)):
-            segments = self._mixture.row(sequence)
+            segments = self._mixture.sequence(sequence)
             for segment, stored in zip(segments, self._mixture.read(segments), strict=True):
                 yield self._sample(sequence, segment, stored)
 

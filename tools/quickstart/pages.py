@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlmill.recipes.quickstart.scenes import COLOURS, SHAPES, Shape, outline
-from vlmill.recipes.quickstart.texts import words
+from tools.quickstart.scenes import COLOURS, SHAPES, Shape, outline
+from tools.quickstart.texts import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Make the quickstart data: about a thousand samples of three families, with everything in them that the pipeline exists for.
 
-    python -m vlmill.recipes.quickstart.generate [FOLDER]
+    python -m tools.quickstart.generate [FOLDER]
 
-Writes `web/`, `quiz/`, `scans/`, `papers/` and `manifest.json`, which says what was planted and what has to become of it.
+The folder is recipes/quickstart unless another is named. Writes `web/`, `quiz/`, `scans/`, `papers/` and `manifest.json`, which says what was planted and what has to become of it.
 The same script gives the same rows, texts and pictures everywhere; the files' bytes also depend on how Pillow and pyarrow
 compress, whose versions the manifest names. All of it is made up here and in the public domain (CC0-1.0).
 """
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import PIL
 import pyarrow as pa
 
-from vlmill.recipes.quickstart import documents, quiz, tables, web
-from vlmill.recipes.quickstart.album import SEED, Album
-from vlmill.recipes.quickstart.plants import Member, Row, Twins
+from tools.quickstart import documents, quiz, tables, web
+from tools.quickstart.album import SEED, Album
+from tools.quickstart.plants import Member, Row, Twins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+DATA = Path(__file__).parents[2] / "recipes" / "quickstart"
 FILES = {
     "web": ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
     "quiz": ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
@@ -148,4 +149,4 @@ def _lines(manifest: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)

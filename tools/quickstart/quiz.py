@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vlmill.recipes.quickstart.album import SEED, Album, encode
-from vlmill.recipes.quickstart.plants import Member, Plant, Row, Twins
-from vlmill.recipes.quickstart.scenes import (
+from tools.quickstart.album import SEED, Album, encode
+from tools.quickstart.plants import Member, Plant, Row, Twins
+from tools.quickstart.scenes import (
     COLOURS,
     SHAPES,
     Layout,
@@ -18,11 +18,11 @@ from vlmill.recipes.quickstart.scenes import (
     paint,
     questions,
 )
-from vlmill.recipes.quickstart.tables import Slot, conversation
-from vlmill.recipes.quickstart.texts import say, write
+from tools.quickstart.tables import Slot, conversation
+from tools.quickstart.texts import say, write
 
 if TYPE_CHECKING:
-    from vlmill.recipes.quickstart.web import Web
+    from tools.quickstart.web import Web
 
 LAYOUTS: tuple[Layout, ...] = ("single", "count", "single", "pair", "single")
 """The layouts in the order in which they take turns."""

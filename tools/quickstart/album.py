@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vlmill.recipes.quickstart.scenes import (
+from tools.quickstart.scenes import (
     INDEX,
     TONES,
     Layout,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from vlmill.recipes.quickstart.album import SEED, Album
-from vlmill.recipes.quickstart.pages import (
+from tools.quickstart.album import SEED, Album
+from tools.quickstart.pages import (
     Sheet,
     draw,
     idl,
@@ -19,15 +19,15 @@ from vlmill.recipes.quickstart.pages import (
     scanned,
     tif,
 )
-from vlmill.recipes.quickstart.plants import Member, Plant, Row, Twins
-from vlmill.recipes.quickstart.tables import Slot
+from tools.quickstart.plants import Member, Plant, Row, Twins
+from tools.quickstart.tables import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from PIL import Image
 
-    from vlmill.recipes.quickstart.web import Web
+    from tools.quickstart.web import Web
 
 NOTICES, RECEIPTS, BUNDLES = 48, 46, 12
 LEAFLETS = 28

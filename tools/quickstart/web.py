@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from vlmill.recipes.quickstart.album import SEED, USUAL, Album, encode, suffix
-from vlmill.recipes.quickstart.plants import Member, Plant, Row, Twins
-from vlmill.recipes.quickstart.scenes import Layout, Scene, describe, paint
-from vlmill.recipes.quickstart.tables import Slot, document
-from vlmill.recipes.quickstart.texts import say, write
+from tools.quickstart.album import SEED, USUAL, Album, encode, suffix
+from tools.quickstart.plants import Member, Plant, Row, Twins
+from tools.quickstart.scenes import Layout, Scene, describe, paint
+from tools.quickstart.tables import Slot, document
+from tools.quickstart.texts import say, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -1,6 +1,6 @@
 """Words and sentences that `hard_set` combines. All written for it; silly when combined, but each in its language."""
 
-# ruff: noqa: RUF001, SIM905 - text as it is written; lists of words as text
+# ruff: noqa: SIM905 - text as it is written; lists of words as text
 
 from __future__ import annotations
 

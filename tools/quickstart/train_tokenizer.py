@@ -1,8 +1,8 @@
 """Train the quickstart's tokenizer on the quickstart's own texts.
 
-    python -m vlmill.recipes.quickstart.train_tokenizer [FOLDER]
+    python -m tools.quickstart.train_tokenizer [FOLDER]
 
-Reads the data below the folder and writes `tokenizer.json` there: byte-level BPE, so any text can be encoded, with a vocabulary
+Reads the data below the folder and writes `tokenizer.json` there (recipes/quickstart unless another folder is named): byte-level BPE, so any text can be encoded, with a vocabulary
 small enough for a model of a few hundred thousand weights. The file is shipped; a build does not train it. Run this again after
 `generate.py`, for the texts decide the merges.
 """
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tools.quickstart.generate import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,4 +82,4 @@ def kept(lines: Iterator[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)

@@ -1,1 +1,0 @@
-"""The data of the recipe `quickstart`, and the scripts that make them."""

@@ -1,0 +1,1 @@
+"""Makes the data of the recipe `quickstart`, which lie in recipes/quickstart."""
