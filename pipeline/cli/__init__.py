@@ -70,6 +70,9 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")
 
+EXTRAS = {"torch": "train", "transformers": "train", "cv2": "train", "scipy": "train", "tensorboardX": "train"}
+"""The extra of vlmill that brings a module which commands beyond the data side import."""
+
 
 def main() -> None:
     """The console command: errors for people go to standard error without a stack trace, and end with 1."""
@@ -77,6 +80,13 @@ def main() -> None:
         app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        hint = f"this command needs the package of the module {module}; run: pip install 'vlmill[{EXTRAS[module]}]'"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(hint)}")
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted. Run the same command again to go on.")

@@ -5,6 +5,7 @@ Part of fetch. Bytes come back in files of a scratch folder, so what is held in 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -95,8 +96,14 @@ def download_images(
     No redirect is followed to what stands on `lists` of opt-outs.
 
     Raises:
+        RecipeError: there is an address, and img2dataset is not installed.
         VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for those.
     """
+    if urls and importlib.util.find_spec("img2dataset") is None:
+        raise RecipeError(
+            f"fetch: {len(urls)} images are named by their address, the first is {urls[0]}, and img2dataset, which downloads them, "
+            "is not installed; run: pip install 'vlmill[fetch]'"
+        )
     outcomes: dict[str, FetchOutcome] = {}
     missing, trouble = list(urls), ""
     for attempt in range(ATTEMPTS):

@@ -1,15 +1,15 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by render; read by measure, the trainer and trace. A tar holds nothing that its samples do not decide: no times, no
-owners, no name of a machine.
+Written by render; read by measure, the trainer and trace. webdataset's TarWriter writes the tars, with what would differ between
+two machines or two runs fixed: no times, no owners, one mode.
 """
 
 from __future__ import annotations
 
 import json
-import tarfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 
 BLOCK = 512
-END = bytes(2 * BLOCK)  # two blocks of zeros end a tar
+RECORD = 20 * BLOCK
+"""A tar is filled up with zeros, two blocks at least, to a multiple of this."""
 
 INDEX = pa.schema(
     [
@@ -107,8 +108,8 @@ class ShardWriter:
     most_samples: int
     most_bytes: int
     shards: int = 0  # closed or open
-    _file: BinaryIO | None = None
-    _offset: int = 0
+    _tar: Any = None  # webdataset's TarWriter
+    _files: ExitStack = field(default_factory=ExitStack)
     _index: list[dict[str, Any]] = field(default_factory=list)
     _lineage: list[dict[str, Any]] = field(default_factory=list)
 
@@ -118,34 +119,46 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None and error is not None:
-            self._file.close()  # half a shard, in a folder that nobody commits
-        else:
+        if error is None:
             self._close()
+        else:
+            self._files.close()  # half a shard, in a folder that is not committed
 
     def add(self, entry: ShardSample) -> None:
         """Append a sample."""
-        span = b"".join(_span(entry))
-        full = len(self._index) == self.most_samples or self._offset + len(span) + len(END) > self.most_bytes
-        if self._file is not None and full:
+        members = _members(entry)
+        if self._tar is not None and self._is_full(members):
             self._close()
-        if self._file is None:
-            self._file = (self.folder / f"{self.shards:02d}.tar").open("wb")
-            self.shards += 1
+        if self._tar is None:
+            self._open()
+        begin = self._tar.tarstream.offset
+        for name, data in members.items():  # one at a time: TarWriter sorts names, and the JSON has to be first
+            self._tar.write({"__key__": entry.key, name: data})
         row = len(self._index)
-        self._index.append(_index_row(entry, row, self._offset, len(span)))
+        self._index.append(_index_row(entry, row, begin, self._tar.tarstream.offset - begin))
         self._lineage.append(_lineage_row(entry, row))
-        self._offset += self._file.write(span)
+
+    def _is_full(self, members: Mapping[str, bytes]) -> bool:
+        blocks = sum(1 + -(-len(data) // BLOCK) for data in members.values())
+        end = self._tar.tarstream.offset + (blocks + 2) * BLOCK
+        return len(self._index) == self.most_samples or -(-end // RECORD) * RECORD > self.most_bytes
+
+    def _open(self) -> None:
+        from webdataset import TarWriter  # noqa: PLC0415 - loads torch where that is installed
+
+        file = self._files.enter_context((self.folder / f"{self.shards:02d}.tar").open("wb"))
+        writer = TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False)
+        self._tar = self._files.enter_context(writer)
+        self.shards += 1
 
     def _close(self) -> None:
-        if self._file is None:
+        if self._tar is None:
             return
-        self._file.write(END)
-        self._file.close()
+        self._files.close()
         name = f"{self.shards - 1:02d}"
         write_rows(self.folder / f"{name}.index.parquet", INDEX, self._index)
         write_rows(self.folder / f"{name}.lineage.parquet", LINEAGE, self._lineage)
-        self._file, self._offset, self._index, self._lineage = None, 0, [], []
+        self._tar, self._index, self._lineage = None, [], []
 
 
 def read_members(place: ShardStorage, spans: Sequence[ByteRange]) -> Iterator[dict[str, bytes]]:
@@ -205,19 +218,14 @@ def read_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
     )
 
 
-def _span(entry: ShardSample) -> Iterator[bytes]:
-    """A sample's part of the tar, in pieces: header, contents and padding of its JSON and of each part of each image."""
-    named = {
+def _members(entry: ShardSample) -> dict[str, bytes]:
+    """What stands behind a sample's key in the tar, in order: its JSON, then each part of each image."""
+    parts = {
         f"{node}.{part}.{extension}": data
         for node, image in _images(entry)
         for part, (extension, data) in image.parts.items()
     }
-    for name, data in ({"json": _record(entry)} | named).items():
-        info = tarfile.TarInfo(f"{entry.key}.{name}")
-        info.size, info.mode = len(data), 0o644
-        yield info.tobuf(tarfile.USTAR_FORMAT)
-        yield data
-        yield bytes(-len(data) % BLOCK)
+    return {"json": _record(entry), **parts}
 
 
 def _images(entry: ShardSample) -> Iterator[tuple[int, Rendered]]:

@@ -55,7 +55,7 @@ class Render:
     bytes: int = 1 << 30  # at most, of a tar
 
     name: ClassVar[str] = "render"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
+import time
 
 import pytest
 import webdataset
@@ -23,7 +25,7 @@ from vlmill.pipeline.shards.writer import (
     read_nodes,
 )
 
-GOLDEN = "90c6ce988424e986fb68e777a65a2db2fbc01bab83a61860df5ad9f197d3ca6d"
+GOLDEN = "e54193db353959b0ce8683011b29b85e5e078e3f9b2049a0a56f7949a026c7ea"
 
 
 def entry(row=0, kept=(0, 1, 2, 3), data=b"picture"):
@@ -49,7 +51,10 @@ def write(folder, entries, samples=100, size=1 << 30):
     return folder
 
 
-def test_the_bytes_of_a_shard_are_these_and_no_others(tmp_path):
+@pytest.mark.parametrize(("seconds", "user"), [(0.5, 0), (2e9, 1000)])
+def test_the_bytes_of_a_shard_are_these_at_any_time_and_for_any_user(tmp_path, monkeypatch, seconds, user):
+    monkeypatch.setattr(time, "time", lambda: seconds)
+    monkeypatch.setattr(os, "getuid", lambda: user)
     write(tmp_path, [entry(0), entry(12)])
     assert hashlib.sha256((tmp_path / "00.tar").read_bytes()).hexdigest() == GOLDEN
 
@@ -147,6 +152,26 @@ def test_a_shard_closes_before_it_has_too_many_bytes_and_a_larger_sample_stands_
     lengths = [[row["input_row"] for row in read_rows(path.with_suffix(".index.parquet"))] for path in tars]
     assert lengths == [[0, 1], [2], [3]]
     assert [tar.stat().st_size <= 10_240 for tar in tars] == [True, False, True]
+
+
+def test_the_parts_of_a_sample_stand_in_their_order_with_the_json_first(tmp_path):
+    images = [Rendered(Layout((4, 3), (4, 3), (1, 1), 1, 1), {"canvas": ("webp", b"x")}) for _ in range(11)]
+    nodes = tuple(Node("image", "user", image=number) for number in range(11))
+    sample = Sample(SampleId("quiz", "a.parquet", 0), nodes)
+    write(tmp_path, [ShardSample("0" * 15, sample, tuple(range(11)), tuple(images))])
+    names = [name for name, _ in parse_members((tmp_path / "00.tar").read_bytes())]
+    assert names == ["json", *(f"{number}.canvas.webp" for number in range(11))]
+
+
+def test_an_error_leaves_no_index_and_closes_the_tar(tmp_path):
+    def fail():
+        yield entry(0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path, fail())
+    assert [path.name for path in tmp_path.iterdir()] == ["00.tar"]
+    assert (tmp_path / "00.tar").stat().st_size == 10_240
 
 
 def test_no_sample_makes_no_file(tmp_path):

@@ -1,0 +1,61 @@
+"""A stage's shards as a pipeline of the webdataset package, for those who train with a loader of their own.
+
+Beside the plan: the order is that of the shards. `reader.py` reads what the plan says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vlmill.mixtures.reader import PlannedMixture, read_columns
+
+
+def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
+    """The samples in a stage's shards, each once, decoded: a `webdataset.WebDataset`, to which `.shuffle()`, `.map()` and so on are added.
+
+    Samples come by the paths of their shards, in the order of each shard. Those that the stage holds out do not come. All others in the
+    shards of the stage's sources do: shares, repetition, `where` and packing are the plan's.
+
+    A sample is a dict:
+
+    * `__key__`: 15 digits; with `__url__`, the path of its tar, no other sample has them
+    * `json`: a dict of `id`, `source`, `group`, `licence`, `url`, and `nodes` in order; a text node has `text`, an image node the
+      `width` and `height` of the original and `parts`, the keys of its pictures
+    * `<node>.<part>.<extension>`, for example `0.canvas.webp`: an RGB picture of Pillow, drawn under the stage's image policy
+
+    Args:
+        root: The run's folder.
+        stage: Whose mixture.
+        options: As `webdataset.WebDataset` has them, for example `shardshuffle=100` or `nodesplitter=webdataset.split_by_node`.
+            Without any the order is always the same.
+
+    Raises:
+        StoreError: the run has no such mixture, or an index is missing or damaged.
+    """
+    import webdataset  # noqa: PLC0415 - loads torch where that is installed
+
+    mixture = PlannedMixture(root, stage)
+    shards = {str(root.absolute() / shard["path"]) for source in mixture.lock["sources"] for shard in source["shards"]}
+    samples = webdataset.WebDataset(sorted(shards), **{"shardshuffle": False, **options})
+    return samples.select(partial(_is_free, _find_held_out(mixture))).decode("pil")
+
+
+def _is_free(held_out: Mapping[str, frozenset[str]], sample: Mapping[str, Any]) -> bool:
+    return sample["__key__"] not in held_out.get(sample["__url__"], ())
+
+
+def _find_held_out(mixture: PlannedMixture) -> dict[str, frozenset[str]]:
+    """The keys of the samples that a stage holds out, by the paths of their shards."""
+    rows: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for segment in mixture.held_out():
+        shard = mixture.lock["sources"][segment.source]["shards"][segment.shard]
+        rows[shard["path"], shard["index"]].add(segment.row)
+    found = {}
+    for (path, index), held in rows.items():
+        keys = read_columns(mixture.root / index, ["key"])["key"].to_pylist()
+        found[str(mixture.root.absolute() / path)] = frozenset(keys[row] for row in held)
+    return found
