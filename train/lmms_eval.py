@@ -1,4 +1,5 @@
-"""Exported models for lmms-eval: its plugin mechanism (the entry point `lmms_eval.models`) finds `manifest`, and its `--model vlmill` is `Exported`.
+"""Exported models for lmms-eval: its plugin mechanism (the entry point `lmms_eval.models`) calls
+`make_manifest`, and its `--model vlmill` is `ExportedModel`.
 
 Imported by lmms-eval alone, in an environment of its own, and of ours it imports nothing. Its generic class `huggingface` does not serve here:
 0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn does.
@@ -22,7 +23,7 @@ NEW_TOKENS = 256
 
 def make_manifest() -> ModelManifest:
     """What lmms-eval is told of us."""
-    return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.Exported")
+    return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.{ExportedModel.__name__}")
 
 
 class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types

@@ -71,7 +71,7 @@ class Training:
             if component not in self.learning_rate
         ]
         if idle:
-            raise ValueError(f"adapter.parts: {', '.join(idle)} has no learning_rate")
+            raise ValueError(f"adapter.components: {', '.join(idle)} has no learning_rate")
         if self.rows % self.accumulation:
             raise ValueError(f"rows: {self.rows} cannot be cut into {self.accumulation} micro-batches (accumulation)")
 

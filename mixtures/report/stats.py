@@ -102,11 +102,11 @@ def make_grid(title: str, caption: str = "") -> Table:
     )
 
 
-HEADINGS = ("declared", "realised", "passes", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
+HEADINGS = ("declared", "realised", "epochs", "samples", "images", "text", "visual", "super-\nvised", "tokens", "mean")
 SHORT = (
     "de-\nclared",
     "real-\nised",
-    "pas-\nses",
+    "ep-\nochs",
     "sam-\nples",
     "im-\nages",
     "text",
@@ -157,8 +157,8 @@ def format_epochs(stats: Mapping[str, Any]) -> float:
 def _caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
-    yield f"{packing['rows']:,} rows of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
-    yield f"a row: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
+    yield f"{packing['rows']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
+    yield f"a sequence: {packing['segments_per_row']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
     for source in stats["sources"]:
         lost = {level: _listed(source["lost"][level]) for level in ("samples", "nodes")}
         if any(lost.values()):

@@ -67,16 +67,16 @@ def request(document, question="What colour is it?", **settings):
 
 
 def test_the_plugin_names_a_class_that_is_there(lmms):
-    told = lmms.manifest()
+    told = lmms.make_manifest()
     module, _, name = told.simple_class_path.rpartition(".")
-    assert (told.model_id, module, getattr(lmms, name)) == ("vlmill", "vlmill.train.lmms_eval", lmms.Exported)
-    assert lmms.Exported.is_simple
+    assert (told.model_id, module, getattr(lmms, name)) == ("vlmill", "vlmill.train.lmms_eval", lmms.ExportedModel)
+    assert lmms.ExportedModel.is_simple
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["lmms_eval.models"] == {"vlmill": "vlmill.train.lmms_eval:make_manifest"}
 
 
 def test_questions_are_answered_in_order_and_noted_in_its_cache(lmms, folder):
-    model = lmms.Exported(str(folder), device="cpu")
+    model = lmms.ExportedModel(str(folder), device="cpu")
     documents = [{"images": [picture(colour, 1)]} for colour in COLOURS] + [{"images": []}]
     model.task_dict["colours"] = {"test": documents}
     asked = [request(place, max_new_tokens=3) for place in range(len(documents))]
@@ -100,7 +100,7 @@ def test_answers_are_the_same_however_many_are_asked_for_at_a_time(lmms, folder)
     settings = [{"max_new_tokens": 8}] * 7 + [{"max_new_tokens": 3}] * 2
     said = {}
     for size in (1, 2, 4):
-        model = lmms.Exported(str(folder), device="cpu", batch_size=size)
+        model = lmms.ExportedModel(str(folder), device="cpu", batch_size=size)
         model.task_dict["colours"] = {"test": documents}
         asked = [request(place, question=QUESTIONS[place % 3], **how) for place, how in enumerate(settings)]
         said[size] = model.generate_until(asked)
@@ -110,7 +110,7 @@ def test_answers_are_the_same_however_many_are_asked_for_at_a_time(lmms, folder)
 
 
 def test_an_answer_ends_where_the_task_says(lmms, folder):
-    model = lmms.Exported(str(folder), device="cpu")
+    model = lmms.ExportedModel(str(folder), device="cpu")
     model.task_dict["colours"] = {"test": [{"images": [Image.new("RGB", (30, 20))]}]}
     (whole,) = model.generate_until([request(0, max_new_tokens=12)])
     stop = whole[len(whole) // 2]
@@ -121,8 +121,8 @@ def test_an_answer_ends_where_the_task_says(lmms, folder):
 def test_what_is_not_offered_is_refused(lmms, folder):
     for size in (0, "auto"):
         with pytest.raises(ValueError, match=f"batch_size: {size}; .* a number of questions, from 1 on"):
-            lmms.Exported(str(folder), device="cpu", batch_size=size)
-    model = lmms.Exported(str(folder), device="cpu")
+            lmms.ExportedModel(str(folder), device="cpu", batch_size=size)
+    model = lmms.ExportedModel(str(folder), device="cpu")
     for method in (model.loglikelihood, model.generate_until_multi_round):
         with pytest.raises(NotImplementedError, match="generate_until"):
             method([])

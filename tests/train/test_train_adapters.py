@@ -96,7 +96,7 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
 
 
 def test_an_adapter_of_a_part_that_does_not_learn_is_refused():
-    with pytest.raises(RecipeError, match="adapter.parts: vision has no learning_rate"):
+    with pytest.raises(RecipeError, match="adapter.components: vision has no learning_rate"):
         training(adapter={"parts": ["vision"]})
 
 
