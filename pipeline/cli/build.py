@@ -25,12 +25,13 @@ def build(
         str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the run's files go. Default: build/ and the recipe's name.")
+        Path | None, typer.Option(help="The folder for the run's files. Default: build/ and the recipe's name.")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Worker processes on this machine; 0 works in this process, without Ray. Default: one per core."
+            min=0,
+            help="Worker processes on this machine; 0 runs everything in this process, without Ray. Default: one per core.",
         ),
     ] = None,
     ray: Annotated[
@@ -43,7 +44,7 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Take the files of a source or benchmark from elsewhere: a folder, a file or a pattern, here or on anything fsspec reads, "
+            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything fsspec reads, "
             "or hf://datasets/OWNER/NAME@REVISION.",
         ),
     ] = None,
@@ -68,27 +69,27 @@ def build(
         bool,
         typer.Option(
             "--accept-changes",
-            help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.",
+            help="Accept a recipe that differs from the one DIR is locked to. Only the steps that the change touches run again.",
         ),
     ] = False,
     rebuild: Annotated[
         bool,
         typer.Option(
-            "--rebuild", help="Make pure steps anew under today's library versions. Nothing is fetched again."
+            "--rebuild", help="Run pure steps again under the installed library versions. Nothing is fetched again."
         ),
     ] = False,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed",
-            help="Ask once more for the images that could not be had (addresses and files), or that have left all lists of opt-outs; for no others.",
+            help="Request once more the images that failed (addresses and files), or that have left all opt-out lists. No others are requested.",
         ),
     ] = False,
 ) -> None:
-    """Carry a recipe's raw data to shards, mixtures and plans.
+    """Build a run: from a recipe's raw data to shards, mixtures and plans.
 
-    Run it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
-    It ends with what was kept of each source; with an error where that is nothing, or less than the recipe's `expect` says.
+    Run it again after any interruption, or with more workers: committed work is kept, the rest is done, and the bytes are the same.
+    It ends with the share kept of each source, and with an error where nothing was kept, or less than the recipe's `expect` says.
 
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
@@ -145,7 +146,7 @@ def build(
                 console.print(f"{stage}: {note}", markup=False)
     if short := kept.explain_shortfall(came, shown):
         raise VlmillError(
-            f"{short}\nWhat was made stays in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+            f"{short}\nThe files stay in {shown}; `expect: {{kept: SHARE}}` in the recipe sets the least share"
         )
     if loaded.stages:
         console.print(f"built {shown}. Next: vlmill status {shown}, vlmill stats {shown}, vlmill train {shown}")
@@ -158,10 +159,10 @@ def build(
 def _filters(
     recipe: str, root: Path, files: list[str], digests: list[str], command: list[str], *, accept_changes: bool
 ) -> list[tuple[str, str]]:
-    """The code of custom filters that the command line names: file name and code.
+    """Find the code of custom filters that the command line names: file name and code.
 
     Raises:
-        RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
+        RecipeError: the recipe or the folder's lock holds code that the command line does not name.
     """
     from vlmill.pipeline.filters.custom import explain_refusal, find_named_code
     from vlmill.pipeline.recipe.lock import is_bound
@@ -192,7 +193,7 @@ def build_recipe(
 ) -> None:
     """Build a recipe in a folder: `data` is its mapping, `base` where its relative paths start; the rest is as in the command.
 
-    Before mixtures are made, `applied` is told source -> the folder whose books say what was kept.
+    Before mixtures are made, `outcome` is given source -> the folder whose counts say what was kept.
     """
     from vlmill.mixtures.build import build_stages
     from vlmill.pipeline.core.progress import ProgressBars

@@ -237,7 +237,7 @@ def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_termina
 
 def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys):
     assert vlmill("ledger", odd) == 0
-    assert "papers: pages of its rows that left no sample: empty_row 1" in said(capsys)
+    assert "papers: pages without a sample: empty_row 1" in said(capsys)
     assert vlmill("ledger", odd, "--source", "papers", "--reason", "empty_row") == 0
     assert said(capsys) == (
         "papers/00000-0000: 0 rows, of which no sample was made; 1 pages in all "

@@ -662,7 +662,7 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
     assert tables_with_the_name() == [[True, True]]
     made = snapshot(root / "shards")
     assert takedown(root, "--id", "talk/rows.json#1") == 0
-    assert "the beginning of 1 rows that no sample was made of" in said(capsys)
+    assert "the beginning of 1 rows of which no sample was made" in said(capsys)
     assert tables_with_the_name() == [[False, True]]
     assert snapshot(root / "shards") == made, "nothing was made of it"
     for options in ((), ("--rebuild",), ("--retry-failed",)):

@@ -151,7 +151,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
 def test_files_and_modules_in_the_text_exist(page):
     text = read_page(page)
     for path in re.findall(r"`((?:pipeline|mixtures|train|recipes|examples|tests|benchmarks|docs)/[\w./-]*)`", text):
-        assert path.endswith("/NAME.py") or path.endswith("/NAME.yaml") or (ROOT / path).exists(), path
+        assert path.endswith(("/NAME.py", "/NAME.yaml")) or (ROOT / path).exists(), path
     for path in re.findall(r"pytest (tests/\S+?\.py)", text):
         assert (ROOT / path).exists(), path
     for module in re.findall(r"python -m ((?:benchmarks|vlmill|tools)[\w.]*)", text):
@@ -160,7 +160,9 @@ def test_files_and_modules_in_the_text_exist(page):
 
 def test_targets_of_make_exist():
     targets = set(re.findall(r"^(\w+):", read_page(ROOT / "Makefile"), re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"(?:^ {4}|`)make (\w+)(?!\w*=)", read_page(page), re.MULTILINE)}
+    named = {
+        name for page in PAGES for name in re.findall(r"(?:^ {4}|`)make (\w+)(?!\w*=)", read_page(page), re.MULTILINE)
+    }
     assert named - targets == set()
 
 
@@ -206,12 +208,16 @@ def test_the_manual_names_everything_that_a_recipe_may_choose(page, names):
 
 
 def test_reasons_in_the_manual_are_reasons():
-    table = re.search(r"\| what \| bound \| beyond it \|\n(.*?)\n\n", read_page(ROOT / "docs/curation.md"), re.DOTALL)[1]
+    table = re.search(r"\| what \| bound \| beyond it \|\n(.*?)\n\n", read_page(ROOT / "docs/curation.md"), re.DOTALL)[
+        1
+    ]
     reasons = {cell for line in table.splitlines() for cell in re.findall(r"`(\w+)`", line.split("|")[-2])}
     assert reasons <= {str(reason) for reason in Reason}
 
 
 def test_nothing_claims_that_vlmill_is_on_a_package_index():
-    code = [path for name in (*PACKAGES, "recipes") for path in (ROOT / name).rglob("*") if path.suffix in {".py", ".yaml"}]
+    code = [
+        path for name in (*PACKAGES, "recipes") for path in (ROOT / name).rglob("*") if path.suffix in {".py", ".yaml"}
+    ]
     for path in [*PAGES, *code]:
         assert not re.search(r"pip install [\"']?vlmill", path.read_text(encoding="utf-8")), path
