@@ -27,7 +27,7 @@ ExportDtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, config=STRICT)
 class Adapter:
-    """LoRA: low-rank updates of the linear layers of some parts, in place of all their weights. Needs peft."""
+    """LoRA: low-rank updates of the linear layers of some components, in place of all their weights. Needs peft."""
 
     components: tuple[Component, ...] = ("text",)
     rank: Positive = 16
@@ -38,7 +38,7 @@ class Adapter:
 
 @dataclass(frozen=True, config=STRICT)
 class Training:
-    """One stage of training. A part without a learning rate is frozen."""
+    """One stage of training. A component without a learning rate is frozen."""
 
     learning_rate: dict[Component, Rate]  # of AdamW, at its peak
     rows: Positive = 8  # packed sequences in a step, over all ranks
