@@ -78,7 +78,7 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
     root = write_run(tmp_path, made, LETTERBOX, hold_out=2)
     write_run(root, {"again": made["quiz"]}, LETTERBOX, stage="tune", hold_out=2)
     settings = model_settings("llava")
-    adapter = {"parts": ["text", "vision"], "rank": 2, "dora": True}
+    adapter = {"components": ["text", "vision"], "rank": 2, "dora": True}
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
     first = train_stage(root, "align", training(adapter=adapter, learning_rate=rates), settings, machine=MACHINE)
     merged = load_file(first.checkpoint / "model.safetensors")
@@ -97,7 +97,7 @@ def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers
 
 def test_an_adapter_of_a_part_that_does_not_learn_is_refused():
     with pytest.raises(RecipeError, match="adapter.components: vision has no learning_rate"):
-        training(adapter={"parts": ["vision"]})
+        training(adapter={"components": ["vision"]})
 
 
 def test_neftune_shakes_embeddings_in_training_within_its_bound_by_document(tokenizer):
