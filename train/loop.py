@@ -55,7 +55,7 @@ class Learner(nn.Module):
         self.model, self.setup = setup.model, setup
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross entropy of every supervised token, and its source; see `token_losses`."""
+        """Cross entropy of every supervised token, and its source; see `compute_token_losses`."""
         training = self.setup.training
         dtype = getattr(torch, training.dtype)
         return compute_token_losses(

@@ -2,9 +2,9 @@
 
 Both are functions of an index, so any block can be made without the ones before it and no rank needs another's state:
 
-- `permute` is a keyed permutation of [0, size) that is evaluated at single indices.
-- `Walk` is the endless order of one source: epoch after epoch, shards shuffled, samples shuffled within a window of shards.
-- `merge` interleaves sources by share, from any start.
+- `permute_index` is a keyed permutation of [0, size) that is evaluated at single indices.
+- `SourceOrder` is the endless order of one source: epoch after epoch, shards shuffled, samples shuffled within a window of shards.
+- `merge_sources` interleaves sources by share, from any start.
 """
 
 from __future__ import annotations

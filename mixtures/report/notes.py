@@ -1,6 +1,6 @@
 """What a person should look at before training on a stage: shown at the end of a build, below its statistics and on the page.
 
-`lint.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are joined by what
+`warnings.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are joined by what
 only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two entries is nearly the same.
 """
 

@@ -32,7 +32,7 @@ class ImageLayout(Protocol):
 
 
 class IndexedImage(NamedTuple):
-    """An image as a shard's index has it; see `Pictured`."""
+    """An image as a shard's index has it; see `ImageLayout`."""
 
     tokens: int
     tiles: int = 1

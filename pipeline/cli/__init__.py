@@ -1,4 +1,4 @@
-"""The command `vlmill`: where the three packages are put together. The only room that may import all of them."""
+"""The command `vlmill`: puts the three packages together. The only package that may import all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="From raw vision-language data to per-stage training mixtures, their statistics, and a compact model.\n\n"
+    help="Curate vision-language data, plan training mixtures, and train a compact model on them.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
 
@@ -75,7 +75,7 @@ EXTRAS = {"torch": "train", "transformers": "train", "cv2": "train", "scipy": "t
 
 
 def main() -> None:
-    """The console command: errors for people go to standard error without a stack trace, and end with 1."""
+    """Run the console command: known errors go to standard error without a stack trace, and end with 1."""
     try:
         app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission

@@ -1,4 +1,4 @@
-"""What commands have in common: the console, the arguments that several take, and how they print."""
+"""What several commands share: the console, arguments, and how they print."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ WIDE = 160
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, as given to build --out.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, as given to build --out.")]
 FilterFiles = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
         metavar="FILE",
-        help="A Python file with a custom filter. The recipe may say where it is asked, and with what settings; else it comes last.",
+        help="A Python file with a custom filter. It is asked last, or where the recipe's filters name it.",
     ),
 ]
 TrustCode = Annotated[
@@ -31,14 +31,14 @@ TrustCode = Annotated[
     typer.Option(
         "--trust-code",
         metavar="SHA256",
-        help="Run the filter's code of this sha256 that the run's lock holds, in place of naming its file. Look at it first.",
+        help="Run the filter code with this sha256 that the run's lock holds, in place of --filter FILE. Look at it first.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def parse_pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE arguments as a mapping."""
+    """Read NAME=VALUE arguments as a mapping."""
     found = {}
     for item in given or []:
         name, equals, value = item.partition("=")
@@ -49,7 +49,7 @@ def parse_pairs(given: list[str] | None, option: str) -> dict[str, str]:
 
 
 def get_command(context: typer.Context) -> list[str]:
-    """The command that was given, so that it can be given again with more."""
+    """The words of the command that was given, so that a message can repeat it with more options."""
     said = ["vlmill", str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))

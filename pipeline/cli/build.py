@@ -17,12 +17,13 @@ def build(
         str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the run's files go. Default: build/ and the recipe's name.")
+        Path | None, typer.Option(help="The folder for the run's files. Default: build/ and the recipe's name.")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Worker processes on this machine; 0 works in this process, without Ray. Default: one per core."
+            min=0,
+            help="Worker processes on this machine; 0 runs everything in this process, without Ray. Default: one per core.",
         ),
     ] = None,
     ray: Annotated[
@@ -35,7 +36,7 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Take the files of a source or benchmark from elsewhere: a folder, a file or a pattern, here or on anything fsspec reads, "
+            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything fsspec reads, "
             "or hf://datasets/OWNER/NAME@REVISION.",
         ),
     ] = None,
@@ -60,27 +61,27 @@ def build(
         bool,
         typer.Option(
             "--accept-changes",
-            help="Let this recipe replace the one that DIR is locked to. What the change does not touch is kept.",
+            help="Accept a recipe that differs from the one DIR is locked to. Only the steps that the change touches run again.",
         ),
     ] = False,
     rebuild: Annotated[
         bool,
         typer.Option(
-            "--rebuild", help="Make pure steps anew under today's library versions. Nothing is fetched again."
+            "--rebuild", help="Run pure steps again under the installed library versions. Nothing is fetched again."
         ),
     ] = False,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed",
-            help="Ask once more for the images that could not be had (addresses and files), or that have left all lists of opt-outs; for no others.",
+            help="Request once more the images that failed (addresses and files), or that have left all opt-out lists. No others are requested.",
         ),
     ] = False,
 ) -> None:
-    """Carry a recipe's raw data to shards, mixtures and plans.
+    """Build a run: from a recipe's raw data to shards, mixtures and plans.
 
-    Run it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
-    It ends with what was kept of each source; with an error where that is nothing, or less than the recipe's `expect` says.
+    Run it again after any interruption, or with more workers: committed work is kept, the rest is done, and the bytes are the same.
+    It ends with the share kept of each source, and with an error where nothing was kept, or less than the recipe's `expect` says.
 
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
@@ -121,10 +122,10 @@ def build(
 def _name_code(
     recipe: str, root: Path, files: list[str], digests: list[str], command: list[str], *, accept_changes: bool
 ) -> list[tuple[str, str]]:
-    """The code of custom filters that the command line names: file name and code.
+    """Find the code of custom filters that the command line names: file name and code.
 
     Raises:
-        RecipeError: the recipe holds code that it does not name, or the folder is locked to such.
+        RecipeError: the recipe or the folder's lock holds code that the command line does not name.
     """
     from vlmill.pipeline.filters.custom import explain_refusal, find_named_code
     from vlmill.pipeline.recipe.lock import is_bound

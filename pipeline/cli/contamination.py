@@ -1,4 +1,4 @@
-"""The command that shows what of its benchmarks a build found in its training data: contamination."""
+"""The command that shows which benchmark items a build found in its training data: contamination."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def contamination(
     samples: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Name up to N pairs of a training sample and a benchmark's item for each line."
+            metavar="N", min=0, help="Show up to N pairs of a training sample and a benchmark item for each line."
         ),
     ] = 0,
 ) -> None:
-    """Show what of its benchmarks stands in a run's training data: items and samples touched, by image and by text.
+    """Show which benchmark items a run's training data holds: items and samples affected, by image and by text.
 
-    The recipe's decontaminate block says what to hold the data against. `action: report` keeps what is found, `action: drop` drops it.
+    The recipe's decontaminate block names the benchmarks.
+    `action: report` keeps what is found, `action: drop` drops it.
 
         vlmill contamination demo
         vlmill contamination demo --samples 5

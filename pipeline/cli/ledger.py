@@ -1,4 +1,4 @@
-"""The command that says what became of everything: ledger."""
+"""The command that prints the funnel: ledger."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ EXAMPLES = 20
 def ledger(
     directory: Folder,
     source: Annotated[str | None, typer.Option(metavar="S", help="One source only. Default: all.")] = None,
-    reason: Annotated[
-        str | None, typer.Option(metavar="R", help="Show examples of what was lost for this reason.")
-    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="R", help="Show examples of losses with this reason.")] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Examples to show with --reason. Default: 20.")
     ] = None,
@@ -27,14 +25,14 @@ def ledger(
     html: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", dir_okay=False, help="Write one page with the funnel and pictures and texts of losses."
+            metavar="FILE", dir_okay=False, help="Write one page with the funnel, and images and texts of losses."
         ),
     ] = None,
 ) -> None:
-    """Say what became of everything: in = kept + dropped + failed, for rows, samples, nodes and images, with who said so and why.
+    """Show the funnel: in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of each loss.
 
-    Shares are of what came in. Examples are chosen by a hash of their ids: the same ones every time. A row or page of which no sample
-    could be made is shown with what was wrong and how it begins.
+    Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row or page of which
+    no sample could be made is shown with the message and its first characters.
 
         vlmill ledger demo
         vlmill ledger demo --source web --reason near_text --samples 5
@@ -46,7 +44,7 @@ def ledger(
     if html is not None and (reason or as_json):
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
     if samples is not None and not reason:
-        raise VlmillError("--samples says how many examples of a reason are shown: give --reason too")
+        raise VlmillError("--samples is the number of examples of a reason; give --reason too")
     books = select_funnel(directory, source, reason)
     if html is not None:
         _write_page(directory, books, html)
@@ -69,7 +67,7 @@ def ledger(
 
 
 def _print_notes(directory: Path, sources: Collection[str]) -> None:
-    """What of the sources no table of reasons shows: keys that nobody reads, and pages that left no sample."""
+    """Print what no table of reasons shows: keys that are not read, and pages that left no sample."""
     from vlmill.pipeline.reports.ledger import count_lost_pages
     from vlmill.pipeline.reports.unread import list_unread_keys
 
@@ -79,11 +77,11 @@ def _print_notes(directory: Path, sources: Collection[str]) -> None:
     for name in sources:
         if lost := count_lost_pages(directory, name):
             why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
-            console.print(f"{name}: pages of its rows that left no sample: {why}", markup=False)
+            console.print(f"{name}: pages without a sample: {why}", markup=False)
 
 
 def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
-    """Make the page before its file is opened, so that a failure leaves the one that was there."""
+    """Make the page before its file is opened, so that a failure leaves an earlier page as it was."""
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.page.ledger import render_funnel_page
 
@@ -92,7 +90,7 @@ def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
 
 
 def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
-    """Show what was lost for a reason."""
+    """Show examples of losses with one reason."""
     from vlmill.pipeline.reports.ledger import loss_to_json as loss_json
     from vlmill.pipeline.reports.ledger import read_row_losses, sample_losses
 
@@ -106,7 +104,7 @@ def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, 
         return
     for partition, (whole, pages) in rows.items():
         in_all = f"; {pages:,} pages in all" if pages != whole else ""
-        console.print(f"{partition}: {whole:,} rows, of which no sample was made{in_all}", markup=False)
+        console.print(f"{partition}: {whole:,} rows of which no sample was made{in_all}", markup=False)
     for loss in found:
         said = f", {loss.filter} {loss.score:.4g}" if loss.filter and loss.score is not None else ""
         because = f", because of {loss.other}" if loss.other else ""

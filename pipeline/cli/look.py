@@ -12,7 +12,7 @@ from vlmill.pipeline.core.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
-    """Say which parts of a run exist, which are missing, and how much was kept. `vlmill ledger` says what became of the rest."""
+    """Show which partitions of a run are complete, which are missing, and how much was kept. `vlmill ledger` says why the rest was lost."""
     from vlmill.pipeline.reports.ledger import format_share, read_funnel, total_funnel
     from vlmill.pipeline.reports.status import make_status_table, read_progress
     from vlmill.pipeline.reports.undecided import count_undecided
@@ -37,7 +37,7 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
         for level, line in total_funnel(books).items()
     )
     if any(books.values()):
-        console.print(f"kept: {', '.join(kept)}. Why not the others: vlmill ledger {directory}", markup=False)
+        console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill ledger {directory}", markup=False)
 
 
 def stats(
@@ -49,14 +49,17 @@ def stats(
         typer.Option(
             metavar="FILE",
             dir_okay=False,
-            help="Write a page for a browser: the same, with plots and samples to search.",
+            help="Write a page for a browser: the same, with plots and searchable samples.",
         ),
     ] = None,
 ) -> None:
     """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.
 
-    vlmill stats demo
-    vlmill stats demo --html demo.html     one file that needs no network: plots, samples as the trainer sees them, search
+    Shares are in the mixture's unit, epochs are passes over a source.
+    --html writes one file that needs no network: plots, samples as the trainer sees them, search.
+
+        vlmill stats demo
+        vlmill stats demo --html demo.html
     """
     from vlmill.mixtures.build import read_stats
     from vlmill.mixtures.report.stats import make_stats_table
@@ -71,7 +74,7 @@ def stats(
         return
     if not found:
         console.print(
-            f"{directory} has no stages, so nothing is mixed; see what became of the data with: vlmill status {directory}"
+            f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
         )
     for stats_of_stage in found.values():
         console.print(make_stats_table(stats_of_stage, console.width))
@@ -79,7 +82,7 @@ def stats(
 
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:
-    """Make the page before its file is opened, so that a failure leaves the one that was there."""
+    """Make the page before its file is opened, so that a failure leaves an earlier page as it was."""
     from vlmill.mixtures.page import render_mixture_page
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -98,17 +101,16 @@ def trace(
         str | None, typer.Argument(metavar="[ID]", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")
     ] = None,
     step: Annotated[
-        int | None, typer.Option(min=0, help="List what this step of a training saw, in place of following one sample.")
+        int | None,
+        typer.Option(min=0, help="List the samples that this training step sees, in place of following one sample."),
     ] = None,
-    stage: Annotated[
-        str | None, typer.Option(help="The stage that --step is of; needed where there are several.")
-    ] = None,
+    stage: Annotated[str | None, typer.Option(help="The stage of --step; needed where there are several.")] = None,
 ) -> None:
     """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
 
-    Of a row or page that no sample was made of it says why, and how the row begins.
+    For a row or page of which no sample was made, it shows the reason and the row's first characters.
 
-    With --step the other way round: every sample that a step sees, down to its addresses.
+    With --step it lists every sample that a training step sees, with image addresses.
 
         vlmill trace demo web/part-0.parquet#12
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
@@ -139,7 +141,7 @@ def trace(
     for line in format_trace(found):
         console.print(line, markup=False)
     if found.taken_down:
-        return  # plans of today say nothing of what those before it showed
+        return  # today's plans do not say what earlier ones held
     for trained in list_trained_stages(directory):
         steps = find_steps(directory, trained, str(found.sample.id))
         shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
@@ -147,7 +149,7 @@ def trace(
 
 
 def verify(directory: Folder) -> None:
-    """Check every sha256, every count and every lock of a run. Ends with 1 if a promise is broken."""
+    """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold."""
     from vlmill.api.runs import open_run
 
     promises = open_run(directory).verify()
@@ -155,7 +157,7 @@ def verify(directory: Folder) -> None:
         console.print(line, markup=False)
     if promises:
         console.print(
-            f"{len(promises)} broken. Delete the receipts of the damaged files and build again: what is sound is kept."
+            f"{len(promises)} broken. Delete the receipts of the damaged files and build again: sound files are kept."
         )
         raise typer.Exit(1)
     console.print(f"{directory} is sound: every file, count and lock is as its receipts say")

@@ -19,12 +19,15 @@ Side = Annotated[
 
 
 def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
-    """Show what a mixture holds more or less than another, by source: samples, images, text, visual and supervised tokens, all tokens.
+    """Compare two mixtures by source: samples, images, text, visual and supervised tokens, all tokens.
 
-    vlmill diff demo:align demo:tune
-    vlmill diff before after                 all stages that both runs have
-    vlmill diff before/mixtures/align/mixture.lock.json after:align
-    vlmill diff prismatic:llava-v15 prismatic:llava-lrv
+    Each side is a run, a stage of it, a lock or a published mixture.
+    Without a stage, all stages that both sides have are compared.
+
+        vlmill diff demo:align demo:tune
+        vlmill diff before after
+        vlmill diff before/mixtures/align/mixture.lock.json after:align
+        vlmill diff prismatic:llava-v15 prismatic:llava-lrv
     """
     from vlmill.mixtures.report.compare import make_difference, make_difference_table, pair_stages
 
@@ -39,16 +42,13 @@ def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
 mixtures = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Mixtures that others published: list them, hold what was claimed against what their numbers make, import one.",
+    help="Published mixtures: list them, compare claimed percentages with published counts, import one.",
 )
 
 
 @mixtures.command("list")
 def list_() -> None:
-    """List the published mixtures that ship, with what their counts add up to and what was claimed.
-
-    vlmill mixtures list
-    """
+    """List the published mixtures that ship, with the sums of their counts and what was claimed."""
     from vlmill.mixtures.published.catalogue import make_listing
 
     console.print(make_listing())
@@ -56,13 +56,16 @@ def list_() -> None:
 
 @mixtures.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a file of the same form.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from the list, or a file of the same form.")],
     stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
 ) -> None:
-    """Hold the percentages that were published against what the published counts make, and say where a publication contradicts itself.
+    """Compare published percentages with what the published counts make, and show where a publication contradicts itself.
 
-    vlmill mixtures show the_cauldron
-    vlmill mixtures show llava_onevision --stage single_image
+    The table marks percentages that do not follow from their counts.
+    Without --stage all stages are shown.
+
+        vlmill mixtures show the_cauldron
+        vlmill mixtures show llava_onevision --stage single_image
     """
     from vlmill.mixtures.published.catalogue import load_published, make_published_tables
 

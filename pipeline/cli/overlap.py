@@ -12,12 +12,12 @@ from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 def overlap(
     directory: Folder,
     as_json: JsonFlag = False,
-    counts: Annotated[bool, typer.Option("--counts", help="Numbers instead of shares.")] = False,
+    counts: Annotated[bool, typer.Option("--counts", help="Print numbers instead of percentages.")] = False,
 ) -> None:
-    """Show how many of the images and texts of one source stand in another too, the same or similar, before dedupe dropped any.
+    """Show how many images and texts of one source are in another too, the same or similar, before dedupe dropped any.
 
-    A row's source asks, a column's answers: "quiz, web 12%" says that 12% of quiz's images stand in web. On the diagonal: those
-    that come again within their source. Similar is what the recipe's dedupe block calls so, and counts the same as well.
+    In the row "quiz", 12% under "web" says that 12% of quiz's images are in web too. The diagonal counts repetitions within a source.
+    Similar is decided by the recipe's dedupe thresholds, and includes the same.
 
         vlmill overlap demo
         vlmill overlap demo --json

@@ -1,4 +1,4 @@
-"""The command that takes things out of a run for good: takedown."""
+"""The command that removes things from a run for good: takedown."""
 
 from __future__ import annotations
 
@@ -31,32 +31,36 @@ def takedown(
     context: typer.Context,
     directory: Folder,
     url: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="An image's address, or a document's with all it shows.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="An image's address, or a document's, with the images that only it shows."),
     ] = None,
     sha256: Annotated[
-        list[str] | None, typer.Option(metavar="HEX", help="An image by the sha256 of its bytes as they came.")
+        list[str] | None, typer.Option(metavar="HEX", help="An image, by the sha256 of its original bytes.")
     ] = None,
     id_: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="ID", help="A sample, with exact copies of its images and of a document's text."),
+        typer.Option(
+            "--id", metavar="ID", help="A sample, with exact copies of its images and of its document's text."
+        ),
     ] = None,
     domain: Annotated[
         list[str] | None, typer.Option(metavar="HOST", help="Images and documents of a host and its sub-domains.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 works in this process. Default: one per core.")
+        int | None,
+        typer.Option(min=0, help="Worker processes; 0 runs everything in this process. Default: one per core."),
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
     filter_: FilterFiles = None,
     trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take things out of a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
+    """Remove things from a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
 
-    Each option may be given several times. Only the partitions that hold something are made anew; what they held is deleted from the disk.
-    Filters of your custom filter them again, so their files are named again.
-    The list lies in DIR/takedowns.yaml. Without options an interrupted takedown is finished. A model that was trained before is not changed.
+    Each option may be given several times. Only the partitions that hold something are made again; what they held is deleted from the disk.
+    Custom filters run on them again, so name their files again.
+    The list is DIR/takedowns.yaml. Without options an interrupted takedown is finished. A model that was trained before is not changed.
 
         vlmill takedown run --url http://img.example.org/7.png --dry-run
         vlmill takedown run --domain example.org --domain example.net
@@ -77,7 +81,7 @@ def takedown(
     if not (asked or before):
         raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
     unnamed = list_untrusted(recipe.custom_filters)
-    if unnamed and not dry_run:  # what is made anew is filtered anew
+    if unnamed and not dry_run:  # partitions that are made again are filtered again
         raise RecipeError(explain_refusal(directory / RECIPE, unnamed, get_command(context)))
     root = directory.absolute()
     with open_executor(workers, ray) as pool:
@@ -101,7 +105,7 @@ def takedown(
 
 
 def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Console) -> dict[str, bool]:
-    """Write the list, which is the commit, and make anew what it touches. Returns the stages whose plan changed, and whether they were trained."""
+    """Write the list, which is the commit, and make again what it touches. Returns the stages whose plan changed, and whether they were trained."""
     from vlmill.mixtures.build import LOCK, build_stages
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.core.progress import ProgressBars
@@ -126,7 +130,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
         count_outcomes(run, None)
         try:
             build_stages(run)
-        finally:  # whatever a mixture has to say about what is left, the shards that held it go
+        finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
             remove_unused(root, run.folders)
         after = locks()
     changed = [name for name in after if after[name] != before.get(name)]
@@ -134,31 +138,29 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
 
 
 def _tell(found: Forecast, asked: list[str], goes: str) -> None:
-    """What goes and what stays, for people."""
+    """Print what is removed and what stays."""
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other samples show; "
-        f"{sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} shards are made anew"
+        f"{sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} shards are made again"
     )
     if found.never_had:
         console.print(
-            f"with the addresses of {len(found.never_had):,} images that could not be had, so that no retry asks for them"
+            f"with the addresses of {len(found.never_had):,} images that could not be fetched, so that no retry requests them"
         )
     if found.refused:
-        console.print(f"with the message and the beginning of {len(found.refused):,} rows that no sample was made of:")
+        console.print(f"with the message and the beginning of {len(found.refused):,} rows of which no sample was made:")
         _list(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
     _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
     _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
     matched = {*found.samples.values(), *found.images.values(), *found.never_had, *found.refused.values()}
     for rule in asked:
         if rule not in matched:
-            console.print(
-                f"nothing here falls under {rule}; on the list it keeps later builds from bringing it", markup=False
-            )
+            console.print(f"nothing here falls under {rule}; the list keeps it out of later builds", markup=False)
     if found.near:
-        console.print(f"{len(found.near):,} samples fell as duplicates of what goes, and may come back:")
+        console.print(f"{len(found.near):,} samples were dropped as duplicates of what is removed, and may come back:")
         _list(f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near)
     if found.copies:
-        console.print(f"{len(found.copies):,} of the images lie at other addresses too, and stay there unless you add:")
+        console.print(f"{len(found.copies):,} of the images are at other addresses too, and stay there unless you add:")
         _list(f"--sha256 {digest}" for digest in found.copies)
 
 

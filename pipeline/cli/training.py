@@ -24,20 +24,21 @@ Device = Annotated[str, typer.Option(help="auto takes a GPU if there is one; or 
 Ranks = Annotated[
     int | None,
     typer.Option(
-        min=1, help="So many processes share the model (FSDP2), each with a GPU, started by Ray. Default: this one."
+        min=1,
+        help="Number of processes that share the model (FSDP2), each with a GPU, started by Ray. Default: this process.",
     ),
 ]
 RayAddress = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="The cluster for --ranks, as in build. Default: this machine.")
+    str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster for --ranks, as in build. Default: this machine.")
 ]
 Threads = Annotated[
-    int, typer.Option(min=0, help="Of torch on a CPU. Default: all cores but one, which reads and decodes.")
+    int, typer.Option(min=0, help="Threads of torch on a CPU. Default (0): all cores but one, which reads and decodes.")
 ]
 Shards = Annotated[
     str | None,
     typer.Option(
         metavar="PLACE",
-        help="Where copies of the run's shards lie, below it as below DIR: a folder, s3://bucket/run, or what else fsspec reads. Default: DIR.",
+        help="Where copies of the run's shards are, under the same paths as in DIR: a folder, s3://bucket/run, or what else fsspec reads. Default: DIR.",
     ),
 ]
 
@@ -52,7 +53,7 @@ def train(
     ranks: Ranks = None,
     ray: RayAddress = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Keep no activations of layers: less memory, about a third more time.")
+        bool, typer.Option("--recompute", help="Recompute activations of layers: less memory, about a third more time.")
     ] = False,
     threads: Threads = 0,
     readers: Annotated[int, typer.Option(min=1, help="Threads of each process that read and decode.")] = 2,
@@ -60,8 +61,8 @@ def train(
 ) -> None:
     """Train the recipe's model on its mixtures: one stage, or all in order. Resumes where it was interrupted.
 
-    It may go on with other ranks, devices, readers or --shards than it began with: every step sees the same samples. Under torchrun
-    each process is a rank. `tensorboard --logdir DIR/train` shows the course of all stages.
+    It may resume with other ranks, devices, readers or --shards than it began with: every step sees the same samples. Under torchrun
+    each process is a rank. `tensorboard --logdir DIR/train` shows the curves of all stages.
 
         vlmill train demo
         vlmill train demo --stage align
@@ -74,34 +75,34 @@ def train(
 
     machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
     results = train_run(directory, stage, machine, ranks, ray, console)
-    if os.environ.get("RANK", "0") != "0":  # torchrun's name for it; the first rank talks
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return
     last = results[-1]
     console.print(
-        f"trained {', '.join(result.stage for result in results)}. The model lies in {last.export}: "
+        f"trained {', '.join(result.stage for result in results)}. The model is in {last.export}: "
         "AutoModelForImageTextToText and AutoProcessor of transformers load it from there.\n"
         f"Next: vlmill trace {directory} ID follows a sample to its input file, vlmill verify {directory} checks every file; "
-        "copy a recipe, change a share or a threshold, and build again with --accept-changes: only what the change touches is made anew."
+        "copy a recipe, change a share or a threshold, and build again with --accept-changes: only the steps that the change touches run again."
     )
 
 
 def _place(shards: str | None) -> str | None:
-    """Where shards lie, as processes that stand in other folders find it."""
+    """Where the shards are, as processes with other working folders find them."""
     return shards if shards is None or "://" in shards else str(Path(shards).absolute())
 
 
 def evaluate(
     directory: Folder,
-    stage: Annotated[str | None, typer.Option(help="Default: the last one.")] = None,
+    stage: Annotated[str | None, typer.Option(help="The stage. Default: the last one.")] = None,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Score the model in an export's folder, in place of the trained stage."),
+        typer.Option(metavar="FOLDER", help="Score the exported model in this folder, in place of the trained stage."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Held-out samples of each source. Default: the stage's `evaluate`.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Which to show, with commas: exact, vqa, anls, relaxed.")
+        str, typer.Option(help="Metrics to show, separated by commas: exact, vqa, anls, relaxed.")
     ] = "exact,vqa,anls,relaxed",
     device: Device = "auto",
     threads: Threads = 0,
@@ -110,8 +111,8 @@ def evaluate(
 ) -> None:
     """Score a trained stage on held-out samples: loss per token, and answers to their questions by four metrics.
 
-    exact    word for word, beside what always giving the most frequent answer would score
-    vqa      VQAv2's accuracy after its normalisation of answers; a sample of ours has one reference, which stands for all ten
+    exact    word for word; beside it the score of always giving the most frequent answer
+    vqa      VQAv2's accuracy after its normalisation of answers; a sample has one reference, which stands for all ten
     anls     similarity of letters, as for DocVQA
     relaxed  numbers within 5 %, as for ChartQA
 
@@ -143,7 +144,7 @@ def evaluate(
     elif scores:
         console.print(make_score_table(scores, name, shown))
     else:
-        console.print(f"stage {name} holds nothing out; say what it should in its mixture: held_out: {{SOURCE: 0.05}}")
+        console.print(f"stage {name} has no held-out samples; set them in its mixture: held_out: {{SOURCE: 0.05}}")
 
 
 def ablate(
@@ -151,35 +152,37 @@ def ablate(
         str, typer.Argument(metavar="SPEC", help="A YAML file, or the name of a shipped one such as quickstart.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where everything goes. Default: build/ and the file's name.")
+        Path | None, typer.Option(help="The folder for all runs. Default: build/ablate- and the file's name.")
     ] = None,
     input_file: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="A run whose files are taken where variants ask for the same."),
+        typer.Option(
+            "--from", metavar="DIR", help="An existing run whose files are reused where variants ask for the same."
+        ),
     ] = None,
     source: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="Take a source's files from elsewhere, as in build.")
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Read a source from another place, as in build.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
     filter_: FilterFiles = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that build, as in build.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes of the builds, as in build.")] = None,
     device: Device = "auto",
     ranks: Ranks = None,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The cluster that builds, and trains with --ranks.")
+        str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster that builds, and trains with --ranks.")
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Train variants of a recipe with several seeds, and say how they differ from one of them, and how sure that is.
+    """Train variants of a recipe with several seeds, and compare them with a baseline: differences, intervals, p-values, costs.
 
-    What variants share is built once. Every variant and seed is a run of its own, DIR/VARIANT/SEED, which all other commands take.
-    Run it again after any interruption: what is trained stays. The comparison is paired over held-out samples and seeds.
+    What variants share is built once. Every variant and seed is an ordinary run, DIR/VARIANT/SEED, which all other commands take.
+    Run it again after any interruption: finished trainings are kept. The comparison is paired over held-out samples and seeds.
 
         vlmill ablate quickstart
         vlmill ablate my.yaml --out ablation --from run
         vlmill ablate my.yaml --out /shared/ablation --ranks 8 --ray auto
 
-    A SPEC says which recipe, what each variant changes in it (keys as in --set), which is compared with, and which seeds:
+    A SPEC names the recipe, what each variant changes in it (keys as in --set), the baseline and the seeds:
 
         recipe: my-recipe.yaml
         baseline: pooled

@@ -1,4 +1,4 @@
-"""The command that asks a run what another setting would keep: what-if."""
+"""The command that says what another setting would keep: what-if."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def what_if(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Another setting of a filter or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A filter that was not asked joins as the last.",
+            help="Another setting of a filter or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A filter that the recipe does not name is asked last.",
         ),
     ] = None,
     filter_: FilterFiles = None,
@@ -45,10 +45,10 @@ def what_if(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what another threshold would keep, in seconds: from the tables of a run that is there, without touching an image.
+    """Show what another threshold would keep, in seconds: from the tables of an existing run, without decoding an image.
 
-    Filters with other settings look again, duplicates are resolved again, and nothing is written. Build with the setting and --accept-changes
-    to have it so.
+    Filters with other settings are asked again, duplicates are resolved again, and nothing is written. To apply the setting, build with it
+    and --accept-changes.
 
         vlmill what-if quickstart --out demo --set shape.max_ratio=2
         vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5
@@ -96,7 +96,7 @@ def _tables(answer: WhatIfAnswer) -> Iterator[Table]:
 
 
 def _why(answer: WhatIfAnswer) -> Table:
-    """By source, level and reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
+    """By source, level and reason: what is newly dropped with its reason then, what is newly kept with its reason now."""
     from rich.table import Table
 
     table = Table(title="Why", title_justify="left")
@@ -106,7 +106,7 @@ def _why(answer: WhatIfAnswer) -> Table:
         table.add_column(name, justify="right")
     table.add_column("such as", overflow="fold")
     for source, levels in answer.sources.items():
-        for level in ("samples", "nodes"):  # what is said of images is said of nodes
+        for level in ("samples", "nodes"):  # images are counted with their nodes
             for reason, change in sorted(levels[level].why.items()):
                 numbers = (f"{change.newly_dropped:,}", f"{change.newly_kept:,}")
                 table.add_row(source, level, str(reason), *numbers, ", ".join(change.examples))

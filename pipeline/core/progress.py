@@ -1,4 +1,4 @@
-"""What a person sees while a build runs: bars with rates and an ETA on a terminal, plain lines elsewhere."""
+"""The progress that a command shows: bars with rates and an ETA on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ProgressBars:
             self.bars.stop()
 
     def phase(self, name: str, total: int) -> None:
-        """A phase of `total` parts begins."""
+        """A phase of `total` tasks begins."""
         self._close()
         self.name, self.total, self.count, self.began = name, total, 0, time.monotonic()
         self.said = self.began
@@ -62,7 +62,7 @@ class ProgressBars:
             self.bar = self.bars.add_task(name, total=total)
 
     def done(self, number: int = 1) -> None:
-        """So many parts of the phase are done."""
+        """So many tasks of the phase are done."""
         self.count += number
         if self.bars and self.bar is not None:
             self.bars.advance(self.bar, number)
@@ -81,7 +81,7 @@ class ProgressBars:
         rate = self.count / spent if spent else 0.0
         left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
         self.console.print(
-            f"{self.name}: {self.count} of {self.total} parts in {spent:.1f} s ({rate:.1f}/s{left})", highlight=False
+            f"{self.name}: {self.count} of {self.total} tasks in {spent:.1f} s ({rate:.1f}/s{left})", highlight=False
         )
 
 
@@ -89,9 +89,9 @@ class Watcher(Protocol):
     """Is told how far a run has come."""
 
     def phase(self, name: str, total: int) -> None:
-        """A phase of `total` chains begins."""
+        """A phase of `total` tasks begins."""
         ...
 
     def done(self, number: int = 1) -> None:
-        """So many chains of the phase are done."""
+        """So many tasks of the phase are done."""
         ...

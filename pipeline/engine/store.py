@@ -76,7 +76,7 @@ class Receipt:
         for file in files:
             if file.path.startswith("/") or ".." in file.path.split("/"):
                 raise StoreError(
-                    f"the receipt of {data['part']} names {file.path!r}, and files of a run lie in its folder; delete that receipt and build again"
+                    f"the receipt of {data['partition']} names {file.path!r}, and files of a run lie in its folder; delete that receipt and build again"
                 )
         return cls(data["key"], data["partition"], files, data["counts"], data["made_by"])
 

@@ -53,7 +53,7 @@ PASSING = frozenset(
 """Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
 SIDE_INPUT = ("samples.parquet", *ADDRESSES)
-"""What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `Heeds`."""
+"""What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `HasSideInputs`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -104,7 +104,7 @@ class Fetch:
 
     @property
     def side_inputs(self) -> tuple[str, ...]:
-        """See Heeds."""
+        """See HasSideInputs."""
         return SIDE_INPUT
 
     def made_by(self) -> Mapping[str, str]:
@@ -156,7 +156,7 @@ class Retry:
 
     @property
     def side_inputs(self) -> tuple[str, ...]:
-        """See Heeds."""
+        """See HasSideInputs."""
         return SIDE_INPUT
 
     def made_by(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
-"""Filters: each looks at samples and says what to drop and why; none changes anything.
+"""Filters: each looks at samples and yields verdicts; none changes anything.
 
-STEPS names them for recipes. To add one, write a file with a frozen dataclass that has `name`, `version`, `image_stats`, `made_by` and
-`decide` (see `Filter`), and a line in STEPS. One that is yours alone stays in a file of yours: see `own`.
+FILTERS names them for recipes. To add one, write a file with a frozen dataclass that has `name`, `version`, `image_stats`, `made_by` and
+`decide` (see `Filter`), and a line in FILTERS. A filter of a user stays in a file of its own: see `custom.py`.
 """
 
 from __future__ import annotations

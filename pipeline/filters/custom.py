@@ -1,8 +1,8 @@
-"""Filters of one's own: a file named on the command line, whose code is part of the recipe.
+"""Custom filters: a file named on the command line, whose code is part of the recipe.
 
 The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts of this filter
-anew and nothing else. What a recipe or a lock holds is data (`Code`): its filters are known by name, and nothing of it runs. Only what the
-command line named, by a file or by its sha256, becomes `Trusted`, and only of that there are filters that can be asked.
+anew and nothing else. What a recipe or a lock holds is data (`CustomCode`): its filters are known by name, and nothing of it runs. Only what the
+command line named, by a file or by its sha256, becomes `TrustedCode`, and only of that there are filters that can be asked.
 
 A custom filter is a frozen dataclass, its fields are its settings:
 

@@ -62,7 +62,7 @@ def letterbox_image(image: Image.Image, side: int, fill: tuple[int, int, int]) -
 
 
 def restore_letterbox(picture: np.ndarray, size: Size, side: int, fill: tuple[int, int, int]) -> np.ndarray:
-    """The square (side, side, 3) whose `letterbox_box` is `picture`."""
+    """The square (side, side, 3) whose `get_letterbox_box` is `picture`."""
     left, top, right, bottom = get_letterbox_box(size, side)
     square = np.full((side, 3 * side), np.tile(np.array(fill, np.uint8), side)).reshape(
         side, side, 3

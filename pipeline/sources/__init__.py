@@ -1,7 +1,7 @@
 """Sources: one class per upstream row shape, from an input file to rows of pages with nodes and pictures.
 
 SOURCES names them for recipes. To add one, write a file with a frozen dataclass that says what a row of its format becomes (see
-`source.py` for the formats), and a line in SOURCES. `pipeline/steps/read.py` turns what they yield into samples and the image table;
+`base.py` for the formats), and a line in SOURCES. `pipeline/steps/read.py` turns what they yield into samples and the image table;
 they know nothing of either.
 """
 

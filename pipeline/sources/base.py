@@ -1,7 +1,7 @@
 """The contract of a source: rows of pages with nodes and pictures, read from an input file.
 
-A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `records.JsonSource`,
-`separated.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
+A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `json_rows.JsonSource`,
+`csv_rows.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row
 
 
 def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[Raw], Page]) -> Iterator[SourceRow]:
-    """One page per row, or why there is none; `rows` holds an Unfit in place of a row that cannot be read."""
+    """One page per row, or why there is none; `rows` holds an UnreadableRow in place of a row that cannot be read."""
     for number, row in rows:
         try:
             if isinstance(row, UnreadableRow):

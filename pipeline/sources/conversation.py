@@ -100,7 +100,7 @@ def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), sy
     The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt beside the turns.
 
     Raises:
-        Unfit: the turns are out of order or empty, there are not as many marks as images, or something cannot be read.
+        UnreadableRow: the turns are out of order or empty, there are not as many marks as images, or something cannot be read.
     """
     nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
     said = _spoken(messages, system)
@@ -127,7 +127,7 @@ def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
     """The turns of a row, which may have them under several names: one of these that has any.
 
     Raises:
-        Unfit: several have, and say different things.
+        UnreadableRow: several have, and say different things.
     """
     found = {name: row[name] for name in names if has_value(row.get(name))}
     said = [
@@ -141,7 +141,7 @@ def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
 
 
 def read_text_page(messages: Any, system: Any = None) -> Page:
-    """The page of a conversation without images, in which `<image>` is a word like others. Raises Unfit as `marked`."""
+    """The page of a conversation without images, in which `<image>` is a word like others. Raises UnreadableRow as `marked`."""
     said = _spoken(messages, system)
     nodes = list[Node]()
     for turn, message in said:
@@ -159,7 +159,7 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
     The `url` of a text is the set that upstream took it from, where it says so.
 
     Raises:
-        Unfit: a turn has no question or no answer, or something that is not read.
+        UnreadableRow: a turn has no question or no answer, or something that is not read.
     """
     nodes = [Node("image", "user", image=place, required=True, url=url) for place, url in enumerate(images)]
     for turn, text in enumerate(_listed(texts)):
@@ -178,7 +178,7 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
 
 
 def read_picture(place: str, address: Any) -> ConversationImage:
-    """The picture at a path, in a data URI, or in an object that holds one of these. Raises Unfit for anything else."""
+    """The picture at a path, in a data URI, or in an object that holds one of these. Raises UnreadableRow for anything else."""
     if isinstance(address, dict):
         if isinstance(data := address.get("bytes"), bytes) and data:
             return ConversationImage(Picture(data=data), address.get("path") or None)
@@ -206,7 +206,7 @@ def _decoded(text: str) -> Picture:
 
 
 def _split(message: Message) -> Iterator[str | ConversationImage | int]:
-    """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out. Raises Unfit at `<video>` and `<audio>`."""
+    """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out. Raises UnreadableRow at `<video>` and `<audio>`."""
     for piece in message.pieces:
         if not isinstance(piece, str):
             yield piece
@@ -240,7 +240,7 @@ def _text(message: Message, turn: int, text: str) -> Node:
 
 
 def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
-    """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns. Raises Unfit."""
+    """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns. Raises UnreadableRow."""
     spoken, turn, before = list[tuple[int, Message]](), -1, "assistant"
     listed = [_said(place, message) for place, message in enumerate(_listed(messages))]
     if has_value(system):
@@ -270,7 +270,7 @@ def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
 
 
 def _said(place: int, message: Any) -> Message:
-    """A message of `from` and `value`, or of `role` and `content`. Raises Unfit."""
+    """A message of `from` and `value`, or of `role` and `content`. Raises UnreadableRow."""
     if not isinstance(message, dict):
         raise UnreadableRow(
             f"message {place} is {type(message).__name__}, expected from and value, or role and content"
@@ -295,7 +295,7 @@ def _said(place: int, message: Any) -> Message:
 
 
 def _supervised(place: int, message: Mapping[str, Any]) -> bool:
-    """Whether an answer is to be supervised, as far as it says. Raises Unfit where it says neither yes nor no."""
+    """Whether an answer is to be supervised, as far as it says. Raises UnreadableRow where it says neither yes nor no."""
     told = {key: value for key, value in message.items() if value is not None and classify_key(key) == "mark"}
     for key, value in told.items():
         if key not in MARKS or not isinstance(value, bool | int | float) or value not in {0, 1}:
@@ -305,7 +305,7 @@ def _supervised(place: int, message: Mapping[str, Any]) -> bool:
 
 
 def _pieces(place: str, content: Any) -> tuple[str | ConversationImage | int, ...]:
-    """The texts and pictures of a content, which is a string or a list of parts. Raises Unfit."""
+    """The texts and pictures of a content, which is a string or a list of parts. Raises UnreadableRow."""
     if isinstance(content, str):
         return (content,)
     if not isinstance(content, list):
@@ -314,7 +314,7 @@ def _pieces(place: str, content: Any) -> tuple[str | ConversationImage | int, ..
 
 
 def _part(place: str, part: Any) -> str | ConversationImage | int:
-    """A text, a picture, or the number of one beside the turns. Raises Unfit."""
+    """A text, a picture, or the number of one beside the turns. Raises UnreadableRow."""
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
@@ -333,7 +333,7 @@ def _part(place: str, part: Any) -> str | ConversationImage | int:
 
 
 def _image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
-    """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns. Raises Unfit."""
+    """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns. Raises UnreadableRow."""
     source = part.get("source")  # Anthropic's
     held = source if isinstance(source, Mapping) else part
     if has_value(data := get_given(held, ("base64", "data"))):
@@ -347,7 +347,7 @@ def _image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
 
 
 def _listed(turns: Any) -> list[Any]:
-    """The turns of a row. Raises Unfit where there are none."""
+    """The turns of a row. Raises UnreadableRow where there are none."""
     if not turns:
         raise UnreadableRow("no turns", Reason.EMPTY_ROW)
     if not isinstance(turns, list):

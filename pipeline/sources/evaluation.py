@@ -155,7 +155,7 @@ def _written_list(value: str) -> list[Any] | None:
 
 
 def _text(value: Any) -> str:
-    """A question, choice or answer as a string. Raises Unfit."""
+    """A question, choice or answer as a string. Raises UnreadableRow."""
     if isinstance(value, str | int | float):
         return PLACEHOLDER.sub(" ", str(value)).strip()
     raise UnreadableRow(f"a text is expected, not {type(value).__name__}")
@@ -174,7 +174,7 @@ def _resolved(value: Any, choices: Sequence[str]) -> str:
 
 
 def _picture(value: Any) -> Picture:
-    """The picture in a value that is bytes, a struct of them, or base64. Raises Unfit for any other form."""
+    """The picture in a value that is bytes, a struct of them, or base64. Raises UnreadableRow for any other form."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path") or ""
     if isinstance(value, bytes):

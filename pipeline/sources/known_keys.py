@@ -85,7 +85,7 @@ def get_given(row: Mapping[str, Any], names: Collection[str]) -> Any:
     """The value that a row has under one of several names of the same thing; None where it has none.
 
     Raises:
-        Unfit: it has several, and they differ.
+        UnreadableRow: it has several, and they differ.
     """
     found = [name for name in names if has_value(row.get(name))]
     for other in found[1:]:
@@ -104,7 +104,7 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
         pictured: Whether what is read has pictures; then a further address may be that of the same picture.
 
     Raises:
-        Unfit: one of them carries meaning, so that without it the row would be another.
+        UnreadableRow: one of them carries meaning, so that without it the row would be another.
     """
     left = sorted(key for key in row if key not in reads)
     for key in left:

@@ -60,7 +60,7 @@ class Obelics(ParquetSource):
 
 
 def _address(metadata: str | None) -> str:
-    """The document's address; empty where upstream left its metadata out. Raises Unfit where it is no JSON object."""
+    """The document's address; empty where upstream left its metadata out. Raises UnreadableRow where it is no JSON object."""
     if not metadata:
         return ""
     try:

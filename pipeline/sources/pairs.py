@@ -120,7 +120,7 @@ class PairsWdsSource(TarSource):
 def make_pair_page(
     picture: Picture, text: Any, url: Any = None, licence: Any = None, signals: Mapping[str, float] | None = None
 ) -> Page:
-    """The page of an image and what is to be said of it. Raises Unfit where nothing is."""
+    """The page of an image and what is to be said of it. Raises UnreadableRow where nothing is."""
     if not isinstance(text, str) or not text.strip():
         raise UnreadableRow("no text", Reason.EMPTY_ROW)
     image = Node("image", image=0, required=True, url=url if isinstance(url, str) else None)
@@ -138,7 +138,7 @@ def select_numbers(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, fl
 
 
 def parse_json_object(key: str, data: bytes) -> dict[str, Any]:
-    """The object in a member `.json`. Raises Unfit."""
+    """The object in a member `.json`. Raises UnreadableRow."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -1,9 +1,9 @@
 """The steps that take things down, between image stats and the filters.
 
-    seek     pure     which samples and images of a partition stand on the list
-    remove   impure   the raw table (samples, refused rows, or images with what retries brought) without them
+    match      pure     which samples and images of a partition fall under the list
+    takedown   impure   the raw table (samples, refused rows, or images with what retries brought) without them
 
-`redact` is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So walking a chain
+The redaction is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So running a chain
 again finds what was done, whatever the list says later, and the table that was replaced is not needed any more: the chain deletes it. Row
 numbers stay: where something was, there is a row that holds nothing.
 """

@@ -1,4 +1,4 @@
-"""Makes small runs that are ready to train on: shards, indices, lengths, plan and lock, in the formats of ARCHITECTURE.md."""
+"""Makes small runs that are ready to train on: shards, indices, lengths, plan and lock, in the formats of docs/formats.md."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
     assert vlmill("ledger", tmp_path / "run", "--reason", reason) == 0
     words = said(capsys)
     assert words.startswith(
-        "web/00000-0000: 1 rows, of which no sample was made web/web.parquet#1 (the row) place 0 holds nothing {"
+        "web/00000-0000: 1 rows of which no sample was made web/web.parquet#1 (the row) place 0 holds nothing {"
     )
     assert "http://web.test/1" in words, "how the row begins"
 
@@ -237,10 +237,10 @@ def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_termina
 
 def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys):
     assert vlmill("ledger", odd) == 0
-    assert "papers: pages of its rows that left no sample: empty_row 1" in said(capsys)
+    assert "papers: pages without a sample: empty_row 1" in said(capsys)
     assert vlmill("ledger", odd, "--source", "papers", "--reason", "empty_row") == 0
     assert said(capsys) == (
-        "papers/00000-0000: 0 rows, of which no sample was made; 1 pages in all "
+        "papers/00000-0000: 0 rows of which no sample was made; 1 pages in all "
         "papers/docs.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
     )
     for name in ("papers/docs.tar#0.1", "papers/docs.tar#0"):

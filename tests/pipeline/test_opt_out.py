@@ -225,7 +225,7 @@ def test_of_what_was_taken_down_not_even_a_retry_asks_for_what_was_listed_then(w
     web, recipe, root = world
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     assert vlmill("takedown", root, "--id", "web/web.parquet#1", "--workers", 0) == 0
-    assert "with the addresses of 1 images that could not be had" in capsys.readouterr().out
+    assert "with the addresses of 1 images that could not be fetched" in capsys.readouterr().out
     assert vlmill("verify", root) == 0
     (recipe.parent / "out.txt").write_text("nobody.test\n")
     assert vlmill("build", recipe, "--out", root, "--workers", 0, "--retry-failed") == 0

@@ -249,7 +249,7 @@ def test_partitions_that_do_not_hold_it_are_not_touched(run):
     new = {
         name for name in set(after) - set(before) if not name.startswith(("steps/dedupe", "steps/mixtures", "mixtures"))
     }
-    assert {name for name in new if "/00000-0001." not in name and "/seek/" not in name} == {
+    assert {name for name in new if "/00000-0001." not in name and "/match/" not in name} == {
         LIST,
         "steps/quiz/takedown/made_by.json",
         "steps/quiz/takedown/manifest.json",
@@ -662,7 +662,7 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
     assert tables_with_the_name() == [[True, True]]
     made = snapshot(root / "shards")
     assert takedown(root, "--id", "talk/rows.json#1") == 0
-    assert "the beginning of 1 rows that no sample was made of" in said(capsys)
+    assert "the beginning of 1 rows of which no sample was made" in said(capsys)
     assert tables_with_the_name() == [[False, True]]
     assert snapshot(root / "shards") == made, "nothing was made of it"
     for options in ((), ("--rebuild",), ("--retry-failed",)):

@@ -339,10 +339,10 @@ def test_shipped_ablations_are_read_whole_by_name():
         find_ablation("quickstar")
 
 
-def test_the_ablation_of_the_readme_is_one():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_ablation_of_the_manual_is_one():
+    text = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
     (block,) = (found for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "baseline:" in found)
-    assert parse_block(Spec, yaml.safe_load(block), "README.md").baseline == "letterbox"
+    assert parse_block(Spec, yaml.safe_load(block), "docs/training.md").baseline == "letterbox"
 
 
 def test_an_untrained_run_cannot_be_reported_on(whole, tmp_path):

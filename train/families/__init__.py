@@ -80,7 +80,7 @@ def find_family(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -
     """The family of a recipe's model, for one of its image policies and its chat format.
 
     Raises:
-        RecipeError: see `class_of`; or the vision tower cannot take what the policy makes.
+        RecipeError: see `find_class`; or the vision tower cannot take what the policy makes.
     """
     module, _, name = find_class(settings, policy, chat).partition(":")
     family: type[Family] = getattr(import_module(module), name)

@@ -1,6 +1,6 @@
 """Documents in tars: pages with their text beside them, one sample per page. What IDL and PDFA share, down to their options.
 
-The texts are read here, the pictures are made by `rendering.py` in a child process. A document that hangs or kills the child loses
+The texts are read here, the pictures are made by `pdf_pages.py` in a child process. A document that hangs or kills the child loses
 the pages that it had not yet given; reading goes on with the next document and a new child.
 """
 
@@ -74,7 +74,7 @@ class _Reader:
     source: DocumentSource
 
     def document(self, number: int, entry: tars.TarRow) -> SourceRow:
-        """The pages of one document, and the losses of the others. Raises Unfit where none can be read."""
+        """The pages of one document, and the losses of the others. Raises UnreadableRow where none can be read."""
         _, suffix = tars.choose_members(entry, self.source.needs())
         if entry.size > self.source.max_bytes:
             raise UnreadableRow(
@@ -98,7 +98,7 @@ class _Reader:
         """The text of each page, None where it has not the form; and what is not read beside the pages.
 
         Raises:
-            Unfit: there are no pages, or something beside them may not be left unread.
+            UnreadableRow: there are no pages, or something beside them may not be left unread.
         """
         try:
             about = json.loads(tars.read_member(self.file, entry.members["json"]))

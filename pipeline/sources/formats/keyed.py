@@ -14,7 +14,7 @@ class KeyedSource(Source, Protocol):
     """A source of rows by key, or by column: it says which it reads, and what a row becomes."""
 
     def reads(self) -> Collection[str]:
-        """The keys that `page` looks at. Of the others, those with a meaning of their own fail the row (`meaning.py`)."""
+        """The keys that `page` looks at. Of the others, those that carry meaning fail the row (`known_keys.py`)."""
         ...
 
     def shows(self) -> Collection[str]:
@@ -22,11 +22,11 @@ class KeyedSource(Source, Protocol):
         return [name for name in self.reads() if classify_key(name) in {"image", "address"}]
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """What becomes of a row. Raises Unfit."""
+        """What becomes of a row. Raises UnreadableRow."""
         ...
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """The keys that say something and are not read. Raises Unfit for one that the row would be another without."""
+        """The keys that say something and are not read. Raises UnreadableRow for one that the row would be another without."""
         return list_unread(row, self.reads(), pictured=any(has_value(row.get(name)) for name in self.shows()))
 
     def made(

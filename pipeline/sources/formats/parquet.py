@@ -94,7 +94,7 @@ class ParquetSource(KeyedSource, Protocol):
 
 
 def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:
-    """The picture in a cell of type IMAGE: its bytes, or a file if `paths` will do. Raises Unfit where there is neither."""
+    """The picture in a cell of type IMAGE: its bytes, or a file if `paths` will do. Raises UnreadableRow where there is neither."""
     if image and image["bytes"]:
         return Picture(data=image["bytes"])
     if paths and image and image["path"]:

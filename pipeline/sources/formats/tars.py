@@ -71,7 +71,7 @@ class TarSource(Source, Protocol):
         return tuple(suffix for group in self.needs() for suffix in group)
 
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
-        """What becomes of a row with the key and these members, by suffix. Raises Unfit."""
+        """What becomes of a row with the key and these members, by suffix. Raises UnreadableRow."""
         ...
 
     def survey(self, path: Path) -> list[int]:
@@ -111,7 +111,7 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
 
 
 def choose_members(entry: TarRow, needs: Needs) -> list[str]:
-    """The suffix of each group that a row has. Raises Unfit for a row that cannot be read, or lacks one."""
+    """The suffix of each group that a row has. Raises UnreadableRow for a row that cannot be read, or lacks one."""
     if entry.trouble:
         raise UnreadableRow(entry.trouble)
     if media := sorted((VIDEO | AUDIO).intersection(entry.members)):
