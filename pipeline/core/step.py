@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.reasons import Reason
 
 Inputs = Mapping[str, Path]
 """The files a step reads, by the name their step gave them: `samples.parquet`, `language.verdicts.parquet`."""
@@ -51,7 +51,7 @@ class Count:
         split: dict[str, dict[str, int]] = {"dropped": {}, "failed": {}}
         for reason, number in sorted(self.lost.items()):
             if number:
-                split["failed" if reason in FAILURES else "dropped"][str(reason)] = number
+                split["failed" if reason.failed else "dropped"][str(reason)] = number
         return {"in": self.came, "kept": self.kept, **split}
 
     @classmethod
