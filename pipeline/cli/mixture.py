@@ -26,7 +26,7 @@ def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
     vlmill diff before/mixtures/align/mixture.lock.json after:align
     vlmill diff prismatic:llava-v15 prismatic:llava-lrv
     """
-    from vlmill.mixtures.report.compare import difference_table, make_difference, pair_stages
+    from vlmill.mixtures.compare import difference_table, make_difference, pair_stages
 
     sides = pair_stages(before, after)
     if as_json:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import pyarrow as pa
 
+from vlmill.pipeline.core.names import INDEX_SUFFIX, LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import Node, Sample, write_rows
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ class ShardWriter:
         self._file.write(END)
         self._file.close()
         name = f"{self.shards - 1:02d}"
-        write_rows(self.folder / f"{name}.index.parquet", INDEX, self._index)
-        write_rows(self.folder / f"{name}.lineage.parquet", LINEAGE, self._lineage)
+        write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, self._index)
+        write_rows(self.folder / f"{name}{LINEAGE_SUFFIX}", LINEAGE, self._lineage)
         self._file, self._offset, self._index, self._lineage = None, 0, [], []
 
 

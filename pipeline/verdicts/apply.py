@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from vlmill.pipeline.core.names import name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
@@ -71,7 +72,7 @@ def read_verdicts_by_sample(inputs: Mapping[str, Path], filters: Sequence[str]) 
     """The verdicts of `filters` by sample, in the order of `filters`, read from their `<filter>.verdicts.parquet`."""
     found = defaultdict[int, list[Verdict]](list)
     for filter_ in filters:
-        for verdict in read_verdicts(inputs[f"{filter_}.verdicts.parquet"]):
+        for verdict in read_verdicts(inputs[name_verdicts(filter_)]):
             found[verdict.sample].append(verdict)
     return dict(found)
 
