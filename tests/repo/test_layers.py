@@ -83,7 +83,7 @@ def test_the_parts_of_a_package_import_each_other_in_one_direction(package):
     """A part is a sub-package or a module at the top."""
     parts = dict[str, set[str]]()
     for path, module in MODULES.items():
-        part = (module.split(".") + ["__init__"])[2]
+        part = f"{module}.__init__".split(".")[2]
         others = {
             f"{name}.__init__".split(".")[2]
             for name in imported(path, for_types=False)
