@@ -105,7 +105,7 @@ class Fetch:
 
     @property
     def side_inputs(self) -> tuple[str, ...]:
-        """See Heeds."""
+        """See HasSideInputs."""
         return SIDE_INPUT
 
     def made_by(self) -> Mapping[str, str]:
@@ -157,7 +157,7 @@ class Retry:
 
     @property
     def side_inputs(self) -> tuple[str, ...]:
-        """See Heeds."""
+        """See HasSideInputs."""
         return SIDE_INPUT
 
     def next_round(self) -> Self:
