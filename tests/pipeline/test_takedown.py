@@ -249,7 +249,7 @@ def test_partitions_that_do_not_hold_it_are_not_touched(run):
     new = {
         name for name in set(after) - set(before) if not name.startswith(("steps/dedupe", "steps/mixtures", "mixtures"))
     }
-    assert {name for name in new if "/00000-0001." not in name and "/seek/" not in name} == {
+    assert {name for name in new if "/00000-0001." not in name and "/match/" not in name} == {
         LIST,
         "steps/quiz/takedown/made_by.json",
         "steps/quiz/takedown/manifest.json",
