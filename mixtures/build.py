@@ -27,6 +27,7 @@ from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.keys import canonicalise, hash_file
+from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.build import Build
@@ -144,7 +145,7 @@ class _Stage:
             for source in sources
             for receipt in self.run.manifest(f"shards/{source}/{self.stage.policy}")
             for file in receipt.files
-            if file.name.endswith(".lineage.parquet")
+            if file.name.endswith(LINEAGE_SUFFIX)
         )
 
     def _select(

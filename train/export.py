@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -25,39 +23,6 @@ if TYPE_CHECKING:
 
 
 ADAPTER = "adapter_config.json"
-
-
-@dataclass(frozen=True)
-class VideoProcessor:
-    """A processor that transformers only makes beside a video processor, and so only where torchvision is installed.
-
-    Its files are written without either. `AutoProcessor` needs torchvision to read them; `AutoImageProcessor` and
-    `AutoTokenizer` read their parts without.
-    """
-
-    kind: str  # the processor's class without its last word
-    images: Any  # an image processor
-    tokenizer: PreTrainedTokenizerFast
-    template: str  # of chats
-    says: Mapping[str, Any]  # the processor's own settings
-    videos: str | None = None  # the video processor's class without its last words, if its name is another
-
-    def save_pretrained(self, save_directory: Path) -> object:
-        """See `Processor`."""
-        self.tokenizer._set_processor_class(f"{self.kind}Processor")  # noqa: SLF001 - so does ProcessorMixin
-        self.tokenizer.save_pretrained(save_directory)
-        images = self.images.to_dict()
-        same = {name: images[name] for name in ("size", "image_mean", "image_std")}
-        config = {
-            "processor_class": f"{self.kind}Processor",
-            "image_processor": images,
-            "video_processor": {"video_processor_type": f"{self.videos or self.kind}VideoProcessor", **same},
-            **self.says,
-        }
-        (save_directory / "chat_template.jinja").write_text(self.template)
-        path = save_directory / "processor_config.json"
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        return path
 
 
 def export_model(

@@ -12,6 +12,7 @@ import numpy as np
 from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import read_training_settings
@@ -102,7 +103,7 @@ class _Lineages:
 
     def seen(self, sequence: int, segment: Segment) -> SeenSegment:
         shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
-        path = self.mixture.root / (shard.removesuffix(".tar") + ".lineage.parquet")
+        path = self.mixture.root / (shard.removesuffix(".tar") + LINEAGE_SUFFIX)
         line = self.table(path).slice(segment.row, 1).to_pylist()[0]
         nodes = line["nodes"][segment.first : segment.last]
         images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.mixtures.page.counts import Rows
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, SAMPLES_FILE
 from vlmill.pipeline.core.sample import NO_PAGE, Sample, read_image_stats, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
@@ -106,7 +107,7 @@ def count_source_samples(root: Path, recipe: Recipe) -> dict[str, int]:
         if "samples" in lines:
             found[source] = lines["samples"]["in"]
         elif is_source_read(root, recipe, source):
-            paths = [at.paths(root)["samples.parquet"] for at in list_raw_tables(root, recipe, source)]
+            paths = [at.paths(root)[SAMPLES_FILE] for at in list_raw_tables(root, recipe, source)]
             found[source] = sum(int(pq.read_metadata(path).num_rows) for path in paths)
     return found
 
@@ -154,8 +155,8 @@ def _read_with_outcomes(root: Path, recipe: Recipe, source: str, quota: int) -> 
             return
         files = tables.paths(root)
         verdicts = read_verdicts_by_sample(files, recipe.all_verdict_steps()) if is_decided else {}
-        image_stats = read_image_stats(files["image_stats.parquet"]) if is_decided else []
-        for row, sample in enumerate(read_samples(files["samples.parquet"])):
+        image_stats = read_image_stats(files[IMAGE_STATS_FILE]) if is_decided else []
+        for row, sample in enumerate(read_samples(files[SAMPLES_FILE])):
             seen += 1
             yield sample, apply_verdicts(sample, verdicts.get(row, []), image_stats) if is_decided else None
 
@@ -167,8 +168,8 @@ def _count_tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:
         return {}
     tables = []
     for step, ending, columns in (
-        (folder, ".index.parquet", ["id"]),
-        (f"{folder}/lengths", ".lengths.parquet", ["text", "visual"]),
+        (folder, INDEX_SUFFIX, ["id"]),
+        (f"{folder}/lengths", LENGTHS_SUFFIX, ["text", "visual"]),
     ):
         paths = sorted(
             root / file.path

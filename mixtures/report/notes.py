@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from vlmill.pipeline.core.keys import hash_file
+from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe
@@ -65,8 +66,8 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
     pairs = pl.scan_parquet(_list_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
     outlines, kept = [], []
     for source in sources:
-        outlines += _list_files(root, f"steps/{source}/signature", "outline.parquet")
-        indices = _list_files(root, f"shards/{source}/{policy}", ".index.parquet")
+        outlines += _list_files(root, f"steps/{source}/signature", OUTLINE_FILE)
+        indices = _list_files(root, f"shards/{source}/{policy}", INDEX_SUFFIX)
         if not indices:
             continue
         shards = pl.scan_parquet(indices)

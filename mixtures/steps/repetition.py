@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmill.mixtures.report.stats import to_json
+from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 TOP = 20
@@ -42,7 +43,7 @@ class Repetition:
     @property
     def reads(self) -> tuple[str, ...]:
         """The lock, its statistics, all blocks, and the lineage beside the shards."""
-        return ("mixture.lock.json", "stats.json", "plan/*.parquet", "shards/*.lineage.parquet")
+        return ("mixture.lock.json", "stats.json", "plan/*.parquet", f"shards/*{LINEAGE_SUFFIX}")
 
     def made_by(self) -> Mapping[str, str]:
         """The array library and the table reader."""
@@ -60,7 +61,7 @@ class Repetition:
 
 def get_lineage_path(shard: str) -> str:
     """The path of the lineage beside a shard's tar."""
-    return shard.removesuffix(".tar") + ".lineage.parquet"
+    return shard.removesuffix(".tar") + LINEAGE_SUFFIX
 
 
 def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: Mapping[str, Path]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def diff(before: Side, after: Side, as_json: JsonFlag = False) -> None:
         vlmill diff before/mixtures/align/mixture.lock.json after:align
         vlmill diff prismatic:llava-v15 prismatic:llava-lrv
     """
-    from vlmill.mixtures.report.compare import make_difference, make_difference_table, pair_stages
+    from vlmill.mixtures.compare import make_difference, make_difference_table, pair_stages
 
     sides = pair_stages(before, after)
     if as_json:

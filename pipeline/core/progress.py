@@ -19,7 +19,7 @@ from rich.progress import (
 
 
 class ProgressBars:
-    """A Watcher (see pipeline/engine/build.py) that shows every phase of a run."""
+    """A Watcher that shows every phase of a run."""
 
     EVERY = 5.0
     """Seconds between two plain lines of one phase."""

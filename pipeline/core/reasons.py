@@ -1,7 +1,7 @@
 """Why something was not kept: the closed list of codes that verdicts, receipts and the ledger use.
 
-`failed` is trouble with the thing itself (it could not be had or read); `dropped` is a decision about it. One family stands beside the
-list: `filter:<name>`, the reason of whatever a custom filter drops.
+Each says itself which it counts as: failed is trouble with the thing itself (it could not be had or read), dropped is a decision about it.
+One family stands beside the list: `filter:<name>`, the reason of whatever a custom filter drops.
 """
 
 from __future__ import annotations
@@ -9,87 +9,112 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from functools import cache
+from typing import Final, Literal, Self
 
 FILTER_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a custom filter may be called."""
 
+FAILED: Final = "failed"
+DROPPED: Final = "dropped"
+
 
 class Reason(StrEnum):
-    """One code for each way to lose a row, a sample, a node or an image."""
+    """One code for each way to lose a row, a sample, a node or an image; each says whether it is a failure or a decision."""
+
+    _value_: str
+    failed: bool
+    """Trouble with the thing itself. False: a decision about it."""
+
+    def __new__(cls, code: str, kind: Literal["failed", "dropped"] | None = None) -> Self:
+        """A member: its code, and which of the two it is. A look-up by code does not come here."""
+        if kind is None:
+            raise TypeError(f"reason {code!r} says neither FAILED nor DROPPED")
+        reason = str.__new__(cls, code)
+        reason._value_, reason.failed = code, kind == FAILED
+        return reason
 
     # failed: a row of the input file
-    BAD_ROW = "bad_row"  # the row has not the form of its source
-    BAD_PAGE = "bad_page"  # the page of a document cannot be read
-    EMPTY_ROW = "empty_row"  # nothing in it that a sample could be made of
-    UNSUPPORTED_MEDIA = "unsupported_media"  # video or audio; pictures where its source reads none
-    UNSUPPORTED_CONTENT = "unsupported_content"  # tools, preferences, marks of loss: what would be lost in silence
+    BAD_ROW = "bad_row", FAILED  # the row has not the form of its source
+    BAD_PAGE = "bad_page", FAILED  # the page of a document cannot be read
+    EMPTY_ROW = "empty_row", FAILED  # nothing in it that a sample could be made of
+    UNSUPPORTED_MEDIA = "unsupported_media", FAILED  # video or audio; pictures where its source reads none
+    UNSUPPORTED_CONTENT = (
+        "unsupported_content",
+        FAILED,
+    )  # tools, preferences, marks of loss: what would be lost in silence
     # failed: an address
-    BAD_URL = "bad_url"  # no http or https, or no host
-    FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback or link-local; a path out of the folder of images
-    NAME_LOOKUP = "name_lookup"
-    CONNECTION = "connection"
-    TIMED_OUT = "timed_out"
-    TOO_MANY_REDIRECTS = "too_many_redirects"
-    HTTP_CLIENT_ERROR = "http_client_error"  # 4xx
-    HTTP_SERVER_ERROR = "http_server_error"  # 5xx, and what no range knows (0xx, 6xx and on), as RFC 9110, 15 has it
-    HTTP_UNEXPECTED = "http_unexpected"  # 101, or 3xx that leads nowhere
-    TRUNCATED_BODY = "truncated_body"
-    TOO_MANY_BYTES = "too_many_bytes"
-    EMPTY_BODY = "empty_body"
-    OPTED_OUT = "opted_out"  # X-Robots-Tag
-    NOT_AN_IMAGE = "not_an_image"
-    OUT_OF_MEMORY = "out_of_memory"  # the downloading process may hold no more
-    FETCH_ERROR = "fetch_error"  # the downloader itself failed over what a server said
-    MISSING_FILE = "missing_file"  # an image file that a row names by its path
+    BAD_URL = "bad_url", FAILED  # no http or https, or no host
+    FORBIDDEN_ADDRESS = (
+        "forbidden_address",
+        FAILED,
+    )  # private, loopback or link-local; a path out of the folder of images
+    NAME_LOOKUP = "name_lookup", FAILED
+    CONNECTION = "connection", FAILED
+    TIMED_OUT = "timed_out", FAILED
+    TOO_MANY_REDIRECTS = "too_many_redirects", FAILED
+    HTTP_CLIENT_ERROR = "http_client_error", FAILED  # 4xx
+    HTTP_SERVER_ERROR = (
+        "http_server_error",
+        FAILED,
+    )  # 5xx, and what no range knows (0xx, 6xx and on), as RFC 9110, 15 has it
+    HTTP_UNEXPECTED = "http_unexpected", FAILED  # 101, or 3xx that leads nowhere
+    TRUNCATED_BODY = "truncated_body", FAILED
+    TOO_MANY_BYTES = "too_many_bytes", FAILED
+    EMPTY_BODY = "empty_body", FAILED
+    OPTED_OUT = "opted_out", FAILED  # X-Robots-Tag
+    NOT_AN_IMAGE = "not_an_image", FAILED
+    OUT_OF_MEMORY = "out_of_memory", FAILED  # the downloading process may hold no more
+    FETCH_ERROR = "fetch_error", FAILED  # the downloader itself failed over what a server said
+    MISSING_FILE = "missing_file", FAILED  # an image file that a row names by its path
     # failed: an image
-    UNDECODABLE = "undecodable"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    UNRENDERABLE = "unrenderable"  # the image policy has no answer for this size
-    CRASHED = "crashed"  # the decoder died of it
+    UNDECODABLE = "undecodable", FAILED
+    TOO_MANY_PIXELS = "too_many_pixels", FAILED
+    UNRENDERABLE = "unrenderable", FAILED  # the image policy has no answer for this size
+    CRASHED = "crashed", FAILED  # the decoder died of it
     # dropped: a decision of a filter
-    LANGUAGE = "language"
-    IMAGE_TOO_SMALL = "image_too_small"
-    IMAGE_TOO_LARGE = "image_too_large"
-    IMAGE_RATIO = "image_ratio"
-    TOO_FEW_IMAGES = "too_few_images"
-    TOO_MANY_IMAGES = "too_many_images"
-    WORDS_PER_IMAGE = "words_per_image"
-    BLANK_IMAGE = "blank_image"  # one flat colour, or nearly
-    BLURRED_IMAGE = "blurred_image"
-    TOO_FEW_WORDS = "too_few_words"
-    TOO_MANY_WORDS = "too_many_words"
-    CHARACTER_REPETITION = "character_repetition"
-    WORD_REPETITION = "word_repetition"
-    SPECIAL_CHARACTERS = "special_characters"
-    UNREADABLE_CHARACTERS = "unreadable_characters"  # controls, private use: what a broken extraction leaves
-    STOP_WORDS = "stop_words"  # too few for running text
-    FLAGGED_WORDS = "flagged_words"
-    PUNCTUATION = "punctuation"  # too little for running text
-    OPT_OUT_LIST = "opt_out_list"  # named in a list of the recipe
-    EXACT_TEXT = "exact_text"
-    NEAR_TEXT = "near_text"
-    EXACT_IMAGE = "exact_image"
-    NEAR_IMAGE = "near_image"
-    BOILERPLATE_IMAGE = "boilerplate_image"
-    SAME_ADDRESSES = "same_addresses"  # a document that shows the addresses that another shows
-    REPEATED_PARAGRAPH = "repeated_paragraph"  # one that stands in many documents of a domain
-    CONTAMINATED_IMAGE = "contaminated_image"  # an image of an evaluation set
-    CONTAMINATED_TEXT = "contaminated_text"  # a question of an evaluation set
-    PAGE_CAP = "page_cap"  # past the number of pages that a source reads of one document
+    LANGUAGE = "language", DROPPED
+    IMAGE_TOO_SMALL = "image_too_small", DROPPED
+    IMAGE_TOO_LARGE = "image_too_large", DROPPED
+    IMAGE_RATIO = "image_ratio", DROPPED
+    TOO_FEW_IMAGES = "too_few_images", DROPPED
+    TOO_MANY_IMAGES = "too_many_images", DROPPED
+    WORDS_PER_IMAGE = "words_per_image", DROPPED
+    BLANK_IMAGE = "blank_image", DROPPED  # one flat colour, or nearly
+    BLURRED_IMAGE = "blurred_image", DROPPED
+    TOO_FEW_WORDS = "too_few_words", DROPPED
+    TOO_MANY_WORDS = "too_many_words", DROPPED
+    CHARACTER_REPETITION = "character_repetition", DROPPED
+    WORD_REPETITION = "word_repetition", DROPPED
+    SPECIAL_CHARACTERS = "special_characters", DROPPED
+    UNREADABLE_CHARACTERS = "unreadable_characters", DROPPED  # controls, private use: what a broken extraction leaves
+    STOP_WORDS = "stop_words", DROPPED  # too few for running text
+    FLAGGED_WORDS = "flagged_words", DROPPED
+    PUNCTUATION = "punctuation", DROPPED  # too little for running text
+    OPT_OUT_LIST = "opt_out_list", DROPPED  # named in a list of the recipe
+    EXACT_TEXT = "exact_text", DROPPED
+    NEAR_TEXT = "near_text", DROPPED
+    EXACT_IMAGE = "exact_image", DROPPED
+    NEAR_IMAGE = "near_image", DROPPED
+    BOILERPLATE_IMAGE = "boilerplate_image", DROPPED
+    SAME_ADDRESSES = "same_addresses", DROPPED  # a document that shows the addresses that another shows
+    REPEATED_PARAGRAPH = "repeated_paragraph", DROPPED  # one that stands in many documents of a domain
+    CONTAMINATED_IMAGE = "contaminated_image", DROPPED  # an image of an evaluation set
+    CONTAMINATED_TEXT = "contaminated_text", DROPPED  # a question of an evaluation set
+    PAGE_CAP = "page_cap", DROPPED  # past the number of pages that a source reads of one document
     # dropped: by hand
-    TAKEN_DOWN = "taken_down"  # by `vlmill takedown`; its text and bytes are gone from the folder
+    TAKEN_DOWN = "taken_down", DROPPED  # by `vlmill takedown`; its text and bytes are gone from the folder
     # dropped: a consequence
-    REQUIRED_LOST = "required_lost"  # a sample whose required image was dropped by a filter
-    TURN_LOST = "turn_lost"  # the other half of a dropped turn
-    NOTHING_LEFT = "nothing_left"  # all nodes are gone
+    REQUIRED_LOST = "required_lost", DROPPED  # a sample whose required image was dropped by a filter
+    TURN_LOST = "turn_lost", DROPPED  # the other half of a dropped turn
+    NOTHING_LEFT = "nothing_left", DROPPED  # all nodes are gone
     # dropped: a candidate of dedupe
-    PAIR_CAP = "pair_cap"  # a pair that shares a place beyond the cap, and is not measured
+    PAIR_CAP = "pair_cap", DROPPED  # a pair that shares a place beyond the cap, and is not measured
     # dropped: by the mixture of a stage
-    HELD_OUT = "held_out"  # kept for evaluation
-    NOT_TAKEN = "not_taken"  # past the part's `where` or `take`
-    TOO_LONG = "too_long"  # does not fit a row, and cannot be cut
-    LATER_TURNS = "later_turns"  # turns after those that fit a row
-    NO_TEXT = "no_text"  # a segment of images alone: nothing to learn
+    HELD_OUT = "held_out", DROPPED  # kept for evaluation
+    NOT_TAKEN = "not_taken", DROPPED  # past the part's `where` or `take`
+    TOO_LONG = "too_long", DROPPED  # does not fit a row, and cannot be cut
+    LATER_TURNS = "later_turns", DROPPED  # turns after those that fit a row
+    NO_TEXT = "no_text", DROPPED  # a segment of images alone: nothing to learn
 
     def __reduce_ex__(self, protocol: object) -> tuple[type[Reason], tuple[str]]:
         """By value: before Python 3.11.4 it would be by name, which reasons of filters are not found by."""
@@ -106,8 +131,5 @@ def _of_filter(name: str) -> Reason:
     """One object for each name, so that `is` and pickling work as for the codes of the list."""
     reason = str.__new__(Reason, f"filter:{name}")
     reason._name_, reason._value_ = f"FILTER_{name.upper()}", f"filter:{name}"
+    reason.failed = False
     return reason
-
-
-FAILURES = frozenset(list(Reason)[: list(Reason).index(Reason.LANGUAGE)])
-"""The codes that count as failed; all others count as dropped."""

@@ -8,16 +8,17 @@ across partitions and for good by its `SampleId`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 
 Kind = Literal["text", "image"]
@@ -109,6 +110,29 @@ class Verdict:
     reason: Reason
     score: float = 0.0  # quantised to 4 decimals when written
     other: str = ""  # the keeper's or the benchmark item's id
+
+
+class ImageRow(TypedDict):
+    """A row of IMAGES: an image as it came, or why there is none."""
+
+    image: int
+    url: str | None
+    reason: str | None
+    detail: str | None
+    media_type: str | None
+    bytes: bytes | None
+
+
+class RefusedRow(TypedDict):
+    """A row of REFUSED: a row or page of which no sample was made, and why."""
+
+    source: str
+    file: str
+    row: int
+    page: int
+    reason: str
+    detail: str
+    excerpt: str
 
 
 NODE_TYPE = pa.struct(
@@ -228,11 +252,22 @@ def write_image_stats(path: Path, image_stats: Iterable[ImageStats]) -> None:
     )
 
 
-def read_image_stats(path: Path) -> list[ImageStats]:
-    """The image stats of a partition's images; the list index is the image number."""
-    return [
-        ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in read_rows(path)
-    ]
+def read_image_stats(path: Path, columns: Collection[str] | None = None) -> list[ImageStats]:
+    """The image stats of a partition's images; the list index is the image number.
+
+    Args:
+        path: image_stats.parquet.
+        columns: The fields that are asked for besides `image` and `reason`; the others have their defaults. None for all. Thumbnails
+            take ten times the memory of the rest.
+    """
+    wanted = None if columns is None else [name for name in IMAGE_STATS.names if name in {"image", "reason", *columns}]
+    rows = read_rows(path, wanted)
+    return [ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in rows]
+
+
+def read_refused(path: Path) -> Iterator[RefusedRow]:
+    """The rows and pages of which no sample was made, in the order of the input file."""
+    return cast("Iterator[RefusedRow]", read_rows(path))
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
@@ -311,12 +346,12 @@ def read_array(path: Path, *, mapped: bool = True) -> np.ndarray:
     return array
 
 
-def read_images(inputs: Mapping[str, Path], batch: int = 32) -> Iterator[dict[str, Any]]:
+def read_images(inputs: Mapping[str, Path], batch: int = 32) -> Iterator[ImageRow]:
     """Rows of `images.parquet` in order, each replaced by its row in `supplement.parquet` where a retry fetched it."""
-    retried = inputs.get("supplement.parquet")
-    later = read_rows(retried, batch=batch) if retried else iter(())
+    retried = inputs.get(SUPPLEMENT_FILE)
+    later = cast("Iterator[ImageRow]", read_rows(retried, batch=batch) if retried else iter(()))
     waiting = next(later, None)
-    for row in read_rows(inputs["images.parquet"], batch=batch):
+    for row in cast("Iterator[ImageRow]", read_rows(inputs[IMAGES_FILE], batch=batch)):
         if waiting is not None and waiting["image"] == row["image"]:
             yield waiting
             waiting = next(later, None)

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
-from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.reasons import Reason
 
 Inputs = Mapping[str, Path]
 """The files a step reads, by the name their step gave them: `samples.parquet`, `language.verdicts.parquet`."""
@@ -51,7 +51,7 @@ class Count:
         split: dict[str, dict[str, int]] = {"dropped": {}, "failed": {}}
         for reason, number in sorted(self.lost.items()):
             if number:
-                split["failed" if reason in FAILURES else "dropped"][str(reason)] = number
+                split["failed" if reason.failed else "dropped"][str(reason)] = number
         return {"in": self.came, "kept": self.kept, **split}
 
     @classmethod
@@ -113,6 +113,15 @@ class HasSideInputs(Step, Protocol):
     @property
     def side_inputs(self) -> tuple[str, ...]:
         """Names or patterns of files that are among the inputs of `run`, and not in the key."""
+        ...
+
+
+@runtime_checkable
+class Careful(Step, Protocol):
+    """A step that data may kill the process of, and that can outlive it at a price."""
+
+    def careful(self) -> Self:
+        """The same step for a second attempt, after a worker died. It leaves the same bytes."""
         ...
 
 

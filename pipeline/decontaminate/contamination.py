@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     ImageStats,
@@ -76,7 +77,7 @@ class FindContamination:
     @property
     def reads(self) -> tuple[str, ...]:
         """Samples, images (and what a retry fetched), image stats and the index."""
-        return ("samples.parquet", "images.parquet", "supplement.parquet", "image_stats.parquet", f"{FOLDER}/*")
+        return (SAMPLES_FILE, IMAGES_FILE, SUPPLEMENT_FILE, IMAGE_STATS_FILE, f"{FOLDER}/*")
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write, and what says which characters are letters."""
@@ -85,11 +86,11 @@ class FindContamination:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at the pictures, then at the texts, a batch of samples in memory."""
-        benchmarks, image_stats = read_index(inputs), read_image_stats(inputs["image_stats.parquet"])
+        benchmarks, image_stats = read_index(inputs), read_image_stats(inputs[IMAGE_STATS_FILE])
         seen = _seen(inputs, benchmarks, image_stats, self.image)
         search = Search(benchmarks, self.text)
         looked, findings = 0, list[ContaminationFinding]()
-        samples = enumerate(read_samples(inputs["samples.parquet"]))
+        samples = enumerate(read_samples(inputs[SAMPLES_FILE]))
         while batch := list(islice(samples, SAMPLES_AT_ONCE)):
             findings += sorted(_findings(batch, benchmarks, image_stats, seen, search))
             looked += len(batch)
@@ -125,7 +126,7 @@ def _seen(inputs: Inputs, benchmarks: Benchmarks, image_stats: Sequence[ImageSta
         if not benchmarks.common[other] and other not in seen.get(image, {}):
             alike[image][other] = similarity
     for stored in read_images(inputs) if alike else ():
-        if found := alike.get(stored["image"]):
+        if stored["bytes"] is not None and (found := alike.get(stored["image"])):
             others = list(found)
             near = np.broadcast_to(make_close_up(stored["bytes"]), benchmarks.close_ups[others].shape)
             kept = find_same(near, benchmarks.close_ups[others])

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.sample import (
     ImageStats,
     Sample,
@@ -165,7 +166,7 @@ class BuildIndex:
     @property
     def reads(self) -> tuple[str, ...]:
         """Samples, image stats and images of all benchmarks, named `<benchmark>/<partition>/<file>`."""
-        return ("*/*/samples.parquet", "*/*/image_stats.parquet", "*/*/images.parquet")
+        return (f"*/*/{SAMPLES_FILE}", f"*/*/{IMAGE_STATS_FILE}", f"*/*/{IMAGES_FILE}")
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write, and what says which characters are letters."""
@@ -231,8 +232,8 @@ class _Raw:
 
 def _read(inputs: Inputs) -> Iterator[_Raw]:
     for name in sorted(inputs):
-        if name.endswith("/samples.parquet"):
-            image_stats = read_image_stats(inputs[name.replace("/samples.", "/image stats.")])
+        if name.endswith(f"/{SAMPLES_FILE}"):
+            image_stats = read_image_stats(inputs[name.removesuffix(SAMPLES_FILE) + IMAGE_STATS_FILE])
             for sample in read_samples(inputs[name]):
                 yield from _items(sample, image_stats)
 
@@ -241,11 +242,11 @@ def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], 
     """Write the close-up of each picture in its row, one benchmark's partition after the other."""
     written = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), SIDE, SIDE, 3))
     for name in sorted(inputs):
-        if name.endswith("/images.parquet"):
+        if name.endswith(f"/{IMAGES_FILE}"):
             benchmark = name.split("/")[0]
-            image_stats = read_image_stats(inputs[name.replace("/images.", "/image stats.")])
-            for row, stats in zip(read_images({"images.parquet": inputs[name]}), image_stats, strict=True):
-                if stats.reason is None and (benchmark, stats.sha256) in rows:
+            image_stats = read_image_stats(inputs[name.removesuffix(IMAGES_FILE) + IMAGE_STATS_FILE])
+            for row, stats in zip(read_images({IMAGES_FILE: inputs[name]}), image_stats, strict=True):
+                if row["bytes"] is not None and stats.reason is None and (benchmark, stats.sha256) in rows:
                     written[rows[benchmark, stats.sha256]] = make_close_up(row["bytes"])
     written.flush()
 

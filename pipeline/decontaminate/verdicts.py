@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
+from vlmill.pipeline.core.names import SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import Verdict, read_rows, write_verdicts
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.decontaminate.contamination import REASONS, ContaminationFinding, read_findings
@@ -27,7 +28,7 @@ class Decontaminate:
     @property
     def reads(self) -> tuple[str, ...]:
         """The findings, and how many nodes there are."""
-        return ("contamination.parquet", "samples.parquet")
+        return ("contamination.parquet", SAMPLES_FILE)
 
     def made_by(self) -> Mapping[str, str]:
         """The library that writes."""
@@ -44,10 +45,10 @@ class Decontaminate:
             Verdict(found.sample, found.node, self.name, REASONS[found.kind], found.score, found.item)
             for found in worst.values()
         ]
-        write_verdicts(folder / f"{self.name}.verdicts.parquet", verdicts)
+        write_verdicts(folder / name_verdicts(self.name), verdicts)
         count = Count()
         for verdict in verdicts:
             count.lose(verdict.reason)
-        nodes = sum(len(row["nodes"]) for row in read_rows(inputs["samples.parquet"], ["nodes"]))
+        nodes = sum(len(row["nodes"]) for row in read_rows(inputs[SAMPLES_FILE], ["nodes"]))
         count.keep(nodes - len(verdicts))
         return {"decontaminated": count}

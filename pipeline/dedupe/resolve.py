@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.names import OUTLINE_FILE, name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -69,8 +70,8 @@ class Resolve:
             "*/text.pairs.parquet",
             "*/image.pairs.parquet",
             "*/paragraph.repeats.parquet",
-            "*/*/outline.parquet",
-            *(f"*/*/{filter_}.verdicts.parquet" for filter_ in self.filters),
+            f"*/*/{OUTLINE_FILE}",
+            *(f"*/*/{name_verdicts(filter_)}" for filter_ in self.filters),
         )
 
     def made_by(self) -> Mapping[str, str]:
@@ -158,7 +159,7 @@ class Resolve:
         by_partition = {key[0]: frame for key, frame in rows.partition_by("partition", as_dict=True).items()}
         for partition in self.partitions:
             found = by_partition[partition].iter_rows(named=True) if partition in by_partition else ()
-            path = folder / f"{partition.replace('/', '.')}.dedupe.verdicts.parquet"
+            path = folder / name_resolved_verdicts(partition)
             write_verdicts(path, [_verdict(row) for row in found])
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, OUTLINE_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     ImageStats,
@@ -80,7 +81,7 @@ class ComputeSignatures:
     @property
     def reads(self) -> tuple[str, ...]:
         """Samples and image stats."""
-        return ("samples.parquet", "image_stats.parquet")
+        return (SAMPLES_FILE, IMAGE_STATS_FILE)
 
     def made_by(self) -> Mapping[str, str]:
         """The library that writes the tables, and what says which characters are letters."""
@@ -92,11 +93,11 @@ class ComputeSignatures:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Signature texts sample by sample, then images."""
-        image_stats = read_image_stats(inputs["image_stats.parquet"])
+        image_stats = read_image_stats(inputs[IMAGE_STATS_FILE])
         texts: dict[int, NDArray[np.uint32]] = {}
         paragraphs: list[NDArray[np.uint64]] = []
-        rows = _outlines(read_samples(inputs["samples.parquet"]), image_stats, texts, paragraphs)
-        write_rows(folder / "outline.parquet", OUTLINE, rows)
+        rows = _outlines(read_samples(inputs[SAMPLES_FILE]), image_stats, texts, paragraphs)
+        write_rows(folder / OUTLINE_FILE, OUTLINE, rows)
         _write_texts(folder, texts)
         _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
         return {

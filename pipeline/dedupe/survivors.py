@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.names import OUTLINE_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, Node, Sample, SampleId, Verdict
 from vlmill.pipeline.dedupe.domain import hash_paragraphs
@@ -50,9 +51,9 @@ def read_survivors(
 def _read_part(
     inputs: Mapping[str, Path], partition: str, filters: Sequence[str], paragraphs: NDArray[np.uint64]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    outline = pl.read_parquet(inputs[f"{partition}/outline.parquet"]).with_row_index("sample")
+    outline = pl.read_parquet(inputs[f"{partition}/{OUTLINE_FILE}"]).with_row_index("sample")
     outline = outline.with_columns(partition=pl.lit(partition))
-    names = [f"{filter_}.verdicts.parquet" for filter_ in filters]
+    names = [name_verdicts(filter_) for filter_ in filters]
     verdicts = read_verdicts_by_sample({name: inputs[f"{partition}/{name}"] for name in names}, filters)
     failed = pl.col("nodes").list.eval(pl.element().struct.field("reason").is_not_null()).list.any()
     touched = outline.filter(failed | pl.col("sample").is_in(list(verdicts)))

@@ -5,18 +5,15 @@ They never become shards. Their files lie under steps/benchmarks/<benchmark>, wi
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.decontaminate.index import FOLDER
-from vlmill.pipeline.engine.chain import Chain, ChainStep, HashInputFile
+from vlmill.pipeline.engine.chain import Chain, ChainStep
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.inputs.files import InputFile, list_input_files
+from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, survey_inputs
 from vlmill.pipeline.steps.read import Read
-from vlmill.pipeline.steps.survey import Survey
 
 if TYPE_CHECKING:
     from vlmill.pipeline.engine.build import Build
@@ -29,12 +26,8 @@ def build_index(run: Build) -> tuple[File, ...]:
     settings = run.recipe.decontamination_settings()
     if settings is None:
         return ()
-    chains = _surveys(run)
-    cuts = [(chain, receipts[-1][1]) for chain, receipts in run.run_chains("benchmarks: survey", chains)]
-    bounds = [(chain, json.loads((run.root / receipt.files[0].path).read_bytes())) for chain, receipt in cuts]
-    reading = [
-        _reading(run, chain, chunk, *cut) for chain, partitions in bounds for chunk, cut in enumerate(partitions)
-    ]
+    surveyed = survey_inputs(run, "benchmarks: survey", list(_list_splits(run)))
+    reading = [_reading_chain(run, partition) for partitions in surveyed.values() for partition in partitions]
     files = tuple(
         replace(file, name=f"{chain.input_file.source}/{receipt.partition}/{file.name}")
         for chain, receipts in run.run_chains("benchmarks: read", reading)
@@ -70,46 +63,26 @@ def _named(files: Iterable[File]) -> tuple[File, ...]:
     return tuple(replace(file, name=f"{FOLDER}/{file.name}") for file in files)
 
 
-def _surveys(run: Build) -> list[Chain]:
-    """A chain for each input file of each split."""
+def _list_splits(run: Build) -> Iterator[InputSet]:
+    """The input files of each split of each benchmark."""
     settings = run.recipe.decontamination_settings()
-    input_files = list[tuple[str, InputFile]]()
     for name, benchmark in settings.against.items() if settings else ():
-        root, ranged = run.place(benchmark.root), run.recipe.benchmark(name).ranged
-        for source, of in benchmark.splits(name).items():
-            found = list_input_files(source, root, of.pattern, subset=of.subset, split=of.split, ranged=ranged)
-            input_files += [(name, input_file) for input_file in found]
-    files: list[File | None] = [None] * len(input_files)
-    for place, file in run.executor.each(
-        HashInputFile(), [input_file for _, input_file in input_files], lambda input_file: input_file
-    ):
-        files[place] = file
-    bounds = run.recipe.partition
-    return [
-        Chain(
-            f"{input_file.number:05d}",
-            (
-                ChainStep(
-                    f"{STEPS}/{input_file.source}/survey",
-                    Survey(run.recipe.benchmark(name), bounds.rows, bounds.bytes),
-                ),
-            ),
-            input_file,
-            (file,),
-        )
-        for (name, input_file), file in zip(input_files, files, strict=True)
-        if file
-    ]
+        source, root = run.recipe.benchmark(name), run.place(benchmark.root)
+        for split, of in benchmark.splits(name).items():
+            yield InputSet(split, f"{STEPS}/{split}", source, root, of.pattern, of.subset, of.split)
 
 
-def _reading(run: Build, chain: Chain, chunk: int, start: int, stop: int) -> Chain:
-    """Read and image stats rows [start, stop) of the input file that `chain` surveyed."""
-    input_file = chain.input_file
-    if input_file is None:
-        raise RecipeError(f"{chain}: a benchmark without an input file")
-    survey = chain.steps[0].step
-    folder = f"{STEPS}/{input_file.source}"
-    root = run.place(run.recipe.roots()[input_file.source.partition(".")[0]])
-    read = Read(survey.source, input_file.source, input_file.name, start, stop, images=root)  # type: ignore[attr-defined]
+def _reading_chain(run: Build, partition: PlannedPartition) -> Chain:
+    """Read and image stats of a partition."""
+    input_file = partition.input_file
+    folder, benchmark = f"{STEPS}/{input_file.source}", input_file.source.partition(".")[0]
+    read = Read(
+        source=run.recipe.benchmark(benchmark),
+        name_of_source=input_file.source,
+        file=input_file.name,
+        start=partition.start,
+        stop=partition.stop,
+        images=run.place(run.recipe.roots()[benchmark]),
+    )
     steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats_step()))
-    return Chain(f"{input_file.number:05d}-{chunk:04d}", steps, input_file, chain.files)
+    return Chain(partition.name, steps, input_file, (partition.file,))

@@ -10,65 +10,41 @@ apply verdicts      one chain per partition            what is kept, where there
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
+from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
-from vlmill.pipeline.engine.chain import (
-    Chain,
-    ChainRunner,
-    ChainStep,
-    HashInputFile,
-    MatchTakedowns,
-    read_manifest,
-    write_manifest,
-)
+from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import list_table_histories, retrying
 from vlmill.pipeline.engine.store import File, Receipt
+from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
+from vlmill.pipeline.engine.table_history import MatchTakedowns
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import FilterStep, ReadsLists
-from vlmill.pipeline.inputs.files import InputFile, list_input_files
+from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.retry_images import RetryImages
-from vlmill.pipeline.steps.survey import Survey
 from vlmill.pipeline.steps.token_lengths import CountTokens
 from vlmill.pipeline.takedown import Match, TakedownList
 from vlmill.pipeline.takedown.rules import LIST
 
 PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
-
-
-@dataclass(frozen=True)
-class PlannedPartition:
-    """A partition: rows [start, stop) of an input file."""
-
-    input_file: InputFile
-    file: File
-    chunk: int
-    start: int
-    stop: int
-    raw: tuple[File, ...] = ()  # what was read and fetched of it, where no input file is asked any more
-
-    @property
-    def name(self) -> str:
-        """`<file number>-<chunk>`."""
-        return f"{self.input_file.number:05d}-{self.chunk:04d}"
 
 
 Serving = Mapping[str, Mapping[str, str]]
@@ -104,48 +80,20 @@ class Build:
     def survey(self) -> None:
         """Find the input files and cut them into partitions. What is wrong with a list is said first, not after hours of reading."""
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
-        input_files = [
-            input_file
-            for name, settings in self.recipe.sources.items()
-            for input_file in list_input_files(
+        input_sets = [
+            InputSet(
                 name,
+                f"steps/{name}",
+                self.recipe.source(name),
                 self.place(settings.root),
                 settings.files,
-                subset=settings.subset,
-                split=settings.split,
-                ranged=self.recipe.source(name).ranged,
+                settings.subset,
+                settings.split,
             )
+            for name, settings in self.recipe.sources.items()
         ]
-        files: list[File | None] = [None] * len(input_files)
-        for index, file in self.executor.each(HashInputFile(), input_files, lambda input_file: input_file):
-            files[index] = file
-        bounds = self.recipe.partition
-        chains = [
-            Chain(
-                f"{input_file.number:05d}",
-                (
-                    ChainStep(
-                        f"steps/{input_file.source}/survey",
-                        Survey(self.recipe.source(input_file.source), bounds.rows, bounds.bytes),
-                    ),
-                ),
-                input_file,
-                (file,),
-            )
-            for input_file, file in zip(input_files, files, strict=True)
-            if file
-        ]
-        for chain, receipts in self.run_chains("survey", chains):
-            cuts = json.loads((self.root / receipts[-1][1].files[0].path).read_bytes())
-            assert chain.input_file is not None
-            partitions = [
-                PlannedPartition(chain.input_file, chain.files[0], chunk, *cut) for chunk, cut in enumerate(cuts)
-            ]
-            self.partitions.setdefault(chain.input_file.source, []).extend(partitions)
-        for source in self.recipe.sources:
-            self.partitions[source] = _first(
-                sorted(self.partitions.get(source, []), key=lambda partition: partition.name), self.recipe.limit
-            )
+        for source, partitions in survey_inputs(self, "survey", input_sets).items():
+            self.partitions[source] = limit_rows(partitions, self.recipe.limit)
             if not self.partitions[source]:
                 raise RecipeError(
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH"
@@ -308,8 +256,8 @@ class Build:
         return {
             f"{partition.input_file.source}/{partition.name}": (
                 replace(
-                    files[f"{partition.input_file.source}.{partition.name}.dedupe.verdicts.parquet"],
-                    name="dedupe.verdicts.parquet",
+                    files[name_resolved_verdicts(f"{partition.input_file.source}/{partition.name}")],
+                    name=name_verdicts("dedupe"),
                 ),
             )
             for partition in self.all_partitions()
@@ -383,19 +331,6 @@ def _adopted(source: str, partition: str, raw: tuple[File, ...]) -> PlannedParti
     """A partition by its name, without its input file."""
     number, chunk = (int(digits) for digits in partition.split("-"))
     return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw)
-
-
-def _first(partitions: list[PlannedPartition], limit: int | None) -> list[PlannedPartition]:
-    """The partitions that hold the first `limit` rows; the last one is cut short."""
-    if limit is None:
-        return partitions
-    kept, left = [], limit
-    for partition in partitions:
-        if left <= 0:
-            break
-        kept.append(replace(partition, stop=min(partition.stop, partition.start + left)))
-        left -= kept[-1].stop - kept[-1].start
-    return kept
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

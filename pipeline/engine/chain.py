@@ -1,23 +1,22 @@
 """Chains: steps over one partition, run in one process, and the manifests of what was run.
 
 Every step finds its receipt or does its task. So a chain can be run again from its start at no cost, by anybody, after any
-death.
+death. This file knows no step by its class: what one does in a chain beyond its task stands in a class of its own that derives from
+`ChainStep` (see table_history.py), or in a method of the step (see `Careful`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
-from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.core.step import Careful, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
-from vlmill.pipeline.inputs.files import InputFile, hash_input, open_input
-from vlmill.pipeline.steps.image_stats import ComputeImageStats
-from vlmill.pipeline.takedown import TABLES, Match, Matches, Redact, make_redaction
+from vlmill.pipeline.inputs.files import InputFile, open_input
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,22 @@ class ChainStep:
     folder: str
     step: Step
 
+    def run(self, chain_pass: ChainPass) -> Iterator[tuple[str, Receipt]]:
+        """(folder, receipt) of all that it contributes. The files of a receipt are in the pass before the next one is asked for."""
+        yield self.folder, chain_pass.perform(self.folder, self.step)
 
-@dataclass(frozen=True)
-class TableHistory(ChainStep):
-    """What was done to a raw table since it came: redactions, and retries between them, in the order in which they were done."""
+    def changes_earlier_files(self, chain_pass: ChainPass) -> bool:
+        """Whether it acted on files of steps before it, so that the chain has to start anew. Asked when its receipts are there."""
+        del chain_pass
+        return False
 
-    step: Redact
-    retry: ChainStep | None = None
-    again: bool = False  # whether to do one more round of the retry
+    def careful(self) -> ChainStep:
+        """The same for a second attempt, after a worker died of the chain."""
+        return replace(self, step=self.step.careful()) if isinstance(self.step, Careful) else self
 
-
-@dataclass(frozen=True)
-class MatchTakedowns(ChainStep):
-    """Looks for what stands on the list of takedowns. What it finds is removed, and the chain run again."""
-
-    step: Match
-    redactions: str  # folder of the steps that remove
+    def started_anew(self) -> ChainStep:
+        """The same in a chain that starts anew because a step behind it changed its files."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -59,22 +58,82 @@ class Chain:
         return f"{self.steps[-1].folder} {self.partition}"
 
     def careful(self) -> Chain:
-        """The same chain for a second attempt, after a worker died of it: images are decoded in a process of their own."""
-        steps = (
-            replace(chain_step, step=replace(chain_step.step, isolated=True))
-            if isinstance(chain_step.step, ComputeImageStats)
-            else chain_step
-            for chain_step in self.steps
-        )
-        return replace(self, steps=tuple(steps))
+        """The same chain for a second attempt, after a worker died of it."""
+        return replace(self, steps=tuple(step.careful() for step in self.steps))
 
-    def done_again(self) -> Chain:
-        """The same chain after its round of retries, which is not to be done a second time."""
-        steps = (
-            replace(chain_step, again=False) if isinstance(chain_step, TableHistory) else chain_step
-            for chain_step in self.steps
-        )
-        return replace(self, steps=tuple(steps))
+    def started_anew(self) -> Chain:
+        """The same chain after a step changed files of those before it."""
+        return replace(self, steps=tuple(step.started_anew() for step in self.steps))
+
+
+@dataclass
+class ChainPass:
+    """One pass over a chain: the files that the next step sees, and the receipts so far."""
+
+    store: Store
+    chain: Chain
+    files: dict[str, File] = field(default_factory=dict)  # by name; a later step's replaces an earlier one's
+    receipts: list[tuple[str, Receipt]] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, store: Store, chain: Chain) -> Self:
+        """A pass whose first step sees what the chain starts from."""
+        return cls(store, chain, {file.name: file for file in chain.files})
+
+    @property
+    def partition(self) -> str:
+        """The partition that the chain is over."""
+        return self.chain.partition
+
+    def add(self, folder: str, receipt: Receipt) -> None:
+        """Show the files of a receipt to the steps that follow."""
+        self.files |= {file.name: file for file in receipt.files}
+        self.receipts.append((folder, receipt))
+
+    def list_files(self) -> list[File]:
+        """All files that were there or were left so far, those that others replaced included."""
+        return [*self.chain.files, *(file for _, receipt in self.receipts for file in receipt.files)]
+
+    def perform(self, folder: str, step: Step) -> Receipt:
+        """The receipt of a step over the files as they are, doing its task if nobody has.
+
+        Raises:
+            MissingFile: a file that the task is to read is not there.
+        """
+        task = Task.over(self.files, folder, self.partition, step)
+        done = self.store.find(task)
+        if done is not None:
+            return done
+        for file in (*task.inputs.values(), *task.side_inputs.values()):
+            if file.name != "input" and not (self.store.root / file.path).exists():
+                raise MissingFile(file)
+        if self.chain.input_file is None or "input" not in task.inputs:
+            return self.store.perform(task)
+        with open_input(self.chain.input_file) as path:
+            return self.store.perform(task, {"input": path})
+
+    def forget_first(self, missing: MissingFile) -> None:
+        """Forget the chain's first step, which left the missing file, so that it is done again.
+
+        A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are
+        read from the input file once more, and matched with the takedowns before anybody sees them.
+
+        Raises:
+            StoreError: something else is missing, which nobody may delete.
+        """
+        if self.chain.input_file is None or not self.receipts or missing.file not in self.receipts[0][1].files:
+            raise StoreError(
+                f"{missing.file.path} is missing; see what else is with: vlmill verify {self.store.root}"
+            ) from missing
+        self.store.forget(*self.receipts[0])
+
+
+class MissingFile(Exception):  # noqa: N818 - not yet an error: it may be made again
+    """A file that a step is to read is not there."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file)
+        self.file = file
 
 
 @dataclass(frozen=True)
@@ -85,130 +144,23 @@ class ChainRunner:
 
     def __call__(self, chain: Chain) -> tuple[tuple[str, Receipt], ...]:
         """(folder, receipt) of every step of the chain, doing what is still to be done."""
-        while isinstance(done := self._once(chain), Chain):
+        while isinstance(done := self._run_once(chain), Chain):
             chain = done
         return done
 
-    def _once(self, chain: Chain) -> tuple[tuple[str, Receipt], ...] | Chain:
+    def _run_once(self, chain: Chain) -> tuple[tuple[str, Receipt], ...] | Chain:
         """The same, or the chain to run in its place, because it begins with something less than it did."""
-        store, files, receipts = (
-            Store(self.root),
-            {file.name: file for file in chain.files},
-            list[tuple[str, Receipt]](),
-        )
-        for chain_step in chain.steps:
+        chain_pass = ChainPass.begin(Store(self.root), chain)
+        for step in chain.steps:
             try:
-                for folder, receipt in self._receipts(store, chain, chain_step, files):
-                    if isinstance(chain_step, TableHistory) and folder == chain_step.folder:
-                        self._purge(receipt, [*chain.files, *(file for _, before in receipts for file in before.files)])
-                    files |= {file.name: file for file in receipt.files}
-                    receipts.append((folder, receipt))
-            except _Missing as missing:
-                _forget(store, chain, missing, receipts)
+                for folder, receipt in step.run(chain_pass):
+                    chain_pass.add(folder, receipt)
+            except MissingFile as missing:
+                chain_pass.forget_first(missing)
                 return chain
-            if isinstance(chain_step, MatchTakedowns) and self._removed(store, chain, chain_step, files):
-                return chain.done_again()
-        return tuple(receipts)
-
-    def _receipts(
-        self, store: Store, chain: Chain, chain_step: ChainStep, files: Mapping[str, File]
-    ) -> Iterator[tuple[str, Receipt]]:
-        """What a step has to show; `files` is looked at again after each receipt."""
-        if isinstance(chain_step, TableHistory):
-            yield from find_history(store, chain.partition, chain_step, files)
-        else:
-            task = Task.over(files, chain_step.folder, chain.partition, chain_step.step)
-            yield chain_step.folder, self._perform(store, task, chain.input_file)
-
-    def _removed(self, store: Store, chain: Chain, chain_step: MatchTakedowns, files: Mapping[str, File]) -> bool:
-        """Whether something was found; it is removed from the tables."""
-        found = Matches.read(self.root / files["found.json"].path)
-        for table in TABLES:
-            if getattr(found, table):
-                store.perform(Task.over(files, chain_step.redactions, chain.partition, make_redaction(table, found)))
-        return bool(found)
-
-    def _purge(self, redaction: Receipt, before: Iterable[File]) -> None:
-        """Delete every file that a redaction replaced; nobody will ask for it again."""
-        for file in find_superseded(redaction, before):
-            (self.root / file.path).unlink(missing_ok=True)
-
-    def _perform(self, store: Store, task: Task, input_file: InputFile | None) -> Receipt:
-        done = store.find(task)
-        if done is not None:
-            return done
-        for file in (*task.inputs.values(), *task.side_inputs.values()):
-            if file.name != "input" and not (self.root / file.path).exists():
-                raise _Missing(file)
-        if input_file is None or "input" not in task.inputs:
-            return store.perform(task)
-        with open_input(input_file) as path:
-            return store.perform(task, {"input": path})
-
-
-class _Missing(Exception):  # noqa: N818 - not yet an error: it may be made again
-    """A file that a step is to read is not there."""
-
-    def __init__(self, file: File) -> None:
-        super().__init__(file)
-        self.file = file
-
-
-def _forget(store: Store, chain: Chain, missing: _Missing, receipts: Sequence[tuple[str, Receipt]]) -> None:
-    """Forget the chain's first step, which left the missing file, so that it is done again.
-
-    A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are read
-    from the input file once more, and sought through before anybody sees them.
-
-    Raises:
-        StoreError: something else is missing, which nobody may delete.
-    """
-    if chain.input_file is None or not receipts or missing.file not in receipts[0][1].files:
-        raise StoreError(
-            f"{missing.file.path} is missing; see what else is with: vlmill verify {store.root}"
-        ) from missing
-    store.forget(*receipts[0])
-
-
-def find_history(
-    store: Store, partition: str, chain_step: TableHistory, files: Mapping[str, File]
-) -> Iterator[tuple[str, Receipt]]:
-    """(folder, receipt) of what was done to a raw table, in its order; `files` is looked at again after each.
-
-    A redaction deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
-    """
-    retry = chain_step.retry
-    while True:
-        redaction = store.find(Task.over(files, chain_step.folder, partition, chain_step.step))
-        if redaction is not None:
-            yield chain_step.folder, redaction
-            continue
-        if retry is None:
-            return
-        task = Task.over(files, retry.folder, partition, retry.step)
-        round_done = store.find(task)
-        if round_done is None:
-            if chain_step.again:
-                yield retry.folder, store.perform(task)
-            return
-        yield retry.folder, round_done
-        retry = replace(retry, step=replace(retry.step, round=retry.step.round + 1))  # type: ignore[attr-defined,type-var]
-
-
-def find_superseded(redaction: Receipt, before: Iterable[File]) -> list[File]:
-    """The files that a redaction replaced: those of the same names that came before it."""
-    names, own = {file.name for file in redaction.files}, {file.path for file in redaction.files}
-    return [file for file in before if file.name in names and file.path not in own]
-
-
-@dataclass(frozen=True)
-class HashInputFile:
-    """Hashes input files in workers."""
-
-    def __call__(self, input_file: InputFile) -> File:
-        """The input file as an input of tasks."""
-        sha256, size = hash_input(input_file)
-        return File("input", input_file.url, sha256, size)
+            if step.changes_earlier_files(chain_pass):
+                return chain.started_anew()
+        return tuple(chain_pass.receipts)
 
 
 def read_manifest(root: Path, folder: str) -> list[Receipt]:

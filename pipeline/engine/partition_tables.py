@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.engine.chain import ChainStep, TableHistory, find_history, find_superseded, read_manifest
+from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store
+from vlmill.pipeline.engine.table_history import RetryRounds, TableHistory, find_history, find_superseded
 from vlmill.pipeline.fetch import Retry
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.retry_images import RetryImages
@@ -54,9 +56,8 @@ def list_table_histories(
     folder = f"steps/{source}"
     yield TableHistory(f"{folder}/takedown", Redact("refused"))
     yield TableHistory(f"{folder}/takedown", Redact("samples"))
-    yield TableHistory(
-        f"{folder}/takedown", Redact("images"), ChainStep(f"{folder}/retry", retry) if retry else None, again
-    )
+    rounds = RetryRounds(f"{folder}/retry", retry, again) if retry else None
+    yield TableHistory(f"{folder}/takedown", Redact("images"), rounds)
 
 
 def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
@@ -97,10 +98,8 @@ def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[Partit
     if recipe.dedupe is None:
         return tables
     (resolved,) = read_manifest(root, "steps/dedupe/resolve")
-    verdicts = {file.name: replace(file, name="dedupe.verdicts.parquet") for file in resolved.files}
-    return _with(
-        tables, {at.partition: (verdicts[f"{source}.{at.partition}.dedupe.verdicts.parquet"],) for at in tables}
-    )
+    verdicts = {file.name: replace(file, name=name_verdicts("dedupe")) for file in resolved.files}
+    return _with(tables, {at.partition: (verdicts[name_resolved_verdicts(str(at))],) for at in tables})
 
 
 def _by_part(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
@@ -119,13 +118,13 @@ def _with(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -
 
 
 def _raw(
-    store: Store, source: str, partition: str, receipts: list[Receipt], steps: list[TableHistory]
+    store: Store, source: str, partition: str, receipts: list[Receipt], histories: list[TableHistory]
 ) -> PartitionTables:
     known = [file for receipt in receipts for file in receipt.files]
     files, purged = {file.name: file for file in known}, list[File]()
-    for chain_step in steps:
-        for folder, receipt in find_history(store, partition, chain_step, files):
-            if folder == chain_step.folder:
+    for history in histories:
+        for folder, receipt in find_history(store, partition, history, files):
+            if folder == history.folder:
                 purged += find_superseded(receipt, known)
             known += receipt.files
             files |= {file.name: file for file in receipt.files}

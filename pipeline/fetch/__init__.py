@@ -19,17 +19,18 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.core.names import IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
@@ -52,7 +53,7 @@ PASSING = frozenset(
 )
 """Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
-SIDE_INPUT = ("samples.parquet", *ADDRESSES)
+SIDE_INPUT = (SAMPLES_FILE, *ADDRESSES)
 """What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `HasSideInputs`."""
 
 
@@ -100,7 +101,7 @@ class Fetch:
     @property
     def reads(self) -> tuple[str, ...]:
         """See Step."""
-        return ("images.parquet",)
+        return (IMAGES_FILE,)
 
     @property
     def side_inputs(self) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ class Fetch:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
         count = Count()
-        images, refused = inputs["images.parquet"], _refused(inputs)
+        images, refused = inputs[IMAGES_FILE], _refused(inputs)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
             wanted = (row["url"] for row in asked if _is_open(row) and row["image"] not in refused)
@@ -131,7 +132,7 @@ class Fetch:
                     found = refused.get(row["image"]) or outcome(row["url"]) if _is_open(row) else None
                     yield _outcome(row, found, count) if found else row
 
-            write_rows(folder / "images.parquet", IMAGES, rows())
+            write_rows(folder / IMAGES_FILE, IMAGES, rows())
         return {"fetched": count}
 
 
@@ -152,12 +153,16 @@ class Retry:
     @property
     def reads(self) -> tuple[str, ...]:
         """See Step."""
-        return ("images.parquet", "supplement.parquet")
+        return (IMAGES_FILE, SUPPLEMENT_FILE)
 
     @property
     def side_inputs(self) -> tuple[str, ...]:
         """See HasSideInputs."""
         return SIDE_INPUT
+
+    def next_round(self) -> Self:
+        """The same step, one round later."""
+        return replace(self, round=self.round + 1)
 
     def made_by(self) -> Mapping[str, str]:
         """See Step."""
@@ -172,7 +177,7 @@ class Retry:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
         count, refused = Count(), _refused(inputs)
-        images, before = inputs["images.parquet"], inputs.get("supplement.parquet")
+        images, before = inputs[IMAGES_FILE], inputs.get(SUPPLEMENT_FILE)
         had = {row["image"] for row in read_rows(before, columns=["image"])} if before else set()
         passed = refused.keys() | had
 
@@ -186,7 +191,7 @@ class Retry:
             gained = (row for row in tried if row["reason"] is None)
             earlier = read_rows(before, batch=32) if before else iter(())
             write_rows(
-                folder / "supplement.parquet",
+                folder / SUPPLEMENT_FILE,
                 IMAGES,
                 heapq.merge(earlier, gained, key=lambda row: row["image"]),
             )
@@ -212,8 +217,8 @@ def _lists(inputs: Inputs) -> dict[str, Path]:
 def _refused(inputs: Inputs) -> dict[int, FetchOutcome]:
     """The images that are not asked for, with the outcome of each."""
     listed = OptOuts.given(_lists(inputs))
-    rows = read_rows(inputs["images.parquet"], columns=["image", "url"])
-    found = find_listed_images(listed, rows, inputs.get("samples.parquet"))
+    rows = read_rows(inputs[IMAGES_FILE], columns=["image", "url"])
+    found = find_listed_images(listed, rows, inputs.get(SAMPLES_FILE))
     return {image: FetchOutcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
 
 

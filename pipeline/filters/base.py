@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    IMAGE_STATS,
     WHOLE_SAMPLE,
     ImageStats,
     Sample,
     Verdict,
-    read_rows,
+    read_image_stats,
     read_samples,
     write_verdicts,
 )
@@ -105,7 +105,7 @@ class FilterStep:
     def reads(self) -> tuple[str, ...]:
         """Samples, image stats if the filter asks for any, and the lists it needs."""
         lists = tuple(self.filter.lists) if isinstance(self.filter, ReadsLists) else ()
-        return ("samples.parquet", *(("image_stats.parquet",) if self.filter.image_stats else ()), *lists)
+        return (SAMPLES_FILE, *((IMAGE_STATS_FILE,) if self.filter.image_stats else ()), *lists)
 
     def made_by(self) -> Mapping[str, str]:
         """The filter's own."""
@@ -116,26 +116,21 @@ class FilterStep:
         sizes: list[int] = []
 
         def noted() -> Iterator[tuple[int, Sample]]:
-            for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+            for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
                 sizes.append(0 if sample.taken_down else len(sample.nodes))
                 if not sample.taken_down:
                     yield row, sample
 
-        image_stats = _facts(inputs["image_stats.parquet"], self.filter.image_stats) if self.filter.image_stats else []
+        image_stats = list[ImageStats]()
+        if self.filter.image_stats:
+            image_stats = read_image_stats(inputs[IMAGE_STATS_FILE], self.filter.image_stats)
         filter_ = self.filter
         if isinstance(filter_, ReadsLists):
             filter_ = filter_.opened({name: inputs[name] for name in filter_.lists})
         findings = list(filter_.decide(noted(), image_stats))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
-        write_verdicts(folder / f"{self.name}.verdicts.parquet", verdicts)
+        write_verdicts(folder / name_verdicts(self.name), verdicts)
         return _counts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
-
-
-def _facts(path: Path, columns: Sequence[str]) -> list[ImageStats]:
-    """Facts with the wanted columns and defaults elsewhere."""
-    wanted = [name for name in IMAGE_STATS.names if name in {"image", "reason", *columns}]
-    rows = read_rows(path, wanted)
-    return [ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None}) for row in rows]
 
 
 def _counts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.sample import read_rows
+from vlmill.pipeline.core.sample import read_image_stats, read_rows
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.decontaminate.contamination import ContaminationFinding, read_findings
 from vlmill.pipeline.decontaminate.index import FOLDER
@@ -18,7 +18,6 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.verdicts.audit import read_image_failures
 
 
 @dataclass
@@ -94,7 +93,7 @@ def count_unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
     rows, images = total_counts(read_manifest(root, f"{folder}/read"))["rows"], Count()
     for receipt in read_manifest(root, f"{folder}/image_stats"):
         for file in receipt.files:
-            for stats in read_image_failures(root / file.path):
+            for stats in read_image_stats(root / file.path, ()):
                 images.keep() if stats.reason is None else images.lose(stats.reason)
     return {
         level: {"in": count.came, "lost": {str(reason): number for reason, number in sorted(count.lost.items())}}

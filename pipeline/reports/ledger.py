@@ -121,7 +121,9 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
     occurring = sorted({found for name, lines in books.items() for found in {*_reasons(lines), *_of_pages(root, name)}})
     if reason is not None and reason not in occurring:
-        raise StoreError(f"--reason {reason}: nothing was lost for it here; {suggest_names(reason, occurring)}")
+        of_filter = f"filter:{reason}"
+        asked = of_filter if of_filter in occurring else reason
+        raise StoreError(f"--reason {reason}: nothing was lost for it here; {suggest_names(asked, occurring)}")
     return books
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict, read_samples
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict, read_image_stats, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import refused
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
-from vlmill.pipeline.verdicts.audit import read_image_failures
 
 EXCERPT = 300
 """Characters of a text that are shown."""
@@ -58,7 +58,7 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
         rendered = {receipt.partition: receipt.files for receipt in read_manifest(root, folder)}
     for tables in list_filtered_tables(root, recipe, source):
         drawn = {file.name: file for file in rendered.get(tables.partition, ())}
-        tables.files.update({name: file for name, file in drawn.items() if name == "render.verdicts.parquet"})
+        tables.files.update({name: file for name, file in drawn.items() if name == name_verdicts("render")})
         yield from _losses(root, tables, (*recipe.all_verdict_steps(), *(("render",) if drawn else ())))
 
 
@@ -86,9 +86,9 @@ def _losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequence[str
     paths = tables.paths(root)
     verdicts, image_stats = (
         read_verdicts_by_sample(paths, all_verdict_steps),
-        read_image_failures(paths["image_stats.parquet"]),
+        read_image_stats(paths[IMAGE_STATS_FILE], ()),
     )
-    for row, sample in enumerate(read_samples(paths["samples.parquet"])):
+    for row, sample in enumerate(read_samples(paths[SAMPLES_FILE])):
         mine = verdicts.get(row, [])
         outcome = apply_verdicts(sample, mine, image_stats)
         for node, reason in _fates(outcome):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.names import REFUSED_FILE
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import NO_PAGE, SampleId, read_rows
+from vlmill.pipeline.core.sample import NO_PAGE, SampleId, read_refused
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_raw_tables
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.takedown.steps import read_record
@@ -44,13 +45,13 @@ def refused(root: Path, recipe: Recipe, source: str) -> Iterator[Refused]:
 def of_partition(root: Path, tables: PartitionTables) -> Iterator[Refused]:
     """Those of one partition. Raises StoreError as `refused`."""
     paths = tables.paths(root)
-    if "refused.parquet" not in paths:
+    if REFUSED_FILE not in paths:
         raise StoreError(
             f"{tables} was read by an earlier version, which did not keep why rows were refused; "
             f"build again: vlmill build RECIPE --out {root}"
         )
     gone = read_record(paths, "refused")
-    for number, row in enumerate(read_rows(paths["refused.parquet"])):
+    for number, row in enumerate(read_refused(paths[REFUSED_FILE])):
         name = SampleId(row["source"], row["file"], row["row"], row["page"])
         yield Refused(
             name, tables.partition, Reason(row["reason"]), row["detail"], row["excerpt"], gone.get(number, "")

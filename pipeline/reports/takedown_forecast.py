@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, REFUSED_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import SampleId, Verdict, read_rows, read_verdicts
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor
@@ -212,20 +213,20 @@ def _with_what_goes_along(
 def _samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Ids and rows of samples.parquet, with what this module looks at."""
     columns = (f"nodes.list.element.{name}" for name in ("kind", "image", "required", *more))
-    for row in read_rows(paths["samples.parquet"], [*SampleId._fields, *columns]):
+    for row in read_rows(paths[SAMPLES_FILE], [*SampleId._fields, *columns]):
         yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), row
 
 
 def _refused(paths: Mapping[str, Path]) -> Iterator[str]:
     """Ids of the rows of refused.parquet, in order."""
-    if "refused.parquet" in paths:
-        for row in read_rows(paths["refused.parquet"], SampleId._fields):
+    if REFUSED_FILE in paths:
+        for row in read_rows(paths[REFUSED_FILE], SampleId._fields):
             yield str(SampleId(**row))
 
 
 def _digests(paths: Mapping[str, Path]) -> list[str]:
     """The sha256 of each image; empty where there are no bytes."""
-    return [row["sha256"] for row in read_rows(paths["image_stats.parquet"], ["sha256"])]
+    return [row["sha256"] for row in read_rows(paths[IMAGE_STATS_FILE], ["sha256"])]
 
 
 def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
@@ -240,7 +241,7 @@ def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
 def _near(paths: Mapping[str, Path], gone: set[str]) -> Iterator[tuple[str, Verdict]]:
     """Samples of a partition that dedupe dropped for one that goes now, and that do not go themselves."""
     verdicts = {
-        verdict.sample: verdict for verdict in read_verdicts(paths["dedupe.verdicts.parquet"]) if verdict.other in gone
+        verdict.sample: verdict for verdict in read_verdicts(paths[name_verdicts("dedupe")]) if verdict.other in gone
     }
     if verdicts:
         for row, (name, _) in enumerate(_samples(paths)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageStats,
@@ -56,7 +57,7 @@ def find_id(root: Path, name: str) -> SampleId:
         return SampleId.parse(name)
     except ValueError as error:
         path, colon, key = name.rpartition(":")
-        index = root / (path.removesuffix(".tar") + ".index.parquet")
+        index = root / (path.removesuffix(".tar") + INDEX_SUFFIX)
         if not colon or not index.exists():
             raise StoreError(f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY") from None
         for row in read_rows(index, ["key", "id"]):
@@ -75,7 +76,7 @@ def trace_sample(root: Path, name: str) -> Traced:
     recipe = _recipe(root, wanted)
     for tables in list_filtered_tables(root, recipe, wanted.source):
         paths = tables.paths(root)
-        for row, sample in enumerate(read_samples(paths["samples.parquet"])):
+        for row, sample in enumerate(read_samples(paths[SAMPLES_FILE])):
             if sample.id == wanted:
                 return _traced(root, recipe, tables.partition, paths, row, sample)
     raise StoreError(
@@ -104,16 +105,16 @@ def _recipe(root: Path, wanted: SampleId) -> Recipe:
 
 def _traced(root: Path, recipe: Recipe, partition: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:
     source = sample.id.source
-    image_stats = read_image_stats(paths["image_stats.parquet"])
+    image_stats = read_image_stats(paths[IMAGE_STATS_FILE])
     verdicts = [
-        verdict for name in recipe.all_verdict_steps() for verdict in _verdicts(paths[f"{name}.verdicts.parquet"], row)
+        verdict for name in recipe.all_verdict_steps() for verdict in _verdicts(paths[name_verdicts(name)], row)
     ]
     folders = {policy: f"shards/{source}/{policy}" for policy in recipe.policies}
     made = {policy: folder for policy, folder in folders.items() if (root / folder / "manifest.json").exists()}
     rendered = [
         (policy, verdict)
         for policy, folder in made.items()
-        for verdict in _verdicts(root / _file(root, folder, partition, "render.verdicts.parquet").path, row)
+        for verdict in _verdicts(root / _file(root, folder, partition, name_verdicts("render")).path, row)
     ]
     return Traced(
         sample=sample,
@@ -143,10 +144,10 @@ def _verdicts(path: Path, row: int) -> list[Verdict]:
 def _places(root: Path, folder: str, partition: str, wanted: SampleId) -> Iterator[str]:
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
-            if receipt.partition == partition and file.name.endswith(".index.parquet"):
+            if receipt.partition == partition and file.name.endswith(INDEX_SUFFIX):
                 for row in read_rows(root / file.path, ["id", "row", "key"]):
                     if row["id"] == str(wanted):
-                        yield f"{file.path.removesuffix('.index.parquet')}.tar:{row['key']}"
+                        yield f"{file.path.removesuffix(INDEX_SUFFIX)}.tar:{row['key']}"
 
 
 def format_trace(traced: Traced) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.core.names import UNREAD_FILE
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 
@@ -42,7 +43,7 @@ def list_unread_keys(root: Path) -> Iterator[UnreadKeys]:
         rows, beyond = Counter[str](), 0
         for receipt in read_manifest(root, folder):
             for file in receipt.files:
-                if file.name == "unread.json":
+                if file.name == UNREAD_FILE:
                     found = read_json(root / file.path)
                     rows.update(found["keys"])
                     beyond += found["beyond"]

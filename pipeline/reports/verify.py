@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.keys import DIGITS, hash_file
+from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, SUPPLEMENT_FILE, name_verdicts
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables, list_raw_tables
@@ -186,12 +187,12 @@ class _Counted:
         for receipt in read_manifest(self.root, folder):
             files = {file.name: self.root / file.path for file in receipt.files}
             tables = next(tables for tables in self.tables if tables.partition == receipt.partition)
-            paths = {**tables.paths(self.root), "render.verdicts.parquet": files["render.verdicts.parquet"]}
+            paths = {**tables.paths(self.root), name_verdicts("render"): files[name_verdicts("render")]}
             books = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).books
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
                     yield f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
-            rows = sum(_rows(path) for name, path in files.items() if name.endswith(".index.parquet"))
+            rows = sum(_rows(path) for name, path in files.items() if name.endswith(INDEX_SUFFIX))
             if rows != receipt.counts["samples"]["kept"]:
                 yield f"{folder} {receipt.partition}: kept {receipt.counts['samples']['kept']} samples, its shards hold {rows}"
 
@@ -225,7 +226,7 @@ def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterato
 def _with_bytes(root: Path, tables: PartitionTables) -> int:
     """Images of a partition that have bytes, by the statistics of its tables; what a retry fetched had none before."""
     paths = tables.paths(root)
-    return sum(_filled(paths[name]) for name in ("images.parquet", "supplement.parquet") if name in paths)
+    return sum(_filled(paths[name]) for name in (IMAGES_FILE, SUPPLEMENT_FILE) if name in paths)
 
 
 def _filled(path: Path) -> int:

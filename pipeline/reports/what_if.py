@@ -8,7 +8,6 @@ least threshold that a recipe may name. Only what the image policy cannot draw i
 from __future__ import annotations
 
 import copy
-import fnmatch
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,22 +16,18 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    ImageStats,
     Node,
     Sample,
     SampleId,
     Verdict,
+    read_image_stats,
     read_rows,
 )
-from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.decontaminate.lists import expand_benchmarks
-from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.partition_tables import list_tables_with_stats
-from vlmill.pipeline.engine.workdir import copy_list
-from vlmill.pipeline.filters import FILTERS, CustomFilter, FilterStep, OptOut, ReadsLists
+from vlmill.pipeline.filters import FILTERS, CustomFilter, OptOut
 from vlmill.pipeline.filters.custom import explain_refusal, hash_code
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe, select_shaping
@@ -40,6 +35,14 @@ from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
 from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS, add_custom_filters, set_value
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import validate_recipe
+from vlmill.pipeline.reports.what_if_verdicts import (
+    WhatIfPartition,
+    enter_decontamination,
+    enter_dedupe,
+    enter_filters,
+    enter_render,
+    list_partitions,
+)
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
@@ -88,17 +91,6 @@ class WhatIfAnswer:
     def changes(self) -> bool:
         """Whether anything would be kept or dropped that is not now."""
         return any(kept.why for levels in self.sources.values() for kept in levels.values())
-
-
-@dataclass(frozen=True)
-class WhatIfPartition:
-    """One partition: its tables, and which verdicts count, in the order of attribution, now and then."""
-
-    source: str
-    name: str
-    tables: Mapping[str, Path]  # as they stand: samples.parquet, image_stats.parquet, and what was taken down of them
-    now: dict[str, Path] = field(default_factory=dict)  # filter -> verdicts
-    then: dict[str, Path] = field(default_factory=dict)
 
 
 def answer_what_if(
@@ -152,15 +144,12 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
 
     `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not read again.
     """
-    answer, partitions = (
-        WhatIfAnswer(),
-        [partition for source in sorted(now.sources) for partition in _partitions(root, now, source)],
-    )
+    answer, partitions = WhatIfAnswer(), list_partitions(root, now)
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
-        answer.asked = _filter(root, now, then, base, partitions, Path(folder))
-        _decontaminate(root, now, then, partitions, Path(folder))
-        answer.notes += _dedupe(root, now, then, partitions, Path(folder))
-        _rendered(root, now, partitions)
+        answer.asked = enter_filters(root, now, then, base, partitions, Path(folder))
+        enter_decontamination(root, now, then, partitions, Path(folder))
+        answer.notes += enter_dedupe(root, now, then, partitions, Path(folder))
+        enter_render(root, now, partitions)
         for partition in partitions:
             _compare(partition, answer)
     if answer.unasked and (OptOut.name in answer.asked or OptOut.name not in then.verdict_steps()):
@@ -228,154 +217,10 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
         )
 
 
-def _partitions(root: Path, recipe: Recipe, source: str) -> Iterator[WhatIfPartition]:
-    for tables in list_tables_with_stats(root, recipe, source):
-        yield WhatIfPartition(source, tables.partition, tables.paths(root))
-
-
-def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
-    """What a complete step left: partition -> name -> file."""
-    return {
-        receipt.partition: {file.name: root / file.path for file in receipt.files}
-        for receipt in read_manifest(root, folder)
-    }
-
-
-def _enter(root: Path, folder: str, filter_: str, partitions: Sequence[WhatIfPartition]) -> None:
-    """Enter the verdicts that the run has of a filter."""
-    for source in {partition.source for partition in partitions}:
-        tables = _tables(root, folder.format(source=source))
-        for partition in partitions:
-            if partition.source == source:
-                partition.now[filter_] = tables[partition.name][f"{filter_}.verdicts.parquet"]
-
-
-def _filter(
-    root: Path, now: Recipe, then: Recipe, base: Path | None, partitions: Sequence[WhatIfPartition], folder: Path
-) -> tuple[str, ...]:
-    """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
-    before, asked = now.built_filters(), list[str]()
-    for filter_ in before:
-        _enter(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
-    for filter_ in then.built_filters():
-        if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
-            for partition in partitions:
-                partition.then[filter_.name] = partition.now[filter_.name]
-            continue
-        asked.append(filter_.name)
-        lists = filter_.lists if isinstance(filter_, ReadsLists) else {}
-        opened = {name: folder / copy_list(folder, base or Path(), path, name).path for name, path in lists.items()}
-        for partition in partitions:
-            step, place = FilterStep(filter_), folder / partition.source / partition.name / filter_.name
-            place.mkdir(parents=True)
-            step.run({**partition.tables, **opened}, place)
-            partition.then[filter_.name] = place / f"{filter_.name}.verdicts.parquet"
-    return tuple(asked)
-
-
-def _decontaminate(root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path) -> None:
-    """Enter the verdicts on what was found of benchmarks, made of the findings where the run has none."""
-    step = Decontaminate()
-    dropping = [step.name in recipe.verdict_steps() for recipe in (now, then)]
-    if dropping[0]:
-        _enter(root, f"steps/{{source}}/{step.name}", step.name, partitions)
-    if dropping == [True, True]:
-        for partition in partitions:
-            partition.then[step.name] = partition.now[step.name]
-    elif dropping[1]:
-        for source in sorted({partition.source for partition in partitions}):
-            found = _tables(root, f"steps/{source}/contamination")
-            for partition in partitions:
-                if partition.source == source:
-                    place = folder / source / partition.name / step.name
-                    place.mkdir(parents=True)
-                    step.run({**partition.tables, **found[partition.name]}, place)
-                    partition.then[step.name] = place / f"{step.name}.verdicts.parquet"
-
-
-def _dedupe(root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path) -> list[str]:
-    """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
-    before, after = now.dedupe_settings(), then.dedupe_settings()
-    if before is None and after is not None:
-        raise RecipeError(
-            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --accept-changes"
-        )
-    if before is None:
-        return []
-    if not (root / "steps/dedupe/resolve/manifest.json").exists():
-        return ["the run has not come to dedupe: the answer is what the filters alone would keep"]
-    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
-    resolved = {file.name: root / file.path for file in receipt.files}
-    for partition in partitions:
-        partition.now["dedupe"] = resolved[f"{partition.source}.{partition.name}.dedupe.verdicts.parquet"]
-    if after is None:
-        return []
-    priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
-    if before == after and priorities[0] == priorities[1] and all(_same_filters(partition) for partition in partitions):
-        for partition in partitions:
-            partition.then["dedupe"] = partition.now["dedupe"]
-        return []
-    if (before.buckets, before.cap) != (after.buckets, after.cap):
-        raise RecipeError(
-            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE --accept-changes"
-        )
-    _resolve(root, after, priorities[1], partitions, folder / "resolve")
-    return []
-
-
-def _resolve(
-    root: Path, settings: Dedupe, priority: Mapping[str, int], partitions: Sequence[WhatIfPartition], folder: Path
-) -> None:
-    step = settings.resolve(
-        partitions=tuple(f"{partition.source}/{partition.name}" for partition in partitions),
-        priority=priority,
-        filters=tuple(partitions[0].then),
-    )
-    found = {
-        f"{receipt.partition}/{file.name}": root / file.path
-        for step_before in ("candidates", "pairs")
-        for receipt in read_manifest(root, f"steps/dedupe/{step_before}")
-        for file in receipt.files
-    }
-    for source in sorted({partition.source for partition in partitions}):
-        for receipt in read_manifest(root, f"steps/{source}/signature"):
-            found |= {f"{source}/{receipt.partition}/{file.name}": root / file.path for file in receipt.files}
-    for partition in partitions:
-        found |= {
-            f"{partition.source}/{partition.name}/{filter_}.verdicts.parquet": path
-            for filter_, path in partition.then.items()
-        }
-    folder.mkdir()
-    step.run(
-        {name: path for name, path in found.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)},
-        folder,
-    )
-    for partition in partitions:
-        partition.then["dedupe"] = folder / f"{partition.source}.{partition.name}.dedupe.verdicts.parquet"
-
-
-def _rendered(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> None:
-    """Enter what the first policy could not draw, as the funnel does."""
-    policy = next(iter(now.policies), "")
-    if all((root / f"shards/{partition.source}/{policy}/manifest.json").exists() for partition in partitions):
-        _enter(root, f"shards/{{source}}/{policy}", "render", partitions)
-        for partition in partitions:
-            partition.then["render"] = partition.now["render"]
-
-
-def _same_filters(partition: WhatIfPartition) -> bool:
-    """Whether all filters before dedupe say the same, in the same order."""
-    before = [item for item in partition.now.items() if item[0] != "dedupe"]
-    return before == list(partition.then.items())
-
-
 def _compare(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
-    """Settle every sample of a partition twice, and enter the difference."""
+    """Apply both sets of verdicts to every sample of a partition, and enter the difference."""
     kept = answer.sources.setdefault(partition.source, {level: Kept() for level in LEVELS})
-    image_stats = [
-        ImageStats(row["image"], Reason(row["reason"]) if row["reason"] else None)
-        for row in read_rows(partition.tables["image_stats.parquet"], ["image", "reason"])
-    ]
+    image_stats = read_image_stats(partition.tables[IMAGE_STATS_FILE], ())
     answer.unasked += sum(stats.reason is Reason.OPT_OUT_LIST for stats in image_stats)
     now, then = (_gathered(verdicts) for verdicts in (partition.now, partition.then))
     for row, sample in enumerate(_outlines(partition.tables)):
@@ -398,7 +243,7 @@ def _compare(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
 
 def _gathered(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
     return read_verdicts_by_sample(
-        {f"{filter_}.verdicts.parquet": path for filter_, path in verdicts.items()}, tuple(verdicts)
+        {name_verdicts(filter_): path for filter_, path in verdicts.items()}, tuple(verdicts)
     )
 
 
@@ -415,7 +260,7 @@ def _outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
     """Samples whose texts are empty, but for those that were taken down, which have none."""
     columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in OUTLINE)]
     gone = read_record(tables, "samples")
-    for number, row in enumerate(read_rows(tables["samples.parquet"], columns)):
+    for number, row in enumerate(read_rows(tables[SAMPLES_FILE], columns)):
         identity = SampleId(*(row[name] for name in SampleId._fields))
         text = None if number in gone else ""
         yield Sample(identity, tuple(Node(**node, text=text) for node in row["nodes"]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
+from vlmill.pipeline.core.names import INDEX_SUFFIX, LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import Node, Sample, write_rows
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ class ShardWriter:
             return
         self._files.close()
         name = f"{self.shards - 1:02d}"
-        write_rows(self.folder / f"{name}.index.parquet", INDEX, self._index)
-        write_rows(self.folder / f"{name}.lineage.parquet", LINEAGE, self._lineage)
+        write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, self._index)
+        write_rows(self.folder / f"{name}{LINEAGE_SUFFIX}", LINEAGE, self._lineage)
         self._tar, self._index, self._lineage = None, [], []
 
 

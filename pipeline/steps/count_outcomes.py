@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.step import Counts, Inputs
 from vlmill.pipeline.verdicts.audit import recount_partition
 
@@ -24,7 +25,7 @@ class CountOutcomes:
     @property
     def reads(self) -> tuple[str, ...]:
         """Samples, the image stats of their images, and every verdict."""
-        return ("samples.parquet", "image_stats.parquet", *(f"{filter_}.verdicts.parquet" for filter_ in self.filters))
+        return (SAMPLES_FILE, IMAGE_STATS_FILE, *(name_verdicts(filter_) for filter_ in self.filters))
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that could differ."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.sample import read_rows
 
 ROW_GROUPS = 4  # of images.parquet in memory, about 8 MB each
@@ -20,12 +21,12 @@ class Pictures:
     """The bytes of images by number, a few row groups in memory; what a retry fetched replaces what was fetched first."""
 
     def __init__(self, inputs: Mapping[str, Path]) -> None:
-        self.first = _Column(inputs["images.parquet"])
+        self.first = _Column(inputs[IMAGES_FILE])
         self.retried, self.places = None, dict[int, int]()
-        if "supplement.parquet" in inputs:
-            self.retried = _Column(inputs["supplement.parquet"])
+        if SUPPLEMENT_FILE in inputs:
+            self.retried = _Column(inputs[SUPPLEMENT_FILE])
             self.places = {
-                row["image"]: place for place, row in enumerate(read_rows(inputs["supplement.parquet"], ["image"]))
+                row["image"]: place for place, row in enumerate(read_rows(inputs[SUPPLEMENT_FILE], ["image"]))
             }
 
     def read(self, number: int) -> bytes:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from PIL import Image
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, read_images, write_image_stats
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
@@ -53,17 +54,21 @@ class ComputeImageStats:
     @property
     def reads(self) -> tuple[str, ...]:
         """The images, and those that a retry brought."""
-        return ("images.parquet", "supplement.parquet")
+        return (IMAGES_FILE, SUPPLEMENT_FILE)
 
     def made_by(self) -> Mapping[str, str]:
         """The decoders, and the library that writes the table."""
         return {library: version(library) for library in ("pillow", "numpy", "pyarrow")}
 
+    def careful(self) -> Self:
+        """See Careful: images are decoded in a process of their own."""
+        return replace(self, isolated=True)
+
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at every image, in order."""
         count = Count()
         with Sandbox(_examine, self.seconds) as worker:
-            write_image_stats(folder / "image_stats.parquet", self._facts(inputs, worker, count))
+            write_image_stats(folder / IMAGE_STATS_FILE, self._facts(inputs, worker, count))
         return {"images_measured": count}
 
     def _facts(
@@ -72,7 +77,7 @@ class ComputeImageStats:
         for row in read_images(inputs):
             image, data = row["image"], row["bytes"]
             if data is None:
-                yield ImageStats(image, Reason(row["reason"]))
+                yield ImageStats(image, Reason(str(row["reason"])))
                 continue
             if self.isolated:
                 image_stats = _outlive(worker, image, data, self.max_pixels)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
+from vlmill.pipeline.core.names import IMAGES_FILE, REFUSED_FILE, SAMPLES_FILE, UNREAD_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -83,9 +84,9 @@ class Read:
         """
         rows, pages, unread = Count(), Count(), _Unread()
         with (
-            _Table(folder / "samples.parquet", SAMPLES, repeats=True) as samples,
-            _Table(folder / "images.parquet", IMAGES, repeats=False) as table,
-            _Table(folder / "refused.parquet", REFUSED, repeats=True) as refused,
+            _Table(folder / SAMPLES_FILE, SAMPLES, repeats=True) as samples,
+            _Table(folder / IMAGES_FILE, IMAGES, repeats=False) as table,
+            _Table(folder / REFUSED_FILE, REFUSED, repeats=True) as refused,
         ):
             images = _Images(table, Files(self.images))
             for row in self._rows(inputs["input"]):
@@ -101,7 +102,7 @@ class Read:
                     rows.keep()
                 else:
                     rows.lose(Reason(lost[0]["reason"]))
-        unread.write(folder / "unread.json")
+        unread.write(folder / UNREAD_FILE)
         return {"rows": rows, "pages": pages}
 
     def _rows(self, input_file: Path) -> Iterator[SourceRow]:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 from PIL import features
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     ImageStats,
     Sample,
     Verdict,
-    read_rows,
+    read_image_stats,
     read_samples,
     write_verdicts,
 )
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 178_956_970  # Pillow's own limit; image stats has said which images are too large for the recipe
 RECENT_BYTES = 32 << 20  # of encoded parts kept for the next sample that shows the same image
+
+SHOWN = ("sha256", "width", "height")
+"""The image stats that rendering needs."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Render:
     @property
     def reads(self) -> tuple[str, ...]:
         """Samples, images (and what a retry fetched), image stats, and the verdicts of the filters named."""
-        tables = ("samples.parquet", "images.parquet", "supplement.parquet", "image_stats.parquet")
-        return (*tables, *(f"{filter_}.verdicts.parquet" for filter_ in self.filters))
+        tables = (SAMPLES_FILE, IMAGES_FILE, SUPPLEMENT_FILE, IMAGE_STATS_FILE)
+        return (*tables, *(name_verdicts(filter_) for filter_ in self.filters))
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that draw, encode and write."""
@@ -73,16 +77,16 @@ class Render:
         """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
         counts = {"samples": Count(), "nodes": Count(), "images": Count()}
         verdicts, own = read_verdicts_by_sample(inputs, self.filters), list[Verdict]()
-        easel = _Easel(self.policy, _read_facts(inputs["image_stats.parquet"]), Pictures(inputs))
+        easel = _Easel(self.policy, read_image_stats(inputs[IMAGE_STATS_FILE], SHOWN), Pictures(inputs))
         with ShardWriter(folder, self.samples, self.bytes) as shards:
-            for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+            for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
                 outcome, images, found = _draw(easel, row, sample, verdicts.get(row, []))
                 own += found
                 count_sample(counts, sample, outcome)
                 if outcome.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
                     shards.add(ShardSample(key, sample, outcome.kept, images))
-        write_verdicts(folder / "render.verdicts.parquet", own)
+        write_verdicts(folder / name_verdicts("render"), own)
         return counts
 
 
@@ -165,15 +169,6 @@ class _Easel:
         parts = self.policy.render(image, layout)
         encoded = {part: encode_image(picture, self.policy.quality) for part, picture in parts.items()}
         return Rendered(layout, encoded, self.image_stats[number].sha256)
-
-
-def _read_facts(path: Path) -> list[ImageStats]:
-    """What rendering needs of the image stats: with the thumbnails they would take ten times the memory."""
-    columns = ["image", "reason", "sha256", "width", "height"]
-    return [
-        ImageStats(**{**row, "reason": Reason(row["reason"]) if row["reason"] else None})
-        for row in read_rows(path, columns)
-    ]
 
 
 def _weight(image: Rendered) -> int:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
@@ -34,7 +35,11 @@ class RetryImages:
     @property
     def reads(self) -> tuple[str, ...]:
         """See Step."""
-        return ("images.parquet", "supplement.parquet")
+        return (IMAGES_FILE, SUPPLEMENT_FILE)
+
+    def next_round(self) -> Self:
+        """The same step, one round later."""
+        return replace(self, round=self.round + 1)
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing that a later round would have to agree with."""
@@ -48,11 +53,11 @@ class RetryImages:
         Raises:
             SourceError: the folder of images is not there, or a file in it may not be read.
         """
-        count, files, before = Count(), Files(self.images), inputs.get("supplement.parquet")
+        count, files, before = Count(), Files(self.images), inputs.get(SUPPLEMENT_FILE)
         had = {row["image"] for row in read_rows(before, ["image"])} if before else set()
 
         def gained() -> Iterator[dict[str, Any]]:
-            for row in read_rows(inputs["images.parquet"], ["image", "url", "reason"]):
+            for row in read_rows(inputs[IMAGES_FILE], ["image", "url", "reason"]):
                 if row["image"] in had or row["url"] is None or row["reason"] not in NOT_HAD:
                     continue
                 found = files.load(row["url"])
@@ -64,5 +69,5 @@ class RetryImages:
 
         earlier = read_rows(before, batch=32) if before else iter(())
         merged = heapq.merge(earlier, gained(), key=lambda row: row["image"])
-        write_rows(folder / "supplement.parquet", IMAGES, merged)
+        write_rows(folder / SUPPLEMENT_FILE, IMAGES, merged)
         return {"retried": count}

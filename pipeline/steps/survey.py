@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vlmill.pipeline.core.keys import to_json
+from vlmill.pipeline.core.names import CUTS_FILE
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.sources import Source
 
@@ -47,5 +48,5 @@ class Survey:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Weigh the rows of the input file and cut."""
         weights = self.source.survey(inputs["input"])
-        (folder / "cuts.json").write_text(to_json(cut_rows(weights, self.rows, self.size)), encoding="utf-8")
+        (folder / CUTS_FILE).write_text(to_json(cut_rows(weights, self.rows, self.size)), encoding="utf-8")
         return {"surveyed": Count(len(weights), len(weights))}

@@ -21,6 +21,7 @@ from vlmill.pipeline.chat.encode import FORMATS, ChatFormat, encode_nodes, load_
 from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.core.config import STRICT, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.names import INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.sample import Node, read_rows, write_rows
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.shards.writer import BLOCK, read_nodes
@@ -47,7 +48,6 @@ LENGTHS = pa.schema(
         pa.field("nodes", pa.list_(NODE_LENGTHS), nullable=False),
     ]
 )
-INDEX = ".index.parquet"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -68,7 +68,7 @@ class CountTokens:
     @property
     def reads(self) -> tuple[str, ...]:
         """All shards of a partition, their indices, and the tokenizer."""
-        return ("*.tar", f"*{INDEX}", "tokenizer.json")
+        return ("*.tar", f"*{INDEX_SUFFIX}", "tokenizer.json")
 
     def made_by(self) -> Mapping[str, str]:
         """The tokenizer library and the table writer."""
@@ -79,9 +79,9 @@ class CountTokens:
         chat = FORMATS[self.chat]
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()
-        for number in sorted(name.removesuffix(INDEX) for name in inputs if name.endswith(INDEX)):
-            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX}"], tokenizer, chat, nodes)
-            samples.keep(write_rows(folder / f"{number}.lengths.parquet", LENGTHS, rows))
+        for number in sorted(name.removesuffix(INDEX_SUFFIX) for name in inputs if name.endswith(INDEX_SUFFIX)):
+            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
+            samples.keep(write_rows(folder / f"{number}{LENGTHS_SUFFIX}", LENGTHS, rows))
         return {"samples": samples, "nodes": nodes}
 
 

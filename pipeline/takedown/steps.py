@@ -20,12 +20,21 @@ from typing import Any, ClassVar, Literal, Self
 import pyarrow as pa
 
 from vlmill.pipeline.core.excerpt import find_addresses
+from vlmill.pipeline.core.names import (
+    IMAGE_STATS_FILE,
+    IMAGES_FILE,
+    MATCHES_FILE,
+    REFUSED_FILE,
+    SAMPLES_FILE,
+    SUPPLEMENT_FILE,
+)
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
     REFUSED,
     SAMPLES,
     SampleId,
+    read_refused,
     read_rows,
     write_rows,
 )
@@ -92,13 +101,11 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {
-        row["image"]: row["sha256"]
-        for row in read_rows(inputs["image_stats.parquet"], ["image", "sha256"])
-        if row["sha256"]
+        row["image"]: row["sha256"] for row in read_rows(inputs[IMAGE_STATS_FILE], ["image", "sha256"]) if row["sha256"]
     }
     images = {image: f"sha256 {digest}" for image, digest in held.items() if digest in digests}
     standing = set(held)
-    for row in read_rows(inputs["images.parquet"], ["image", "url"]):
+    for row in read_rows(inputs[IMAGES_FILE], ["image", "url"]):
         if row["url"]:
             standing.add(row["image"])
         if rule := address(row["url"]):
@@ -106,7 +113,7 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     whole = _whole(listed, address)
     samples, shown, orphans = dict[int, str](), set[int](), dict[int, str]()
     gone = read_record(inputs, "samples")
-    for number, row in enumerate(_samples(inputs["samples.parquet"], texts=bool(listed.texts))):
+    for number, row in enumerate(_samples(inputs[SAMPLES_FILE], texts=bool(listed.texts))):
         if number in gone:
             continue
         numbers = [node["image"] for node in row["nodes"] if node["image"] is not None]
@@ -139,9 +146,9 @@ def _refused(listed: TakedownList, address: Callable[[str | None], str], inputs:
             return f"url {found}"
         return ANY_TEXT if listed.texts and row["excerpt"] else ""
 
-    table = inputs.get("refused.parquet")
+    table = inputs.get(REFUSED_FILE)
     standing = (
-        ((number, row) for number, row in enumerate(read_rows(table)) if row["detail"] or row["excerpt"])
+        ((number, row) for number, row in enumerate(read_refused(table)) if row["detail"] or row["excerpt"])
         if table
         else ()
     )
@@ -184,7 +191,7 @@ class Match:
         """The raw tables, what was taken out of them before, and the sha256 of the images."""
         return (
             *(f"{table}.parquet" for table in TABLES),
-            "image_stats.parquet",
+            IMAGE_STATS_FILE,
             *(name_record(table) for table in TABLES),
         )
 
@@ -194,7 +201,7 @@ class Match:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look, and say what was found."""
-        (folder / "found.json").write_text(match_partition(self.rules, inputs).to_json(), encoding="utf-8")
+        (folder / MATCHES_FILE).write_text(match_partition(self.rules, inputs).to_json(), encoding="utf-8")
         return {}
 
 
@@ -215,7 +222,7 @@ class Redact:
     @property
     def reads(self) -> tuple[str, ...]:
         """The table (of images with what retries brought) and its record."""
-        more = ("supplement.parquet",) if self.table == "images" else ()
+        more = (SUPPLEMENT_FILE,) if self.table == "images" else ()
         return (f"{self.table}.parquet", *more, name_record(self.table))
 
     def made_by(self) -> Mapping[str, str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.names import name_verdicts
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageStats,
@@ -71,7 +72,7 @@ def read_verdicts_by_sample(inputs: Mapping[str, Path], filters: Sequence[str]) 
     """The verdicts of `filters` by sample, in the order of `filters`, read from their `<filter>.verdicts.parquet`."""
     found = defaultdict[int, list[Verdict]](list)
     for filter_ in filters:
-        for verdict in read_verdicts(inputs[f"{filter_}.verdicts.parquet"]):
+        for verdict in read_verdicts(inputs[name_verdicts(filter_)]):
             found[verdict.sample].append(verdict)
     return dict(found)
 
@@ -98,7 +99,7 @@ def _draw(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
     """Enter the turns that fall with what is lost; return why the whole sample falls with it, if it does."""
     for node, reason in zip(nodes, lost, strict=True):
         if node.required and reason not in {None, Reason.TURN_LOST}:
-            return reason if reason in FAILURES or reason is Reason.TAKEN_DOWN else Reason.REQUIRED_LOST
+            return reason if reason.failed or reason is Reason.TAKEN_DOWN else Reason.REQUIRED_LOST
     _lose_turns(nodes, lost)
     left = (node for node, reason in zip(nodes, lost, strict=True) if reason is None)
     if any(node.role != "system" for node in left):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, REFUSED_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import ImageStats, Sample, read_rows, read_samples
+from vlmill.pipeline.core.sample import Sample, read_image_stats, read_rows, read_samples
 from vlmill.pipeline.core.step import Count, Counts
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
@@ -49,10 +50,10 @@ def count_sample(books: Counts, sample: Sample, outcome: Outcome) -> None:
 def count_read(inputs: Mapping[str, Path]) -> Counts:
     """The books of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
     rows, pages = Count(), Count()
-    seen = {row["row"] for row in read_rows(inputs["samples.parquet"], ["row"])}
+    seen = {row["row"] for row in read_rows(inputs[SAMPLES_FILE], ["row"])}
     rows.keep(len(seen))
-    pages.keep(_rows_of(inputs["samples.parquet"]))
-    for row in read_rows(inputs["refused.parquet"], ["row", "reason"]):
+    pages.keep(_rows_of(inputs[SAMPLES_FILE]))
+    for row in read_rows(inputs[REFUSED_FILE], ["row", "reason"]):
         pages.lose(Reason(row["reason"]))
         if row["row"] not in seen:
             seen.add(row["row"])
@@ -74,9 +75,9 @@ def recount_partition(inputs: Mapping[str, Path], all_verdict_steps: Sequence[st
     found, verdicts, image_stats = (
         Recount(),
         read_verdicts_by_sample(inputs, all_verdict_steps),
-        read_image_failures(inputs["image_stats.parquet"]),
+        read_image_stats(inputs[IMAGE_STATS_FILE], ()),  # only why there is no image
     )
-    for row, sample in enumerate(read_samples(inputs["samples.parquet"])):
+    for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
         mine = verdicts.get(row, [])
         outcome = apply_verdicts(sample, mine, image_stats)
         filtered = [verdict for verdict in mine if verdict.filter not in {"dedupe", "render"}]
@@ -84,9 +85,3 @@ def recount_partition(inputs: Mapping[str, Path], all_verdict_steps: Sequence[st
             sample, outcome, outcome if len(filtered) == len(mine) else apply_verdicts(sample, filtered, image_stats)
         )
     return found
-
-
-def read_image_failures(path: Path) -> list[ImageStats]:
-    """Of the image stats only why there is no image: with the thumbnails they would take ten times the memory."""
-    rows = read_rows(path, ["image", "reason"])
-    return [ImageStats(row["image"], Reason(row["reason"]) if row["reason"] else None) for row in rows]

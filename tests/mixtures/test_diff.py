@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.synthetic import Store, lone, quiz, web
+from vlmill.mixtures.compare import make_difference, make_difference_table, pair_stages, read_stages
 from vlmill.mixtures.config import MixtureSettings
-from vlmill.mixtures.report.compare import make_difference, make_difference_table, pair_stages, read_stages
 from vlmill.pipeline.core.errors import RecipeError
 
 

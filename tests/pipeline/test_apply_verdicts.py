@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageStats,
@@ -133,7 +133,7 @@ nodes = st.one_of(
     st.builds(text, roles, st.integers(0, 3)),
     st.builds(image, st.integers(0, 3), roles, st.integers(0, 3), st.booleans()),
 )
-dropping = st.sampled_from([reason for reason in Reason if reason not in FAILURES])
+dropping = st.sampled_from([reason for reason in Reason if not reason.failed])
 
 
 @st.composite

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.reasons import FAILURES, Reason
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageStats,
@@ -197,7 +197,7 @@ def test_verdicts_name_samples_and_nodes_that_exist_once_each_and_a_reason_of_th
     for verdict in verdicts:
         assert verdict.node == WHOLE_SAMPLE or 0 <= verdict.node < len(documents()[verdict.sample].nodes)
         assert verdict.filter == filter_.name
-        assert verdict.reason not in FAILURES
+        assert not verdict.reason.failed
         assert verdict.reason in set(Reason) or verdict.reason == f"filter:{filter_.name}"
         assert verdict.other == ""
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.engine.build import PlannedPartition, _first
 from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.engine.survey import PlannedPartition, limit_rows
 from vlmill.pipeline.inputs.files import InputFile, list_input_files
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_locked_recipe, select_shaping
@@ -140,5 +140,5 @@ def test_the_limit_takes_rows_from_the_front():
         PlannedPartition(input_file, file, chunk, start, stop)
         for chunk, (start, stop) in enumerate(cut_rows([1] * 10, 4, 100))
     ]
-    assert [(part.start, part.stop) for part in _first(parts, 6)] == [(0, 4), (4, 6)]
-    assert _first(parts, None) == parts
+    assert [(part.start, part.stop) for part in limit_rows(parts, 6)] == [(0, 4), (4, 6)]
+    assert limit_rows(parts, None) == parts

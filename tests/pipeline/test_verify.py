@@ -68,7 +68,7 @@ def another_reason(line):
     [
         ("steps/quiz/read", "pages", "read counts 6 pages kept, its tables have 5"),
         ("steps/web/read", "rows", "read counts rows"),
-        ("steps/web/image_stats", "images_measured", "image stats counts"),
+        ("steps/web/image_stats", "images_measured", "image_stats counts"),
         ("steps/web/language", "filtered", "language counts"),
         ("steps/dedupe/resolve", "deduped", "the filters left"),
         ("steps/dedupe/resolve", "deduped_nodes", "the filters left"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,10 +34,19 @@ LAYERS = (
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
-def imported(path: Path) -> set[str]:
-    """The modules that a file imports, wherever in it; names that are no modules are cut off."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+NO_CONCRETE_STEP = ("chain", "executor", "store")
+"""The modules of the engine that run any step."""
+
+STEP_PACKAGES = {"decontaminate", "dedupe", "fetch", "filters", "shards", "sources", "steps", "takedown", "verdicts"}
+
+
+def imported(path: Path, *, for_types: bool = True) -> set[str]:
+    """The modules that a file imports, wherever in it; names that are no modules are cut off. Those for type checkers on request."""
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), set()
+    hidden = {id(inner) for node in ast.walk(tree) if _is_for_types(node) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in hidden and not for_types:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -42,6 +54,10 @@ def imported(path: Path) -> set[str]:
                 whole = f"{node.module}.{alias.name}"
                 found.add(whole if whole in MODULES.values() else node.module)
     return found
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def test_every_package_of_pipeline_has_a_layer():
@@ -74,6 +90,43 @@ def test_the_api_imports_nothing_of_the_command_line(path):
     assert not {name for name in imported(path) if name.startswith("vlmill.pipeline.cli")}
 
 
+@pytest.mark.parametrize("package", ["mixtures", "train"])
+def test_the_parts_of_a_package_import_each_other_in_one_direction(package):
+    """A part is a sub-package or a module at the top."""
+    parts = dict[str, set[str]]()
+    for path, module in MODULES.items():
+        part = f"{module}.__init__".split(".")[2]
+        others = {
+            f"{name}.__init__".split(".")[2]
+            for name in imported(path, for_types=False)
+            if name.startswith(f"vlmill.{package}")
+        }
+        if path.relative_to(ROOT).parts[0] == package:
+            parts.setdefault(part, set()).update(others - {part})
+    assert len(parts) > 5
+    list(graphlib.TopologicalSorter(parts).static_order())
+
+
+@pytest.mark.parametrize("module", NO_CONCRETE_STEP)
+def test_what_runs_steps_knows_no_concrete_one(module):
+    used = {
+        name.split(".")[2]
+        for name in imported(ROOT / f"pipeline/engine/{module}.py")
+        if name.startswith("vlmill.pipeline.")
+    }
+    assert not used & STEP_PACKAGES
+
+
+def test_the_trainer_does_without_what_builds_runs():
+    script = (
+        "import sys, vlmill.train.run; print(*(name for name in sys.modules if name.startswith('vlmill.pipeline.')))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    parts = [name.split(".")[2:] for name in loaded]
+    assert [part for part in parts if part[0] == "engine"] == [["engine"], ["engine", "store"]]
+    assert not {part[0] for part in parts} & {"reports", "page", "cli"}
+
+
 def test_only_the_executor_imports_ray():
     users = [path.relative_to(ROOT) for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))]
     assert users == [Path("pipeline/engine/executor.py")]
@@ -85,3 +138,22 @@ def test_everything_is_imported_by_its_whole_name(folder):
     for path in (ROOT / folder).rglob("*.py"):
         tops = {name.split(".")[0] for name in imported(path)}
         assert not tops & {*PACKAGES, "recipes"}, path
+
+
+NAMES = ROOT / "pipeline/core/names.py"
+FILE_NAMES = {
+    node.value.value
+    for node in ast.parse(NAMES.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_names_of_files_between_steps_stand_in_one_place(path):
+    assert {"samples.parquet", ".verdicts.parquet"} <= FILE_NAMES
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose and path != NAMES:
+            spelt = {name for name in FILE_NAMES if node.value.endswith(name)}
+            assert not spelt, f"{path}:{node.lineno}: {spelt}; take it from vlmill.pipeline.core.names"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.helpers.processors import cases
 from tests.helpers.stages import MACHINE, article, question, write_run, write_tokenizer
 from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.chat.encode import FORMATS, IGNORE, get_mark_id, load_tokenizer
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.images import Policy
+from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
@@ -29,9 +31,10 @@ from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader
 from vlmill.train.export import cast_model, export_model, load_export
-from vlmill.train.families import FAMILIES, find_family, vision
+from vlmill.train.families import FAMILIES, LLAVA, ONE_TILE, find_family, vision
 from vlmill.train.families.idefics import find_last_seen, make_causal_mask
 from vlmill.train.families.pretrained import choose_export_dtype
+from vlmill.train.families.processors import IMAGE_PROCESSORS
 from vlmill.train.model import compute_features, compute_token_losses, create_model
 from vlmill.train.run import train_stage
 from vlmill.train.settings import ModelSettings, Training
@@ -627,7 +630,45 @@ def test_a_checkpoint_of_another_shuffle_is_refused(tmp_path, tokenizers):
         create_model(family, tokenizers[case.chat], FORMATS[case.chat], 0)
 
 
-# -- what does not fit
+# -- what has no case, and what does not fit
+
+
+def test_every_family_is_tried_under_every_policy_that_it_declares():
+    declared = {(place, kind) for family in FAMILIES.values() for kind, place in family.classes.items()}
+    tried = [CASES[name] for name in PLAIN]
+    assert {(FAMILIES[case.family].classes[case.policy.kind], case.policy.kind) for case in tried} == declared
+    assert {case.family for case in tried} == set(FAMILIES)
+
+
+def test_every_policy_is_taken_by_a_family_and_compared_with_a_processor_of_transformers():
+    assert {kind for family in FAMILIES.values() for kind in family.classes} == set(POLICIES)
+    assert {case.policy.kind for case in cases().values()} == set(POLICIES)
+
+
+def test_the_table_of_image_processors_has_what_families_declare_and_no_more():
+    declared = {(place, kind) for family in FAMILIES.values() for kind, place in family.classes.items()}
+    types = {(find_type(place).model_type, POLICIES[kind]) for place, kind in declared}
+    assert set(IMAGE_PROCESSORS) == types
+
+
+def find_type(place):
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Mirrored(Letterbox):
+    """A policy of one tile that no processor of transformers is known for."""
+
+    kind = "mirrored"
+
+
+def test_a_policy_without_an_image_processor_is_refused_before_training(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "llava", replace(FAMILIES["llava"], classes={**ONE_TILE, "mirrored": LLAVA}))
+    with pytest.raises(
+        RecipeError, match="no image processor .* of the image policy mirrored; .* crop, letterbox, resize"
+    ):
+        _ = Case("llava", Mirrored(side=28, patch=14)).found
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,11 @@ def find_family(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -
     """The family of a recipe's model, for one of its image policies and its chat format.
 
     Raises:
-        RecipeError: see `find_class`; or the vision tower cannot take what the policy makes.
+        RecipeError: see `find_class`; or the vision tower cannot take what the policy makes, or an export could not prepare images so.
     """
     module, _, name = find_class(settings, policy, chat).partition(":")
+    from vlmill.train.families.processors import find_image_processor  # noqa: PLC0415 - it imports transformers
+
     family: type[Family] = getattr(import_module(module), name)
+    find_image_processor(family.model_type, policy)
     return family(settings, policy)

@@ -25,6 +25,7 @@ class Processor(Protocol):
 class Family(Protocol):
     """A frozen dataclass of the model's settings and a stage's image policy."""
 
+    model_type: ClassVar[str]  # of transformers; with the policy it names the image processor (processors.py)
     new: ClassVar[tuple[str, ...]]  # parameters that a stage before, under another policy of the family, need not have
 
     def __init__(self, settings: ModelSettings, policy: Policy) -> None:
@@ -46,7 +47,7 @@ class Family(Protocol):
         ...
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
-        """The processor of transformers, set to give from an image what the policy and `inputs` give."""
+        """The processor of transformers, set to give from an image what the policy and `inputs` give; its image processor is `make_image_processor`'s."""
         ...
 
     def component(self, parameter: str) -> Component:

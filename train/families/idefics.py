@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.idefics.configuration_idefics import IdeficsVisionConfig
-from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
 from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
@@ -30,6 +29,7 @@ from vlmill.pipeline.images.resize import Resize
 from vlmill.train.batch import Batch
 from vlmill.train.families import language, towers, vision
 from vlmill.train.families.base import Processor
+from vlmill.train.families.processors import make_image_processor
 from vlmill.train.settings import Component, ModelSettings
 
 LATENTS, DEPTH, HEAD = 64, 6, 96
@@ -43,6 +43,7 @@ class Idefics:
     settings: ModelSettings
     policy: Resize
 
+    model_type: ClassVar[str] = "idefics"
     new: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -131,9 +132,7 @@ class Idefics:
         Behind the tokenizer's EOS it lets no token see the images before, so here that is the mark that ends a document.
         """
         tokenizer.eos_token = chat.eos
-        settings = vision.get_image_settings(self._vision)
-        settings.pop("size")
-        images = IdeficsImageProcessorPil(image_size=self.policy.side, **settings)
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         return cast("Processor", IdeficsProcessor(images, tokenizer, add_end_of_utterance_token=False))
 
     def component(self, parameter: str) -> Component:

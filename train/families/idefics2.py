@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
-from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.core.errors import RecipeError
@@ -26,6 +25,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.families import language, towers, vision
 from vlmill.train.families.base import Processor
 from vlmill.train.families.pretrained import read_config
+from vlmill.train.families.processors import make_image_processor
 from vlmill.train.settings import Component, ModelSettings
 
 HEAD = 96  # width of a perceiver's heads, and 4 queries to a key, as in the paper's model
@@ -39,6 +39,7 @@ class Idefics2:
     settings: ModelSettings
     policy: NaViT
 
+    model_type: ClassVar[str] = "idefics2"
     new: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -103,9 +104,7 @@ class Idefics2:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        bounds = {"shortest_edge": self.policy.shortest, "longest_edge": self.policy.longest}
-        settings = vision.get_image_settings(self._vision) | {"size": bounds}
-        images = Idefics2ImageProcessorPil(do_image_splitting=self.policy.split, **settings)
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         made = Idefics2Processor(images, tokenizer, image_seq_len=self._latents, chat_template=chat.template)
         return cast("Processor", made)
 

@@ -19,7 +19,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.chat.image_tokens import MOST
@@ -29,6 +28,7 @@ from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
+from vlmill.train.families.processors import make_image_processor
 from vlmill.train.settings import Component, ModelSettings
 
 
@@ -39,6 +39,7 @@ class Idefics3:
     settings: ModelSettings
     policy: Tiles
 
+    model_type: ClassVar[str] = "idefics3"
     new: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -85,8 +86,7 @@ class Idefics3:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        settings = vision.get_image_settings(self._vision) | {"size": {"longest_edge": self.policy.longest}}
-        images = Idefics3ImageProcessorPil(max_image_size={"longest_edge": self.policy.side}, **settings)
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         tokens = (self._across // self.policy.shuffle) ** 2
         made = Idefics3Processor(images, tokenizer, image_seq_len=tokens, chat_template=chat.template)
         return cast("Processor", made)

@@ -15,16 +15,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.internvl import InternVL as Policy
 from vlmill.train.batch import Batch
-from vlmill.train.export import VideoProcessor
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
+from vlmill.train.families.processors import VideoProcessor, make_image_processor
 from vlmill.train.settings import Component, ModelSettings
 
 
@@ -35,6 +34,7 @@ class InternVLFamily:
     settings: ModelSettings
     policy: Policy
 
+    model_type: ClassVar[str] = "internvl"
     new: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -84,12 +84,7 @@ class InternVLFamily:
             **tokenizer.special_tokens_map,
             extra_special_tokens=marks | {"video_token": video},
         )
-        images = GotOcr2ImageProcessorPil(
-            crop_to_patches=True,
-            min_patches=self.policy.fewest,
-            max_patches=self.policy.most,
-            **vision.get_image_settings(self._vision),
-        )
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         says = {"image_seq_length": (self._across // self.policy.shuffle) ** 2}
         return VideoProcessor("InternVL", images, named, chat.template, says)
 

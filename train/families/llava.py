@@ -15,9 +15,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.core.errors import RecipeError
@@ -29,6 +26,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
 from vlmill.train.families.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
+from vlmill.train.families.processors import make_image_processor
 from vlmill.train.settings import Component, ModelSettings
 
 
@@ -50,6 +48,7 @@ class LlavaFamily:
     settings: ModelSettings
     policy: Letterbox | Resize | Crop
 
+    model_type: ClassVar[str] = "llava"
     new: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -86,15 +85,7 @@ class LlavaFamily:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        settings, side = vision.get_image_settings(self._vision), vision.get_side(self._vision)
-        if isinstance(self.policy, Letterbox):
-            images = LlavaImageProcessorPil(do_pad=True, crop_size=settings["size"], **settings)
-        elif isinstance(self.policy, Crop):
-            images = CLIPImageProcessorPil(
-                **{**settings, "size": {"shortest_edge": side}}, crop_size=settings["size"], do_center_crop=True
-            )
-        else:
-            images = SiglipImageProcessorPil(**settings)
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         return make_processor(LlavaProcessor, images, self._vision, tokenizer, chat)
 
     def component(self, parameter: str) -> Component:

@@ -15,7 +15,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
 from vlmill.pipeline.chat.encode import ChatFormat
@@ -25,12 +24,8 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.train.batch import Batch
 from vlmill.train.families import llava, towers, vision
 from vlmill.train.families.base import Processor
+from vlmill.train.families.processors import make_image_processor, to_pinpoints
 from vlmill.train.settings import Component, ModelSettings
-
-
-def to_pinpoints(policy: AnyRes) -> list[list[int]]:
-    """As transformers has them: (height, width)."""
-    return [list(pinpoint) for pinpoint in policy.pinpoints]
 
 
 def count_shown(layout: Layout, policy: AnyRes, tower: Any) -> tuple[int, int]:
@@ -50,6 +45,7 @@ class LlavaNext:
     settings: ModelSettings
     policy: AnyRes
 
+    model_type: ClassVar[str] = "llava_next"
     new: ClassVar[tuple[str, ...]] = ("model.image_newline",)
 
     def __post_init__(self) -> None:
@@ -90,10 +86,7 @@ class LlavaNext:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        settings = vision.get_image_settings(self._vision)
-        images = LlavaNextImageProcessorPil(
-            image_grid_pinpoints=to_pinpoints(self.policy), crop_size=settings["size"], **settings
-        )
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         return llava.make_processor(LlavaNextProcessor, images, self._vision, tokenizer, chat)
 
     def component(self, parameter: str) -> Component:

@@ -15,17 +15,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.train.batch import Batch
-from vlmill.train.export import VideoProcessor
 from vlmill.train.families import llava, towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.families.llava_next import count_shown, to_pinpoints
+from vlmill.train.families.llava_next import count_shown
+from vlmill.train.families.processors import VideoProcessor, make_image_processor, to_pinpoints
 from vlmill.train.settings import Component, ModelSettings
 
 
@@ -48,6 +47,7 @@ class LlavaOnevision:
     settings: ModelSettings
     policy: AnyRes
 
+    model_type: ClassVar[str] = "llava_onevision"
     new: ClassVar[tuple[str, ...]] = ("model.image_newline",)
 
     def __post_init__(self) -> None:
@@ -105,9 +105,7 @@ class LlavaOnevision:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`."""
-        images = LlavaOnevisionImageProcessorPil(
-            image_grid_pinpoints=to_pinpoints(self.policy), **vision.get_image_settings(self._vision)
-        )
+        images = make_image_processor(self.model_type, self.policy, self._vision)
         how = vision.get_reading(self._vision)
         says = {
             "num_image_tokens": (self.policy.side // self.policy.patch) ** 2 + how.others,

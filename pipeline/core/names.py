@@ -1,0 +1,42 @@
+"""The names of the files that one step leaves and others read. What is in them: core/sample.py, which has a typed reader for each table.
+
+A step sees files under these names, whatever they are called in the run's folder.
+"""
+
+from __future__ import annotations
+
+SAMPLES_FILE = "samples.parquet"
+"""The samples of a partition. Its row numbers name them in every other table. Read with `read_samples`."""
+IMAGES_FILE = "images.parquet"
+"""The images of a partition, with the bytes as they came. Read with `read_images`."""
+SUPPLEMENT_FILE = "supplement.parquet"
+"""The images that retries brought; each stands for the row of its number in IMAGES_FILE. `read_images` merges the two."""
+REFUSED_FILE = "refused.parquet"
+"""The rows of an input file of which no sample was made. Read with `read_refused`."""
+UNREAD_FILE = "unread.json"
+"""The keys of rows that their source does not read."""
+CUTS_FILE = "cuts.json"
+"""Where an input file is cut into partitions: a list of [start, stop)."""
+IMAGE_STATS_FILE = "image_stats.parquet"
+"""What one decode found out about every image. Read with `read_image_stats`."""
+MATCHES_FILE = "found.json"
+"""What of a partition stands on the list of takedowns."""
+OUTLINE_FILE = "outline.parquet"
+"""What dedupe needs of every sample."""
+VERDICTS_SUFFIX = ".verdicts.parquet"
+INDEX_SUFFIX = ".index.parquet"
+"""Of the table beside a shard: where each sample lies in it."""
+LINEAGE_SUFFIX = ".lineage.parquet"
+"""Of the table beside a shard: which row of which file each sample was."""
+LENGTHS_SUFFIX = ".lengths.parquet"
+"""Of the table beside a shard: the tokens of each sample."""
+
+
+def name_verdicts(filter_: str) -> str:
+    """The file with the verdicts of a filter, or of another step that drops things. Read with `read_verdicts`."""
+    return f"{filter_}{VERDICTS_SUFFIX}"
+
+
+def name_resolved_verdicts(partition: str) -> str:
+    """What the step that resolves duplicates calls its verdicts on a partition, `<source>/<partition>`: it leaves those of all partitions."""
+    return f"{partition.replace('/', '.')}.{name_verdicts('dedupe')}"

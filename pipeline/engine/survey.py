@@ -1,0 +1,112 @@
+"""The first phase of all that is read, sources and benchmarks: find input files, hash them, and cut them into partitions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from vlmill.pipeline.core.names import CUTS_FILE
+from vlmill.pipeline.engine.chain import Chain, ChainStep
+from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.inputs.files import InputFile, hash_input, list_input_files
+from vlmill.pipeline.sources import Source
+from vlmill.pipeline.steps.survey import Survey
+
+if TYPE_CHECKING:
+    from vlmill.pipeline.engine.build import Build
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """The input files of one source, or of one split of a benchmark."""
+
+    name: str  # what partitions call it
+    folder: str  # of its steps, relative to the run's folder
+    source: Source
+    root: str  # as fsspec takes it
+    pattern: str | None  # which files below the root; None for those of a split
+    subset: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedPartition:
+    """A partition: rows [start, stop) of an input file."""
+
+    input_file: InputFile
+    file: File
+    chunk: int
+    start: int
+    stop: int
+    raw: tuple[File, ...] = ()  # what was read and fetched of it, where no input file is asked any more
+
+    @property
+    def name(self) -> str:
+        """`<file number>-<chunk>`."""
+        return f"{self.input_file.number:05d}-{self.chunk:04d}"
+
+
+@dataclass(frozen=True)
+class HashInputFile:
+    """Hashes input files in workers."""
+
+    def __call__(self, input_file: InputFile) -> File:
+        """The input file as an input of tasks."""
+        sha256, size = hash_input(input_file)
+        return File("input", input_file.url, sha256, size)
+
+
+def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dict[str, list[PlannedPartition]]:
+    """The partitions of every set by its name, ordered by their own. A chain for each input file.
+
+    Raises:
+        SourceError: a set has no files, or they cannot be listed.
+    """
+    by_name = {inputs.name: inputs for inputs in input_sets}
+    input_files = [
+        input_file
+        for inputs in input_sets
+        for input_file in list_input_files(
+            inputs.name,
+            inputs.root,
+            inputs.pattern,
+            subset=inputs.subset,
+            split=inputs.split,
+            ranged=inputs.source.ranged,
+        )
+    ]
+    hashed = dict(run.executor.each(HashInputFile(), input_files, lambda input_file: input_file))
+    chains = [
+        _survey_chain(run, by_name[input_file.source], input_file, hashed[place])
+        for place, input_file in enumerate(input_files)
+    ]
+    partitions: dict[str, list[PlannedPartition]] = {inputs.name: [] for inputs in input_sets}
+    for chain, receipts in run.run_chains(phase, chains):
+        (cuts,) = (file for file in receipts[-1][1].files if file.name == CUTS_FILE)
+        assert chain.input_file is not None
+        partitions[chain.input_file.source] += [
+            PlannedPartition(chain.input_file, chain.files[0], chunk, start, stop)
+            for chunk, (start, stop) in enumerate(json.loads((run.root / cuts.path).read_bytes()))
+        ]
+    return {name: sorted(found, key=lambda partition: partition.name) for name, found in partitions.items()}
+
+
+def _survey_chain(run: Build, inputs: InputSet, input_file: InputFile, file: File) -> Chain:
+    bounds = run.recipe.partition
+    step = ChainStep(f"{inputs.folder}/survey", Survey(inputs.source, bounds.rows, bounds.bytes))
+    return Chain(f"{input_file.number:05d}", (step,), input_file, (file,))
+
+
+def limit_rows(partitions: list[PlannedPartition], limit: int | None) -> list[PlannedPartition]:
+    """The partitions that hold the first `limit` rows; the last one is cut short."""
+    if limit is None:
+        return partitions
+    kept, left = [], limit
+    for partition in partitions:
+        if left <= 0:
+            break
+        kept.append(replace(partition, stop=min(partition.stop, partition.start + left)))
+        left -= kept[-1].stop - kept[-1].start
+    return kept

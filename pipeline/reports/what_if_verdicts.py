@@ -1,0 +1,185 @@
+"""The verdicts that a run has, and those that another recipe would come to, by partition: what `what_if.py` compares.
+
+Only steps whose settings changed run, over the tables of the run; they leave their files in a folder beside it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.decontaminate import Decontaminate
+from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.partition_tables import list_tables_with_stats
+from vlmill.pipeline.engine.workdir import copy_list
+from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
+from vlmill.pipeline.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class WhatIfPartition:
+    """One partition: its tables, and which verdicts count, in the order of attribution, now and then."""
+
+    source: str
+    name: str
+    tables: Mapping[str, Path]  # as they stand: samples.parquet, image_stats.parquet, and what was taken down of them
+    now: dict[str, Path] = field(default_factory=dict)  # filter -> verdicts
+    then: dict[str, Path] = field(default_factory=dict)
+
+
+def list_partitions(root: Path, recipe: Recipe) -> list[WhatIfPartition]:
+    """The partitions of all sources, without verdicts.
+
+    Raises:
+        StoreError: a source was not through image stats to its end.
+    """
+    return [
+        WhatIfPartition(source, tables.partition, tables.paths(root))
+        for source in sorted(recipe.sources)
+        for tables in list_tables_with_stats(root, recipe, source)
+    ]
+
+
+def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
+    """What a complete step left: partition -> name -> file."""
+    return {
+        receipt.partition: {file.name: root / file.path for file in receipt.files}
+        for receipt in read_manifest(root, folder)
+    }
+
+
+def _enter(root: Path, folder: str, filter_: str, partitions: Sequence[WhatIfPartition]) -> None:
+    """Enter the verdicts that the run has of a filter."""
+    for source in {partition.source for partition in partitions}:
+        tables = _tables(root, folder.format(source=source))
+        for partition in partitions:
+            if partition.source == source:
+                partition.now[filter_] = tables[partition.name][name_verdicts(filter_)]
+
+
+def enter_filters(
+    root: Path, now: Recipe, then: Recipe, base: Path | None, partitions: Sequence[WhatIfPartition], folder: Path
+) -> tuple[str, ...]:
+    """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
+    before, asked = now.built_filters(), list[str]()
+    for filter_ in before:
+        _enter(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
+    for filter_ in then.built_filters():
+        if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
+            for partition in partitions:
+                partition.then[filter_.name] = partition.now[filter_.name]
+            continue
+        asked.append(filter_.name)
+        lists = filter_.lists if isinstance(filter_, ReadsLists) else {}
+        opened = {name: folder / copy_list(folder, base or Path(), path, name).path for name, path in lists.items()}
+        for partition in partitions:
+            step, place = FilterStep(filter_), folder / partition.source / partition.name / filter_.name
+            place.mkdir(parents=True)
+            step.run({**partition.tables, **opened}, place)
+            partition.then[filter_.name] = place / name_verdicts(filter_.name)
+    return tuple(asked)
+
+
+def enter_decontamination(
+    root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path
+) -> None:
+    """Enter the verdicts on what was found of benchmarks, made of the findings where the run has none."""
+    step = Decontaminate()
+    dropping = [step.name in recipe.verdict_steps() for recipe in (now, then)]
+    if dropping[0]:
+        _enter(root, f"steps/{{source}}/{step.name}", step.name, partitions)
+    if dropping == [True, True]:
+        for partition in partitions:
+            partition.then[step.name] = partition.now[step.name]
+    elif dropping[1]:
+        for source in sorted({partition.source for partition in partitions}):
+            found = _tables(root, f"steps/{source}/contamination")
+            for partition in partitions:
+                if partition.source == source:
+                    place = folder / source / partition.name / step.name
+                    place.mkdir(parents=True)
+                    step.run({**partition.tables, **found[partition.name]}, place)
+                    partition.then[step.name] = place / name_verdicts(step.name)
+
+
+def enter_dedupe(
+    root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path
+) -> list[str]:
+    """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
+    before, after = now.dedupe_settings(), then.dedupe_settings()
+    if before is None and after is not None:
+        raise RecipeError(
+            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --accept-changes"
+        )
+    if before is None:
+        return []
+    if not (root / "steps/dedupe/resolve/manifest.json").exists():
+        return ["the run has not come to dedupe: the answer is what the filters alone would keep"]
+    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
+    resolved = {file.name: root / file.path for file in receipt.files}
+    for partition in partitions:
+        partition.now["dedupe"] = resolved[name_resolved_verdicts(f"{partition.source}/{partition.name}")]
+    if after is None:
+        return []
+    priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
+    if before == after and priorities[0] == priorities[1] and all(_same_filters(partition) for partition in partitions):
+        for partition in partitions:
+            partition.then["dedupe"] = partition.now["dedupe"]
+        return []
+    if (before.buckets, before.cap) != (after.buckets, after.cap):
+        raise RecipeError(
+            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE --accept-changes"
+        )
+    _resolve(root, after, priorities[1], partitions, folder / "resolve")
+    return []
+
+
+def _resolve(
+    root: Path, settings: Dedupe, priority: Mapping[str, int], partitions: Sequence[WhatIfPartition], folder: Path
+) -> None:
+    step = settings.resolve(
+        partitions=tuple(f"{partition.source}/{partition.name}" for partition in partitions),
+        priority=priority,
+        filters=tuple(partitions[0].then),
+    )
+    found = {
+        f"{receipt.partition}/{file.name}": root / file.path
+        for step_before in ("candidates", "pairs")
+        for receipt in read_manifest(root, f"steps/dedupe/{step_before}")
+        for file in receipt.files
+    }
+    for source in sorted({partition.source for partition in partitions}):
+        for receipt in read_manifest(root, f"steps/{source}/signature"):
+            found |= {f"{source}/{receipt.partition}/{file.name}": root / file.path for file in receipt.files}
+    for partition in partitions:
+        found |= {
+            f"{partition.source}/{partition.name}/{name_verdicts(filter_)}": path
+            for filter_, path in partition.then.items()
+        }
+    folder.mkdir()
+    step.run(
+        {name: path for name, path in found.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)},
+        folder,
+    )
+    for partition in partitions:
+        partition.then["dedupe"] = folder / name_resolved_verdicts(f"{partition.source}/{partition.name}")
+
+
+def enter_render(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> None:
+    """Enter what the first policy could not draw, as the funnel does."""
+    policy = next(iter(now.policies), "")
+    if all((root / f"shards/{partition.source}/{policy}/manifest.json").exists() for partition in partitions):
+        _enter(root, f"shards/{{source}}/{policy}", "render", partitions)
+        for partition in partitions:
+            partition.then["render"] = partition.now["render"]
+
+
+def _same_filters(partition: WhatIfPartition) -> bool:
+    """Whether all filters before dedupe say the same, in the same order."""
+    before = [item for item in partition.now.items() if item[0] != "dedupe"]
+    return before == list(partition.then.items())
