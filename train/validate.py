@@ -22,4 +22,4 @@ def validate_training(recipe: Recipe) -> None:
     model = read_model_settings(recipe)
     for stage in recipe.stages:
         read_training_settings(stage)
-        find_class(model, recipe.policy(stage.policy), recipe.chat)
+        find_class(model, recipe.policies[stage.policy], recipe.chat)

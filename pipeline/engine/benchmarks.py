@@ -26,7 +26,7 @@ STEPS = f"steps/{FOLDER}"
 
 def build_index(run: Build) -> tuple[File, ...]:
     """The index of the recipe's benchmarks, made if it is not there, its files named `benchmarks/<file>`; none without a block."""
-    settings = run.recipe.decontamination_settings()
+    settings = run.recipe.decontaminate
     if settings is None:
         return ()
     chains = _surveys(run)
@@ -56,7 +56,7 @@ def adopt_index(run: Build) -> tuple[File, ...]:
     Raises:
         StoreError: there is no index yet.
     """
-    settings = run.recipe.decontamination_settings()
+    settings = run.recipe.decontaminate
     if settings is None:
         return ()
     splits = [source for name, benchmark in settings.against.items() for source in benchmark.splits(name)]
@@ -72,10 +72,12 @@ def _named(files: Iterable[File]) -> tuple[File, ...]:
 
 def _surveys(run: Build) -> list[Chain]:
     """A chain for each input file of each split."""
-    settings = run.recipe.decontamination_settings()
+    settings = run.recipe.decontaminate
+    if settings is None:
+        return []
     input_files = list[tuple[str, InputFile]]()
-    for name, benchmark in settings.against.items() if settings else ():
-        root, ranged = run.place(benchmark.root), run.recipe.benchmark(name).ranged
+    for name, benchmark in settings.against.items():
+        root, ranged = run.place(benchmark.root), benchmark.options.ranged
         for source, of in benchmark.splits(name).items():
             found = list_input_files(source, root, of.pattern, subset=of.subset, split=of.split, ranged=ranged)
             input_files += [(name, input_file) for input_file in found]
@@ -91,7 +93,7 @@ def _surveys(run: Build) -> list[Chain]:
             (
                 ChainStep(
                     f"{STEPS}/{input_file.source}/survey",
-                    Survey(run.recipe.benchmark(name), bounds.rows, bounds.bytes),
+                    Survey(settings.against[name].options, bounds.rows, bounds.bytes),
                 ),
             ),
             input_file,
@@ -111,5 +113,5 @@ def _reading(run: Build, chain: Chain, chunk: int, start: int, stop: int) -> Cha
     folder = f"{STEPS}/{input_file.source}"
     root = run.place(run.recipe.roots()[input_file.source.partition(".")[0]])
     read = Read(survey.source, input_file.source, input_file.name, start, stop, images=root)  # type: ignore[attr-defined]
-    steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats_step()))
+    steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats))
     return Chain(f"{input_file.number:05d}-{chunk:04d}", steps, input_file, chain.files)

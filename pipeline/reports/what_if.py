@@ -138,7 +138,7 @@ def answer_what_if(
     _check_held(now, then)
     _check_answered(select_shaping(read_lock(root)), select_shaping(data))
     validate_recipe(replace(then, tokenizer=now.tokenizer))
-    asked = [filter_ for filter_ in then.built_filters() if filter_ not in now.built_filters()]
+    asked = [filter_ for filter_ in then.filters if filter_ not in now.filters]
     if files_asked := {filter_.file for filter_ in asked if isinstance(filter_, CustomFilter) and filter_.code is None}:
         raise RecipeError(
             explain_refusal(root / LOCK, {file: then.custom_filters[file] for file in sorted(files_asked)}, command)
@@ -206,7 +206,6 @@ def _check_held(now: Recipe, then: Recipe) -> None:
         raise RecipeError(
             "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill build RECIPE --accept-changes"
         )
-    then.decontamination_settings()
 
 
 def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -254,10 +253,10 @@ def _filter(
     root: Path, now: Recipe, then: Recipe, base: Path | None, partitions: Sequence[WhatIfPartition], folder: Path
 ) -> tuple[str, ...]:
     """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
-    before, asked = now.built_filters(), list[str]()
+    before, asked = now.filters, list[str]()
     for filter_ in before:
         _enter(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
-    for filter_ in then.built_filters():
+    for filter_ in then.filters:
         if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
             for partition in partitions:
                 partition.then[filter_.name] = partition.now[filter_.name]
@@ -295,7 +294,7 @@ def _decontaminate(root: Path, now: Recipe, then: Recipe, partitions: Sequence[W
 
 def _dedupe(root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path) -> list[str]:
     """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
-    before, after = now.dedupe_settings(), then.dedupe_settings()
+    before, after = now.dedupe, then.dedupe
     if before is None and after is not None:
         raise RecipeError(
             "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --accept-changes"

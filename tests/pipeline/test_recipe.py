@@ -33,8 +33,8 @@ def recipe_file(folder: Path, **changes: object) -> str:
 def test_a_recipe_is_read_into_frozen_steps(tmp_path):
     recipe, _, base = load_recipe(recipe_file(tmp_path))
     assert base == tmp_path
-    assert [filter_.name for filter_ in recipe.built_filters()] == ["language", "shape"]
-    assert recipe.policy("small").kind == "letterbox"
+    assert [filter_.name for filter_ in recipe.filters] == ["language", "shape"]
+    assert recipe.policies["small"].kind == "letterbox"
     assert recipe.fetch_step("web").name == "fetch"
 
 
@@ -90,7 +90,7 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     sets = {"filters.language.drop": "[zh, ja]", "seed": "9", "sources.web.licence": "MIT", "partition.rows": "5"}
     recipe, data, _ = load_recipe(recipe_file(tmp_path), {"web": str(tmp_path / "elsewhere")}, 7, sets)
-    assert recipe.built_filters()[0].drop == ("zh", "ja")
+    assert recipe.filters[0].drop == ("zh", "ja")
     assert (recipe.seed, recipe.limit, recipe.partition.rows) == (9, 7, 5)
     assert recipe.sources["web"].licence == "MIT"
     assert recipe.sources["web"].root == str(tmp_path / "elsewhere")
