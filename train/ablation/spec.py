@@ -18,12 +18,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic.dataclasses import dataclass
 
 from vlmill.mixtures.build import validate_mixtures as check_mixtures
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.mapping import read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
@@ -160,5 +160,5 @@ def _load(
     filters: Sequence[tuple[str, str]],
 ) -> tuple[Recipe, dict[str, Any], Path]:
     return load_recipe(
-        spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, filters
+        spec.recipe, sources, limit, {key: format_yaml(value) for key, value in changes.items()}, filters
     )
