@@ -14,6 +14,7 @@ from vlmill.pipeline.cli.ledger import ledger
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.overlap import overlap
+from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
 from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
@@ -43,6 +44,7 @@ for command in (
     train,
     evaluate,
     ablate,
+    schema,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")

@@ -47,8 +47,8 @@ FORMS = {
 T = TypeVar("T")
 
 
-def check_kind(kind: Any, table: Mapping[str, Any]) -> str:
-    """`kind`, if the table has it.
+def check_kind(kind: Any, table: Mapping[str, Any], code: str = "kind") -> str:
+    """`kind`, if the table has it; `code` is the type of the error.
 
     Raises:
         PydanticCustomError: it has not; the message offers the nearest.
@@ -56,14 +56,14 @@ def check_kind(kind: Any, table: Mapping[str, Any]) -> str:
     if isinstance(kind, str) and kind in table:
         return kind
     fault = "is missing" if kind is None else f"{kind!r:.80} is unknown"
-    raise PydanticCustomError("kind", "{fault}; {names}", {"fault": fault, "names": suggest_names(str(kind), table)})
+    raise PydanticCustomError(code, "{fault}; {names}", {"fault": fault, "names": suggest_names(str(kind), table)})
 
 
 @dataclass(frozen=True, eq=False)
 class KindOf:
     """Says of a field that it is a name in a table: `Annotated[str, KindOf(SOURCES)]`."""
 
-    table: Mapping[str, type[Any]]
+    table: Mapping[str, Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """A text that is checked against the table."""
@@ -105,18 +105,26 @@ class OneOf:
             return value
         if not isinstance(value, Mapping):
             raise PydanticCustomError(MAPPING, "a mapping")
-        check_kind(value.get("kind"), self.table)
+        check_kind(value.get("kind"), self.table, "kind_inside")
         return dict(value)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """One schema a kind, each with its `kind` as a constant."""
-        choices: Mapping[str, Any] = schema["schema"]["choices"]
+        choices = _find_choices(schema)
         described = []
         for kind in sorted(self.table):
             made = dict(handler.resolve_ref_schema(handler(choices[kind]["schema"])))
             properties = {"kind": {"const": kind}, **made.get("properties", {})}
             described.append({**made, "properties": properties, "required": ["kind", *made.get("required", ())]})
         return {"oneOf": described}
+
+
+def _find_choices(schema: Any) -> Mapping[str, Any]:
+    """Those of the union inside of what validates before it."""
+    while "choices" not in schema:
+        schema = schema["schema"]
+    found: Mapping[str, Any] = schema["choices"]
+    return found
 
 
 def _drop_kind(value: Any) -> Any:
@@ -173,7 +181,7 @@ class OneNamed:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """An object of one property; names beside the table may stand there too."""
-        choices: Mapping[str, Any] = schema["schema"]["choices"]
+        choices = _find_choices(schema)
         properties = {
             name: {"anyOf": [handler(choices[name]["schema"]), {"type": "null"}]} for name in sorted(self.table)
         }
@@ -244,8 +252,8 @@ def _explain(kind: type[Any], values: Any, where: str, item: Any) -> str:
         return f"{place}: is missing"
     if code == "value_error":  # raised by a class of ours, which names the value itself
         return f"{place}: {item['ctx']['error']}"
-    if code == "kind":
-        return f"{place}{'' if place.endswith('.kind') else '.kind'}: {item['msg']}"
+    if code in {"kind", "kind_inside"}:
+        return f"{place}{'.kind' if code == 'kind_inside' else ''}: {item['msg']}"
     return f"{place}: {FORMS.get(code, item['msg'])}, not {item['input']!r:.200}"
 
 

@@ -17,6 +17,7 @@ import pydantic
 from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
@@ -104,29 +105,29 @@ def _name_custom_filter(name: str, settings: Mapping[str, Any]) -> CustomFilter:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """A recipe, typed throughout: each block is the frozen object that the engine works with."""
+    """What a run is made of. Each block is a frozen object of its own class, and the engine works with these."""
 
-    name: str
-    sources: Mapping[str, SourceSettings]
+    name: str  # of the run; by default it is built in build/NAME
+    sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
     seed: Seed = 0  # of mixtures
     limit: Amount | None = None  # rows per source, from the front
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
-    partition: PartitionBounds = field(default_factory=PartitionBounds)
-    fetch: Fetch = field(default_factory=Fetch)
-    image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)
-    filters: tuple[Annotated[Filter, OneNamed(FILTERS, _name_custom_filter)], ...] = (
-        Language(),
-    )  # in the order in which they are asked
+    partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
+    fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
+    image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
+    filters: tuple[Annotated[Filter, OneNamed(FILTERS, _name_custom_filter)], ...] = field(
+        default_factory=lambda: (Language(),)
+    )  # in the order in which they are asked; without the key `language` alone
     custom_filters: Mapping[str, CustomCode] = field(
         default_factory=dict
     )  # file name -> code; --filter puts it here, and no recipe
-    dedupe: Dedupe | None = field(default_factory=Dedupe)  # null: none
-    decontaminate: Decontamination | None = None  # null: none
-    policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)
+    dedupe: Dedupe | None = field(default_factory=Dedupe)  # which duplicates go; null: none
+    decontaminate: Decontamination | None = None  # which benchmarks the data are held against; null: none
+    policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
-    chat: str = "vlmill"  # format of conversations
-    stages: tuple[Stage, ...] = ()
+    chat: Annotated[str, KindOf(FORMATS)] = "vlmill"  # how conversations and images are written in tokens
+    stages: tuple[Stage, ...] = ()  # of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
     def __post_init__(self) -> None:

@@ -187,6 +187,7 @@ NUMBERS = [
     ("dedupe.text", ".nan", r"dedupe\.text: .*finite number, not nan"),
     ("policies.small.side", "0", r"policies\.small\.side: .*greater than or equal to 1, not 0"),
     ("policies.small.side", "1000000000", r"policies\.small\.side: .*less than or equal to 16384"),
+    ("policies.small.fill", "[0, 0, 300]", r"policies\.small\.fill\.2: .*less than or equal to 255, not 300"),
     ("expect", "{kept: 1.5}", r"expect\.kept: .*less than or equal to 1, not 1\.5"),
     ("expect", "{kept: .nan}", r"expect\.kept: .*finite number, not nan"),
     ("stages.align.mixture.sequence_length", "0", r"stages\.align\.mixture: sequence_length is 0; .*above 0"),
