@@ -97,13 +97,12 @@ def build(
         vlmill build my.yaml --out run --filter examples/filters/shouting.py
     """
     from vlmill.mixtures.build import read_stats
-    from vlmill.mixtures.build import validate_mixtures as check_mixtures
     from vlmill.pipeline.engine.build import PHASES
     from vlmill.pipeline.recipe.load import load_recipe
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
     from vlmill.pipeline.reports import kept
     from vlmill.pipeline.reports.contamination import list_warnings
-    from vlmill.train.validate import validate_training as check_training
+    from vlmill.train.validate import validate
 
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
@@ -113,8 +112,7 @@ def build(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
     loaded, data, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, sets, filters)
-    check_mixtures(loaded)
-    check_training(loaded)
+    validate(loaded)
     shown = out or Path("build") / loaded.name
     root = shown.absolute()  # workers stand in folders of their own
     came = list[kept.KeptOfSource]()

@@ -295,9 +295,17 @@ def _list_keys(kind: Any, values: Any, path: Sequence[Any]) -> list[str]:
             kind = get_type_hints(owner, include_extras=True).get(str(step))
         else:  # of Mapping[str, V] or tuple[V, ...]
             kind = next((item for item in reversed(get_args(owner)) if item is not ...), None)
-        values = values[step]
+        values = _add_kind(owner, values, values[step])
     owner = _find_owner(kind, values)
     return [item.name for item in dataclasses.fields(owner) if item.init] if dataclasses.is_dataclass(owner) else []
+
+
+def _add_kind(owner: Any, values: Any, inside: Any) -> Any:
+    """A block with the `kind` that stands beside it, if one does: options of a source."""
+    beside = {item.name: item.default for item in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else {}
+    if "kind" not in beside or not isinstance(inside, Mapping):
+        return inside
+    return {"kind": values.get("kind", beside["kind"]), **inside}
 
 
 def _find_owner(kind: Any, values: Any) -> Any:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from vlmill.pipeline.core.config import suggest_names
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
 
 if TYPE_CHECKING:
     from vlmill.pipeline.decontaminate import Benchmark
-    from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
+    from vlmill.pipeline.recipe.schema import Recipe, SourceSettings, Stage
 
 RESERVED = ("benchmarks", "dedupe", "mixtures")
 """Folders under steps/ that belong to no source."""
@@ -69,30 +70,42 @@ def check_names(recipe: Recipe) -> None:
 
 
 def validate_recipe(recipe: Recipe) -> None:
-    """Check what its types cannot say, so that a mistake shows before any work begins.
+    """Check what its types cannot say, so that a mistake shows before any work begins. The packages above have more to say of it.
 
     Raises:
-        RecipeError: names what is wrong and what was allowed.
+        RecipeError: names all that is wrong, and what was allowed.
     """
-    check_names(recipe)
+    benchmarks = recipe.decontaminate.against if recipe.decontaminate else {}
+    pass_all(
+        partial(check_names, recipe),
+        partial(_check_sources, recipe),
+        *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
+        *(partial(_check_fetch, recipe, name) for name in recipe.sources),
+        *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
+        *(partial(_check_policy, recipe, stage) for stage in recipe.stages),
+        partial(_check_stages, recipe),
+    )
+
+
+def _check_sources(recipe: Recipe) -> None:
     if not recipe.sources:
         raise RecipeError("sources: a recipe needs at least one")
-    for name, settings in recipe.sources.items():
-        _check_files("sources", name, settings)
-        _check_fetch(recipe, name)
-    for name, benchmark in recipe.decontaminate.against.items() if recipe.decontaminate else ():
-        _check_files("decontaminate.against", name, benchmark)
+
+
+def _check_stages(recipe: Recipe) -> None:
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
         raise RecipeError(f"stages: each name may stand once, not {', '.join(names)}")
-    for stage in recipe.stages:
-        if stage.policy not in recipe.policies:
-            raise RecipeError(
-                f"stages.{stage.name}.policy: policy {stage.policy!r} does not stand in the recipe's policies; "
-                f"{suggest_names(stage.policy, list(recipe.policies))}"
-            )
     if recipe.stages and recipe.tokenizer is None:
         raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
+
+
+def _check_policy(recipe: Recipe, stage: Stage) -> None:
+    if stage.policy not in recipe.policies:
+        raise RecipeError(
+            f"stages.{stage.name}.policy: policy {stage.policy!r} does not stand in the recipe's policies; "
+            f"{suggest_names(stage.policy, list(recipe.policies))}"
+        )
 
 
 def _check_fetch(recipe: Recipe, name: str) -> None:

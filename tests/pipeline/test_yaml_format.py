@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from vlmill.mixtures.build import validate_mixtures
 from vlmill.mixtures.published.catalogue import load_published
 from vlmill.mixtures.published.import_llava import read_mixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
@@ -21,7 +20,7 @@ from vlmill.pipeline.decontaminate.lists import expand_benchmarks
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_lock, read_locked_recipe
 from vlmill.train.ablation.spec import read_ablation
-from vlmill.train.validate import validate_training
+from vlmill.train.validate import validate
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,8 +209,7 @@ def recipe(tmp_path_factory):
 
 def load_and_check(recipe, sets):
     loaded, _, _ = load_recipe(str(recipe), sets=sets)
-    validate_mixtures(loaded)
-    validate_training(loaded)
+    validate(loaded)
 
 
 @pytest.mark.parametrize(("key", "text", "message"), NUMBERS)
