@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from vlmill.pipeline.cli.build import build
+from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.contamination import contamination
 from vlmill.pipeline.cli.ledger import ledger
 from vlmill.pipeline.cli.look import stats, status, trace, verify
@@ -30,6 +31,7 @@ app = typer.Typer(
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
 )
 for command in (
+    check,
     build,
     status,
     ledger,

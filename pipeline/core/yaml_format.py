@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node, with all that is in it."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             anchored = self.anchors.get(event.anchor)
             if anchored is not None and id(anchored) not in self.sizes:
@@ -71,7 +71,7 @@ class _Loader(yaml.SafeLoader):
         if size > self.written + MULTIPLIED:
             self._refuse(node, f"aliases make {size} values out of {self.written}; they may add {MULTIPLIED}")
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """The next mapping, each of its keys once."""
         node = super().compose_mapping_node(anchor)
         lines = dict[tuple[str, str], int]()
@@ -98,7 +98,7 @@ class _Loader(yaml.SafeLoader):
             self._refuse(node, f"{node.value:.80} is larger than any number of 64 bits")
         return value
 
-    def _refuse(self, at: yaml.Event | yaml.Node, fault: str) -> None:
+    def _refuse(self, at: Any, fault: str) -> None:
         raise RecipeError(f"{self.where}, line {at.start_mark.line + 1}: {fault}")
 
 

@@ -11,7 +11,6 @@ import io
 import re
 import tokenize
 from collections.abc import Mapping
-from functools import cache
 from textwrap import dedent
 from typing import Any
 
@@ -33,7 +32,7 @@ def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> 
         mixture: the class of a stage's `mixture` block.
         train: the class of a stage's `train` block.
     """
-    blocks = {"recipe": Recipe, "model": model, "mixture": mixture, "train": train}
+    blocks: dict[str, Any] = {"recipe": Recipe, "model": model, "mixture": mixture, "train": train}
     roots, named = TypeAdapter.json_schemas(
         [(name, "validation", TypeAdapter(block)) for name, block in blocks.items()], schema_generator=_Generator
     )
@@ -102,7 +101,6 @@ def _to_yaml_words(text: str) -> str:
     return " ".join(text.split())
 
 
-@cache
 def describe_fields(block: type[Any]) -> Mapping[str, str]:
     """What the code says of each field of a class and of those that it inherits: field -> one line."""
     found: dict[str, str] = {}
