@@ -232,7 +232,7 @@ class _Raw:
 def _read(inputs: Inputs) -> Iterator[_Raw]:
     for name in sorted(inputs):
         if name.endswith("/samples.parquet"):
-            image_stats = read_image_stats(inputs[name.replace("/samples.", "/image stats.")])
+            image_stats = read_image_stats(inputs[name.replace("/samples.", "/image_stats.")])
             for sample in read_samples(inputs[name]):
                 yield from _items(sample, image_stats)
 
@@ -243,7 +243,7 @@ def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], 
     for name in sorted(inputs):
         if name.endswith("/images.parquet"):
             benchmark = name.split("/")[0]
-            image_stats = read_image_stats(inputs[name.replace("/images.", "/image stats.")])
+            image_stats = read_image_stats(inputs[name.replace("/images.", "/image_stats.")])
             for row, stats in zip(read_images({"images.parquet": inputs[name]}), image_stats, strict=True):
                 if stats.reason is None and (benchmark, stats.sha256) in rows:
                     written[rows[benchmark, stats.sha256]] = make_close_up(row["bytes"])
