@@ -6,7 +6,7 @@ Of each source the first rows of the first file are read. Nothing is written, an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -63,12 +63,12 @@ def check_inputs(recipe: Recipe, base: Path, root: Path) -> CheckResult:
     """
     estimates = list[SourceEstimate]()
     against = recipe.decontaminate.against if recipe.decontaminate else {}
-    checks = [
+    checks: list[Callable[[], object]] = [
         partial(_check_tokenizer, recipe, base),
         partial(_check_lists, recipe, base),
         *(partial(_check_folders, name, settings, base) for name, settings in recipe.sources.items()),
         *(partial(_check_benchmark, name, benchmark, base) for name, benchmark in against.items()),
-        *(lambda name=name: estimates.append(_estimate(recipe, name, base)) for name in recipe.sources),
+        *(partial(_add_estimate, recipe, name, base, estimates) for name in recipe.sources),
     ]
     faults = list_faults(checks)
     existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
@@ -134,8 +134,8 @@ def _resolve(root: str, base: Path) -> str:
     return root if "://" in root else str((base / root).resolve())
 
 
-def _estimate(recipe: Recipe, name: str, base: Path) -> SourceEstimate:
-    """Read the first rows of a source.
+def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceEstimate]) -> None:
+    """Read the first rows of a source, and add what they tell.
 
     Raises:
         SourceError: it has no files, or the first has not its form.
@@ -150,7 +150,7 @@ def _estimate(recipe: Recipe, name: str, base: Path) -> SourceEstimate:
     there = None if number is None else round(number * sum(sizes) / max(sizes[0], 1))
     rows = there if there is None or recipe.limit is None else min(there, recipe.limit)
     pages = [page for row in first for page in row.pages]
-    return SourceEstimate(
+    estimate = SourceEstimate(
         source=name,
         files=len(found),
         bytes=sum(sizes),
@@ -161,6 +161,7 @@ def _estimate(recipe: Recipe, name: str, base: Path) -> SourceEstimate:
         unreadable=sum(not row.pages for row in first),
         needed=sum(sizes) if not there or rows is None else sum(sizes) * rows // there,
     )
+    estimates.append(estimate)
 
 
 def _extrapolate(count: int, measured: int, rows: int | None) -> int | None:
