@@ -113,7 +113,7 @@ class _Stage:
         publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
 
     def _policy(self) -> Any:
-        return self.run.recipe.policy(self.stage.policy)
+        return self.run.recipe.policies[self.stage.policy]
 
     def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
         """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""

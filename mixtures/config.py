@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal, get_args
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, suggest_names
@@ -79,14 +79,21 @@ class MixtureEntry:
         return min(wanted, number)
 
 
+def _allow_mapping(schema: dict[str, Any]) -> None:
+    """Say in a JSON Schema of entries that they may stand under their sources' names."""
+    listed = {name: schema.pop(name) for name in ("items", "type")}
+    value = {"anyOf": [{"type": "number"}, {"type": "object"}]}
+    schema["anyOf"] = [listed, {"type": "object", "additionalProperties": value}]
+
+
 @dataclass(frozen=True, config=STRICT)
 class MixtureSettings:
     """A stage's mixture. Exactly one of `shares`, `repeat` and `entries`; at most one of `epochs`, `tokens` and `sequences`."""
 
     sequence_length: int  # tokens of a packed sequence at most
-    shares: Mapping[str, float] = field(default_factory=dict)
-    repeat: Mapping[str, float] = field(default_factory=dict)
-    entries: tuple[MixtureEntry, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)  # source -> its share of the unit
+    repeat: Mapping[str, float] = field(default_factory=dict)  # source -> epochs, times `epochs`
+    entries: tuple[MixtureEntry, ...] = Field(default=(), json_schema_extra=_allow_mapping)  # the long form
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
     epochs: float | None = None  # budget: tokens of so many epochs of all sources; repeats, so many times
     tokens: float | None = None  # budget: tokens in sequences, padding aside

@@ -84,7 +84,7 @@ def train_stages(
             read_training_settings(item),
             model,
             start_from=find_final_checkpoint(directory, names[before]) if before >= 0 else None,
-            policy=recipe.policy(item.policy),
+            policy=recipe.policies[item.policy],
             machine=machine,
             console=console or Console(highlight=False),
         )

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.chat.encode import Loss
-from vlmill.pipeline.core.config import STRICT, parse_block
+from vlmill.pipeline.core.config import STRICT, Amount, Seed, parse_block
 from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 Component = Literal["projector", "vision", "text"]
 """What a model is made of, as learning rates and freezing name it."""
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Amount
 Rate = Annotated[float, Field(gt=0)]
+Width = Annotated[int, Field(ge=1, le=1 << 20)]
+"""Of vectors, images and sequences of a model with new weights."""
+Layers = Annotated[int, Field(ge=1, le=1024)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -48,14 +52,14 @@ class Training:
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW
     clip: Rate | None = 1.0  # of the gradient's norm
     loss: Loss = "answers"
     adapter: Adapter | None = (
         None  # what is trained of some components in place of their weights, and merged at the end
     )
     neftune: Rate | None = None  # alpha of noise on the embeddings of tokens (Jain et al., 2023)
-    seed: int = 0  # of new weights, dropout and noise
+    seed: Seed = 0  # of new weights, dropout and noise
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
     checkpoint_every: Positive = 100  # steps
     keep_last: Positive = 2  # checkpoints
@@ -85,11 +89,11 @@ class VisionTower:
     """A vision transformer with new weights, of transformers' class for `kind`."""
 
     kind: Literal["siglip", "clip", "dinov2", "internvit"]
-    hidden_size: Positive
-    layers: Positive
-    heads: Positive
-    image_size: Positive  # side of its input, in pixels
-    patch_size: Positive
+    hidden_size: Width
+    layers: Layers
+    heads: Layers
+    image_size: Width  # side of its input, in pixels
+    patch_size: Width
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -97,11 +101,11 @@ class TextModel:
     """A language model with new weights, of transformers' class for `kind`; SmolLM and SmolLM2 are Llamas with tied embeddings."""
 
     kind: Literal["llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
-    hidden_size: Positive
-    layers: Positive
-    heads: Positive
-    kv_heads: Positive | None = None  # of keys and values; None: as many as heads
-    positions: Positive = 8192  # longest sequence
+    hidden_size: Width
+    layers: Layers
+    heads: Layers
+    kv_heads: Layers | None = None  # of keys and values; None: as many as heads
+    positions: Annotated[int, Field(ge=1, le=1 << 24)] = 8192  # longest sequence
     tied: bool = False  # one matrix embeds tokens and predicts them
 
 
@@ -128,7 +132,7 @@ class Connector:
     """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
 
     kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct"] | None = None
-    depth: Positive | None = None  # layers of a perceiver resampler; None: as the family's paper has it
+    depth: Layers | None = None  # layers of a perceiver resampler; None: as the family's paper has it
     interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
 
 

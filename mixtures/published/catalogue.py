@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic.dataclasses import dataclass
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from vlmill.mixtures.config import UNITS, MixtureEntry, MixtureSettings, Totals,
 from vlmill.mixtures.report.stats import make_grid, shorten_number
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import read_yaml
 
 AGREE = 0.05
 """Points by which a published percentage may be off what its own counts make before it is said to disagree."""
@@ -91,15 +91,12 @@ def load_published(name: str) -> Published:
         RecipeError: there is none of that name, or the file has another form.
     """
     if name in list_names():
-        text = files("vlmill.mixtures.published").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        path = Path(str(files("vlmill.mixtures.published") / f"{name}.yaml"))
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
+        path = Path(name)
     else:
         raise RecipeError(f"{name!r} is neither a file nor a published mixture; {suggest_names(name, list_names())}")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name} is no YAML: {error}") from error
+    data = read_yaml(path)
     if isinstance(data, Mapping) and isinstance(data.get("datasets"), list):
         raise RecipeError(
             f"{name} has the form of LLaVA-NeXT's files; make it one of ours with: vlmill mixtures import {name} > FILE"

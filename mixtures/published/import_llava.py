@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlmill.mixtures.config import TAKE, MixtureSettings
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 
 KEYS = ("json_path", "sampling_strategy")
 
@@ -36,10 +35,7 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
     Raises:
         RecipeError: the file has another form; the message names the entry and what was allowed.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
+    data = read_yaml(path)
     if not isinstance(data, Mapping) or not isinstance(data.get("datasets"), list) or not data["datasets"]:
         raise RecipeError(
             f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as LLaVA-NeXT's scripts/train/*.yaml"
@@ -100,4 +96,4 @@ def count_rows(name: str) -> int | None:
 
 def to_yaml(published: Mapping[str, Any]) -> str:
     """As YAML that a person goes on editing: an entry per line, in the order it came in."""
-    return yaml.safe_dump(dict(published), sort_keys=False, allow_unicode=True, width=160)
+    return format_yaml(dict(published), sort_keys=False, width=160)

@@ -12,11 +12,13 @@ from rich.markup import escape
 
 import vlmill
 from vlmill.pipeline.cli.build import build
+from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.contamination import contamination
 from vlmill.pipeline.cli.ledger import ledger
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.overlap import overlap
+from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
 from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
@@ -52,6 +54,7 @@ def read_options(
 
 
 for command in (
+    check,
     build,
     status,
     ledger,
@@ -66,6 +69,7 @@ for command in (
     train,
     evaluate,
     ablate,
+    schema,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(mixtures, name="mixtures")

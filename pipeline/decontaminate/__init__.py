@@ -30,15 +30,17 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.config import STRICT, KindOf, OneOf
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate.contamination import FindContamination
 from vlmill.pipeline.decontaminate.index import BuildIndex
 from vlmill.pipeline.decontaminate.verdicts import Decontaminate
 from vlmill.pipeline.dedupe.pairs import FLOORS
+from vlmill.pipeline.sources import SOURCES, Source
+from vlmill.pipeline.sources.options import add_kind
 
 __all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination"]
 
@@ -59,9 +61,23 @@ class Benchmark:
     files: str | Mapping[str, str] | None = None  # pattern below root; or split -> pattern
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | tuple[str, ...] | None = None  # ... and split, or splits
-    kind: str = "evaluation"  # a row shape of SOURCES that carries its images
+    kind: Annotated[str, KindOf(SOURCES)] = "evaluation"  # a row shape that carries its images
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape: which columns hold what
+    options: Annotated[Source, OneOf(SOURCES)] = Field(
+        default_factory=dict, validate_default=True
+    )  # of the row shape: which columns hold what
+
+    @field_validator("kind")
+    @classmethod
+    def _carries_images(cls, kind: str) -> str:
+        if SOURCES[kind].fetches:
+            raise ValueError(f"{kind!r} names addresses; a benchmark has to carry its images")
+        return kind
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _with_kind(cls, options: Any, info: ValidationInfo) -> Any:
+        return add_kind(options, info.data.get("kind"))
 
     def splits(self, name: str) -> dict[str, Split]:
         """The files of each split, by the name that its items go by: `mmmu.validation`, or `mmmu` where there are no splits."""

@@ -7,10 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import read_yaml
 
 WHERE = "decontaminate.against"
 
@@ -54,10 +53,7 @@ def _read(name: str, base: Path) -> dict[str, Any]:
         raise RecipeError(
             f"{WHERE}: {name!r} is neither a YAML file nor a shipped list; {suggest_names(name, shipped)}"
         )
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise RecipeError(
             f"{path}: a list of benchmarks maps names to `files`, `root` and `options`, not {found!r:.60}"

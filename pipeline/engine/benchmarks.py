@@ -23,7 +23,7 @@ STEPS = f"steps/{FOLDER}"
 
 def build_index(run: Build) -> tuple[File, ...]:
     """The index of the recipe's benchmarks, made if it is not there, its files named `benchmarks/<file>`; none without a block."""
-    settings = run.recipe.decontamination_settings()
+    settings = run.recipe.decontaminate
     if settings is None:
         return ()
     surveyed = survey_inputs(run, "benchmarks: survey", list(_list_splits(run)))
@@ -49,7 +49,7 @@ def adopt_index(run: Build) -> tuple[File, ...]:
     Raises:
         StoreError: there is no index yet.
     """
-    settings = run.recipe.decontamination_settings()
+    settings = run.recipe.decontaminate
     if settings is None:
         return ()
     splits = [source for name, benchmark in settings.against.items() for source in benchmark.splits(name)]
@@ -65,24 +65,24 @@ def _named(files: Iterable[File]) -> tuple[File, ...]:
 
 def _list_splits(run: Build) -> Iterator[InputSet]:
     """The input files of each split of each benchmark."""
-    settings = run.recipe.decontamination_settings()
+    settings = run.recipe.decontaminate
     for name, benchmark in settings.against.items() if settings else ():
-        source, root = run.recipe.benchmark(name), run.place(benchmark.root)
+        root = run.place(benchmark.root)
         for split, of in benchmark.splits(name).items():
-            yield InputSet(split, f"{STEPS}/{split}", source, root, of.pattern, of.subset, of.split)
+            yield InputSet(split, f"{STEPS}/{split}", benchmark.options, root, of.pattern, of.subset, of.split)
 
 
 def _reading_chain(run: Build, partition: PlannedPartition) -> Chain:
     """Read and image stats of a partition."""
-    input_file = partition.input_file
+    input_file, against = partition.input_file, run.recipe.decontaminate.against if run.recipe.decontaminate else {}
     folder, benchmark = f"{STEPS}/{input_file.source}", input_file.source.partition(".")[0]
     read = Read(
-        source=run.recipe.benchmark(benchmark),
+        source=against[benchmark].options,
         name_of_source=input_file.source,
         file=input_file.name,
         start=partition.start,
         stop=partition.stop,
         images=run.place(run.recipe.roots()[benchmark]),
     )
-    steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats_step()))
+    steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats))
     return Chain(partition.name, steps, input_file, (partition.file,))

@@ -129,7 +129,7 @@ class Build:
 
     def dedupe(self) -> None:
         """Find pairs over all sources, then say which of them go."""
-        settings = self.recipe.dedupe_settings()
+        settings = self.recipe.dedupe
         if settings is None:
             return
         signatures = self._gather("signature")
@@ -210,14 +210,14 @@ class Build:
     def _curation(self, name: str) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
         folder = f"steps/{name}"
-        yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats_step())
+        yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats)
         if self.rules:
             yield MatchTakedowns(f"{folder}/match", Match(self.rules), f"{folder}/takedown")
-        for filter_ in self.recipe.built_filters():
+        for filter_ in self.recipe.filters:
             yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
-        if dedupe := self.recipe.dedupe_settings():
+        if dedupe := self.recipe.dedupe:
             yield ChainStep(f"{folder}/signature", dedupe.signature())
-        if against := self.recipe.decontamination_settings():
+        if against := self.recipe.decontaminate:
             yield ChainStep(f"{folder}/contamination", against.contamination())
             if against.action == "drop":
                 yield ChainStep(f"{folder}/decontaminate", Decontaminate())
@@ -225,7 +225,7 @@ class Build:
     def _sharding(self, partition: PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
         folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards
         render = Render(
-            policy=self.recipe.policy(policy),
+            policy=self.recipe.policies[policy],
             filters=self.recipe.all_verdict_steps(),
             samples=bounds.samples,
             bytes=bounds.bytes,
@@ -269,7 +269,7 @@ class Build:
         gone, path = [], self.root / LIST
         if self.rules:
             gone = [File(LIST, LIST, hash_file(path), path.stat().st_size)]
-        wanted = [filter_.lists for filter_ in self.recipe.built_filters() if isinstance(filter_, ReadsLists)]
+        wanted = [filter_.lists for filter_ in self.recipe.filters if isinstance(filter_, ReadsLists)]
         taken = (copy_list(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
         return (*taken, *gone)
 

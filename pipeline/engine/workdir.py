@@ -8,11 +8,10 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file
+from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.schema import Recipe
@@ -40,7 +39,7 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe
         SourceError: the Hub cannot be asked, or has no such dataset or revision.
     """
     path = root / PINS
-    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = read_yaml(path) if path.exists() else {}
     roots = recipe.roots()
     pins = {}
     for name, place in roots.items():
@@ -57,7 +56,7 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe
         pins[name] = {"root": place, "pinned": now}
     if pins:
         kept = {name: noted for name, noted in before.items() if name in roots}
-        write_atomically(path, yaml.safe_dump({**kept, **pins}, sort_keys=True, allow_unicode=True, width=120))
+        write_atomically(path, format_yaml({**kept, **pins}))
     return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
 
 
@@ -75,7 +74,7 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
         StoreError: no build has copied it.
     """
     noted = root / EDITIONS
-    editions = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    editions = read_yaml(noted) if noted.exists() else {}
     if base is None:
         place = editions.get(path, "")
         if not (root / place).is_file():
@@ -92,9 +91,7 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
         except UnicodeDecodeError as error:
             raise RecipeError(f"{input_file} is no list: it has to be UTF-8 text ({error})") from None
     if editions.get(path) != place:
-        write_atomically(
-            noted, yaml.safe_dump({**editions, path: place}, sort_keys=True, allow_unicode=True, width=120)
-        )
+        write_atomically(noted, format_yaml({**editions, path: place}))
     return File(name, place, sha256, input_file.stat().st_size)
 
 

@@ -23,12 +23,12 @@ from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
@@ -69,14 +69,18 @@ class Fetch:
     version: ClassVar[int] = 2
     pure: ClassVar[bool] = False
 
-    max_bytes: pydantic.PositiveInt = 20 << 20  # of one body, packed or unpacked
+    max_bytes: Amount = 20 << 20  # of one body, packed or unpacked
     allow_hosts: tuple[str, ...] = ()  # `host` or `host:port` that may be in a private network
     honour_robots: bool = True  # whether X-Robots-Tag keeps an image out
     mirrors: Mapping[str, str] = field(default_factory=dict, metadata=RUNTIME)  # URL prefixes; may be private
-    timeout_s: pydantic.PositiveFloat = field(default=10.0, metadata=RUNTIME)  # of one wait on the network
-    deadline_s: pydantic.PositiveFloat = field(default=60.0, metadata=RUNTIME)  # of one address in all
-    retries: pydantic.NonNegativeInt = field(default=2, metadata=RUNTIME)  # of one address
-    threads: pydantic.PositiveInt = field(
+    timeout_s: Annotated[float, pydantic.Field(gt=0, le=3600)] = field(
+        default=10.0, metadata=RUNTIME
+    )  # of one wait on the network
+    deadline_s: Annotated[float, pydantic.Field(gt=0, le=86400)] = field(
+        default=60.0, metadata=RUNTIME
+    )  # of one address in all
+    retries: Annotated[int, pydantic.Field(ge=0, le=100)] = field(default=2, metadata=RUNTIME)  # of one address
+    threads: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=64, metadata=RUNTIME
     )  # each may hold four bodies in memory: process.room
     user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # X-Robots-Tag names us by its first word

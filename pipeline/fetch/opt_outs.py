@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-import yaml
-
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import read_rows
+from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.fetch.address import KEPT
 
 KINDS = ("urls", "domains", "sha256")
@@ -62,7 +61,7 @@ class OptOuts:
         listed = cls.read({kind: [inputs[name] for name in found] for kind, found in names.items()})
         if "takedowns.yaml" not in inputs:
             return listed
-        gone = yaml.safe_load(inputs["takedowns.yaml"].read_text(encoding="utf-8"))
+        gone = read_yaml(inputs["takedowns.yaml"])
         urls, domains = map(normalise_address, gone.get("urls", ())), map(_host, gone.get("domains", ()))
         return replace(listed, urls={*listed.urls, *urls}, domains={*listed.domains, *domains})
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
+from vlmill.pipeline.images.policy import Channel, Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,12 +33,12 @@ class AnyRes:
     kind: ClassVar[str] = "anyres"
     version: ClassVar[int] = 2
 
-    side: PositiveInt = 336  # of a tile, the encoder's input
-    patch: PositiveInt = 14  # of the encoder
-    pinpoints: tuple[tuple[int, int], ...] = LLAVA_NEXT  # (height, width) that a canvas may have
-    cap: PositiveInt | None = None  # N of anyres_max_N: visual tokens beyond N tiles' are interpolated away
+    side: Side = 336  # of a tile, the encoder's input
+    patch: Side = 14  # of the encoder
+    pinpoints: tuple[tuple[Side, Side], ...] = LLAVA_NEXT  # (height, width) that a canvas may have
+    cap: Side | None = None  # N of anyres_max_N: visual tokens beyond N tiles' are interpolated away
     many: Literal["tiles", "letterbox"] = "tiles"  # what images get that are not alone in their sample
-    fill: tuple[int, int, int] = (127, 127, 127)  # of a letterbox
+    fill: tuple[Channel, Channel, Channel] = (127, 127, 127)  # of a letterbox
     quality: Quality = None
 
     def __post_init__(self) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, Unrenderable, check_size
+from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +26,8 @@ class Crop:
     kind: ClassVar[str] = "crop"
     version: ClassVar[int] = 1
 
-    side: PositiveInt = 336  # of the encoder's input
-    patch: PositiveInt = 14
+    side: Side = 336  # of the encoder's input
+    patch: Side = 14
     quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:

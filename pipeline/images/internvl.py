@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from PIL import Image
-from pydantic import PositiveInt
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
+from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ class InternVL:
     kind: ClassVar[str] = "internvl"
     version: ClassVar[int] = 2
 
-    side: PositiveInt = 448  # of a tile, the encoder's input
-    fewest: PositiveInt = 1  # tiles, the overview not counted
-    most: PositiveInt = 12
-    patch: PositiveInt = 14
-    shuffle: PositiveInt = 2  # pixel shuffle: so many patches squared become one visual token
+    side: Side = 448  # of a tile, the encoder's input
+    fewest: Annotated[int, Field(ge=1, le=256)] = 1  # tiles, the overview not counted
+    most: Annotated[int, Field(ge=1, le=256)] = 12
+    patch: Side = 14
+    shuffle: Side = 2  # pixel shuffle: so many patches squared become one visual token
     quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
+from vlmill.pipeline.images.policy import Channel, Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +27,9 @@ class Letterbox:
     kind: ClassVar[str] = "letterbox"
     version: ClassVar[int] = 1
 
-    side: PositiveInt = 384  # of the encoder's input
-    patch: PositiveInt = 14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
-    fill: tuple[int, int, int] = (127, 127, 127)  # int(255 * mean): SigLIP's; CLIP's is (122, 116, 104)
+    side: Side = 384  # of the encoder's input
+    patch: Side = 14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
+    fill: tuple[Channel, Channel, Channel] = (127, 127, 127)  # int(255 * mean): SigLIP's; CLIP's is (122, 116, 104)
     quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:

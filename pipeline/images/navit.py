@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from PIL import Image
-from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, Unrenderable, check_size
+from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,11 +27,9 @@ class NaViT:
     kind: ClassVar[str] = "navit"
     version: ClassVar[int] = 2
 
-    shortest: PositiveInt = 378  # both sides are at least this long, even at the cost of the aspect ratio
-    longest: PositiveInt = 980
-    latents: PositiveInt = (
-        64  # visual tokens of one encoder input: the perceiver resampler makes them whatever its size
-    )
+    shortest: Side = 378  # both sides are at least this long, even at the cost of the aspect ratio
+    longest: Side = 980
+    latents: Side = 64  # visual tokens of one encoder input: the perceiver resampler makes them whatever its size
     split: bool = False
     quality: Quality = None
 

@@ -19,6 +19,12 @@ Size = tuple[int, int]
 Quality = Annotated[int, Field(ge=1, le=100)] | None
 """Of JPEG, as Pillow counts; None stores without loss."""
 
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Of an encoder's input or its patches, in pixels; a number of tiles or tokens."""
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+"""Red, green or blue of a flat colour."""
+
 LONGEST = 65_535
 """The longest side that policies take, JPEG's own limit: it bounds the strips that resizing holds in memory."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
+from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +24,8 @@ class Resize:
     kind: ClassVar[str] = "resize"
     version: ClassVar[int] = 1
 
-    side: PositiveInt = 384  # of the encoder's input
-    patch: PositiveInt = 14
+    side: Side = 384  # of the encoder's input
+    patch: Side = 14
     whole: bool = False  # one placeholder an image, not one a patch, for models that look by cross-attention (Idefics)
     quality: Quality = None
 

@@ -6,12 +6,11 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Size, check_size
+from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,10 +32,10 @@ class Tiles:
     kind: ClassVar[str] = "tiles"
     version: ClassVar[int] = 1
 
-    side: PositiveInt = 364  # of a tile, the encoder's input
-    longest: PositiveInt = 1456
-    patch: PositiveInt = 14
-    shuffle: PositiveInt = 2  # pixel shuffle: so many patches squared become one visual token
+    side: Side = 364  # of a tile, the encoder's input
+    longest: Side = 1456
+    patch: Side = 14
+    shuffle: Side = 2  # pixel shuffle: so many patches squared become one visual token
     quality: Quality = None
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences, read_mapping
@@ -57,7 +56,7 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
                 "Take another folder with --out, or change this one with --accept-changes: what the change does not touch is kept"
             )
         return
-    write_atomically(path, yaml.safe_dump(now, sort_keys=True, allow_unicode=True, width=120))
+    write_atomically(path, format_yaml(now))
 
 
 def is_bound(root: Path) -> bool:

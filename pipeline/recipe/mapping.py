@@ -8,10 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
 LOCK = "recipe.lock.yaml"
@@ -53,12 +52,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """What stands in a recipe file.
 
     Raises:
-        RecipeError: it is no YAML, or no mapping.
+        RecipeError: it is no YAML, or no mapping; the message names the line.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
     return data

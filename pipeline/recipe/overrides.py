@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
@@ -57,7 +56,7 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
         if name in taken:
             raise RecipeError(f"--filter {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
     data["custom_filters"][file] = {"sha256": custom_filters.hash_code(code), "code": code}
-    entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
+    entries = _list_filters(data)
     entries += [{name: None} for name in names if name not in _names(data)]
 
 
@@ -69,33 +68,56 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     Raises:
         RecipeError: there is no such place, or the text is no YAML.
     """
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {key}={text}: the value is no YAML: {error}") from error
+    value = parse_yaml(text, f"--set {key}={text:.80}: the value")
     *path, last = key.split(".")
     if key.partition(".")[0] == "custom_filters":
         raise RecipeError(f"--set {key}: code of filters comes from a file, with --filter FILE")
     if path and path[0] not in data and path[0] in {*FILTERS, *_names(data)}:
         path.insert(0, "filters")
     if len(path) > 1 and path[0] == "filters":
-        entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
+        entries = _list_filters(data)
         if path[1] not in _names(data) and not path[1].isdigit():
             entries.append({path[1]: {}})
     place: Any = data
     for part in path:
         place = _inside(place, part, key)
     if isinstance(place, list):
-        place[int(last)] = value
+        _replace_item(place, last, value, key)
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise RecipeError(f"--set {key}: {path[-1]} holds {place!r}, which has no {last!r}")
+        raise RecipeError(f"--set {key}: {path[-1]} holds {place!r:.80}, which has no {last!r}")
+
+
+def _replace_item(items: list[Any], last: str, value: Any, key: str) -> None:
+    """Put `value` in the place of the item of a list that a number, its name or its only key means."""
+    named = [n for n, item in enumerate(items) if isinstance(item, dict) and (last in item or item.get("name") == last)]
+    if named and last in items[named[0]]:
+        items[named[0]][last] = value
+    elif named:
+        items[named[0]] = value
+    elif last.isdecimal() and len(last) < 10 and int(last) < len(items):
+        items[int(last)] = value
+    else:
+        raise RecipeError(f"--set {key}: no {last!r} in this list of {len(items)}; its items are counted from 0")
 
 
 def _names(data: Mapping[str, Any]) -> list[str]:
     """The filters that a recipe's mapping names."""
-    return [name for entry in data.get("filters") or DEFAULT_FILTERS if isinstance(entry, dict) for name in entry]
+    entries = data.get("filters", DEFAULT_FILTERS)
+    return (
+        [name for entry in entries if isinstance(entry, dict) for name in entry]
+        if isinstance(entries, list | tuple)
+        else []
+    )
+
+
+def _list_filters(data: dict[str, Any]) -> list[Any]:
+    """The list of filters in a recipe's mapping, where it has none the default ones, which it has from now on."""
+    entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
+    if not isinstance(entries, list):
+        raise RecipeError(f"filters: a list such as [{{language: {{drop: [zh]}}}}], not {entries!r:.80}")
+    return entries
 
 
 def _inside(place: Any, part: str, key: str) -> Any:
@@ -105,20 +127,22 @@ def _inside(place: Any, part: str, key: str) -> Any:
             return _inside(named[0], part, key)
         if named:
             return named[0]
-        if part.isdigit() and int(part) < len(place):
+        if part.isdecimal() and len(part) < 10 and int(part) < len(place):
             return place[int(part)]
         raise RecipeError(f"--set {key}: no {part!r} in this list of {len(place)}")
     if isinstance(place, dict):
         if place.get(part) is None:
             place[part] = {}
         return place[part]
-    raise RecipeError(f"--set {key}: {place!r} has no {part!r}")
+    raise RecipeError(f"--set {key}: {place!r:.80} has no {part!r}")
 
 
 def list_locations(data: Mapping[str, Any]) -> dict[str, Any]:
     """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are spelt out."""
-    against = (data.get("decontaminate") or {}).get("against")
-    return {**(against if isinstance(against, dict) else {}), **(data.get("sources") or {})}
+    block, sources = data.get("decontaminate"), data.get("sources")
+    against = block.get("against") if isinstance(block, dict) else None
+    found = {**(against if isinstance(against, dict) else {}), **(sources if isinstance(sources, dict) else {})}
+    return {name: place for name, place in found.items() if isinstance(place, dict)}
 
 
 def move_source(data: dict[str, Any], source: str, place: str) -> None:

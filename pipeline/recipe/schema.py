@@ -1,4 +1,4 @@
-"""Recipes: one YAML file says what a run is made of. Read once into frozen objects; an unknown key is an error.
+"""Recipes: one YAML file says what a run is made of. Read once into frozen objects, all blocks typed; an unknown key is an error.
 
 A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`. Both are data:
 no code in them runs unless the command line names it (pipeline/filters/custom.py), and their names may be no way out of a folder (pipeline/recipe/validate.py).
@@ -11,25 +11,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import pydantic
+from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter
+from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
-from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS
 from vlmill.pipeline.sources import SOURCES, Source
+from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -43,150 +42,141 @@ class Expect:
 class SourceSettings:
     """One named source of a recipe."""
 
-    kind: str  # a row shape of SOURCES
+    kind: Annotated[str, KindOf(SOURCES)]  # a row shape
     files: str | None = None  # pattern below root
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
-    licence: str = ""
-    priority: int = 0  # of two duplicates the one with the lower priority number is kept
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the row shape
+    licence: str = ""  # of samples that name none of their own
+    priority: Annotated[int, pydantic.Field(ge=-(1 << 31), lt=1 << 31)] = (
+        0  # of two duplicates the lower number is kept
+    )
+    options: Annotated[Source, OneOf(SOURCES)] = pydantic.Field(
+        default_factory=dict, validate_default=True
+    )  # of the row shape
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
-    fetch: Mapping[str, Any] = field(default_factory=dict)  # what differs from the recipe's fetch block
+    fetch: Annotated[Mapping[str, Any], Overrides(Fetch)] = field(
+        default_factory=dict
+    )  # what differs from the recipe's fetch block
     serve: Mapping[str, str] = field(
         default_factory=dict, metadata=RUNTIME
     )  # URL prefix -> folder served on loopback in its place
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _with_kind(cls, options: Any, info: ValidationInfo) -> Any:
+        return add_kind(options, info.data.get("kind"))
 
 
 @dataclass(frozen=True, config=STRICT)
 class PartitionBounds:
     """How input files are cut: a partition has at most so many rows and about so many bytes."""
 
-    rows: int = 10_000
-    bytes: int = 1 << 30
+    rows: Amount = 10_000
+    bytes: Amount = 1 << 30
 
 
 @dataclass(frozen=True, config=STRICT)
 class ShardBounds:
     """Upper bounds of one tar."""
 
-    samples: int = 10_000
-    bytes: int = 1 << 30
+    samples: Amount = 10_000
+    bytes: Amount = 1 << 30
 
 
 @dataclass(frozen=True, config=STRICT)
 class Stage:
-    """One training stage: which policy's shards it reads, in what mixture, and how it trains."""
+    """One training stage: which policy's shards it reads, in what mixture, and how it trains.
+
+    The last two are data here, since the packages that know them stand above this one; vlmill.train.validate reads them as well.
+    """
 
     name: str
-    policy: str
+    policy: str  # one of the recipe's policies
     mixture: Mapping[str, Any]  # mixtures/config.py says what stands in it
     train: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
 
+def _name_custom_filter(name: str, settings: Mapping[str, Any]) -> CustomFilter:
+    """A filter that is not ours: the recipe says in which file it is."""
+    return CustomFilter(name, settings, "", None, "")
+
+
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """A recipe as it stands in YAML, its blocks still mappings where a table says what they are."""
+    """What a run is made of. Each block is a frozen object of its own class, and the engine works with these."""
 
-    name: str
-    sources: Mapping[str, SourceSettings]
-    seed: int = 0
-    limit: int | None = None  # rows per source, from the front
+    name: str  # of the run; by default it is built in build/NAME
+    sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
+    seed: Seed = 0  # of mixtures
+    limit: Amount | None = None  # rows per source, from the front
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
-    partition: PartitionBounds = field(default_factory=PartitionBounds)
-    fetch: Mapping[str, Any] = field(default_factory=dict)
-    image_stats: Mapping[str, Any] = field(default_factory=dict)
-    filters: tuple[Mapping[str, Mapping[str, Any] | None], ...] = DEFAULT_FILTERS
+    partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
+    fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
+    image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
+    filters: tuple[Annotated[Filter, OneNamed(FILTERS, _name_custom_filter)], ...] = field(
+        default_factory=lambda: (Language(),)
+    )  # in the order in which they are asked; without the key `language` alone
     custom_filters: Mapping[str, CustomCode] = field(
         default_factory=dict
     )  # file name -> code; --filter puts it here, and no recipe
-    dedupe: Mapping[str, Any] | None = field(default_factory=dict)  # null: none
-    decontaminate: Mapping[str, Any] | None = None  # pipeline/decontaminate says what stands in it; null: none
-    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dedupe: Dedupe | None = field(default_factory=Dedupe)  # which duplicates go; null: none
+    decontaminate: Decontamination | None = None  # which benchmarks the data are held against; null: none
+    policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
-    chat: str = "vlmill"
-    stages: tuple[Stage, ...] = ()
+    chat: Annotated[str, KindOf(FORMATS)] = "vlmill"  # how conversations and images are written in tokens
+    stages: tuple[Stage, ...] = ()  # of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
+
+    def __post_init__(self) -> None:
+        """Give custom filters their code, and refuse filters that are unknown or stand twice."""
+        filters = tuple(self._find_code(item) if isinstance(item, CustomFilter) else item for item in self.filters)
+        object.__setattr__(self, "filters", filters)
+        names = [filter_.name for filter_ in filters]
+        if len(set(names)) != len(names):
+            raise ValueError(f"filters: each may stand once, not {', '.join(names)}")
+
+    def _find_code(self, found: CustomFilter) -> CustomFilter:
+        """The same filter with the code of its name. It may run where that is trusted."""
+        for file, code in self.custom_filters.items():
+            if found.name in code.names():
+                trusted = code.code if isinstance(code, TrustedCode) else None
+                return CustomFilter(found.name, found.settings, code.sha256, trusted, file)
+        raise ValueError(
+            f"filters.{found.name}: {found.name!r} is unknown; {suggest_names(found.name, list(FILTERS))}. "
+            "A custom filter comes with --filter FILE"
+        )
 
     def source(self, name: str) -> Source:
         """The row shape of a source, with its options."""
-        settings = self.sources[name]
-        return _from_table(SOURCES, {"kind": settings.kind, **settings.options}, f"sources.{name}")
+        return self.sources[name].options
 
     def fetch_step(self, name: str) -> Fetch:
         """The fetch step of a source: the recipe's block with the source's own keys over it."""
-        return parse_block(Fetch, {**self.fetch, **self.sources[name].fetch}, f"sources.{name}.fetch")
+        return dataclasses.replace(self.fetch, **self.sources[name].fetch)
 
     def expected(self, name: str) -> float | None:
         """The share of a source's samples that has to be kept, or None where nothing is said."""
         expect = self.sources[name].expect or self.expect
         return expect.kept if expect else None
 
-    def image_stats_step(self) -> ComputeImageStats:
-        """The image stats step."""
-        return parse_block(ComputeImageStats, dict(self.image_stats), "image_stats")
-
-    def built_filters(self) -> tuple[Filter, ...]:
-        """The filters in the order in which they are asked."""
-        filters = []
-        for place, entry in enumerate(self.filters):
-            if len(entry) != 1:
-                raise RecipeError(
-                    f"filters[{place}]: one name with its settings, such as `language: {{drop: [zh]}}`, not {dict(entry)!r}"
-                )
-            ((name, values),) = entry.items()
-            filters.append(self._filter(name, values or {}))
-        names = [filter_.name for filter_ in filters]
-        if len(set(names)) != len(names):
-            raise RecipeError(f"filters: each may stand once, not {', '.join(names)}")
-        return tuple(filters)
-
-    def _filter(self, name: str, values: Mapping[str, Any]) -> Filter:
-        if name in FILTERS:
-            return parse_block(FILTERS[name], dict(values), f"filters.{name}")
-        for file, code in self.custom_filters.items():
-            if name in code.names():
-                return CustomFilter(
-                    name, values, code.sha256, code.code if isinstance(code, TrustedCode) else None, file
-                )
-        raise RecipeError(
-            f"filters.{name}: {name!r} is unknown; {suggest_names(name, list(FILTERS))}. A custom filter comes with --filter FILE"
-        )
-
     def trusting(self, digests: Collection[str]) -> Recipe:
-        """The same, whose custom filters may run where the sha256 of their code is among `digests`."""
+        """The same, whose custom filters may run where the sha256 of their code is among `digests`.
+
+        Raises:
+            RecipeError: one of these cannot be made, or its settings are wrong.
+        """
         files = {
             file: TrustedCode(code.sha256, code.code) if code.sha256 in digests else code
             for file, code in self.custom_filters.items()
         }
         return dataclasses.replace(self, custom_filters=files)
 
-    def dedupe_settings(self) -> Dedupe | None:
-        """The dedupe settings, or None where the recipe says null."""
-        return None if self.dedupe is None else parse_block(Dedupe, dict(self.dedupe), "dedupe")
-
-    def decontamination_settings(self) -> Decontamination | None:
-        """What training data is held against, or None where the recipe has no such block."""
-        return (
-            None
-            if self.decontaminate is None
-            else parse_block(Decontamination, dict(self.decontaminate), "decontaminate")
-        )
-
-    def benchmark(self, name: str) -> Source:
-        """The row shape of a benchmark, with its options."""
-        settings = parse_block(Decontamination, dict(self.decontaminate or {}), "decontaminate").against[name]
-        where = f"decontaminate.against.{name}"
-        source = _from_table(SOURCES, {"kind": settings.kind, **settings.options}, where)
-        if source.fetches:
-            raise RecipeError(f"{where}.kind: {settings.kind!r} names addresses; a benchmark has to carry its images")
-        return source
-
     def roots(self) -> dict[str, str]:
         """Where the files of each source and benchmark lie."""
-        held = self.decontamination_settings()
+        held = self.decontaminate
         return {name: place.root for name, place in (*self.sources.items(), *(held.against.items() if held else ()))}
 
     def rooted(self, roots: Mapping[str, str]) -> Recipe:
@@ -195,36 +185,20 @@ class Recipe:
             name: dataclasses.replace(source, root=roots.get(name, source.root))
             for name, source in self.sources.items()
         }
-        if self.decontaminate is None:
-            return dataclasses.replace(self, sources=sources)
-        against = {
-            name: {**settings, **({"root": roots[name]} if name in roots else {})}
-            for name, settings in self.decontaminate["against"].items()
-        }
-        return dataclasses.replace(self, sources=sources, decontaminate={**self.decontaminate, "against": against})
+        held = self.decontaminate
+        if held is not None:
+            against = {
+                name: dataclasses.replace(benchmark, root=roots.get(name, benchmark.root))
+                for name, benchmark in held.against.items()
+            }
+            held = dataclasses.replace(held, against=against)
+        return dataclasses.replace(self, sources=sources, decontaminate=held)
 
     def verdict_steps(self) -> tuple[str, ...]:
         """Whose verdicts count before dedupe's, in the order of attribution: the filters, and decontaminate where it drops."""
-        against = self.decontamination_settings()
-        dropping = against is not None and against.action == "drop"
-        return (*(filter_.name for filter_ in self.built_filters()), *(("decontaminate",) if dropping else ()))
+        dropping = self.decontaminate is not None and self.decontaminate.action == "drop"
+        return (*(filter_.name for filter_ in self.filters), *(("decontaminate",) if dropping else ()))
 
     def all_verdict_steps(self) -> tuple[str, ...]:
         """The names of all who write verdicts on samples, in the order in which they are heard."""
         return (*self.verdict_steps(), *(() if self.dedupe is None else ("dedupe",)))
-
-    def policy(self, name: str) -> Policy:
-        """An image policy."""
-        if name not in self.policies:
-            raise RecipeError(
-                f"policy {name!r} does not stand in the recipe's policies; {suggest_names(name, list(self.policies))}"
-            )
-        return _from_table(POLICIES, self.policies[name], f"policies.{name}")
-
-
-def _from_table(table: Mapping[str, type[Made]], values: Mapping[str, Any], where: str) -> Made:
-    """The object that `values` describe, of the class that its `kind` names in `table`."""
-    kind = str(values.get("kind"))
-    if kind not in table:
-        raise RecipeError(f"{where}.kind: {kind!r} is unknown; {suggest_names(kind, list(table))}")
-    return parse_block(table[kind], {name: value for name, value in values.items() if name != "kind"}, where)

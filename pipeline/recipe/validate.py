@@ -1,18 +1,22 @@
-"""What makes a recipe one, beyond its form: every block can be built, names are folders, and each source says which files are its own."""
+"""What makes a recipe one, beyond its form: names are folders, each source says which files are its own, and what blocks name is there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.errors import RecipeError
+from pydantic import ValidationError
+
+from vlmill.pipeline.core.config import suggest_names
+from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
 
 if TYPE_CHECKING:
     from vlmill.pipeline.decontaminate import Benchmark
-    from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
+    from vlmill.pipeline.recipe.schema import Recipe, SourceSettings, Stage
 
 RESERVED = ("benchmarks", "dedupe", "mixtures")
 """Folders under steps/ that belong to no source."""
@@ -49,7 +53,7 @@ def check_names(recipe: Recipe) -> None:
     check_name("name", recipe.name)
     for name in recipe.sources:
         check_name("sources", name, RESERVED, dots=False)
-    held = recipe.decontamination_settings()
+    held = recipe.decontaminate
     for name, settings in held.against.items() if held else ():
         where = "decontaminate.against"
         check_name(where, name, [*recipe.sources, "index"], dots=False)
@@ -60,36 +64,56 @@ def check_names(recipe: Recipe) -> None:
     for stage in recipe.stages:
         check_name("stages.name", stage.name)
         check_name("stages.policy", stage.policy)
-    for entry in recipe.filters:
-        for name in entry:
-            if name not in FILTERS:
-                check_name("filters", name, STEP_NAMES)
+    for filter_ in recipe.filters:
+        if filter_.name not in FILTERS:
+            check_name("filters", filter_.name, STEP_NAMES)
 
 
 def validate_recipe(recipe: Recipe) -> None:
-    """Build every block once, so that a mistake shows before any work begins.
+    """Check what its types cannot say, so that a mistake shows before any work begins. The packages above have more to say of it.
 
     Raises:
-        RecipeError: names what is wrong and what was allowed.
+        RecipeError: names all that is wrong, and what was allowed.
     """
-    check_names(recipe)
-    for name, settings in recipe.sources.items():
-        recipe.source(name)
-        recipe.fetch_step(name)
-        _check_files("sources", name, settings)
+    benchmarks = recipe.decontaminate.against if recipe.decontaminate else {}
+    pass_all(
+        partial(check_names, recipe),
+        partial(_check_sources, recipe),
+        *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
+        *(partial(_check_fetch, recipe, name) for name in recipe.sources),
+        *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
+        *(partial(_check_policy, recipe, stage) for stage in recipe.stages),
+        partial(_check_stages, recipe),
+    )
+
+
+def _check_sources(recipe: Recipe) -> None:
     if not recipe.sources:
         raise RecipeError("sources: a recipe needs at least one")
-    recipe.image_stats_step()
-    recipe.built_filters()
-    recipe.dedupe_settings()
-    _check_benchmarks(recipe)
+
+
+def _check_stages(recipe: Recipe) -> None:
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
         raise RecipeError(f"stages: each name may stand once, not {', '.join(names)}")
-    for policy in {*recipe.policies, *(stage.policy for stage in recipe.stages)}:
-        recipe.policy(policy)
     if recipe.stages and recipe.tokenizer is None:
         raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
+
+
+def _check_policy(recipe: Recipe, stage: Stage) -> None:
+    if stage.policy not in recipe.policies:
+        raise RecipeError(
+            f"stages.{stage.name}.policy: policy {stage.policy!r} does not stand in the recipe's policies; "
+            f"{suggest_names(stage.policy, list(recipe.policies))}"
+        )
+
+
+def _check_fetch(recipe: Recipe, name: str) -> None:
+    """The recipe's fetch block and the source's own may be wrong together alone."""
+    try:
+        recipe.fetch_step(name)
+    except ValidationError as error:
+        raise RecipeError(f"sources.{name}.fetch: {error.errors()[0]['msg']}") from None
 
 
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
@@ -108,10 +132,3 @@ def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) ->
             f"{where}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root {settings.root!r} is "
             f"none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
         )
-
-
-def _check_benchmarks(recipe: Recipe) -> None:
-    block, held = "decontaminate.against", recipe.decontamination_settings()
-    for name, settings in held.against.items() if held else ():
-        _check_files(block, name, settings)
-        recipe.benchmark(name)

@@ -55,7 +55,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
         StoreError: the run has no such block, or has not come so far.
     """
     recipe = read_locked_recipe(root)
-    against = recipe.decontamination_settings()
+    against = recipe.decontaminate
     if against is None:
         raise StoreError(
             f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: benchmarks"
@@ -79,7 +79,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
 
 def list_splits(recipe: Recipe) -> list[str]:
     """The benchmarks of a recipe with their splits, as findings name them."""
-    settings = recipe.decontamination_settings()
+    settings = recipe.decontaminate
     return sorted(split for name, of in settings.against.items() for split in of.splits(name)) if settings else []
 
 

@@ -22,7 +22,7 @@ def read_overlap(root: Path) -> dict[str, Any]:
     Raises:
         StoreError: dedupe is not done, or the recipe has none.
     """
-    if read_locked_recipe(root).dedupe_settings() is None:
+    if read_locked_recipe(root).dedupe is None:
         raise StoreError(f"{root}: its recipe says dedupe: null, so nothing was compared; give it a dedupe block")
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     (path,) = (root / file.path for file in receipt.files if file.name == "overlap.json")

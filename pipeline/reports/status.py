@@ -60,7 +60,7 @@ def make_status_table(root: Path) -> Table:
     shown.add_column("source")
     shown.add_column("steps")
     recipe = read_locked_recipe(root)
-    filters = [filter_.name for filter_ in recipe.built_filters()]
+    filters = [filter_.name for filter_ in recipe.filters]
     order = [
         "survey",
         "read",

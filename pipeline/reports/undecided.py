@@ -46,7 +46,7 @@ def count_undecided(root: Path) -> Iterator[UndecidedCount]:
     """What each filter that is through with a source left undecided there, where it did."""
     recipe = read_locked_recipe(root)
     for source in sorted(recipe.sources):
-        for filter_ in recipe.built_filters():
+        for filter_ in recipe.filters:
             folder = f"steps/{source}/{filter_.name}"
             if not (root / folder / "manifest.json").exists():
                 continue

@@ -141,7 +141,7 @@ class _Counted:
         yield from self._taken_in("read", "pages", "kept", samples)
         yield from self._read()
         yield from self._taken_in("image_stats", "images_measured", "in", pictures)
-        for filter_ in self.recipe.built_filters():
+        for filter_ in self.recipe.filters:
             yield from self._taken_in(filter_.name, "filtered", "in", filtered)
         if self.recipe.decontaminate is not None:
             yield from self._taken_in("contamination", "held_against_benchmarks", "in", samples)

@@ -126,11 +126,11 @@ def answer_what_if(
         set_value(data, key, text)
     data = expand_benchmarks(data, base or Path())
     now = read_locked_recipe(root)
+    _check_held(now, data)
     then = parse_block(Recipe, data, name).trusting([hash_code(code) for _, code in filters])
-    _check_held(now, then)
     _check_answered(select_shaping(read_lock(root)), select_shaping(data))
     validate_recipe(replace(then, tokenizer=now.tokenizer))
-    asked = [filter_ for filter_ in then.built_filters() if filter_ not in now.built_filters()]
+    asked = [filter_ for filter_ in then.filters if filter_ not in now.filters]
     if files_asked := {filter_.file for filter_ in asked if isinstance(filter_, CustomFilter) and filter_.code is None}:
         raise RecipeError(
             explain_refusal(root / LOCK, {file: then.custom_filters[file] for file in sorted(files_asked)}, command)
@@ -190,12 +190,11 @@ def _held(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (data.get("decontaminate") or {}).items() if key != "action"}
 
 
-def _check_held(now: Recipe, then: Recipe) -> None:
-    if then.decontaminate is not None and now.decontaminate is None:
+def _check_held(now: Recipe, data: Mapping[str, Any]) -> None:
+    if data.get("decontaminate") is not None and now.decontaminate is None:
         raise RecipeError(
             "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill build RECIPE --accept-changes"
         )
-    then.decontamination_settings()
 
 
 def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

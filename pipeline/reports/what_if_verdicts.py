@@ -66,10 +66,10 @@ def enter_filters(
     root: Path, now: Recipe, then: Recipe, base: Path | None, partitions: Sequence[WhatIfPartition], folder: Path
 ) -> tuple[str, ...]:
     """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
-    before, asked = now.built_filters(), list[str]()
+    before, asked = now.filters, list[str]()
     for filter_ in before:
         _enter(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
-    for filter_ in then.built_filters():
+    for filter_ in then.filters:
         if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
             for partition in partitions:
                 partition.then[filter_.name] = partition.now[filter_.name]
@@ -111,7 +111,7 @@ def enter_dedupe(
     root: Path, now: Recipe, then: Recipe, partitions: Sequence[WhatIfPartition], folder: Path
 ) -> list[str]:
     """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
-    before, after = now.dedupe_settings(), then.dedupe_settings()
+    before, after = now.dedupe, then.dedupe
     if before is None and after is not None:
         raise RecipeError(
             "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --accept-changes"

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, read_images, write_image_stats
@@ -47,9 +48,11 @@ class ComputeImageStats:
     version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Amount = MAX_PIXELS  # of an image; one with more is not decoded
     isolated: bool = field(default=False, metadata=RUNTIME)  # after a worker died: decode in a child, and outlive it
-    seconds: float = field(default=120.0, metadata=RUNTIME)  # for one image, where isolated
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
+        default=120.0, metadata=RUNTIME
+    )  # for one image, where isolated
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import SampleId
+from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
 from vlmill.pipeline.fetch.opt_outs import normalise_address
 
@@ -60,13 +59,13 @@ class TakedownList:
         if not path.exists():
             return cls()
         try:
-            listed = yaml.safe_load(path.read_text("utf-8"))
+            listed = read_yaml(path)
             for name, values in listed.items():
                 if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                     raise TypeError(f"{name}: a list of texts is expected, not {values!r}")  # noqa: TRY301
             found = cls(**{name: tuple(values) for name, values in listed.items()})
             return cls(texts=found.texts) | parse_rules(found.urls, found.sha256, found.ids, found.domains)
-        except (yaml.YAMLError, TypeError, AttributeError, StoreError) as error:
+        except (RecipeError, TypeError, AttributeError, StoreError) as error:
             raise StoreError(
                 f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}, each with a list"
             ) from error
@@ -74,7 +73,7 @@ class TakedownList:
     def to_yaml(self) -> str:
         """What stands in the file."""
         listed = {rule.name: list(getattr(self, rule.name)) for rule in fields(self)}
-        return HEAD + yaml.safe_dump(listed, sort_keys=True, allow_unicode=True, width=1000)
+        return HEAD + format_yaml(listed, width=1000)
 
     def address(self) -> Callable[[str | None], str]:
         """A function that says which rule an address falls under: `url ...`, `domain ...`, or nothing.

@@ -60,7 +60,7 @@ def test_a_build_says_nothing_unless_it_is_given_a_console(recipe, run, capsys):
 def test_a_recipe_is_loaded_with_other_values(recipe):
     loaded = vlmill.load_recipe(recipe, limit=2, settings={"filters.shape.max_ratio": 3, "seed": "7"})
     assert (loaded.name, loaded.recipe.limit, loaded.recipe.seed) == ("small", 2, 7)
-    assert loaded.recipe.built_filters()[1].max_ratio == 3
+    assert loaded.recipe.filters[1].max_ratio == 3
     with pytest.raises(vlmill.RecipeError, match="max_ration"):
         vlmill.load_recipe(recipe, settings={"filters.shape.max_ration": 3})
 

@@ -211,7 +211,7 @@ def loaded(folder, *files, **sets):
 
 
 def test_it_is_asked_last_with_its_defaults_or_where_the_recipe_names_it(folder):
-    assert [filter_.name for filter_ in loaded(folder, folder / "mine.py").built_filters()] == [
+    assert [filter_.name for filter_ in loaded(folder, folder / "mine.py").filters] == [
         "language",
         "shape",
         "short",
@@ -223,15 +223,15 @@ def test_it_is_asked_last_with_its_defaults_or_where_the_recipe_names_it(folder)
         )
     )
     recipe = load_recipe(str(named), filters=[("mine.py", FILTER)])[0]
-    assert [filter_.name for filter_ in recipe.built_filters()] == ["short", "shape"]
-    assert recipe.built_filters()[0].settings == {"least": 9}
+    assert [filter_.name for filter_ in recipe.filters] == ["short", "shape"]
+    assert recipe.filters[0].settings == {"least": 9}
     with pytest.raises(RecipeError, match="'short' is unknown; .*A custom filter comes with --filter FILE"):
         load_recipe(str(named))
 
 
 def test_settings_of_its_own_are_set_like_all_others(folder):
     recipe = load_recipe(str(folder / "recipe.yaml"), sets={"short.least": "3"}, filters=[("mine.py", FILTER)])[0]
-    assert recipe.built_filters()[-1].settings == {"least": 3}
+    assert recipe.filters[-1].settings == {"least": 3}
 
 
 @pytest.mark.parametrize("name", ["language", "signature"])
@@ -264,7 +264,7 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
     assert list(verify_run(root)) == []
     traced = trace_sample(root, "quiz/quiz.parquet#0")  # from the lock alone
     assert {(verdict.filter, verdict.reason) for verdict in traced.verdicts} == {("short", Reason("filter:short"))}
-    assert read_locked_recipe(root).built_filters()[-1].sha256 == custom_filters.hash_code(code)
+    assert read_locked_recipe(root).filters[-1].sha256 == custom_filters.hash_code(code)
 
     files = {path: path.stat().st_mtime_ns for path in (root / "steps").rglob("*.parquet")}
     (folder / "mine.py").write_text(code.replace("int = 8", "int = 3"))

@@ -512,18 +512,16 @@ def test_a_benchmark_comes_from_a_list_by_name_and_the_lock_says_all(data, tmp_p
     against = {"mmmu": "benchmarks", "own": {"files": "test.parquet"}}
     there = "hf://datasets/acme/copy@v1"
     loaded, effective, _ = load_recipe(str(recipe(data, decontaminate={"against": against})), sources={"mmmu": there})
-    assert loaded.decontamination_settings().against["mmmu"].splits("mmmu")["mmmu.validation"] == Split(
-        split="validation"
-    )
+    assert loaded.decontaminate.against["mmmu"].splits("mmmu")["mmmu.validation"] == Split(split="validation")
     assert effective["decontaminate"]["against"]["mmmu"]["options"]["choices"] == "options"
     assert effective["decontaminate"]["against"]["mmmu"]["root"] == there
     moved = {"mmmu": str(tmp_path / "mine" / "*.parquet")}  # a list that comes from the command line too can be moved
     everything, _, _ = load_recipe(
         str(recipe(data, decontaminate=None)), moved, sets={"decontaminate.against": "benchmarks"}
     )
-    assert everything.decontamination_settings().against["mmmu"].splits("mmmu") == {"mmmu": Split(pattern="*.parquet")}
+    assert everything.decontaminate.against["mmmu"].splits("mmmu") == {"mmmu": Split(pattern="*.parquet")}
     names = "ai2d chartqa docvqa mathvista mmbench_cn mmbench_en mmmu mmstar ocrbench scienceqa textvqa vqav2"
-    assert sorted(everything.decontamination_settings().against) == names.split()
+    assert sorted(everything.decontaminate.against) == names.split()
 
 
 @pytest.mark.parametrize(

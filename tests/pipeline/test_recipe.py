@@ -8,11 +8,17 @@ import pytest
 import yaml
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.engine.survey import PlannedPartition, limit_rows
+from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.filters import Language, Shape
+from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.inputs.files import InputFile, list_input_files
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_locked_recipe, select_shaping
+from vlmill.pipeline.sources.obelics import Obelics
+from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.survey import cut_rows
 
 GOOD = {
@@ -33,8 +39,8 @@ def recipe_file(folder: Path, **changes: object) -> str:
 def test_a_recipe_is_read_into_frozen_steps(tmp_path):
     recipe, _, base = load_recipe(recipe_file(tmp_path))
     assert base == tmp_path
-    assert [filter_.name for filter_ in recipe.built_filters()] == ["language", "shape"]
-    assert recipe.policy("small").kind == "letterbox"
+    assert [filter_.name for filter_ in recipe.filters] == ["language", "shape"]
+    assert recipe.policies["small"].kind == "letterbox"
     assert recipe.fetch_step("web").name == "fetch"
 
 
@@ -72,6 +78,56 @@ def test_a_mistake_is_named_with_what_was_allowed(tmp_path, change, message):
         load_recipe(recipe_file(tmp_path, **change))
 
 
+def test_all_mistakes_are_named_at_once(tmp_path):
+    change = {
+        "sources": {"web": {"kind": "obelics"}, "b.c": {"kind": "obelics", "files": "*"}},
+        "stages": [{"name": "a", "policy": "smal", "mixture": {}}],
+    }
+    with pytest.raises(RecipeError) as told:
+        load_recipe(recipe_file(tmp_path, **change))
+    for message in (
+        "sources.web.files: is missing",
+        "'b.c' is no name here",
+        "policy 'smal'",
+        "tokenizer: stages need",
+    ):
+        assert message in str(told.value)
+    change = {"sources": {"web": {"kind": "obelix"}}, "seed": "x", "policies": {"small": {"kind": "crop", "fill": 1}}}
+    with pytest.raises(RecipeError) as told:
+        load_recipe(recipe_file(tmp_path, **change, filters=[{"shape": {"max_ratio": 0}}]))
+    assert [line.partition(": ")[0] for line in str(told.value).splitlines()] == [
+        "recipe.yaml.sources.web.kind",
+        "recipe.yaml.seed",
+        "recipe.yaml.filters.shape.max_ratio",
+        "recipe.yaml.policies.small.fill",
+    ]
+
+
+def test_the_blocks_of_a_recipe_are_the_objects_that_the_engine_works_with(tmp_path):
+    sources = {"web": {"kind": "obelics", "files": "*", "options": {"paragraphs": True}, "fetch": {"retries": 7}}}
+    recipe, _, _ = load_recipe(recipe_file(tmp_path, sources=sources, fetch={"timeout_s": 3}, dedupe={"text": 0.9}))
+    assert recipe.source("web") == Obelics(paragraphs=True)
+    assert recipe.fetch_step("web") == Fetch(timeout_s=3, retries=7)
+    assert recipe.policies == {"small": Letterbox(side=56, patch=14)}
+    assert recipe.filters == (Language(drop=("zh",)), Shape(max_ratio=5))
+    assert recipe.dedupe == Dedupe(text=0.9)
+    assert recipe.image_stats == ComputeImageStats()
+    assert recipe.rooted({"web": "there"}).sources["web"].root == "there"
+    assert recipe.rooted({}) == recipe
+
+
+def test_a_source_s_own_fetch_keys_and_the_recipe_s_are_checked_alike(tmp_path):
+    sources = {"web": {"kind": "obelics", "files": "*", "fetch": {"retrys": 7}}}
+    with pytest.raises(RecipeError, match=r"sources\.web\.fetch\.retrys: unknown key .*did you mean 'retries'"):
+        load_recipe(recipe_file(tmp_path, sources=sources))
+    sources = {"web": {"kind": "obelics", "files": "*", "options": {"paragrafs": True}}}
+    with pytest.raises(RecipeError, match=r"sources\.web\.options\.paragrafs: .*did you mean 'paragraphs'"):
+        load_recipe(recipe_file(tmp_path, sources=sources))
+    sources = {"web": {"kind": "obelics", "files": "*", "options": {"kind": "pdfa"}}}
+    with pytest.raises(RecipeError, match=r"sources\.web\.options: unknown key 'kind'"):
+        load_recipe(recipe_file(tmp_path, sources=sources))
+
+
 def test_a_recipe_that_is_not_there_offers_the_shipped_ones(tmp_path):
     with pytest.raises(RecipeError, match=r"neither a file nor a shipped recipe; did you mean 'quickstart'\?"):
         load_recipe("quickstrat")
@@ -90,7 +146,7 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     sets = {"filters.language.drop": "[zh, ja]", "seed": "9", "sources.web.licence": "MIT", "partition.rows": "5"}
     recipe, data, _ = load_recipe(recipe_file(tmp_path), {"web": str(tmp_path / "elsewhere")}, 7, sets)
-    assert recipe.built_filters()[0].drop == ("zh", "ja")
+    assert recipe.filters[0].drop == ("zh", "ja")
     assert (recipe.seed, recipe.limit, recipe.partition.rows) == (9, 7, 5)
     assert recipe.sources["web"].licence == "MIT"
     assert recipe.sources["web"].root == str(tmp_path / "elsewhere")

@@ -197,12 +197,12 @@ def test_code_that_is_not_what_its_sha256_says_is_refused_by_all(folder, tmp_pat
 
 def test_the_filters_of_a_lock_are_known_without_their_code(folder):
     recipe = read_locked_recipe(folder / "run")
-    assert [filter_.name for filter_ in recipe.built_filters()] == ["language", "shape", "short"]
+    assert [filter_.name for filter_ in recipe.filters] == ["language", "shape", "short"]
     assert recipe.all_verdict_steps() == ("language", "shape", "short", "dedupe")
     with pytest.raises(
         RecipeError, match="'short' .*mine.py.* cannot be asked: its code runs only if the command line"
     ):
-        list(recipe.built_filters()[-1].decide([], []))
+        list(recipe.filters[-1].decide([], []))
     assert not (folder / "ran").exists()
 
 
@@ -212,7 +212,7 @@ def test_an_ablation_asks_the_filters_whose_files_its_line_names(folder, tmp_pat
     planned = list_trials(read_ablation(spec), {}, None, [("mine.py", FILTER)])
     made = []
     with pytest.raises(StoreError, match="no mixture"):
-        prepare_runs(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.built_filters()[-1]))
+        prepare_runs(tmp_path, planned, lambda _, recipe, *__: made.append(recipe.filters[-1]))
     assert [filter_.code for filter_ in made[:1]] == [FILTER]
 
 

@@ -10,12 +10,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from vlmill.mixtures.build import validate_mixtures as check_mixtures
 from vlmill.mixtures.published import catalogue as published
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.recipe.validate import validate_recipe
-from vlmill.train.validate import validate_training as check_training
+from vlmill.train.validate import validate
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for package in ("pipeline", "mixtures", "train") for path in (ROOT / package).rglob("*.py"))
@@ -62,16 +60,13 @@ def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
     text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     (tmp_path / "readme.yaml").write_text(text)
     recipe, _, _ = load_recipe(str(tmp_path / "readme.yaml"))
-    validate_recipe(recipe)
-    check_mixtures(recipe)
-    check_training(recipe)
+    validate(recipe)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_read_whole(path):
     recipe, _, _ = load_recipe(str(path))
-    check_mixtures(recipe)
-    check_training(recipe)
+    validate(recipe)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mixtures").glob("*.yaml")), ids=lambda path: path.stem)

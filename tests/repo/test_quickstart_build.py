@@ -23,7 +23,7 @@ def fates(tmp_path_factory):
     root = tmp_path_factory.mktemp("quickstart") / "run"
     assert vlmill("build", "quickstart", "--out", root, "--workers", 0) == 0
     assert vlmill("verify", root) == 0
-    filters = (*(filter_.name for filter_ in read_locked_recipe(root).built_filters()), "dedupe")
+    filters = (*(filter_.name for filter_ in read_locked_recipe(root).filters), "dedupe")
     resolved = {file.name: root / file.path for file in read_manifest(root, "steps/dedupe/resolve")[0].files}
     found = {}
     for source in read_locked_recipe(root).sources:

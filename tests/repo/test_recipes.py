@@ -35,7 +35,7 @@ def test_a_recipe_reads_one_dataset_from_the_hub_and_drops_chinese(recipe):
     assert loaded.name == name
     assert list(loaded.sources) == [name]
     assert re.fullmatch(r"hf://datasets/[\w.-]+/[\w.-]+@\w+", loaded.sources[name].root)
-    assert next(filter_ for filter_ in loaded.built_filters() if filter_.name == "language").drop == ("zh",)
+    assert next(filter_ for filter_ in loaded.filters if filter_.name == "language").drop == ("zh",)
     assert loaded.policies
 
 

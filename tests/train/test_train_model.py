@@ -286,13 +286,10 @@ class Recipe:
     """As much of a recipe as the check looks at."""
 
     def __init__(self, model):
-        self.model, self.chat = model, "vlmill"
+        self.model, self.chat, self.policies = model, "vlmill", {"small": ANYRES}
         self.stages = [
             SimpleNamespace(name="align", policy="small", train={"steps": 1, "learning_rate": {"text": 1e-3}})
         ]
-
-    def policy(self, name):
-        return ANYRES
 
 
 def test_a_recipe_is_checked_before_anything_is_built():

@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import TEMPORARY, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_value
+from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.workdir import PINS
 from vlmill.pipeline.recipe.lock import select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences
@@ -111,7 +110,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _check_recipe(folder: Path, trial: Trial) -> None:
     path, now = folder / LOCK, select_shaping(trial.data)
-    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else now
+    before = read_yaml(path) if path.exists() else now
     if before != now:
         raise StoreError(
             f"{folder} was made for another recipe:\n{list_differences(before, now)}\n"
@@ -125,5 +124,5 @@ def _link_run(folder: Path, data: Path, trial: Trial) -> None:
     for name in SHARED:
         if (data / name).exists() and not (folder / name).exists():
             (folder / name).symlink_to(os.path.relpath(data / name, folder))
-    text = yaml.safe_dump(select_shaping(trial.data), sort_keys=True, allow_unicode=True, width=120)
+    text = format_yaml(select_shaping(trial.data))
     write_atomically(folder / LOCK, text)

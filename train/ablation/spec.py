@@ -18,17 +18,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic.dataclasses import dataclass
 
-from vlmill.mixtures.build import validate_mixtures as check_mixtures
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.mapping import read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_name
-from vlmill.train.validate import validate_training as check_training
+from vlmill.train.validate import validate
 
 DATA = "data"
 """The folder of what variants share, beside theirs."""
@@ -141,8 +140,7 @@ def _load_trial(
         recipe, data, base = _load_recipe(spec, changes, sources, limit, filters)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
         recipe, data, base = _load_recipe(spec, seeded, sources, limit, filters)
-        check_mixtures(recipe)
-        check_training(recipe)
+        validate(recipe)
     except RecipeError as error:
         raise RecipeError(f"variant {variant!r}: {error}") from error
     if not (recipe.stages and recipe.model):
@@ -160,5 +158,5 @@ def _load_recipe(
     filters: Sequence[tuple[str, str]],
 ) -> tuple[Recipe, dict[str, Any], Path]:
     return load_recipe(
-        spec.recipe, sources, limit, {key: yaml.safe_dump(value) for key, value in changes.items()}, filters
+        spec.recipe, sources, limit, {key: format_yaml(value) for key, value in changes.items()}, filters
     )

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Annotated, Any, BinaryIO, ClassVar, Protocol
 
 import pydantic.dataclasses
+from pydantic import Field
 
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.excerpt import escape_text
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
@@ -40,10 +41,16 @@ class DocumentSource(Source, Protocol):
     isolated: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]]  # the pictures come from the first of these that a document has
 
-    long_side: int = 1280  # pixels of a rendered page: 116 dpi on A4, where 8 point print can be read
-    max_pages: int = 256  # the pages of one document are held in memory together, 0.1 to 2 MB each
-    max_bytes: int = 1 << 28  # of a document's members
-    seconds: float = field(default=30.0, metadata=RUNTIME)  # for one page; 0.05 are usual
+    long_side: Annotated[int, Field(ge=1, le=16_384)] = (
+        1280  # pixels of a rendered page: 116 dpi on A4, where 8 point print can be read
+    )
+    max_pages: Annotated[int, Field(ge=1, le=100_000)] = (
+        256  # the pages of one document are held in memory together, 0.1 to 2 MB each
+    )
+    max_bytes: Amount = 1 << 28  # of a document's members
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
+        default=30.0, metadata=RUNTIME
+    )  # for one page; 0.05 are usual
 
     def needs(self) -> tars.Needs:
         """A text and something to look at."""

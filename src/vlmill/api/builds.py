@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vlmill.api.runs import Run, format_settings, open_run
-from vlmill.mixtures.build import build_stages, read_stats, validate_mixtures
+from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
@@ -25,7 +25,7 @@ from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.train.validate import validate_training
+from vlmill.train.validate import validate
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def load_with_code(
 ) -> LoadedRecipe:
     """The same, of texts, with the custom filters' code that may run: file name and code. Raises RecipeError as `load_recipe`."""
     loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
-    validate_mixtures(loaded)
-    validate_training(loaded)
+    validate(loaded)
     return LoadedRecipe(loaded, data, base)
 
 

@@ -300,7 +300,7 @@ class Run:
 
     @property
     def _most_pixels(self) -> int:
-        return self.recipe.image_stats_step().max_pixels
+        return self.recipe.image_stats.max_pixels
 
     def _decode(self, data: bytes, where: str) -> Image.Image:
         try:

@@ -1,0 +1,135 @@
+"""The JSON Schema of a recipe, from its typed blocks: what editors complete from, and what the reference is written from.
+
+Descriptions come from where the code has them: docstrings, an `Attributes:` section, and the comment behind a field.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Mapping
+from textwrap import dedent
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from vlmill.pipeline.recipe.schema import Recipe
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+
+
+def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> dict[str, Any]:
+    """The schema of a recipe file, draft 2020-12.
+
+    Args:
+        model: the class of the recipe's `model` block.
+        mixture: the class of a stage's `mixture` block.
+        train: the class of a stage's `train` block.
+    """
+    blocks: dict[str, Any] = {"recipe": Recipe, "model": model, "mixture": mixture, "train": train}
+    roots, named = TypeAdapter.json_schemas(
+        [(name, "validation", TypeAdapter(block)) for name, block in blocks.items()], schema_generator=_Generator
+    )
+    refs = {name: roots[name, "validation"] for name in blocks}
+    found: dict[str, Any] = named["$defs"]
+    recipe, stage, held = found.pop("Recipe"), found["Stage"]["properties"], found["Decontamination"]["properties"]
+    recipe["properties"] = {name: item for name, item in recipe["properties"].items() if name != "custom_filters"}
+    for properties, name in ((recipe["properties"], "model"), (stage, "mixture"), (stage, "train")):
+        properties[name] = {**refs[name], "description": found[refs[name]["$ref"].rpartition("/")[2]]["description"]}
+    held["against"] = _allow_lists(held["against"])
+    return {"$schema": DIALECT, **recipe, "title": "Recipe of vlmill", "$defs": dict(sorted(found.items()))}
+
+
+def _allow_lists(against: Mapping[str, Any]) -> dict[str, Any]:
+    """Benchmarks as a recipe file has them: a list by its name, or some of which each may name a list."""
+    entry = {"anyOf": [against["additionalProperties"], {"type": "string"}]}
+    spelt = {"type": "object", "additionalProperties": entry}
+    meaning = "name of a list of benchmarks (`benchmarks`, or a YAML file), or benchmarks by name"
+    return {"anyOf": [{"type": "string"}, spelt], "description": meaning}
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's generator with the descriptions that stand in the code."""
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        """The schema of one block."""
+        block, made = schema["cls"], super().dataclass_schema(schema)
+        described = describe_fields(block)
+        for name, item in made.get("properties", {}).items():
+            item.pop("title", None)
+            if name in described:
+                item["description"] = described[name]
+        made["description"] = describe_class(block)
+        return _put_kind_beside(made)
+
+
+def _put_kind_beside(made: JsonSchemaValue) -> JsonSchemaValue:
+    """Of a block whose `kind` says what may stand in its `options`: one condition a kind."""
+    properties = made.get("properties", {})
+    if "kind" not in properties or "oneOf" not in properties.get("options", {}):
+        return made
+    conditions = []
+    for choice in properties["options"].pop("oneOf"):
+        kind = choice["properties"]["kind"]["const"]
+        options = {
+            **choice,
+            "properties": {name: item for name, item in choice["properties"].items() if name != "kind"},
+            "required": [name for name in choice["required"] if name != "kind"],
+        }
+        needed = {} if properties["kind"].get("default") == kind else {"required": ["kind"]}
+        chosen = {"properties": {"kind": {"const": kind}}, **needed}
+        conditions.append({"if": chosen, "then": {"properties": {"options": options}}})
+    properties["options"] |= {"type": "object"}
+    return {**made, "allOf": conditions}
+
+
+def describe_class(block: type[Any]) -> str:
+    """What a class's docstring says, without its attributes."""
+    return _to_yaml_words(inspect.cleandoc(block.__doc__ or "").partition("\n\nAttributes:\n")[0])
+
+
+def _to_yaml_words(text: str) -> str:
+    """A text of the code in one line, with the words that YAML has."""
+    for python, said in (("None", "null"), ("True", "true"), ("False", "false")):
+        text = re.sub(rf"\b{python}\b", said, text)
+    return " ".join(text.split())
+
+
+def describe_fields(block: type[Any]) -> Mapping[str, str]:
+    """What the code says of each field of a class and of those that it inherits: field -> one line."""
+    found: dict[str, str] = {}
+    for owner in reversed(block.__mro__):
+        if owner.__module__.startswith("vlmill."):
+            found |= _read_comments(owner)
+            section = inspect.cleandoc(owner.__doc__ or "").partition("\n\nAttributes:\n")[2]
+            found |= dict(ATTRIBUTE.findall(section))
+    return {name: _to_yaml_words(text) for name, text in found.items()}
+
+
+def _read_comments(owner: type[Any]) -> dict[str, str]:
+    """The comments and docstrings of a class's fields."""
+    source = dedent(inspect.getsource(owner))
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT and not token.string.startswith("# noqa")
+    }
+    found, last = dict[str, str](), ""
+    (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            last = node.target.id
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if text := " ".join(comments[line] for line in lines if line in comments):
+                found[last] = text
+        elif last and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found[last] = " ".join(str(node.value.value).split())
+        else:
+            last = ""
+    return found
