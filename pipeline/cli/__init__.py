@@ -89,7 +89,7 @@ def main() -> None:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
-        hint = f"this command needs the package of the module {module}; run: pip install 'vlmill[{EXTRAS[module]}]'"
+        hint = f"this command needs the package of the module {module}; run, in the clone of vlmill: pip install '.[{EXTRAS[module]}]'"
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(hint)}")
         sys.exit(1)
     except KeyboardInterrupt:

@@ -102,7 +102,7 @@ def download_images(
     if urls and importlib.util.find_spec("img2dataset") is None:
         raise RecipeError(
             f"fetch: {len(urls)} images are named by their address, the first is {urls[0]}, and img2dataset, which downloads them, "
-            "is not installed; run: pip install 'vlmill[fetch]'"
+            "is not installed; run, in the clone of vlmill: pip install '.[fetch]'"
         )
     outcomes: dict[str, FetchOutcome] = {}
     missing, trouble = list(urls), ""

@@ -219,7 +219,7 @@ def image_stats(licences=None, too_long=0):
             {"shares": {"web": 1}},
             {"planned": 11},
             1,
-            "full rows would hold 11 of it each, and there are 10: as no row holds",
+            "full sequences would hold 11 of it each, and there are 10: as no sequence holds",
         ),
         ({"shares": {"web": 1}}, {"licences": {"": 3}}, 1, "3 samples without a licence"),
         ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a sequence"),

@@ -211,13 +211,13 @@ def test_copies_are_half_an_epoch_apart_across_windows_too(tmp_path):
     assert min(gaps) > 0.7 * per_half
 
 
-def test_one_sample_takes_as_many_rows_as_it_comes_times(tmp_path):
+def test_one_sample_takes_as_many_sequences_as_it_comes_times(tmp_path):
     store = Store(tmp_path)
     store.add("quiz", lone([10]))
     rows = store.plan(mixture(shares={"quiz": 1}, epochs=100))
     assert [[s["epoch"] for s in row["segments"]] for row in rows] == [[epoch] for epoch in range(100)]
     assert any(
-        "no row holds a sample twice" in warning
+        "no sequence holds a sample twice" in warning
         for warning in json.loads(store.inputs["mix.json"].read_text())["warnings"]
     )
 
@@ -230,10 +230,10 @@ def test_no_row_holds_a_sample_of_two_parts_of_a_source(store):
         assert len({use[:2] for use in found}) == len(found)
 
 
-def test_a_budget_of_rows_is_met_nearly_where_rows_stay_emptier(tmp_path):
+def test_a_budget_of_sequences_is_met_nearly_where_sequences_stay_emptier(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10, 12, 14]))
-    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, rows=70))) == pytest.approx(70, rel=0.05)
+    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, sequences=70))) == pytest.approx(70, rel=0.05)
 
 
 def test_another_seed_is_another_order_of_the_same_samples(store):

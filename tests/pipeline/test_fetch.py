@@ -292,10 +292,10 @@ def test_the_memory_of_the_process_is_bounded_by_what_threads_and_bodies_need():
 PROBE = """
 import inspect, json, sys
 from importlib.metadata import version
-from vlmill.pipeline.fetch.child import downloader
-made = downloader()
+from vlmill.pipeline.fetch.child import load_downloader
+made = load_downloader()
 heavy = sorted({"torch", "ray", "albumentations", "cv2", "pandas", "webdataset", "wandb.sdk"} & set(sys.modules))
-print(json.dumps([version("img2dataset"), list(image_stats.signature(made).parameters), heavy]))
+print(json.dumps([version("img2dataset"), list(inspect.signature(made).parameters), heavy]))
 """
 
 
@@ -315,13 +315,13 @@ DROPPING = """
 import sys
 from pathlib import Path
 from vlmill.pipeline.fetch import child
-write = child.Hands.write
+write = child.DownloadHooks.write
 def fails_once(self, data, key, caption, meta):
     if int(key) == 1:
         raise OSError("No space left on device")
     write(self, data, key, caption, meta)
-child.Hands.write = fails_once
-child.download(Path(sys.argv[1]))
+child.DownloadHooks.write = fails_once
+child.run_job(Path(sys.argv[1]))
 """
 
 

@@ -47,7 +47,7 @@ def test_a_child_that_hangs_is_ended_and_the_next_call_works():
 
 
 def test_an_error_in_the_function_is_the_callers_error_with_the_childs_stack(worker):
-    with pytest.raises(RuntimeError, match=r"(?s)tests.upstream:obey failed.*KeyError: 'spam'"):
+    with pytest.raises(RuntimeError, match=r"(?s)tests\.helpers\.upstream:obey failed.*KeyError: 'spam'"):
         list(worker.run("raise"))
     assert list(worker.run("again")) == ["AGAIN"]
 
@@ -66,8 +66,8 @@ def test_a_child_killed_between_calls_is_replaced(worker):
 
 def test_the_child_ends_when_its_caller_is_killed():
     script = (
-        "from vlmill.pipeline.core.sandbox import Isolated; from tests.upstream import obey; import time\n"
-        "items = Isolated(obey, seconds=20).run('pid', times=2); print(next(items), flush=True); time.sleep(60)"
+        "from vlmill.pipeline.core.sandbox import Sandbox; from tests.helpers.upstream import obey; import time\n"
+        "items = Sandbox(obey, seconds=20).run('pid', times=2); print(next(items), flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as caller:

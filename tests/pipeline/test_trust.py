@@ -81,6 +81,8 @@ COMMANDS = {
         (REFUSES, "build inline.yaml --out other --workers 0"),
         (REFUSES, "build run/recipe.lock.yaml --out other --workers 0"),
     ],
+    "check": [(WORKS, "check recipe.yaml"), (REFUSES, "check inline.yaml")],
+    "schema": [(WORKS, "schema")],
     "status": [(WORKS, "status run"), (WORKS, "status run --json")],
     "ledger": [
         (WORKS, "ledger run"),
@@ -280,7 +282,7 @@ def test_an_array_that_holds_objects_is_refused_by_name(tmp_path, mapped):
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "steps/../../outside"])
 def test_a_receipt_names_no_file_outside_of_the_folder(path):
-    said = {"key": "0", "part": "00000-0000", "counts": {}, "made_by": {}}
+    said = {"key": "0", "partition": "00000-0000", "counts": {}, "made_by": {}}
     file = {"name": "a", "path": path, "sha256": "0", "size": 0}
     with pytest.raises(StoreError, match="00000-0000 names .* lie in its folder"):
         Receipt.from_json({**said, "files": [file]})

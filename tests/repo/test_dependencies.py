@@ -52,13 +52,13 @@ def test_a_command_without_its_package_names_the_extra(tmp_path):
     script = f"sys.argv = ['vlmill', 'train', {str(tmp_path)!r}]\nfrom vlmill.pipeline.cli import main\nmain()"
     done = run_without_extras(script)
     assert done.returncode == 1
-    assert "pip install 'vlmill[train]'" in done.stderr
+    assert "pip install '.[train]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_addresses_without_img2dataset_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "img2dataset", None)
-    with pytest.raises(RecipeError, match=r"http://a.example/1.png.*pip install 'vlmill\[fetch\]'"):
+    with pytest.raises(RecipeError, match=r"http://a.example/1.png.*pip install '.\[fetch\]'"):
         download_images(["http://a.example/1.png"], Fetch(), tmp_path)
     assert download_images([], Fetch(), tmp_path) == {}
 

@@ -30,7 +30,7 @@ def fates(tmp_path_factory):
         files: dict[str, dict[str, Path]] = {}
         for step in ("read", "image_stats", *filters[:-1]):
             for receipt in read_manifest(root, f"steps/{source}/{step}"):
-                files.setdefault(receipt.part, {}).update({file.name: root / file.path for file in receipt.files})
+                files.setdefault(receipt.partition, {}).update({file.name: root / file.path for file in receipt.files})
         for part, inputs in files.items():
             inputs["dedupe.verdicts.parquet"] = resolved[f"{source}.{part}.dedupe.verdicts.parquet"]
             verdicts, image_stats = (

@@ -115,7 +115,7 @@ def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = N
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     group = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    code = "import sys; from tests.test_train_world import child; child(*sys.argv[1:])"
+    code = "import sys; from tests.train.test_train_distributed import child; child(*sys.argv[1:])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(root), str(die_before), *arguments],

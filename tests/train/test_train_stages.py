@@ -94,7 +94,7 @@ def test_a_stage_that_the_recipe_lacks_is_refused_with_the_nearest_name(run):
 
 def test_of_several_ranks_the_first_alone_says_where_the_model_lies(tmp_path, monkeypatch, capsys):
     result = SimpleNamespace(stage="align", export=tmp_path / "export")
-    monkeypatch.setattr(training, "_train", lambda *_: [result])
+    monkeypatch.setattr("vlmill.api.training.train_run", lambda *_: [result])
     said = {}
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)

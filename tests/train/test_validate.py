@@ -21,10 +21,12 @@ def test_what_training_would_say_is_said_before_the_data_are_built(tmp_path):
     with pytest.raises(RecipeError, match=r"policies\.small\.side is 84, and model\.vision\.image_size is 56"):
         validate(wrong)
     align = "stages.align"
-    short = {f"{align}.mixture.rows": "3", f"{align}.mixture.epochs": "null", f"{align}.train.steps": "2"}
-    with pytest.raises(RecipeError, match=r"stages\.align\.train: 2 steps of 2 rows want 4 rows, and the plan has 3"):
+    short = {f"{align}.mixture.sequences": "3", f"{align}.mixture.epochs": "null", f"{align}.train.steps": "2"}
+    with pytest.raises(
+        RecipeError, match=r"stages\.align\.train: 2 steps of 2 sequences want 4 sequences, and the plan has 3"
+    ):
         validate(small_recipe(tmp_path, **short))
-    validate(small_recipe(tmp_path, **{**short, f"{align}.mixture.rows": "4"}))
+    validate(small_recipe(tmp_path, **{**short, f"{align}.mixture.sequences": "4"}))
 
 
 def test_mistakes_of_mixture_and_model_are_named_together(tmp_path):
