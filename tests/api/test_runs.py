@@ -204,6 +204,14 @@ def test_a_stage_has_its_shards_and_statistics(run):
         run.stage("aligne")
 
 
+def test_a_stage_is_a_pipeline_of_webdataset_too(run):
+    stage = run.stage(run.stages[0])
+    shards = stage.shards()
+    held_out = sum(1 for _ in stage.held_out())
+    found = [sample["json"]["id"] for sample in stage.webdataset()]
+    assert len(found) == len(set(found)) == shards["samples"].sum() - held_out
+
+
 def test_a_stage_that_is_not_mixed_is_an_error(recipe, tmp_path):
     run = vlmill.build(recipe, tmp_path / "run", workers=0, until="survey")
     assert run.mixtures == {}

@@ -119,6 +119,12 @@ class StageMixture:
         blocks = [pl.scan_parquet(self._mixture.folder / block["path"]) for block in self.lock["plan"]["blocks"]]
         return pl.concat(blocks).with_row_index("sequence")
 
+    def webdataset(self, **options: Any) -> Any:
+        """A `webdataset.WebDataset` over its shards: each sample once, decoded; `options` go to it. See `open_webdataset`."""
+        from vlmill.mixtures.webdataset import open_webdataset
+
+        return open_webdataset(self.folder, self.name, **options)
+
     def samples(self, start: int = 0, stop: int | None = None) -> Iterator[PlannedSample]:
         """What the packed sequences [start, stop) hold, in the order of training; one sequence in memory at a time.
 
