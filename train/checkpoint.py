@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import EnumType
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,19 @@ class _Metadata(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         """The classes of METADATA, and dtypes."""
+        if (module_name, global_name) == ("builtins", "getattr"):
+            return _get_member
         dtype = getattr(torch, global_name, None) if module_name == "torch" else None
         if global_name in METADATA.get(module_name, ()) or isinstance(dtype, torch.dtype):
             return super().find_class(module_name, global_name)
         raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which no checkpoint of ours does")
+
+
+def _get_member(owner: Any, name: str) -> Any:
+    """The member of an enumeration. Python before 3.11.4 pickles members by `getattr`; nothing else is to be had by it."""
+    if isinstance(owner, EnumType) and name in owner.__members__:
+        return owner[name]
+    raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")
 
 
 class _Reader(FileSystemReader):
