@@ -28,7 +28,7 @@ STEP_NAMES = (
         "contamination",
         "decontaminate",
     ),
-    *("dedupe", "render"),
+    *("dedupe", "render", "outcomes"),
 )
 """Names of steps beside the filters, which no custom filter may take."""
 

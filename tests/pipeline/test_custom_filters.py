@@ -234,7 +234,7 @@ def test_settings_of_its_own_are_set_like_all_others(folder):
     assert recipe.filters[-1].settings == {"least": 3}
 
 
-@pytest.mark.parametrize("name", ["language", "signature"])
+@pytest.mark.parametrize("name", ["language", "signature", "outcomes"])
 def test_a_name_that_is_taken_is_refused(folder, name):
     with pytest.raises(RecipeError, match=f"mine.py: the name '{name}' is taken: .* has it; choose another"):
         load_recipe(str(folder / "recipe.yaml"), filters=[("mine.py", FILTER.replace('"short"', f'"{name}"'))])
