@@ -24,7 +24,7 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 """The fractions of its multiples leave no run of places without its part of them (Weyl's equidistribution)."""
 
 ENDS = (1, 2, 3)
-"""Numbers of last rows of each use that are tried when these are filled up in the end; the fewest rows that come of it are kept."""
+"""Numbers of last sequences of each use that are tried when these are filled up in the end; the fewest sequences that come of it are kept."""
 
 Shelves = dict[int, list[tuple[int, int]]]
 """Segments that wait, by their tiles: (tokens, segment), ascending."""
@@ -178,11 +178,11 @@ def _join_last(
     budgets: tuple[int, int],
     stretches: Stretches,
 ) -> list[list[int]]:
-    """The rows, the `last` of each use filled up from one another in the order of their stretches; those that this empties go.
+    """The sequences, the `last` of each use filled up from one another in the order of their stretches; those that this empties go.
 
-    Where two stretches meet, one row may hold of both: it is the last of the one and the first of the other.
+    Where two stretches meet, one sequence may hold of both: it is the last of the one and the first of the other.
     """
-    rows = [list(segments) for segments in made]
+    sequences = [list(segments) for segments in made]
     begin, end, use, sample = (
         column.tolist()
         for column in (
@@ -193,19 +193,24 @@ def _join_last(
         )
     )
     common = {
-        row: (max(begin[segment] for segment in rows[row]), min(end[segment] for segment in rows[row]))
-        for row in _list_last(rows, last, stretches.use)
+        sequence: (
+            max(begin[segment] for segment in sequences[sequence]),
+            min(end[segment] for segment in sequences[sequence]),
+        )
+        for sequence in _list_last(sequences, last, stretches.use)
     }
-    order = sorted(common, key=lambda row: (common[row], row))
-    meeting: set[int] = set()  # points where a row holds of two stretches
-    for number, row in enumerate(order):
-        low, high = common[row]
-        free = [budget - sum(costs[segment][at] for segment in rows[row]) for at, budget in enumerate(budgets)]
-        held = {sample[segment]: use[segment] for segment in rows[row]}
-        for other in order[number + 1 :] if rows[row] else ():
+    order = sorted(common, key=lambda sequence: (common[sequence], sequence))
+    meeting: set[int] = set()  # points where a sequence holds of two stretches
+    for number, sequence in enumerate(order):
+        low, high = common[sequence]
+        free = [
+            budget - sum(costs[segment][at] for segment in sequences[sequence]) for at, budget in enumerate(budgets)
+        ]
+        held = {sample[segment]: use[segment] for segment in sequences[sequence]}
+        for other in order[number + 1 :] if sequences[sequence] else ():
             if common[other][0] > high:
                 break
-            for segment in sorted(rows[other], key=lambda segment: costs[segment], reverse=True):
+            for segment in sorted(sequences[other], key=lambda segment: costs[segment], reverse=True):
                 tokens, tiles = costs[segment]
                 if tokens > free[0] or tiles > free[1] or held.get(sample[segment], use[segment]) != use[segment]:
                     continue
@@ -214,16 +219,18 @@ def _join_last(
                     low, high = narrow
                     free = [free[0] - tokens, free[1] - tiles]
                     held[sample[segment]] = use[segment]
-                    rows[other].remove(segment)
-                    rows[row].append(segment)
+                    sequences[other].remove(segment)
+                    sequences[sequence].append(segment)
         if low == high:
             meeting.add(low)
-    return [segments for segments in rows if segments]
+    return [segments for segments in sequences if segments]
 
 
-def _list_last(rows: Sequence[Sequence[int]], number: int, uses: np.ndarray) -> list[int]:
-    """The last rows of each use."""
-    row_of = np.repeat(np.arange(len(rows)), [len(segments) for segments in rows])
-    pairs = np.unique(uses[list(chain.from_iterable(rows))] * len(rows) + row_of)  # by use, its rows in order
-    behind = np.append(pairs[number:] // len(rows), np.full(min(number, pairs.size), -1))
-    return np.unique(pairs[pairs // len(rows) != behind] % len(rows)).tolist()  # type: ignore[no-any-return]
+def _list_last(sequences: Sequence[Sequence[int]], number: int, uses: np.ndarray) -> list[int]:
+    """The last sequences of each use."""
+    sequence_of = np.repeat(np.arange(len(sequences)), [len(segments) for segments in sequences])
+    pairs = np.unique(
+        uses[list(chain.from_iterable(sequences))] * len(sequences) + sequence_of
+    )  # by use, its sequences in order
+    behind = np.append(pairs[number:] // len(sequences), np.full(min(number, pairs.size), -1))
+    return np.unique(pairs[pairs // len(sequences) != behind] % len(sequences)).tolist()  # type: ignore[no-any-return]

@@ -146,9 +146,9 @@ def _deal_sequences(segments: Columns, packed: np.ndarray, apart: Stretches | No
 
 
 def _spread_sequences(begin: np.ndarray, end: np.ndarray, tokens: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-    """The point of the window where each row stands: its fraction of the room in its stretch, so that tokens lie evenly.
+    """The point of the window where each sequence stands: its fraction of the room in its stretch, so that tokens lie evenly.
 
-    Rows of the shortest stretches are served first; those that may stand in more go where these have left room.
+    Sequences of the shortest stretches are served first; those that may stand in more go where these have left room.
     """
     edges = np.unique([begin, end])
     even = tokens.sum() / max(edges[-1] - edges[0], 1) * np.diff(edges)
