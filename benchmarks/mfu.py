@@ -3,7 +3,7 @@
 A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on AnyRes shards that
 it makes itself (documents of one or two generated pictures). The same documents are trained on in four ways:
 
-    packed, exact      sequences of the plan; documents do not see each other, attention as `vlmill.train.attention.packed` chooses it
+    packed, exact      sequences of the plan; documents do not see each other, attention as `vlmill.train.attention.attend_packed` chooses it
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
     packed, unmasked   the same sequences as one text each: what constant-length packing in nanoVLM does; other numbers come out
     padded             a document per sequence, sequences padded to the longest of the step

@@ -16,7 +16,7 @@ from vlmill.mixtures.report.stats import make_grid, shorten_number
 from vlmill.pipeline.core.errors import RecipeError
 
 Stats = Mapping[str, Any]
-"""Of a stage: as `stats.describe` returns it, or a lock."""
+"""Of a stage: as `stats.describe_stage` returns it, or a lock."""
 
 
 def pair_stages(before: str, after: str) -> list[tuple[Stats, Stats]]:

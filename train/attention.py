@@ -29,9 +29,9 @@ WIDEST = 256
 
 @contextmanager
 def attend_packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Within it the language model attends by `varlen`, where device, arithmetic and model can; afterwards as before.
+    """Within it the language model attends by `attend_varlen`, where device, arithmetic and model can; afterwards as before.
 
-    Only packed sequences without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.features`.
+    Only packed sequences without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.compute_features`.
     """
     if not (use_flash(device, dtype) and supports_flash(model)):
         yield
@@ -52,7 +52,7 @@ def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def supports_flash(model: PreTrainedModel) -> bool:
-    """Whether `varlen` computes what the model's own attention does.
+    """Whether `attend_varlen` computes what the model's own attention does.
 
     Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against it.
     """
@@ -69,7 +69,7 @@ def supports_flash(model: PreTrainedModel) -> bool:
 
 
 def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
-    """What forward has to be told of documents besides positions: nothing, but within `packed`.
+    """What forward has to be told of documents besides positions: nothing, but within `attend_packed`.
 
     Args:
         model: on the device of `positions`.
@@ -109,7 +109,7 @@ def attend_varlen(
         value: the same.
         attention_mask: must be None.
         scaling: of scores; None: by the root of the width.
-        cu_seq_lens_q: see `borders`.
+        cu_seq_lens_q: see `find_borders`.
         max_length_q: the longest document.
         sliding_window: tokens that a token sees, itself among them; None: all before it.
 

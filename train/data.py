@@ -116,7 +116,7 @@ def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Re
 def decode_stored(data: bytes) -> np.ndarray:
     """The pixels (height, width, 3) of a stored picture, uint8; other threads go on meanwhile.
 
-    By OpenCV: of what `vlmill.pipeline.images.pixels.encode` writes its pixels are Pillow's, to the bit, in three quarters of the time
+    By OpenCV: of what `vlmill.pipeline.images.pixels.encode_image` writes its pixels are Pillow's, to the bit, in three quarters of the time
     (Pillow goes through four channels and two copies).
 
     Raises:

@@ -164,7 +164,7 @@ def write_answers(path: Path, found: Sequence[HeldOut]) -> None:
 
 
 def read_answers(path: Path) -> list[HeldOut]:
-    """What `write` wrote."""
+    """What `write_answers` wrote."""
     return [parse_block(HeldOut, json.loads(line), path.name) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

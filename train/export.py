@@ -61,7 +61,7 @@ def cast_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
-    """The model in a folder that `export` wrote, or another of the same class and tokenizer. In float32.
+    """The model in a folder that `export_model` wrote, or another of the same class and tokenizer. In float32.
 
     Only numbers are read: the class is that of `like`, weights are safetensors, and code that `auto_map` or the configuration names is not run.
 

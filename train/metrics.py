@@ -52,7 +52,7 @@ def compute_exact_match(answer: str, references: Sequence[str]) -> float:
 def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """The accuracy of VQA: min(humans that gave this answer / 3, 1), averaged over all subsets that leave one human out.
 
-    Antol et al. 2015 (VQA), section 5, and the evaluation code of VQAv2; answers are compared as `normalised` leaves them. Where there
+    Antol et al. 2015 (VQA), section 5, and the evaluation code of VQAv2; answers are compared as `normalise_answer` leaves them. Where there
     is one reference it stands for all humans: 1 if it is the answer, else 0.
     """
     said, humans = normalise_answer(answer), [normalise_answer(reference) for reference in references]

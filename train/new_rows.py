@@ -3,7 +3,7 @@
 Without them an answer cannot end, and nothing but training teaches them. So they start as far apart as other tokens are, and they
 learn in every stage, if need be alone: beside adapters, which leave embedding and head as they are, and where `text` is frozen. Then
 they are parameters of their own, which stand in for the matrices' rows. No other row gets a gradient, decays, or has moments in
-the optimizer. `merge` writes them into the matrices.
+the optimizer. `merge_rows` writes them into the matrices.
 """
 
 from __future__ import annotations

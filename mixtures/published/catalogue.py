@@ -1,8 +1,8 @@
 """Mixtures that others published: what they declared, what they said came of it, and what comes of it here.
 
-Each YAML beside this file is one of them, and says where its publication contradicts itself. `realised` solves a stage over the
-published counts, so what a paper claims can be held against what its own numbers make; `describe` puts it into the form of
-`stats.json`, so that `difference` compares it with any other mixture; `tables` is what `vlmill mixtures show` prints.
+Each YAML beside this file is one of them, and says where its publication contradicts itself. `compute_shares` solves a stage over the
+published counts, so what a paper claims can be held against what its own numbers make; `describe_published` puts it into the form of
+`stats.json`, so that `make_difference` compares it with any other mixture; `make_published_tables` is what `vlmill mixtures show` prints.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The statistics of a planned mixture: what was declared, and what came of it.
 
-`stats.json` is what `describe` returns; `table` shows it to a person in a terminal, `page/` in a browser, `compare.py` sets two
+`stats.json` is what `describe_stage` returns; `make_stats_table` shows it to a person in a terminal, `page/` in a browser, `compare.py` sets two
 beside each other.
 """
 

@@ -1,6 +1,6 @@
 """The lock step, the last of a stage: which samples of which bytes were planned under which settings, and what came of it.
 
-`mixture.lock.json` is all that a trainer needs beside the files it names; `verify` derives it again from them.
+`mixture.lock.json` is all that a trainer needs beside the files it names; `verify_lock` derives it again from them.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Encoded:
 
 
 def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`, made ready for `encode`.
+    """The tokenizer of a `tokenizer.json`, made ready for `join_segment`.
 
     The special tokens of `chat` that it lacks come behind its vocabulary. Truncation, padding and automatic
     special tokens of the file are switched off, and special tokens spelt inside a text are not recognised.
@@ -194,7 +194,7 @@ def join_segment(
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> Encoded:
-    """A segment: BOS, the `pieces` of its nodes, EOS; pure. EOS is supervised only if all text is."""
+    """A segment: BOS, the `encode_nodes` of its nodes, EOS; pure. EOS is supervised only if all text is."""
     bos, eos = get_mark_id(tokenizer, chat.bos), get_mark_id(tokenizer, chat.eos)
     parts = encode_nodes(nodes, images, tokenizer, chat, loss)
     labels = chain.from_iterable(part.labels for part in parts)

@@ -51,7 +51,7 @@ class Sandbox(Generic[P, T]):
 
     Arguments and items travel between the processes, so keep them small and plain.
 
-        with Isolated(render, seconds=30) as worker:
+        with Sandbox(render_pages, seconds=30) as worker:
             for page in worker.run(data):
                 ...
     """

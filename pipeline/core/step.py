@@ -98,7 +98,7 @@ class Step(Protocol):
         ...
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Read `inputs`, leave files in the empty `folder`, and say what became of what came in.
+        """Read `inputs`, leave files in the empty `folder`, and count the outcomes of what came in.
 
         For the same inputs and parameters the same bytes, if `pure`. Trouble with data is counted; an exception
         means that the machine failed or the recipe is wrong.

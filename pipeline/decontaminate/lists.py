@@ -1,4 +1,4 @@
-"""Lists of benchmarks that a recipe takes by name: the shipped ones in recipes/fragments, or a file of one's own."""
+"""Lists of benchmarks that a recipe takes by name: the shipped ones in recipes/fragments, or a file of the user's."""
 
 from __future__ import annotations
 

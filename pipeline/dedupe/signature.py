@@ -59,7 +59,7 @@ OUTLINE = pa.schema(
         pa.field("file", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("page", pa.int32(), nullable=False),
-        pa.field("unit", pa.string(), nullable=False),  # what `unit` says
+        pa.field("unit", pa.string(), nullable=False),  # what `choose_unit` says
         pa.field("host", pa.uint64()),  # key of the host that a document came from; None for anything else
         pa.field("text", pa.uint64(), nullable=False),  # key of all its text
         pa.field("long", pa.bool_(), nullable=False),  # whether that is long enough to be similar to another

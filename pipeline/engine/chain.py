@@ -95,7 +95,7 @@ class ChainPass:
         return [*self.chain.files, *(file for _, receipt in self.receipts for file in receipt.files)]
 
     def perform(self, folder: str, step: Step) -> Receipt:
-        """The receipt of a step over the files as they are, doing its task if nobody has.
+        """The receipt of a step over the files as they are, doing its task if there is none yet.
 
         Raises:
             MissingFile: a file that the task is to read is not there.
@@ -119,7 +119,7 @@ class ChainPass:
         read from the input file once more, and matched with the takedowns before anybody sees them.
 
         Raises:
-            StoreError: something else is missing, which nobody may delete.
+            StoreError: something else is missing, which must not be deleted.
         """
         if self.chain.input_file is None or not self.receipts or missing.file not in self.receipts[0][1].files:
             raise StoreError(

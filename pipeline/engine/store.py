@@ -46,7 +46,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Says that a task is done: under which key, what it left behind, and what became of what came in."""
+    """Says that a task is done: under which key, what it left behind, and the counts of what came in."""
 
     key: str
     partition: str
@@ -133,7 +133,7 @@ class Store:
         return receipt
 
     def perform(self, task: Task, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Receipt:
-        """The receipt of `task`, doing it first if nobody has. Safe to call in many processes at once.
+        """The receipt of `task`, doing it first if there is none yet. Safe to call in many processes at once.
 
         `elsewhere` says where inputs lie that are not in the folder: input files.
 

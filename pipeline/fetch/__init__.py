@@ -175,7 +175,7 @@ class Retry:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
 
-        Counts `retried`: the addresses tried, and what became of them.
+        Counts `retried`: the addresses tried, and their outcomes.
 
         Raises:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.

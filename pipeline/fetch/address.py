@@ -1,6 +1,6 @@
 """Addresses of images: their one spelling, their mirrors, and where a connection may go.
 
-Part of fetch. `parse` knows names alone; `resolve` asks for the addresses of a name and refuses all of them if one is not
+Part of fetch. `parse_address` knows names alone; `resolve_host` asks for the addresses of a name and refuses all of them if one is not
 public, so that a connection to one that it returned cannot end inside this network, whatever the name says a moment later.
 """
 
@@ -91,7 +91,7 @@ def parse_address(url: str) -> Target:
     """The target that an address names. A pure function.
 
     Raises:
-        Failed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be, or more than `MAX_URL` characters.
+        FetchFailed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be, or more than `MAX_URL` characters.
     """
     _check_length(url)
     try:
@@ -119,7 +119,7 @@ def resolve_redirect(url: str, location: str) -> str:
     """The address that a redirect from `url` leads to.
 
     Raises:
-        Failed: BAD_URL for a location that is none.
+        FetchFailed: BAD_URL for a location that is none.
     """
     _check_length(location)
     try:
@@ -147,7 +147,7 @@ def resolve_host(
     """Families and socket addresses of a target, all of them public unless its host is in `allowed` (`host` or `host:port`).
 
     Raises:
-        Failed: NAME_LOOKUP; FORBIDDEN_ADDRESS if a single one is not public.
+        FetchFailed: NAME_LOOKUP; FORBIDDEN_ADDRESS if a single one is not public.
     """
     try:
         found = resolver(target.host, target.port, type=socket.SOCK_STREAM)

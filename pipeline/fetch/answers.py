@@ -43,7 +43,7 @@ def check_status(status: int, retry_after: str | None = None) -> None:
     """Accept an answer that has an image whole: 2xx, but for those that have no body or a part.
 
     Raises:
-        Failed: EMPTY_BODY for 204 and 205, TRUNCATED_BODY for `PARTS`, HTTP_CLIENT_ERROR, HTTP_UNEXPECTED for what is neither an image
+        FetchFailed: EMPTY_BODY for 204 and 205, TRUNCATED_BODY for `PARTS`, HTTP_CLIENT_ERROR, HTTP_UNEXPECTED for what is neither an image
             nor an error, HTTP_SERVER_ERROR for 5xx and what no range knows, as RFC 9110, 15 has it.
     """
     detail, pause = f"HTTP {status}", parse_retry_after(retry_after)
@@ -86,7 +86,7 @@ def decode_body(data: bytes, encoding: str, limit: int) -> bytes:
     A gzip file may have many members (RFC 1952, 2.2); what follows the last and is none is left out.
 
     Raises:
-        Failed: TOO_MANY_BYTES past `limit` bytes (no more are unpacked) or 64 members and one for each KiB of it, TRUNCATED_BODY, or
+        FetchFailed: TOO_MANY_BYTES past `limit` bytes (no more are unpacked) or 64 members and one for each KiB of it, TRUNCATED_BODY, or
             NOT_AN_IMAGE for another encoding.
     """
     if encoding in {"", "identity"} or not data:
@@ -113,7 +113,7 @@ def _unpack_member(data: bytes, start: int, plain: io.BytesIO, limit: int) -> in
     """Append what the zlib stream or gzip member at `start` unpacks to, and say where it ends.
 
     Raises:
-        Failed: TOO_MANY_BYTES past `limit` bytes in all.
+        FetchFailed: TOO_MANY_BYTES past `limit` bytes in all.
         EOFError: the data end before it does.
         zlib.error: it is none.
     """
@@ -136,7 +136,7 @@ def check_image(data: bytes, media_type: str) -> None:
     Markup is none whatever it calls itself: pages that servers send in place of an image, and SVG.
 
     Raises:
-        Failed: EMPTY_BODY or NOT_AN_IMAGE.
+        FetchFailed: EMPTY_BODY or NOT_AN_IMAGE.
     """
     if not data:
         raise FetchFailed(Reason.EMPTY_BODY, "0 bytes")

@@ -47,7 +47,7 @@ class DownloadHooks(urllib.request.BaseHandler):
         )
 
     def default_open(self, request: urllib.request.Request) -> io.BytesIO:
-        """Open an address of any scheme, in one of many threads. Raises Failed."""
+        """Open an address of any scheme, in one of many threads. Raises FetchFailed."""
         answer = self.opener.open(request.full_url)
         self.media_types[request.full_url] = answer.media_type
         return io.BytesIO(answer.data)

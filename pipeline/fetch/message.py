@@ -59,7 +59,7 @@ def read_head(reader: io.BufferedIOBase) -> AnswerHead:
     """The head of the answer; those of 1xx before it are skipped, but for 101, after which no HTTP is spoken.
 
     Raises:
-        Failed: CONNECTION for what is not HTTP or breaks off, TOO_MANY_BYTES past `MAX_HEAD`.
+        FetchFailed: CONNECTION for what is not HTTP or breaks off, TOO_MANY_BYTES past `MAX_HEAD`.
     """
     left = MAX_HEAD
 
@@ -105,7 +105,7 @@ def read_body(reader: io.BufferedIOBase, head: AnswerHead, limit: int) -> bytes:
     """The body, at most `limit` bytes of it, and all that was promised.
 
     Raises:
-        Failed: TOO_MANY_BYTES, TRUNCATED_BODY, CONNECTION for what is not HTTP, NOT_AN_IMAGE for a transfer coding that was not asked for.
+        FetchFailed: TOO_MANY_BYTES, TRUNCATED_BODY, CONNECTION for what is not HTTP, NOT_AN_IMAGE for a transfer coding that was not asked for.
     """
     coding, promised = [word for word in head.words("transfer-encoding") if word != "identity"], None
     if coding == ["chunked"]:
@@ -131,7 +131,7 @@ def _length(head: AnswerHead) -> int | None:
     """The Content-Length; None where there is none, or none that is a number.
 
     Raises:
-        Failed: CONNECTION where there are two.
+        FetchFailed: CONNECTION where there are two.
     """
     words = [word for word in head.words("content-length") if word.isascii() and word.isdecimal()]
     lengths = {int(word.lstrip("0")[:20] or "0") for word in words}  # 20 digits are too many for any body

@@ -114,7 +114,7 @@ class Opener:
         """The image at `url`, tried again with growing pauses where that may help and the deadline leaves time.
 
         Raises:
-            Failed: says why there is none; nothing else is raised, whatever a server says.
+            FetchFailed: says why there is none; nothing else is raised, whatever a server says.
         """
         with suppress(MemoryError):  # left first, for what it was about to be let go
             try:

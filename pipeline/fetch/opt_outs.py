@@ -3,7 +3,7 @@
 Part of fetch; the filter `opt_out` reads the same lists. They are plain UTF-8 text, one entry a line; blank lines and lines that start
 with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
 
-    urls      addresses of images or documents, compared after `normalised`
+    urls      addresses of images or documents, compared after `normalise_address`
     domains   example.org stands for itself and all its sub-domains; so do *.example.org and .example.org
     sha256    of the bytes of images as they came, in hexadecimal
 

@@ -55,7 +55,7 @@ def room(fetch: Fetch, urls: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FetchOutcome:
-    """What became of one address: a reason with a detail, or where its bytes lie."""
+    """The outcome of one address: a reason with a detail, or where its bytes lie."""
 
     reason: Reason | None
     detail: str | None
@@ -91,7 +91,7 @@ class FetchOutcome:
 def download_images(
     urls: Sequence[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path] = MappingProxyType({})
 ) -> dict[str, FetchOutcome]:
-    """The outcome of each of `urls` (distinct, in the spelling of `address.parse`), in child processes one after the other.
+    """The outcome of each of `urls` (distinct, in the spelling of `address.parse_address`), in child processes one after the other.
 
     No redirect is followed to what stands on `lists` of opt-outs.
 

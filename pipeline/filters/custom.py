@@ -119,7 +119,7 @@ def find_named_code(
 
 
 def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequence[object] = ()) -> str:
-    """What is said where code would have to run that nobody named: its sha256, how to look at it, and the next command.
+    """What is said where code would have to run that the command line did not name: its sha256, how to look at it, and the next command.
 
     Args:
         where: the lock or recipe that holds it.

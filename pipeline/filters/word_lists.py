@@ -19,7 +19,7 @@ SURE = 0.5  # probability from which a text is looked up under its language
 CHARACTERS = 1200  # that are seen of a text
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
-"""Languages without spaces: what stands in a list of theirs is no word that `measures.words` finds."""
+"""Languages without spaces: what stands in a list of theirs is no word that `measures.split_words` finds."""
 
 FLAGGED: Mapping[str, frozenset[str]] = {
     language: frozenset(text.split())

@@ -63,7 +63,7 @@ class Policy(Protocol):
 
     @property
     def quality(self) -> Quality:
-        """How `pixels.encode` stores the parts."""
+        """How `pixels.encode_image` stores the parts."""
         ...
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:

@@ -74,7 +74,7 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         read = total_counts(read_manifest(root, f"steps/{source}/read"))
         outcome = total_counts(read_manifest(root, folders[source]))
         lost = read["pages"].lost + outcome["samples"].lost
-        wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # nobody expects what was taken down
+        wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # what was taken down is not expected
         samples = Count(wanted, outcome["samples"].kept, lost)
         files = sum(outcome["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
         opens = recipe.source(source).opens
@@ -93,8 +93,8 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
     made.add_column("lost most for", overflow="fold")
     for one in found:
         pages = (f"{one.pages:,}",) if paged else ()
-        partition = format_share(one.samples.kept, one.samples.came)
-        made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", partition, one.reasons())
+        kept = format_share(one.samples.kept, one.samples.came)
+        made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", kept, one.reasons())
     return made
 
 

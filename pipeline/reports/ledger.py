@@ -1,4 +1,4 @@
-"""The ledger: what became of everything that came in. in = kept + dropped + failed, by source, level and reason, with who said so.
+"""The funnel: the outcome of everything that came in. in = kept + dropped + failed, by source, level and reason, with who said so.
 
 The books are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py` puts both on one page.
 """

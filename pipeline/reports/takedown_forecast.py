@@ -155,7 +155,7 @@ class FindKeptImages:
 def forecast_takedown(
     root: Path, recipe: Recipe, asked: TakedownList, before: TakedownList, executor: Executor
 ) -> Forecast:
-    """What `asked` would change in a run where `before` is law already.
+    """What `asked` would change in a run where `before` was taken down already.
 
     Raises:
         StoreError: the run is not complete, or holds no sample of an id.

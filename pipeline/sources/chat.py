@@ -32,5 +32,5 @@ class Chat(JsonSource):
         return (*TURNS, *SYSTEM)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. Raises UnreadableRow as `conversation.plain`."""
+        """One sample of several turns. Raises UnreadableRow as `conversation.read_text_page`."""
         return read_text_page(get_turns(row), get_given(row, SYSTEM))

@@ -141,7 +141,7 @@ def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
 
 
 def read_text_page(messages: Any, system: Any = None) -> Page:
-    """The page of a conversation without images, in which `<image>` is a word like others. Raises UnreadableRow as `marked`."""
+    """The page of a conversation without images, in which `<image>` is a word like others. Raises UnreadableRow as `read_marked_page`."""
     said = _spoken(messages, system)
     nodes = list[Node]()
     for turn, message in said:

@@ -53,7 +53,7 @@ class Interleaved(ParquetSource):
         return (self.images,)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. Raises UnreadableRow as `conversation.marked`, and for an image of which nothing is there."""
+        """One sample of several turns. Raises UnreadableRow as `conversation.read_marked_page`, and for an image of which nothing is there."""
         found = row[self.images] or []
         images = [found] if isinstance(found, dict) else found
         beside = [

@@ -43,7 +43,7 @@ class LlavaSource(JsonSource):
         return (*TURNS, *IMAGES, *SYSTEM)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. Raises UnreadableRow as `conversation.marked`, and for an image that is no path."""
+        """One sample of several turns. Raises UnreadableRow as `conversation.read_marked_page`, and for an image that is no path."""
         told = {name: _listed(row.get(name)) for name in IMAGES}
         beside = [read_picture(f"image {place}", image) for place, image in enumerate(get_given(told, IMAGES) or [])]
         return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM))

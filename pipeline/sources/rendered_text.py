@@ -34,7 +34,7 @@ class RenderedText(TarSource):
         return (PICTURES, ("json",))
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row's members. Raises SourceError as `tars.index`, and where no row has a text at any of the places."""
+        """Bytes of each row's members. Raises SourceError as `tars.index_rows`, and where no row has a text at any of the places."""
         entries = index_rows(path, self.needs())
         with path.open("rb") as file:
             self._check(

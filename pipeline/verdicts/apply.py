@@ -31,7 +31,7 @@ TURN_ROLES = frozenset({"user", "assistant"})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one sample. It is lost if and only if all of its nodes are."""
+    """The outcome of one sample. It is lost if and only if all of its nodes are."""
 
     sample: Reason | None  # None where it stays
     nodes: tuple[Reason | None, ...]  # one per node, in order

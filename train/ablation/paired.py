@@ -51,7 +51,7 @@ def linearise_ratios(sums: Table, weights: Table) -> Table:
 
 
 def compare_variants(one: Table, other: Table) -> Difference:
-    """How much `one` is above `other`: tables of contributions (`ratios`) of the same seeds and samples.
+    """How much `one` is above `other`: tables of contributions (`linearise_ratios`) of the same seeds and samples.
 
     Raises:
         ValueError: there are fewer than two samples.

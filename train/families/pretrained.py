@@ -41,7 +41,7 @@ def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
     model with new weights alone.
 
     Raises:
-        RecipeError: see `configuration`.
+        RecipeError: see `read_config`.
     """
     if settings.export_dtype is not None:
         return DTYPES[settings.export_dtype]

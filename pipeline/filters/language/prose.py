@@ -5,8 +5,8 @@ Part of the language filter. Three decisions are taken here:
 - Code is no language. What is left of a listing are its comments, and a string literal counts as little as code, so a listing
   with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.
 - Quotations and brackets say little about the language around them: `民主 (minzhu)` in an English sentence, `(CNN)` in a
-  Chinese one. `without_quotations` is the sentence around them.
-- Words, not characters, are compared across scripts, and running words, not names: `words`.
+  Chinese one. `remove_quotations` is the sentence around them.
+- Words, not characters, are compared across scripts, and running words, not names: `split_running_words`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def remove_quotations(text: str) -> str:
 
 
 def split_running_words(text: str) -> float:
-    """Running words of scripts other than Chinese, Japanese and Korean, in a text that `prose` has cleaned.
+    """Running words of scripts other than Chinese, Japanese and Korean, in a text that `extract_prose` has cleaned.
 
     Identifiers and single letters (what OCR leaves of stains) do not count, capitalised words count `NAME`.
     """

@@ -23,7 +23,7 @@ import numpy as np
 
 
 class Trait(IntEnum):
-    """What is added up over the characters of a text; columns of `measure`. Costs are nats against a language."""
+    """What is added up over the characters of a text; columns of `measure_traits`. Costs are nats against a language."""
 
     HAN = 0
     KANA = 1

@@ -57,11 +57,11 @@ class DocumentSource(Source, Protocol):
         return (("json",), self.suffixes)
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each document's members. Raises SourceError as `tars.index`."""
+        """Bytes of each document's members. Raises SourceError as `tars.index_rows`."""
         return [entry.size for entry in tars.index_rows(path, self.needs())]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """One sample per page of the documents [start, stop): the image, then its text. Raises SourceError as `tars.index`."""
+        """One sample per page of the documents [start, stop): the image, then its text. Raises SourceError as `tars.index_rows`."""
         entries = tars.index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file, Sandbox(render_pages, self.seconds) as worker:
             reader = _Reader(file, worker, self)

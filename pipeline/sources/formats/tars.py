@@ -75,11 +75,11 @@ class TarSource(Source, Protocol):
         ...
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row's members. Raises SourceError as `index`."""
+        """Bytes of each row's members. Raises SourceError as `index_rows`."""
         return [entry.size for entry in index_rows(path, self.needs())]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order. Raises SourceError as `index`."""
+        """A page for each of the rows [start, stop) in order. Raises SourceError as `index_rows`."""
         entries = index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file:
             yield from read_pages(
