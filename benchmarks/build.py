@@ -1,8 +1,8 @@
 """The build's wall time over the time of its bare work: `python -m benchmarks.build [--images 1000]`.
 
-The bare work is plain loops in as many processes against the same server: the same downloader, both decodes, hashes, resize,
-encode, tar; no receipts, tables, samples or Ray. Both run one after the other, for N and for 10 N generated images, and the peak memory of
-each whole process tree is sampled.
+The bare work is plain loops in as many processes against the same server: the same downloader, both decodes, hashes,
+resize, encode, tar; no receipts, tables, samples or Ray. Both run one after the other, for N and for 10 N generated
+images, and the peak memory of each whole process tree is sampled.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     PYTHON benchmarks/datatrove_minhash.py TEXTS OUT
 
-TEXTS holds one JSON string per line, its words and lone characters apart by spaces. OUT becomes `{"seconds", "removed": [row]}`.
+TEXTS holds one JSON string per line, its words and lone characters apart by spaces. OUT becomes `{"seconds", "removed":
+[row]}`.
 """
 
 from __future__ import annotations

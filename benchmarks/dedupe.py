@@ -2,12 +2,13 @@
 
     python -m benchmarks.dedupe --corpus DIR [--texts N] [--images N] [--datatrove PYTHON] [--half 0|1] [--sheet FILE]
 
-DIR holds `obelics/parquet/*.parquet` (OBELICS' columns) and `obelics/img_blobs/**` (image files). Texts: every pair of documents
-is compared by the Jaccard index of shingles that are cut here once more, letter by letter. Images: files that brute force shows to be
-different pictures (no two correlate above DISTINCT at 256 x 256 pixels; copies that keep their frame correlate above 0.97) are altered
-in ways that copies are, and every pair found between different ones is an error, unless the two correlate above DISTINCT once they are
-aligned: that is the same picture in another frame. They are drawn from one half of the corpus, by a
-hash of their names: the thresholds were chosen on half 0. FILE becomes a sheet of the errors.
+DIR holds `obelics/parquet/*.parquet` (OBELICS' columns) and `obelics/img_blobs/**` (image files). Texts: every pair of
+documents is compared by the Jaccard index of shingles that are cut here once more, letter by letter. Images: files that
+brute force shows to be different pictures (no two correlate above DISTINCT at 256 x 256 pixels; copies that keep their
+frame correlate above 0.97) are altered in ways that copies are, and every pair found between different ones is an
+error, unless the two correlate above DISTINCT once they are aligned: that is the same picture in another frame. They
+are drawn from one half of the corpus, by a hash of their names: the thresholds were chosen on half 0. FILE becomes a
+sheet of the errors.
 
 PYTHON is an interpreter that has datatrove; the other peers come with `pip install --editable '.[benchmarks]'`.
 """

@@ -20,7 +20,8 @@ from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.steps.image_stats import compute_image_stats
 
 DISTINCT = 0.9
-"""Correlation of luminance above which two files may be the same picture: only one is taken, and to find them is no error."""
+"""Correlation of luminance above which two files may be the same picture: only one is taken, and to find them is no
+error."""
 SIDE = 256
 """Pixels a side at which that is measured."""
 TOGETHER = 128
@@ -122,7 +123,8 @@ def measure_images(originals: Sequence[bytes], sheet: Path | None) -> None:
     wrong = {pair: errors for pair, errors in wrong.items() if not shifted(*(originals[number] for number in pair))}
     precision = 1 - sum(map(len, wrong.values())) / len(found)
     print(
-        f"    precision {precision:.4f} by pictures in their best alignment; {len(wrong)} pairs of pictures taken for one"
+        f"    precision {precision:.4f} by pictures in their best alignment; {len(wrong)} pairs of pictures "
+        "taken for one"
     )
     report_images(f"imagehash's phash, at {HAMMING}", altered, near_hashes(image_stats), input_file)
     report_speed(image_stats, files, seconds)
@@ -173,8 +175,8 @@ def report_images(
 def shifted(one: bytes, other: bytes) -> bool:
     """Whether two files are the same picture, cut or framed differently: some affine map makes them correlate above DISTINCT.
 
-    Maps are sought by OpenCV's maximiser of the enhanced correlation coefficient (Evangelidis and Psarakis, 2008), from several
-    starts, and have to leave three quarters of the picture in common.
+    Maps are sought by OpenCV's maximiser of the enhanced correlation coefficient (Evangelidis and Psarakis, 2008), from
+    several starts, and have to leave three quarters of the picture in common.
     """
     a, b = (
         np.asarray(decode_image(data).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
@@ -217,7 +219,8 @@ def report_speed(image_stats: Sequence[ImageStats], files: Sequence[bytes], seco
     steps = sum(seconds.values()) / len(image_stats)
     print("  the steps with their files: " + ", ".join(f"{step} {value:.2f} s" for step, value in seconds.items()))
     print(
-        f"  images/s: steps {1 / steps:.0f}, with decoding and all facts {1 / (steps + looking):.0f}; imagehash decodes and hashes {1 / hashing:.0f}"
+        f"  images/s: steps {1 / steps:.0f}, with decoding and all facts {1 / (steps + looking):.0f}; imagehash "
+        f"decodes and hashes {1 / hashing:.0f}"
     )
 
 

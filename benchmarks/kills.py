@@ -1,8 +1,8 @@
 """SIGKILLs at random moments of a build on Ray: `python -m benchmarks.kills [--kills 20] [--recipe quickstart]`.
 
-Builds the recipe once in one process. Then builds it on Ray and kills the driver again and again, each time at a random moment after it
-has come further than the last one. A build that comes to its end is compared by the sha256 of everything under shards/ and mixtures/, and
-begun anew if there are kills left.
+Builds the recipe once in one process. Then builds it on Ray and kills the driver again and again, each time at a random
+moment after it has come further than the last one. A build that comes to its end is compared by the sha256 of
+everything under shards/ and mixtures/, and begun anew if there are kills left.
 """
 
 from __future__ import annotations

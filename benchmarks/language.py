@@ -2,8 +2,9 @@
 
     python -m benchmarks.language [--corpus DIR] [--tuning]
 
-Scores the half of the hard set that tuning has not seen (`--tuning` shows the other half, with its mistakes). DIR may hold
-`languages/lang.jsonl` (rows of lang and text: whole sentences) and OBELICS documents with labels (`obelics/labels.jsonl`).
+Scores the half of the hard set that tuning has not seen (`--tuning` shows the other half, with its mistakes). DIR may
+hold `languages/lang.jsonl` (rows of lang and text: whole sentences) and OBELICS documents with labels
+(`obelics/labels.jsonl`).
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def _mistakes(items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
     for item, outcome in zip(items, outcomes, strict=True):
         if not _right(item, outcome):
             print(
-                f"  {item.category} ({item.language}), {'undecided' if outcome[1] else 'wrong'}: {item.sample.nodes[item.node].text!r}"
+                f"  {item.category} ({item.language}), {'undecided' if outcome[1] else 'wrong'}: "
+                f"{item.sample.nodes[item.node].text!r}"
             )
 
 
@@ -203,7 +205,8 @@ def _documents(folder: Path, most: int = 50) -> None:
                 finding.node
             )
     print(
-        f"\n{len(samples)} documents: {len(whole)} go as a whole, {sum(map(len, nodes.values()))} nodes out of {len(nodes)} others"
+        f"\n{len(samples)} documents: {len(whole)} go as a whole, {sum(map(len, nodes.values()))} nodes out of "
+        f"{len(nodes)} others"
     )
     chinese = {row for row, label in enumerate(labels) if label["label"].startswith("zh")}
     strange = sorted((whole | nodes.keys()) - chinese)
@@ -212,7 +215,8 @@ def _documents(folder: Path, most: int = 50) -> None:
     for row in (*strange, *silent)[:most]:
         text = next((node.text for node in samples[row].nodes if node.text), "")
         print(
-            f"  {labels[row]['label']:6} Han share {labels[row]['han_share']:5.2f}  {'dropped' if row in strange else 'kept'}  {text[:100]!r}"
+            f"  {labels[row]['label']:6} Han share {labels[row]['han_share']:5.2f}  "
+            f"{'dropped' if row in strange else 'kept'}  {text[:100]!r}"
         )
 
 

@@ -1,9 +1,10 @@
 """How fast samples come from shards, beside webdataset, Megatron-Energon and litdata: `python -m benchmarks.loader [--pictures DIR]`.
 
-Makes a run of samples with a text and one to three images, under a policy of one tile of 384 px or AnyRes of 336 px, from the picture files in
-DIR, else from generated ones. Every reader then reads all of it in a process of its own, on the same number of cores, and hands
-the tiles of every sample to that process, uint8, cut by the same functions from the same bytes. Ours alone encodes the texts, too, and packs. Files
-were read once before; imports are not counted. litdata reads its own copy of the same bytes; to make that is not counted.
+Makes a run of samples with a text and one to three images, under a policy of one tile of 384 px or AnyRes of 336 px,
+from the picture files in DIR, else from generated ones. Every reader then reads all of it in a process of its own, on
+the same number of cores, and hands the tiles of every sample to that process, uint8, cut by the same functions from the
+same bytes. Ours alone encodes the texts, too, and packs. Files were read once before; imports are not counted. litdata
+reads its own copy of the same bytes; to make that is not counted.
 
     samples/s, MB/s   of shards, after the first batch
     cpu ms/sample     of all processes, steadier than the clock on a machine that has other work
@@ -11,8 +12,9 @@ were read once before; imports are not counted. litdata reads its own copy of th
     load              the highest load average behind one of its turns: what else the machine had to do
     peak              the most memory of the reader's process and its workers (proportional set size)
 
-Readers take turns, so a round is one comparison. Then ours once more at step 10^6 of a plan so long, its blocks repeated. Readers that are not installed are left out: megatron-energon needs
-webdataset 1.0, so PYTHON (`--python`) is best an interpreter of an environment that has both, litdata, and this project.
+Readers take turns, so a round is one comparison. Then ours once more at step 10^6 of a plan so long, its blocks
+repeated. Readers that are not installed are left out: megatron-energon needs webdataset 1.0, so PYTHON (`--python`) is
+best an interpreter of an environment that has both, litdata, and this project.
 """
 
 from __future__ import annotations
@@ -169,9 +171,9 @@ def compare(run: Path, python: str, rounds: int) -> None:
         samples, later = results[0]["samples"], results[0]["later"]
         load = max(result["load"] for result in results)
         print(
-            f"{name:<30} {later / best['wall']:7.1f} samples/s {size / 1e6 * later / samples / best['wall']:6.1f} MB/s, "
-            f"{1000 * best['cpu'] / samples:5.2f} cpu ms/sample, first {best['first']:.2f} s, peak {best['peak']:.0f} MB, "
-            f"{samples:.0f} samples and {results[0]['tiles']:.0f} tiles, load {load:.1f}"
+            f"{name:<30} {later / best['wall']:7.1f} samples/s {size / 1e6 * later / samples / best['wall']:6.1f} "
+            f"MB/s, {1000 * best['cpu'] / samples:5.2f} cpu ms/sample, first {best['first']:.2f} s, peak "
+            f"{best['peak']:.0f} MB, {samples:.0f} samples and {results[0]['tiles']:.0f} tiles, load {load:.1f}"
         )
     speeds = {name: [result["later"] / result["wall"] for result in results] for name, results in found.items()}
     peers = [values for name, values in speeds.items() if not name.startswith("vlmill")]

@@ -1,6 +1,7 @@
 """The readers that `benchmarks.loader` measures beside ours, and what they need beside a run: `python -m benchmarks.loader_peers RUN`.
 
-The command writes litdata's copy of a run. A reader yields the number of samples and of tiles of every batch that it has.
+The command writes litdata's copy of a run. A reader yields the number of samples and of tiles of every batch that it
+has.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """What one GPU makes of a training: `python -m benchmarks.mfu [--steps N] [--tiny]`.
 
-A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on AnyRes shards that
-it makes itself (documents of one or two generated pictures). The same documents are trained on in four ways:
+A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on
+AnyRes shards that it makes itself (documents of one or two generated pictures). The same documents are trained on in
+four ways:
 
     packed, exact      sequences of the plan; documents do not see each other, attention as `vlmill.train.attention.attend_packed` chooses it
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
     packed, unmasked   the same sequences as one text each: what constant-length packing in nanoVLM does; other numbers come out
     padded             a document per sequence, sequences padded to the longest of the step
 
-For each the MFU by `train/flops.py`, which counts what the documents need and no padding; tokens and tiles per second without padding; the
-most memory; the share of the time that the loader was waited for. Then torch.profiler's table of the first way. `--tiny` is all of it smaller, to try it on a CPU.
+For each the MFU by `train/flops.py`, which counts what the documents need and no padding; tokens and tiles per second
+without padding; the most memory; the share of the time that the loader was waited for. Then torch.profiler's table of
+the first way. `--tiny` is all of it smaller, to try it on a CPU.
 """
 
 from __future__ import annotations
@@ -105,9 +107,10 @@ class Measured:
         """For a person; `best` is the peak of the device."""
         share = f"MFU {self.flops / self.seconds / best:.1%}, " if best else ""
         return (
-            f"{name:<18} {share}{self.speed:,.0f} tokens/s, {self.tiles / self.seconds:,.1f} tiles/s, {self.flops / self.seconds / 1e12:.3f} TFLOP/s, "
-            f"padding {1 - self.tokens / self.places:.1%}, waited {self.waited / self.seconds:.1%}, "
-            f"memory {self.memory / 2**30:.2f} GiB, loss per token {self.lost / self.supervised:.4f}"
+            f"{name:<18} {share}{self.speed:,.0f} tokens/s, {self.tiles / self.seconds:,.1f} tiles/s, "
+            f"{self.flops / self.seconds / 1e12:.3f} TFLOP/s, padding {1 - self.tokens / self.places:.1%}, waited "
+            f"{self.waited / self.seconds:.1%}, memory {self.memory / 2**30:.2f} GiB, loss per token "
+            f"{self.lost / self.supervised:.4f}"
         )
 
 

@@ -1,8 +1,9 @@
 """How full sequences get and how long packing takes, beside other packers on the same segments: `python -m benchmarks.pack`.
 
-Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean, about 540 px a side) under
-three image policies, documents longer than a sequence cut between nodes. `full` is tokens over sequences times the length of a sequence; `bound` is how full the
-fewest thinkable sequences would be, which is less than 1 where tiles run out before tokens. Seconds are of the processor.
+Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean,
+about 540 px a side) under three image policies, documents longer than a sequence cut between nodes. `full` is tokens
+over sequences times the length of a sequence; `bound` is how full the fewest thinkable sequences would be, which is
+less than 1 where tiles run out before tokens. Seconds are of the processor.
 """
 
 from __future__ import annotations
@@ -163,8 +164,9 @@ def main() -> None:
             fewest = max(whole, made.tiles.sum() / sequence_tiles)
             lost = ", ".join(f"{reason} {number:,}" for reason, number in sorted(made.lost.items())) or "none"
             print(
-                f"{policy}: {made.tokens.size:,} segments of {DOCUMENTS:,} documents, sequences of {sequence_tokens:,} tokens and {sequence_tiles} tiles; "
-                f"bound {whole / fewest:.2%}; nodes lost of {made.nodes:,}: {lost}"
+                f"{policy}: {made.tokens.size:,} segments of {DOCUMENTS:,} documents, sequences of "
+                f"{sequence_tokens:,} tokens and {sequence_tiles} tiles; bound {whole / fewest:.2%}; nodes lost of "
+                f"{made.nodes:,}: {lost}"
             )
             for name, packer in PACKERS.items():
                 started = time.process_time()

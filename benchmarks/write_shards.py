@@ -1,6 +1,7 @@
 """How fast render's writer puts samples into shards: `python -m benchmarks.write_shards [--samples N]`.
 
-One sample has 1 kB of text and two pictures of one size, as encoded. Prints CPU time, for a shared disk's own time says little.
+One sample has 1 kB of text and two pictures of one size, as encoded. Prints CPU time, for a shared disk's own time says
+little.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python examples/list_images.py run listed.txt 0.9
     vlmill build RECIPE --out run --accept-changes --set "filters.opt_out.sha256=[listed.txt]"
 
-The recipe finds the list beside itself. `rate` stands for the model: put yours there. The list is part of the run: its content is in the key of the verdicts, another threshold is
-another list, and no image is fetched again.
+The recipe finds the list beside itself. `rate` stands for the model: put yours there. The list is part of the run: its
+content is in the key of the verdicts, another threshold is another list, and no image is fetched again.
 """
 
 from __future__ import annotations

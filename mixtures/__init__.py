@@ -5,8 +5,8 @@
     plan     one task per block: order across sources, packing                            -> 00000.parquet
     lock     what was decided, over which bytes, and what came of it                      -> mixture.lock.json, stats.json
 
-Everything is a function of (mixture, seed, shards). The settings are in `config.py`, the order, the packer and the solver in
-`algorithms/`, one YAML per published mixture in `published/`.
+Everything is a function of (mixture, seed, shards). The settings are in `config.py`, the order, the packer and the
+solver in `algorithms/`, one YAML per published mixture in `published/`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One tar of a source and the tables beside it. Paths are relative to the run's folder and name the step's inputs."""
+    """One tar of a source and the tables beside it.
+
+    Paths are relative to the run's folder and name the step's inputs.
+    """
 
     source: str
     policy: str

@@ -1,7 +1,7 @@
 """The mixture phase of a build: from a run's shards and lengths to every stage's lock, plan and statistics.
 
-Runs the steps of this package through the run's chains, under `steps/mixtures/<stage>/`, and publishes what they made under
-`mixtures/<stage>/`, where the trainer and people look for it: the lock last.
+Runs the steps of this package through the run's chains, under `steps/mixtures/<stage>/`, and publishes what they made
+under `mixtures/<stage>/`, where the trainer and people look for it: the lock last.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def validate_mixtures(recipe: Recipe) -> None:
                 uses = source in {partition.source for partition in trained.resolved()}
                 if uses and trained.held_out.get(source, 0.0) != fraction:
                     raise RecipeError(
-                        f"stages.{other}.mixture.held_out: stage {name!r} keeps {fraction} of {source!r} for evaluation and {other!r} "
-                        f"would train on it; write held_out: {{{source}: {fraction}}} in both"
+                        f"stages.{other}.mixture.held_out: stage {name!r} keeps {fraction} of {source!r} for "
+                        f"evaluation and {other!r} would train on it; write held_out: {{{source}: {fraction}}} in "
+                        "both"
                     )
 
 
@@ -193,7 +194,10 @@ class _Stage:
 
 
 def publish_stage(root: Path, stage: str, locked: tuple[File, ...], blocks: tuple[File, ...]) -> None:
-    """Copy a stage's lock, statistics and plan to `mixtures/<stage>/`. While the old files are exchanged there is no lock."""
+    """Copy a stage's lock, statistics and plan to `mixtures/<stage>/`.
+
+    While the old files are exchanged there is no lock.
+    """
     folder = root / "mixtures" / stage
     wanted = {folder / file.name: root / file.path for file in (*blocks, *locked)}
     sums = {folder / file.name: file.sha256 for file in (*blocks, *locked)}

@@ -41,7 +41,8 @@ def pair_stages(before: str, after: str) -> list[tuple[Stats, Stats]]:
     if not common:
         had = (f"{name} has {', '.join(side)}" for name, side in zip((before, after), sides, strict=True))
         raise RecipeError(
-            f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as {before}:{next(iter(sides[0]))}"
+            f"no stage of one name to compare: {'; '.join(had)}. Name one on each side, such as "
+            f"{before}:{next(iter(sides[0]))}"
         )
     return [(_rename_stage(before, sides[0][stage]), _rename_stage(after, sides[1][stage])) for stage in common]
 
@@ -65,8 +66,8 @@ def read_stages(name: str) -> dict[str, Stats]:
     whole, colon, stage = (name, "", "") if _is_known_name(name) else name.rpartition(":")
     if not (whole and _is_known_name(whole)):
         raise RecipeError(
-            f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, a file, "
-            f"or NAME:STAGE of {', '.join(published.list_names())}"
+            f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, "
+            f"a file, or NAME:STAGE of {', '.join(published.list_names())}"
         )
     if Path(whole).is_dir():
         return read_stats(Path(whole), stage or None)

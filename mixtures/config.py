@@ -7,8 +7,8 @@
       sequence_length: 1024
       tiles_per_sequence: 24
 
-The long form says more about each source: `entries: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition: 8}}`.
-`repeat: {web: 1, quiz: 4}` declares epochs instead of shares.
+The long form says more about each source: `entries: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition:
+8}}`. `repeat: {web: 1, quiz: 4}` declares epochs instead of shares.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class MixtureEntry:
         """Refuse what cannot be meant."""
         if not TAKE.fullmatch(self.take):
             raise ValueError(
-                f"take of {self.source!r} is {self.take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
+                f"take of {self.source!r} is {self.take!r}; allowed: all, first:N, end:N, random:N, each N a "
+                "number or a percentage"
             )
         amount = self.take.partition(":")[2]
         if amount and not (float(amount.rstrip("%")) > 0 and (not amount.endswith("%") or float(amount[:-1]) <= 100)):
@@ -88,7 +89,10 @@ def _allow_mapping(schema: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, config=STRICT)
 class MixtureSettings:
-    """A stage's mixture. Exactly one of `shares`, `repeat` and `entries`; at most one of `epochs`, `tokens` and `sequences`."""
+    """A stage's mixture.
+
+    Exactly one of `shares`, `repeat` and `entries`; at most one of `epochs`, `tokens` and `sequences`.
+    """
 
     sequence_length: int  # tokens of a packed sequence at most
     shares: Mapping[str, float] = field(default_factory=dict)  # source -> its share of the unit
@@ -145,7 +149,8 @@ class MixtureSettings:
         for entry in entries:
             if entry.sequence_length is not None and entry.sequence_length > self.sequence_length:
                 raise ValueError(
-                    f"sequence_length of {entry.source!r} is {entry.sequence_length}; a sequence holds {self.sequence_length} at most"
+                    f"sequence_length of {entry.source!r} is {entry.sequence_length}; a sequence holds "
+                    f"{self.sequence_length} at most"
                 )
         if any(entry.share is not None and entry.repeat is not None for entry in entries):
             raise ValueError("an entry has a share or a repeat, not both")

@@ -122,7 +122,8 @@ class PlannedMixture:
         path = self.root / str(self.lock["tokenizer"]["path"])
         if not path.exists() or hash_file(path) != self.lock["tokenizer"]["sha256"]:
             raise StoreError(
-                f"{path} is not the tokenizer that stage {self.stage!r} was measured with; run the build again: vlmill build RECIPE --out {self.root}"
+                f"{path} is not the tokenizer that stage {self.stage!r} was measured with; run the build again: "
+                f"vlmill build RECIPE --out {self.root}"
             )
         return path
 
@@ -246,5 +247,8 @@ def read_columns(path: Path, columns: list[str]) -> Any:
 
 
 def _convert_column(column: Any) -> np.ndarray:
-    """A column without nulls. Not by `to_numpy`, whose first call imports pandas: with the other half a second of a first batch."""
+    """A column without nulls.
+
+    Not by `to_numpy`, whose first call imports pandas: with the other half a second of a first batch.
+    """
     return np.from_dlpack(column)

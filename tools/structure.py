@@ -1,7 +1,8 @@
 """How a checkout is built, in numbers: `python tools/structure.py [DIR]`.
 
-Run it on two checkouts to compare them. It reads Python files as text and imports nothing of theirs. Packages are the folders
-`pipeline`, `mixtures`, `train` and `recipes` at the top level, imported as `vlmill.pipeline...` or, in old checkouts, as `pipeline...`.
+Run it on two checkouts to compare them. It reads Python files as text and imports nothing of theirs. Packages are the
+folders `pipeline`, `mixtures`, `train` and `recipes` at the top level, imported as `vlmill.pipeline...` or, in old
+checkouts, as `pipeline...`.
 """
 
 from __future__ import annotations

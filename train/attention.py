@@ -1,9 +1,10 @@
 """How packed documents attend to themselves alone, at the speed of the hardware.
 
-Without a mask and a cache transformers infers the borders of documents from position ids (see train/data.py). Its SDPA path lays them down as a mask of
-length x length, which no flash kernel takes, and repeats keys and values for all heads. On a GPU a stage is trained with PyTorch's variable-length
-attention in its place: it is given where documents begin and never looks across. FlexAttention would be exact, too, and compiles
-anew for new shapes of batches. Vision towers need none of this: their inputs are of one size, or padded.
+Without a mask and a cache transformers infers the borders of documents from position ids (see train/data.py). Its SDPA
+path lays them down as a mask of length x length, which no flash kernel takes, and repeats keys and values for all
+heads. On a GPU a stage is trained with PyTorch's variable-length attention in its place: it is given where documents
+begin and never looks across. FlexAttention would be exact, too, and compiles anew for new shapes of batches. Vision
+towers need none of this: their inputs are of one size, or padded.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ WIDEST = 256
 def attend_packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Within it the language model attends by `attend_varlen`, where device, arithmetic and model can; afterwards as before.
 
-    Only packed sequences without a mask and a cache may go through the model meanwhile, and through `vlmill.train.model.compute_features`.
+    Only packed sequences without a mask and a cache may go through the model meanwhile, and through
+    `vlmill.train.model.compute_features`.
     """
     if not (use_flash(device, dtype) and supports_flash(model)):
         yield
@@ -54,7 +56,8 @@ def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def supports_flash(model: PreTrainedModel) -> bool:
     """Whether `attend_varlen` computes what the model's own attention does.
 
-    Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against it.
+    Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against
+    it.
     """
     text: Any = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -73,10 +76,12 @@ def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, A
 
     Args:
         model: on the device of `positions`.
-        positions: (sequences, length), from 0 in every document and in the padding behind; sequences are laid end to end.
+        positions: (sequences, length), from 0 in every document and in the padding behind; sequences are laid end to
+            end.
 
     Returns:
-        Where documents begin, and the end of the last (int32), and how long the longest is; under transformers' names for it.
+        Where documents begin, and the end of the last (int32), and how long the longest is; under transformers' names
+            for it.
     """
     if model.config.get_text_config()._attn_implementation != VARLEN:  # noqa: SLF001
         return {}

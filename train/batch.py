@@ -68,8 +68,9 @@ def pad_sequences(
     Args:
         sequences: of documents.
         pad: the padding token.
-        blank: a document of one image that stands behind the first sequence's if no document has any. A model that is sharded
-            over ranks needs all of them to run its vision tower, and a gradient of zero is not the same as none.
+        blank: a document of one image that stands behind the first sequence's if no document has any. A model that is
+            sharded over ranks needs all of them to run its vision tower, and a gradient of zero is not the same as
+            none.
         left: pad before the documents, as generation wants it.
     """
     if blank is not None and sequences and not any(document.tiles for sequence in sequences for document in sequence):
@@ -95,5 +96,8 @@ def pad_sequences(
 def collect_batches(
     step: list[list[Future[Sequence[Document]]]], pad: int, blank: Document | None
 ) -> tuple[Batch, ...]:
-    """The micro-batches of a step whose documents are being read; waits for them. `pad` and `blank` as in `pad_sequences`."""
+    """The micro-batches of a step whose documents are being read; waits for them.
+
+    `pad` and `blank` as in `pad_sequences`.
+    """
     return tuple(pad_sequences([future.result() for future in micro], pad, blank) for micro in step)

@@ -1,11 +1,12 @@
 """Checkpoints: what it takes to go on after any step as if nothing had happened, on as many ranks as there are then.
 
-A checkpoint is a folder named by the number of steps that are done, written under a temporary name by all ranks, flushed and
-renamed. Schedule, data and random numbers are functions of that number, so weights and the optimizer's state are all there is to keep;
-torch.distributed.checkpoint writes them by parameter, so another number of ranks reads them back.
+A checkpoint is a folder named by the number of steps that are done, written under a temporary name by all ranks,
+flushed and renamed. Schedule, data and random numbers are functions of that number, so weights and the optimizer's
+state are all there is to keep; torch.distributed.checkpoint writes them by parameter, so another number of ranks reads
+them back.
 
-Its files are pickles. Whoever reads a checkpoint runs nothing that stands in it: of `.metadata` only torch's own classes that describe
-tensors are made, and of the other files only what torch calls weights.
+Its files are pickles. Whoever reads a checkpoint runs nothing that stands in it: of `.metadata` only torch's own
+classes that describe tensors are made, and of the other files only what torch calls weights.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def restore_checkpoint(
             f"{name}: {state['identity'].get(name)!r} there, {identity.get(name)!r} here" for name in differing
         )
         raise StoreError(
-            f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to begin anew"
+            f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to "
+            "begin anew"
         )
     weights, moments = get_state_dict(model, optimizer)
     with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
@@ -148,7 +150,10 @@ class _Metadata(pickle.Unpickler):
 
 
 def _get_member(owner: Any, name: str) -> Any:
-    """The member of an enumeration. Python before 3.11.4 pickles members by `getattr`; nothing else is to be had by it."""
+    """The member of an enumeration.
+
+    Python before 3.11.4 pickles members by `getattr`; nothing else is to be had by it.
+    """
     if isinstance(owner, EnumType) and name in owner.__members__:
         return owner[name]
     raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")

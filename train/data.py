@@ -1,8 +1,8 @@
 """From the sequences of a plan to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
 
-The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other: transformers'
-classes infer their borders from position ids that start again at 0, if they get no attention mask and no cache
-(`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document of its own.
+The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other:
+transformers' classes infer their borders from position ids that start again at 0, if they get no attention mask and no
+cache (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document of its own.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Reader:
         encoded = join_segment(nodes, layouts[mine], self.tokenizer, self.mixture.chat, self.loss)
         if segment.tokens is not None and len(encoded.ids) != segment.tokens:
             raise StoreError(
-                f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the build again, so that its lengths are measured anew"
+                f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the "
+                "build again, so that its lengths are measured anew"
             )
         tiles = tuple(self._tiles(segment, *image) for image in zip(stored.parts[mine], layouts[mine], strict=True))
         return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine])
@@ -86,7 +87,8 @@ class Reader:
             if len(set(counts.values())) > 1:
                 said = ", ".join(f"{who} counts {count}" for who, count in counts.items())
                 raise StoreError(
-                    f"{self._name(segment)}: an image of {layout.size[0]} x {layout.size[1]} px has no agreed number of tokens: {said}"
+                    f"{self._name(segment)}: an image of {layout.size[0]} x {layout.size[1]} px has no agreed "
+                    f"number of tokens: {said}"
                 )
         return layouts
 
@@ -116,8 +118,8 @@ def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Re
 def decode_stored(data: bytes) -> np.ndarray:
     """The pixels (height, width, 3) of a stored picture, uint8; other threads go on meanwhile.
 
-    By OpenCV: of what `vlmill.pipeline.images.pixels.encode_image` writes its pixels are Pillow's, to the bit, in three quarters of the time
-    (Pillow goes through four channels and two copies).
+    By OpenCV: of what `vlmill.pipeline.images.pixels.encode_image` writes its pixels are Pillow's, to the bit, in three
+    quarters of the time (Pillow goes through four channels and two copies).
 
     Raises:
         ValueError: they cannot be decoded.

@@ -1,8 +1,8 @@
 """The ranks of a training run, as `torchrun` or Ray Train start them; one process on its own is a world of one.
 
-More than one rank share the model between them (FSDP2): each keeps a part of every parameter, of its gradient and of the optimizer's
-state. Gradients are sums over tokens, divided by the tokens of the whole step before they are added up over ranks. So a rank without
-answers takes part like any other, and no world size weighs a token differently.
+More than one rank share the model between them (FSDP2): each keeps a part of every parameter, of its gradient and of
+the optimizer's state. Gradients are sums over tokens, divided by the tokens of the whole step before they are added up
+over ranks. So a rank without answers takes part like any other, and no world size weighs a token differently.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class ProcessGroup:
     def shard(self, root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         """Share a module's parameters out over all ranks: every layer on its own, the rest with the root.
 
-        Layers are what transformers' classes name in `_no_split_modules`. Gathered in `dtype`, added up in float32. What is not
-        computed by the forward of `root` sees shares of parameters alone.
+        Layers are what transformers' classes name in `_no_split_modules`. Gathered in `dtype`, added up in float32.
+        What is not computed by the forward of `root` sees shares of parameters alone.
         """
         if self.size == 1:
             return

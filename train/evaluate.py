@@ -70,7 +70,10 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a source's held-out samples. Shares and means are over the questions; None where there is nothing to divide by."""
+    """What came of a source's held-out samples.
+
+    Shares and means are over the questions; None where there is nothing to divide by.
+    """
 
     samples: int
     questions: int
@@ -85,7 +88,10 @@ class Score:
 def score_held_out(
     model: PreTrainedModel, reader: Reader, device: torch.device, limit: int, watcher: Watcher | None = None
 ) -> list[HeldOut]:
-    """What the model makes of up to `limit` held-out samples of each source, in their order. Leaves it in evaluation mode."""
+    """What the model makes of up to `limit` held-out samples of each source, in their order.
+
+    Leaves it in evaluation mode.
+    """
     model.to(device).eval()
     by_source: dict[int, list[Segment]] = defaultdict(list)
     for segment in reader.mixture.held_out():
@@ -191,7 +197,10 @@ def make_prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Do
 def generate_answers(
     model: PreTrainedModel, reader: Reader, device: torch.device, asked: Sequence[tuple[Turn, Document]]
 ) -> list[str]:
-    """What the model says, greedily and all at once; stripped. It may say one token more than the longest right answer has."""
+    """What the model says, greedily and all at once; stripped.
+
+    It may say one token more than the longest right answer has.
+    """
     settings = make_generation_config(reader.tokenizer, reader.mixture.chat)
     settings.max_new_tokens = 1 + max(
         len(reader.tokenizer.encode(turn.answer, add_special_tokens=False).ids) for turn, _ in asked

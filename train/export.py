@@ -35,8 +35,8 @@ def export_model(
 ) -> Path:
     """Write the folder, whole or not at all, in place of an older one.
 
-    `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it as it is. All weights in it are in
-    `dtype`, and all its configurations say so; the model stays as it is.
+    `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it as it is. All weights in
+    it are in `dtype`, and all its configurations say so; the model stays as it is.
     """
     partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
@@ -63,7 +63,8 @@ def cast_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
     """The model in a folder that `export_model` wrote, or another of the same class and tokenizer. In float32.
 
-    Only numbers are read: the class is that of `like`, weights are safetensors, and code that `auto_map` or the configuration names is not run.
+    Only numbers are read: the class is that of `like`, weights are safetensors, and code that `auto_map` or the
+    configuration names is not run.
 
     Args:
         folder: with `config.json`, weights and `tokenizer.json`.
@@ -106,8 +107,8 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
 def to_transformers(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
 
-    It pads left, so that answers to several questions begin where each question ends. Its EOS is what ends a turn: programs that read no
-    generation settings stop there.
+    It pads left, so that answers to several questions begin where each question ends. Its EOS is what ends a turn:
+    programs that read no generation settings stop there.
     """
     loose = Tokenizer.from_str(tokenizer.to_str())
     marks = {"bos_token": chat.bos, "eos_token": chat.end, "pad_token": chat.pad}

@@ -1,8 +1,11 @@
-"""What a step costs in floating point operations, and how much of a device's peak that is (MFU: Chowdhery et al. 2022, PaLM, appendix B).
+"""What a step costs in floating point operations, and how much of a device's peak that is (MFU: Chowdhery et al.
 
-Counted as the model needs it, whatever the hardware did: 2 per weight of a linear layer and token in the forward pass, as many again for gradients of
-inputs wherever something before is trained, and again for those of weights that are. Attention inside documents and images alone, causal
-in the language model; its head on supervised tokens alone; padding, norms and recomputed layers not at all.
+2022, PaLM, appendix B).
+
+Counted as the model needs it, whatever the hardware did: 2 per weight of a linear layer and token in the forward pass,
+as many again for gradients of inputs wherever something before is trained, and again for those of weights that are.
+Attention inside documents and images alone, causal in the language model; its head on supervised tokens alone; padding,
+norms and recomputed layers not at all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Exported models for lmms-eval, found by its plugin mechanism: `--model vlmill` is `ExportedModel`.
 
-The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in an environment of its own, and of ours it imports nothing. Its generic class `huggingface` does not serve here:
-0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn does.
+The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in an environment of its own, and
+of ours it imports nothing. Its generic class `huggingface` does not serve here:
+0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn
+does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The loop of one stage: from the last checkpoint to the last step.
 
-Everything in step s is a function of s: its sequences, its learning rates, its random numbers. So a run that was killed and started
-again writes the log and the weights of one that was not: to the bit on a CPU with the same number of threads.
+Everything in step s is a function of s: its sequences, its learning rates, its random numbers. So a run that was killed
+and started again writes the log and the weights of one that was not: to the bit on a CPU with the same number of
+threads.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def run_stage(setup: Setup, console: Console) -> Path:
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
     if training.sequences % (training.accumulation * group.size):
         raise RecipeError(
-            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} micro-batches for each of {group.size} ranks"
+            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} "
+            f"micro-batches for each of {group.size} ranks"
         )
     setup.model.to(setup.device).train()
     if setup.machine.recompute:
@@ -125,7 +127,8 @@ def _take_step(
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
 
-    The gradient is that of the mean over all supervised tokens of the step, whatever ranks and micro-batches they stand in.
+    The gradient is that of the mean over all supervised tokens of the step, whatever ranks and micro-batches they stand
+    in.
     """
     training, group = setup.training, setup.group
     torch.manual_seed(int(hash_value([training.seed, step, group.rank])[:15], 16))  # of dropout

@@ -1,7 +1,7 @@
 """Measures of an answer against its references, as published: each a pure function to [0, 1], and all of them in METRICS.
 
-A sample of ours carries one reference for each answer. Published benchmarks have several (ten humans in VQAv2), so the functions take
-any number; what their formula makes of a single one is said where it is not plain.
+A sample of ours carries one reference for each answer. Published benchmarks have several (ten humans in VQAv2), so the
+functions take any number; what their formula makes of a single one is said where it is not plain.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def compute_exact_match(answer: str, references: Sequence[str]) -> float:
 def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """The accuracy of VQA: min(humans that gave this answer / 3, 1), averaged over all subsets that leave one human out.
 
-    Antol et al. 2015 (VQA), section 5, and the evaluation code of VQAv2; answers are compared as `normalise_answer` leaves them. Where there
-    is one reference it stands for all humans: 1 if it is the answer, else 0.
+    Antol et al. 2015 (VQA), section 5, and the evaluation code of VQAv2; answers are compared as `normalise_answer`
+    leaves them. Where there is one reference it stands for all humans: 1 if it is the answer, else 0.
     """
     said, humans = normalise_answer(answer), [normalise_answer(reference) for reference in references]
     if len(humans) == 1:
@@ -67,8 +67,8 @@ def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
 def compute_anls(answer: str, references: Sequence[str]) -> float:
     """Normalised Levenshtein similarity to the nearest reference: 1 - d / (length of the longer), and 0 from d of half its length on.
 
-    Biten et al. 2019 (ST-VQA), equation 1, with its threshold of 0.5; its mean over questions is the ANLS of DocVQA (Mathew et al. 2021).
-    Case and runs of white space do not count, as in its evaluation.
+    Biten et al. 2019 (ST-VQA), equation 1, with its threshold of 0.5; its mean over questions is the ANLS of DocVQA
+    (Mathew et al. 2021). Case and runs of white space do not count, as in its evaluation.
     """
     return max(_compute_similarity(_fold_text(answer), _fold_text(reference)) for reference in references)
 
@@ -92,9 +92,9 @@ METRICS: Mapping[str, Metric] = {
 def normalise_answer(answer: str) -> str:
     """An answer as the evaluation code of VQAv2 compares it; applied twice it changes nothing more.
 
-    Lower case; without periods that do not stand before a digit, without other punctuation, and without articles; number words up to ten as digits;
-    contractions with their apostrophes. Punctuation becomes a space, or nothing where a space is beside it, or anywhere in
-    an answer with a comma between digits, so that 100,978 is 100978.
+    Lower case; without periods that do not stand before a digit, without other punctuation, and without articles;
+    number words up to ten as digits; contractions with their apostrophes. Punctuation becomes a space, or nothing where
+    a space is beside it, or anywhere in an answer with a comma between digits, so that 100,978 is 100978.
     """
     text = " ".join(answer.split())
     grouped = re.search(r"\d,\d", text) is not None

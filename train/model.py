@@ -37,7 +37,9 @@ def create_model(
     adapter: Adapter | None = None,
     new: NewRows | None = None,
 ) -> PreTrainedModel:
-    """A model with weights drawn from `seed`, or with those that an earlier stage left in the folder `start_from`. On the CPU.
+    """A model with weights drawn from `seed`, or with those that an earlier stage left in the folder `start_from`.
+
+    On the CPU.
 
     Args:
         family: of the model.
@@ -84,22 +86,22 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
         raise StoreError(f"{path} holds the weights of another model: {error}") from error
     except (OSError, SafetensorError) as error:
         raise StoreError(
-            f"{path} cannot be read: {error}. If it is damaged, delete {folder.parent.parent / 'result.json'} and train "
-            "the stage again: it makes the file from its last checkpoint"
+            f"{path} cannot be read: {error}. If it is damaged, delete {folder.parent.parent / 'result.json'} and "
+            "train the stage again: it makes the file from its last checkpoint"
         ) from error
     if unexpected or set(missing) - set(may_lack):
         raise StoreError(
-            f"{path} holds the weights of another model: "
-            f"it lacks {sorted(set(missing) - set(may_lack)) or 'nothing'}, and has {sorted(unexpected) or 'nothing'} besides. "
-            "All stages of a recipe train one model; policies may go from one tile to anyres, not back"
+            f"{path} holds the weights of another model: it lacks "
+            f"{sorted(set(missing) - set(may_lack)) or 'nothing'}, and has {sorted(unexpected) or 'nothing'} "
+            "besides. All stages of a recipe train one model; policies may go from one tile to anyres, not back"
         )
 
 
 def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
     """AdamW over the components that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
 
-    Each component has a group that decays and one that does not (norms, biases and single vectors, new rows among them). A group's
-    `component` names it, its `peak` is its learning rate before the schedule.
+    Each component has a group that decays and one that does not (norms, biases and single vectors, new rows among
+    them). A group's `component` names it, its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     adapted = training.adapter.components if training.adapter else ()
@@ -153,8 +155,8 @@ def compute_token_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of every supervised token in float32, and the source of each, in reading order.
 
-    Only supervised tokens reach the language model's head. There is no cache, and no attention mask but a family's own, on
-    which the isolation of packed documents rests (see train/data.py).
+    Only supervised tokens reach the language model's head. There is no cache, and no attention mask but a family's own,
+    on which the isolation of packed documents rests (see train/data.py).
     """
     batch = batch.to(device)
     supervised = batch.labels[:, 1:] != IGNORE

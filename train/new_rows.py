@@ -1,9 +1,9 @@
 """The rows of tokens that a pretrained language model lacks, in its embedding and in its head: those of the chat format's marks above all.
 
-Without them an answer cannot end, and nothing but training teaches them. So they start as far apart as other tokens are, and they
-learn in every stage, if need be alone: beside adapters, which leave embedding and head as they are, and where `text` is frozen. Then
-they are parameters of their own, which stand in for the matrices' rows. No other row gets a gradient, decays, or has moments in
-the optimizer. `merge_rows` writes them into the matrices.
+Without them an answer cannot end, and nothing but training teaches them. So they start as far apart as other tokens
+are, and they learn in every stage, if need be alone: beside adapters, which leave embedding and head as they are, and
+where `text` is frozen. Then they are parameters of their own, which stand in for the matrices' rows. No other row gets
+a gradient, decays, or has moments in the optimizer. `merge_rows` writes them into the matrices.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class NewRows:
 def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, own: Mapping[str, int]) -> NewRows:
     """Which tokens of a recipe the pretrained language model lacks: none if it has new weights.
 
-    What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that stands
-    in place of another token there, as a reserved one, is trained in the row that there is.
+    What it knows is what the `tokenizer.json` beside its weights says; an exported model knows the marks. A mark that
+    stands in place of another token there, as a reserved one, is trained in the row that there is.
 
     Args:
         settings: of the model.
@@ -70,8 +70,8 @@ def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForma
 def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> None:
     """Draw rows from torch's generator: normal, with the mean and deviation that the other tokens' rows have in each dimension.
 
-    The mark that ends a turn starts as the token that ends a text, so that a model whose other weights are frozen, and which would
-    say that, has little to learn.
+    The mark that ends a turn starts as the token that ends a text, so that a model whose other weights are frozen, and
+    which would say that, has little to learn.
     """
     if not new.drawn:
         return

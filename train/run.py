@@ -102,7 +102,8 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
     kept = checkpoint.list_complete(directory / "train" / stage / "checkpoints")
     if not (result.exists() and kept):
         raise StoreError(
-            f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: vlmill train {directory} --stage {stage}"
+            f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: "
+            f"vlmill train {directory} --stage {stage}"
         )
     return kept[-1]
 
@@ -131,7 +132,8 @@ def train_stage(
         console: where progress and scores are shown.
 
     Raises:
-        StoreError: the mixture is missing or was made under another policy, or the folder was begun under other settings.
+        StoreError: the mixture is missing or was made under another policy, or the folder was begun under other
+            settings.
         RecipeError: model, policy and plan do not fit.
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
@@ -278,7 +280,8 @@ def _take_device(machine: Machine) -> torch.device:
     A GPU without a number is this rank's: the one with its number among the ranks of this machine (`LOCAL_RANK`).
 
     Raises:
-        RecipeError: there is no such kind, this process does not see it, or other ranks of this machine would take it, too.
+        RecipeError: there is no such kind, this process does not see it, or other ranks of this machine would take it,
+            too.
     """
     named = machine.device if machine.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -294,8 +297,8 @@ def _take_device(machine: Machine) -> torch.device:
     if number >= seen:
         way = "start as many ranks as it sees, one for each" if device.index is None and seen else "take another"
         raise RecipeError(
-            f"--device {machine.device}: this rank's GPU is cuda:{number}, and torch {torch.__version__} sees {seen} GPUs here; "
-            f"{way}, or --device cpu"
+            f"--device {machine.device}: this rank's GPU is cuda:{number}, and torch {torch.__version__} sees "
+            f"{seen} GPUs here; {way}, or --device cpu"
         )
     if device.index is not None and min(ranks, seen) > 1:
         raise RecipeError(

@@ -1,4 +1,7 @@
-"""Steps and the sequences of a plan: which sequences a step reads, and how many steps a plan feeds. Arithmetic alone."""
+"""Steps and the sequences of a plan: which sequences a step reads, and how many steps a plan feeds.
+
+Arithmetic alone.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ def list_step_sequences(
 ) -> list[list[int]]:
     """The sequences of the plan that a rank reads in a step, cut into micro-batches.
 
-    Step s of B sequences is sequences [s * B, (s + 1) * B) of the plan, which starts again at its end; a rank's slice and its
-    micro-batches are consecutive.
+    Step s of B sequences is sequences [s * B, (s + 1) * B) of the plan, which starts again at its end; a rank's slice
+    and its micro-batches are consecutive.
     """
     mine = sequences // ranks
     start, size = step * sequences + rank * mine, mine // accumulation
@@ -36,7 +39,8 @@ def count_steps(training: Training, planned: int) -> int:
         enough = steps * training.sequences <= planned
     if not enough:
         raise RecipeError(
-            f"train: {steps or 1} steps of {training.sequences} sequences want {(steps or 1) * training.sequences} sequences, and the plan has {planned}; "
-            "take fewer steps or sequences, a larger budget for the mixture, or epochs in place of steps to pass over the plan several times"
+            f"train: {steps or 1} steps of {training.sequences} sequences want {(steps or 1) * training.sequences} "
+            f"sequences, and the plan has {planned}; take fewer steps or sequences, a larger budget for the "
+            "mixture, or epochs in place of steps to pass over the plan several times"
         )
     return steps

@@ -1,4 +1,7 @@
-"""From a step of a training to the samples that it saw, and from a sample to the steps that saw it. No torch: the plan says it all."""
+"""From a step of a training to the samples that it saw, and from a sample to the steps that saw it.
+
+No torch: the plan says it all.
+"""
 
 from __future__ import annotations
 

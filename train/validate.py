@@ -1,6 +1,7 @@
 """What can be said of a whole recipe before any work: mixtures, models, and whether model, policy, chat and budgets fit.
 
-`validate` is the one check of a recipe that was read. It says what training would say after the data are built, where that can be known.
+`validate` is the one check of a recipe that was read. It says what training would say after the data are built, where
+that can be known.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
         has, wanted = getattr(policy, field, None), getattr(tower, key)
         if has not in (None, wanted):
             raise RecipeError(
-                f"policies.{name}.{field} is {has}, and {where}.{key} is {wanted}; the vision tower takes what the policy makes, "
-                "so make them equal"
+                f"policies.{name}.{field} is {has}, and {where}.{key} is {wanted}; the vision tower takes what the "
+                "policy makes, so make them equal"
             )
 
 

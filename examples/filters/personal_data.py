@@ -2,10 +2,10 @@
 
 vlmill build RECIPE --filter examples/filters/personal_data.py --set personal_data.phones=false
 
-It finds what looks like personal data, and nothing else: no names, no postal addresses, no identity numbers. It drops the whole
-paragraph, since filters rewrite nothing. What is made for examples (name@example.org, 192.0.2.1, 555-0123) stays, as do private
-and loopback addresses. Telephone numbers are taken for such only with a country code or a word such as "Tel." before them: otherwise
-sizes, dates and identifiers would go.
+It finds what looks like personal data, and nothing else: no names, no postal addresses, no identity numbers. It drops
+the whole paragraph, since filters rewrite nothing. What is made for examples (name@example.org, 192.0.2.1, 555-0123)
+stays, as do private and loopback addresses. Telephone numbers are taken for such only with a country code or a word
+such as "Tel." before them: otherwise sizes, dates and identifiers would go.
 """
 
 import re
@@ -54,7 +54,10 @@ def _is_phone(number):
 
 
 def _is_public(text):
-    """Whether four numbers are an address that anybody can reach. With fewer than two of two digits they are a section or a version."""
+    """Whether four numbers are an address that anybody can reach.
+
+    With fewer than two of two digits they are a section or a version.
+    """
     try:
         return sum(len(number) > 1 for number in text.split(".")) > 1 and ip_address(text).is_global
     except ValueError:

@@ -3,7 +3,8 @@
 Both are functions of an index, so any block can be made without the ones before it and no rank needs another's state:
 
 - `permute_index` is a keyed permutation of [0, size) that is evaluated at single indices.
-- `SourceOrder` is the endless order of one source: epoch after epoch, shards shuffled, samples shuffled within a window of shards.
+- `SourceOrder` is the endless order of one source: epoch after epoch, shards shuffled, samples shuffled within a window
+  of shards.
 - `merge_sources` interleaves sources by share, from any start.
 """
 
@@ -32,8 +33,9 @@ def make_order_key(*parts: str | int) -> int:
 def permute_index(index: np.ndarray, size: int, key: int) -> np.ndarray:
     """Where a keyed shuffle of [0, size) puts each of `index` (int64): a bijection for every key, without state.
 
-    A small domain is sorted by the keyed hash of its members. A large one goes through a Feistel network over the next power
-    of two, again from where it leaves [0, size) (cycle walking, Black and Rogaway 2002; under two walks on average).
+    A small domain is sorted by the keyed hash of its members. A large one goes through a Feistel network over the next
+    power of two, again from where it leaves [0, size) (cycle walking, Black and Rogaway 2002; under two walks on
+    average).
     """
     if size < SMALL:
         shuffled: np.ndarray = np.argsort(_scramble_bits(np.arange(size, dtype=np.uint64), key, 0), kind="stable")[
@@ -82,8 +84,8 @@ class OrderSpan:
 class SourceOrder:
     """The endless order of one source. Shards without samples are not visited.
 
-    A source is halved for good, into samples or, where it has more shards than a window, into shards; an epoch is one half and then
-    the other, each shuffled anew. So between two uses of a sample lies the whole half that it is not of.
+    A source is halved for good, into samples or, where it has more shards than a window, into shards; an epoch is one
+    half and then the other, each shuffled anew. So between two uses of a sample lies the whole half that it is not of.
     """
 
     samples: np.ndarray  # per shard
@@ -153,9 +155,9 @@ def merge_sources(totals: Sequence[int], spent: Sequence[int], lengths: Sequence
     """Interleave sources so that every prefix has their shares: yields the index of the source that comes next.
 
     This is the chairman assignment problem (Tijdeman 1980) for items of unlike length, decided by deadlines: of the
-    sources that are not ahead of their share, the one whose next item must be finished first. The rule is WF2Q (Bennett and
-    Zhang 1996, theorem 1): after every item a source is at most the longest item of any source behind its share and less
-    than its own longest item ahead of it. With all lengths 1, every prefix is within one sample of its share.
+    sources that are not ahead of their share, the one whose next item must be finished first. The rule is WF2Q (Bennett
+    and Zhang 1996, theorem 1): after every item a source is at most the longest item of any source behind its share and
+    less than its own longest item ahead of it. With all lengths 1, every prefix is within one sample of its share.
 
     Args:
         totals: what each source adds up to in the end; the shares are these over their sum.

@@ -1,13 +1,15 @@
 """Packing: segments into sequences that exceed neither a number of tokens nor one of tiles.
 
-One sequence after another is filled with the segment that suits what is free in it: of those that fit, the one whose demands have the
-largest dot product with the free budgets, each weighted by how scarce it is (the dot-product heuristic of Panigrahy and
-others 2011, "Heuristics for vector bin packing"). Where tiles do not matter that is first fit decreasing; where both
-budgets bind, it fills 98.8 % of sequences of 8,192 tokens and 24 tiles that best fit decreasing fills to 86.6 % (`benchmarks/pack.py`).
+One sequence after another is filled with the segment that suits what is free in it: of those that fit, the one whose
+demands have the largest dot product with the free budgets, each weighted by how scarce it is (the dot-product heuristic
+of Panigrahy and others 2011, "Heuristics for vector bin packing"). Where tiles do not matter that is first fit
+decreasing; where both budgets bind, it fills 98.8 % of sequences of 8,192 tokens and 24 tiles that best fit decreasing
+fills to 86.6 % (`benchmarks/pack.py`).
 
-Where a source is repeated, each half of an epoch has its stretch of the window, one behind the other. A sequence
-stands at one point of the window and holds only segments whose stretch goes over it. So no sequence holds a sample twice, and a half is
-through before the next begins. Where two stretches meet, one sequence may hold of both, or the last sequence of every half would stay open.
+Where a source is repeated, each half of an epoch has its stretch of the window, one behind the other. A sequence stands
+at one point of the window and holds only segments whose stretch goes over it. So no sequence holds a sample twice, and
+a half is through before the next begins. Where two stretches meet, one sequence may hold of both, or the last sequence
+of every half would stay open.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 """The fractions of its multiples leave no run of places without its part of them (Weyl's equidistribution)."""
 
 ENDS = (1, 2, 3)
-"""Numbers of last sequences of each use that are tried when these are filled up in the end; the fewest sequences that come of it are kept."""
+"""Numbers of last sequences of each use that are tried when these are filled up in the end; the fewest sequences that
+come of it are kept."""
 
 Shelves = dict[int, list[tuple[int, int]]]
 """Segments that wait, by their tiles: (tokens, segment), ascending."""
@@ -51,15 +54,17 @@ def pack_segments(
         tiles: of each segment, 0 for text alone.
         sequence_tokens: that a sequence may hold.
         sequence_tiles: that a sequence may hold.
-        stretches: of each segment. Those of a sequence have a point in common that is inside of all, or, for one sequence, where one ends and
-            another begins; and each sample is there in one use. None: any may stand together.
+        stretches: of each segment. Those of a sequence have a point in common that is inside of all, or, for one
+            sequence, where one ends and another begins; and each sample is there in one use. None: any may stand
+            together.
 
     Raises:
         ValueError: a segment does not fit an empty sequence.
     """
     if np.any(tokens > sequence_tokens) or np.any(tiles > sequence_tiles):
         raise ValueError(
-            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a sequence of {sequence_tokens} and {sequence_tiles}"
+            f"a segment of {tokens.max()} tokens or {tiles.max()} tiles does not fit a sequence of "
+            f"{sequence_tokens} and {sequence_tiles}"
         )
     costs = list(zip(tokens.tolist(), tiles.tolist(), strict=True))
     shelves: Shelves = {}
@@ -97,8 +102,8 @@ def pack_segments(
 class _Place:
     """Where a sequence stands, and so what it admits.
 
-    Its first segment decides: of the sequences that segments of a use begin, the i-th is at the fraction of i times the golden ratio of
-    their stretch, so that all of it gets its part of what may stand anywhere.
+    Its first segment decides: of the sequences that segments of a use begin, the i-th is at the fraction of i times the
+    golden ratio of their stretch, so that all of it gets its part of what may stand anywhere.
     """
 
     def __init__(self, stretches: Stretches, begun: Counter[int]) -> None:
@@ -123,7 +128,8 @@ class _Place:
 def _list_openings(tokens: np.ndarray, tiles: np.ndarray, uses: np.ndarray) -> Iterator[int]:
     """The segments of uses that do not fill a sequence, the largest first; tokens and tiles in shares of a sequence.
 
-    They open sequences: left to the end, when nothing else is left to go with them, each use would want a sequence of its own.
+    They open sequences: left to the end, when nothing else is left to go with them, each use would want a sequence of
+    its own.
     """
     names, use = np.unique(uses, return_inverse=True)
     held = np.maximum(*(np.bincount(use, amount, names.size) for amount in (tokens, tiles)))

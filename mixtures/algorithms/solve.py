@@ -1,8 +1,8 @@
 """The solver: declared shares, a budget and caps -> how often each source is passed through.
 
-Where caps do not let the shares be met, the answer is the nearest mixture that they allow, and what binds is said. Of all
-mixtures within the caps it is the one of least Kullback-Leibler divergence from the declared shares: sources at their cap stay
-there, and what they leave is divided among the others in the proportions declared.
+Where caps do not let the shares be met, the answer is the nearest mixture that they allow, and what binds is said. Of
+all mixtures within the caps it is the one of least Kullback-Leibler divergence from the declared shares: sources at
+their cap stay there, and what they leave is divided among the others in the proportions declared.
 """
 
 from __future__ import annotations

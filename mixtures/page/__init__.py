@@ -7,8 +7,8 @@
 
     missing   what a run does not have (yet), and how to get it
 
-The page is a function of the run's files, and is made at any time from the first phase of a build on. What it shows a part of, it
-says so.
+The page is a function of the run's files, and is made at any time from the first phase of a build on. What it shows a
+part of, it says so.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full sequences are, what sources have in common.
 
-Tables are read by columns, of a source's shards at most `SHARDS`, chosen by hash; so the page costs the same for any run.
+Tables are read by columns, of a source's shards at most `SHARDS`, chosen by hash; so the page costs the same for any
+run.
 """
 
 from __future__ import annotations

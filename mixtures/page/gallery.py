@@ -1,6 +1,7 @@
 """The page's gallery: segments of a plan as the trainer sees them, a few of every entry, chosen by hash.
 
-Tokens, labels and tiles come from the same functions that the trainer calls, so a card shows what the model is trained on.
+Tokens, labels and tiles come from the same functions that the trainer calls, so a card shows what the model is trained
+on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a run's page cannot show (yet): sentences that say why, and what to do. And the sources with what is counted of each so far."""
+"""What a run's page cannot show (yet): sentences that say why, and what to do.
+
+And the sources with what is counted of each so far.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +41,17 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
     ]
     if not recipe.policies:
         yield (
-            "The recipe has no `policies`, so there are no shards, and samples, nodes and images are not counted. To have them, add "
-            "for example `policies: {small: {kind: letterbox, side: 384, patch: 14}}` and build again."
+            "The recipe has no `policies`, so there are no shards, and samples, nodes and images are not counted. "
+            "To have them, add for example `policies: {small: {kind: letterbox, side: 384, patch: 14}}` and build "
+            "again."
         )
     elif unsharded:
         yield f"There are no shards yet of {', '.join(unsharded)}; {ON}"
     if not recipe.stages:
         yield (
-            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed sequences, and no samples as the trainer "
-            "sees them. To have them, add a stage with a `policy` and a `mixture`, and build again; `vlmill mixtures list` names "
-            "published mixtures."
+            "The recipe has no `stages`, so nothing is mixed: there are no shares, no packed sequences, and no "
+            "samples as the trainer sees them. To have them, add a stage with a `policy` and a `mixture`, and build "
+            "again; `vlmill mixtures list` names published mixtures."
         )
     for stage in recipe.stages:
         if wanted is not None and stage.name not in wanted:
@@ -56,8 +60,9 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
             yield f"Stage {stage.name} is not mixed yet; {ON}"
         elif stage.name not in losses:
             yield (
-                f"Stage {stage.name} has no `train` block, so what is supervised is not declared: answers are marked, the default. To say "
-                "it, add `train: {loss: answers}` or `{loss: text}` with the steps of the training."
+                f"Stage {stage.name} has no `train` block, so what is supervised is not declared: answers are "
+                "marked, the default. To say it, add `train: {loss: answers}` or `{loss: text}` with the steps "
+                "of the training."
             )
 
 

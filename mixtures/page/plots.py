@@ -1,4 +1,7 @@
-"""The page's plots, as Vega-Lite: a title and a specification each. The page draws them, and shows numbers under the mouse."""
+"""The page's plots, as Vega-Lite: a title and a specification each.
+
+The page draws them, and shows numbers under the mouse.
+"""
 
 from __future__ import annotations
 

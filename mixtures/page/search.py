@@ -1,7 +1,7 @@
 """The page's index: samples of the run as they came in, with language and outcome, to be searched without a server.
 
-Of every source the same number, as far as it has them, from partitions and rows chosen by hash. Columns instead of rows, and
-names by number, keep 20,000 samples to about 3 MB. Samples stand in it from the time they were read.
+Of every source the same number, as far as it has them, from partitions and rows chosen by hash. Columns instead of
+rows, and names by number, keep 20,000 samples to about 3 MB. Samples stand in it from the time they were read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Mixtures that others published: what they declared, what they said came of it, and what comes of it here.
 
-Each YAML beside this file is one of them, and says where its publication contradicts itself. `compute_shares` solves a stage over the
-published counts, so what a paper claims can be held against what its own numbers make; `describe_published` puts it into the form of
-`stats.json`, so that `make_difference` compares it with any other mixture; `make_published_tables` is what `vlmill mixtures show` prints.
+Each YAML beside this file is one of them, and says where its publication contradicts itself. `compute_shares` solves a
+stage over the published counts, so what a paper claims can be held against what its own numbers make;
+`describe_published` puts it into the form of `stats.json`, so that `make_difference` compares it with any other
+mixture; `make_published_tables` is what `vlmill mixtures show` prints.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Known:
         return getattr(self, unit, None) is not None
 
     def totals(self, entry: MixtureEntry) -> dict[str, int]:
-        """One pass over what `take` leaves, 0 for what was not published. Tokens, where unknown, are the best known instead."""
+        """One pass over what `take` leaves, 0 for what was not published.
+
+        Tokens, where unknown, are the best known instead.
+        """
         counts: dict[str, int] = {unit: getattr(self, unit, None) or 0 for unit in UNITS}
         counts["tokens"] = self.tokens or self.supervised or self.text or counts["samples"]
         if entry.take == "all":

@@ -4,8 +4,9 @@
       - json_path: /data/ai2d_llava_format_2434.json
         sampling_strategy: first:10%
 
-Strategies are those of `LazySupervisedDataset` in LLaVA-NeXT's llava/train/train.py (all, first, end, random; percentages
-rounded up), and ours have the same names. What comes out has the form of the published mixtures beside this file.
+Strategies are those of `LazySupervisedDataset` in LLaVA-NeXT's llava/train/train.py (all, first, end, random;
+percentages rounded up), and ours have the same names. What comes out has the form of the published mixtures beside this
+file.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
     data = read_yaml(path)
     if not isinstance(data, Mapping) or not isinstance(data.get("datasets"), list) or not data["datasets"]:
         raise RecipeError(
-            f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as LLaVA-NeXT's scripts/train/*.yaml"
+            f"{path}: no list `datasets`; such a file has entries of json_path and sampling_strategy, as "
+            "LLaVA-NeXT's scripts/train/*.yaml"
         )
     found = [_read_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
     entries = _group_entries(found)
@@ -63,7 +65,8 @@ def _read_entry(entry: Any, where: str) -> tuple[str, str]:
     take = str(entry.get("sampling_strategy", "all"))
     if not TAKE.fullmatch(take):
         raise RecipeError(
-            f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a percentage"
+            f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a "
+            "percentage"
         )
     name = make_source_name(Path(entry["json_path"]).stem)
     if not name:

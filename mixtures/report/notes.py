@@ -1,7 +1,8 @@
 """What a person should look at before training on a stage: shown at the end of a build, below its statistics and on the page.
 
-`warnings.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are joined by what
-only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two entries is nearly the same.
+`warnings.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are
+joined by what only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two
+entries is nearly the same.
 """
 
 from __future__ import annotations
@@ -41,10 +42,16 @@ def write_notes(
             f"{entry['name']} {entry['realised'][unit]:.2%} (declared {entry['declared']:.2%})"
             for entry in stats["sources"]
         )
-        yield f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the mixture refuses it"
+        yield (
+            f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the "
+            "mixture refuses it"
+        )
     tokenizer = root / lock["tokenizer"]["path"]
     if not tokenizer.exists() or hash_file(tokenizer) != lock["tokenizer"]["sha256"]:
-        yield f"{lock['tokenizer']['path']} is not the tokenizer that counted the tokens of these shards; build again, so that they are counted anew"
+        yield (
+            f"{lock['tokenizer']['path']} is not the tokenizer that counted the tokens of these shards; build again, "
+            "so that they are counted anew"
+        )
     sources = sorted({source["name"] for source in lock["sources"]})
     if recipe.dedupe is None:
         if len(sources) > 1:
@@ -53,7 +60,10 @@ def write_notes(
     policy = next(item.policy for item in recipe.stages if item.name == stage)
     for (one, other), pairs in count_alike(root, sources, policy).items():
         if one != other:
-            yield f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more stay in both"
+            yield (
+                f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more "
+                "stay in both"
+            )
 
 
 def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:

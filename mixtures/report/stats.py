@@ -1,7 +1,7 @@
 """The statistics of a planned mixture: what was declared, and what came of it.
 
-`stats.json` is what `describe_stage` returns; `make_stats_table` shows it to a person in a terminal, `page/` in a browser, `compare.py` sets two
-beside each other.
+`stats.json` is what `describe_stage` returns; `make_stats_table` shows it to a person in a terminal, `page/` in a
+browser, `compare.py` sets two beside each other.
 """
 
 from __future__ import annotations
@@ -157,8 +157,14 @@ def format_epochs(stats: Mapping[str, Any]) -> float:
 def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
     """Epochs and packing, then what was lost of each source and why, then what a person should look at."""
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
-    yield f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} full; {format_epochs(stats):.3g} epochs of what there is"
-    yield f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} tiles (most {tiles['most']})"
+    yield (
+        f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} "
+        f"full; {format_epochs(stats):.3g} epochs of what there is"
+    )
+    yield (
+        f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} "
+        f"tiles (most {tiles['most']})"
+    )
     for source in stats["sources"]:
         lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes")}
         if any(lost.values()):

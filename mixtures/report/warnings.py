@@ -61,7 +61,10 @@ def warn_of_settings(
 def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[str]:
     how, _, amount = entry.take.partition(":")
     if how in {"first", "end"}:
-        yield f"take {entry.take} is a sample of one end of the source, not of the source; random:{amount} is as many from all of it"
+        yield (
+            f"take {entry.take} is a sample of one end of the source, not of the source; random:{amount} is as many "
+            "from all of it"
+        )
     samples = selected["counts"]["samples"]
     there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
     if amount.isdigit() and int(amount) > there:
@@ -77,7 +80,10 @@ def _warn_of_plan(cap: float | None, epochs: float, planned: Totals) -> Iterator
 
 def _warn_of_crowding(samples: int, per_sequence: float) -> Iterator[str]:
     if samples < per_sequence:
-        yield f"full sequences would hold {per_sequence:.3g} of it each, and there are {samples:,}: as no sequence holds a sample twice, sequences stay emptier"
+        yield (
+            f"full sequences would hold {per_sequence:.3g} of it each, and there are {samples:,}: as no sequence "
+            "holds a sample twice, sequences stay emptier"
+        )
 
 
 def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
@@ -88,4 +94,7 @@ def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long
     if whole and long > whole * LOSS:
-        yield f"{long / whole:.0%} of its nodes do not fit a sequence; a longer sequence_length or more tiles_per_sequence would keep them"
+        yield (
+            f"{long / whole:.0%} of its nodes do not fit a sequence; a longer sequence_length or more "
+            "tiles_per_sequence would keep them"
+        )

@@ -1,7 +1,8 @@
 """Cutting a sample that does not fit a sequence into segments that do.
 
-A segment is a range of nodes [first, last). Interleaved documents are cut between nodes. A conversation keeps the turns from
-its first on that fit, because later turns lean on what was said and shown before. A node is never cut, so neither is an image.
+A segment is a range of nodes [first, last). Interleaved documents are cut between nodes. A conversation keeps the turns
+from its first on that fit, because later turns lean on what was said and shown before. A node is never cut, so neither
+is an image.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Cut:
 
 
 def cut_sample(nodes: Nodes, tokens: int, tiles: int) -> Cut:
-    """Segments of at most `tokens` and `tiles`; pure. `tokens` is the sequence's length without the overhead of a segment."""
+    """Segments of at most `tokens` and `tiles`; pure.
+
+    `tokens` is the sequence's length without the overhead of a segment.
+    """
     if any(role != "none" for role in nodes.role):
         return _cut_turns(nodes, tokens, tiles)
     return _cut_nodes(nodes, tokens, tiles)

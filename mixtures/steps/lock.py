@@ -37,7 +37,10 @@ HELD_OUT_ROWS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Locks a stage. Reads the mix, the entries' held-out rows behind their labels, and the blocks as `plan/00000.parquet`."""
+    """Locks a stage.
+
+    Reads the mix, the entries' held-out rows behind their labels, and the blocks as `plan/00000.parquet`.
+    """
 
     shards: Mapping[str, tuple[Shard, ...]]  # by source
     policy: Mapping[str, Any]
@@ -176,7 +179,8 @@ def verify_lock(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
 
     Args:
         lock: of a stage.
-        inputs: the files it names: blocks and held-out rows by their `path`, tables by the shards' `index` and `lengths`.
+        inputs: the files it names: blocks and held-out rows by their `path`, tables by the shards' `index` and
+            `lengths`.
     """
     for block in lock["plan"]["blocks"]:
         yield from _verify_block(lock, block, inputs[block["path"]])

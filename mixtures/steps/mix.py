@@ -1,7 +1,7 @@
 """The mix step, one task per stage: how many samples of each entry, and where every block of the plan starts.
 
-It solves the mixture over what the select steps left, then runs the order once from end to end. What it keeps of that are
-the counts at the start of each block, so that blocks are planned without each other.
+It solves the mixture over what the select steps left, then runs the order once from end to end. What it keeps of that
+are the counts at the start of each block, so that blocks are planned without each other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Solves a stage's mixture. Its inputs are the files of the select steps, behind each entry's label: `quiz/sizes.npy`."""
+    """Solves a stage's mixture.
+
+    Its inputs are the files of the select steps, behind each entry's label: `quiz/sizes.npy`.
+    """
 
     stage: str
     mixture: MixtureSettings
@@ -49,7 +52,10 @@ class Mix:
         return {"numpy": version("numpy")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `mix.json` and `starts.npy` (blocks + 1, entries): items of each entry before a block. Counts the planned samples."""
+        """Write `mix.json` and `starts.npy` (blocks + 1, entries): items of each entry before a block.
+
+        Counts the planned samples.
+        """
         mixture, labels = self.mixture, self.mixture.labels()
         entries = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
         selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
@@ -106,7 +112,8 @@ def _refuse_nothing(mixture: MixtureSettings, solution: Solution, counts: Sequen
     ]
     if empty and (mixture.strict or len(empty) == len(labels)):
         raise RecipeError(
-            f"mixture: {_describe_budget(mixture)} gives {', '.join(empty)} less than one sample; a larger budget, or a larger share or repeat, would not"
+            f"mixture: {_describe_budget(mixture)} gives {', '.join(empty)} less than one sample; a larger "
+            "budget, or a larger share or repeat, would not"
             + (", and without `strict` the others are planned" if len(empty) < len(labels) else "")
         )
 

@@ -1,8 +1,9 @@
 """The plan step, one task per block: the packed sequences of a stretch of the mixture's order.
 
-A block is a whole number of packing windows, and a window is packed on its own: so the sequences are the same however windows are
-divided into blocks, shares hold at every window's end, and a block needs nothing but the counts it starts from. Within a window
-sequences are dealt out by what they hold, so that those of one step are a small image of the window.
+A block is a whole number of packing windows, and a window is packed on its own: so the sequences are the same however
+windows are divided into blocks, shares hold at every window's end, and a block needs nothing but the counts it starts
+from. Within a window sequences are dealt out by what they hold, so that those of one step are a small image of the
+window.
 """
 
 from __future__ import annotations
@@ -124,9 +125,10 @@ def _make_table(segments: Columns, packed: np.ndarray, apart: Stretches | None, 
 def _deal_sequences(segments: Columns, packed: np.ndarray, apart: Stretches | None, key: int) -> np.ndarray:
     """The place of every sequence: sequences that are alike, in source and tokens of it, end up evenly apart, each in its stretch.
 
-    A packer puts like with like, so in a random order steps would differ: over 256 sequences the share of a source of tokens is then off
-    by 1.7 points in the mean, dealt out by 0.4. The i-th of the sequences laid beside their like goes to the fraction of i times the
-    golden ratio, which leaves no run of places without its entry of them (Weyl's equidistribution), from a keyed start.
+    A packer puts like with like, so in a random order steps would differ: over 256 sequences the share of a source of
+    tokens is then off by 1.7 points in the mean, dealt out by 0.4. The i-th of the sequences laid beside their like
+    goes to the fraction of i times the golden ratio, which leaves no run of places without its entry of them (Weyl's
+    equidistribution), from a keyed start.
     """
     count, sources = int(packed.max(initial=-1)) + 1, int(segments["source"].max(initial=0)) + 1
     held = np.bincount(packed * sources + segments["source"], segments["tokens"], count * sources).reshape(

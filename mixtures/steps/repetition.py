@@ -1,7 +1,7 @@
 """How often a stage shows each image: in how many of its kept samples an image stands, times the epochs of these.
 
-The last step of a stage, behind `lock`. Shares and epochs are counted per sample (`stats.py`); an image that stands in many samples
-is seen more often than they say. An image is its bytes as they came.
+The last step of a stage, behind `lock`. Shares and epochs are counted per sample (`stats.py`); an image that stands in
+many samples is seen more often than they say. An image is its bytes as they came.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ IMAGES = np.dtype([("key", np.uint64), ("shown", np.int64), ("samples", np.int64
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """Adds `repetition` to the statistics of a locked stage. Pure; holds 24 bytes per image and the plan of a shard at a time."""
+    """Adds `repetition` to the statistics of a locked stage.
+
+    Pure; holds 24 bytes per image and the plan of a shard at a time.
+    """
 
     name: ClassVar[str] = "repetition"
     version: ClassVar[int] = 1
@@ -68,8 +71,9 @@ def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: M
     """How often a stage shows its images; pure, and independent of the order of the blocks.
 
     Returns:
-        `images`: the different ones shown; `shown`: how often in all; `mean` and `most` times for one; `distribution`: a list of
-        `times` ("3-4"), `images` and the share of everything shown; `top`: `sha256`, `shown`, `samples`, `url` and a sample's `id`.
+        `images`: the different ones shown; `shown`: how often in all; `mean` and `most` times for one; `distribution`:
+            a list of `times` ("3-4"), `images` and the share of everything shown; `top`: `sha256`, `shown`, `samples`,
+            `url` and a sample's `id`.
 
     Args:
         lock: of the stage.
@@ -104,7 +108,10 @@ def summarise_repetition(found: Mapping[str, Any]) -> str:
     often = ", ".join(
         f"{words.get(level['times'], level['times'] + ' times')} {level['images']:,}" for level in found["distribution"]
     )
-    return f"{found['images']:,} images shown {found['shown']:,} times, {found['mean']:.2f} each and {found['most']} at most: {often}"
+    return (
+        f"{found['images']:,} images shown {found['shown']:,} times, {found['mean']:.2f} each and {found['most']} at "
+        f"most: {often}"
+    )
 
 
 def _count_segments(plan: Sequence[Path]) -> dict[tuple[int, int], np.ndarray]:

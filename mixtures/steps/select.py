@@ -2,9 +2,9 @@
 
     held-out split -> `where` -> `take` -> cutting of what does not fit a sequence
 
-It reads the tables beside the shards and leaves arrays with one entry per sample, in the order of shards and rows, that later
-tasks map into memory: `sizes.npy` is all that ordering and packing look at, 8 bytes per sample. A sample that was cut, or whose
-numbers are above 65,535, stands in `cuts.npy` instead, one entry per segment.
+It reads the tables beside the shards and leaves arrays with one entry per sample, in the order of shards and rows, that
+later tasks map into memory: `sizes.npy` is all that ordering and packing look at, 8 bytes per sample. A sample that was
+cut, or whose numbers are above 65,535, stands in `cuts.npy` instead, one entry per segment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ WIDE = 1 << 16
 """What does not fit the 16 bits of `sizes.npy` stands in `cuts.npy`."""
 
 SIZES = np.dtype([("tokens", "<u2"), ("tiles", "<u2"), ("nodes", "<u2"), ("weight", "<u2")])
-"""Tokens with overhead, encoder inputs, nodes, amount of the mixture's unit. tokens 0: not selected; nodes 0: see CUTS."""
+"""Tokens with overhead, encoder inputs, nodes, amount of the mixture's unit. tokens 0: not selected; nodes 0: see
+CUTS."""
 
 UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
 """Of a whole sample, for the statistics of an entry of an epoch; visual is what remains of its tokens."""
@@ -265,7 +266,8 @@ def list_selects(
     for label, entry in zip(mixture.labels(), mixture.resolved(), strict=True):
         if entry.source not in shards:
             raise RecipeError(
-                f"mixture: there is no source {entry.source!r} with shards of this stage's policy; allowed: {', '.join(sorted(shards))}"
+                f"mixture: there is no source {entry.source!r} with shards of this stage's policy; allowed: "
+                f"{', '.join(sorted(shards))}"
             )
         steps[label] = Select(
             entry=entry,
@@ -308,7 +310,8 @@ def _read_table(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFram
     table = pl.read_parquet(path, columns=list(columns))
     if table.height != shard.samples:
         raise StoreError(
-            f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run with: vlmill verify DIR"
+            f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run "
+            "with: vlmill verify DIR"
         )
     return table
 

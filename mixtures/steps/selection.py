@@ -1,7 +1,7 @@
 """An entry as planning sees it: the arrays of its select step mapped into memory, and its endless order over them.
 
-Whatever is asked about the first k items of the order is answered from the sums of whole shards and one window, so it costs the
-same for an item near the start and for the last of many epochs.
+Whatever is asked about the first k items of the order is answered from the sums of whole shards and one window, so it
+costs the same for an item near the start and for the last of many epochs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Inputs
 
 FILES = ("sizes.npy", "units.npy", "cuts.npy", "shards.npy", "selection.json")
-"""What the select step leaves for later ones; as their inputs, each stands behind the entry's label: `quiz/sizes.npy`."""
+"""What the select step leaves for later ones; as their inputs, each stands behind the entry's label:
+`quiz/sizes.npy`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ Columns = dict[str, np.ndarray]
 """Segments in order, an entry per segment in each array of COLUMNS."""
 
 COLUMNS = ("position", "source", "shard", "row", "first", "last", "half", "tokens", "tiles")
-"""Position in the mixture's order, entry, place of the sample, nodes, halves of an epoch of the entry before this one, costs."""
+"""Position in the mixture's order, entry, place of the sample, nodes, halves of an epoch of the entry before this one,
+costs."""
 
 
 def gather_segments(entries: Sequence[Selection], order: np.ndarray, start: Sequence[int]) -> Columns:
@@ -57,8 +58,8 @@ def split_windows(segments: Columns, window: int) -> Iterator[Columns]:
 def find_stretches(segments: Columns, sources: Sequence[str]) -> Stretches | None:
     """Where in its window each segment may stand; None where no sample comes twice and each may stand anywhere.
 
-    A half of an entry's epoch has the stretch from its first sample to that of the next half; the first one of an entry begins, and the
-    last one ends, with the window.
+    A half of an entry's epoch has the stretch from its first sample to that of the next half; the first one of an entry
+    begins, and the last one ends, with the window.
 
     Args:
         segments: of a window.

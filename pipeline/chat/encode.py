@@ -39,8 +39,8 @@ IGNORE = -100
 class ChatFormat:
     """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
 
-    A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare, and
-    each text is followed by `separator`. An image is `image`, repeated, in what `frame` puts around it.
+    A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare,
+    and each text is followed by `separator`. An image is `image`, repeated, in what `frame` puts around it.
     """
 
     roles: tuple[tuple[Role, str], ...] = (
@@ -75,9 +75,9 @@ class ChatFormat:
         """
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
         content = (
-            "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
-            f"{{% if part.type == 'image' %}}{{{{ {self.image + self.frame.after!r} }}}}{{% else %}}{{{{ part.text }}}}{{% endif %}}"
-            "{% endfor %}{% endif %}" + self.end
+            "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
+            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {self.image + self.frame.after!r} }}}}{{% else "
+            "%}{{ part.text }}{% endif %}{% endfor %}{% endif %}" + self.end
         )
         return (
             f"{{% set marks = {{{marks}}} %}}{self.bos}{{% for message in messages %}}{{{{ marks[message.role] }}}}"
@@ -128,8 +128,9 @@ def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
     tokenizer.encode_special_tokens = True
     if inside != tokenizer.encode(probe, add_special_tokens=False).ids:
         raise RecipeError(
-            f"{path}: {probe!r} has other tokens after a special token than on its own, so nodes cannot be counted one by one; "
-            "take a tokenizer whose pre-tokenizer adds no prefix to the first word alone (prepend_scheme: never or always)"
+            f"{path}: {probe!r} has other tokens after a special token than on its own, so nodes cannot be counted "
+            "one by one; take a tokenizer whose pre-tokenizer adds no prefix to the first word alone "
+            "(prepend_scheme: never or always)"
         )
     return tokenizer
 

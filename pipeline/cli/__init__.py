@@ -31,7 +31,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Curate vision-language data, plan training mixtures, and train a compact model on them.\n\n"
-    "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then [bold]vlmill train demo[/bold].",
+    "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then "
+    "[bold]vlmill train demo[/bold].",
 )
 
 
@@ -89,7 +90,10 @@ def main() -> None:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
-        hint = f"this command needs the package of the module {module}; run, in the clone of vlmill: pip install '.[{EXTRAS[module]}]'"
+        hint = (
+            f"this command needs the package of the module {module}; run, in the clone of vlmill: pip install "
+            f"'.[{EXTRAS[module]}]'"
+        )
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(hint)}")
         sys.exit(1)
     except KeyboardInterrupt:

@@ -31,7 +31,8 @@ TrustCode = Annotated[
     typer.Option(
         "--trust-code",
         metavar="SHA256",
-        help="Run the filter code with this sha256 that the run's lock holds, in place of --filter FILE. Look at it first.",
+        help="Run the filter code with this sha256 that the run's lock holds, in place of --filter FILE. Look at it "
+        "first.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -23,7 +23,8 @@ def build(
         int | None,
         typer.Option(
             min=0,
-            help="Worker processes on this machine; 0 runs everything in this process, without Ray. Default: one per core.",
+            help="Worker processes on this machine; 0 runs everything in this process, without Ray. Default: one per "
+            "core.",
         ),
     ] = None,
     ray: Annotated[
@@ -36,8 +37,8 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything fsspec reads, "
-            "or hf://datasets/OWNER/NAME@REVISION.",
+            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything fsspec "
+            "reads, or hf://datasets/OWNER/NAME@REVISION.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
@@ -61,7 +62,8 @@ def build(
         bool,
         typer.Option(
             "--accept-changes",
-            help="Accept a recipe that differs from the one DIR is locked to. Only the steps that the change touches run again.",
+            help="Accept a recipe that differs from the one DIR is locked to. Only the steps that the change touches "
+            "run again.",
         ),
     ] = False,
     rebuild: Annotated[
@@ -74,14 +76,16 @@ def build(
         bool,
         typer.Option(
             "--retry-failed",
-            help="Request once more the images that failed (addresses and files), or that have left all opt-out lists. No others are requested.",
+            help="Request once more the images that failed (addresses and files), or that have left all opt-out "
+            "lists. No others are requested.",
         ),
     ] = False,
 ) -> None:
     """Build a run: from a recipe's raw data to shards, mixtures and plans.
 
-    Run it again after any interruption, or with more workers: committed work is kept, the rest is done, and the bytes are the same.
-    It ends with the share kept of each source, and with an error where nothing was kept, or less than the recipe's `expect` says.
+    Run it again after any interruption, or with more workers: committed work is kept, the rest is done, and the bytes
+    are the same. It ends with the share kept of each source, and with an error where nothing was kept, or less than the
+    recipe's `expect` says.
 
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
@@ -111,11 +115,13 @@ def build(
     )
     if run.stages:
         console.print(
-            f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, vlmill train {run.folder}"
+            f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, vlmill train "
+            f"{run.folder}"
         )
     else:
         console.print(
-            f"built {run.folder}. Next: vlmill status {run.folder}. The recipe has no stages, so nothing is mixed or trained"
+            f"built {run.folder}. Next: vlmill status {run.folder}. The recipe has no stages, so nothing is "
+            "mixed or trained"
         )
 
 

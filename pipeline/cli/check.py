@@ -30,9 +30,12 @@ def check(
     filter_: FilterFiles = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say all that is wrong with a recipe and the files that it names, and about how many rows and images there are. Writes nothing.
+    """Say all that is wrong with a recipe and the files that it names, and about how many rows and images there are.
 
-    Of each source the first rows of its first file are read; no image is fetched. It ends with an error if anything is wrong.
+    Writes nothing.
+
+    Of each source the first rows of its first file are read; no image is fetched. It ends with an error if anything is
+    wrong.
 
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000

@@ -31,8 +31,8 @@ def ledger(
 ) -> None:
     """Show the funnel: in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of each loss.
 
-    Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row or page of which
-    no sample could be made is shown with the message and its first characters.
+    Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row
+    or page of which no sample could be made is shown with the message and its first characters.
 
         vlmill ledger demo
         vlmill ledger demo --source web --reason near_text --samples 5

@@ -12,7 +12,10 @@ from vlmill.pipeline.core.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
-    """Show which partitions of a run are complete, which are missing, and how much was kept. `vlmill ledger` says why the rest was lost."""
+    """Show which partitions of a run are complete, which are missing, and how much was kept.
+
+    `vlmill ledger` says why the rest was lost.
+    """
     from vlmill.pipeline.reports.ledger import format_share, read_funnel, total_funnel
     from vlmill.pipeline.reports.status import make_status_table, read_progress
     from vlmill.pipeline.reports.undecided import count_undecided

@@ -13,7 +13,8 @@ Side = Annotated[
     str,
     typer.Argument(
         metavar="MIXTURE",
-        help="DIR or DIR:STAGE of a run, a mixture.lock.json or stats.json, or NAME or NAME:STAGE of a published mixture.",
+        help="DIR or DIR:STAGE of a run, a mixture.lock.json or stats.json, or NAME or NAME:STAGE of a published "
+        "mixture.",
     ),
 ]
 
@@ -88,7 +89,8 @@ def import_(
 ) -> None:
     """Turn the YAML of LLaVA-NeXT and LLaVA-OneVision into a mixture, printed as YAML.
 
-    Its `mixture` goes into a stage of a recipe whose sources have the same names; `vlmill mixtures show` and `diff` read the file as it is.
+    Its `mixture` goes into a stage of a recipe whose sources have the same names; `vlmill mixtures show` and `diff`
+    read the file as it is.
 
         vlmill mixtures import scripts/train/onevision.yaml > onevision-as-ours.yaml
         vlmill mixtures show onevision-as-ours.yaml

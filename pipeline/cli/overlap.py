@@ -16,8 +16,8 @@ def overlap(
 ) -> None:
     """Show how many images and texts of one source are in another too, the same or similar, before dedupe dropped any.
 
-    In the row "quiz", 12% under "web" says that 12% of quiz's images are in web too. The diagonal counts repetitions within a source.
-    Similar is decided by the recipe's dedupe thresholds, and includes the same.
+    In the row "quiz", 12% under "web" says that 12% of quiz's images are in web too. The diagonal counts repetitions
+    within a source. Similar is decided by the recipe's dedupe thresholds, and includes the same.
 
         vlmill overlap demo
         vlmill overlap demo --json

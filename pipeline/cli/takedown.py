@@ -58,9 +58,9 @@ def takedown(
 ) -> None:
     """Remove things from a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
 
-    Each option may be given several times. Only the partitions that hold something are made again; what they held is deleted from the disk.
-    Custom filters run on them again, so name their files again.
-    The list is DIR/takedowns.yaml. Without options an interrupted takedown is finished. A model that was trained before is not changed.
+    Each option may be given several times. Only the partitions that hold something are made again; what they held is
+    deleted from the disk. Custom filters run on them again, so name their files again. The list is DIR/takedowns.yaml.
+    Without options an interrupted takedown is finished. A model that was trained before is not changed.
 
         vlmill takedown run --url http://img.example.org/7.png --dry-run
         vlmill takedown run --domain example.org --domain example.net
@@ -105,7 +105,10 @@ def takedown(
 
 
 def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Console) -> dict[str, bool]:
-    """Write the list, which is the commit, and make again what it touches. Returns the stages whose plan changed, and whether they were trained."""
+    """Write the list, which is the commit, and make again what it touches.
+
+    Returns the stages whose plan changed, and whether they were trained.
+    """
     from vlmill.mixtures.build import LOCK, build_stages
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.core.progress import ProgressBars
@@ -140,12 +143,14 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
 def _tell(found: Forecast, asked: list[str], goes: str) -> None:
     """Print what is removed and what stays."""
     console.print(
-        f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other samples show; "
-        f"{sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} shards are made again"
+        f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other "
+        f"samples show; {sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} "
+        "shards are made again"
     )
     if found.never_had:
         console.print(
-            f"with the addresses of {len(found.never_had):,} images that could not be fetched, so that no retry requests them"
+            f"with the addresses of {len(found.never_had):,} images that could not be fetched, so that no retry "
+            "requests them"
         )
     if found.refused:
         console.print(f"with the message and the beginning of {len(found.refused):,} rows of which no sample was made:")

@@ -25,7 +25,8 @@ Ranks = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Number of processes that share the model (FSDP2), each with a GPU, started by Ray. Default: this process.",
+        help="Number of processes that share the model (FSDP2), each with a GPU, started by Ray. Default: this "
+        "process.",
     ),
 ]
 RayAddress = Annotated[
@@ -38,7 +39,8 @@ Shards = Annotated[
     str | None,
     typer.Option(
         metavar="PLACE",
-        help="Where copies of the run's shards are, under the same paths as in DIR: a folder, s3://bucket/run, or what else fsspec reads. Default: DIR.",
+        help="Where copies of the run's shards are, under the same paths as in DIR: a folder, s3://bucket/run, or "
+        "what else fsspec reads. Default: DIR.",
     ),
 ]
 
@@ -61,8 +63,8 @@ def train(
 ) -> None:
     """Train the recipe's model on its mixtures: one stage, or all in order. Resumes where it was interrupted.
 
-    It may resume with other ranks, devices, readers or --shards than it began with: every step sees the same samples. Under torchrun
-    each process is a rank. `tensorboard --logdir DIR/train` shows the curves of all stages.
+    It may resume with other ranks, devices, readers or --shards than it began with: every step sees the same samples.
+    Under torchrun each process is a rank. `tensorboard --logdir DIR/train` shows the curves of all stages.
 
         vlmill train demo
         vlmill train demo --stage align
@@ -81,8 +83,9 @@ def train(
     console.print(
         f"trained {', '.join(result.stage for result in results)}. The model is in {last.export}: "
         "AutoModelForImageTextToText and AutoProcessor of transformers load it from there.\n"
-        f"Next: vlmill trace {directory} ID follows a sample to its input file, vlmill verify {directory} checks every file; "
-        "copy a recipe, change a share or a threshold, and build again with --accept-changes: only the steps that the change touches run again."
+        f"Next: vlmill trace {directory} ID follows a sample to its input file, vlmill verify {directory} checks "
+        "every file; copy a recipe, change a share or a threshold, and build again with --accept-changes: only the "
+        "steps that the change touches run again."
     )
 
 
@@ -175,8 +178,9 @@ def ablate(
 ) -> None:
     """Train variants of a recipe with several seeds, and compare them with a baseline: differences, intervals, p-values, costs.
 
-    What variants share is built once. Every variant and seed is an ordinary run, DIR/VARIANT/SEED, which all other commands take.
-    Run it again after any interruption: finished trainings are kept. The comparison is paired over held-out samples and seeds.
+    What variants share is built once. Every variant and seed is an ordinary run, DIR/VARIANT/SEED, which all other
+    commands take. Run it again after any interruption: finished trainings are kept. The comparison is paired over
+    held-out samples and seeds.
 
         vlmill ablate quickstart
         vlmill ablate my.yaml --out ablation --from run

@@ -35,7 +35,8 @@ def what_if(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Another setting of a filter or of dedupe, or decontaminate.action; for example language.sample_share=0.5. A filter that the recipe does not name is asked last.",
+            help="Another setting of a filter or of dedupe, or decontaminate.action; for example "
+            "language.sample_share=0.5. A filter that the recipe does not name is asked last.",
         ),
     ] = None,
     filter_: FilterFiles = None,
@@ -47,8 +48,8 @@ def what_if(
 ) -> None:
     """Show what another threshold would keep, in seconds: from the tables of an existing run, without decoding an image.
 
-    Filters with other settings are asked again, duplicates are resolved again, and nothing is written. To apply the setting, build with it
-    and --accept-changes.
+    Filters with other settings are asked again, duplicates are resolved again, and nothing is written. To apply the
+    setting, build with it and --accept-changes.
 
         vlmill what-if quickstart --out demo --set shape.max_ratio=2
         vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5

@@ -1,7 +1,7 @@
 """How plain data from YAML become frozen objects: strict dataclasses whose errors offer the nearest name.
 
-A block whose class depends on its `kind` is declared with `OneOf`, a list entry of a name and its settings with `OneNamed`, and a block
-that says what differs from another with `Overrides`.
+A block whose class depends on its `kind` is declared with `OneOf`, a list entry of a name and its settings with
+`OneNamed`, and a block that says what differs from another with `Overrides`.
 """
 
 from __future__ import annotations

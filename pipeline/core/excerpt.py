@@ -16,11 +16,12 @@ DEPTH = 8
 HIDDEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
 )
-"""What a terminal obeys or does not show: controls, marks of direction, half surrogate pairs, private use. A list of our own: what Python
-calls printable differs between its versions."""
+"""What a terminal obeys or does not show: controls, marks of direction, half surrogate pairs, private use. A list of
+our own: what Python calls printable differs between its versions."""
 
 CUT_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:(?:\\?/){1,2}[^\s\"'<>]*\Z")
-"""An address that the end of an excerpt cuts. It goes, so that every address in an excerpt is whole, and a takedown finds its host."""
+"""An address that the end of an excerpt cuts. It goes, so that every address in an excerpt is whole, and a takedown
+finds its host."""
 
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>\\]+")
 
@@ -32,7 +33,9 @@ def escape_text(text: str) -> str:
 
 
 def make_excerpt(raw: Any) -> str:
-    """How a row begins, whatever its input file made of it: bytes of a line, values by name, a list. Work and memory are bounded.
+    """How a row begins, whatever its input file made of it: bytes of a line, values by name, a list.
+
+    Work and memory are bounded.
 
     Bytes within a row are shown where they are text, else by their number.
     """

@@ -1,4 +1,6 @@
-"""The names of the files that one step leaves and others read. What is in them: core/sample.py, which has a typed reader for each table.
+"""The names of the files that one step leaves and others read.
+
+What is in them: core/sample.py, which has a typed reader for each table.
 
 A step sees files under these names, whatever they are called in the run's folder.
 """
@@ -10,7 +12,8 @@ SAMPLES_FILE = "samples.parquet"
 IMAGES_FILE = "images.parquet"
 """The images of a partition, with the bytes as they came. Read with `read_images`."""
 SUPPLEMENT_FILE = "supplement.parquet"
-"""The images that retries brought; each stands for the row of its number in IMAGES_FILE. `read_images` merges the two."""
+"""The images that retries brought; each stands for the row of its number in IMAGES_FILE. `read_images` merges the
+two."""
 REFUSED_FILE = "refused.parquet"
 """The rows of an input file of which no sample was made. Read with `read_refused`."""
 UNREAD_FILE = "unread.json"

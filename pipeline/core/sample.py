@@ -257,8 +257,8 @@ def read_image_stats(path: Path, columns: Collection[str] | None = None) -> list
 
     Args:
         path: image_stats.parquet.
-        columns: The fields that are asked for besides `image` and `reason`; the others have their defaults. None for all. Thumbnails
-            take ten times the memory of the rest.
+        columns: The fields that are asked for besides `image` and `reason`; the others have their defaults. None for
+            all. Thumbnails take ten times the memory of the rest.
     """
     wanted = None if columns is None else [name for name in IMAGE_STATS.names if name in {"image", "reason", *columns}]
     rows = read_rows(path, wanted)
@@ -330,7 +330,9 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256
 
 
 def read_array(path: Path, *, mapped: bool = True) -> np.ndarray:
-    """The numbers in an `.npy` file, mapped or in memory. Objects in it are not read: to read them would run what they say.
+    """The numbers in an `.npy` file, mapped or in memory.
+
+    Objects in it are not read: to read them would run what they say.
 
     Raises:
         StoreError: the file is not there, damaged, or holds something else.

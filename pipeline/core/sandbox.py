@@ -1,8 +1,8 @@
 """One function in a child process: for decoders that may hang, crash or eat memory over a hostile file.
 
-The child is a fresh interpreter, so it neither repeats the caller's `__main__` nor shares its threads; it is reused from call to
-call and replaced when it dies. It cannot outlive its caller by more than the time limit: idle, it ends with the pipe; at
-work, an alarm of the kernel ends it, even inside C code.
+The child is a fresh interpreter, so it neither repeats the caller's `__main__` nor shares its threads; it is reused
+from call to call and replaced when it dies. It cannot outlive its caller by more than the time limit: idle, it ends
+with the pipe; at work, an alarm of the kernel ends it, even inside C code.
 """
 
 from __future__ import annotations
@@ -137,7 +137,10 @@ class Sandbox(Generic[P, T]):
         raise RuntimeError(f"the child process for {self._name} did not start; its error stands above")
 
     def _epitaph(self) -> str:
-        """What the child died of. Its end of the pipe is closed, so it is dead or about to be, unless it wrote nonsense."""
+        """What the child died of.
+
+        Its end of the pipe is closed, so it is dead or about to be, unless it wrote nonsense.
+        """
         assert self._child is not None
         try:
             code = self._child.wait(GRACE)

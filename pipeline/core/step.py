@@ -64,7 +64,8 @@ class Count:
 
 
 Counts = dict[str, Count]
-"""Lines by level. `rows`, `samples`, `nodes` and `images` are added up over the run; a step may count other things too."""
+"""Lines by level. `rows`, `samples`, `nodes` and `images` are added up over the run; a step may count other things
+too."""
 
 
 class Step(Protocol):

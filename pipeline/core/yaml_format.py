@@ -1,7 +1,8 @@
 """YAML as this project reads and writes it: one loader for recipes, locks, mixtures, ablations and lists.
 
-UTF-8, the core schema of YAML 1.2 (`1e-3` is a number, `no` a text, `2024-01-01` too), no tags, and no key twice. What would take memory or time
-without end is refused: deep nesting, aliases that multiply or contain themselves, integers of more than 64 bits.
+UTF-8, the core schema of YAML 1.2 (`1e-3` is a number, `no` a text, `2024-01-01` too), no tags, and no key twice. What
+would take memory or time without end is refused: deep nesting, aliases that multiply or contain themselves, integers of
+more than 64 bits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Step `contamination`: what of a partition stands in a benchmark. Findings alone: what becomes of them is another step's business."""
+"""Step `contamination`: what of a partition stands in a benchmark.
+
+Findings alone: what becomes of them is another step's business.
+"""
 
 from __future__ import annotations
 

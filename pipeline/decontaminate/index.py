@@ -1,10 +1,14 @@
-"""Step `index`: all benchmarks in the form that training data is held against. Small enough for memory, and mapped where it is large.
+"""Step `index`: all benchmarks in the form that training data is held against.
 
-An item is a question of a benchmark: a turn of one of its samples, or the whole text of a sample without turns. It is named by its
-sample's id. The user's text is the question; a text right behind it is its choices, one a line; texts of the assistant are answers.
+Small enough for memory, and mapped where it is large.
 
-A question is found by the runs of words within it, so what copies have behind it does not matter. Only where none of them is telling
-(the question is short, or its benchmark's template) is it taken together with its choices, in their order.
+An item is a question of a benchmark: a turn of one of its samples, or the whole text of a sample without turns. It is
+named by its sample's id. The user's text is the question; a text right behind it is its choices, one a line; texts of
+the assistant are answers.
+
+A question is found by the runs of words within it, so what copies have behind it does not matter. Only where none of
+them is telling (the question is short, or its benchmark's template) is it taken together with its choices, in their
+order.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ from vlmill.pipeline.decontaminate.words import RUN, Words, find_runs, number_wo
 from vlmill.pipeline.dedupe import picture
 
 COMMON = 3
-"""Pictures of a benchmark that a run of words may be asked of, and other ones that a picture may look like, to be telling."""
+"""Pictures of a benchmark that a run of words may be asked of, and other ones that a picture may look like, to be
+telling."""
 
 FOLDER = "benchmarks"
 """What the index's files are called by those who read it: benchmarks/items.parquet."""

@@ -17,8 +17,9 @@ WHERE = "decontaminate.against"
 def expand_benchmarks(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A recipe's mapping with every benchmark spelt out, so that its lock says all.
 
-    `against: benchmarks` takes a whole list, `against: {mmmu: benchmarks}` one entry of it. A list is a shipped one by name, or a
-    YAML file, relative to `base`, that maps names to benchmarks as `against` does. Their roots start from the recipe's folder.
+    `against: benchmarks` takes a whole list, `against: {mmmu: benchmarks}` one entry of it. A list is a shipped one by
+    name, or a YAML file, relative to `base`, that maps names to benchmarks as `against` does. Their roots start from
+    the recipe's folder.
 
     Raises:
         RecipeError: there is no such list, or it has no such benchmark.

@@ -1,8 +1,8 @@
 """Pictures of benchmarks, and which of them a training picture shows, in two looks.
 
-Candidates share leading bits of a place, as in dedupe, but there is no cap: all pictures of the gallery are looked at. The first
-look measures them by dedupe's aligned correlation of 64 pixels' luminance. Scenes made from one template, diagrams in another colour
-and receipts of one shop pass it, so those that do are decoded again for a close-up.
+Candidates share leading bits of a place, as in dedupe, but there is no cap: all pictures of the gallery are looked at.
+The first look measures them by dedupe's aligned correlation of 64 pixels' luminance. Scenes made from one template,
+diagrams in another colour and receipts of one shop pass it, so those that do are decoded again for a close-up.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ CHUNK = 1 << 22
 """Pairs of places compared at a time: 32 MB a column."""
 
 SIDE = 128
-"""Pixels of a close-up's side. There, 99 of 100 copies of screenshots, photographs and receipts (recompressed, halved, cut by 5 %) correlate
-by 0.98 and more, and different receipts of one shop by less; at 64 pixels they overlap."""
+"""Pixels of a close-up's side. There, 99 of 100 copies of screenshots, photographs and receipts (recompressed, halved,
+cut by 5 %) correlate by 0.98 and more, and different receipts of one shop by less; at 64 pixels they overlap."""
 ALIKE = 0.98
 """Correlation of luminance from which close-ups are the same."""
 CELLS = 12
 """Cells on a side over which differences of colour are averaged."""
 DIFFERENT = 48.0
-"""Levels of 255 by which no cell may differ in any colour: 19 of 20 copies that were cut, halved and recompressed stay below 41; a block of another
-colour in a scene of blocks gives 56 and more."""
+"""Levels of 255 by which no cell may differ in any colour: 19 of 20 copies that were cut, halved and recompressed stay
+below 41; a block of another colour in a scene of blocks gives 56 and more."""
 CALM = 5.0
-"""Levels by which the calmest quarter of cells may differ: where little is shown, a copy keeps its colours. A shape on a ground of another tint is
-no copy, and nor is one that was brightened on purpose."""
+"""Levels by which the calmest quarter of cells may differ: where little is shown, a copy keeps its colours. A shape on
+a ground of another tint is no copy, and nor is one that was brightened on purpose."""
 MOST_PIXELS = 178_956_970  # Pillow's own limit; image stats has said which images are too large for the recipe
 PAIRS = 16
 """Close-ups compared at a time: a pair takes some 4 MB."""

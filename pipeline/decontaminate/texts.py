@@ -157,7 +157,10 @@ class Search:
             stop = place + choice.size
 
     def _answered(self, rest: Words, first: int, last: int, stop: int, item: Item, foreign: bool) -> bool:
-        """Whether an answer stands behind the question or its choices, or before it. One of a word or a number alone has to be close."""
+        """Whether an answer stands behind the question or its choices, or before it.
+
+        One of a word or a number alone has to be close.
+        """
         for answer in item.answers:
             reach = self._reach(answer)
             if foreign and reach == NEXT:

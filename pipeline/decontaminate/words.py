@@ -1,7 +1,7 @@
 """Words for decontamination: how a text is cut into them, and runs of them as numbers.
 
-A text is normalised (NFKC, case folded). Letters, marks and numbers make words; a character of a script without spaces between
-words is one by itself; all else only separates. So copies may differ in case, punctuation and white space.
+A text is normalised (NFKC, case folded). Letters, marks and numbers make words; a character of a script without spaces
+between words is one by itself; all else only separates. So copies may differ in case, punctuation and white space.
 """
 
 from __future__ import annotations

@@ -36,14 +36,15 @@ class Dedupe:
     image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # correlation from which images are the same
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
     near_images: bool = False
-    """Whether similar images count as the same in web documents, which show before and after, and under questions: sets made
-    from templates ask the same of scenes that differ by a block or a colour. Pages are held against their text as well."""
+    """Whether similar images count as the same in web documents, which show before and after, and under questions: sets
+    made from templates ask the same of scenes that differ by a block or a colour. Pages are held against their text as
+    well."""
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     same_addresses: bool = False
     """Whether of web documents with the same set of image addresses one is kept, as OBELICS was cleaned."""
     paragraphs: Annotated[int, Field(ge=LEAST)] | None = None
-    """Web documents of one host from which a paragraph leaves them all; OBELICS took 3. A paragraph is a text node: give sources of
-    kind obelics `options: {paragraphs: true}`, or a text between two images counts as one."""
+    """Web documents of one host from which a paragraph leaves them all; OBELICS took 3. A paragraph is a text node:
+    give sources of kind obelics `options: {paragraphs: true}`, or a text between two images counts as one."""
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
         16  # tasks that look for candidates, and that measure them
     )

@@ -22,7 +22,8 @@ from vlmill.pipeline.dedupe import picture
 from vlmill.pipeline.dedupe.domain import PARAGRAPHS, find_repeated
 
 BUCKET_BITS = picture.GROUP_BITS
-"""Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192 buckets."""
+"""Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192
+buckets."""
 
 ROW_GROUP = 4096
 
@@ -33,7 +34,8 @@ CANDIDATES = pa.schema(
         *((f"{end}_{name}", pa.int64()) for end in ("one", "other") for name in ("file", "start", "stop")),
     ]
 )
-"""Content keys, one < other, sorted; and where the evidence on each lies: which of the partitions in the order of their names, which rows."""
+"""Content keys, one < other, sorted; and where the evidence on each lies: which of the partitions in the order of their
+names, which rows."""
 
 Places = NDArray[np.uint64]
 
@@ -56,8 +58,8 @@ IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS)
 class FindCandidates:
     """Step: the candidates of one bucket of places. Pure.
 
-    Counts `text_candidates` and `image_candidates`: kept is what is to be measured, dropped for PAIR_CAP what shares a place and
-    is not; and `repeated_paragraphs`.
+    Counts `text_candidates` and `image_candidates`: kept is what is to be measured, dropped for PAIR_CAP what shares a
+    place and is not; and `repeated_paragraphs`.
     """
 
     name: ClassVar[str] = "candidates"
@@ -78,7 +80,10 @@ class FindCandidates:
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `{text,image}.candidates.parquet` and `paragraph.repeats.parquet`. The order of `inputs` does not matter."""
+        """Write `{text,image}.candidates.parquet` and `paragraph.repeats.parquet`.
+
+        The order of `inputs` does not matter.
+        """
         first_place, last_place = split_range(self.bucket, self.buckets, BUCKET_BITS)
         repeats = find_repeated(*_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
         table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=PARAGRAPHS)

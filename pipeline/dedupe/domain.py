@@ -1,12 +1,12 @@
 """The rules of web documents that OBELICS was cleaned by: what a domain says again and again, and documents that show the same addresses.
 
-Section 3.2 and appendix A.1 of Laurencon et al. (2023): paragraphs that stand at least three times in the documents of one domain
-were removed, and of documents with the same set of image addresses one was kept. A paragraph is a text node. As there, a domain is the
-host of a document's address: a registered domain would take the blogs of one provider for one site, and needs a list that changes
-every week.
+Section 3.2 and appendix A.1 of Laurencon et al. (2023): paragraphs that stand at least three times in the documents of
+one domain were removed, and of documents with the same set of image addresses one was kept. A paragraph is a text node.
+As there, a domain is the host of a document's address: a registered domain would take the blogs of one provider for one
+site, and needs a list that changes every week.
 
-`signature` files each paragraph under its domain, `candidates` finds those that are filed twice, and `resolve` counts these alone
-among what is left: no step holds the paragraphs of everything.
+`signature` files each paragraph under its domain, `candidates` finds those that are filed twice, and `resolve` counts
+these alone among what is left: no step holds the paragraphs of everything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ LEAST = 2
 
 
 def hash_host(url: str) -> int | None:
-    """The key of the host that a document came from, in lower case and without port; None where the address has none. Pure."""
+    """The key of the host that a document came from, in lower case and without port; None where the address has none.
+
+    Pure.
+    """
     try:
         name = urlsplit(url).hostname
     except ValueError:  # brackets that hold no address
@@ -67,7 +70,8 @@ def find_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
     """Documents that show the same addresses as one before them: `order` and `keeper`.
 
     Args:
-        shown: Image nodes of documents with `order` and `url`. A document with an image that has no address is like no other.
+        shown: Image nodes of documents with `order` and `url`. A document with an image that has no address is like no
+            other.
     """
     addresses = pl.col("url").unique().sort().cast(pl.String).str.join(" ", ignore_nulls=False)
     albums = shown.group_by("order").agg(addresses=addresses).drop_nulls().sort("order")

@@ -17,12 +17,13 @@ Matrix = dict[str, dict[str, int]]
 def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
     """`{"images": ..., "texts": ...}`, each with `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
 
-    The number in row A, column B says how many of A's different contents stand in another sample, of B: the same, or similar in
-    the recipe's terms (the same included). So the diagonal says how many come again within a source. A text is that of a whole
-    sample; samples without a word have none.
+    The number in row A, column B says how many of A's different contents stand in another sample, of B: the same, or
+    similar in the recipe's terms (the same included). So the diagonal says how many come again within a source. A text
+    is that of a whole sample; samples without a word have none.
 
     Args:
-        samples: That the filters left: `order`, `source`, `text` and its cluster's `label`, if it is long enough for one.
+        samples: That the filters left: `order`, `source`, `text` and its cluster's `label`, if it is long enough for
+            one.
         images: The image nodes of these: `order`, `key`, `label`.
     """
     texts = samples.filter(pl.col("text") != make_text_key("")).select(

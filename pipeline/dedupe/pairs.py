@@ -1,7 +1,7 @@
 """Step `pairs`: the measured similarity of candidates, for one share of them, over all sources.
 
-Knows no threshold and no filter, so a new threshold or another filter leaves it as it is. It needs in memory its share of the
-candidates, and a batch of evidence at a time.
+Knows no threshold and no filter, so a new threshold or another filter leaves it as it is. It needs in memory its share
+of the candidates, and a batch of evidence at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from vlmill.pipeline.dedupe.candidates import (
 )
 
 BATCH = 32
-"""Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair, and 128 pairs take a third longer each."""
+"""Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair, and 128 pairs take a third
+longer each."""
 
 PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
 """Sorted by keys, one < other."""

@@ -1,9 +1,9 @@
 """Pictures for dedupe: hashes of windows that find candidates, and the aligned correlation that measures them.
 
-Both look at nothing but square luminance thumbnails and the pictures' sizes, so images are not decoded again. A copy may be
-recompressed, resized, brightened, cropped a little or carry a caption: then a window of one picture shows what a window of the other
-shows. Candidates and alignment need no more than 32 pixels a side; what tells a copy from a picture like it, such as the same
-dialogue in another language, shows at 64.
+Both look at nothing but square luminance thumbnails and the pictures' sizes, so images are not decoded again. A copy
+may be recompressed, resized, brightened, cropped a little or carry a caption: then a window of one picture shows what a
+window of the other shows. Candidates and alignment need no more than 32 pixels a side; what tells a copy from a picture
+like it, such as the same dialogue in another language, shows at 64.
 """
 
 from __future__ import annotations
@@ -37,36 +37,43 @@ TABLE_BITS = 3
 """Eight orders of the hash bits: copies that differ in the first bits of one order agree in those of another."""
 HASH_BITS = 64 - TABLE_BITS
 GROUP_BITS = TABLE_BITS + 10
-"""Leading bits of a place that candidates share: among 14,000 files that finds 0.99 of the pictures that lost 5 % of each side, and more
-of all other copies. The cap lets 25 bits count among 353 million: then it is 0.92."""
+"""Leading bits of a place that candidates share: among 14,000 files that finds 0.99 of the pictures that lost 5 % of
+each side, and more of all other copies. The cap lets 25 bits count among 353 million: then it is 0.92."""
 NEAR_BITS = 10
-"""Most differing bits of a candidate pair's hashes: one in 500 altered copies has more, and hardly a pair with 11 or 12 is a copy."""
+"""Most differing bits of a candidate pair's hashes: one in 500 altered copies has more, and hardly a pair with 11 or 12
+is a copy."""
 FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
 
 FLOOR = 0.9
 """Least similarity that is told. Pairs that cannot reach it are given up on the way, and told as 0."""
 DISTORTED = 2.0
-"""How much longer one picture may be in proportion than its copy. Sites squeeze wide pictures into squares; a scroll bar is no dialogue."""
+"""How much longer one picture may be in proportion than its copy. Sites squeeze wide pictures into squares; a scroll
+bar is no dialogue."""
 COARSE = 12
 """Side at which all windows of both pictures are compared to find where alignment starts."""
 SMALL = 32
 """Most pixels a side for all that comes before the last looks."""
 HOPELESS = 0.8
-"""Correlation at COARSE under which a pair is given up: of altered copies one in a thousand has less, of pairs of altered ones one in 150."""
+"""Correlation at COARSE under which a pair is given up: of altered copies one in a thousand has less, of pairs of
+altered ones one in 150."""
 PROMISING = 0.9
-"""Correlation at SMALL pixels, by windows or by alignment, under which a pair is given up: one in 300 pairs of altered copies has less."""
+"""Correlation at SMALL pixels, by windows or by alignment, under which a pair is given up: one in 300 pairs of altered
+copies has less."""
 CERTAIN = 0.99
 """Correlation from which nothing better is looked for."""
 REACH = 0.06
 """How far alignment may move an edge of the window it starts from: as far as windows lie apart."""
 LEVELS = ((16, 1 / 16, 2, 0.4), (SMALL, 1 / 32, 2, PROMISING), (None, 1 / 64, 1, 0.0))
-"""Steps of alignment, from coarse to fine: most pixels a side (all for None), standard deviation of the sampling kernel as a share of the
-picture, how many steps, and the correlation before the last of them under which a pair is given up."""
+"""Steps of alignment, from coarse to fine: most pixels a side (all for None), standard deviation of the sampling kernel
+as a share of the picture, how many steps, and the correlation before the last of them under which a pair is given up.
+"""
 GAINS = (1.05, 1.1, 1.2)
-"""How much brighter one picture may be where that saturates, beside what their means say. Without saturation correlation does not see a gain."""
+"""How much brighter one picture may be where that saturates, beside what their means say. Without saturation
+correlation does not see a gain."""
 RESOLVED = 0.6
-"""Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the other shows."""
+"""Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the
+other shows."""
 
 
 def stack_pictures(pixels: Sequence[bytes]) -> Thumbnails:
@@ -92,9 +99,9 @@ def find_flat(thumbnails: Thumbnails) -> NDArray[np.bool_]:
 def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     """Where each of n pictures is filed: (n, tables x windows); pure, and each picture for itself.
 
-    A place is the number of a table, then HASH_BITS signs of the lowest frequencies of a DCT-II of one window, in the order of
-    that table (the perceptual hash of Zauner, 2010, with the sign in place of the median). Sorted by place, neighbours agree in
-    the leading bits.
+    A place is the number of a table, then HASH_BITS signs of the lowest frequencies of a DCT-II of one window, in the
+    order of that table (the perceptual hash of Zauner, 2010, with the sign in place of the median). Sorted by place,
+    neighbours agree in the leading bits.
     """
     batches = range(0, max(1, len(thumbnails)), 256)
     signs = np.concatenate([_signs(thumbnails[start : start + 256]) for start in batches])
@@ -110,13 +117,14 @@ def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
 def measure_similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
     """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0; pure, and each pair for itself.
 
-    The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and Kanade, 1981). It
-    does not matter which of the two was cut.
+    The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and
+    Kanade, 1981). It does not matter which of the two was cut.
 
     Args:
         one: The first picture of each pair.
         other: The second ones, of the same side.
-        sizes: (n, 2) height and width of the first and of the second pictures before they became thumbnails; large squares if not given.
+        sizes: (n, 2) height and width of the first and of the second pictures before they became thumbnails; large
+            squares if not given.
     """
     found = np.zeros(len(one))
     ours, theirs = sizes or (np.full((len(one), 2), np.inf), np.full((len(one), 2), np.inf))
@@ -331,8 +339,8 @@ def _brightened(dark: Floats, bright: Floats) -> Iterator[Floats]:
 def _light(sampled: Floats) -> Floats:
     """The brightest of each point and its eight neighbours, at least 1.
 
-    Where a picture is made brighter it saturates letter by letter, not point by point: of grey letters on white the letters alone
-    become brighter. So a point gains no more than the ground that it lies on.
+    Where a picture is made brighter it saturates letter by letter, not point by point: of grey letters on white the
+    letters alone become brighter. So a point gains no more than the ground that it lies on.
     """
     padded = np.pad(sampled, ((0, 0), (1, 1), (1, 1)), mode="edge")
     down = np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
@@ -343,9 +351,9 @@ def _light(sampled: Floats) -> Floats:
 def _correlate(one: Floats, other: Floats, telling: NDArray[np.bool_]) -> Floats:
     """(n,): correlations of two samplings, with the mean of the variances in place of their geometric mean.
 
-    So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast. What counts
-    is the least of the correlation of the windows and of what is left of them without the top or the bottom eighth, where that
-    shows anything (`telling`): two pictures are not the same for having the same caption.
+    So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast.
+    What counts is the least of the correlation of the windows and of what is left of them without the top or the bottom
+    eighth, where that shows anything (`telling`): two pictures are not the same for having the same caption.
     """
     shared, spreads = _moments(one, other)
     correlations = shared / np.maximum(spreads, FLAT * FLAT).mean(axis=0)

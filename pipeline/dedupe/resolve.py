@@ -1,15 +1,20 @@
 """Step `resolve`: which of the similar things go, among what the earlier filters left.
 
-What counts as one thing is a cluster: a connected component of pairs at or above the threshold, over what is left. So of a chain
-A ~ B ~ C one is kept although A and C alone may be less similar; and where a filter dropped B, A and C stay both. The keeper of
-a cluster is the sample of the source with the lowest priority number, then with the smallest id: never the first to arrive.
+What counts as one thing is a cluster: a connected component of pairs at or above the threshold, over what is left. So
+of a chain A ~ B ~ C one is kept although A and C alone may be less similar; and where a filter dropped B, A and C stay
+both. The keeper of a cluster is the sample of the source with the lowest priority number, then with the smallest id:
+never the first to arrive.
 
-- Web documents and plain text fall with their text. Where that is too short to tell, their images have to be the same too.
+- Web documents and plain text fall with their text. Where that is too short to tell, their images have to be the same
+  too.
 - Pages and pairs (an image is required) fall where their images and their text are those of another.
-- Turns about required images fall where images, question and answer are those of another turn; a sample falls with its last.
-- An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents leaves
+- Turns about required images fall where images, question and answer are those of another turn; a sample falls with its
+  last.
+- An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents
+  leaves
   them all, as OBELICS removed images by address (Laurencon et al., 2023, section 3.2).
-- Where the recipe says so, a web document falls that shows the addresses that another shows, and a paragraph leaves all documents
+- Where the recipe says so, a web document falls that shows the addresses that another shows, and a paragraph leaves all
+  documents
   of a domain that has it in many (`domain.py`).
 """
 
@@ -44,8 +49,9 @@ DROPS = pl.Schema({"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "s
 class Resolve:
     """Step: the verdicts of dedupe. Pure.
 
-    Leaves one `<source>.<partition>.dedupe.verdicts.parquet` for each of `parts`, and `overlap.json`: what sources have in common. Counts `deduped` samples and `deduped_nodes` of what
-    the filters left; nodes that fall as a consequence (the picture of a lost turn) are the business of `apply verdicts`.
+    Leaves one `<source>.<partition>.dedupe.verdicts.parquet` for each of `parts`, and `overlap.json`: what sources have
+    in common. Counts `deduped` samples and `deduped_nodes` of what the filters left; nodes that fall as a consequence
+    (the picture of a lost turn) are the business of `apply verdicts`.
     """
 
     name: ClassVar[str] = "resolve"

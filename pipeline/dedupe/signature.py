@@ -1,9 +1,9 @@
 """Step `signature`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
 
-Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things meet) and an
-array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples without their contents, and
-`paragraph.places.parquet`: the paragraphs of each domain.
-Texts and images go by 64-bit keys of their contents; a content that a partition holds several times is given signatures once.
+Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things
+meet) and an array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples
+without their contents, and `paragraph.places.parquet`: the paragraphs of each domain. Texts and images go by 64-bit
+keys of their contents; a content that a partition holds several times is given signatures once.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ DOCUMENT, PAGE, TURNS = "document", "page", "turns"
 
 @dataclass(frozen=True)
 class ComputeSignatures:
-    """Step: signature a partition. Pure. Counts `texts_signed` and `images_signed`: different contents that can be similar."""
+    """Step: signature a partition.
+
+    Pure. Counts `texts_signed` and `images_signed`: different contents that can be similar.
+    """
 
     name: ClassVar[str] = "signature"
     version: ClassVar[int] = 2
@@ -109,8 +112,8 @@ class ComputeSignatures:
 def choose_unit(sample: Sample) -> str:
     """What of a sample is compared with others.
 
-    TURNS: an image that is required, and turns about it: each turn with the images. PAGE: a required image with its text.
-    DOCUMENT: anything else: the text, and each image for itself.
+    TURNS: an image that is required, and turns about it: each turn with the images. PAGE: a required image with its
+    text. DOCUMENT: anything else: the text, and each image for itself.
     """
     if not any(node.required for node in sample.nodes):
         return DOCUMENT
@@ -123,7 +126,10 @@ def join_text(sample: Sample) -> str:
 
 
 def make_image_key(image_stats: ImageStats) -> int:
-    """64 bits that name an image: the head of its sha256. Among 353 million two others share a key with probability 0.003."""
+    """64 bits that name an image: the head of its sha256.
+
+    Among 353 million two others share a key with probability 0.003.
+    """
     return int(image_stats.sha256[:16], 16)
 
 

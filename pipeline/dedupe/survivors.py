@@ -34,10 +34,11 @@ def read_survivors(
         paragraphs: Places of the paragraphs of documents that are wanted, sorted.
 
     Returns:
-        Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it (`order`),
-        `part`, `sample` (row), the number of nodes `left`, and what stands in the outline but for the nodes.
-        Nodes by sample and node: `order`, `node`, the place `paragraph` of a wanted one, and what stands in the outline. Other
-        texts of documents are left out.
+        Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it
+            (`order`), `part`, `sample` (row), the number of nodes `left`, and what stands in the outline but for the
+            nodes.
+        Nodes by sample and node: `order`, `node`, the place `paragraph` of a wanted one, and what stands in the
+            outline. Other texts of documents are left out.
     """
     found = [_read_part(inputs, partition, filters, paragraphs) for partition in sorted(partitions)]
     ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)

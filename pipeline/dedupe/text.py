@@ -1,8 +1,9 @@
 """Texts for dedupe: shingles, MinHash bands that find candidates, and the Jaccard similarity that measures them.
 
-A text is normalised (NFKC, case folded) and cut into tokens: a word, or one character where the script has no spaces between
-words (Chinese, Japanese, Thai, Lao, Khmer, Burmese). Punctuation, symbols and white space only separate. A shingle is 5
-consecutive tokens; a text of fewer tokens is one shingle. Similarity is the Jaccard index of the sets of shingles.
+A text is normalised (NFKC, case folded) and cut into tokens: a word, or one character where the script has no spaces
+between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese). Punctuation, symbols and white space only separate. A
+shingle is 5 consecutive tokens; a text of fewer tokens is one shingle. Similarity is the Jaccard index of the sets of
+shingles.
 
 All is done on arrays of code points, which takes half the time of hashing words one by one.
 """
@@ -21,7 +22,8 @@ from vlmill.pipeline.dedupe.hashing import GOLDEN, mix_bits
 SHINGLE = 5
 """Tokens per shingle."""
 BANDS, ROWS = 20, 6
-"""MinHash bands and hashes per band: texts of similarity 0.8 share a band with probability 0.998, of 0.7 with 0.92, of 0.3 with 0.01."""
+"""MinHash bands and hashes per band: texts of similarity 0.8 share a band with probability 0.998, of 0.7 with 0.92, of
+0.3 with 0.01."""
 TAIL = 0x40000
 """Code points from here on are unassigned, private or marks of variants; they separate."""
 
@@ -52,9 +54,9 @@ def make_text_key(text: str) -> int:
 def hash_shingles(text: str) -> NDArray[np.uint32]:
     """The set of shingles of a text as sorted 32-bit hashes; empty for a text without a letter or digit. Pure.
 
-    A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a token
-    counts as another one than the same letter within, so tokens are told apart without a separator. Two texts of 1,000
-    shingles each have two different shingles of one hash with probability 0.0003.
+    A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a
+    token counts as another one than the same letter within, so tokens are told apart without a separator. Two texts of
+    1,000 shingles each have two different shingles of one hash with probability 0.0003.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     points = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -1,6 +1,7 @@
 """The benchmarks that training data is held against: read and through image stats in chains of their own, then put into one index.
 
-They never become shards. Their files lie under steps/benchmarks/<benchmark>, with the split in its name: mmmu.validation.
+They never become shards. Their files lie under steps/benchmarks/<benchmark>, with the split in its name:
+mmmu.validation.
 """
 
 from __future__ import annotations

@@ -78,7 +78,10 @@ class Build:
     # -- phases ----------------------------------------------------------------------------------------------------
 
     def survey(self) -> None:
-        """Find the input files and cut them into partitions. What is wrong with a list is said first, not after hours of reading."""
+        """Find the input files and cut them into partitions.
+
+        What is wrong with a list is said first, not after hours of reading.
+        """
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
         input_sets = [
             InputSet(
@@ -96,11 +99,14 @@ class Build:
             self.partitions[source] = limit_rows(partitions, self.recipe.limit)
             if not self.partitions[source]:
                 raise RecipeError(
-                    f"source {source!r}: its files hold no rows; take it out of the recipe, or point it elsewhere with --source {source}=PATH"
+                    f"source {source!r}: its files hold no rows; take it out of the recipe, or point it "
+                    f"elsewhere with --source {source}=PATH"
                 )
 
     def adopt(self) -> None:
-        """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them. What was read and fetched stays as it is.
+        """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them.
+
+        What was read and fetched stays as it is.
 
         Raises:
             StoreError: a source was not read to its end, or there is no index.

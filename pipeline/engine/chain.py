@@ -1,8 +1,8 @@
 """Chains: steps over one partition, run in one process, and the manifests of what was run.
 
-Every step finds its receipt or does its task. So a chain can be run again from its start at no cost, by anybody, after any
-death. This file knows no step by its class: what one does in a chain beyond its task stands in a class of its own that derives from
-`ChainStep` (see table_history.py), or in a method of the step (see `Careful`).
+Every step finds its receipt or does its task. So a chain can be run again from its start at no cost, by anybody, after
+any death. This file knows no step by its class: what one does in a chain beyond its task stands in a class of its own
+that derives from `ChainStep` (see table_history.py), or in a method of the step (see `Careful`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ class ChainStep:
     step: Step
 
     def run(self, chain_pass: ChainPass) -> Iterator[tuple[str, Receipt]]:
-        """(folder, receipt) of all that it contributes. The files of a receipt are in the pass before the next one is asked for."""
+        """(folder, receipt) of all that it contributes.
+
+        The files of a receipt are in the pass before the next one is asked for.
+        """
         yield self.folder, chain_pass.perform(self.folder, self.step)
 
     def changes_earlier_files(self, chain_pass: ChainPass) -> bool:
-        """Whether it acted on files of steps before it, so that the chain has to start anew. Asked when its receipts are there."""
+        """Whether it acted on files of steps before it, so that the chain has to start anew.
+
+        Asked when its receipts are there.
+        """
         del chain_pass
         return False
 
@@ -115,8 +121,8 @@ class ChainPass:
     def forget_first(self, missing: MissingFile) -> None:
         """Forget the chain's first step, which left the missing file, so that it is done again.
 
-        A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the addresses are
-        read from the input file once more, and matched with the takedowns before anybody sees them.
+        A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the
+        addresses are read from the input file once more, and matched with the takedowns before anybody sees them.
 
         Raises:
             StoreError: something else is missing, which must not be deleted.

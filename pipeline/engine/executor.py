@@ -1,6 +1,7 @@
 """Where tasks run: in this process, or on Ray. The only file that imports Ray.
 
-`Executor.each` is the one seam. It promises nothing about order: names and bytes come from the recipe, never from arrival.
+`Executor.each` is the one seam. It promises nothing about order: names and bytes come from the recipe, never from
+arrival.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def _checked(expected: str, function: Callable[[Item], Result], item: Item) -> R
     """Run `function` in a worker, after a look at whether it has the driver's code."""
     if _code() != expected:
         raise VlmillError(
-            f"a worker imports vlmill from {_folder()}, which is not the driver's code: start Ray with the same version on every node"
+            f"a worker imports vlmill from {_folder()}, which is not the driver's code: start Ray with the same "
+            "version on every node"
         )
     return function(item)
 
@@ -129,8 +131,8 @@ def open_executor(workers: int | None, address: str | None) -> Iterator[Executor
 def run_distributed(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
     """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
 
-    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or
-    RecipeError where this machine has fewer GPUs.
+    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error
+    of a rank, or RecipeError where this machine has fewer GPUs.
     """
     import ray  # noqa: PLC0415
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
@@ -161,7 +163,10 @@ def run_distributed(function: Callable[[], object], ranks: int, address: str | N
 def _cluster(
     workers: int | None, address: str | None, variables: Mapping[str, str], *, gpus: bool = False
 ) -> Iterator[int]:
-    """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs. With our packages and no others."""
+    """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs.
+
+    With our packages and no others.
+    """
     import ray  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
-    """Source -> the folder whose books say what was kept. Where a build makes no shards, samples are applied without, as far as it came."""
+    """Source -> the folder whose books say what was kept.
+
+    Where a build makes no shards, samples are applied without, as far as it came.
+    """
     recipe = run.recipe
     if recipe.policies and until in (None, "shard", "mixture"):
         return {source: f"shards/{source}/{next(iter(recipe.policies))}" for source in recipe.sources}

@@ -1,6 +1,7 @@
 """The tables of a partition as they stand: raw ones after every retry and takedown, and what was said of them since.
 
-Chains run the same steps while they build; this is for those who read a finished run: takedown, trace, verify and the ledger.
+Chains run the same steps while they build; this is for those who read a finished run: takedown, trace, verify and the
+ledger.
 """
 
 from __future__ import annotations

@@ -3,13 +3,16 @@
 The contract, which the tests hold line by line:
 
 1. A partition exists if and only if a receipt exists with the key that the recipe asks for.
-2. A task works in a folder of its own under a unique temporary name beside its target. Its files are flushed to disk and renamed;
+2. A task works in a folder of its own under a unique temporary name beside its target. Its files are flushed to disk
+and renamed;
    then the receipt is, last.
-3. A receipt holds the key, the files' sha256 and the counts. A manifest rolls up the receipts of a step that is complete for a
+3. A receipt holds the key, the files' sha256 and the counts. A manifest rolls up the receipts of a step that is
+complete for a
    source; readers use the manifest.
 4. The key decides the names of a pure task's files, so nothing committed is ever changed in place.
 5. A pure task may run twice, or in two processes at once: the bytes are the same, and so is what stands afterwards.
-6. The files of an impure task carry their own sha256 in their names and its receipt is created only if absent; the loser adopts
+6. The files of an impure task carry their own sha256 in their names and its receipt is created only if absent; the
+loser adopts
    the winner's. A committed one is never done again. It may read side inputs: files that are not in its key.
 7. in = kept + dropped + failed is checked before a receipt is written.
 """
@@ -76,7 +79,8 @@ class Receipt:
         for file in files:
             if file.path.startswith("/") or ".." in file.path.split("/"):
                 raise StoreError(
-                    f"the receipt of {data['partition']} names {file.path!r}, and files of a run lie in its folder; delete that receipt and build again"
+                    f"the receipt of {data['partition']} names {file.path!r}, and files of a run lie in its "
+                    "folder; delete that receipt and build again"
                 )
         return cls(data["key"], data["partition"], files, data["counts"], data["made_by"])
 
@@ -128,7 +132,8 @@ class Store:
             raise StoreError(f"{path} is no receipt ({error}); delete it and run the build again") from error
         if receipt.key != key:
             raise StoreError(
-                f"{self._receipt_path(task, key)} was written for key {receipt.key}, not {key}; delete it and run the build again"
+                f"{self._receipt_path(task, key)} was written for key {receipt.key}, not {key}; delete it and "
+                "run the build again"
             )
         return receipt
 
@@ -209,8 +214,9 @@ class Store:
                 if before.get(name) != now.get(name)
             )
             raise StoreError(
-                f"{task.folder} was begun with other versions ({differing}). Install those again, or run the build with --rebuild, "
-                "which makes pure steps anew under today's versions and never fetches again what was fetched"
+                f"{task.folder} was begun with other versions ({differing}). Install those again, or run the build "
+                "with --rebuild, which makes pure steps anew under today's versions and never fetches again what "
+                "was fetched"
             )
 
     @contextmanager
@@ -243,7 +249,8 @@ def _check_balance(task: Task, counts: Counts) -> None:
     for level, count in counts.items():
         if not count.balanced():
             raise StoreError(
-                f"{task.folder} {task.partition}: the books of {task.step.name} do not balance: {level} {count.to_json()}"
+                f"{task.folder} {task.partition}: the books of {task.step.name} do not balance: {level} "
+                f"{count.to_json()}"
             )
 
 

@@ -1,7 +1,7 @@
 """What happens to the raw tables of a partition after they came: takedowns and retries, as steps of a chain.
 
-A chain asks for both before its other steps see the tables. `ChainPass` (chain.py) runs them; partition_tables.py finds them again in a
-finished run.
+A chain asks for both before its other steps see the tables. `ChainPass` (chain.py) runs them; partition_tables.py finds
+them again in a finished run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class TableHistory(ChainStep):
     retry: RetryRounds | None = None
 
     def run(self, chain_pass: ChainPass) -> Iterator[tuple[str, Receipt]]:
-        """All that was done to the table, and one more round of retries if asked for. What a redaction replaced is deleted."""
+        """All that was done to the table, and one more round of retries if asked for.
+
+        What a redaction replaced is deleted.
+        """
         root = chain_pass.store.root
         for folder, receipt in find_history(chain_pass.store, chain_pass.partition, self, chain_pass.files):
             if folder == self.folder:
@@ -78,7 +81,8 @@ def find_history(
 ) -> Iterator[tuple[str, Receipt]]:
     """(folder, receipt) of what was done to a raw table, in its order; `files` is looked at again after each.
 
-    A redaction deletes what it replaces, so whatever was done to the same tables before and after it is found under other keys.
+    A redaction deletes what it replaces, so whatever was done to the same tables before and after it is found under
+    other keys.
     """
     retry = history.retry
     while True:

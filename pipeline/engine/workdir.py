@@ -17,7 +17,8 @@ from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.schema import Recipe
 
 PINS = "hub.lock.yaml"
-"""Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root, pinned."""
+"""Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root,
+pinned."""
 EDITIONS = "lists/editions.yaml"
 """Which copy of each list the last build read: its path in the recipe -> the copy."""
 
@@ -102,8 +103,8 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
 
     Args:
         root: The run's folder.
-        used: Where something was taken down: the folders of steps that the recipe has today. Then nothing else may stay, not even what was
-            fetched under an earlier recipe, since nobody can say what it holds.
+        used: Where something was taken down: the folders of steps that the recipe has today. Then nothing else may
+            stay, not even what was fetched under an earlier recipe, since nobody can say what it holds.
     """
     if used is not None:
         for begun in sorted(root.glob("s*/**/made_by.json")):

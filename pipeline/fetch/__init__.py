@@ -1,7 +1,7 @@
 """Fetch: from addresses of images to their bytes, each address once per partition, kept exactly as they came.
 
-The only step that reads the internet. `Fetch` follows read; `Retry` tries again what failed for a reason that may have passed, into a
-supplement. The work is done by img2dataset's Downloader in a child process:
+The only step that reads the internet. `Fetch` follows read; `Retry` tries again what failed for a reason that may have
+passed, into a supplement. The work is done by img2dataset's Downloader in a child process:
 
     address   spelling, mirrors, and where a connection may go
     opt_outs  what is not asked for, since its owner does not want it used
@@ -54,15 +54,17 @@ PASSING = frozenset(
 """Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
 SIDE_INPUT = (SAMPLES_FILE, *ADDRESSES)
-"""What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see `HasSideInputs`."""
+"""What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see
+`HasSideInputs`."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Fetch:
     """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none.
 
-    What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name. The version is that of the
-    table's form. It is not raised where an answer comes to be taken otherwise: that would fetch again what was fetched.
+    What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name. The version
+    is that of the table's form. It is not raised where an answer comes to be taken otherwise: that would fetch again
+    what was fetched.
     """
 
     name: ClassVar[str] = "fetch"
@@ -119,7 +121,8 @@ class Fetch:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write images.parquet: the same rows in the same order, none left without bytes or a reason.
 
-        Counts `fetched`: rows that had an address alone. Memory is flat: bytes wait on disk, whatever the order they came in.
+        Counts `fetched`: rows that had an address alone. Memory is flat: bytes wait on disk, whatever the order they
+        came in.
 
         Raises:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.

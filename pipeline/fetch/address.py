@@ -1,7 +1,8 @@
 """Addresses of images: their one spelling, their mirrors, and where a connection may go.
 
-Part of fetch. `parse_address` knows names alone; `resolve_host` asks for the addresses of a name and refuses all of them if one is not
-public, so that a connection to one that it returned cannot end inside this network, whatever the name says a moment later.
+Part of fetch. `parse_address` knows names alone; `resolve_host` asks for the addresses of a name and refuses all of
+them if one is not public, so that a connection to one that it returned cannot end inside this network, whatever the
+name says a moment later.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _CARRIERS = tuple(
         "fec0::/10",  # site-local, RFC 3879
     )
 )
-"""IPv6 blocks that lead to an IPv4 address or to a site, which may be private; releases of `ipaddress` differ over some."""
+"""IPv6 blocks that lead to an IPv4 address or to a site, which may be private; releases of `ipaddress` differ over
+some."""
 
 MAX_URL = 1 << 16
 MAX_HOST = 253
@@ -91,7 +93,8 @@ def parse_address(url: str) -> Target:
     """The target that an address names. A pure function.
 
     Raises:
-        FetchFailed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be, or more than `MAX_URL` characters.
+        FetchFailed: BAD_URL for another scheme, no host, a user name, a port or host that cannot be, or more than
+            `MAX_URL` characters.
     """
     _check_length(url)
     try:

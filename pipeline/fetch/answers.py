@@ -43,8 +43,8 @@ def check_status(status: int, retry_after: str | None = None) -> None:
     """Accept an answer that has an image whole: 2xx, but for those that have no body or a part.
 
     Raises:
-        FetchFailed: EMPTY_BODY for 204 and 205, TRUNCATED_BODY for `PARTS`, HTTP_CLIENT_ERROR, HTTP_UNEXPECTED for what is neither an image
-            nor an error, HTTP_SERVER_ERROR for 5xx and what no range knows, as RFC 9110, 15 has it.
+        FetchFailed: EMPTY_BODY for 204 and 205, TRUNCATED_BODY for `PARTS`, HTTP_CLIENT_ERROR, HTTP_UNEXPECTED for what
+            is neither an image nor an error, HTTP_SERVER_ERROR for 5xx and what no range knows, as RFC 9110, 15 has it.
     """
     detail, pause = f"HTTP {status}", parse_retry_after(retry_after)
     match status // 100:
@@ -86,8 +86,8 @@ def decode_body(data: bytes, encoding: str, limit: int) -> bytes:
     A gzip file may have many members (RFC 1952, 2.2); what follows the last and is none is left out.
 
     Raises:
-        FetchFailed: TOO_MANY_BYTES past `limit` bytes (no more are unpacked) or 64 members and one for each KiB of it, TRUNCATED_BODY, or
-            NOT_AN_IMAGE for another encoding.
+        FetchFailed: TOO_MANY_BYTES past `limit` bytes (no more are unpacked) or 64 members and one for each KiB of it,
+            TRUNCATED_BODY, or NOT_AN_IMAGE for another encoding.
     """
     if encoding in {"", "identity"} or not data:
         return data
@@ -154,7 +154,10 @@ def _has_signature(prefix: bytes) -> bool:
 
 @cache
 def list_signatures() -> list[Callable[[bytes], bool | str]]:
-    """Pillow's tests of an image's first bytes. The first call imports all its plugins, which no two threads may do at once."""
+    """Pillow's tests of an image's first bytes.
+
+    The first call imports all its plugins, which no two threads may do at once.
+    """
     from PIL import Image  # noqa: PLC0415 - 40 ms, and only the process that downloads needs them
 
     Image.init()

@@ -2,14 +2,16 @@
 
     python -m vlmill.pipeline.fetch.child FOLDER
 
-Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs lie, and `urls.arrow`; what is found out
-about address number `key` is appended to `answers.jsonl`, and its bytes to `bodies`, as it comes. The process ends when its
-standard input does, so it cannot outlive whoever started it, and may hold no more memory than it needs (`process.room`).
+Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs
+lie, and `urls.arrow`; what is found out about address number `key` is appended to `answers.jsonl`, and its bytes to
+`bodies`, as it comes. The process ends when its standard input does, so it cannot outlive whoever started it, and may
+hold no more memory than it needs (`process.room`).
 
-img2dataset has no entry point below its command line. What is relied on, of 1.47's `downloader.py`: the arguments of `Downloader`
-and `download_shard`; that `download_image` goes through `urllib.request.urlopen` and hands on `str(error)`; that the resizer
-and the writer are called from one thread. What it would do by itself: open any scheme and the environment's proxies, read without
-bound, take `Mozilla/5.0` for a name, misread X-Robots-Tag, and drop a sample with a line of print when a writer raises.
+img2dataset has no entry point below its command line. What is relied on, of 1.47's `downloader.py`: the arguments of
+`Downloader` and `download_shard`; that `download_image` goes through `urllib.request.urlopen` and hands on
+`str(error)`; that the resizer and the writer are called from one thread. What it would do by itself: open any scheme
+and the environment's proxies, read without bound, take `Mozilla/5.0` for a name, misread X-Robots-Tag, and drop a
+sample with a line of print when a writer raises.
 """
 
 from __future__ import annotations
@@ -80,8 +82,8 @@ class DownloadHooks(urllib.request.BaseHandler):
 def load_downloader() -> Any:
     """The class `Downloader`, without img2dataset's `__init__` and without wandb.
 
-    Those import Ray, torch and albumentations (which asks the network for news of itself) for a command line that is not used
-    here: 2.8 s of CPU and 410 MB, against 0.2 s and 70 MB.
+    Those import Ray, torch and albumentations (which asks the network for news of itself) for a command line that is
+    not used here: 2.8 s of CPU and 410 MB, against 0.2 s and 70 MB.
     """
     package = importlib.util.find_spec("img2dataset")
     assert package is not None, "download_images asks for it first"
@@ -126,7 +128,8 @@ def run_job(folder: Path) -> None:
 def _bound_memory(room: int) -> None:
     """Let the process hold `room` bytes more than it does now; beyond, what asks for memory gets MemoryError.
 
-    What is bounded is what the process may write to and shares with nobody (RLIMIT_DATA), as Linux counts it; elsewhere nothing is.
+    What is bounded is what the process may write to and shares with nobody (RLIMIT_DATA), as Linux counts it; elsewhere
+    nothing is.
     """
     if sys.platform == "linux":
         (held,) = (

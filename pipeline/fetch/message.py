@@ -1,8 +1,8 @@
 """Reads one HTTP/1 answer, head and body, within bounds that no server can lift.
 
-Part of fetch. Functions of a reader, which knows nothing of sockets. Why not http.client: it reads a chunk of size -1 to its end, skips
-100 and no other 1xx, takes a head that breaks off for a whole one, loses all headers behind a line without a colon, and keeps reading
-trailers for as long as they come.
+Part of fetch. Functions of a reader, which knows nothing of sockets. Why not http.client: it reads a chunk of size -1
+to its end, skips 100 and no other 1xx, takes a head that breaks off for a whole one, loses all headers behind a line
+without a colon, and keeps reading trailers for as long as they come.
 
     head      at most `MAX_HEAD` bytes, those of earlier 1xx answers included
     body      at most the bytes allowed; a promise of more is refused before anything is read
@@ -105,7 +105,8 @@ def read_body(reader: io.BufferedIOBase, head: AnswerHead, limit: int) -> bytes:
     """The body, at most `limit` bytes of it, and all that was promised.
 
     Raises:
-        FetchFailed: TOO_MANY_BYTES, TRUNCATED_BODY, CONNECTION for what is not HTTP, NOT_AN_IMAGE for a transfer coding that was not asked for.
+        FetchFailed: TOO_MANY_BYTES, TRUNCATED_BODY, CONNECTION for what is not HTTP, NOT_AN_IMAGE for a transfer coding
+            that was not asked for.
     """
     coding, promised = [word for word in head.words("transfer-encoding") if word != "identity"], None
     if coding == ["chunked"]:

@@ -1,8 +1,8 @@
 """Opens one address safely: bounds on where it leads, how long it takes and how much comes.
 
-Part of fetch. Nothing here reads the environment (no proxies) or knows a scheme but http and https. Names are resolved once per
-request, every address is checked, and the connection goes to exactly a checked one, while the certificate is checked against
-the name. Redirects go through the same door.
+Part of fetch. Nothing here reads the environment (no proxies) or knows a scheme but http and https. Names are resolved
+once per request, every address is checked, and the connection goes to exactly a checked one, while the certificate is
+checked against the name. Redirects go through the same door.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ NOTHING = OptOuts()
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 FIRST_PAUSE_S = 0.5
-"""Before the first retry; doubled for each further one, unless the server asks for another pause. None reaches beyond `deadline_s`."""
+"""Before the first retry; doubled for each further one, unless the server asks for another pause. None reaches beyond
+`deadline_s`."""
 
 
 @dataclass(frozen=True, slots=True)

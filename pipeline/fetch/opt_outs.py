@@ -1,7 +1,7 @@
 """Lists of opt-outs: what their owners do not want used, and which images are not asked for because of them.
 
-Part of fetch; the filter `opt_out` reads the same lists. They are plain UTF-8 text, one entry a line; blank lines and lines that start
-with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
+Part of fetch; the filter `opt_out` reads the same lists. They are plain UTF-8 text, one entry a line; blank lines and
+lines that start with # are left out. Steps know them as `opt_out.<kind>.<number>.list`:
 
     urls      addresses of images or documents, compared after `normalise_address`
     domains   example.org stands for itself and all its sub-domains; so do *.example.org and .example.org
@@ -97,9 +97,9 @@ def find_listed_images(listed: OptOuts, images: Iterable[Mapping[str, Any]], sam
 def normalise_address(url: str) -> str:
     """What two addresses have in common if they name the same thing. Pure.
 
-    The scheme, a `www.` in front, the scheme's own port, user names and fragments are left out; the host is in lower case and in
-    its ASCII form; a path is never empty; path and query are percent-encoded as a request has them, and otherwise stay as they are,
-    for a server may tell them apart.
+    The scheme, a `www.` in front, the scheme's own port, user names and fragments are left out; the host is in lower
+    case and in its ASCII form; a path is never empty; path and query are percent-encoded as a request has them, and
+    otherwise stay as they are, for a server may tell them apart.
     """
     try:
         parts = urlsplit(url.strip())

@@ -30,7 +30,8 @@ ATTEMPTS = 3
 """Processes that may die before the step gives up. Each asks only for what is still open."""
 
 STALL_S = 120.0
-"""Beyond the deadline of one address, the longest time without a single answer; name lookups have their own time-outs."""
+"""Beyond the deadline of one address, the longest time without a single answer; name lookups have their own
+time-outs."""
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # should a release of img2dataset import it where 1.47 does not
@@ -46,9 +47,9 @@ STACK = 1 << 20
 def room(fetch: Fetch, urls: Sequence[str]) -> int:
     """Bytes that a downloading process may hold beyond what it holds before it opens the first address.
 
-    For each thread its stack and four bodies: one packed and one unpacked, one that waits to be written, and one for what growing
-    buffers take ahead. For each address 1 KiB and eight times its length. 256 MiB for all else. By default that is 5.3 GiB and not
-    what is used: an address that meets the limit, meets a defect, and no other ever should.
+    For each thread its stack and four bodies: one packed and one unpacked, one that waits to be written, and one for
+    what growing buffers take ahead. For each address 1 KiB and eight times its length. 256 MiB for all else. By default
+    that is 5.3 GiB and not what is used: an address that meets the limit, meets a defect, and no other ever should.
     """
     return (256 << 20) + fetch.threads * (STACK + 4 * fetch.max_bytes) + sum(1024 + 8 * len(url) for url in urls)
 
@@ -97,12 +98,13 @@ def download_images(
 
     Raises:
         RecipeError: there is an address, and img2dataset is not installed.
-        VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for those.
+        VlmillError: `ATTEMPTS` processes died, stalled, or left addresses without an answer; no outcome is made up for
+            those.
     """
     if urls and importlib.util.find_spec("img2dataset") is None:
         raise RecipeError(
-            f"fetch: {len(urls)} images are named by their address, the first is {urls[0]}, and img2dataset, which downloads them, "
-            "is not installed; run, in the clone of vlmill: pip install '.[fetch]'"
+            f"fetch: {len(urls)} images are named by their address, the first is {urls[0]}, and img2dataset, which "
+            "downloads them, is not installed; run, in the clone of vlmill: pip install '.[fetch]'"
         )
     outcomes: dict[str, FetchOutcome] = {}
     missing, trouble = list(urls), ""
@@ -116,8 +118,9 @@ def download_images(
         missing = [url for url in missing if url not in outcomes]
     if missing:
         raise VlmillError(
-            f"fetch: {len(missing)} of {len(urls)} addresses have no answer after {ATTEMPTS} downloading processes, the first is {missing[0]}; "
-            f"the last process {trouble}\nRun the same build again; if it was killed for memory, with fewer threads: --set fetch.threads={max(1, fetch.threads // 4)}"
+            f"fetch: {len(missing)} of {len(urls)} addresses have no answer after {ATTEMPTS} downloading processes, "
+            f"the first is {missing[0]}; the last process {trouble}\nRun the same build again; if it was killed for "
+            f"memory, with fewer threads: --set fetch.threads={max(1, fetch.threads // 4)}"
         )
     return outcomes
 

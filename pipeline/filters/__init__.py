@@ -1,7 +1,8 @@
 """Filters: each looks at samples and yields verdicts; none changes anything.
 
-FILTERS names them for recipes. To add one, write a file with a frozen dataclass that has `name`, `version`, `image_stats`, `made_by` and
-`decide` (see `Filter`), and a line in FILTERS. A filter of a user stays in a file of its own: see `custom.py`.
+FILTERS names them for recipes. To add one, write a file with a frozen dataclass that has `name`, `version`,
+`image_stats`, `made_by` and `decide` (see `Filter`), and a line in FILTERS. A filter of a user stays in a file of its
+own: see `custom.py`.
 """
 
 from __future__ import annotations

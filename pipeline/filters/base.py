@@ -1,7 +1,8 @@
 """The step around any filter: reads a partition, writes what the filter wants dropped.
 
-A filter looks at samples (and, if it asks, at what is known about their images) and yields verdicts; it changes nothing. What
-follows from a verdict, for turns, required images and empty samples, is `pipeline/verdicts/apply.py`'s business.
+A filter looks at samples (and, if it asks, at what is known about their images) and yields verdicts; it changes
+nothing. What follows from a verdict, for turns, required images and empty samples, is `pipeline/verdicts/apply.py`'s
+business.
 """
 
 from __future__ import annotations

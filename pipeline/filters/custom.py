@@ -1,8 +1,9 @@
 """Custom filters: a file named on the command line, whose code is part of the recipe.
 
-The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts of this filter
-anew and nothing else. What a recipe or a lock holds is data (`CustomCode`): its filters are known by name, and nothing of it runs. Only what the
-command line named, by a file or by its sha256, becomes `TrustedCode`, and only of that there are filters that can be asked.
+The lock of a run holds the code, a step carries it to workers, and its sha256 is in the key: an edit makes the verdicts
+of this filter anew and nothing else. What a recipe or a lock holds is data (`CustomCode`): its filters are known by
+name, and nothing of it runs. Only what the command line named, by a file or by its sha256, becomes `TrustedCode`, and
+only of that there are filters that can be asked.
 
 A custom filter is a frozen dataclass, its fields are its settings:
 
@@ -17,10 +18,10 @@ A custom filter is a frozen dataclass, its fields are its settings:
                     if capitals(node.text or "") > self.share:
                         yield Drop(row, index)
 
-It promises what every filter does (see `base.Filter`), but need not have `version`, `made_by`, nor `image_stats` if it looks at no images. Its
-name stands there as it is, in quotes and on one line, so that it can be read without running the file. It
-yields `Drop`, or `Undecided`; the reason of what it drops is `filter:<name>`. What the file imports has to be installed wherever it is asked: the
-file alone travels.
+It promises what every filter does (see `base.Filter`), but need not have `version`, `made_by`, nor `image_stats` if it
+looks at no images. Its name stands there as it is, in quotes and on one line, so that it can be read without running
+the file. It yields `Drop`, or `Undecided`; the reason of what it drops is `filter:<name>`. What the file imports has to
+be installed wherever it is asked: the file alone travels.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ class Drop:
 
 @checked(frozen=True, config=STRICT)
 class CustomCode:
-    """What stands in a filter's file, and the sha256 of that, as recipes and locks have it. It is data: nothing runs it."""
+    """What stands in a filter's file, and the sha256 of that, as recipes and locks have it.
+
+    It is data: nothing runs it.
+    """
 
     sha256: str
     code: str
@@ -74,8 +78,8 @@ class CustomCode:
         """Refuse code that the sha256 does not speak for."""
         if hash_code(self.code) != self.sha256:
             raise ValueError(
-                f"sha256 is {self.sha256!r}, and that of its code is {hash_code(self.code)}: one of them was changed by hand. "
-                "Build again with --filter FILE and --accept-changes"
+                f"sha256 is {self.sha256!r}, and that of its code is {hash_code(self.code)}: one of them was "
+                "changed by hand. Build again with --filter FILE and --accept-changes"
             )
 
     def names(self) -> frozenset[str]:
@@ -96,7 +100,9 @@ def list_untrusted(held: Mapping[str, CustomCode]) -> dict[str, CustomCode]:
 def find_named_code(
     files: Sequence[str], digests: Sequence[str], held: Mapping[str, CustomCode]
 ) -> list[tuple[str, str]]:
-    """The code that a command line names: file name and code. What the lock holds too goes by the name that it has there.
+    """The code that a command line names: file name and code.
+
+    What the lock holds too goes by the name that it has there.
 
     Args:
         files: of --filter.
@@ -189,7 +195,8 @@ class CustomFilter:
         except (Exception, SystemExit) as error:  # the latter would end the build without a word
             place = f"on sample {last}" if last else "before its first sample"
             raise RecipeError(
-                f"filter {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: {type(error).__name__}: {error}"
+                f"filter {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
     def _verdict(self, finding: Drop | Undecided) -> Finding:
@@ -200,8 +207,8 @@ class CustomFilter:
     def _class(self) -> type[Any]:
         if self.code is None:
             raise RecipeError(
-                f"filter {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names it, with --filter FILE "
-                f"or --trust-code {self.sha256}"
+                f"filter {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names "
+                f"it, with --filter FILE or --trust-code {self.sha256}"
             )
         found = find_filter_classes(self.file, self.code)
         if self.name not in found:
@@ -256,7 +263,8 @@ def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
                 raise RecipeError(f"{file}: two filters in it are called {name!r}; give each its name")
     if not found:
         raise RecipeError(
-            f"{file}: there is no filter in it. A filter is a frozen dataclass with a `name` and `decide(self, samples, image_stats)`"
+            f"{file}: there is no filter in it. A filter is a frozen dataclass with a `name` and `decide(self, "
+            "samples, image_stats)`"
         )
     return found
 
@@ -265,7 +273,8 @@ def _name(file: str, kind: type[Any]) -> str:
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not FILTER_NAME.fullmatch(name):
         raise RecipeError(
-            f"{file}: the name of filter {kind.__name__} is {name!r}; give it `name = ...` of small letters, digits and _"
+            f"{file}: the name of filter {kind.__name__} is {name!r}; give it `name = ...` of small letters, "
+            "digits and _"
         )
     if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise RecipeError(
@@ -274,7 +283,8 @@ def _name(file: str, kind: type[Any]) -> str:
     image_stats = getattr(kind, "image_stats", ())
     if not isinstance(image_stats, tuple | list):
         raise RecipeError(
-            f'{file}: filter {kind.__name__} has image_stats = {image_stats!r}; give it a tuple, such as ("width", "height")'
+            f"{file}: filter {kind.__name__} has image_stats = {image_stats!r}; give it a tuple, such as "
+            '("width", "height")'
         )
     for stats in image_stats:
         if stats not in IMAGE_STATS.names:

@@ -1,7 +1,8 @@
 """Image quality: drops images that show nothing, or nothing clearly. Sizes are the business of `shape`.
 
-Two image stats of the one decode decide (`pipeline/steps/image_stats.py`): how much luminance varies, and how much its Laplacian does, which is low
-where edges are soft (Pech-Pacheco et al., ICPR 2000; data-juicer and NeMo Curator filter interleaved data by it). Their scales:
+Two image stats of the one decode decide (`pipeline/steps/image_stats.py`): how much luminance varies, and how much its
+Laplacian does, which is low where edges are soft (Pech-Pacheco et al., ICPR 2000; data-juicer and NeMo Curator filter
+interleaved data by it). Their scales:
 
     contrast     0 one flat colour, 0.7 a page number on a white page, 25 to 60 photographs and screenshots, 127.5 half black, half white
     sharpness    0 flat, 5 soft shapes on one colour, 100 a blurred photograph, above 500 most others
@@ -25,10 +26,10 @@ class ImageQuality:
     """Drops image nodes by contrast and sharpness; None asks for nothing.
 
     Attributes:
-        min_contrast: standard deviation of luminance, of 0 to 255. With the default flat colours go and a dot on a page stays. Colours of one
-            luminance look alike to it: raise it with care where shapes are asked about.
-        min_sharpness: variance of the Laplacian of luminance, at a longer side of 256 pixels at most. Off by default: drawings and
-            diagrams have large flat areas, and lie as low as blurred photographs.
+        min_contrast: standard deviation of luminance, of 0 to 255. With the default flat colours go and a dot on a page
+            stays. Colours of one luminance look alike to it: raise it with care where shapes are asked about.
+        min_sharpness: variance of the Laplacian of luminance, at a longer side of 256 pixels at most. Off by default:
+            drawings and diagrams have large flat areas, and lie as low as blurred photographs.
     """
 
     name: ClassVar[str] = "image_quality"

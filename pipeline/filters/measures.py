@@ -1,11 +1,15 @@
-"""What a text is like, in numbers: the measures behind the filter `text_quality`. All are pure, and 0 for an empty text.
+"""What a text is like, in numbers: the measures behind the filter `text_quality`.
 
-The formulas are those of the ROOTS corpus (Laurencon et al. 2022, arXiv:2303.03915, appendix on filtering; `filtering.py` of
-bigscience-workshop/data-preparation) as OBELICS uses them (Laurencon et al. 2023, arXiv:2306.16527, appendix A.2;
-`web_document_filtering.py`), so thresholds that were published for them hold here; unreadable characters are our own. Two things differ:
+All are pure, and 0 for an empty text.
+
+The formulas are those of the ROOTS corpus (Laurencon et al. 2022, arXiv:2303.03915, appendix on filtering;
+`filtering.py` of bigscience-workshop/data-preparation) as OBELICS uses them (Laurencon et al. 2023, arXiv:2306.16527,
+appendix A.2; `web_document_filtering.py`), so thresholds that were published for them hold here; unreadable characters
+are our own. Two things differ:
 
 - Special characters and punctuation are Unicode's categories, not lists: all that is no letter or mark, and all of P.
-- Scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) need no tokenizer: every two characters count as a word, for
+- Scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) need no tokenizer: every two characters count as
+  a word, for
   Chinese words have 1.6 characters on average. Counts of words there are approximate, and word lists have no use.
 """
 

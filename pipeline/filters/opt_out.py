@@ -1,11 +1,12 @@
 """Opt-out: drops what its owners do not want used, as named in lists that the recipe gives.
 
-`pipeline/fetch/opt_outs.py` says what a list holds. What is in a list is in the key of the verdicts, so a new edition of a list is
-applied by the next build, and makes anew only what it touches. What is listed before it was fetched is not asked for in the first place.
+`pipeline/fetch/opt_outs.py` says what a list holds. What is in a list is in the key of the verdicts, so a new edition
+of a list is applied by the next build, and makes anew only what it touches. What is listed before it was fetched is not
+asked for in the first place.
 
-The address of a document decides about the sample, that of an image about its node. Images are asked for the addresses that the
-input file names, before mirrors. OBELICS took its list from Spawning's service, which answers addresses with opt-outs
-(Laurencon et al. 2023, arXiv:2306.16527); write its answers to a file, and name that.
+The address of a document decides about the sample, that of an image about its node. Images are asked for the addresses
+that the input file names, before mirrors. OBELICS took its list from Spawning's service, which answers addresses with
+opt-outs (Laurencon et al. 2023, arXiv:2306.16527); write its answers to a file, and name that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Shape: drops images by side, pixels and ratio, and samples by how many images are left and how many words come to each.
 
 The bounds published for OBELICS are sides of 150 to 20,000 pixels, ratios up to 2, and 1 to 30 images a document
-(Laurencon et al. 2023, arXiv:2306.16527, and its `config_filter_web_documents.yaml`). The defaults are wider in ratio, since banners of
-2.5 hold screenshots and panoramas, and a letterbox or tiling policy takes any ratio. Words for each image are counted as in `measures`.
+(Laurencon et al. 2023, arXiv:2306.16527, and its `config_filter_web_documents.yaml`). The defaults are wider in ratio,
+since banners of
+2.5 hold screenshots and panoramas, and a letterbox or tiling policy takes any ratio. Words for each image are counted
+as in `measures`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Shape:
         max_pixels: width times height.
         min_images: images that a sample must have left, after failures and these bounds.
         max_images: images that it may have left.
-        min_words_per_image: words of all its texts over images left; galleries have few. Asked only where an image is left.
+        min_words_per_image: words of all its texts over images left; galleries have few. Asked only where an image is
+            left.
         max_words_per_image: the same; books with one cover have many.
     """
 

@@ -1,17 +1,21 @@
 """Text quality: drops paragraphs, then documents, that are no running text, by measures of ROOTS and OBELICS (see `measures`).
 
-Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for both. By default
-only what says one thing over and over goes, and what nobody can read, in any language; what was published for English web pages is
+Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for
+both. By default only what says one thing over and over goes, and what nobody can read, in any language; what was
+published for English web pages is
 
     - text_quality:          # OBELICS, config_filter_web_documents.yaml
-        node: {min_words: 4, max_words: 1000, max_character_repetition: 0.1, max_word_repetition: 0.1, max_special_characters: 0.3,
+        node: {min_words: 4, max_words: 1000, max_character_repetition: 0.1, max_word_repetition: 0.1,
+        max_special_characters: 0.3,
                min_stop_words: 0.3, max_flagged_words: 0.01, min_punctuation: 0.001}
-        sample: {min_words: 10, max_words: 2000, max_character_repetition: 0.1, max_word_repetition: 0.2, max_special_characters: 0.275,
+        sample: {min_words: 10, max_words: 2000, max_character_repetition: 0.1, max_word_repetition: 0.2,
+        max_special_characters: 0.275,
                  min_stop_words: 0.35, max_flagged_words: 0.01, min_punctuation: 0.03}
 
 without two measures of theirs: the share of common words and the perplexity need a list and a model for each language.
 
-Word lists are looked up by language. A text whose language is open, or has no list, is not filtered by them, and marked as a `Undecided`.
+Word lists are looked up by language. A text whose language is open, or has no list, is not filtered by them, and marked
+as a `Undecided`.
 """
 
 from __future__ import annotations
@@ -53,15 +57,18 @@ class TextBounds:
     Attributes:
         min_words: words it has at least; headings have few.
         max_words: words it has at most.
-        max_character_repetition: of its runs of 10 characters. Prose has up to 0.2, lists of similar names 0.4, tables of contents with dotted
-            lines 0.8, a row of one sign 1.
-        max_word_repetition: of its runs of 5 words. Prose has up to 0.2, reference pages 0.7, what was said over and over 1.
-        max_special_characters: of its characters, spaces and digits among them. English has 0.2, receipts 0.5, code 0.7, tables of numbers 1.
+        max_character_repetition: of its runs of 10 characters. Prose has up to 0.2, lists of similar names 0.4, tables
+            of contents with dotted lines 0.8, a row of one sign 1.
+        max_word_repetition: of its runs of 5 words. Prose has up to 0.2, reference pages 0.7, what was said over and
+            over 1.
+        max_special_characters: of its characters, spaces and digits among them. English has 0.2, receipts 0.5, code
+            0.7, tables of numbers 1.
         max_unreadable_characters: of its characters. What a PDF without a table of its characters gives has most.
         min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
         max_flagged_words: of its words.
         min_punctuation: of its words and punctuation marks. Thai has none.
-        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words, punctuation.
+        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words,
+            punctuation.
     """
 
     min_words: Number | None = None

@@ -1,9 +1,9 @@
 """Lists of words by language, for the filter `text_quality`, and the language that a text is looked up under.
 
-Stop words are those of stopwords-iso (58 languages, MIT), which the package stopwordsiso carries. Flagged words are our own, few, and in
-eight languages: as in ROOTS (Laurencon et al. 2022, arXiv:2303.03915) only words that hardly occur outside of pornography. The long
-lists that packages carry hold words of medicine, of religion and of minorities, and filters made of them drop what these people
-write (Dodge et al. 2021, arXiv:2104.08758).
+Stop words are those of stopwords-iso (58 languages, MIT), which the package stopwordsiso carries. Flagged words are our
+own, few, and in eight languages: as in ROOTS (Laurencon et al. 2022, arXiv:2303.03915) only words that hardly occur
+outside of pornography. The long lists that packages carry hold words of medicine, of religion and of minorities, and
+filters made of them drop what these people write (Dodge et al. 2021, arXiv:2104.08758).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
 FLAGGED: Mapping[str, frozenset[str]] = {
     language: frozenset(text.split())
     for language, text in {
-        "en": "blowjob blowjobs bukkake camgirl camgirls camwhore cumshot cumshots cunnilingus deepthroat dildo dildos fellatio "
-        "footjob gangbang gangbangs gloryhole handjob handjobs hentai jizz milf milfs porn porno pornstar pornstars pussies rimjob "
-        "shemale shemales sluts strapon threesome threesomes titties twinks upskirt xxx",
+        "en": "blowjob blowjobs bukkake camgirl camgirls camwhore cumshot cumshots cunnilingus deepthroat dildo dildos "
+        "fellatio footjob gangbang gangbangs gloryhole handjob handjobs hentai jizz milf milfs porn porno pornstar "
+        "pornstars pussies rimjob shemale shemales sluts strapon threesome threesomes titties twinks upskirt xxx",
         "de": "arschfick blowjob ficken fickt fotze fotzen muschis nutten porno pornos titten wichsen wichst",
         "es": "chupapollas follada follando follar mamadas porno pornos tetas tetonas",
         "fr": "branlette enculer nichons partouze porno pornos salopes suceuse",

@@ -26,8 +26,8 @@ class AnyRes:
 
     The image is resized to fit into the best pinpoint, padded with black, and cut into tiles row by row; its overview
     (the whole image resized to one tile, aspect ratio lost) comes first. A fixed 2 x 2 grid is a single pinpoint.
-    Stored are the canvas without its padding, and the overview, which is left out where it equals the canvas; of a small
-    image the image itself (`Layout.enlarged`).
+    Stored are the canvas without its padding, and the overview, which is left out where it equals the canvas; of a
+    small image the image itself (`Layout.enlarged`).
     """
 
     kind: ClassVar[str] = "anyres"

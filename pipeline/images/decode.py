@@ -1,9 +1,9 @@
 """From bytes as they came to an upright RGB picture: the one decoder of the pipeline.
 
-The result equals what transformers' image processors make of the same file (`convert_to_rgb` in `image_transforms`, 5.21
-and later: transparency composited on white) after EXIF rotation. Two kinds of pictures differ on purpose. 16-bit grey keeps the
-highest 8 of the bits that it uses, where `convert` would turn all above 255 white. 32-bit and float pixels are refused: they have
-no agreed white.
+The result equals what transformers' image processors make of the same file (`convert_to_rgb` in `image_transforms`,
+5.21 and later: transparency composited on white) after EXIF rotation. Two kinds of pictures differ on purpose. 16-bit
+grey keeps the highest 8 of the bits that it uses, where `convert` would turn all above 255 white. 32-bit and float
+pixels are refused: they have no agreed white.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vlmill.pipeline.core.reasons import Reason
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000")
-"""What browsers show and scanners write. Pillow's other 35 readers stay shut: some start programs (EPS, WMF), many are seldom
-used and seldom tested, and icons, fonts and textures are no pictures to learn from."""
+"""What browsers show and scanners write. Pillow's other 35 readers stay shut: some start programs (EPS, WMF), many are
+seldom used and seldom tested, and icons, fonts and textures are no pictures to learn from."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit for a warning: 0.25 GB as RGB."""
@@ -38,7 +38,9 @@ class Undecodable(Exception):  # noqa: N818 - a verdict about an image, not a pr
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in `data`: RGB, upright, its first frame; pure. Only the header is read before the pixels are counted.
+    """The picture in `data`: RGB, upright, its first frame; pure.
+
+    Only the header is read before the pixels are counted.
 
     Args:
         data: A whole file. One that ends early is refused, not filled up.
@@ -85,7 +87,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF says. Broken EXIF turns nothing, as in browsers: it is no reason to lose the pixels."""
+    """The image turned as its EXIF says.
+
+    Broken EXIF turns nothing, as in browsers: it is no reason to lose the pixels.
+    """
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises whatever it runs into
@@ -103,8 +108,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey as 8 bits; the one transparent level that PNG allows becomes white.
 
-    White is the highest level of the smallest of DEPTHS that holds all levels: 12-bit data read as 16-bit ones would be nearly black. At 16
-    bits this is the high byte, as Pillow itself reads 16-bit RGB and libpng strips to 8 bits; at 8 bits, what `convert` does.
+    White is the highest level of the smallest of DEPTHS that holds all levels: 12-bit data read as 16-bit ones would be
+    nearly black. At 16 bits this is the high byte, as Pillow itself reads 16-bit RGB and libpng strips to 8 bits; at 8
+    bits, what `convert` does.
     """
     pixels = np.asarray(image)
     depth = next(depth for depth in DEPTHS if int(pixels.max()) < 1 << depth)

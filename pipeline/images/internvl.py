@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class InternVL:
     """`GotOcr2ImageProcessorPil` with `crop_to_patches`, which InternVL uses: bicubic, aspect ratio nearly kept.
 
-    The overview (InternVL's thumbnail: the whole image in one tile) comes last; a single tile has none. Stored are canvas and
-    overview, or of a small image the image itself (`Layout.enlarged`).
+    The overview (InternVL's thumbnail: the whole image in one tile) comes last; a single tile has none. Stored are
+    canvas and overview, or of a small image the image itself (`Layout.enlarged`).
     """
 
     kind: ClassVar[str] = "internvl"

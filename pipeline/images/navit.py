@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class NaViT:
     """`Idefics2ImageProcessorPil` before it pads a batch, which the trainer does (below and to the right, with a mask).
 
-    With `split` the quarters of the image, each resized for itself, come before the whole. Of a small image the image itself is
-    stored (`Layout.enlarged`).
+    With `split` the quarters of the image, each resized for itself, come before the whole. Of a small image the image
+    itself is stored (`Layout.enlarged`).
     """
 
     kind: ClassVar[str] = "navit"

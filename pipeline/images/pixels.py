@@ -85,8 +85,9 @@ def to_arrays(pictures: Mapping[str, Image.Image]) -> dict[str, np.ndarray]:
 def encode_image(picture: Image.Image, quality: int | None) -> tuple[str, bytes]:
     """A JPEG of `quality` without chroma subsampling, or a lossless WebP where `quality` is None: (extension, bytes).
 
-    WebP by its fastest method: slower ones write photographs for 4 to 1,100 times as long, take at most 15 % off, and are read up to
-    8 % sooner. The next one looks for a palette: it makes scans and drawings smaller by 7 to 40 %, at 1.1 to 2.4 times the writing.
+    WebP by its fastest method: slower ones write photographs for 4 to 1,100 times as long, take at most 15 % off, and
+    are read up to 8 % sooner. The next one looks for a palette: it makes scans and drawings smaller by 7 to 40 %, at
+    1.1 to 2.4 times the writing.
     """
     buffer = io.BytesIO()
     if quality is None:

@@ -48,8 +48,9 @@ class Layout:
     def enlarged(self) -> bool:
         """Whether the canvas has at least four times the image's pixels, and no shorter long side.
 
-        Then a policy of large canvases stores the image itself as `picture`, and draws it when it is loaded: from about there on
-        the image is decoded and resized in less time than its canvas is decoded, and has a quarter of the bytes or less.
+        Then a policy of large canvases stores the image itself as `picture`, and draws it when it is loaded: from about
+        there on the image is decoded and resized in less time than its canvas is decoded, and has a quarter of the
+        bytes or less.
         """
         (width, height), (across, down) = self.size, self.canvas
         return 4 * width * height <= across * down and max(width, height) <= max(across, down)
@@ -75,7 +76,10 @@ class Policy(Protocol):
         ...
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
-        """The pictures to store, by part name (`canvas`, `overview`; `picture`), from an RGB image of `layout.size`. Pure."""
+        """The pictures to store, by part name (`canvas`, `overview`; `picture`), from an RGB image of `layout.size`.
+
+        Pure.
+        """
         ...
 
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:

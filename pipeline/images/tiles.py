@@ -25,8 +25,9 @@ class Tiles:
     """`Idefics3ImageProcessorPil` with splitting: 364 px tiles for Idefics3, 512 px for SmolVLM.
 
     The long side is scaled to `longest`, upwards too, then both sides are resized up to whole tiles (Lanczos, twice).
-    The overview is made from that canvas and comes last; a canvas of one tile has none. Both are stored, of small images too: to draw
-    one when it is loaded takes longer than to decode it, by 1.2 to 2.2 times (Lanczos, twice, and enlarged without end).
+    The overview is made from that canvas and comes last; a canvas of one tile has none. Both are stored, of small
+    images too: to draw one when it is loaded takes longer than to decode it, by 1.2 to 2.2 times (Lanczos, twice, and
+    enlarged without end).
     """
 
     kind: ClassVar[str] = "tiles"

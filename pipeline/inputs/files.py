@@ -1,7 +1,8 @@
 """Input files: the upstream files of a source, listed by name and handed to steps for reading.
 
-The order of names decides the file numbers, so it decides the names of partitions and shards; the listing order of a file
-system or an object store never does. Input files lie on this machine, on anything fsspec reads, or on the Hugging Face Hub.
+The order of names decides the file numbers, so it decides the names of partitions and shards; the listing order of a
+file system or an object store never does. Input files lie on this machine, on anything fsspec reads, or on the Hugging
+Face Hub.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Input files on the Hugging Face Hub: dataset repositories at one commit, listed with their hashes and read by range.
 
-A branch or tag is resolved once per build, and every address from there on names the commit. Large files are hashed by the Hub
-itself (the sha256 of its large file storage), so nothing is downloaded to know what is in them. The token is huggingface_hub's
-business alone (HF_TOKEN, or `hf auth login`): it is sent to the Hub and stands in no file, message or address.
+A branch or tag is resolved once per build, and every address from there on names the commit. Large files are hashed by
+the Hub itself (the sha256 of its large file storage), so nothing is downloaded to know what is in them. The token is
+huggingface_hub's business alone (HF_TOKEN, or `hf auth login`): it is sent to the Hub and stands in no file, message or
+address.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 ATTEMPTS = 3
-"""For a body of the wrong length. Errors of the connection and of the server are asked again inside `http_backoff`, up to 5 times."""
+"""For a body of the wrong length. Errors of the connection and of the server are asked again inside `http_backoff`, up
+to 5 times."""
 
 
 WHOLE = 32 << 20
@@ -79,7 +81,10 @@ def is_hub(root: str) -> bool:
 
 
 def is_repository(place: str) -> bool:
-    """Whether it is a whole repository, not a folder or files in one. Raises SourceError if it is on the Hub and malformed."""
+    """Whether it is a whole repository, not a folder or files in one.
+
+    Raises SourceError if it is on the Hub and malformed.
+    """
     return is_hub(place) and not _parse(place).path_in_repo
 
 
@@ -262,9 +267,9 @@ class _Ranges(io.RawIOBase):
             if len(data) == stop - start and self._is_of_range(response, start, stop):
                 return data
         raise SourceError(
-            f"{self._where.to_uri()}: asked for bytes {start}-{stop - 1} of {self._size}, got {len(data)} bytes with status "
-            f"{response.status_code} and Content-Range {response.headers.get('Content-Range')!r}, {ATTEMPTS} times. "
-            "Does a proxy or mirror stand between that cannot answer ranges?"
+            f"{self._where.to_uri()}: asked for bytes {start}-{stop - 1} of {self._size}, got {len(data)} bytes "
+            f"with status {response.status_code} and Content-Range {response.headers.get('Content-Range')!r}, "
+            f"{ATTEMPTS} times. Does a proxy or mirror stand between that cannot answer ranges?"
         )
 
     def _is_of_range(self, response: Response, start: int, stop: int) -> bool:
@@ -279,7 +284,8 @@ def _explained(where: HfUri) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled as error:
         raise SourceError(
-            f"{where.to_uri()}: HF_HUB_OFFLINE forbids to ask the Hub; unset it, or point the source to a copy with --source NAME=PATH"
+            f"{where.to_uri()}: HF_HUB_OFFLINE forbids to ask the Hub; unset it, or point the source to a copy "
+            "with --source NAME=PATH"
         ) from error
     except HTTPError as error:
         raise SourceError(f"{where.to_uri()}: {_reason(where, error)}") from error
@@ -302,7 +308,10 @@ def _reason(where: HfUri, error: HTTPError) -> str:
     if isinstance(error, RepositoryNotFoundError) or status in {401, 403, 404}:
         return _refusal(where, error)
     if status == 429:
-        return f"the Hub has had too many requests from here, and still after waiting. {again}; with a token more are allowed"
+        return (
+            f"the Hub has had too many requests from here, and still after waiting. {again}; with a token more are "
+            "allowed"
+        )
     return f"the Hub answers {status}, and still after waiting. {again}"
 
 
@@ -311,7 +320,10 @@ def _refusal(where: HfUri, error: HfHubHTTPError) -> str:
     token = "the token in use does not open it" if get_token() else "no token is set"
     give = "set HF_TOKEN to a token of an account that may read it, or run `hf auth login`"
     if isinstance(error, GatedRepoError):
-        return f"the repository is gated, and {token}. Ask for access on {constants.ENDPOINT}/datasets/{where.id}, then {give}"
+        return (
+            f"the repository is gated, and {token}. Ask for access on {constants.ENDPOINT}/datasets/{where.id}, then "
+            f"{give}"
+        )
     if "invalid credentials" in (error.server_message or "").lower():
         return f"the Hub does not know the token in use; {give}, or take HF_TOKEN away"
     return f"there is no such dataset on {constants.ENDPOINT}, or it is private, and {token}. Check the name; or {give}"

@@ -22,8 +22,8 @@ STYLE = "style.css"
 def render_page(package: str, template: str, **values: Any) -> str:
     """The page that a template of `package` makes of `values`; pure.
 
-    Texts are escaped, `as_json(data)` may stand inside a script. `style` is the style sheet of all pages, and `asset` puts a
-    file of `package` in as it is.
+    Texts are escaped, `as_json(data)` may stand inside a script. `style` is the style sheet of all pages, and `asset`
+    puts a file of `package` in as it is.
     """
     environment = Environment(
         loader=PackageLoader(package, ""),

@@ -26,9 +26,9 @@ def load_recipe(
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
-    `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many rows of each source,
-    `sets` replaces single values (dotted key -> YAML text), `filters` are files with custom filters
-    that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
+    `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many
+    rows of each source, `sets` replaces single values (dotted key -> YAML text), `filters` are files with custom
+    filters that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.

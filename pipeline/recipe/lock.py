@@ -42,7 +42,9 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
-    """Lock a folder to an effective recipe, or check that it is locked to this one. Where nothing was made yet, the lock binds nobody.
+    """Lock a folder to an effective recipe, or check that it is locked to this one.
+
+    Where nothing was made yet, the lock binds nobody.
 
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
@@ -53,7 +55,8 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
         if before != now:
             raise StoreError(
                 f"{root} is locked to another recipe:\n{list_differences(before, now)}\n"
-                "Take another folder with --out, or change this one with --accept-changes: what the change does not touch is kept"
+                "Take another folder with --out, or change this one with --accept-changes: what the change does "
+                "not touch is kept"
             )
         return
     write_atomically(path, format_yaml(now))
@@ -78,7 +81,8 @@ def read_lock(root: Path) -> dict[str, Any]:
         check_names(parse_block(Recipe, data, LOCK))
     except RecipeError as error:
         raise StoreError(
-            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --accept-changes, which writes it anew"
+            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --accept-changes, "
+            "which writes it anew"
         ) from error
     return data
 
@@ -86,7 +90,8 @@ def read_lock(root: Path) -> dict[str, Any]:
 def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 
-    Of the custom filters that it holds, those may run that the command line named: `filters`, as in `load`. All are known by name.
+    Of the custom filters that it holds, those may run that the command line named: `filters`, as in `load`. All are
+    known by name.
 
     Raises:
         StoreError: no build was begun there, or the lock is damaged.

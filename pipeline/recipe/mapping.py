@@ -61,7 +61,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_held_code(path: Path) -> dict[str, CustomCode]:
-    """The files of custom filters that a recipe or a lock holds; none where there is no such file. Nothing of them runs.
+    """The files of custom filters that a recipe or a lock holds; none where there is no such file.
+
+    Nothing of them runs.
 
     Raises:
         RecipeError: it is no code, or another than its sha256 says.

@@ -1,4 +1,7 @@
-"""What the command line changes in a recipe: single values, places of sources, custom filters. Works on its YAML mapping."""
+"""What the command line changes in a recipe: single values, places of sources, custom filters.
+
+Works on its YAML mapping.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,8 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
 def set_value(data: dict[str, Any], key: str, text: str) -> None:
     """Replace the value at a dotted key with what `text` says in YAML; a number steps into a list, a filter's name into that of filters.
 
-    A filter that the recipe does not name yet is asked last; without `filters.` in front its name is understood as well.
+    A filter that the recipe does not name yet is asked last; without `filters.` in front its name is understood as
+    well.
 
     Raises:
         RecipeError: there is no such place, or the text is no YAML.

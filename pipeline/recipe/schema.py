@@ -1,9 +1,12 @@
-"""Recipes: one YAML file says what a run is made of. Read once into frozen objects, all blocks typed; an unknown key is an error.
+"""Recipes: one YAML file says what a run is made of.
 
-A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by `recipe.lock.yaml`. Both are data:
-no code in them runs unless the command line names it (pipeline/filters/custom.py), and their names may be no way out of a folder (pipeline/recipe/validate.py).
-What only says where things lie or how fast they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times), or what is
-expected of a build (`expect`), is not in the lock, as it is in no key.
+Read once into frozen objects, all blocks typed; an unknown key is an error.
+
+A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by
+`recipe.lock.yaml`. Both are data: no code in them runs unless the command line names it (pipeline/filters/custom.py),
+and their names may be no way out of a folder (pipeline/recipe/validate.py). What only says where things lie or how fast
+they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times), or what is expected of a build
+(`expect`), is not in the lock, as it is in no key.
 """
 
 from __future__ import annotations
@@ -89,7 +92,8 @@ class ShardBounds:
 class Stage:
     """One training stage: which policy's shards it reads, in what mixture, and how it trains.
 
-    The last two are data here, since the packages that know them stand above this one; vlmill.train.validate reads them as well.
+    The last two are data here, since the packages that know them stand above this one; vlmill.train.validate reads them
+    as well.
     """
 
     name: str

@@ -35,8 +35,8 @@ def check_name(where: str, name: str, taken: Collection[str] = (), *, dots: bool
     bare = name.replace("-", "").replace("_", "").replace(".", "")
     if not bare.isalnum() or not name[0].isalnum() or len(name.encode()) > LONGEST:
         raise RecipeError(
-            f"{where}: {name!r} is to name a folder: it may hold letters, digits, -, _ and ., with a letter or digit first, "
-            f"{LONGEST} bytes at most"
+            f"{where}: {name!r} is to name a folder: it may hold letters, digits, -, _ and ., with a letter or "
+            f"digit first, {LONGEST} bytes at most"
         )
     if "." in name and not dots:
         raise RecipeError(f"{where}: {name!r} is no name here, where a dot stands before a split; take - or _ for it")
@@ -70,7 +70,9 @@ def check_names(recipe: Recipe) -> None:
 
 
 def validate_recipe(recipe: Recipe) -> None:
-    """Check what its types cannot say, so that a mistake shows before any work begins. The packages above have more to say of it.
+    """Check what its types cannot say, so that a mistake shows before any work begins.
+
+    The packages above have more to say of it.
 
     Raises:
         RecipeError: names all that is wrong, and what was allowed.
@@ -129,6 +131,6 @@ def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) ->
         raise RecipeError(f"{where}.split: is missing beside `subset`; say which split, such as train")
     if named and not hub.is_hub(settings.root):
         raise RecipeError(
-            f"{where}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root {settings.root!r} is "
-            f"none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
+            f"{where}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root "
+            f"{settings.root!r} is none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"
         )

@@ -26,7 +26,8 @@ from vlmill.pipeline.sources import Source, SourceRow
 ROWS = 20
 """Rows that are read of a source, at most."""
 LARGEST = 1 << 30
-"""Bytes of a file that is read in full to count its rows; what a larger one holds is not estimated. A copy is made of remote ones of this size at most."""
+"""Bytes of a file that is read in full to count its rows; what a larger one holds is not estimated. A copy is made of
+remote ones of this size at most."""
 
 
 @dataclass(frozen=True)

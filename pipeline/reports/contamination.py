@@ -1,4 +1,7 @@
-"""What a build found of its benchmarks in its training data: per benchmark and source, with examples. Reads findings alone."""
+"""What a build found of its benchmarks in its training data: per benchmark and source, with examples.
+
+Reads findings alone.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,12 @@ class Contact:
 
 
 def read_contamination(root: Path, examples: int) -> dict[str, Any]:
-    """`{"action", "benchmarks": {name: {"items", "unread", "sources": {source: counts and examples}}}}`. The name has the split in it.
+    """`{"action", "benchmarks": {name: {"items", "unread", "sources": {source: counts and examples}}}}`.
 
-    `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were lost, by reason.
+    The name has the split in it.
+
+    `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were
+    lost, by reason.
 
     Raises:
         StoreError: the run has no such block, or has not come so far.
@@ -58,7 +64,8 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
     against = recipe.decontaminate
     if against is None:
         raise StoreError(
-            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: benchmarks"
+            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
+            "benchmarks"
         )
     contacts = dict[str, dict[str, Contact]]()
     for source in sorted(recipe.sources):
@@ -112,7 +119,10 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
             if book["lost"]:
                 lost = sum(book["lost"].values())
                 why = ", ".join(f"{reason} {number:,}" for reason, number in book["lost"].items())
-                yield f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held against them"
+                yield (
+                    f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held "
+                    "against them"
+                )
 
 
 def _findings(root: Path, source: str) -> Iterator[ContaminationFinding]:

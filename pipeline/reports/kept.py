@@ -99,14 +99,17 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
 
 
 def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[str]:
-    """A line for each source of which little was kept, or that misses image files, with the next command. `shown` is the run's folder."""
+    """A line for each source of which little was kept, or that misses image files, with the next command.
+
+    `shown` is the run's folder.
+    """
     for one in found:
         if one.little and not one.short:
             yield f"warning: {_little(one, shown)}"
         if one.files:
             yield (
-                f"warning: {one.source}: {one.files:,} images have no file under the source's `images` ({_asked(one, shown, Reason.MISSING_FILE)}). "
-                "Put the files there, or say where they are with "
+                f"warning: {one.source}: {one.files:,} images have no file under the source's `images` "
+                f"({_asked(one, shown, Reason.MISSING_FILE)}). Put the files there, or say where they are with "
                 f"--set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
             )
 

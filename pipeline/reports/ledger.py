@@ -1,6 +1,7 @@
 """The funnel: the outcome of everything that came in. in = kept + dropped + failed, by source, level and reason, with who said so.
 
-The books are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py` puts both on one page.
+The books are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py`
+puts both on one page.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ Books = dict[str, dict[str, Any]]
 def read_funnel(root: Path) -> dict[str, Books]:
     """Source -> its books.
 
-    `rows` are counted where the input file is read; samples, nodes and images where shards are made, under the recipe's first
-    policy (the others differ only in images that they cannot render), or where there are none, where samples were applied.
+    `rows` are counted where the input file is read; samples, nodes and images where shards are made, under the recipe's
+    first policy (the others differ only in images that they cannot render), or where there are none, where samples were
+    applied.
     """
     recipe = read_locked_recipe(root)
     books: dict[str, Books] = {}
@@ -74,7 +76,8 @@ def total_funnel(books: Mapping[str, Books]) -> dict[str, Count]:
 def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     """Reason -> the steps that lost something of a source for it, in the order of their work; nothing for consequences.
 
-    A reason that no step's books name is the policy's, which could not draw an image, or that of an image file which `read` did not get.
+    A reason that no step's books name is the policy's, which could not draw an image, or that of an image file which
+    `read` did not get.
     """
     recipe = read_locked_recipe(root)
     steps = ["read", "fetch", "retry", "takedown", "image_stats", *recipe.all_verdict_steps()]
@@ -111,7 +114,8 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
     """The funnel of one source or of all; the reason has to occur in it.
 
     Raises:
-        StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that occur.
+        StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that
+            occur.
     """
     books = read_funnel(root)
     if source is not None and source not in books:
@@ -179,7 +183,10 @@ def format_steps(reason: str, speakers: Mapping[str, Sequence[str]]) -> str:
 
 
 def format_share(number: int, whole: int, decimals: int = 1) -> str:
-    """A percentage; one that is something and rounds to nothing is said to be less than the least. Of nothing, nothing."""
+    """A percentage; one that is something and rounds to nothing is said to be less than the least.
+
+    Of nothing, nothing.
+    """
     if not whole:
         return ""
     least = 10 ** -(decimals + 2)
@@ -189,8 +196,8 @@ def format_share(number: int, whole: int, decimals: int = 1) -> str:
 def make_tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[Table]:
     """What `vlmill ledger` prints: a table per source, and before them one of all where there are several.
 
-    In less than WIDE columns who said so stands below, and shares are whole percents: up to a million of anything fits 80 columns, and beyond
-    that names are folded, numbers never.
+    In less than WIDE columns who said so stands below, and shares are whole percents: up to a million of anything fits
+    80 columns, and beyond that names are folded, numbers never.
     """
     wide = width >= WIDE
     for source, found in make_lines_by_source(root, books):

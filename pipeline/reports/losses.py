@@ -46,7 +46,9 @@ class Loss:
 
 
 def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
-    """Every loss of a source, partition by partition, under the recipe's first policy. What left no sample is not here: see `refusals`.
+    """Every loss of a source, partition by partition, under the recipe's first policy.
+
+    What left no sample is not here: see `refusals`.
 
     Raises:
         StoreError: the source is not filtered to its end.

@@ -1,4 +1,7 @@
-"""How far a run is: which partitions exist, which are missing. Reads manifests and receipts alone. `ledger.py` says what became of things."""
+"""How far a run is: which partitions exist, which are missing.
+
+Reads manifests and receipts alone. `ledger.py` says what became of things.
+"""
 
 from __future__ import annotations
 

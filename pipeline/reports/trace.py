@@ -80,7 +80,8 @@ def trace_sample(root: Path, name: str) -> Traced:
             if sample.id == wanted:
                 return _traced(root, recipe, tables.partition, paths, row, sample)
     raise StoreError(
-        f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill ledger {root} --reason REASON"
+        f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
+        f"ledger {root} --reason REASON"
     )
 
 
@@ -165,7 +166,10 @@ def format_trace(traced: Traced) -> Iterator[str]:
     if sample.signals:
         yield f"  signals   {json.dumps(dict(sample.signals), sort_keys=True)}"
     if traced.taken_down:
-        yield f"  taken down by {traced.taken_down}: its text and images are gone from this folder, and no build here brings them back"
+        yield (
+            f"  taken down by {traced.taken_down}: its text and images are gone from this folder, and no build here "
+            "brings them back"
+        )
     for index, node in enumerate(sample.nodes):
         yield f"  {index:>3} {_fate(traced.outcome.nodes[index])} {_content(node, traced)}"
     for verdict in traced.verdicts:

@@ -11,7 +11,8 @@ from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 CAP = 0.01
-"""Share of a source's nodes from which a filter's doubts are worth looking at. Of web documents the language filter doubts 0.1 %."""
+"""Share of a source's nodes from which a filter's doubts are worth looking at. Of web documents the language filter
+doubts 0.1 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class UndecidedCount:
 
     def __str__(self) -> str:
         """A line for people."""
-        share = f"{self.filter} could not decide {self.undecided:,} of {self.nodes:,} nodes of {self.source} ({self.undecided / self.nodes:.2%})"
+        share = (
+            f"{self.filter} could not decide {self.undecided:,} of {self.nodes:,} nodes of {self.source} "
+            f"({self.undecided / self.nodes:.2%})"
+        )
         if not self.over:
             return share
         advice = (

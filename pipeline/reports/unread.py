@@ -1,4 +1,7 @@
-"""Keys of rows that were not read, by source: what an input file says beyond what a sample holds. Read from what `read` noted of each partition."""
+"""Keys of rows that were not read, by source: what an input file says beyond what a sample holds.
+
+Read from what `read` noted of each partition.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes.
 
-Files are held against receipts, receipts against manifests; and the books of every step against what stands in the tables, so that what one
-step kept is what the next one took in, from the rows of the input file to the samples of a mixture.
+Files are held against receipts, receipts against manifests; and the books of every step against what stands in the
+tables, so that what one step kept is what the next one took in, from the rows of the input file to the samples of a
+mixture.
 """
 
 from __future__ import annotations
@@ -173,14 +174,20 @@ class _Counted:
             books = self.found[receipt.partition].books if keys.get(receipt.partition) == receipt.key else {}
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
-                    yield f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
+                    yield (
+                        f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
+                        f"{line.to_json()}"
+                    )
 
     def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
         """A step's books agree with the tables, partition by partition."""
         for receipt in read_manifest(self.root, f"steps/{self.source}/{step}"):
             said = receipt.counts[level][side]
             if said != wanted[receipt.partition]:
-                yield f"{self.source}/{receipt.partition}: {step} counts {said} {level} {side}, its tables have {wanted[receipt.partition]}"
+                yield (
+                    f"{self.source}/{receipt.partition}: {step} counts {said} {level} {side}, its tables have "
+                    f"{wanted[receipt.partition]}"
+                )
 
     def _rendered(self, folder: str) -> Iterator[str]:
         """Render's books are what the verdicts come to, its own included; and its shards hold what it kept."""
@@ -191,10 +198,16 @@ class _Counted:
             books = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).books
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
-                    yield f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to {line.to_json()}"
+                    yield (
+                        f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
+                        f"{line.to_json()}"
+                    )
             rows = sum(_rows(path) for name, path in files.items() if name.endswith(INDEX_SUFFIX))
             if rows != receipt.counts["samples"]["kept"]:
-                yield f"{folder} {receipt.partition}: kept {receipt.counts['samples']['kept']} samples, its shards hold {rows}"
+                yield (
+                    f"{folder} {receipt.partition}: kept {receipt.counts['samples']['kept']} samples, its shards "
+                    f"hold {rows}"
+                )
 
     def _measured(self, folder: str) -> Iterator[str]:
         """What was rendered is what was measured."""

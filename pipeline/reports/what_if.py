@@ -1,8 +1,11 @@
-"""What another setting of the filters or of dedupe would keep, from the tables of a run that is there. Writes nothing into its folder.
+"""What another setting of the filters or of dedupe would keep, from the tables of a run that is there.
 
-Filters whose settings changed look at the samples again, what was found of benchmarks becomes verdicts or not, dedupe resolves the pairs
-that were measured, and both outcomes are applied. No image is touched. The answer is what a build would come to: pairs are measured down to the
-least threshold that a recipe may name. Only what the image policy cannot draw is unknown for images that were not drawn before.
+Writes nothing into its folder.
+
+Filters whose settings changed look at the samples again, what was found of benchmarks becomes verdicts or not, dedupe
+resolves the pairs that were measured, and both outcomes are applied. No image is touched. The answer is what a build
+would come to: pairs are measured down to the least threshold that a recipe may name. Only what the image policy cannot
+draw is unknown for images that were not drawn before.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdict
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
 ANSWERED = ("filters", "custom_filters", "dedupe")
-"""Blocks of a recipe whose change is answered; with them the sources' priorities, and what becomes of what was found of benchmarks."""
+"""Blocks of a recipe whose change is answered; with them the sources' priorities, and what becomes of what was found of
+benchmarks."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats")
 """Blocks that decide what filters see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
@@ -142,7 +146,8 @@ def answer_what_if(
 def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) -> WhatIfAnswer:
     """What would change in a run if its recipe were another in filters, dedupe or priorities.
 
-    `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not read again.
+    `base` is the folder that the paths of lists start from; without one, lists that the recipe names already are not
+    read again.
     """
     answer, partitions = WhatIfAnswer(), list_partitions(root, now)
     with tempfile.TemporaryDirectory(prefix="vlmill-what-if-") as folder:
@@ -193,7 +198,8 @@ def _held(data: Mapping[str, Any]) -> dict[str, Any]:
 def _check_held(now: Recipe, data: Mapping[str, Any]) -> None:
     if data.get("decontaminate") is not None and now.decontaminate is None:
         raise RecipeError(
-            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill build RECIPE --accept-changes"
+            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill "
+            "build RECIPE --accept-changes"
         )
 
 
@@ -211,8 +217,9 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
 
     if others(before) != others(after):
         raise RecipeError(
-            "what-if answers for filters, dedupe and the priorities of sources, and for decontaminate.action; this has to be built, with "
-            "vlmill build RECIPE --accept-changes:\n" + list_differences(others(before), others(after))
+            "what-if answers for filters, dedupe and the priorities of sources, and for decontaminate.action; this "
+            "has to be built, with vlmill build RECIPE --accept-changes:\n"
+            + list_differences(others(before), others(after))
         )
 
 

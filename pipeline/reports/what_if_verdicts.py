@@ -114,7 +114,8 @@ def enter_dedupe(
     before, after = now.dedupe, then.dedupe
     if before is None and after is not None:
         raise RecipeError(
-            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE --accept-changes"
+            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE "
+            "--accept-changes"
         )
     if before is None:
         return []
@@ -133,7 +134,8 @@ def enter_dedupe(
         return []
     if (before.buckets, before.cap) != (after.buckets, after.cap):
         raise RecipeError(
-            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE --accept-changes"
+            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE "
+            "--accept-changes"
         )
     _resolve(root, after, priorities[1], partitions, folder / "resolve")
     return []

@@ -1,7 +1,7 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by render; read by measure, the trainer and trace. webdataset's TarWriter writes the tars, with what would differ between
-two machines or two runs fixed: no times, no owners, one mode.
+Written by render; read by measure, the trainer and trace. webdataset's TarWriter writes the tars, with what would
+differ between two machines or two runs fixed: no times, no owners, one mode.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sources: one class per upstream row shape, from an input file to rows of pages with nodes and pictures.
 
-SOURCES names them for recipes. To add one, write a file with a frozen dataclass that says what a row of its format becomes (see
-`base.py` for the formats), and a line in SOURCES. `pipeline/steps/read.py` turns what they yield into samples and the image table;
-they know nothing of either.
+SOURCES names them for recipes. To add one, write a file with a frozen dataclass that says what a row of its format
+becomes (see `base.py` for the formats), and a line in SOURCES. `pipeline/steps/read.py` turns what they yield into
+samples and the image table; they know nothing of either.
 """
 
 from __future__ import annotations

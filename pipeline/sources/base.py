@@ -1,7 +1,8 @@
 """The contract of a source: rows of pages with nodes and pictures, read from an input file.
 
 A row shape implements it through the file format that it comes in: `parquet.ParquetSource`, `json_rows.JsonSource`,
-`csv_rows.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row becomes.
+`csv_rows.SeparatedSource`, `tars.TarSource` or `documents.DocumentSource` read the rows, and the source says what a row
+becomes.
 """
 
 from __future__ import annotations

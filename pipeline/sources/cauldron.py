@@ -1,7 +1,7 @@
 """The Cauldron: Parquet of images and question-answer turns (HuggingFaceM4/the_cauldron, arXiv 2405.02246).
 
-`images` is a list of structs of bytes and path, `texts` a list of turns. No text says where an image belongs: they stand before the
-first question, where nanoVLM and torchtune put them.
+`images` is a list of structs of bytes and path, `texts` a list of turns. No text says where an image belongs: they
+stand before the first question, where nanoVLM and torchtune put them.
 """
 
 from __future__ import annotations

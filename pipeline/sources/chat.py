@@ -1,6 +1,7 @@
 """Chat without images, as JSON or JSON Lines: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`.
 
-So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). Rows with pictures are for `llava`.
+So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). Rows with pictures
+are for `llava`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Conversations: from upstream's turns to nodes, with images where they belong. What every instruction set shares.
 
-A question and its answer have one turn number, and answers alone are supervised, as LLaVA, Idefics2 and nanoVLM train; one that is marked
-as not to be supervised (`loss`, `train`, `weight`) is not. Images are required: an answer about an image that is not there teaches to
-make things up.
+A question and its answer have one turn number, and answers alone are supervised, as LLaVA, Idefics2 and nanoVLM train;
+one that is marked as not to be supervised (`loss`, `train`, `weight`) is not. Images are required: an answer about an
+image that is not there teaches to make things up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ MARK = "<image>"
 """Where an image stands in a turn (LLaVA's `DEFAULT_IMAGE_TOKEN`)."""
 
 OTHER_MARK = re.compile(r"(?:<(?:image|video|audio)>\s*)*<(video|audio)>([^\s<].*)?")
-"""The first or last line of a question about a video or a sound. Within a line it is a word, as in a question about HTML."""
+"""The first or last line of a question about a video or a sound. Within a line it is a word, as in a question about
+HTML."""
 
 NEXT = -1
 """Stands for the next of the pictures beside the turns."""
@@ -58,7 +59,8 @@ TURNS, SYSTEM = ("conversations", "messages"), ("system", "system_prompt")
 
 FROM, VALUE = ("from", "role"), ("value", "content")
 MARKS = ("loss", "loss_weight", "loss_scale", "loss_mask", "weight", "train", "training", "trainable", "train_on_turn")
-"""Keys of an answer that say whether it is supervised: true or 1, false or 0 (ms-swift, OpenAI and ShareGPT, Axolotl)."""
+"""Keys of an answer that say whether it is supervised: true or 1, false or 0 (ms-swift, OpenAI and ShareGPT,
+Axolotl)."""
 
 PLAIN = frozenset({*FROM, *VALUE})
 SAID = frozenset({*PLAIN, *MARKS})
@@ -97,10 +99,12 @@ class Message:
 def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None) -> Page:
     """The page of a conversation whose images stand where `<image>` or a part of type image does; those that name none are `beside`.
 
-    The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt beside the turns.
+    The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt
+    beside the turns.
 
     Raises:
-        UnreadableRow: the turns are out of order or empty, there are not as many marks as images, or something cannot be read.
+        UnreadableRow: the turns are out of order or empty, there are not as many marks as images, or something cannot
+            be read.
     """
     nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
     said = _spoken(messages, system)
@@ -141,7 +145,10 @@ def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
 
 
 def read_text_page(messages: Any, system: Any = None) -> Page:
-    """The page of a conversation without images, in which `<image>` is a word like others. Raises UnreadableRow as `read_marked_page`."""
+    """The page of a conversation without images, in which `<image>` is a word like others.
+
+    Raises UnreadableRow as `read_marked_page`.
+    """
     said = _spoken(messages, system)
     nodes = list[Node]()
     for turn, message in said:
@@ -178,7 +185,10 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
 
 
 def read_picture(place: str, address: Any) -> ConversationImage:
-    """The picture at a path, in a data URI, or in an object that holds one of these. Raises UnreadableRow for anything else."""
+    """The picture at a path, in a data URI, or in an object that holds one of these.
+
+    Raises UnreadableRow for anything else.
+    """
     if isinstance(address, dict):
         if isinstance(data := address.get("bytes"), bytes) and data:
             return ConversationImage(Picture(data=data), address.get("path") or None)
@@ -206,7 +216,10 @@ def _decoded(text: str) -> Picture:
 
 
 def _split(message: Message) -> Iterator[str | ConversationImage | int]:
-    """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out. Raises UnreadableRow at `<video>` and `<audio>`."""
+    """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out.
+
+    Raises UnreadableRow at `<video>` and `<audio>`.
+    """
     for piece in message.pieces:
         if not isinstance(piece, str):
             yield piece
@@ -240,7 +253,10 @@ def _text(message: Message, turn: int, text: str) -> Node:
 
 
 def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
-    """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns. Raises UnreadableRow."""
+    """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns.
+
+    Raises UnreadableRow.
+    """
     spoken, turn, before = list[tuple[int, Message]](), -1, "assistant"
     listed = [_said(place, message) for place, message in enumerate(_listed(messages))]
     if has_value(system):
@@ -295,7 +311,10 @@ def _said(place: int, message: Any) -> Message:
 
 
 def _supervised(place: int, message: Mapping[str, Any]) -> bool:
-    """Whether an answer is to be supervised, as far as it says. Raises UnreadableRow where it says neither yes nor no."""
+    """Whether an answer is to be supervised, as far as it says.
+
+    Raises UnreadableRow where it says neither yes nor no.
+    """
     told = {key: value for key, value in message.items() if value is not None and classify_key(key) == "mark"}
     for key, value in told.items():
         if key not in MARKS or not isinstance(value, bool | int | float) or value not in {0, 1}:
@@ -333,7 +352,10 @@ def _part(place: str, part: Any) -> str | ConversationImage | int:
 
 
 def _image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
-    """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns. Raises UnreadableRow."""
+    """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns.
+
+    Raises UnreadableRow.
+    """
     source = part.get("source")  # Anthropic's
     held = source if isinstance(source, Mapping) else part
     if has_value(data := get_given(held, ("base64", "data"))):

@@ -1,6 +1,9 @@
-"""Evaluation sets: one question per row, in whatever columns a benchmark has them. Parquet, TSV, CSV, JSON or JSON Lines.
+"""Evaluation sets: one question per row, in whatever columns a benchmark has them.
 
-What training data is held against (pipeline/decontaminate); nobody trains on it. The recipe says which columns hold what:
+Parquet, TSV, CSV, JSON or JSON Lines.
+
+What training data is held against (pipeline/decontaminate); nobody trains on it. The recipe says which columns hold
+what:
 
     question   a string
     answers    a string, a number, a list of them, or of structs with `answer` (VQAv2): the references. A letter or a number counts as
@@ -8,8 +11,8 @@ What training data is held against (pipeline/decontaminate); nobody trains on it
     choices    one column with a list (or a list written as a string, as MMMU has it), or several columns (A, B, C, D in MMBench)
     images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings, lists of these
 
-An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or a sound that stands
-in a column of its own; other columns are left to the recipe, for nothing is supervised from them.
+An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or
+a sound that stands in a column of its own; other columns are left to the recipe, for nothing is supervised from them.
 """
 
 from __future__ import annotations
@@ -52,7 +55,10 @@ PLACEHOLDER = re.compile(r"<image(?:[ _]?\d+)?>")
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluation(ParquetSource, JsonSource, SeparatedSource):
-    """Questions with their images, choices and reference answers, from the columns named. The name of a file tells its format."""
+    """Questions with their images, choices and reference answers, from the columns named.
+
+    The name of a file tells its format.
+    """
 
     kind: ClassVar[str] = "evaluation"
 

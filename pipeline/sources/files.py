@@ -48,6 +48,7 @@ class Files:
         start = start.rstrip("/")
         if start and not filesystem.isdir(start):
             raise SourceError(
-                f"the folder of images {self.folder} is not there; say where it is with --set sources.NAME.images=FOLDER"
+                f"the folder of images {self.folder} is not there; say where it is with --set "
+                "sources.NAME.images=FOLDER"
             )
         return filesystem, start

@@ -1,8 +1,9 @@
 """Conversations with several images in Parquet: Mantis-Instruct (arXiv 2405.01483), and LLaVA-NeXT and OneVision as the Hub has them.
 
-`images` is a list of images or one image, with bytes or the path of a file; the turns have `role` and `content`, or `from` and `value`, in
-which `<image>`, or a part of type image as TRL's sets have it, says where an image stands. Paths start from the source's `root`, or from its `images` if that is set: a folder, or the
-archive that upstream ships (`zip://::/data/nlvr2/train_images.zip`).
+`images` is a list of images or one image, with bytes or the path of a file; the turns have `role` and `content`, or
+`from` and `value`, in which `<image>`, or a part of type image as TRL's sets have it, says where an image stands. Paths
+start from the source's `root`, or from its `images` if that is set: a folder, or the archive that upstream ships
+(`zip://::/data/nlvr2/train_images.zip`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class Interleaved(ParquetSource):
         return (self.images,)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. Raises UnreadableRow as `conversation.read_marked_page`, and for an image of which nothing is there."""
+        """One sample of several turns.
+
+        Raises UnreadableRow as `conversation.read_marked_page`, and for an image of which nothing is there.
+        """
         found = row[self.images] or []
         images = [found] if isinstance(found, dict) else found
         beside = [

@@ -1,8 +1,9 @@
 """What the keys of a row mean, whatever source reads it: which may be left unread, and which may not.
 
-Trainers and exports put more into a row than turns and pictures: a video, tools, a second answer that is worse. A row of which such a
-thing is not read would teach something else than its writer meant, so it fails with a reason. The names are those of LLaVA, ShareGPT,
-OpenAI's fine-tuning, ms-swift, LLaMA-Factory, Axolotl and TRL. Any other key is noted, once per source.
+Trainers and exports put more into a row than turns and pictures: a video, tools, a second answer that is worse. A row
+of which such a thing is not read would teach something else than its writer meant, so it fails with a reason. The names
+are those of LLaVA, ShareGPT, OpenAI's fine-tuning, ms-swift, LLaMA-Factory, Axolotl and TRL. Any other key is noted,
+once per source.
 """
 
 from __future__ import annotations

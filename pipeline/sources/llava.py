@@ -1,14 +1,18 @@
 r"""Conversations about image files, as JSON or JSON Lines.
 
-LLaVA's own (liuhaotian/LLaVA-Instruct-150K and all that were made after it), and the messages that ms-swift, LLaMA-Factory and TRL take:
+LLaVA's own (liuhaotian/LLaVA-Instruct-150K and all that were made after it), and the messages that ms-swift,
+LLaMA-Factory and TRL take:
 
-    [{"id": "1", "image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]}]
-    {"images": ["coco/1.jpg"], "messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A dog."}]}
-    {"messages": [{"role": "user", "content": [{"type": "image", "image": "coco/1.jpg"}, {"type": "text", "text": "What?"}]}, ...]}
+    [{"id": "1", "image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt",
+    "value": "A dog."}]}]
+    {"images": ["coco/1.jpg"], "messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant",
+    "content": "A dog."}]}
+    {"messages": [{"role": "user", "content": [{"type": "image", "image": "coco/1.jpg"}, {"type": "text", "text":
+    "What?"}]}, ...]}
 
-`image` (or `images`) is a path or a data URI, a list of them, or left out in rows of text alone. Paths start from the source's `root`, or
-from its `images` if that is set. LLaVA-NeXT moves the only `<image>` of a turn to its front; here it stays where it is. Upstream reuses ids,
-so a sample is named by its row.
+`image` (or `images`) is a path or a data URI, a list of them, or left out in rows of text alone. Paths start from the
+source's `root`, or from its `images` if that is set. LLaVA-NeXT moves the only `<image>` of a turn to its front; here
+it stays where it is. Upstream reuses ids, so a sample is named by its row.
 """
 
 from __future__ import annotations
@@ -43,7 +47,10 @@ class LlavaSource(JsonSource):
         return (*TURNS, *IMAGES, *SYSTEM)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns. Raises UnreadableRow as `conversation.read_marked_page`, and for an image that is no path."""
+        """One sample of several turns.
+
+        Raises UnreadableRow as `conversation.read_marked_page`, and for an image that is no path.
+        """
         told = {name: _listed(row.get(name)) for name in IMAGES}
         beside = [read_picture(f"image {place}", image) for place, image in enumerate(get_given(told, IMAGES) or [])]
         return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM))

@@ -1,7 +1,8 @@
 """OBELICS: Parquet of web documents, paragraphs and image addresses in their order (HuggingFaceM4/OBELICS, arXiv 2306.16527).
 
-`images` and `texts` are lists of one length; in each place one of them is null. `general_metadata` is JSON with the document's
-address. The column `metadata`, JSON with alt texts and sizes per image, is not read: nothing later asks for it.
+`images` and `texts` are lists of one length; in each place one of them is null. `general_metadata` is JSON with the
+document's address. The column `metadata`, JSON with alt texts and sizes per image, is not read: nothing later asks for
+it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class Obelics(ParquetSource):
 
 
 def _address(metadata: str | None) -> str:
-    """The document's address; empty where upstream left its metadata out. Raises UnreadableRow where it is no JSON object."""
+    """The document's address; empty where upstream left its metadata out.
+
+    Raises UnreadableRow where it is no JSON object.
+    """
     if not metadata:
         return ""
     try:

@@ -1,7 +1,8 @@
 """Pairs of an image and a caption: Parquet of addresses, as LAION and PMD are published, and WebDataset tars, as img2dataset leaves.
 
-The caption has no role and is supervised: Idefics2 reads a pair as a short document, LLaVA's first stage leaves its question
-out, and in both every token of the caption is supervised. The image is required; a caption alone says nothing of what is seen.
+The caption has no role and is supervised: Idefics2 reads a pair as a short document, LLaVA's first stage leaves its
+question out, and in both every token of the caption is supervised. The image is required; a caption alone says nothing
+of what is seen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RenderedText: tars of pictures of written text with what is written (wendlerc/RenderedText).
 
-Per key `.png` and `.json`. Upstream does not document the keys of the JSON, and they could not be looked up; so the option `text`
-names the places where the text may stand, and the first that a row has counts.
+Per key `.png` and `.json`. Upstream does not document the keys of the JSON, and they could not be looked up; so the
+option `text` names the places where the text may stand, and the first that a row has counts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class RenderedText(TarSource):
         return (PICTURES, ("json",))
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row's members. Raises SourceError as `tars.index_rows`, and where no row has a text at any of the places."""
+        """Bytes of each row's members.
+
+        Raises SourceError as `tars.index_rows`, and where no row has a text at any of the places.
+        """
         entries = index_rows(path, self.needs())
         with path.open("rb") as file:
             self._check(

@@ -43,7 +43,8 @@ class _Column:
         self.file = pq.ParquetFile(path)
         sizes = (self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups))
         self.starts = [0, *accumulate(sizes)]
-        # Not an lru_cache over a method: it would hold itself, and with it the images, until the next garbage collection
+        # Not an lru_cache over a method: it would hold itself, and with it the images, until the next garbage
+        # collection
         self.recent = OrderedDict[int, pa.ChunkedArray]()
 
     def read(self, row: int) -> bytes:

@@ -1,7 +1,8 @@
 """Step `image_stats`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
 
-Filters and dedupe read these image stats and never the images. The hash is a function of whole luminance values that Pillow makes, and
-what is a float is rounded before it is compared or written, so the image stats are the same on every machine of one architecture.
+Filters and dedupe read these image stats and never the images. The hash is a function of whole luminance values that
+Pillow makes, and what is a float is rounded before it is compared or written, so the image stats are the same on every
+machine of one architecture.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def compute_image_stats(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -
 def compute_phash(small: Image.Image) -> int:
     """64-bit DCT hash of 32 x 32 luminance, the first bit highest: `imagehash.phash`, whose pixels these are.
 
-    A bit says whether one of the 8 x 8 lowest frequencies is above their median. They are rounded first: in a flat picture
-    all but one are zero, and noise of 1e-13 would decide.
+    A bit says whether one of the 8 x 8 lowest frequencies is above their median. They are rounded first: in a flat
+    picture all but one are zero, and noise of 1e-13 would decide.
     """
     low = (DCT @ np.asarray(small, np.float64) @ DCT.T).round(6)
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
@@ -143,8 +144,8 @@ def measure_contrast(luminance: Image.Image) -> float:
 def measure_sharpness(luminance: Image.Image) -> float:
     """Variance of the Laplacian at a longer side of at most 256 pixels, to 3 decimals: low is blurred or empty.
 
-    The measure of Pech-Pacheco et al. (ICPR 2000), with four neighbours, inside the border. 0 for pictures less than 3 pixels
-    wide or high.
+    The measure of Pech-Pacheco et al. (ICPR 2000), with four neighbours, inside the border. 0 for pictures less than 3
+    pixels wide or high.
     """
     scale = min(1.0, BLUR_SIDE / max(luminance.size))
     width, height = (max(1, round(length * scale)) for length in luminance.size)

@@ -1,7 +1,7 @@
 """Step `read`: rows of an input file become samples and the table of their images.
 
-The one place where what a source yields gets its ids. The tables are written as they come, so memory holds one row of the
-input file, one row group of each table, and the addresses and digests of the partition's images.
+The one place where what a source yields gets its ids. The tables are written as they come, so memory holds one row of
+the input file, one row group of each table, and the addresses and digests of the partition's images.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ from vlmill.pipeline.sources.files import Files
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an input file. Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
+    """Step: rows [start, stop) of an input file.
 
-    An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table once.
-    Files that rows name are read here, so that from now on the run holds them; one that is not there is an image with a reason.
+    Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
 
-    Counts `rows` of the input file, kept where at least one sample came of them, and `pages`, which rows fan out to: each kept one
-    is a sample, and a row that is lost as a whole counts as one. Each lost page stands in `refused.parquet`, with the reason, the
-    source's message and the beginning of the row.
+    An image that several nodes name by one address, or that several rows carry with the same bytes, stands in the table
+    once. Files that rows name are read here, so that from now on the run holds them; one that is not there is an image
+    with a reason.
+
+    Counts `rows` of the input file, kept where at least one sample came of them, and `pages`, which rows fan out to:
+    each kept one is a sample, and a row that is lost as a whole counts as one. Each lost page stands in
+    `refused.parquet`, with the reason, the source's message and the beginning of the row.
     """
 
     name: ClassVar[str] = "read"
@@ -114,7 +117,8 @@ class Read:
                 found = "the end" if row is None else f"row {row.row}"
                 wanted = "the end" if expected is None else f"row {expected}"
                 raise SourceError(
-                    f"{self.name_of_source}/{self.file}: reading [{self.start}, {self.stop}), expected {wanted}, found {found}"
+                    f"{self.name_of_source}/{self.file}: reading [{self.start}, {self.stop}), expected {wanted}, "
+                    f"found {found}"
                 )
             yield row
 

@@ -1,7 +1,7 @@
 """The render step: what the filters left, drawn under an image policy and written into shards.
 
-Last of the steps that see a partition's bytes. One pass over its samples; of its images a row group or two are in memory, and
-parts that were just made are kept for a while, since web documents repeat their images.
+Last of the steps that see a partition's bytes. One pass over its samples; of its images a row group or two are in
+memory, and parts that were just made are kept for a while, since web documents repeat their images.
 """
 
 from __future__ import annotations
@@ -163,8 +163,9 @@ class _Easel:
             return error.reason
         if image.size != layout.size:
             raise StoreError(
-                f"image {number} is {image.width} x {image.height} px, but image_stats.parquet says {layout.size[0]} x {layout.size[1]}: "
-                "another decoder made it. Make it anew with: vlmill build RECIPE --rebuild"
+                f"image {number} is {image.width} x {image.height} px, but image_stats.parquet says "
+                f"{layout.size[0]} x {layout.size[1]}: another decoder made it. Make it anew with: vlmill build "
+                "RECIPE --rebuild"
             )
         parts = self.policy.render(image, layout)
         encoded = {part: encode_image(picture, self.policy.quality) for part, picture in parts.items()}

@@ -48,7 +48,8 @@ class RetryImages:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
 
-        Counts `retried`: the files looked for, and their outcomes. One image is in memory at a time, besides those of a row group.
+        Counts `retried`: the files looked for, and their outcomes. One image is in memory at a time, besides those of a
+        row group.
 
         Raises:
             SourceError: the folder of images is not there, or a file in it may not be read.

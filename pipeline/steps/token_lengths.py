@@ -1,7 +1,7 @@
 """The measure step: how long every sample of a shard is, in tokens and encoder inputs, for one tokenizer and chat format.
 
-Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON members by
-the offsets in its index, and no image.
+Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON
+members by the offsets in its index, and no image.
 """
 
 from __future__ import annotations

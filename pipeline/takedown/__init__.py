@@ -4,8 +4,9 @@
     steps      seek: what of a partition stands on the list; remove: its raw tables without that
     forecast   what a list would change in a finished run, and what it would not
 
-`pipeline/engine/table_history.py` has both steps as parts of a chain: a chain matches after image stats, where the list is not empty, and
-starts anew where something was redacted. Most partitions hold nothing of the list, and nothing else happens to them.
+`pipeline/engine/table_history.py` has both steps as parts of a chain: a chain matches after image stats, where the list
+is not empty, and starts anew where something was redacted. Most partitions hold nothing of the list, and nothing else
+happens to them.
 """
 
 from __future__ import annotations

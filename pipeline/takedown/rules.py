@@ -22,7 +22,10 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class TakedownList:
-    """The list, each part sorted. Pure data: what it matches depends on the data alone, however they are partitioned."""
+    """The list, each part sorted.
+
+    Pure data: what it matches depends on the data alone, however they are partitioned.
+    """
 
     domains: tuple[str, ...] = ()  # of images and documents, with their sub-domains
     ids: tuple[str, ...] = ()  # of samples
@@ -67,7 +70,8 @@ class TakedownList:
             return cls(texts=found.texts) | parse_rules(found.urls, found.sha256, found.ids, found.domains)
         except (RecipeError, TypeError, AttributeError, StoreError) as error:
             raise StoreError(
-                f"{path} is no list of takedowns ({error}); it has the keys {', '.join(f.name for f in fields(cls))}, each with a list"
+                f"{path} is no list of takedowns ({error}); it has the keys "
+                f"{', '.join(f.name for f in fields(cls))}, each with a list"
             ) from error
 
     def to_yaml(self) -> str:
@@ -124,7 +128,8 @@ def parse_rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], 
     for digest in sha256:
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
             raise StoreError(
-                f"--sha256 {digest}: a sha256 has 64 hexadecimal digits; `vlmill trace DIR ID` shows those of a sample's images"
+                f"--sha256 {digest}: a sha256 has 64 hexadecimal digits; `vlmill trace DIR ID` shows those of a "
+                "sample's images"
             )
     if not all(url.strip() for url in urls):
         raise StoreError("--url: give the address of an image or a document, such as http://example.org/7.png")
@@ -136,7 +141,8 @@ def parse_rules(urls: Sequence[str], sha256: Sequence[str], ids: Sequence[str], 
     for domain in domains:
         if not re.fullmatch(r"[a-z0-9._-]+", get_host(f"http://{domain}/")) or {"/", ":", "@"} & set(domain):
             raise StoreError(
-                f"--domain {domain}: give a host such as example.org, without http:// and path; sub-domains are included"
+                f"--domain {domain}: give a host such as example.org, without http:// and path; sub-domains are "
+                "included"
             )
     listed = TakedownList(
         domains=tuple(get_host(f"http://{domain}/") for domain in domains),

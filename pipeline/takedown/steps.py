@@ -3,9 +3,9 @@
     match      pure     which samples and images of a partition fall under the list
     takedown   impure   the raw table (samples, refused rows, or images with what retries brought) without them
 
-The redaction is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a fetch. So running a chain
-again finds what was done, whatever the list says later, and the table that was replaced is not needed any more: the chain deletes it. Row
-numbers stay: where something was, there is a row that holds nothing.
+The redaction is keyed by the table that it replaces alone, as a retry is: the list had a say, as the network has in a
+fetch. So running a chain again finds what was done, whatever the list says later, and the table that was replaced is
+not needed any more: the chain deletes it. Row numbers stay: where something was, there is a row that holds nothing.
 """
 
 from __future__ import annotations
@@ -46,11 +46,15 @@ TABLES: tuple[Table, ...] = ("refused", "images", "samples")
 """In the order in which they are replaced: while a sample stands, it says which images go with it."""
 
 ANY_TEXT = "text, which an excerpt may be of"
-"""The rule that excerpts fall under where a list names texts: these are named by the sha256 of all their words, and an excerpt has the first."""
+"""The rule that excerpts fall under where a list names texts: these are named by the sha256 of all their words, and an
+excerpt has the first."""
 
 
 def hash_text(nodes: Sequence[Mapping[str, Any]]) -> str:
-    """What names the text of a document: sha256 of its text nodes, a line each. Empty for samples that are about their images, or say nothing."""
+    """What names the text of a document: sha256 of its text nodes, a line each.
+
+    Empty for samples that are about their images, or say nothing.
+    """
     text = "\n".join(node["text"] or "" for node in nodes if node["kind"] == "text")
     if not text.strip() or any(node["required"] for node in nodes):
         return ""
@@ -94,10 +98,11 @@ def read_record(inputs: Inputs, table: Table) -> dict[int, str]:
 def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     """What of a partition stands on the list and is still there; pure.
 
-    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or its text. With a
-    sample go the images that no other sample of the partition shows. Of an image that could not be had the address goes, so that no retry asks
-    for it. Texts are read only if the list names any; bytes are not. A refused row falls under its id and every address in its message and
-    excerpt; where the list names texts, whatever has an excerpt does.
+    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or
+    its text. With a sample go the images that no other sample of the partition shows. Of an image that could not be had
+    the address goes, so that no retry asks for it. Texts are read only if the list names any; bytes are not. A refused
+    row falls under its id and every address in its message and excerpt; where the list names texts, whatever has an
+    excerpt does.
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {

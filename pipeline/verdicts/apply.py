@@ -1,7 +1,7 @@
 """Verdicts applied: which samples and nodes stay, and why each of the others does not.
 
-Dedupe applies verdicts what the filters before it left, render applies verdicts everything, and statistics and trace repeat it to
-explain a loss. All of them call `apply verdicts`, so a loss has one reason wherever it is asked about.
+Dedupe applies verdicts what the filters before it left, render applies verdicts everything, and statistics and trace
+repeat it to explain a loss. All of them call `apply verdicts`, so a loss has one reason wherever it is asked about.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
     After each of them the consequences are drawn, so that they too are attributed to the first cause:
 
     - a lost image takes a sample that requires it along: with the image's own reason where it failed (render's verdicts
-      say so too) or was taken down, REQUIRED_LOST where a filter dropped it; any other image falls alone, and the rest keeps its order;
+      say so too) or was taken down, REQUIRED_LOST where a filter dropped it; any other image falls alone, and the rest
+      keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
-    - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else NOTHING_LEFT;
+    - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else
+      NOTHING_LEFT;
     - the nodes of a lost sample have the sample's reason, unless they had their own before.
 
     Args:

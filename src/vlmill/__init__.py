@@ -9,8 +9,8 @@
     run.stage("align").stats
     run.train()
 
-The names below are the public API; the code is in `vlmill.api`. What else stands in the packages may change. Each name is imported when it is
-first asked for, so that `import vlmill` costs nothing.
+The names below are the public API; the code is in `vlmill.api`. What else stands in the packages may change. Each name
+is imported when it is first asked for, so that `import vlmill` costs nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A Hugging Face Hub on loopback, as far as datasets are listed and read, with storage on a port of its own. For tests.
 
-What it answers follows huggingface_hub's requests: `/api/datasets/ID/revision/REVISION`, `/api/datasets/ID/tree/REVISION/FOLDER` in
-pages, `/api/datasets/ID/refs`, and `/datasets/ID/resolve/REVISION/FILE`, which redirects to storage for large files. It ends every
-thread that it starts.
+What it answers follows huggingface_hub's requests: `/api/datasets/ID/revision/REVISION`,
+`/api/datasets/ID/tree/REVISION/FOLDER` in pages, `/api/datasets/ID/refs`, and `/datasets/ID/resolve/REVISION/FILE`,
+which redirects to storage for large files. It ends every thread that it starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Our image policies beside transformers' image processors: sizes, pixels, tokens. Tests and benchmarks compare with it."""
+"""Our image policies beside transformers' image processors: sizes, pixels, tokens.
+
+Tests and benchmarks compare with it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Digests of the code that decides the bytes of each built-in step, filter, image policy and source, beside their versions.
 
-A digest is over the definition and every definition of the project that it names, and those that these name, without comments, docstrings
-and versions. What is found by value at run time (a policy, a source, a filter) has an entry of its own. To record today's code:
+A digest is over the definition and every definition of the project that it names, and those that these name, without
+comments, docstrings and versions. What is found by value at run time (a policy, a source, a filter) has an entry of its
+own. To record today's code:
 
     python -m tests.helpers.step_digests
 """
@@ -23,7 +24,8 @@ COMMAND = "python -m tests.helpers.step_digests"
 PREFIX = "vlmill."
 PACKAGES = ("pipeline", "mixtures")
 NOT_BYTES = {f"vlmill.pipeline.core.{module}" for module in ("config", "errors", "progress", "reasons")}
-"""Modules that decide messages and what may be said, and no bytes: a reason more in the list changes no step that does not name it."""
+"""Modules that decide messages and what may be said, and no bytes: a reason more in the list changes no step that does
+not name it."""
 
 FILTER_STEP = ("vlmill.pipeline.filters.base", "FilterStep")
 SOURCES = ("vlmill.pipeline.sources", "SOURCES")

@@ -95,7 +95,10 @@ def test_an_edit_of_the_code_or_of_a_setting_is_another_key_and_another_file_nam
 
 def test_the_step_works_in_a_process_that_never_saw_the_file(tmp_path):
     (tmp_path / "step.pickle").write_bytes(pickle.dumps((FilterStep(own()), samples("no"))))
-    script = "import pickle, sys; step, samples = pickle.load(open(sys.argv[1], 'rb')); print(list(step.filter.decide(samples, []))[0].reason)"
+    script = (
+        "import pickle, sys; step, samples = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(list(step.filter.decide(samples, []))[0].reason)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "step.pickle"],
         cwd=Path(__file__).parents[2],
@@ -161,8 +164,14 @@ def test_a_file_that_holds_no_filter_says_why_and_where(code, message):
     ],
 )
 def test_a_filter_that_goes_wrong_is_named_with_its_line_and_the_sample(body, message):
-    head = "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import Drop\n@dataclass(frozen=True)\nclass Short:\n    name = 'short'"
-    code = f"{head}\n    def decide(self, samples, image_stats):\n        for row, sample in samples:\n            if row == 1: {body}\n"
+    head = (
+        "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import Drop\n@dataclass(frozen=True)\nclass "
+        "Short:\n    name = 'short'"
+    )
+    code = (
+        f"{head}\n    def decide(self, samples, image_stats):\n        for row, sample in samples:\n            if "
+        f"row == 1: {body}\n"
+    )
     with pytest.raises(RecipeError, match=message):
         list(own(code).decide(samples("a", "b"), []))
 
@@ -279,7 +288,8 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
     assert touched == {"short", "resolve"}
 
 
-# -- the examples that ship ----------------------------------------------------------------------------------------------
+# -- the examples that ship
+# ----------------------------------------------------------------------------------------------
 
 
 def example(name, **settings):

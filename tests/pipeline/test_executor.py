@@ -75,7 +75,10 @@ def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
     (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the wrong pipeline')")
-    script = "import builtins\nfrom vlmill.pipeline.engine.executor import open_executor\nwith open_executor(1, None) as pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2], abs)))"
+    script = (
+        "import builtins\nfrom vlmill.pipeline.engine.executor import open_executor\nwith open_executor(1, None) as "
+        "pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2], abs)))"
+    )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -193,7 +193,8 @@ def test_processes_that_keep_dying_are_an_error_that_says_how_and_over_what(web,
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(
         VlmillError,
-        match=r"2 of 2 addresses have no answer after 3 .* first is http://127.*/good\.png; the last process ended with status 1",
+        match=r"2 of 2 addresses have no answer after 3 .* first is http://127.*/good\.png; the last process ended "
+        r"with status 1",
     ):
         run(quick(web), tmp_path, web.url("/good.png"), web.url("/absent.png"))
 

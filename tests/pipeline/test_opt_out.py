@@ -207,7 +207,10 @@ def test_what_leaves_a_list_comes_with_a_retry_and_what_was_fetched_is_not_asked
     _, answer = answer_what_if(str(recipe), root, {}, [])
     assert answer.sources["web"]["images"].then == 0
     assert answer.notes == [
-        "2 images were on a list of opt-outs and never asked for; a build with --retry-failed asks for those that no list names any more"
+        (
+            "2 images were on a list of opt-outs and never asked for; a build with --retry-failed asks for those "
+            "that no list names any more"
+        )
     ]
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     assert books(root)["images"] == {"in": 6, "kept": 0, "dropped": {"opt_out_list": 6}, "failed": {}}

@@ -37,8 +37,14 @@ from vlmill.pipeline.filters import (
 )
 
 ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave before the first days of March."
-GERMAN = "Der Hafen war den größten Teil des Winters zugefroren, und kein Schiff konnte vor den ersten Tagen im März auslaufen."
-KEYWORDS = "harbour winter ship tickets cheap hotel booking flight rental discount offers weather forecast webcam Baltic cruise"
+GERMAN = (
+    "Der Hafen war den größten Teil des Winters zugefroren, und kein Schiff konnte vor den ersten Tagen im März "
+    "auslaufen."
+)
+KEYWORDS = (
+    "harbour winter ship tickets cheap hotel booking flight rental discount offers weather forecast webcam Baltic "
+    "cruise"
+)
 CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够在三月初之前离开。渔民们留在家里修补渔网，孩子们在冰上滑行。"
 
 

@@ -222,7 +222,8 @@ def test_in_chat_the_mark_of_an_image_is_a_word(tmp_path):
     assert not row.pages[0].pictures
 
 
-# -- what rows say beyond their turns ------------------------------------------------------------------------------------
+# -- what rows say beyond their turns
+# ------------------------------------------------------------------------------------
 
 A = {"role": "assistant", "content": "A"}
 

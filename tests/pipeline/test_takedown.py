@@ -54,7 +54,8 @@ WEB, QUIZ, PAPER = "web/web.parquet#0", "quiz/quiz.parquet#6", "papers/papers.ta
 
 
 SOURCES = {name: RECIPE["sources"][name] for name in ("web", "quiz", "papers")}
-"""Images that are fetched, images that the input file carries, and pages that are drawn: a build of these has all that a takedown meets."""
+"""Images that are fetched, images that the input file carries, and pages that are drawn: a build of these has all that
+a takedown meets."""
 STAGE = RECIPE["stages"][0]
 WEB_ALONE = {"sources": {"web": SOURCES["web"]}, "filters": [{"language": None}], "stages": []}
 
@@ -491,7 +492,10 @@ def test_a_list_that_would_keep_nothing_out_is_refused(tmp_path, text, words):
 
 
 def test_a_list_written_by_hand_names_what_it_means(tmp_path):
-    text = f"domains: [B.test, A.Test.]\nsha256: [{'AB' * 32}]\nurls: ['HTTP://A.test:80/1.png#top']\ntexts: [{'cd' * 32}]\n"
+    text = (
+        f"domains: [B.test, A.Test.]\nsha256: [{'AB' * 32}]\nurls: ['HTTP://A.test:80/1.png#top']\ntexts: "
+        f"[{'cd' * 32}]\n"
+    )
     (tmp_path / LIST).write_text(text)
     assert TakedownList.read(tmp_path) == TakedownList(
         ("a.test", "b.test"), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",)

@@ -50,7 +50,8 @@ class Touches:
         return os.system, (f"touch {self.path}",)
 
 
-# -- filters of somebody else -------------------------------------------------------------------------------------------
+# -- filters of somebody else
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -92,8 +92,10 @@ def test_the_blocks_of_an_edited_recipe_count(folder):
 
 def test_a_custom_filter_can_be_tried_on_a_run(folder):
     code = (
-        "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import Drop\n@dataclass(frozen=True)\nclass No:\n    name = 'no'\n"
-        "    def decide(self, samples, image_stats):\n        for row, sample in samples:\n            yield Drop(row)\n"
+        "from dataclasses import dataclass\nfrom vlmill.pipeline.filters import "
+        "Drop\n@dataclass(frozen=True)\nclass No:\n    name = 'no'\n"
+        "    def decide(self, samples, image_stats):\n        for row, sample in samples:\n            yield "
+        "Drop(row)\n"
     )
     _, answer = answer_what_if(str(folder / "run"), None, {}, [("no.py", code)])
     assert all(levels["samples"].then == 0 for levels in answer.sources.values())

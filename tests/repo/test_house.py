@@ -30,7 +30,10 @@ def test_importing_a_package_does_nothing_heavy():
     import subprocess
     import sys
 
-    script = "import sys, vlmill.pipeline.cli, vlmill.train.settings, vlmill.mixtures; print([name for name in ('torch', 'ray', 'transformers') if name in sys.modules])"
+    script = (
+        "import sys, vlmill.pipeline.cli, vlmill.train.settings, vlmill.mixtures; print([name for name in ('torch', "
+        "'ray', 'transformers') if name in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"

@@ -41,7 +41,10 @@ STEP_PACKAGES = {"decontaminate", "dedupe", "fetch", "filters", "shards", "sourc
 
 
 def imported(path: Path, *, for_types: bool = True) -> set[str]:
-    """The modules that a file imports, wherever in it; names that are no modules are cut off. Those for type checkers on request."""
+    """The modules that a file imports, wherever in it; names that are no modules are cut off.
+
+    Those for type checkers on request.
+    """
     tree, found = ast.parse(path.read_text(encoding="utf-8")), set()
     hidden = {id(inner) for node in ast.walk(tree) if _is_for_types(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):

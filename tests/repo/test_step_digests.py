@@ -21,8 +21,9 @@ def test_the_code_of_a_step_is_what_was_recorded_under_its_version(name):
         f"{name}: version {before.version} -> {now.version}; record it with: {COMMAND}"
     )
     assert before.sha256 == now.sha256, (
-        f"the code that decides the bytes of {name} changed under version {now.version}. If the same inputs can give other bytes, "
-        f"raise the version (of a source: those of Read and Survey). In either case record the code with: {COMMAND}"
+        f"the code that decides the bytes of {name} changed under version {now.version}. If the same inputs can "
+        "give other bytes, raise the version (of a source: those of Read and Survey). In either case record the "
+        f"code with: {COMMAND}"
     )
 
 

@@ -68,7 +68,10 @@ def test_a_comparison_may_be_turned_round_and_its_interval_holds_the_difference(
 
 @pytest.mark.parametrize(("seeds", "by_seed"), [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.05)])
 def test_recipes_that_do_not_differ_are_seldom_told_apart(seeds, by_seed):
-    """Right and wrong answers; trainings vary by `by_seed` about the same mean. One seed varies not at all, or it would be told."""
+    """Right and wrong answers; trainings vary by `by_seed` about the same mean.
+
+    One seed varies not at all, or it would be told.
+    """
     random, found = np.random.default_rng(7), []
     for _ in range(300):
         hard = random.beta(1.5, 1.5, 60)

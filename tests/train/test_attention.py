@@ -1,6 +1,7 @@
 """Variable-length attention: what it is told of documents, that it equals what trains on a CPU, and where it stays out of the way.
 
-The kernel itself runs on a GPU alone. Here an SDPA over one document after the other stands in its place, so what is held is all that we do around it.
+The kernel itself runs on a GPU alone. Here an SDPA over one document after the other stands in its place, so what is
+held is all that we do around it.
 """
 
 from __future__ import annotations

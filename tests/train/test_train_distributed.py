@@ -110,7 +110,10 @@ def copy(root: Path, folder: Path) -> Path:
 
 
 def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = None) -> None:
-    """Train with so many processes; with `die_before` all of them drop dead before that step. Arguments: a model, and a dtype."""
+    """Train with so many processes; with `die_before` all of them drop dead before that step.
+
+    Arguments: a model, and a dtype.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -130,7 +130,8 @@ def test_each_supervised_token_is_charged_to_its_source(tokenizer):
 def test_a_policy_that_a_family_cannot_take_is_refused_with_the_families_that_can():
     with pytest.raises(
         RecipeError,
-        match="llava takes images of policies of kind letterbox, resize, crop, not anyres; families that take anyres: llava_next, llava_onevision",
+        match="llava takes images of policies of kind letterbox, resize, crop, not anyres; families that take anyres: "
+        "llava_next, llava_onevision",
     ):
         find_class(model_settings("llava"), ANYRES)
     with pytest.raises(RecipeError, match="did you mean 'llava_next'"):

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 SEED = "vlmill quickstart"
 ALIKE = 0.8
-"""Correlation of luminance from which two pictures count as alike, at the best of the small shifts that `views` tries."""
+"""Correlation of luminance from which two pictures count as alike, at the best of the small shifts that `views`
+tries."""
 
 SIDE, SHIFTS, NORM = 16, 5, 254
-"""Of the views: pixels of a side, positions along each axis, and length as a vector. Whole numbers, so that sums are exact."""
+"""Of the views: pixels of a side, positions along each axis, and length as a vector. Whole numbers, so that sums are
+exact."""
 
 ORIENTATION, ROTATED = 0x0112, 6
 """EXIF's tag, and its value for a picture that has to be turned by 90 degrees to stand upright."""

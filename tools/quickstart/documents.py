@@ -140,7 +140,10 @@ def papers(album: Album) -> Shelf:
 
 
 def copy_out(web: Web, shelf: Shelf) -> None:
-    """Put the text of leaflet pages into web documents. A page with its picture is another thing than its text: both stay."""
+    """Put the text of leaflet pages into web documents.
+
+    A page with its picture is another thing than its text: both stay.
+    """
     for index in range(4):
         text = "\n".join(shelf.sheets[f"leaflet-{4 * index + 3}"][index].text())
         web.rows.append(

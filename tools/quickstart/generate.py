@@ -2,9 +2,10 @@
 
     python -m tools.quickstart.generate [FOLDER]
 
-The folder is recipes/quickstart unless another is named. Writes `web/`, `quiz/`, `scans/`, `papers/` and `manifest.json`, which says what was planted and what has to become of it.
-The same script gives the same rows, texts and pictures everywhere; the files' bytes also depend on how Pillow and pyarrow
-compress, whose versions the manifest names. All of it is made up here and in the public domain (CC0-1.0).
+The folder is recipes/quickstart unless another is named. Writes `web/`, `quiz/`, `scans/`, `papers/` and
+`manifest.json`, which says what was planted and what has to become of it. The same script gives the same rows, texts
+and pictures everywhere; the files' bytes also depend on how Pillow and pyarrow compress, whose versions the manifest
+names. All of it is made up here and in the public domain (CC0-1.0).
 """
 
 from __future__ import annotations

@@ -14,7 +14,10 @@ Outcome = Literal["failed", "dropped", "kept"]
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """One thing in a row. `node` is the place in a web document's lists, `turn` and `page` count from 0; none means all of it."""
+    """One thing in a row.
+
+    `node` is the place in a web document's lists, `turn` and `page` count from 0; none means all of it.
+    """
 
     outcome: Outcome
     reason: str  # a code of pipeline/core/reasons.py; empty where it is kept

@@ -68,7 +68,10 @@ class Scene:
 
 
 def imagine(number: int, rng: Random, layout: Layout) -> Scene:
-    """A scene of the given layout. Colour, kind, count and place go round with `number`, so that answers are balanced."""
+    """A scene of the given layout.
+
+    Colour, kind, count and place go round with `number`, so that answers are balanced.
+    """
     colours, kinds = [*COLOURS], list(SHAPES)
     colour, kind = colours[number % 8], kinds[(number // 8 + number) % 6]
     tone, pattern = rng.choice([*TONES]), PATTERNS[(number // 5 + number) % 4]

@@ -89,7 +89,10 @@ def write_parquet(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any
 
 
 def write_tar(path: Path, rows: Sequence[Mapping[str, bytes]]) -> None:
-    """Rows of members by suffix. Those of a row stand together under one key; none tells when or by whom it was written."""
+    """Rows of members by suffix.
+
+    Those of a row stand together under one key; none tells when or by whom it was written.
+    """
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, row in enumerate(rows):
             for suffix, data in sorted(row.items()):

@@ -2,9 +2,10 @@
 
     python -m tools.quickstart.train_tokenizer [FOLDER]
 
-Reads the data below the folder and writes `tokenizer.json` there (recipes/quickstart unless another folder is named): byte-level BPE, so any text can be encoded, with a vocabulary
-small enough for a model of a few hundred thousand weights. The file is shipped; a build does not train it. Run this again after
-`generate.py`, for the texts decide the merges.
+Reads the data below the folder and writes `tokenizer.json` there (recipes/quickstart unless another folder is named):
+byte-level BPE, so any text can be encoded, with a vocabulary small enough for a model of a few hundred thousand
+weights. The file is shipped; a build does not train it. Run this again after `generate.py`, for the texts decide the
+merges.
 """
 
 from __future__ import annotations

@@ -150,7 +150,10 @@ def _quoted_chinese(web: Web) -> None:
         }.items()
     ):
         row = web.article(f"quoted-zh-{index}", "en", 6, 1)
-        said = f"An old enamel board over the door still reads “{quoted}”, which means {meaning}, although hardly anybody here can read it."
+        said = (
+            f"An old enamel board over the door still reads “{quoted}”, which means {meaning}, although hardly "
+            "anybody here can read it."
+        )
         row.plants.append(Plant("kept", "", "an English paragraph that quotes a Chinese sign", node=len(row.content)))
         row.content.append(Slot(text=said))
 
@@ -164,7 +167,8 @@ def _special_words(web: Web) -> None:
         )
         row.content.append(
             Slot(
-                text=f"The manual says that {mark} marks the place, and the apprentice painted exactly that on the board."
+                text=f"The manual says that {mark} marks the place, and the apprentice painted exactly that on the "
+                "board."
             )
         )
 

@@ -1,13 +1,15 @@
-"""Whether two recipes differ: paired over held-out samples and seeds, and corrected for how many were compared. Arithmetic alone.
+"""Whether two recipes differ: paired over held-out samples and seeds, and corrected for how many were compared.
 
-Scores lie in a table of seeds (trainings) and samples, both drawn from more than there are, and both crossed: every training answers every
-sample. That is the design of readers and cases in diagnostic imaging, and its analysis is used: Dorfman, Berbaum and Metz 1992, with the degrees
-of freedom of Hillis 2007. The variance of a mean difference is (MS_seeds + max(MS_samples - MS_residual, 0)) / (seeds x samples),
-of mean squares of the table of differences.
+Arithmetic alone.
 
-Why not resample: of three seeds there are ten different draws, and their variance comes out a third too small, so such intervals are too
-narrow where seeds matter. Why not a test on the seeds' means alone: it ignores that other samples could have been held out.
-With one seed only the samples are left, and what is found holds for these very models.
+Scores lie in a table of seeds (trainings) and samples, both drawn from more than there are, and both crossed: every
+training answers every sample. That is the design of readers and cases in diagnostic imaging, and its analysis is used:
+Dorfman, Berbaum and Metz 1992, with the degrees of freedom of Hillis 2007. The variance of a mean difference is
+(MS_seeds + max(MS_samples - MS_residual, 0)) / (seeds x samples), of mean squares of the table of differences.
+
+Why not resample: of three seeds there are ten different draws, and their variance comes out a third too small, so such
+intervals are too narrow where seeds matter. Why not a test on the seeds' means alone: it ignores that other samples
+could have been held out. With one seed only the samples are left, and what is found holds for these very models.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def _compute_difference(mean: float, variance: float, degrees: float) -> Differe
 def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """p-values such that to call those below alpha differences is wrong anywhere with a chance of at most alpha (Holm 1979).
 
-    The smallest is multiplied by how many there are, the next by one fewer, and so on; none comes out below a smaller one, or above 1.
+    The smallest is multiplied by how many there are, the next by one fewer, and so on; none comes out below a smaller
+    one, or above 1.
     """
     corrected, least = dict[str, float](), 0.0
     for place, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):

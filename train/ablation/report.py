@@ -39,8 +39,8 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
     tables, samples = measured[spec.metric]
     if samples < 2:
         raise StoreError(
-            f"the runs have {samples} held-out samples in common that {spec.metric} can be measured on; at least two are needed: "
-            "see `held_out` in the mixtures and `evaluate` of the last stage's training"
+            f"the runs have {samples} held-out samples in common that {spec.metric} can be measured on; at least "
+            "two are needed: see `held_out` in the mixtures and `evaluate` of the last stage's training"
         )
     others = [name for name in spec.variants if name != spec.baseline]
     differences = {name: paired.compare_variants(tables[name], tables[spec.baseline]) for name in others}
@@ -156,11 +156,15 @@ def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on what the table can tell."""
     seeds = len(found["seeds"])
     if seeds == 1:
-        yield "One seed: what differs here differs between these models, and another training of the same recipe may turn it round."
+        yield (
+            "One seed: what differs here differs between these models, and another training of the same recipe may "
+            "turn it round."
+        )
     else:
         yield (
-            f"Intervals and p-values are over other held-out samples and other seeds than these {seeds}; an interval is that of its own "
-            f"comparison, p (Holm) counts all {len(found['differences'])}. Seeds change new weights, dropout and noise, not the data's order."
+            f"Intervals and p-values are over other held-out samples and other seeds than these {seeds}; an "
+            f"interval is that of its own comparison, p (Holm) counts all {len(found['differences'])}. Seeds change "
+            "new weights, dropout and noise, not the data's order."
         )
     yield "An interval across 0 does not show that nothing differs: it says which differences are left possible."
 

@@ -1,7 +1,7 @@
 """The folders of an ablation: data that variants share are made once, and every training is an ordinary run over them.
 
-A build for other data starts from the files of one that is there, as hard links: of a store's files nothing is ever changed in place, and
-those whose keys the other recipe does not ask for are removed from its folder alone.
+A build for other data starts from the files of one that is there, as hard links: of a store's files nothing is ever
+changed in place, and those whose keys the other recipe does not ask for are removed from its folder alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from vlmill.train.settings import read_training_settings
 from vlmill.train.steps import count_steps
 
 Build = Callable[[Path, Recipe, Mapping[str, Any], Path], None]
-"""Carries a recipe to shards and mixtures: the folder, the recipe, the same as a mapping, and where its relative paths start."""
+"""Carries a recipe to shards and mixtures: the folder, the recipe, the same as a mapping, and where its relative paths
+start."""
 
 SHARED = ("steps", "shards", "mixtures", "lists", "tokenizer.json", PINS)
 

@@ -114,15 +114,17 @@ def list_trials(
         filters: files with custom filters: name, code.
 
     Raises:
-        RecipeError: a variant's recipe is wrong, has no stage or no model, or holds other samples out than the baseline.
+        RecipeError: a variant's recipe is wrong, has no stage or no model, or holds other samples out than the
+            baseline.
     """
     made = [_load_trial(spec, name, seed, sources, limit, filters) for seed in spec.seeds for name in spec.variants]
     held_out = {trial.variant: set(trial.recipe.stages[-1].mixture.get("held_out") or ()) for trial in made}
     for name, names in held_out.items():
         if not names & held_out[spec.baseline]:
             raise RecipeError(
-                f"variants.{name}: its last stage and the baseline's hold out no source in common, and what is compared are answers about the same "
-                "samples; give both the same in `mixture.held_out`, such as {quiz: 0.1}"
+                f"variants.{name}: its last stage and the baseline's hold out no source in common, and what is "
+                "compared are answers about the same samples; give both the same in `mixture.held_out`, such as "
+                "{quiz: 0.1}"
             )
     return made
 

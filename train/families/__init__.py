@@ -1,8 +1,8 @@
 """Model families: how the layouts of an image policy become the inputs of a model class of transformers.
 
-FAMILIES names them for recipes, and for each the image policies and chat formats that it can be trained under. To add one,
-write a file with a frozen dataclass that has the methods of `Family`, and an entry here. Classes stand as text, so that
-reading a recipe imports no torch.
+FAMILIES names them for recipes, and for each the image policies and chat formats that it can be trained under. To add
+one, write a file with a frozen dataclass that has the methods of `Family`, and an entry here. Classes stand as text, so
+that reading a recipe imports no torch.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def find_class(settings: ModelSettings, policy: Policy, chat: str = "vlmill") ->
     if policy.kind not in declared.classes:
         others = [name for name, other in FAMILIES.items() if policy.kind in other.classes]
         raise RecipeError(
-            f"model.family: {settings.family} takes images of policies of kind {', '.join(declared.classes)}, not {policy.kind}; "
-            f"families that take {policy.kind}: {', '.join(others) or 'none'}"
+            f"model.family: {settings.family} takes images of policies of kind {', '.join(declared.classes)}, not "
+            f"{policy.kind}; families that take {policy.kind}: {', '.join(others) or 'none'}"
         )
     if connector not in {None, *declared.connectors}:
         raise RecipeError(
@@ -80,7 +80,8 @@ def find_family(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -
     """The family of a recipe's model, for one of its image policies and its chat format.
 
     Raises:
-        RecipeError: see `find_class`; or the vision tower cannot take what the policy makes, or an export could not prepare images so.
+        RecipeError: see `find_class`; or the vision tower cannot take what the policy makes, or an export could not
+            prepare images so.
     """
     module, _, name = find_class(settings, policy, chat).partition(":")
     from vlmill.train.families.processors import find_image_processor  # noqa: PLC0415 - it imports transformers

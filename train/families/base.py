@@ -42,7 +42,8 @@ class Family(Protocol):
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
         """What the model's forward takes besides tokens and positions, from a batch on its device.
 
-        An image is seen by its own document alone. An attention mask is among them only if the class needs one for that.
+        An image is seen by its own document alone. An attention mask is among them only if the class needs one for
+        that.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Prismatic's vision: two towers over one image, their patches side by side, in front of LLaVA's projector.
 
-Transformers has no class for it, so this file travels with an export: `from_pretrained(folder, trust_remote_code=True)` reads
-its copy there. It therefore imports nothing of ours.
+Transformers has no class for it, so this file travels with an export: `from_pretrained(folder, trust_remote_code=True)`
+reads its copy there. It therefore imports nothing of ours.
 """
 
 # mypy: disable-error-code="misc, no-untyped-call"

@@ -1,7 +1,7 @@
 """Idefics (Flamingo): gated cross-attention to resampled images (transformers' `IdeficsForVisionText2Text`).
 
-An image is one placeholder, and a token sees the last image before it in its document, as in the papers. The class replaces
-a missing attention mask by ones, under which packed documents would see each other: so it is given one.
+An image is one placeholder, and a token sees the last image before it in its document, as in the papers. The class
+replaces a missing attention mask by ones, under which packed documents would see each other: so it is given one.
 """
 
 from __future__ import annotations
@@ -95,12 +95,13 @@ class Idefics:
         """The class has Llama's layers of its own, and cross-attention before some of them."""
         if text.model_type != "llama" or text.num_key_value_heads != text.num_attention_heads:
             raise RecipeError(
-                f"model.text: family idefics has the layers of a Llama with as many key heads as heads, not of {text.model_type} "
-                f"with {text.num_key_value_heads} of {text.num_attention_heads}"
+                "model.text: family idefics has the layers of a Llama with as many key heads as heads, not of "
+                f"{text.model_type} with {text.num_key_value_heads} of {text.num_attention_heads}"
             )
         if text.num_hidden_layers % self.settings.connector.interval:
             raise RecipeError(
-                f"model.connector.interval: {self.settings.connector.interval} does not divide {text.num_hidden_layers} layers"
+                f"model.connector.interval: {self.settings.connector.interval} does not divide "
+                f"{text.num_hidden_layers} layers"
             )
 
     def visual_tokens(self, layout: Layout) -> int:  # noqa: ARG002 - every image has one placeholder
@@ -110,8 +111,8 @@ class Idefics:
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
         """What each token sees, and the images of each sequence; where there are none, a black one that no token sees.
 
-        `pixel_values` (sequences, most images of a sequence, 3, side, side), `image_attention_mask` (sequences, length, most images) and an
-        additive `attention_mask` (sequences, 1, length, length).
+        `pixel_values` (sequences, most images of a sequence, 3, side, side), `image_attention_mask` (sequences, length,
+        most images) and an additive `attention_mask` (sequences, 1, length, length).
         """
         shown = batch.ids == model.config.image_token_id
         seen, side = find_last_seen(shown, batch.positions), vision.get_side(self._vision)
@@ -127,9 +128,12 @@ class Idefics:
         }
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
-        """See `Family`. The class writes BOS itself and takes images between texts, so there is no chat template that fits it.
+        """See `Family`.
 
-        Behind the tokenizer's EOS it lets no token see the images before, so here that is the mark that ends a document.
+        The class writes BOS itself and takes images between texts, so there is no chat template that fits it.
+
+        Behind the tokenizer's EOS it lets no token see the images before, so here that is the mark that ends a
+        document.
         """
         tokenizer.eos_token = chat.eos
         images = make_image_processor(self.model_type, self.policy, self._vision)

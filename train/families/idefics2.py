@@ -46,11 +46,13 @@ class Idefics2:
         """Refuse a policy with another number of latents than a checkpoint's, or with images smaller than a patch."""
         if self._latents != self.policy.latents:
             raise RecipeError(
-                f"the image policy (navit) has latents {self.policy.latents}, and the checkpoint's resampler has {self._latents}"
+                f"the image policy (navit) has latents {self.policy.latents}, and the checkpoint's resampler has "
+                f"{self._latents}"
             )
         if self.policy.shortest < vision.get_patch(self._vision):
             raise RecipeError(
-                f"the image policy (navit) has shortest {self.policy.shortest}, less than a patch of {vision.get_patch(self._vision)} px"
+                f"the image policy (navit) has shortest {self.policy.shortest}, less than a patch of "
+                f"{vision.get_patch(self._vision)} px"
             )
 
     @cached_property

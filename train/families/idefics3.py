@@ -47,11 +47,13 @@ class Idefics3:
         vision.check_encoder(self._vision, self.policy)
         if self._across % self.policy.shuffle:
             raise RecipeError(
-                f"the image policy (tiles) shuffles {self.policy.shuffle} x {self.policy.shuffle} patches, and a tile has {self._across} x {self._across}"
+                f"the image policy (tiles) shuffles {self.policy.shuffle} x {self.policy.shuffle} patches, and a "
+                f"tile has {self._across} x {self._across}"
             )
         if self.policy.longest > MOST * self.policy.side:
             raise RecipeError(
-                f"the image policy (tiles) has longest {self.policy.longest}; Idefics3's processor has names for {MOST} tiles of {self.policy.side} px a side"
+                f"the image policy (tiles) has longest {self.policy.longest}; Idefics3's processor has names for "
+                f"{MOST} tiles of {self.policy.side} px a side"
             )
 
     @cached_property

@@ -42,7 +42,8 @@ class InternVLFamily:
         vision.check_encoder(self._vision, self.policy)
         if self._across % self.policy.shuffle:
             raise RecipeError(
-                f"the image policy (internvl) shuffles {self.policy.shuffle} x {self.policy.shuffle} patches, and a tile has {self._across} x {self._across}"
+                f"the image policy (internvl) shuffles {self.policy.shuffle} x {self.policy.shuffle} patches, "
+                f"and a tile has {self._across} x {self._across}"
             )
 
     @cached_property

@@ -85,7 +85,8 @@ def load_text(model: Any, base: Any, source: Pretrained) -> None:
     lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm"))]
     if lacking or unexpected:
         raise RecipeError(
-            f"model.text.path: {source.path} ({text.config.model_type}) is no language model for {type(model).__name__}: "
-            f"it lacks {lacking[:3] or 'nothing'}, and has {unexpected[:3] or 'nothing'} besides"
+            f"model.text.path: {source.path} ({text.config.model_type}) is no language model for "
+            f"{type(model).__name__}: it lacks {lacking[:3] or 'nothing'}, and has {unexpected[:3] or 'nothing'} "
+            "besides"
         )
     model.get_output_embeddings().load_state_dict(head)

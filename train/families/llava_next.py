@@ -53,8 +53,8 @@ class LlavaNext:
         vision.check_encoder(self._vision, self.policy)
         if self.policy.cap is not None or self.policy.many != "tiles":
             raise RecipeError(
-                "the image policy (anyres) has a cap or letterboxes several images; family llava_next takes cap: null and "
-                "many: tiles, family llava_onevision takes what it has"
+                "the image policy (anyres) has a cap or letterboxes several images; family llava_next takes cap: "
+                "null and many: tiles, family llava_onevision takes what it has"
             )
 
     @cached_property

@@ -31,7 +31,8 @@ from vlmill.train.settings import Component, ModelSettings
 class Letterboxed(int):
     """How many images of a group have one tile, never equal to 1.
 
-    The model class tiles an image that is alone in its group (`n == 1`), and a cut document may have one image left of many.
+    The model class tiles an image that is alone in its group (`n == 1`), and a cut document may have one image left of
+    many.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -55,8 +56,8 @@ class LlavaOnevision:
         vision.check_encoder(self._vision, self.policy)
         if self.policy.cap is None or self.policy.many != "letterbox":
             raise RecipeError(
-                "the image policy (anyres) has no cap or tiles several images; family llava_onevision takes a cap (9 in the paper) "
-                "and many: letterbox, family llava_next takes what it has"
+                "the image policy (anyres) has no cap or tiles several images; family llava_onevision takes a cap "
+                "(9 in the paper) and many: letterbox, family llava_next takes what it has"
             )
         if self.policy.fill != vision.get_reading(self._vision).fill:
             raise RecipeError(

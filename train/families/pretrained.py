@@ -37,8 +37,8 @@ def set_dtype(config: Any, dtype: torch.dtype) -> Any:
 def choose_export_dtype(settings: ModelSettings) -> torch.dtype:
     """What a model is exported in: what the recipe says, or what its pretrained component was published in.
 
-    Of two pretrained towers the language model decides, which has nearly all weights. What does not say counts as float32, as does a
-    model with new weights alone.
+    Of two pretrained towers the language model decides, which has nearly all weights. What does not say counts as
+    float32, as does a model with new weights alone.
 
     Raises:
         RecipeError: see `read_config`.
@@ -67,7 +67,8 @@ def _fetch_config(source: Pretrained) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"model: {source.path} is no folder with a model that transformers reads, nor a model on the Hub that can be reached: {reason}"
+            f"model: {source.path} is no folder with a model that transformers reads, nor a model on the Hub "
+            f"that can be reached: {reason}"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """What an export writes to prepare images: transformers' image processor of the same pixels as the image policy.
 
-IMAGE_PROCESSORS is the one table. A pair that it does not have is refused before training, and never exported by guess. To add a policy
-or a model class, add a line; tests/train/test_families.py compares the pixels.
+IMAGE_PROCESSORS is the one table. A pair that it does not have is refused before training, and never exported by guess.
+To add a policy or a model class, add a line; tests/train/test_families.py compares the pixels.
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ def find_image_processor(model_type: str, policy: Policy) -> MakeProcessor:
     if made is None:
         known = sorted(kind.kind for name, kind in IMAGE_PROCESSORS if name == model_type)
         raise RecipeError(
-            f"no image processor of transformers is known that gives {model_type} the pixels of the image policy {policy.kind}; "
-            f"it has one for {', '.join(known) or 'no policy'} (IMAGE_PROCESSORS in train/families/processors.py)"
+            f"no image processor of transformers is known that gives {model_type} the pixels of the image policy "
+            f"{policy.kind}; it has one for {', '.join(known) or 'no policy'} (IMAGE_PROCESSORS in "
+            "train/families/processors.py)"
         )
     return made
 

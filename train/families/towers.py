@@ -73,8 +73,8 @@ def _load_checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer)
     if (needed := language.count_vocabulary(tokenizer)) > model.get_input_embeddings().num_embeddings:
         if hasattr(model.get_input_embeddings(), "num_additional_embeddings"):
             raise RecipeError(
-                f"model.checkpoint: the embeddings of {source.path} cannot grow from {model.config.vocab_size} to {needed} tokens; "
-                "take a tokenizer that has the marks of the chat format among its own"
+                f"model.checkpoint: the embeddings of {source.path} cannot grow from {model.config.vocab_size} to "
+                f"{needed} tokens; take a tokenizer that has the marks of the chat format among its own"
             )
         model.resize_token_embeddings(needed, mean_resizing=False)
     return model
@@ -88,5 +88,6 @@ def _adapt_config(config: Any, ours: dict[str, Any], source: Pretrained) -> None
     for name in ("scale_factor", "downsample_ratio"):
         if name in ours and getattr(config, name) != ours[name]:
             raise RecipeError(
-                f"model.checkpoint: {source.path} was made with {name} {getattr(config, name)}, and the image policy's shuffle means {ours[name]}"
+                f"model.checkpoint: {source.path} was made with {name} {getattr(config, name)}, and the image "
+                f"policy's shuffle means {ours[name]}"
             )

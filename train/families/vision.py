@@ -68,9 +68,9 @@ READINGS = {
     "idefics2_vision": TowerReading(*_HALF, -1, 0),
     "idefics3_vision": TowerReading(*_HALF, -1, 0),
 }
-"""By transformers' model type. As the papers read them: SigLIP's and InternViT's last layer, CLIP's last but one (LLaVA) and
-DINOv2's (Prismatic, which reads both towers of a fused one there), without their CLS token. The last three stand in one
-model class each, which reads all of them."""
+"""By transformers' model type. As the papers read them: SigLIP's and InternViT's last layer, CLIP's last but one
+(LLaVA) and DINOv2's (Prismatic, which reads both towers of a fused one there), without their CLS token. The last three
+stand in one model class each, which reads all of them."""
 
 CONFIGS = {
     "siglip": SiglipVisionConfig,
@@ -118,8 +118,8 @@ def configure_vision(settings: ModelSettings, wanted: int | None = None) -> Any:
     first, second = ((get_side(tower), get_side(tower) // get_patch(tower)) for tower in towers)
     if settings.family != "llava" or first != second:
         raise RecipeError(
-            f"model.vision: fused towers are for family llava, and must have one side and as many patches; "
-            f"here are {first[0]} px of {first[1]} patches and {second[0]} px of {second[1]} in family {settings.family}"
+            "model.vision: fused towers are for family llava, and must have one side and as many patches; here are "
+            f"{first[0]} px of {first[1]} patches and {second[0]} px of {second[1]} in family {settings.family}"
         )
     hows, given = [get_reading(tower) for tower in towers], READINGS["fused_vision"]
     return FusedVisionConfig(

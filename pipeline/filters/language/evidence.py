@@ -1,6 +1,7 @@
 """What speaks for which language in a text, in nats, and what its neighbours add.
 
-Part of the language filter. A text has one score per `Column`; only differences between them mean something. They add up from
+Part of the language filter. A text has one score per `Column`; only differences between them mean something. They add
+up from
 
     characters   what its character sets cost Chinese, Japanese and Korean (`script.Trait`)
     grammar      function characters of Chinese: 是 我 的 在
@@ -84,7 +85,10 @@ class LanguageScores:
 
 
 def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: Weights) -> LanguageScores:
-    """Every text by itself. With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure."""
+    """Every text by itself.
+
+    With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure.
+    """
     cleaned = _cleaned(texts)
     inner = _inner(cleaned.sums, texts, weights)
     han, kana, hangul, function = cleaned.sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL, Trait.FUNCTION]].T
@@ -213,7 +217,8 @@ def _votes(reading: LanguageScores) -> np.ndarray:
 def _near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
     """The votes around each text: its turn in a conversation, what follows and goes before in a document.
 
-    A little of all votes comes in too, as far as they agree: the turns of one conversation may each have their language.
+    A little of all votes comes in too, as far as they agree: the turns of one conversation may each have their
+    language.
     """
     close = BEFORE * _before(votes) + NEXT * _before(votes[::-1])[::-1]
     numbers = np.array([-1 if turn is None else turn for turn in turns])

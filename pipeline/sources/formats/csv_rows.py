@@ -40,7 +40,10 @@ class SeparatedSource(KeyedSource, Protocol):
             return [sum(map(len, record)) for record in records]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order; BAD_ROW where values are missing or too many. Raises as `survey`."""
+        """A page for each of the rows [start, stop) in order; BAD_ROW where values are missing or too many.
+
+        Raises as `survey`.
+        """
         with _opened(path, self.columns()) as (header, records):
             wanted = enumerate(islice(records, start, stop), start)
             yield from self.made((number, _row(header, record)) for number, record in wanted)
@@ -48,7 +51,10 @@ class SeparatedSource(KeyedSource, Protocol):
 
 @contextmanager
 def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
-    """The names of the columns and the records, blank lines left out. What is no UTF-8 stays as half of a surrogate pair."""
+    """The names of the columns and the records, blank lines left out.
+
+    What is no UTF-8 stays as half of a surrogate pair.
+    """
     csv.field_size_limit(LARGEST)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         records = (record for record in csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()]) if record)

@@ -1,7 +1,9 @@
-"""Documents in tars: pages with their text beside them, one sample per page. What IDL and PDFA share, down to their options.
+"""Documents in tars: pages with their text beside them, one sample per page.
 
-The texts are read here, the pictures are made by `pdf_pages.py` in a child process. A document that hangs or kills the child loses
-the pages that it had not yet given; reading goes on with the next document and a new child.
+What IDL and PDFA share, down to their options.
+
+The texts are read here, the pictures are made by `pdf_pages.py` in a child process. A document that hangs or kills the
+child loses the pages that it had not yet given; reading goes on with the next document and a new child.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ class DocumentSource(Source, Protocol):
         return [entry.size for entry in tars.index_rows(path, self.needs())]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """One sample per page of the documents [start, stop): the image, then its text. Raises SourceError as `tars.index_rows`."""
+        """One sample per page of the documents [start, stop): the image, then its text.
+
+        Raises SourceError as `tars.index_rows`.
+        """
         entries = tars.index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file, Sandbox(render_pages, self.seconds) as worker:
             reader = _Reader(file, worker, self)

@@ -1,8 +1,9 @@
 """JSON and JSON Lines input files: where each row lies in the file, and the rows from any start.
 
-A file that begins with `[` is an array of rows, any other has a row per line; blank lines are none. The file is mapped into memory and never
-held in it: a scan finds where rows begin and end, and each is decoded alone, by the decoder that upstream's own loaders use. So one broken row
-is one bad row, in an array too, and what that decoder allows beyond the standard (NaN, half a surrogate pair) spoils no file.
+A file that begins with `[` is an array of rows, any other has a row per line; blank lines are none. The file is mapped
+into memory and never held in it: a scan finds where rows begin and end, and each is decoded alone, by the decoder that
+upstream's own loaders use. So one broken row is one bad row, in an array too, and what that decoder allows beyond the
+standard (NaN, half a surrogate pair) spoils no file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from vlmill.pipeline.sources.base import SourceRow, UnreadableRow
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 
 INSIDE = re.compile(rb'["{}\[\]]')
-"""What matters inside a row. No quantifiers: before Python 3.11.5 possessive ones go wrong around groups, and greedy ones remember every turn."""
+"""What matters inside a row. No quantifiers: before Python 3.11.5 possessive ones go wrong around groups, and greedy
+ones remember every turn."""
 
 BETWEEN = re.compile(rb'["{}\[\],]')
 """The same between rows, where a comma counts."""
@@ -159,5 +161,6 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
         )
     if first is not None:
         raise SourceError(
-            f"{path}: expected a JSON array of objects, or an object per line (unpacked); it begins with {bytes(data[:SHOWN])!r}"
+            f"{path}: expected a JSON array of objects, or an object per line (unpacked); it begins with "
+            f"{bytes(data[:SHOWN])!r}"
         )

@@ -26,7 +26,10 @@ class KeyedSource(Source, Protocol):
         ...
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """The keys that say something and are not read. Raises UnreadableRow for one that the row would be another without."""
+        """The keys that say something and are not read.
+
+        Raises UnreadableRow for one that the row would be another without.
+        """
         return list_unread(row, self.reads(), pictured=any(has_value(row.get(name)) for name in self.shows()))
 
     def made(

@@ -21,8 +21,8 @@ from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.known_keys import REASONS, classify_key
 
 Columns = Mapping[str, pa.DataType | tuple[pa.DataType, ...]]
-"""What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a type fit
-it as well; of numbers, every width does. Where the type is `pa.null()`, any will do."""
+"""What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a
+type fit it as well; of numbers, every width does. Where the type is `pa.null()`, any will do."""
 
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 """How the Hub stores an image."""
@@ -40,7 +40,8 @@ LOCAL, REMOTE = 1 << 20, 8 << 20
 """Bytes of a column that are asked for at a time; of a remote file each is a request."""
 
 HELD = 64 << 20
-"""Row groups of a remote file are held in memory up to this size, so that their columns come with one or two requests."""
+"""Row groups of a remote file are held in memory up to this size, so that their columns come with one or two
+requests."""
 
 BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
 
@@ -94,7 +95,10 @@ class ParquetSource(KeyedSource, Protocol):
 
 
 def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:
-    """The picture in a cell of type IMAGE: its bytes, or a file if `paths` will do. Raises UnreadableRow where there is neither."""
+    """The picture in a cell of type IMAGE: its bytes, or a file if `paths` will do.
+
+    Raises UnreadableRow where there is neither.
+    """
     if image and image["bytes"]:
         return Picture(data=image["bytes"])
     if paths and image and image["path"]:
@@ -148,7 +152,10 @@ def _readable(batch: pa.RecordBatch) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
-    """The file and the columns to read, checked. It streams within row groups instead of holding whole column chunks."""
+    """The file and the columns to read, checked.
+
+    It streams within row groups instead of holding whole column chunks.
+    """
     try:
         file = pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _remote(path)
     except (pa.ArrowException, OSError) as error:
@@ -178,7 +185,10 @@ def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
 
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of type `found` are those of `wanted`, however they are stored. A column of nulls fits everything."""
+    """Whether values of type `found` are those of `wanted`, however they are stored.
+
+    A column of nulls fits everything.
+    """
     if kinds.is_null(found) or kinds.is_null(wanted):
         return True
     if kinds.is_dictionary(found):

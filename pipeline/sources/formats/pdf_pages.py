@@ -1,4 +1,7 @@
-"""Pages of a PDF or TIFF as pictures. Runs in a child process: pdfium and libtiff are native code over files from anywhere."""
+"""Pages of a PDF or TIFF as pictures.
+
+Runs in a child process: pdfium and libtiff are native code over files from anywhere.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ NO_FONT_FOLDERS = (ctypes.POINTER(ctypes.c_char) * 1)()
 def render_pages(form: Form, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
     """One item per wanted page, in order: its picture, or why there is none.
 
-    A PDF page becomes a PNG. A frame of a TIFF becomes a PNG without loss, unless it is the only one: then the TIFF stays as it came.
+    A PDF page becomes a PNG. A frame of a TIFF becomes a PNG without loss, unless it is the only one: then the TIFF
+    stays as it came.
 
     Args:
         form: What `data` is.
@@ -81,9 +85,12 @@ def _picture(form: Form, document: Any, number: int, long_side: int) -> bytes | 
 
 
 def _page(page: Any, long_side: int) -> Image.Image:
-    """A PDF page on white; grey where it has no colour. Forms are not filled in: the texts of upstream do not have them.
+    """A PDF page on white; grey where it has no colour.
 
-    Raises ValueError for a page that comes out empty: it has text, so a font is missing, and nobody could read it there.
+    Forms are not filled in: the texts of upstream do not have them.
+
+    Raises ValueError for a page that comes out empty: it has text, so a font is missing, and nobody could read it
+    there.
     """
     longest = max(page.get_size())
     if not 0 < longest < math.inf:

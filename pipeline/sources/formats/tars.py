@@ -1,8 +1,8 @@
 """WebDataset tars: which members make up a row, and where their bytes lie. Nothing is ever unpacked to disk.
 
-A row is a run of members whose names agree up to the first dot of the last path component; the rest of the name, in lower
-case, is the member's suffix (as `group_by_keys` in the webdataset package has it). A member that no row can be made of
-becomes a row with a `trouble`, so that everything in the tar is counted.
+A row is a run of members whose names agree up to the first dot of the last path component; the rest of the name, in
+lower case, is the member's suffix (as `group_by_keys` in the webdataset package has it). A member that no row can be
+made of becomes a row with a `trouble`, so that everything in the tar is counted.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
     """The rows of a tar in order; only its headers are read.
 
     Raises:
-        SourceError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it needs.
+        SourceError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
+            needs.
     """
     entries = [_entry(key, list(members)) for key, members in groupby(_headers(path), key=lambda member: member.key)]
     if entries and not any(_has(entry, needs) for entry in entries):

@@ -1,1 +1,4 @@
-"""The public API behind `import vlmill`: what the commands do, in Python. It puts pipeline, mixtures and train together; the command line calls it."""
+"""The public API behind `import vlmill`: what the commands do, in Python.
+
+It puts pipeline, mixtures and train together; the command line calls it.
+"""

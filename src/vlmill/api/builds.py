@@ -55,7 +55,8 @@ def load_recipe(
 
     Args:
         recipe: A recipe file, or the name of a shipped recipe such as `quickstart`.
-        sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or `hf://datasets/OWNER/NAME@REVISION`.
+        sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or
+            `hf://datasets/OWNER/NAME@REVISION`.
         limit: Only so many rows of each source, from the front.
         settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
         filters: Python files with custom filters. Their code runs.
@@ -72,7 +73,10 @@ def load_recipe(
 def load_with_code(
     recipe: str, sources: Mapping[str, str], limit: int | None, sets: Mapping[str, str], code: Sequence[tuple[str, str]]
 ) -> LoadedRecipe:
-    """The same, of texts, with the custom filters' code that may run: file name and code. Raises RecipeError as `load_recipe`."""
+    """The same, of texts, with the custom filters' code that may run: file name and code.
+
+    Raises RecipeError as `load_recipe`.
+    """
     loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
     validate(loaded)
     return LoadedRecipe(loaded, data, base)
@@ -92,7 +96,8 @@ def build(
 ) -> Run:
     """Carry a recipe's raw data to shards, mixtures and plans.
 
-    Call it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes are the same.
+    Call it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes
+    are the same.
 
     Args:
         recipe: A recipe file, the name of a shipped recipe, or what `load_recipe` made of one.
@@ -100,7 +105,8 @@ def build(
         workers: Worker processes on this machine; 0 works in this process, without Ray; None is one per core.
         ray: The address of a Ray cluster to join, all of whose nodes see the folder.
         until: Stop after this phase: survey, benchmarks, curate, dedupe, shard or mixture.
-        accept_changes: Let the recipe replace the one that the folder is locked to; what the change does not touch is kept.
+        accept_changes: Let the recipe replace the one that the folder is locked to; what the change does not touch is
+            kept.
         rebuild: Make pure steps anew under today's library versions; nothing is fetched again.
         retry_failed: Ask once more for images that could not be had.
         console: Where progress, warnings and what was kept of each source are shown; None shows nothing.

@@ -1,4 +1,7 @@
-"""A run's folder, opened for reading and training: its tables, pictures and stages. Files are read when they are asked for, the recipe once."""
+"""A run's folder, opened for reading and training: its tables, pictures and stages.
+
+Files are read when they are asked for, the recipe once.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,10 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that the folder is locked to. Its custom filters are known by name, and none of their code runs."""
+        """The recipe that the folder is locked to.
+
+        Its custom filters are known by name, and none of their code runs.
+        """
         return read_locked_recipe(self.folder)
 
     @property
@@ -74,8 +80,9 @@ class Run:
     def samples(self, source: str | None = None) -> pl.LazyFrame:
         """All samples that were read, also those that are dropped later: what was kept is in the shards of a stage.
 
-        Columns: `source partition sample id file row page group licence url signals nodes`. `sample` is the number of the row in its
-        partition, by which verdicts name it; `signals` is JSON. A sample that was taken down has nodes that hold nothing.
+        Columns: `source partition sample id file row page group licence url signals nodes`. `sample` is the number of
+        the row in its partition, by which verdicts name it; `signals` is JSON. A sample that was taken down has nodes
+        that hold nothing.
 
         Args:
             source: One source only.
@@ -88,8 +95,8 @@ class Run:
     def images(self, source: str | None = None) -> pl.LazyFrame:
         """All images, with their bytes as they came: select other columns where the bytes are not needed, for they are many.
 
-        Columns: `source partition image url reason detail media_type bytes`. `image` is the number by which nodes name it; `reason` says why
-        there are no bytes. See `pictures` for decoded ones.
+        Columns: `source partition image url reason detail media_type bytes`. `image` is the number by which nodes name
+        it; `reason` says why there are no bytes. See `pictures` for decoded ones.
 
         Raises:
             StoreError: as `samples`.
@@ -107,7 +114,8 @@ class Run:
     def verdicts(self, source: str | None = None) -> pl.LazyFrame:
         """What filters, decontamination and dedupe drop: `source partition sample node filter reason score other`.
 
-        `node` is -1 where the whole sample is dropped. What an image policy cannot draw is not here, for it differs by policy.
+        `node` is -1 where the whole sample is dropped. What an image policy cannot draw is not here, for it differs by
+        policy.
 
         Raises:
             StoreError: the run has no such source, or the build has not come to the end of dedupe.
@@ -115,7 +123,9 @@ class Run:
         return tables.scan_verdicts(self.folder, self.recipe, self._chosen(source))
 
     def refused(self, source: str | None = None) -> pl.LazyFrame:
-        """Rows and pages of which no sample could be made: `source partition id file row page reason detail excerpt`. `page` is -1 for a whole row.
+        """Rows and pages of which no sample could be made: `source partition id file row page reason detail excerpt`.
+
+        `page` is -1 for a whole row.
 
         Raises:
             StoreError: as `samples`.
@@ -125,8 +135,8 @@ class Run:
     def funnel(self) -> pl.DataFrame:
         """How many rows, samples, nodes and images were kept, dropped and failed, by source and reason.
 
-        Columns: `source level outcome reason count`; `outcome` is kept, dropped or failed, and `reason` is null of what was kept. The counts
-        of one source and level add up to what came in. Empty before anything is read.
+        Columns: `source level outcome reason count`; `outcome` is kept, dropped or failed, and `reason` is null of what
+        was kept. The counts of one source and level add up to what came in. Empty before anything is read.
         """
         return tables.make_funnel(read_funnel(self.folder))
 
@@ -160,7 +170,9 @@ class Run:
         raise StoreError(f"{self.folder} has no {where}; run.images() lists all")
 
     def pictures(self, source: str | None = None) -> Iterator[DecodedPicture]:
-        """All images that can be decoded, in the order of `images`; a few in memory at a time. Each is decoded when it is asked for.
+        """All images that can be decoded, in the order of `images`; a few in memory at a time.
+
+        Each is decoded when it is asked for.
 
         Raises:
             StoreError: as `samples`.

@@ -114,13 +114,17 @@ class StageMixture:
     def plan(self) -> pl.LazyFrame:
         """The packed sequences in the order of training: `sequence tokens tiles segments`.
 
-        A segment is nodes [first, last) of row `row` of shard number `shard` of source number `source`, both as the lock numbers them.
+        A segment is nodes [first, last) of row `row` of shard number `shard` of source number `source`, both as the
+        lock numbers them.
         """
         blocks = [pl.scan_parquet(self._mixture.folder / block["path"]) for block in self.lock["plan"]["blocks"]]
         return pl.concat(blocks).with_row_index("sequence")
 
     def webdataset(self, **options: Any) -> Any:
-        """A `webdataset.WebDataset` over its shards: each sample once, decoded; `options` go to it. See `open_webdataset`."""
+        """A `webdataset.WebDataset` over its shards: each sample once, decoded; `options` go to it.
+
+        See `open_webdataset`.
+        """
         from vlmill.mixtures.webdataset import open_webdataset
 
         return open_webdataset(self.folder, self.name, **options)

@@ -1,7 +1,7 @@
 """The tables of a run as polars frames, a partition after the other. Nothing is read before a frame is collected.
 
-Every frame begins with `source` and `partition`; samples, images and verdicts have the numbers by which they name each other
-(`sample`, `image`), which count within a partition.
+Every frame begins with `source` and `partition`; samples, images and verdicts have the numbers by which they name each
+other (`sample`, `image`), which count within a partition.
 """
 
 from __future__ import annotations

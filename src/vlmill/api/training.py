@@ -21,7 +21,10 @@ def train_run(
     ray: str | None = None,
     console: Console | None = None,
 ) -> list[Result]:
-    """Train a run's stages; see `Run.train`. With `ranks` first in so many processes of Ray, then this one reads what they left."""
+    """Train a run's stages; see `Run.train`.
+
+    With `ranks` first in so many processes of Ray, then this one reads what they left.
+    """
     machine, console = machine or Machine(), console or Console(quiet=True)
     if ranks is not None:
         whole = directory.absolute()  # ranks stand in folders of their own
