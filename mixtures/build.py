@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -32,6 +33,7 @@ from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import Chain, ChainStep
+from vlmill.pipeline.engine.scaling import compute_read_fractions
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
@@ -39,8 +41,10 @@ from vlmill.pipeline.recipe.schema import Recipe, Stage
 LOCK = "mixture.lock.json"
 
 
-def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
-    """The mixture of a stage, every source of it in the recipe.
+def mixture_of(recipe: Recipe, stage: Stage, read: Mapping[str, float] = MappingProxyType({})) -> MixtureSettings:
+    """The mixture of a stage at the recipe's scale, every source of it in the recipe.
+
+    `read` says which fraction of each source's rows a scaled run read, once that is known.
 
     Raises:
         RecipeError: a wrong key or value, or a source that the recipe does not have.
@@ -52,7 +56,7 @@ def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
             raise RecipeError(
                 f"{where}: the recipe has no source {source!r}; {suggest_names(source, list(recipe.sources))}"
             )
-    return mixture
+    return mixture.scaled(recipe.scale, read)
 
 
 def validate_mixtures(recipe: Recipe) -> None:
@@ -87,14 +91,15 @@ class _Stage:
 
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
-        self.mixture = mixture_of(run.recipe, stage)
+        self.read = compute_read_fractions(run.root, run.recipe)
+        self.mixture = mixture_of(run.recipe, stage, self.read)
         self.chat = FORMATS[run.recipe.chat]
 
     def build(self) -> None:
         """Every step in turn, then publish."""
         shards = {partition.source: self._shards(partition.source) for partition in self.mixture.resolved()}
         selected = self._select({source: [shard for shard, _ in found] for source, found in shards.items()}, shards)
-        mixed = self._one("mix", Mix(self.stage.name, self.mixture, self.run.recipe.seed), selected)
+        mixed = self._one("mix", self._make_mix(), selected)
         blocks = self._plan((*mixed, *selected))
         lock = Lock(
             shards={source: tuple(shard for shard, _ in found) for source, found in shards.items()},
@@ -112,6 +117,13 @@ class _Stage:
         counted = self._one("repetition", Repetition(), (*locked, *blocks, *self._lineage(shards)))
         files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
         publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
+
+    def _make_mix(self) -> Mix:
+        """The mix step, which weighs what a scaled run read of a source as if it were exactly the scale of it."""
+        scale = self.run.recipe.scale
+        used = {entry.source for entry in self.mixture.resolved()}
+        weights = {source: scale / fraction for source, fraction in self.read.items() if source in used}
+        return Mix(self.stage.name, self.mixture, self.run.recipe.seed, weights)
 
     def _policy(self) -> Any:
         return self.run.recipe.policies[self.stage.policy]

@@ -43,7 +43,7 @@ def validate_training(recipe: Recipe) -> None:
     model = read_model_settings(recipe)
     policies = {stage.policy: recipe.policies[stage.policy] for stage in recipe.stages}
     pass_all(
-        *(partial(read_training_settings, stage) for stage in recipe.stages),
+        *(partial(read_training_settings, stage, recipe.scale) for stage in recipe.stages),
         *(partial(find_class, model, policy, recipe.chat) for policy in policies.values()),
         *(partial(_check_tower, model, name, policy) for name, policy in policies.items()),
     )
@@ -66,10 +66,13 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
 
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:
-    """Where the mixture's budget is in sequences, the plan will have about as many."""
-    budget = mixture_of(recipe, stage).sequences
+    """Where the mixture's budget is in sequences, the plan will have about as many.
+
+    A scaled run may be too short to train on, and is still made to see what the whole run costs.
+    """
+    budget = mixture_of(recipe, stage).sequences if recipe.scale == 1 else None
     if budget is not None:
         try:
-            count_steps(read_training_settings(stage), int(budget))
+            count_steps(read_training_settings(stage, recipe.scale), int(budget))
         except RecipeError as error:
             raise RecipeError(f"stages.{stage.name}.{error} (mixture.sequences)") from error

@@ -42,6 +42,14 @@ def build(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,6 +97,7 @@ def build(
 
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
+        vlmill build my.yaml --out try --scale 0.001
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --filter my_filter.py
@@ -101,7 +110,7 @@ def build(
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
-    loaded = load_with_code(recipe, parse_pairs(source, "--source"), limit, sets, code)
+    loaded = load_with_code(recipe, parse_pairs(source, "--source"), limit, sets, code, scale=scale)
     run = build(
         loaded,
         out,

@@ -24,6 +24,14 @@ def check(
         typer.Option(metavar="NAME=PATH", help="Take the files of a source from elsewhere, as build does."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
     ] = None,
@@ -46,7 +54,9 @@ def check(
     from vlmill.train.validate import validate
 
     filters = [(Path(path).name, read_code(path)) for path in filter_ or []]
-    loaded, _, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filters)
+    loaded, _, base = load_recipe(
+        recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filters, scale=scale
+    )
     faults = list[str]()
     try:
         validate(loaded)

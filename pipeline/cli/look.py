@@ -91,9 +91,8 @@ def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     from vlmill.pipeline.recipe.lock import read_locked_recipe
     from vlmill.train.settings import read_training_settings
 
-    losses = {
-        item.name: read_training_settings(item).loss for item in read_locked_recipe(directory).stages if item.train
-    }
+    recipe = read_locked_recipe(directory)
+    losses = {item.name: read_training_settings(item, recipe.scale).loss for item in recipe.stages if item.train}
     write_atomically(file, render_mixture_page(directory, stage, losses))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 

@@ -27,6 +27,7 @@ from vlmill.pipeline.engine import benchmarks
 from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import list_table_histories, retrying
+from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
@@ -96,12 +97,13 @@ class Build:
             for name, settings in self.recipe.sources.items()
         ]
         for source, partitions in survey_inputs(self, "survey", input_sets).items():
-            self.partitions[source] = limit_rows(partitions, self.recipe.limit)
-            if not self.partitions[source]:
+            limited = limit_rows(partitions, self.recipe.limit)
+            if not limited:
                 raise RecipeError(
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it "
                     f"elsewhere with --source {source}=PATH"
                 )
+            self.partitions[source] = scale_rows(limited, self.recipe.scale)
 
     def adopt(self) -> None:
         """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them.
@@ -206,6 +208,7 @@ class Build:
                 start=partition.start,
                 stop=partition.stop,
                 licence=settings.licence,
+                bound=partition.bound,
                 images=self._images(name),
             )
             yield ChainStep(f"{folder}/read", read)
@@ -336,7 +339,7 @@ class Build:
 def _adopted(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
     """A partition by its name, without its input file."""
     number, chunk = (int(digits) for digits in partition.split("-"))
-    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw)
+    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw=raw)
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

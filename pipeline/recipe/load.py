@@ -23,12 +23,14 @@ def load_recipe(
     sets: Mapping[str, str] | None = None,
     filters: Sequence[tuple[str, str]] = (),
     held: Mapping[str, Any] | None = None,
+    scale: float | None = None,
 ) -> tuple[Recipe, dict[str, Any], Path]:
     """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
 
     `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many
     rows of each source, `sets` replaces single values (dotted key -> YAML text), `filters` are files with custom
-    filters that the command line named (name, code), `held` others that a run's lock holds: known, and not run.
+    filters that the command line named (name, code), `held` others that a run's lock holds: known, and not run,
+    `scale` takes that fraction of each source's rows and of every budget.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
@@ -49,6 +51,8 @@ def load_recipe(
         move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
+    if scale is not None:
+        data["scale"] = scale
     recipe = parse_block(Recipe, data, path.name).trusting([custom_filters.hash_code(code) for _, code in filters])
     validate_recipe(recipe)
     return recipe, data, path.parent

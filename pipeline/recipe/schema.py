@@ -115,6 +115,7 @@ class Recipe:
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
     seed: Seed = 0  # of mixtures
     limit: Amount | None = None  # rows per source, from the front
+    scale: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0  # fraction of each source's rows, and of every budget
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name

@@ -22,6 +22,7 @@ from vlmill.pipeline.filters import ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.sources import Source, SourceRow
+from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 
 ROWS = 20
 """Rows that are read of a source, at most."""
@@ -37,7 +38,7 @@ class SourceEstimate:
     source: str
     files: int
     bytes: int  # of all its files
-    rows: int | None  # those of the first file, times all bytes over its bytes; with the recipe's limit
+    rows: int | None  # those of the first file, times all bytes over its bytes; with the recipe's limit and scale
     samples: int | None
     images: int | None
     measured: int  # rows that were read
@@ -149,7 +150,7 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
     sizes = [_get_size(file) for file in found]
     first, number = _read_first(source, found[0], ROWS, sizes[0])
     there = None if number is None else round(number * sum(sizes) / max(sizes[0], 1))
-    rows = there if there is None or recipe.limit is None else min(there, recipe.limit)
+    rows = there if there is None else _count_taken(recipe, there)
     pages = [page for row in first for page in row.pages]
     estimate = SourceEstimate(
         source=name,
@@ -163,6 +164,12 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
         needed=sum(sizes) if not there or rows is None else sum(sizes) * rows // there,
     )
     estimates.append(estimate)
+
+
+def _count_taken(recipe: Recipe, rows: int) -> int:
+    """How many of a source's rows its limit and scale leave; the scale alone decides by hash, so about as many."""
+    limited = rows if recipe.limit is None else min(rows, recipe.limit)
+    return limited if recipe.scale == 1 else min(limited, max(round(limited * recipe.scale), LEAST_ROWS))
 
 
 def _extrapolate(count: int, measured: int, rows: int | None) -> int | None:
@@ -184,7 +191,7 @@ def _read_first(source: Source, file: InputFile, most: int, size: int = 0) -> tu
 
 
 def _read_rows(source: Source, path: Path, wanted: int) -> Iterator[SourceRow]:
-    yield from source.rows(path, 0, wanted)
+    yield from source.rows(path, range(wanted))
 
 
 def _get_size(file: InputFile) -> int:

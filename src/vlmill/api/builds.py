@@ -47,6 +47,7 @@ def load_recipe(
     *,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
+    scale: float | None = None,
     settings: Mapping[str, Any] | None = None,
     filters: Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
@@ -58,6 +59,7 @@ def load_recipe(
         sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or
             `hf://datasets/OWNER/NAME@REVISION`.
         limit: Only so many rows of each source, from the front.
+        scale: Only this fraction of each source's rows, chosen by hash, and of every budget, so that shares stay.
         settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
         filters: Python files with custom filters. Their code runs.
         trust_code: The sha256 of custom filters' code that the recipe holds, and that may run.
@@ -67,17 +69,23 @@ def load_recipe(
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    return load_with_code(str(recipe), moved, limit, format_settings(settings), code)
+    return load_with_code(str(recipe), moved, limit, format_settings(settings), code, scale=scale)
 
 
 def load_with_code(
-    recipe: str, sources: Mapping[str, str], limit: int | None, sets: Mapping[str, str], code: Sequence[tuple[str, str]]
+    recipe: str,
+    sources: Mapping[str, str],
+    limit: int | None,
+    sets: Mapping[str, str],
+    code: Sequence[tuple[str, str]],
+    *,
+    scale: float | None = None,
 ) -> LoadedRecipe:
     """The same, of texts, with the custom filters' code that may run: file name and code.
 
     Raises RecipeError as `load_recipe`.
     """
-    loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
+    loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code, scale=scale)
     validate(loaded)
     return LoadedRecipe(loaded, data, base)
 
