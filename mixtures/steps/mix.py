@@ -80,8 +80,16 @@ class Mix:
             "blocks": len(starts) - 1,
             "samples": sum(counts),
             "entries": [
-                {"label": label, **chosen, "repetition": count / max(entry.walk.size, 1), "planned": plan}
-                for label, chosen, entry, count, plan in zip(labels, selected, entries, counts, planned, strict=True)
+                {
+                    "label": label,
+                    **chosen,
+                    "weight": weight,
+                    "repetition": count / max(entry.walk.size, 1),
+                    "planned": plan,
+                }
+                for label, chosen, weight, entry, count, plan in zip(
+                    labels, selected, self._list_weights(), entries, counts, planned, strict=True
+                )
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
@@ -90,13 +98,17 @@ class Mix:
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
         return {"samples": Count(sum(counts), sum(counts))}
 
+    def _list_weights(self) -> list[float]:
+        """What a sample of each entry counts as."""
+        return [self.weights.get(entry.source, 1.0) for entry in self.mixture.resolved()]
+
     def _solve(self, available: Sequence[Totals], fill: float = 1.0) -> Solution:
         """The solution over weighted amounts, as epochs of what is there.
 
         A scaled run keeps a few rows more or less of a source than its scale says. Weighted so that they count as
         exactly the scale, shares, epochs and caps come to what the whole run has.
         """
-        weights = [self.weights.get(entry.source, 1.0) for entry in self.mixture.resolved()]
+        weights = self._list_weights()
         weighted = [
             {unit: amount * weight for unit, amount in totals.items()}
             for totals, weight in zip(available, weights, strict=True)

@@ -92,6 +92,13 @@ def test_rows_read_in_pieces_are_the_rows_read_at_once(several):
         assert [row for start, stop in pairwise(cuts) for row in source.rows(path, range(start, stop))] == whole
 
 
+def test_some_rows_of_a_file_are_those_of_all_its_rows(several):
+    source, path = several
+    whole = rows(source, path)
+    for numbers in ([1, 4],) if source.isolated else ([0], [4], [1, 3], [0, 2, 3], [0, 4], []):
+        assert list(source.rows(path, numbers)) == [whole[number] for number in numbers]
+
+
 def test_the_survey_weighs_every_row(several):
     source, path = several
     weights = source.survey(path)
