@@ -185,6 +185,14 @@ class Build:
         files = (*(partition.raw or (partition.file,)), *self._lists, *self.index)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
+    def list_steps(self, source: str) -> tuple[ChainStep, ...]:
+        """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
+        return (*self._raw(_make_placeholder(source), retry=False), *self._curation(source))
+
+    def list_shard_steps(self, source: str, policy: str) -> tuple[ChainStep, ...]:
+        """The same of the steps that follow for a policy: render, and token lengths where there is a tokenizer."""
+        return self._sharding(_make_placeholder(source), policy)
+
     def _images(self, source: str) -> str:
         """Where the paths of a source's image files start."""
         return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
@@ -334,6 +342,11 @@ class Build:
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder."""
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
+
+
+def _make_placeholder(source: str) -> PlannedPartition:
+    """A partition of no file."""
+    return PlannedPartition(InputFile(source, 0, "", ""), File("input", "", "", 0), 0, 0, 0)
 
 
 def _adopted(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:

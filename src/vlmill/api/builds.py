@@ -11,7 +11,8 @@ from rich.console import Console
 
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
-from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.mixtures.forecast import list_mixture_steps
+from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
 from vlmill.pipeline.engine.executor import open_executor
@@ -20,11 +21,18 @@ from vlmill.pipeline.engine.serve import serve_folders
 from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin_hub_roots, remove_unused
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
-from vlmill.pipeline.recipe.lock import lock_folder
+from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
+from vlmill.pipeline.reports.forecast import (
+    StepForecast,
+    find_changed_files,
+    forecast_steps,
+    list_forecast_steps,
+    make_forecast_table,
+)
 from vlmill.train.validate import validate
 
 
@@ -175,6 +183,40 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
             yield from (f"{stage}: {note}" for note in stats["notes"])
 
 
+def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tuple[StepForecast, ...]:
+    """What building a recipe in the folder of a run keeps of it and makes again, and why, before any work.
+
+    Reads the folder's lock and manifests, and compares the tokenizer and lists with the run's copies. Input files and
+    vlmill itself are taken to be those of the run.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        StoreError: the folder holds no run, or its lock is damaged.
+    """
+    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
+    return _forecast(Path(out).absolute(), loaded.recipe, loaded.base)
+
+
+def _forecast(root: Path, recipe: Recipe, base: Path) -> tuple[StepForecast, ...]:
+    before, now = (
+        [*list_forecast_steps(root, item), *list_mixture_steps(item)] for item in (read_locked_recipe(root), recipe)
+    )
+    return forecast_steps(root, before, now, find_changed_files(root, recipe, base))
+
+
+def _show_forecast(root: Path, recipe: Recipe, base: Path, console: Console) -> None:
+    """Print what a change touches. A lock that cannot be read is about to be written anew, and forecasts nothing."""
+    if not is_bound(root):
+        return
+    try:
+        forecasts = _forecast(root, recipe, base)
+    except StoreError as error:
+        console.print(f"What is kept of the run cannot be said ahead: {error}", markup=False)
+        return
+    if any(found.outcome != "kept" for found in forecasts):
+        console.print(make_forecast_table(forecasts))
+
+
 def build_recipe(
     root: Path,
     recipe: Recipe,
@@ -207,6 +249,8 @@ def build_recipe(
         console: Where progress is shown; None shows nothing.
     """
     with open_run_folder(root):
+        if accept_changes and console:
+            _show_forecast(root, recipe, base, console)
         lock_folder(root, data, accept_changes=accept_changes)
         recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
         if rebuild:

@@ -1,0 +1,35 @@
+"""The steps of a recipe's mixtures, for the forecast of what a changed recipe makes of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlmill.mixtures.build import mixture_of
+from vlmill.pipeline.core.keys import canonicalise
+from vlmill.pipeline.recipe.schema import Recipe, Stage
+from vlmill.pipeline.reports.forecast import ForecastStep
+
+SELECTING = ("unit", "sequence_length", "tiles_per_sequence", "held_out")
+"""Keys of a mixture that select steps look at, beside its entries."""
+
+
+def list_mixture_steps(recipe: Recipe) -> list[ForecastStep]:
+    """The steps of every stage, each behind those that it reads from."""
+    return [step for stage in recipe.stages for step in _list_stage(recipe, stage)]
+
+
+def _list_stage(recipe: Recipe, stage: Stage) -> Iterator[ForecastStep]:
+    folder, mixture = f"steps/mixtures/{stage.name}", mixture_of(recipe, stage)
+    policy = recipe.policies[stage.policy]
+    shards = [f"shards/{source}/{stage.policy}" for source in dict.fromkeys(e.source for e in mixture.resolved())]
+    tables = tuple(name for shard in shards for name in (shard, f"{shard}/lengths"))
+    settings = {name: value for name, value in canonicalise(mixture).items() if name in SELECTING}
+    select = {**settings, "entries": canonicalise(mixture.resolved()), "seed": recipe.seed, "chat": recipe.chat}
+    mix = {"mixture": canonicalise(mixture), "scale": recipe.scale, "seed": recipe.seed}
+    lock = {"policy": canonicalise(policy), "chat": recipe.chat}
+    steps = {name: f"{folder}/{name}" for name in ("select", "mix", "plan", "lock", "repetition")}
+    yield ForecastStep(steps["select"], select, direct=tables)
+    yield ForecastStep(steps["mix"], mix, direct=(steps["select"],))
+    yield ForecastStep(steps["plan"], {}, direct=(steps["mix"], steps["select"]))
+    yield ForecastStep(steps["lock"], lock, direct=("tokenizer.json", steps["mix"], steps["plan"], *shards))
+    yield ForecastStep(steps["repetition"], {}, direct=(steps["lock"], steps["plan"], *shards))
