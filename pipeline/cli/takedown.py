@@ -110,6 +110,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
     Returns the stages whose plan changed, and whether they were trained.
     """
     from vlmill.mixtures.build import LOCK, build_stages
+    from vlmill.mixtures.report.card import write_card
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.core.progress import ProgressBars
     from vlmill.pipeline.engine.build import Build
@@ -135,6 +136,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
             build_stages(run)
         finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
             remove_unused(root, run.folders)
+        write_card(root)
         after = locks()
     changed = [name for name in after if after[name] != before.get(name)]
     return {name: (root / "train" / name).exists() for name in changed}

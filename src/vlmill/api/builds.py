@@ -12,6 +12,7 @@ from rich.console import Console
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.forecast import list_mixture_steps
+from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
@@ -269,5 +270,7 @@ def build_recipe(
                     outcome(folders)
             if until in (None, "mixture"):
                 build_stages(run)
+        remove_card(root)
         if until is None:
             remove_unused(root, run.folders if run.rules else None)
+            write_card(root)

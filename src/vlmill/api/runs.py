@@ -20,6 +20,7 @@ from rich.console import Console
 from vlmill.api import tables
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
+from vlmill.mixtures.report.card import verify_card
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import read_images
@@ -214,8 +215,9 @@ class Run:
     # -- questions and work ----------------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
-        """A line for each sha256, count or lock that is not as it was written; none where the run is sound."""
-        return list(verify_run(self.folder)) or list(verify_locks(self.folder))
+        """A line for each sha256, count, lock or data card that is not as it was written; none where the run is sound."""
+        broken = list(verify_run(self.folder)) or list(verify_locks(self.folder))
+        return broken or list(verify_card(self.folder))
 
     def what_if(
         self,
