@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,10 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
     ] = None,
     filter_: FilterFiles = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Extrapolate the whole run from a run of the recipe at a --scale."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say all that is wrong with a recipe and the files that it names, and about how many rows and images there are.
@@ -47,12 +52,16 @@ def check(
 
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000
+        vlmill build my.yaml --out try --scale 0.001 && vlmill check my.yaml --from-run try
     """
     from vlmill.pipeline.filters.custom import read_code
     from vlmill.pipeline.recipe.load import load_recipe
     from vlmill.pipeline.reports.check import check_inputs, make_check_table
     from vlmill.train.validate import validate
 
+    if from_run is not None:
+        _show_extrapolation(from_run, as_json=as_json)
+        return
     filters = [(Path(path).name, read_code(path)) for path in filter_ or []]
     loaded, _, base = load_recipe(
         recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filters, scale=scale
@@ -73,3 +82,19 @@ def check(
         )
     if faults:
         raise VlmillError("\n".join(faults))
+
+
+def _show_extrapolation(root: Path, *, as_json: bool) -> None:
+    """Print what the whole run comes to, from a scaled one."""
+    from vlmill.pipeline.reports.extrapolate import extrapolate_run, make_extrapolation_table
+
+    found = extrapolate_run(root)
+    if as_json:
+        print_json(asdict(found))
+        return
+    console.print(make_extrapolation_table(found, os.cpu_count() or 1))
+    console.print(
+        "Fewer samples will be kept: a scaled run finds fewer duplicates. Reading is estimated too high, since a part of "
+        "a file costs more per row than all of it.",
+        markup=False,
+    )

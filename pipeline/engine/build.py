@@ -24,13 +24,14 @@ from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
-from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import list_table_histories, retrying
 from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
+from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
@@ -311,7 +312,9 @@ class Build:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled."""
         self.watcher.phase(phase, len(chains))
         books: dict[str, dict[tuple[str, str], Receipt]] = {}
-        for index, receipts in self.executor.each(ChainRunner(self.root), chains, Chain.careful):
+        log = TimingLog(self.root)
+        for index, (receipts, timings) in self.executor.each(TimedChainRunner(self.root), chains, Chain.careful):
+            log.append(timings)
             for folder, receipt in receipts:
                 books.setdefault(folder, {})[receipt.partition, receipt.key] = (
                     receipt  # a chain per policy has its first steps in common
