@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmill.api.builds import LoadedRecipe, build, load_recipe
+    from vlmill.api.builds import LoadedRecipe, build, forecast_changes, load_recipe
     from vlmill.api.runs import DecodedPicture, Run, open_run
     from vlmill.api.stages import PlannedSample, StageMixture
     from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError, VlmillError
@@ -56,12 +56,13 @@ __all__ = [
     "WhatIfAnswer",
     "__version__",
     "build",
+    "forecast_changes",
     "load_recipe",
     "open_run",
 ]
 
 _MODULES = {
-    "vlmill.api.builds": ("LoadedRecipe", "build", "load_recipe"),
+    "vlmill.api.builds": ("LoadedRecipe", "build", "forecast_changes", "load_recipe"),
     "vlmill.api.runs": ("DecodedPicture", "Run", "open_run"),
     "vlmill.api.stages": ("PlannedSample", "StageMixture"),
     "vlmill.pipeline.core.errors": ("RecipeError", "SourceError", "StoreError", "VlmillError"),
