@@ -51,15 +51,16 @@ def parse_readable(kind: type[T], values: Mapping[str, Any], where: str) -> Read
             return ReadablePart(TypeAdapter(kind).validate_python(left), tuple(faults), frozenset(places))
         except ValidationError as error:
             found = error.errors(include_url=False)
-        known = ReadablePart(None, left_out=frozenset(places))
+        known = ReadablePart[T](None, left_out=frozenset(places))
         told = (explain_fault(kind, left, where, item) for item in found if item["type"] != SILENT)
         faults += [fault for fault in dict.fromkeys(told) if not known.concerns(fault.removeprefix(f"{where}."))]
         paths = {path for item in found if (path := _find_place(left, item))}
         places |= {".".join(map(str, name_items(left, path))) for path in paths}
-        if not paths:
-            return ReadablePart(None, tuple(faults), frozenset(places))
+        before = copy.deepcopy(left)
         for path in sorted(paths, key=_make_order, reverse=True):  # of a list the last first: places stay what they are
             _leave_out(left, path)
+        if left == before:
+            return ReadablePart(None, tuple(faults), frozenset(places))
 
 
 def _find_place(values: Mapping[str, Any], item: Any) -> Path:
