@@ -6,18 +6,16 @@ asked for. How much there is, is estimated elsewhere (estimate.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import fsspec
 from tokenizers import Tokenizer
 
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
-from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import ReadsLists
@@ -25,10 +23,8 @@ from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
-from vlmill.pipeline.sources import Source, SourceRow
+from vlmill.pipeline.sources import Source
 
-FIRST = 20
-"""Rows from the start of a file, and from its middle, of which one at least has to give a sample."""
 AT_ONCE = 8
 """Sources and benchmarks that are looked at together, since most of the time is spent waiting for the network."""
 
@@ -41,7 +37,17 @@ class InputCheck:
     files: Mapping[str, Sequence[InputFile]] = field(default_factory=dict)  # of each source that can be listed
 
 
-def check_inputs(recipe: Recipe, base: Path, passed: Collection[str] = ()) -> InputCheck:
+@dataclass(frozen=True)
+class EarlierWork:
+    """What a folder that a build of the same recipe has begun already knows of sources and benchmarks."""
+
+    surveyed: frozenset[str] = frozenset()  # all their files were opened; the build lists them again by itself
+    read: frozenset[str] = frozenset()  # sources whose images were read or fetched as well
+
+
+def check_inputs(
+    recipe: Recipe, base: Path, passed: Collection[str] = (), earlier: EarlierWork | None = None
+) -> InputCheck:
     """Look at all that a build of a recipe would open. Trouble with one thing hides no other.
 
     Of each source and benchmark the first row is read, or of a file that would have to be copied the first byte.
@@ -50,34 +56,41 @@ def check_inputs(recipe: Recipe, base: Path, passed: Collection[str] = ()) -> In
         recipe: One that is valid, or as much of one as can be read.
         base: The folder that its relative paths start from.
         passed: Sources and benchmarks that are not looked at.
+        earlier: What the run's folder knows of some of them, so that it need not be asked.
     """
-    files = dict[str, Sequence[InputFile]]()
+    files, earlier = dict[str, Sequence[InputFile]](), earlier or EarlierWork()
     against = recipe.decontaminate.against if recipe.decontaminate else {}
     sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
+    known = {*passed, *earlier.surveyed}
     checks: list[Callable[[], object]] = [
         partial(_check_tokenizer, recipe, base),
         partial(_check_lists, recipe, base),
-        *(partial(_check_folders, name, settings, base) for name, settings in sources.items()),
-        *(partial(_check_source, name, settings, base, files) for name, settings in sources.items()),
-        *(partial(_check_benchmark, name, held, base) for name, held in against.items() if name not in passed),
+        *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
+        *(partial(_check_source, name, one, base, files) for name, one in sources.items() if name not in known),
+        *(partial(_check_benchmark, name, held, base) for name, held in against.items() if name not in known),
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = [error for error in pool.map(_find_error, checks) if error is not None]
     return InputCheck(tuple(found), {name: files[name] for name in sources if name in files})
 
 
-def list_read_sources(root: Path, recipe: Recipe, data: Mapping[str, object]) -> frozenset[str]:
-    """Sources and benchmarks that a build of this recipe has read to their end in a folder, so that it needs no row of them.
-
-    None where the folder is locked to another recipe.
-    """
+def find_earlier_work(root: Path, recipe: Recipe, data: Mapping[str, object]) -> EarlierWork:
+    """What of a recipe's sources and benchmarks a folder holds; nothing where it is locked to another recipe."""
     if not is_bound(root) or read_lock(root) != select_shaping(data):
-        return frozenset()
-    against = recipe.decontaminate.against if recipe.decontaminate else {}
-    indexed = (root / "steps/benchmarks/index/manifest.json").exists()
-    steps = {name: "fetch" if recipe.source(name).fetches else "read" for name in recipe.sources}
-    read = {name for name, step in steps.items() if (root / f"steps/{name}/{step}/manifest.json").exists()}
-    return frozenset(read | (against.keys() if indexed else set()))
+        return EarlierWork()
+    splits = recipe.decontaminate.against if recipe.decontaminate else {}
+
+    def is_done(folder: str) -> bool:
+        return (root / "steps" / folder / "manifest.json").exists()
+
+    last = {name: "fetch" if recipe.source(name).fetches else "read" for name in recipe.sources}
+    surveyed = {name for name in recipe.sources if is_done(f"{name}/survey")}
+    held = {
+        name for name, one in splits.items() if all(is_done(f"benchmarks/{split}/survey") for split in one.splits(name))
+    }
+    return EarlierWork(
+        frozenset(surveyed | held), frozenset(name for name, step in last.items() if is_done(f"{name}/{step}"))
+    )
 
 
 def resolve_root(root: str, base: Path) -> str:
@@ -177,10 +190,10 @@ def _explain_access(name: str, root: str, look: Callable[[], None]) -> None:
 
 
 def _check_file(source: Source, file: InputFile) -> None:
-    """Read the first row of a file that gives a sample.
+    """Read the first row of a file; whether it gives a sample is not asked, since a row that does not is data.
 
     Raises:
-        SourceError: the file has not the form of its source, or no row at its start and in its middle gives a sample.
+        SourceError: the file has not the form of its source.
     """
     if is_copied(file):
         _read_byte(file)
@@ -188,30 +201,8 @@ def _check_file(source: Source, file: InputFile) -> None:
     with open_input(file) as path:
         if source.isolated:  # a row of it may be a document of many pages
             source.survey(path)
-            return
-        lost = list(_read_lost(source, path, 0))
-        if lost and lost[-1].pages:
-            return
-        number = len(source.survey(path))
-        lost += _read_lost(source, path, max(number // 2, FIRST)) if number > FIRST else ()
-    if lost and not lost[-1].pages:
-        raise SourceError(
-            f"source {file.source!r}: none of {len(lost)} rows of {file.name} gives a sample; {explain_row(lost[0])}"
-        )
-
-
-def _read_lost(source: Source, path: Path, start: int) -> Iterator[SourceRow]:
-    """Rows of a file up to the first that gives a sample, FIRST at most."""
-    for row in islice(source.rows(path, start, start + FIRST), FIRST):
-        yield row
-        if row.pages:
-            return
-
-
-def explain_row(row: SourceRow) -> str:
-    """Why a row gives no sample, and how it begins."""
-    reason, detail = row.failed[0] if row.failed else ("empty_row", "nothing came of it")
-    return f"row {row.row}: {reason}: {detail}" + (f" ({make_excerpt(row.excerpt)})" if row.excerpt else "")
+        else:
+            next(iter(source.rows(path, 0, 1)), None)
 
 
 def _read_byte(file: InputFile) -> None:

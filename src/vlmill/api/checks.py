@@ -17,7 +17,7 @@ from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import InputCheck, check_inputs, list_read_sources
+from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, count_workers, estimate_source
 from vlmill.pipeline.reports.sample_costs import open_child
 from vlmill.train.validate import list_recipe_errors
@@ -81,6 +81,11 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     stages = {stage.name: _estimate_stage(recipe, stage.name, estimates) for stage in recipe.stages}
     estimate = RunEstimate(tuple(estimates), count_workers(workers), stages, free)
     faults = [*_list_recipe_faults(found), *list_faults([*inputs.errors, *failed])]
+    faults += [
+        f"source {one.source!r}: no row that was read gives a sample: {one.rests_on}"
+        for one in estimates
+        if one.unreadable == one.measured > 0
+    ]
     if free < estimate.needed:
         faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
     return CheckResult(tuple(dict.fromkeys(faults)), estimate)
@@ -89,8 +94,8 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
 def refuse_faults(found: ReadableRecipe, root: Path) -> None:
     """Begin a build: ask all that can be asked cheaply before anything is written.
 
-    Sources and benchmarks that a build of the same recipe has read in the folder are not looked at again: it goes on
-    without them, as far as it can.
+    Where a build of the same recipe has begun the folder, files that it has surveyed are not opened again, nor folders of
+    images looked for that it has read.
 
     Raises:
         RecipeError: all faults, if one of them is in the recipe.
@@ -101,9 +106,9 @@ def refuse_faults(found: ReadableRecipe, root: Path) -> None:
     if recipe is None:
         raise RecipeError(*found.faults)
     wrong = _list_recipe_faults(found)
-    read = frozenset[str]() if wrong else list_read_sources(root, recipe, found.mapping)
-    inputs = check_inputs(recipe, found.base, found.unreadable | read)
-    full = [] if read else list_errors([partial(_check_disk, recipe, root, inputs)])
+    earlier = EarlierWork() if wrong else find_earlier_work(root, recipe, found.mapping)
+    inputs = check_inputs(recipe, found.base, found.unreadable, earlier)
+    full = [] if earlier.surveyed else list_errors([partial(_check_disk, recipe, root, inputs)])
     raise_errors([*([RecipeError(*wrong)] if wrong else []), *inputs.errors, *full])
 
 
