@@ -72,9 +72,18 @@ def _find_place(values: Mapping[str, Any], item: Any) -> Path:
     if path[-1:] == ["[key]"]:
         return tuple(path[:-1])
     if not path and code == "value_error":  # of the whole block: it begins with the key that it is about
-        named = str(item["ctx"]["error"]).partition(":")[0].partition(".")[0]
-        return (named,) if named in values else ()
+        return _find_named(values, str(item["ctx"]["error"]).partition(":")[0].split("."))
     return tuple(path)
+
+
+def _find_named(values: Mapping[str, Any], names: Sequence[str]) -> Path:
+    """The path to `filters.shape`: the key, and of a list the item with that key."""
+    if names[0] not in values:
+        return ()
+    inside = values[names[0]]
+    items = inside if isinstance(inside, list) and len(names) > 1 else []
+    places = (place for place, item in enumerate(items) if isinstance(item, Mapping) and names[1] in item)
+    return (names[0], *(() if (place := next(places, None)) is None else (place,)))
 
 
 def _make_order(path: Path) -> list[tuple[int, str]]:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import ReadsLists
+from vlmill.pipeline.filters import Filter, ReadsLists
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
@@ -63,8 +63,8 @@ def check_inputs(
     sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
     known = {*passed, *earlier.surveyed}
     checks: list[Callable[[], object]] = [
-        partial(_check_tokenizer, recipe, base),
-        partial(_check_lists, recipe, base),
+        partial(check_tokenizer, recipe, base),
+        *(partial(check_lists, filter_, base) for filter_ in recipe.filters),
         *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
         *(partial(_check_source, name, one, base, files) for name, one in sources.items() if name not in known),
         *(partial(_check_benchmark, name, held, base) for name, held in against.items() if name not in known),
@@ -112,7 +112,12 @@ def _find_error(check: Callable[[], object]) -> VlmillError | None:
     return None
 
 
-def _check_tokenizer(recipe: Recipe, base: Path) -> None:
+def check_tokenizer(recipe: Recipe, base: Path) -> None:
+    """Read the tokenizer of a recipe that names one.
+
+    Raises:
+        RecipeError: there is no such file, or it is no tokenizer.
+    """
     if recipe.tokenizer is None:
         return
     path = base / recipe.tokenizer
@@ -126,14 +131,13 @@ def _check_tokenizer(recipe: Recipe, base: Path) -> None:
         raise RecipeError(f"tokenizer: {path} is no tokenizer.json: {error}") from error
 
 
-def _check_lists(recipe: Recipe, base: Path) -> None:
-    """The files that filters read are there, and entries of opt-out lists are such."""
-    wanted = {
-        name: base / path
-        for item in recipe.filters
-        if isinstance(item, ReadsLists)
-        for name, path in item.lists.items()
-    }
+def check_lists(filter_: Filter, base: Path) -> None:
+    """Look for the files that a filter reads, and at the entries of opt-out lists.
+
+    Raises:
+        RecipeError: a file is not there, or an entry of a list is none.
+    """
+    wanted = {name: base / path for name, path in filter_.lists.items()} if isinstance(filter_, ReadsLists) else {}
     if missing := [str(path) for path in wanted.values() if not path.is_file()]:
         raise RecipeError(
             f"filters: there is no file {', '.join(missing)}; the path of a list is relative to the recipe"

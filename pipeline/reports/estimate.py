@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from vlmill.pipeline.core.errors import SourceError, VlmillError
+from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
 from vlmill.pipeline.core.sandbox import Sandbox
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import is_copied, resolve_root
+from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Costs, MeasuredRows, SourceWork, measure_rows
+from vlmill.pipeline.sources import Source
 
 LARGEST = 1 << 30
 """Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
+COUNTED = 100
+"""Parquet files whose footers are read to count rows; those of others follow by their bytes."""
 REQUEST_SECONDS = 1.0
 """An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
 
@@ -32,7 +36,7 @@ class SourceEstimate:
     source: str
     files: int
     bytes: int  # of all its files
-    rows: int | None  # those of the first file, times all bytes over its bytes; with the recipe's limit
+    rows: int | None  # counted, or those of the first file times all bytes over its bytes; with the recipe's limit
     samples: int | None
     images: int | None  # that samples show, an image as often as it is shown
     requests: int | None  # for images that are addresses and that no folder serves
@@ -140,26 +144,43 @@ def estimate_source(
     except Exception as error:  # the child process has the trace; file systems raise classes of many libraries
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason[0]}") from error
-    return _describe(recipe, name, files, number, measured)
+    return _describe(recipe, name, files, there, measured)
+
+
+def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -> int | None:
+    """The rows of all files, where the first has `first`: counted where that is cheap, else by their bytes.
+
+    Of Parquet files here it is, since their footers know. None where the first was not counted, or sizes are not known.
+    """
+    if len(files) == 1 or first is None:
+        return first
+    if all(not is_copied(file) and not file.on_hub and source.ranged(file.name) for file in files[:COUNTED]):
+        counted = first
+        for file in files[1:COUNTED]:
+            with open_input(file) as path:
+                counted += len(source.survey(path))
+        sizes = sum(file.size for file in files), sum(file.size for file in files[:COUNTED])
+        return counted if len(files) <= COUNTED else round(counted * sizes[0] / max(sizes[1], 1))
+    return round(first * sum(file.size for file in files) / files[0].size) if files[0].size else None
 
 
 def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceWork:
     """What a build does with the rows of a source, as far as one partition of it is enough to do it.
 
-    Filters whose code may not run, and those whose lists are not there, are not asked.
+    Filters whose code may not run, and what the check of the inputs finds fault with, are left aside.
     """
     settings = recipe.sources[name]
-    lists = {
-        key: base / path for item in recipe.filters if isinstance(item, ReadsLists) for key, path in item.lists.items()
-    }
-    tokenizer = base / recipe.tokenizer if recipe.tokenizer else None
+    filters = [item for item in recipe.filters if _can_run(item, base)]
+    files = {key: base / path for item in filters if isinstance(item, ReadsLists) for key, path in item.lists.items()}
+    if recipe.tokenizer and not list_errors([partial(check_tokenizer, recipe, base)]):
+        files["tokenizer.json"] = base / recipe.tokenizer
     return SourceWork(
         name=name,
         source=settings.options,
         file=file.name,
         images=resolve_root(settings.images or settings.root, base),
-        filters=tuple(item for item in recipe.filters if _can_run(item, base)),
-        files={key: path for key, path in {**lists, "tokenizer.json": tokenizer}.items() if path and path.is_file()},
+        filters=tuple(filters),
+        files=files,
         policies=recipe.policies,
         chat=recipe.chat,
         image_stats=recipe.image_stats,
@@ -171,17 +192,13 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
 def _can_run(filter_: Filter, base: Path) -> bool:
     if isinstance(filter_, CustomFilter):
         return filter_.code is not None
-    return not isinstance(filter_, ReadsLists) or all((base / path).is_file() for path in filter_.lists.values())
+    return not list_errors([partial(check_lists, filter_, base)])
 
 
 def _describe(
-    recipe: Recipe, name: str, files: Sequence[InputFile], number: int | None, measured: MeasuredRows
+    recipe: Recipe, name: str, files: Sequence[InputFile], there: int | None, measured: MeasuredRows
 ) -> SourceEstimate:
-    """The estimate of a source whose first file has `number` rows."""
-    size, first = sum(file.size for file in files), files[0]
-    there = None if number is None or not (first.size or len(files) == 1) else round(number * size / max(first.size, 1))
-    if there is not None and len(files) == 1:
-        there = number
+    """The estimate of a source whose files have so many rows in all."""
     rows = there if there is None or recipe.limit is None else min(there, recipe.limit)
     known = measured.costs.rows > 0 and rows is not None
     per_file = -(-(rows or 0) // len(files))
@@ -199,7 +216,7 @@ def _describe(
     return SourceEstimate(
         source=name,
         files=len(files),
-        bytes=size,
+        bytes=sum(file.size for file in files),
         rows=rows,
         samples=get("samples"),
         images=get("images"),
