@@ -136,6 +136,7 @@ def estimate_source(
         with open_input(first) as path:
             counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
             number = len(source.survey(path)) if counted else None
+            there = _count_rows(source, files, number)
             measured = measure_rows(
                 child, make_work(recipe, base, name, first), path, 1 << 62 if number is None else number
             )
