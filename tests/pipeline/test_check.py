@@ -215,7 +215,7 @@ def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
     assert quiz["rests_on"].endswith("rows of the first of 3 files")
     _, found, _ = read_check(capsys, tmp_path / "recipe.yaml", "--limit", 300)
     assert [found["totals"][name] for name in ("rows", "samples", "images")] == [300, 300, 300]
-    assert found["totals"]["image_bytes"] == pytest.approx(quiz["image_bytes"] * 300 / 750, rel=0.02)
+    assert found["totals"]["image_bytes"] == pytest.approx(quiz["image_bytes"] * 300 / 750, rel=0.2)
 
 
 def test_images_that_are_addresses_are_requests_and_what_they_hold_is_not_known(recipe, capsys):
