@@ -132,6 +132,17 @@ def test_all_kinds_of_faults_in_one_recipe_are_said_at_once_by_check_and_build(r
     assert not (tmp_path / "run").exists()
 
 
+def test_what_follows_from_a_fault_is_not_said_again(sound, capsys, tmp_path):
+    sets = ("--set", "tokenizer=[5]", "--set", "sources.web.filez=x", "--set", "policies.small.side=wide")
+    assert vlmill("build", sound, "--out", tmp_path / "run", "--workers", 0, *sets) == 1
+    said = capsys.readouterr().err
+    assert "tokenizer: Input should be a valid string" in said
+    assert "unknown key 'filez'" in said
+    assert "policies.small.side: Input should be a valid integer" in said
+    assert "stages need one" not in said
+    assert said.count("policies.small") == 1
+
+
 def test_the_api_builds_nothing_of_a_recipe_whose_inputs_are_not_there(recipe, tmp_path):
     (tmp_path / "papers.tar").unlink()
     (tmp_path / "scans.tar").unlink()
