@@ -26,7 +26,7 @@ from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
-from vlmill.pipeline.core.keys import canonicalise, hash_file
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
@@ -101,7 +101,9 @@ class _Stage:
             policy={
                 "kind": self._policy().kind,
                 **{
-                    name: value for name, value in canonicalise(self._policy()).items() if not name.startswith("class.")
+                    name: value
+                    for name, value in canonicalise_value(self._policy()).items()
+                    if not name.startswith("class.")
                 },
             },
             tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},

@@ -131,7 +131,7 @@ def restore_checkpoint(
     weights, moments = get_state_dict(model, optimizer)
     with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
         states = {"model": weights, "optimizer": moments}
-        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=group.size == 1)
+        load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
 
@@ -159,7 +159,7 @@ def _get_member(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")
 
 
-class _Reader(FileSystemReader):
+class _CheckpointReader(FileSystemReader):
     """Reads the files of a checkpoint; names the one that is not what it should be."""
 
     def read_metadata(self, *_: Any, **kwargs: Any) -> Metadata:

@@ -1,6 +1,6 @@
 """What can be said of a whole recipe before any work: mixtures, models, and whether model, policy, chat and budgets fit.
 
-`validate` is the one check of a recipe that was read. It says what training would say after the data are built, where
+`validate_whole_recipe` is the one check of a recipe that was read. It says what training would say after the data are built, where
 that can be known.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 
-def validate(recipe: Recipe) -> None:
+def validate_whole_recipe(recipe: Recipe) -> None:
     """Check a recipe in all its parts.
 
     Raises:

@@ -49,7 +49,7 @@ def ledger(
     if html is not None:
         _write_page(directory, books, html)
     elif reason is not None:
-        _examples(directory, books, reason, samples or EXAMPLES, as_json=as_json)
+        _print_examples(directory, books, reason, samples or EXAMPLES, as_json=as_json)
     elif as_json:
         pages = {name: lost for name in books if (lost := count_lost_pages(directory, name))}
         print_json(
@@ -89,7 +89,7 @@ def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
-def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
+def _print_examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
     """Show examples of losses with one reason."""
     from vlmill.pipeline.reports.ledger import loss_to_json as loss_json
     from vlmill.pipeline.reports.ledger import read_row_losses, sample_losses

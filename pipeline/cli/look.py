@@ -119,7 +119,7 @@ def trace(
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from vlmill.pipeline.reports import refused
+    from vlmill.pipeline.reports.refused import describe_refused
     from vlmill.pipeline.reports.trace import format_trace, trace_refused
     from vlmill.pipeline.reports.trace import trace_sample as traced
     from vlmill.train.trace import find_steps, list_seen, list_trained_stages
@@ -137,7 +137,7 @@ def trace(
                 console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
         return
     if lost := trace_refused(directory, str(name)):
-        for line in refused.lines(lost):
+        for line in describe_refused(lost):
             console.print(line, markup=False, soft_wrap=True)
         return
     found = traced(directory, str(name))

@@ -87,7 +87,7 @@ def takedown(
     with open_executor(workers, ray) as pool:
         found = forecast_takedown(root, recipe, asked, before, pool)
         if not as_json:
-            _tell(found, (asked - before).labels(), "would go" if dry_run else "goes")
+            _print_forecast(found, (asked - before).labels(), "would go" if dry_run else "goes")
         if not dry_run:
             talk = Console(stderr=True) if as_json else console
             changed = _carry_out(root, recipe, found, pool, talk)
@@ -140,7 +140,7 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
     return {name: (root / "train" / name).exists() for name in changed}
 
 
-def _tell(found: Forecast, asked: list[str], goes: str) -> None:
+def _print_forecast(found: Forecast, asked: list[str], goes: str) -> None:
     """Print what is removed and what stays."""
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other "
@@ -154,22 +154,24 @@ def _tell(found: Forecast, asked: list[str], goes: str) -> None:
         )
     if found.refused:
         console.print(f"with the message and the beginning of {len(found.refused):,} rows of which no sample was made:")
-        _list(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
-    _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
-    _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
+        _print_lines(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
+    _print_lines(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
+    _print_lines(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
     matched = {*found.samples.values(), *found.images.values(), *found.never_had, *found.refused.values()}
     for rule in asked:
         if rule not in matched:
             console.print(f"nothing here falls under {rule}; the list keeps it out of later builds", markup=False)
     if found.near:
         console.print(f"{len(found.near):,} samples were dropped as duplicates of what is removed, and may come back:")
-        _list(f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near)
+        _print_lines(
+            f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near
+        )
     if found.copies:
         console.print(f"{len(found.copies):,} of the images are at other addresses too, and stay there unless you add:")
-        _list(f"--sha256 {digest}" for digest in found.copies)
+        _print_lines(f"--sha256 {digest}" for digest in found.copies)
 
 
-def _list(lines: Any) -> None:
+def _print_lines(lines: Any) -> None:
     for line in islice(lines, SHOWN):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     more = sum(1 for _ in lines)

@@ -75,7 +75,9 @@ def train(
     from vlmill.api.training import train_run
     from vlmill.train.settings import Machine
 
-    machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
+    machine = Machine(
+        device=device, threads=threads, readers=readers, recompute=recompute, shards=_resolve_shards(shards)
+    )
     results = train_run(directory, stage, machine, ranks, ray, console)
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return
@@ -89,7 +91,7 @@ def train(
     )
 
 
-def _place(shards: str | None) -> str | None:
+def _resolve_shards(shards: str | None) -> str | None:
     """Where the shards are, as processes with other working folders find them."""
     return shards if shards is None or "://" in shards else str(Path(shards).absolute())
 
@@ -137,7 +139,7 @@ def evaluate(
         if name not in METRICS:
             raise RecipeError(f"--metrics {name}: there is no such metric; {suggest_names(name, list(METRICS))}")
     with ProgressBars(Console(stderr=True) if as_json else console) as watcher:
-        machine = Machine(device=device, threads=threads, shards=_place(shards))
+        machine = Machine(device=device, threads=threads, shards=_resolve_shards(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
     if as_json:
         hidden = {*METRICS} - {*shown}

@@ -227,7 +227,7 @@ def parse_block(kind: type[T], values: Any, where: str) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         found = [item for item in error.errors(include_url=False) if item["type"] != SILENT]
-        raise RecipeError("\n".join(_explain(kind, values, where, item) for item in found)) from None
+        raise RecipeError("\n".join(_explain_item(kind, values, where, item) for item in found)) from None
 
 
 def suggest_names(name: str, allowed: Iterable[str]) -> str:
@@ -237,7 +237,7 @@ def suggest_names(name: str, allowed: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names)}"
 
 
-def _explain(kind: type[Any], values: Any, where: str, item: Any) -> str:
+def _explain_item(kind: type[Any], values: Any, where: str, item: Any) -> str:
     code, loc = item["type"], list(item["loc"])
     unknown, missing = (
         code in {"unexpected_keyword_argument", "extra_forbidden"},

@@ -41,7 +41,7 @@ def build_index(run: Build) -> tuple[File, ...]:
             "benchmarks: index", [Chain("all", (ChainStep(f"{STEPS}/index", settings.index()),), files=files)]
         )
     )
-    return _named(done[0][1][-1][1].files)
+    return _name_files(done[0][1][-1][1].files)
 
 
 def adopt_index(run: Build) -> tuple[File, ...]:
@@ -57,10 +57,10 @@ def adopt_index(run: Build) -> tuple[File, ...]:
     run.folders |= {f"{STEPS}/{source}/{step}" for source in splits for step in ("survey", "read", "image_stats")}
     run.folders.add(f"{STEPS}/index")
     (receipt,) = run.manifest(f"{STEPS}/index")
-    return _named(receipt.files)
+    return _name_files(receipt.files)
 
 
-def _named(files: Iterable[File]) -> tuple[File, ...]:
+def _name_files(files: Iterable[File]) -> tuple[File, ...]:
     return tuple(replace(file, name=f"{FOLDER}/{file.name}") for file in files)
 
 

@@ -26,7 +26,7 @@ from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
 from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
-from vlmill.pipeline.engine.partition_tables import list_table_histories, retrying
+from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
@@ -113,13 +113,15 @@ class Build:
         """
         for name in self.recipe.sources:
             steps = ("survey", "read", "fetch") if self.recipe.source(name).fetches else ("survey", "read")
-            again = ("retry",) if retrying(self.recipe, name) else ()
+            again = ("retry",) if choose_retry_step(self.recipe, name) else ()
             self.folders |= {f"steps/{name}/{step}" for step in (*steps, *again)}
             raw: dict[str, tuple[File, ...]] = {}
             for step in steps[1:]:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
                     raw[receipt.partition] = (*raw.get(receipt.partition, ()), *receipt.files)
-            self.partitions[name] = [_adopted(name, partition, files) for partition, files in sorted(raw.items())]
+            self.partitions[name] = [
+                _adopt_partition(name, partition, files) for partition, files in sorted(raw.items())
+            ]
         self.index = benchmarks.adopt_index(self)
 
     def benchmarks(self) -> None:
@@ -187,9 +189,9 @@ class Build:
         """Where the paths of a source's image files start."""
         return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
 
-    def _retrying(self, source: str) -> Retry | RetryImages | None:
+    def _prepare_retry(self, source: str) -> Retry | RetryImages | None:
         """The step that tries failed images once more, as this build runs it."""
-        step = retrying(self.recipe, source)
+        step = choose_retry_step(self.recipe, source)
         if isinstance(step, Retry):
             return replace(step, fetch=self._fetch(source))
         return replace(step, images=self._images(source)) if step else None
@@ -211,7 +213,7 @@ class Build:
             yield ChainStep(f"{folder}/read", read)
             if source.fetches:
                 yield ChainStep(f"{folder}/fetch", self._fetch(name))
-        yield from list_table_histories(name, self._retrying(name), again=retry)
+        yield from list_table_histories(name, self._prepare_retry(name), again=retry)
 
     def _curation(self, name: str) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
@@ -333,7 +335,7 @@ class Build:
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
 
 
-def _adopted(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
+def _adopt_partition(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
     """A partition by its name, without its input file."""
     number, chunk = (int(digits) for digits in partition.split("-"))
     return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw)

@@ -32,7 +32,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.files import TEMPORARY, _flush, read_json, write_atomically
+from vlmill.pipeline.core.files import TEMPORARY, flush_path, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
 from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step
 
@@ -164,12 +164,12 @@ class Store:
         key, target = task.key(), self.root / task.folder
         files = []
         for path in sorted(folder.iterdir()):
-            _flush(path)
+            flush_path(path)
             sha256 = hash_file(path)
             name = f"{task.partition}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
             files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
             path.replace(target / name)
-        _flush(target)
+        flush_path(target)
         books = {level: count.to_json() for level, count in sorted(counts.items())}
         receipt = Receipt(key, task.partition, tuple(files), books, dict(task.step.made_by()))
         return self._sign(task, receipt)

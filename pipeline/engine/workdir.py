@@ -109,11 +109,11 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
     if used is not None:
         for begun in sorted(root.glob("s*/**/made_by.json")):
             if str(begun.parent.relative_to(root)) not in used:
-                _empty(begun.parent)
+                _empty_folder(begun.parent)
     for manifest in sorted(root.glob("s*/**/manifest.json")):
         folder = manifest.parent
         receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
-        if used is None and _impure(receipts):
+        if used is None and _are_impure(receipts):
             continue
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
         signed = {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
@@ -122,7 +122,7 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
                 path.unlink()
 
 
-def _empty(folder: Path) -> None:
+def _empty_folder(folder: Path) -> None:
     """Remove the files of a step, its receipts first and what it is found by last; folders of other steps below it stay."""
     files = (path for path in folder.iterdir() if path.is_file())
     for path in sorted(files, key=lambda path: (path.name == "made_by.json", not path.name.endswith(".receipt.json"))):
@@ -135,12 +135,12 @@ def forget_versions(root: Path) -> None:
     """Forget under which versions steps were made: pure steps are removed to be made anew, impure ones stay as they are."""
     for path in sorted(root.glob("s*/**/made_by.json")):
         receipts = (json.loads(receipt.read_bytes()) for receipt in sorted(path.parent.glob("*.receipt.json")))
-        if _impure(Receipt.from_json(receipt) for receipt in receipts):
+        if _are_impure(Receipt.from_json(receipt) for receipt in receipts):
             path.unlink()
         else:
             shutil.rmtree(path.parent)
 
 
-def _impure(receipts: Iterable[Receipt]) -> bool:
+def _are_impure(receipts: Iterable[Receipt]) -> bool:
     """Whether these are of an impure step: its files carry their own sha256 in their names."""
     return any(f".{file.sha256[:DIGITS]}." in file.path for receipt in receipts for file in receipt.files)

@@ -5,7 +5,7 @@
 Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs
 lie, and `urls.arrow`; what is found out about address number `key` is appended to `answers.jsonl`, and its bytes to
 `bodies`, as it comes. The process ends when its standard input does, so it cannot outlive whoever started it, and may
-hold no more memory than it needs (`process.room`).
+hold no more memory than it needs (`process.compute_memory_limit`).
 
 img2dataset has no entry point below its command line. What is relied on, of 1.47's `downloader.py`: the arguments of
 `Downloader` and `download_shard`; that `download_image` goes through `urllib.request.urlopen` and hands on
@@ -121,12 +121,12 @@ def run_job(folder: Path) -> None:
         disallowed_header_directives=None,
     )
     threading.stack_size(STACK)
-    _bound_memory(job["room"])
+    _bound_memory(job["memory"])
     drive.download_shard((0, str(folder / "urls.arrow")))
 
 
-def _bound_memory(room: int) -> None:
-    """Let the process hold `room` bytes more than it does now; beyond, what asks for memory gets MemoryError.
+def _bound_memory(more: int) -> None:
+    """Let the process hold `more` bytes beyond what it holds now; beyond, what asks for memory gets MemoryError.
 
     What is bounded is what the process may write to and shares with nobody (RLIMIT_DATA), as Linux counts it; elsewhere
     nothing is.
@@ -136,7 +136,7 @@ def _bound_memory(room: int) -> None:
             line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:")
         )
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = (int(held) << 10) + room
+        limit = (int(held) << 10) + more
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 

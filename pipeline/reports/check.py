@@ -123,7 +123,7 @@ def _check_folders(name: str, settings: SourceSettings, base: Path) -> None:
 
 
 def _check_benchmark(name: str, benchmark: Benchmark, base: Path) -> None:
-    root = _resolve(benchmark.root, base)
+    root = _resolve_root(benchmark.root, base)
     for split, files in benchmark.splits(name).items():
         found = list_input_files(
             split, root, files.pattern, subset=files.subset, split=files.split, ranged=benchmark.options.ranged
@@ -131,7 +131,7 @@ def _check_benchmark(name: str, benchmark: Benchmark, base: Path) -> None:
         _read_first(benchmark.options, found[0], 1)
 
 
-def _resolve(root: str, base: Path) -> str:
+def _resolve_root(root: str, base: Path) -> str:
     return root if "://" in root else str((base / root).resolve())
 
 
@@ -142,7 +142,7 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
         SourceError: it has no files, or the first has not its form.
     """
     settings = recipe.sources[name]
-    source, root = settings.options, _resolve(settings.root, base)
+    source, root = settings.options, _resolve_root(settings.root, base)
     found = list_input_files(
         name, root, settings.files, subset=settings.subset, split=settings.split, ranged=source.ranged
     )
@@ -156,8 +156,8 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
         files=len(found),
         bytes=sum(sizes),
         rows=rows,
-        samples=_extrapolate(len(pages), len(first), rows),
-        images=_extrapolate(sum(len(page.pictures) for page in pages), len(first), rows),
+        samples=_extrapolate_count(len(pages), len(first), rows),
+        images=_extrapolate_count(sum(len(page.pictures) for page in pages), len(first), rows),
         measured=len(first),
         unreadable=sum(not row.pages for row in first),
         needed=sum(sizes) if not there or rows is None else sum(sizes) * rows // there,
@@ -165,7 +165,7 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
     estimates.append(estimate)
 
 
-def _extrapolate(count: int, measured: int, rows: int | None) -> int | None:
+def _extrapolate_count(count: int, measured: int, rows: int | None) -> int | None:
     return None if rows is None or not measured else round(count * rows / measured)
 
 

@@ -69,10 +69,10 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
         )
     contacts = dict[str, dict[str, Contact]]()
     for source in sorted(recipe.sources):
-        for finding in _findings(root, source):
+        for finding in _read_findings(root, source):
             contact = contacts.setdefault(finding.benchmark, {}).setdefault(source, Contact())
             contact.pairs[finding.kind].add((finding.id, finding.item))
-    items = _items(root)
+    items = _count_items(root)
     books = {
         name: {
             "items": items.get(name, 0),
@@ -125,13 +125,13 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
                 )
 
 
-def _findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
+def _read_findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
     for receipt in read_manifest(root, f"steps/{source}/contamination"):
         for file in receipt.files:
             yield from read_findings(root / file.path)
 
 
-def _items(root: Path) -> dict[str, int]:
+def _count_items(root: Path) -> dict[str, int]:
     """How many samples each benchmark has."""
     found = dict[str, set[str]]()
     for receipt in read_manifest(root, f"steps/{FOLDER}/index"):

@@ -22,7 +22,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refused_losses
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
@@ -46,20 +46,20 @@ def read_funnel(root: Path) -> dict[str, Books]:
     books: dict[str, Books] = {}
     for source in sorted(recipe.sources):
         lines = {
-            **_counts(root, f"steps/{source}/read"),
-            **_outcome(root, recipe, source),
+            **_read_counts(root, f"steps/{source}/read"),
+            **_read_outcome(root, recipe, source),
         }
         books[source] = {level: lines[level] for level in LEVELS if level in lines}
     return books
 
 
-def _outcome(root: Path, recipe: Recipe, source: str) -> Books:
+def _read_outcome(root: Path, recipe: Recipe, source: str) -> Books:
     """The books of what was kept of a source's samples."""
-    shards = (_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
-    return next(shards, {}) or _counts(root, f"steps/{source}/outcomes")
+    shards = (_read_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
+    return next(shards, {}) or _read_counts(root, f"steps/{source}/outcomes")
 
 
-def _counts(root: Path, folder: str) -> Books:
+def _read_counts(root: Path, folder: str) -> Books:
     path = root / folder / "manifest.json"
     return read_manifest_counts(path)[1] if path.exists() else {}
 
@@ -84,27 +84,27 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     found = defaultdict[str, list[str]](list)
     for step in steps:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
-        for reason in sorted(_reasons(_counts(root, folder))):
+        for reason in sorted(_list_reasons(_read_counts(root, folder))):
             found[reason].append(step)
     for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
-        for reason in sorted(_reasons(_counts(root, folder)) - CONSEQUENCES - found.keys()):
+        for reason in sorted(_list_reasons(_read_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = ["render" if reason in DRAWING else "read"]
     return dict(found)
 
 
-def _reasons(books: Books) -> set[str]:
+def _list_reasons(books: Books) -> set[str]:
     return {reason for line in books.values() for partition in ("dropped", "failed") for reason in line[partition]}
 
 
 def _of_pages(root: Path, source: str) -> set[str]:
     """Why pages of a source left no sample; the rows that they stood in may be kept."""
-    counts = _counts(root, f"steps/{source}/read")
-    return _reasons({"pages": counts["pages"]}) if counts else set()
+    counts = _read_counts(root, f"steps/{source}/read")
+    return _list_reasons({"pages": counts["pages"]}) if counts else set()
 
 
 def count_lost_pages(root: Path, source: str) -> dict[str, int]:
     """Reason -> pages that left no sample, of a source whose rows fan out to pages; empty for others."""
-    counts = _counts(root, f"steps/{source}/read")
+    counts = _read_counts(root, f"steps/{source}/read")
     if not counts or counts["rows"]["in"] == counts["pages"]["in"]:
         return {}
     return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
@@ -123,7 +123,9 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
     books = {name: lines for name, lines in books.items() if source in {None, name}}
     if not any(books.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
-    occurring = sorted({found for name, lines in books.items() for found in {*_reasons(lines), *_of_pages(root, name)}})
+    occurring = sorted(
+        {found for name, lines in books.items() for found in {*_list_reasons(lines), *_of_pages(root, name)}}
+    )
     if reason is not None and reason not in occurring:
         of_filter = f"filter:{reason}"
         asked = of_filter if of_filter in occurring else reason
@@ -206,7 +208,7 @@ def make_tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[
         if wide:
             table.add_column("said by", style="dim")
         else:
-            table.caption, table.caption_justify = _speakers(found), "left"
+            table.caption, table.caption_justify = _name_speakers(found), "left"
         for level in found.levels:
             table.add_column(level, justify="right", no_wrap=True)
         for line in found.lines:
@@ -219,7 +221,7 @@ def make_tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[
         yield table
 
 
-def _speakers(found: Lines) -> str:
+def _name_speakers(found: Lines) -> str:
     """Who said what, in a sentence."""
     said = defaultdict[str, list[str]](list)
     for line in found.lines:
@@ -258,8 +260,8 @@ def sample_losses(root: Path, books: Mapping[str, Books], reason: str, number: i
 def _lost_for(root: Path, recipe: Recipe, source: str, books: Books, reason: str) -> Iterator[Loss]:
     """What a source lost for a reason; tables that hold nothing of it are not read."""
     if reason in _of_pages(root, source):
-        yield from (loss for loss in refusals(root, recipe, source) if loss.reason == reason)
-    if reason in _reasons({level: line for level, line in books.items() if level != "rows"}):
+        yield from (loss for loss in list_refused_losses(root, recipe, source) if loss.reason == reason)
+    if reason in _list_reasons({level: line for level, line in books.items() if level != "rows"}):
         yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)
 
 

@@ -29,7 +29,7 @@ def read_progress(root: Path) -> list[Progress]:
 
     A step with a manifest is complete; in one without, partitions that have a receipt are counted.
     """
-    expected = {source: _surveyed(root, source) for source in read_locked_recipe(root).sources}
+    expected = {source: _count_partitions(root, source) for source in read_locked_recipe(root).sources}
     found = []
     for folder in sorted({path.parent for path in root.glob("s*/**/made_by.json")}):
         name = str(folder.relative_to(root))
@@ -43,7 +43,7 @@ def read_progress(root: Path) -> list[Progress]:
     return found
 
 
-def _surveyed(root: Path, source: str) -> int | None:
+def _count_partitions(root: Path, source: str) -> int | None:
     """How many partitions the survey of a source found, or None before it is complete."""
     manifest = root / f"steps/{source}/survey/manifest.json"
     if not manifest.exists():

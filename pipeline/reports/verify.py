@@ -36,24 +36,24 @@ def verify_run(root: Path) -> Iterator[str]:
         StoreError: the folder holds no run.
     """
     recipe = read_locked_recipe(root)
-    read = [name for name in recipe.sources if _complete(root, *_raw_folders(recipe, name))]
+    read = [name for name in recipe.sources if _are_complete(root, *_raw_folders(recipe, name))]
     purged = {file.path for name in read for tables in list_raw_tables(root, recipe, name) for file in tables.purged}
-    broken = [line for manifest in list_manifests(root) for line in _manifest(root, manifest, purged)]
+    broken = [line for manifest in list_manifests(root) for line in _verify_manifest(root, manifest, purged)]
     yield from broken
     if broken:  # what is damaged is not counted
         return
-    filtered = [name for name in read if _complete(root, *_filtered_folders(recipe, name))]
+    filtered = [name for name in read if _are_complete(root, *_filtered_folders(recipe, name))]
     counted = {name: _Counted(root, recipe, name) for name in filtered}
     for books in counted.values():
         yield from books.broken()
     if len(filtered) == len(recipe.sources):
-        yield from _deduped(root, recipe, counted.values())
+        yield from _verify_dedupe(root, recipe, counted.values())
     for stage in recipe.stages:
         lock = root / "mixtures" / stage.name / "mixture.lock.json"
-        changed = list(_published(root, stage))
+        changed = list(_verify_published(root, stage))
         yield from changed
         if lock.exists() and not changed:
-            yield from _mixture(root, stage, lock)
+            yield from _verify_mixture(root, stage, lock)
 
 
 def list_manifests(root: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def list_manifests(root: Path) -> list[Path]:
     return sorted([*root.glob("steps/**/manifest.json"), *root.glob("shards/**/manifest.json")])
 
 
-def _complete(root: Path, *folders: str) -> bool:
+def _are_complete(root: Path, *folders: str) -> bool:
     return all((root / folder / "manifest.json").exists() for folder in folders)
 
 
@@ -79,13 +79,13 @@ def _filtered_folders(recipe: Recipe, source: str) -> list[str]:
 # -- files and receipts ------------------------------------------------------------------------------------------------
 
 
-def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
+def _verify_manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
     """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
     receipts, counts = read_manifest_counts(path)
     for receipt in receipts:
         for file in receipt.files:
             if file.path not in purged:
-                yield from _file(
+                yield from _verify_file(
                     root, file.path, file.sha256, f" {receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
                 )
             elif (root / file.path).exists():
@@ -94,13 +94,13 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
             if not Count.from_json(line).balanced():
                 yield f"{path.parent.relative_to(root)} {receipt.partition}: {level} does not balance: {line}"
         written = path.parent / f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
-        if not _signed(written, receipt):
+        if not _holds_receipt(written, receipt):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
     if {level: count.to_json() for level, count in total_counts(receipts).items()} != counts:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
 
 
-def _signed(path: Path, receipt: Receipt) -> bool:
+def _holds_receipt(path: Path, receipt: Receipt) -> bool:
     """Whether a file holds this receipt."""
     try:
         return bool(read_json(path) == receipt.to_json())
@@ -108,7 +108,7 @@ def _signed(path: Path, receipt: Receipt) -> bool:
         return False
 
 
-def _file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str]:
+def _verify_file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str]:
     """A file is there and unchanged. `receipt` names the one to delete, where there is one."""
     if not (root / path).exists():
         yield f"{path}: is missing; its receipt is{receipt}" if receipt else f"{path}: is missing"
@@ -152,9 +152,9 @@ class _Counted:
         yield from self._outcome()
         for policy in self.recipe.policies:
             folder = f"shards/{self.source}/{policy}"
-            if _complete(self.root, folder):
+            if _are_complete(self.root, folder):
                 yield from self._rendered(folder)
-            if _complete(self.root, f"{folder}/lengths"):
+            if _are_complete(self.root, f"{folder}/lengths"):
                 yield from self._measured(folder)
 
     def _read(self) -> Iterator[str]:
@@ -170,7 +170,7 @@ class _Counted:
         """Where samples were applied without shards, the verdicts come to the same; what was applied of others is of an earlier build."""
         folder, step = f"steps/{self.source}/outcomes", CountOutcomes(self.recipe.all_verdict_steps())
         keys = {at.partition: Task.over(at.files, folder, at.partition, step).key() for at in self.tables}
-        for receipt in read_manifest(self.root, folder) if _complete(self.root, folder) else ():
+        for receipt in read_manifest(self.root, folder) if _are_complete(self.root, folder) else ():
             books = self.found[receipt.partition].books if keys.get(receipt.partition) == receipt.key else {}
             for level, line in books.items():
                 if line.to_json() != receipt.counts[level]:
@@ -202,7 +202,7 @@ class _Counted:
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
                         f"{line.to_json()}"
                     )
-            rows = sum(_rows(path) for name, path in files.items() if name.endswith(INDEX_SUFFIX))
+            rows = sum(_count_rows(path) for name, path in files.items() if name.endswith(INDEX_SUFFIX))
             if rows != receipt.counts["samples"]["kept"]:
                 yield (
                     f"{folder} {receipt.partition}: kept {receipt.counts['samples']['kept']} samples, its shards "
@@ -222,7 +222,7 @@ class _Counted:
                     yield f"{folder} {receipt.partition}: kept {kept} {level}, measured {measured}"
 
 
-def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterator[str]:
+def _verify_dedupe(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterator[str]:
     """What the filters left of all sources is what dedupe took in."""
     if recipe.dedupe is None:
         return
@@ -239,29 +239,29 @@ def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterato
 def _with_bytes(root: Path, tables: PartitionTables) -> int:
     """Images of a partition that have bytes, by the statistics of its tables; what a retry fetched had none before."""
     paths = tables.paths(root)
-    return sum(_filled(paths[name]) for name in (IMAGES_FILE, SUPPLEMENT_FILE) if name in paths)
+    return sum(_count_filled(paths[name]) for name in (IMAGES_FILE, SUPPLEMENT_FILE) if name in paths)
 
 
-def _filled(path: Path) -> int:
+def _count_filled(path: Path) -> int:
     with pq.ParquetFile(path) as file:
         column = file.schema_arrow.names.index("bytes")
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         return sum(group.num_rows - group.column(column).statistics.null_count for group in groups if group.num_rows)
 
 
-def _rows(table: Path) -> int:
+def _count_rows(table: Path) -> int:
     return int(pq.read_metadata(table).num_rows)
 
 
 # -- mixtures ----------------------------------------------------------------------------------------------------------
 
 
-def _published(root: Path, stage: Stage) -> Iterator[str]:
+def _verify_published(root: Path, stage: Stage) -> Iterator[str]:
     """The lock, plan, held-out list and statistics that people and trainers read are those that the stage's steps made."""
     made: dict[str, str] = {}
     for step, below in (("plan", "plan/"), ("lock", ""), ("repetition", "")):  # the last has the statistics anew
         folder = f"steps/mixtures/{stage.name}/{step}"
-        if not _complete(root, folder):
+        if not _are_complete(root, folder):
             return
         made |= {
             f"{below}{file.name}": file.sha256 for receipt in read_manifest(root, folder) for file in receipt.files
@@ -274,27 +274,27 @@ def _published(root: Path, stage: Stage) -> Iterator[str]:
             yield f"{path.relative_to(root)}: is not what the build wrote; the next build puts it right"
 
 
-def _mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
+def _verify_mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
     """The lock's shards, plan blocks and held-out list are there and unchanged, and the shards are all that the policy has of a source."""
     data = read_json(lock)
     selected = {
         receipt.partition: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")
     }
     for source in data["sources"]:
-        yield from _inputs(root, stage, source, selected)
+        yield from _verify_inputs(root, stage, source, selected)
         for shard in source["shards"]:
-            yield from _file(root, shard["path"], shard["sha256"])
+            yield from _verify_file(root, shard["path"], shard["sha256"])
     tokenizer = data["tokenizer"]
     if not (root / tokenizer["path"]).exists() or hash_file(root / tokenizer["path"]) != tokenizer["sha256"]:
         yield f"{tokenizer['path']}: is not the tokenizer that counted the tokens of mixtures/{stage.name}; build again"
     listed = (*data["plan"]["blocks"], *([data["held_out"]] if data.get("held_out") else []))
     for file in listed:
-        yield from _file(root, str(lock.parent.relative_to(root) / file["path"]), file["sha256"])
+        yield from _verify_file(root, str(lock.parent.relative_to(root) / file["path"]), file["sha256"])
     if sum(block["sequences"] for block in data["plan"]["blocks"]) != data["plan"]["sequences"]:
         yield f"{lock.relative_to(root)}: its blocks do not add up to {data['plan']['sequences']} sequences"
 
 
-def _inputs(
+def _verify_inputs(
     root: Path, stage: Stage, source: Mapping[str, Any], selected: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
     """What render kept of a source is what the stage locks and selects from."""

@@ -27,7 +27,7 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.mapping import read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_name
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 DATA = "data"
 """The folder of what variants share, beside theirs."""
@@ -142,7 +142,7 @@ def _load_trial(
         recipe, data, base = _load_recipe(spec, changes, sources, limit, filters)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
         recipe, data, base = _load_recipe(spec, seeded, sources, limit, filters)
-        validate(recipe)
+        validate_whole_recipe(recipe)
     except RecipeError as error:
         raise RecipeError(f"variant {variant!r}: {error}") from error
     if not (recipe.stages and recipe.model):

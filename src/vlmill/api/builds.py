@@ -25,7 +25,7 @@ from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load_with_code(
     Raises RecipeError as `load_recipe`.
     """
     loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
-    validate(loaded)
+    validate_whole_recipe(loaded)
     return LoadedRecipe(loaded, data, base)
 
 
