@@ -168,12 +168,12 @@ def encode_nodes(
     done = []
     for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
         opens, closes = (
-            node.role != "none" and not _together(before, node),
-            node.role != "none" and not _together(node, after),
+            node.role != "none" and not _belong_together(before, node),
+            node.role != "none" and not _belong_together(node, after),
         )
         supervised = node.supervised or loss == "text"
         head = [marks[node.role]] if opens else []
-        body = next(encoded).ids if node.kind == "text" else _spelt(next(shown), tokenizer, chat)
+        body = next(encoded).ids if node.kind == "text" else _tokenize_image(next(shown), tokenizer, chat)
         tail = [end] if closes else []
         done.append(
             Encoded(
@@ -205,7 +205,7 @@ def join_segment(
     )
 
 
-def _spelt(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
+def _tokenize_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
     """The tokens of an image."""
     ids: list[int] = []
     for said, times in chat.frame.spell(image):
@@ -216,6 +216,6 @@ def _spelt(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[i
     return ids
 
 
-def _together(one: Node | None, other: Node | None) -> bool:
+def _belong_together(one: Node | None, other: Node | None) -> bool:
     """Whether two neighbours belong to one run."""
     return one is not None and other is not None and (one.turn, one.role) == (other.turn, other.role)

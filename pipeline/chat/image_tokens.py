@@ -52,16 +52,16 @@ class ImageTokenTemplate:
     after: str = ""  # text that a spelling ends with, and that a processor has to be given behind its placeholder
 
 
-def _bare(image: ImageLayout) -> Spelling:
+def _write_bare(image: ImageLayout) -> Spelling:
     return [(None, image.tokens)]
 
 
-def _fenced(image: ImageLayout) -> Spelling:
+def _write_fenced(image: ImageLayout) -> Spelling:
     tile = [(None, image.tokens // image.tiles), (FENCE, 1)]
     return [(FENCE, 1), *tile * image.tiles, ("\n", 1)]
 
 
-def _tagged(image: ImageLayout) -> Spelling:
+def _write_tagged(image: ImageLayout) -> Spelling:
     (rows, columns), tile = image.grid, (None, image.tokens // image.tiles)
     if max(image.grid) > MOST:
         raise ValueError(f"an image of {rows} x {columns} tiles: Idefics3's processor has tags for {MOST} x {MOST}")
@@ -71,32 +71,32 @@ def _tagged(image: ImageLayout) -> Spelling:
     spelt: list[tuple[str | None, int]] = []
     for row in range(rows):
         for column in range(columns):
-            spelt += [(FENCE, 1), (_tag(row, column), 1), tile]
+            spelt += [(FENCE, 1), (_name_tile(row, column), 1), tile]
         spelt.append(("\n" if row + 1 < rows else "\n\n", 1))
     return [*spelt, *overview]
 
 
-def _bracketed(image: ImageLayout) -> Spelling:
+def _write_bracketed(image: ImageLayout) -> Spelling:
     return [("<img>", 1), (None, image.tokens), ("</img>", 1)]
 
 
-def _tag(row: int, column: int) -> str:
+def _name_tile(row: int, column: int) -> str:
     return f"<row_{row + 1}_col_{column + 1}>"
 
 
-BARE = ImageTokenTemplate(_bare)
+BARE = ImageTokenTemplate(_write_bare)
 """Nothing but placeholders: LLaVA and its kin."""
 
-FENCED = ImageTokenTemplate(_fenced, (FENCE, UTTERANCE), after="\n")
+FENCED = ImageTokenTemplate(_write_fenced, (FENCE, UTTERANCE), after="\n")
 """A mark before, between and behind the tiles: `IdeficsProcessor` and `Idefics2Processor`.
 
 Both processors merge the marks of two images that touch, and the second puts a space between mark and word. The line
 break keeps neighbours out of an image's spelling: a segment may be cut beside it.
 """
 
-TAGS = tuple(_tag(row, column) for row in range(MOST) for column in range(MOST))
-TAGGED = ImageTokenTemplate(_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))
+TAGS = tuple(_name_tile(row, column) for row in range(MOST) for column in range(MOST))
+TAGGED = ImageTokenTemplate(_write_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))
 """A mark and the place in the grid before each tile: `Idefics3Processor` and `SmolVLMProcessor`."""
 
-BRACKETED = ImageTokenTemplate(_bracketed, ("<img>", "</img>", VIDEO))
+BRACKETED = ImageTokenTemplate(_write_bracketed, ("<img>", "</img>", VIDEO))
 """A mark before and one behind: `InternVLProcessor`."""

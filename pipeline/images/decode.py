@@ -76,7 +76,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The pixels of an opened image: RGB, upright, transparency on white. Raises Undecodable."""
     with _read_errors():
         image.load()
-        image = _upright(image)
+        image = _turn_upright(image)
         if image.mode.startswith("I;16"):
             return _eight_bits(image)
         if image.mode in {"I", "F"}:
@@ -86,7 +86,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF says.
 
     Broken EXIF turns nothing, as in browsers: it is no reason to lose the pixels.

@@ -60,7 +60,7 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
             raise RecipeError(f"--filter {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
     data["custom_filters"][file] = {"sha256": custom_filters.hash_code(code), "code": code}
     entries = _list_filters(data)
-    entries += [{name: None} for name in names if name not in _names(data)]
+    entries += [{name: None} for name in names if name not in _list_filter_names(data)]
 
 
 def set_value(data: dict[str, Any], key: str, text: str) -> None:
@@ -76,15 +76,15 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     *path, last = key.split(".")
     if key.partition(".")[0] == "custom_filters":
         raise RecipeError(f"--set {key}: code of filters comes from a file, with --filter FILE")
-    if path and path[0] not in data and path[0] in {*FILTERS, *_names(data)}:
+    if path and path[0] not in data and path[0] in {*FILTERS, *_list_filter_names(data)}:
         path.insert(0, "filters")
     if len(path) > 1 and path[0] == "filters":
         entries = _list_filters(data)
-        if path[1] not in _names(data) and not path[1].isdigit():
+        if path[1] not in _list_filter_names(data) and not path[1].isdigit():
             entries.append({path[1]: {}})
     place: Any = data
     for part in path:
-        place = _inside(place, part, key)
+        place = _find_inside(place, part, key)
     if isinstance(place, list):
         _replace_item(place, last, value, key)
     elif isinstance(place, dict):
@@ -106,7 +106,7 @@ def _replace_item(items: list[Any], last: str, value: Any, key: str) -> None:
         raise RecipeError(f"--set {key}: no {last!r} in this list of {len(items)}; its items are counted from 0")
 
 
-def _names(data: Mapping[str, Any]) -> list[str]:
+def _list_filter_names(data: Mapping[str, Any]) -> list[str]:
     """The filters that a recipe's mapping names."""
     entries = data.get("filters", DEFAULT_FILTERS)
     return (
@@ -124,11 +124,11 @@ def _list_filters(data: dict[str, Any]) -> list[Any]:
     return entries
 
 
-def _inside(place: Any, part: str, key: str) -> Any:
+def _find_inside(place: Any, part: str, key: str) -> Any:
     if isinstance(place, list):
         named = [item for item in place if isinstance(item, dict) and (part in item or item.get("name") == part)]
         if named and part in named[0]:
-            return _inside(named[0], part, key)
+            return _find_inside(named[0], part, key)
         if named:
             return named[0]
         if part.isdecimal() and len(part) < 10 and int(part) < len(place):

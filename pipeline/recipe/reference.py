@@ -31,7 +31,7 @@ def write_reference(schema: Mapping[str, Any]) -> str:
 
 def _write_block(name: str, block: Mapping[str, Any], level: int) -> Iterator[str]:
     """A block with its keys, and below it what stands in these by kind or by name."""
-    yield f"{'#' * level} {name}\n\n{_mark(block.get('description', ''))}\n"
+    yield f"{'#' * level} {name}\n\n{_escape_cell(block.get('description', ''))}\n"
     properties = block.get("properties", {})
     if properties:
         yield "| key | value | default | meaning |\n|---|---|---|---|"
@@ -45,7 +45,7 @@ def _write_block(name: str, block: Mapping[str, Any], level: int) -> Iterator[st
 
 def _write_key(key: str, item: Mapping[str, Any], *, needed: bool) -> str:
     default = "needed" if needed else f"`{json.dumps(item['default'])}`" if "default" in item else ""
-    return f"| `{key}` | {_name_type(item)} | {default} | {_mark(item.get('description', ''))} |"
+    return f"| `{key}` | {_name_type(item)} | {default} | {_escape_cell(item.get('description', ''))} |"
 
 
 def _list_choices(block: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -103,6 +103,6 @@ def _name_bounds(item: Mapping[str, Any]) -> str:
     return f" {' '.join(said)}" if said else ""
 
 
-def _mark(text: str) -> str:
+def _escape_cell(text: str) -> str:
     """A text for a cell of a table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()

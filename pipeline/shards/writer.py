@@ -127,7 +127,7 @@ class ShardWriter:
 
     def add(self, entry: ShardSample) -> None:
         """Append a sample."""
-        members = _members(entry)
+        members = _make_members(entry)
         if self._tar is not None and self._is_full(members):
             self._close()
         if self._tar is None:
@@ -219,24 +219,24 @@ def read_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
     )
 
 
-def _members(entry: ShardSample) -> dict[str, bytes]:
+def _make_members(entry: ShardSample) -> dict[str, bytes]:
     """What stands behind a sample's key in the tar, in order: its JSON, then each part of each image."""
     parts = {
         f"{node}.{part}.{extension}": data
-        for node, image in _images(entry)
+        for node, image in _list_images(entry)
         for part, (extension, data) in image.parts.items()
     }
-    return {"json": _record(entry), **parts}
+    return {"json": _make_record(entry), **parts}
 
 
-def _images(entry: ShardSample) -> Iterator[tuple[int, Rendered]]:
+def _list_images(entry: ShardSample) -> Iterator[tuple[int, Rendered]]:
     """Each image with its node's place among the nodes that stay."""
     places = (place for place, node in enumerate(entry.kept) if entry.sample.nodes[node].image is not None)
     return zip(places, entry.images, strict=True)
 
 
-def _record(entry: ShardSample) -> bytes:
-    images, sample = dict(_images(entry)), entry.sample
+def _make_record(entry: ShardSample) -> bytes:
+    images, sample = dict(_list_images(entry)), entry.sample
     nodes: list[dict[str, Any]] = []
     for place, node in enumerate(sample.nodes[index] for index in entry.kept):
         shared: dict[str, Any] = {
@@ -273,7 +273,7 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
             "tiles": layout.tiles,
             "tokens": layout.tokens,
         }
-        for place, layout in ((place, image.layout) for place, image in _images(entry))
+        for place, layout in ((place, image.layout) for place, image in _list_images(entry))
     ]
     input_file = {
         "id": str(sample.id),
@@ -293,7 +293,7 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
 
 
 def _lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
-    images, sample = dict(_images(entry)), entry.sample
+    images, sample = dict(_list_images(entry)), entry.sample
     nodes = [
         {
             "node": index,

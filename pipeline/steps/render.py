@@ -80,7 +80,7 @@ class Render:
         easel = _Easel(self.policy, read_image_stats(inputs[IMAGE_STATS_FILE], SHOWN), Pictures(inputs))
         with ShardWriter(folder, self.samples, self.bytes) as shards:
             for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
-                outcome, images, found = _draw(easel, row, sample, verdicts.get(row, []))
+                outcome, images, found = _render_sample(easel, row, sample, verdicts.get(row, []))
                 own += found
                 count_sample(counts, sample, outcome)
                 if outcome.sample is None:
@@ -90,7 +90,7 @@ class Render:
         return counts
 
 
-def _draw(
+def _render_sample(
     easel: _Easel, row: int, sample: Sample, verdicts: Sequence[Verdict]
 ) -> tuple[Outcome, tuple[Rendered, ...], list[Verdict]]:
     """What stays of a sample, its images rendered, and verdicts on those that cannot be.
@@ -151,9 +151,9 @@ class _Easel:
         drawn = self._anew(number, layout)
         if isinstance(drawn, Rendered):
             self.recent[number, layout] = drawn
-            self.weight += _weight(drawn)
+            self.weight += _count_bytes(drawn)
         while self.weight > RECENT_BYTES:
-            self.weight -= _weight(self.recent.popitem(last=False)[1])
+            self.weight -= _count_bytes(self.recent.popitem(last=False)[1])
         return drawn
 
     def _anew(self, number: int, layout: Layout) -> Rendered | Reason:
@@ -172,5 +172,5 @@ class _Easel:
         return Rendered(layout, encoded, self.image_stats[number].sha256)
 
 
-def _weight(image: Rendered) -> int:
+def _count_bytes(image: Rendered) -> int:
     return sum(len(data) for _, data in image.parts.values())

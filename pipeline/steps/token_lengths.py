@@ -80,7 +80,7 @@ class CountTokens:
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()
         for number in sorted(name.removesuffix(INDEX_SUFFIX) for name in inputs if name.endswith(INDEX_SUFFIX)):
-            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
+            rows = _count_lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
             samples.keep(write_rows(folder / f"{number}{LENGTHS_SUFFIX}", LENGTHS, rows))
         return {"samples": samples, "nodes": nodes}
 
@@ -93,19 +93,19 @@ def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
     return record
 
 
-def _lengths(
+def _count_lengths(
     shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
 ) -> Iterator[dict[str, Any]]:
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
         for row in read_rows(index, ["row", "offset", "images"]):
-            nodes = list(_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            nodes = list(_count_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
             counted.keep(len(nodes))
             sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
             yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
 
 
-def _nodes(
+def _count_nodes(
     nodes: Sequence[Node], images: Sequence[Mapping[str, int]], tokenizer: Tokenizer, chat: ChatFormat
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
