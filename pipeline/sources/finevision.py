@@ -44,10 +44,12 @@ class FineVision(ParquetSource):
         images = row["images"] or []
         pictures = tuple(read_picture(place, image) for place, image in enumerate(images))
         texts = [text and {**text, "source": row["source"]} for text in row["texts"] or []]
-        return Page(read_answers(texts, [image["path"] for image in images]), pictures, signals=dict(_signals(row)))
+        return Page(
+            read_answers(texts, [image["path"] for image in images]), pictures, signals=dict(_read_signals(row))
+        )
 
 
-def _signals(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _read_signals(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The ratings that are there."""
     for axis in AXES:
         rated = {f"{axis}_ratings.{turn}": rating for turn, rating in enumerate(row[f"{axis}_ratings"] or [])}

@@ -57,10 +57,10 @@ class Obelics(ParquetSource):
                 nodes += [Node("text", supervised=True, text=part) for part in parts if part]
         if not nodes:
             raise UnreadableRow("neither text nor image", Reason.EMPTY_ROW)
-        return Page(tuple(nodes), tuple(pictures), url=_address(row["general_metadata"]))
+        return Page(tuple(nodes), tuple(pictures), url=_read_address(row["general_metadata"]))
 
 
-def _address(metadata: str | None) -> str:
+def _read_address(metadata: str | None) -> str:
     """The document's address; empty where upstream left its metadata out.
 
     Raises UnreadableRow where it is no JSON object.
