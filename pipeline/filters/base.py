@@ -131,10 +131,10 @@ class FilterStep:
         findings = list(filter_.decide(noted(), image_stats))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / name_verdicts(self.name), verdicts)
-        return _counts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
+        return _count_verdicts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
 
 
-def _counts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:
+def _count_verdicts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:
     filtered, undecided = Count(), Count()
     lost: dict[tuple[int, int], Reason] = {}
     for verdict in verdicts:

@@ -54,7 +54,7 @@ def split_words(text: str) -> list[str]:
         text = unicodedata.normalize("NFC", text)
     found: list[str] = []
     for piece in text.lower().split():
-        word = _stripped(piece)
+        word = _strip_piece(piece)
         if word.isascii() or not _UNSPACED.search(word):
             found += [word] if word else []
         else:
@@ -108,7 +108,7 @@ def measure_share(words: Sequence[str], of: Collection[str]) -> float:
     return sum(word in of for word in words) / max(len(words), 1)
 
 
-def _stripped(piece: str) -> str:
+def _strip_piece(piece: str) -> str:
     start, stop = 0, len(piece)
     while start < stop and _CATEGORY[piece[start]][0] not in "LM":
         start += 1
@@ -119,5 +119,5 @@ def _stripped(piece: str) -> str:
 
 def _in_pairs(run: str) -> list[str]:
     if not _UNSPACED.match(run):
-        return [word] if (word := _stripped(run)) else []
+        return [word] if (word := _strip_piece(run)) else []
     return [run[start : start + 2] for start in range(0, len(run), 2)]

@@ -89,8 +89,8 @@ def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, we
 
     With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure.
     """
-    cleaned = _cleaned(texts)
-    inner = _inner(cleaned.sums, texts, weights)
+    cleaned = _clean_texts(texts)
+    inner = _score_inner(cleaned.sums, texts, weights)
     han, kana, hangul, function = cleaned.sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL, Trait.FUNCTION]].T
     own = han / HAN_PER_WORD + (kana + hangul) / SYLLABLES_PER_WORD
     joined = own + FUNCTION_WORDS * function
@@ -99,7 +99,7 @@ def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, we
     scores = np.full((len(texts), len(Column)), -np.inf)
     scores[:, : Column.WANTED] = np.where(own > 0, (inner - inner.max(axis=1, keepdims=True)).T + matrix, -np.inf).T
     for index in np.flatnonzero(cleaned.words > STRAY * (own + cleaned.words)).tolist():
-        scores[index, Column.WANTED :] = _other(cleaned.prose[index], cleaned.words[index], unwanted)
+        scores[index, Column.WANTED :] = _score_other(cleaned.prose[index], cleaned.words[index], unwanted)
     return LanguageScores(scores, own + cleaned.words)
 
 
@@ -109,7 +109,7 @@ def add_context(reading: LanguageScores, turns: Sequence[int | None], weights: W
     Neighbours count for the languages that a text could be in: an English page says nothing about two lone kanji.
     """
     possible = np.isfinite(reading.scores)
-    near = np.where(possible, _near(_votes(reading), turns), 0.0)
+    near = np.where(possible, _sum_near(_cast_votes(reading), turns), 0.0)
     mixed = possible[:, Column.ZH] & possible[:, Column.WANTED]
     most = np.full(reading.scores.shape, weights.context)
     most[mixed] *= MIXED
@@ -130,11 +130,11 @@ class _Cleaned:
     prose: Sequence[str]  # empty where other scripts play no part
 
 
-def _cleaned(texts: Sequence[str]) -> _Cleaned:
+def _clean_texts(texts: Sequence[str]) -> _Cleaned:
     """Traits and words of each text; code is gone and quotations hardly count wherever scripts or languages compete in one."""
     sums, other_words, kept = measure_traits(texts), np.zeros(len(texts)), [""] * len(texts)
     letters = sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL]].sum(axis=1)
-    disputed = _disputed(sums)
+    disputed = _find_disputed(sums)
     for index in np.flatnonzero((sums[:, Trait.LETTER] > FEW_LETTERS * letters) | disputed).tolist():
         if not letters[index] and is_plain(texts[index]):
             kept[index], other_words[index] = texts[index], sums[index, Trait.LETTER] / LETTERS_PER_WORD
@@ -158,7 +158,7 @@ def _by_line(text: str) -> np.ndarray:
     return np.asarray(lines.sum(axis=0))
 
 
-def _disputed(sums: np.ndarray) -> np.ndarray:
+def _find_disputed(sums: np.ndarray) -> np.ndarray:
     """Whether a text has much of both Chinese and its neighbours in it, as one that quotes the other has."""
     chinese = sums[:, Trait.NOT_JAPANESE] + OLD * sums[:, Trait.OLD_JAPANESE] + sums[:, Trait.GRAMMAR]
     neighbours = _not_chinese(sums) + sums[:, Trait.INFLECTION] + HANGUL * sums[:, Trait.HANGUL]
@@ -169,7 +169,7 @@ def _not_chinese(sums: np.ndarray) -> np.ndarray:
     return np.asarray(sums[:, [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]].min(axis=1))
 
 
-def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarray:
+def _score_inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarray:
     """Scores (texts, 3) of Chinese, Japanese and Korean by characters, and by the model where it could matter."""
     han, hangul = sums[:, Trait.HAN], sums[:, Trait.HANGUL]
     native = sums[:, Trait.KANA] + hangul
@@ -183,11 +183,11 @@ def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarr
     close = first - second < SURE + weights.model * -FLOOR + bound_context(weights)
     for index in np.flatnonzero(close & (han + native > 0) & (weights.model > 0)).tolist():
         found = lid.predict_languages("".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS])
-        inner[index] += [weights.model * _nats(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
+        inner[index] += [weights.model * _take_log(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
     return inner
 
 
-def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
+def _score_other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
     """Scores of wanted and unwanted languages in other scripts; what the model takes for Chinese there (Pinyin) is open."""
     if unwanted is None:
         return 0.0, -math.inf
@@ -198,14 +198,14 @@ def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> 
     for code, share in found.items():
         good, bad = (good, bad + share) if unwanted(code) else (good + share, bad)
     scale = min(CERTAIN, length / ENOUGH)
-    return scale * _nats(good), scale * _nats(bad)
+    return scale * _take_log(good), scale * _take_log(bad)
 
 
-def _nats(probability: float) -> float:
+def _take_log(probability: float) -> float:
     return math.log(max(probability, lid.LEAST))
 
 
-def _votes(reading: LanguageScores) -> np.ndarray:
+def _cast_votes(reading: LanguageScores) -> np.ndarray:
     """What each text says to its neighbours (texts, columns): one column, by how sure and how long it is."""
     second, first = np.sort(np.maximum(reading.scores, -1e9), axis=1)[:, -2:].T
     trust = np.clip((first - second) / SURE, 0, 1) * np.minimum(1, reading.words / ENOUGH)
@@ -214,13 +214,13 @@ def _votes(reading: LanguageScores) -> np.ndarray:
     return votes
 
 
-def _near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
+def _sum_near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
     """The votes around each text: its turn in a conversation, what follows and goes before in a document.
 
     A little of all votes comes in too, as far as they agree: the turns of one conversation may each have their
     language.
     """
-    close = BEFORE * _before(votes) + NEXT * _before(votes[::-1])[::-1]
+    close = BEFORE * _sum_before(votes) + NEXT * _sum_before(votes[::-1])[::-1]
     numbers = np.array([-1 if turn is None else turn for turn in turns])
     for turn in set(numbers[numbers >= 0].tolist()):
         here = numbers == turn
@@ -229,7 +229,7 @@ def _near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
     return np.asarray(close + ANYWHERE * others * others / np.maximum(others.sum(axis=1, keepdims=True), 1e-9))
 
 
-def _before(votes: np.ndarray) -> np.ndarray:
+def _sum_before(votes: np.ndarray) -> np.ndarray:
     """The votes before each text; what stands between it and them fades them, unless it says nothing itself."""
     sums = np.zeros(votes.shape)
     for index in range(1, len(votes)):

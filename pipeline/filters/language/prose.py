@@ -58,9 +58,11 @@ def extract_prose(text: str) -> str:
     Pure.
     """
     text = unicodedata.normalize("NFKC", text)
-    text = _FENCE.sub(lambda fence: "\n".join(_said(line, in_listing=True) for line in fence[1].split("\n")), text)
+    text = _FENCE.sub(
+        lambda fence: "\n".join(_extract_prose(line, in_listing=True) for line in fence[1].split("\n")), text
+    )
     text = _MARKUP.sub(" ", text)
-    return "\n".join(_said(line) for line in text.split("\n"))
+    return "\n".join(_extract_prose(line) for line in text.split("\n"))
 
 
 def is_plain(text: str) -> bool:
@@ -84,18 +86,18 @@ def split_running_words(text: str) -> float:
     return total
 
 
-def _said(line: str, *, in_listing: bool = False) -> str:
+def _extract_prose(line: str, *, in_listing: bool = False) -> str:
     """What a line says to people: the line itself or, of code, its comment and anything that is no ASCII and no literal."""
     mark = _MARGIN.search(line)
     code, comment = (line[: mark.start()], line[mark.end() :]) if mark else (line, "")
     return (
-        (_spoken(code) if in_listing or _is_code(code) else code)
+        (_strip_code(code) if in_listing or _is_code(code) else code)
         + " "
-        + (_spoken(comment) if _is_code(comment) else comment)
+        + (_strip_code(comment) if _is_code(comment) else comment)
     )
 
 
-def _spoken(code: str) -> str:
+def _strip_code(code: str) -> str:
     return _ASCII_WORD.sub(" ", _LITERAL.sub(" ", code))
 
 
