@@ -84,7 +84,7 @@ class Search:
 
     def asks(self, passage: Passage, item: Item) -> tuple[int, ...]:
         """The nodes of a passage that ask just what an item asks, at any length; none if it does not."""
-        return _nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
+        return _list_nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
 
     def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """(passage, item, [(start in the passage, start in the item)]) of common runs, in order."""
@@ -111,7 +111,7 @@ class Search:
         """The share of the item's telling words that are there, and the nodes that hold them; None if that is too little."""
         foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
         asked, best, nodes = item.asked, 0.0, set[int]()
-        for occurrence in _occurrences(matched, asked.size):
+        for occurrence in _split_occurrences(matched, asked.size):
             there, said = np.zeros(asked.size, bool), np.zeros(passage.words.size, bool)
             for place, start in occurrence:
                 there[start : start + RUN] = True
@@ -175,7 +175,7 @@ class Search:
         return REACH if self.weights[answer].sum() >= 2 and not self.numeric[answer].all() else NEXT
 
 
-def _occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+def _split_occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
     """Common runs of a passage and an item, parted into the places where the passage may ask it: further apart than it is long."""
     group = list[tuple[int, int]]()
     for place, start in sorted(matched, key=lambda run: (run[0] - run[1], run)):
@@ -187,5 +187,5 @@ def _occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list
         yield group
 
 
-def _nodes(passage: Passage, places: NDArray[np.int64], size: int) -> tuple[int, ...]:
+def _list_nodes(passage: Passage, places: NDArray[np.int64], size: int) -> tuple[int, ...]:
     return tuple(sorted({int(node) for place in places for node in passage.nodes[place : place + size]}))

@@ -61,7 +61,7 @@ def _read_part(
     lost = [
         (row["sample"], node)
         for row in touched.iter_rows(named=True)
-        for node in _lost(row, verdicts.get(row["sample"], []))
+        for node in _list_lost(row, verdicts.get(row["sample"], []))
     ]
     nodes = outline.select("partition", "sample", "nodes").explode("nodes").unnest("nodes")
     nodes = nodes.with_columns(node=pl.int_range(pl.len(), dtype=pl.Int32).over("sample"))
@@ -82,7 +82,7 @@ def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.
     return nodes.with_columns(column)
 
 
-def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
+def _list_lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
     """Indices of the nodes of an outlined sample that are gone."""
     nodes, image_stats = [], list[ImageStats]()
     for node in row["nodes"]:

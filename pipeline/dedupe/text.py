@@ -60,7 +60,7 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     points = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)
-    kinds = _kinds()[np.minimum(points, TAIL)]
+    kinds = _classify_characters()[np.minimum(points, TAIL)]
     letters = np.flatnonzero(kinds)
     if not letters.size:
         return np.empty(0, np.uint32)
@@ -68,8 +68,8 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     starting[1:] |= kinds[1:] != kinds[:-1]
     starting[0] = True
     starting = starting[letters]
-    symbols = _symbols()[points[letters] | (starting.astype(np.uint32) << np.uint32(18))]
-    powers, inverse = _powers(letters.size)
+    symbols = _make_symbols()[points[letters] | (starting.astype(np.uint32) << np.uint32(18))]
+    powers, inverse = _compute_powers(letters.size)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(symbols * powers, dtype=np.uint64)])
     starts = np.append(np.flatnonzero(starting), letters.size)
     first, stop = (starts[:-SHINGLE], starts[SHINGLE:]) if starts.size > SHINGLE else (starts[:1], starts[-1:])
@@ -82,7 +82,7 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
 
 def hash_bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """(BANDS,) hashes of a set of at least one shingle; two sets agree in each with probability similarity ** ROWS. Pure."""
-    smallest = (shingles[None, :] * _multipliers()[:, None]).min(axis=1)
+    smallest = (shingles[None, :] * _make_multipliers()[:, None]).min(axis=1)
     rows = smallest.reshape(BANDS, ROWS).astype(np.uint64)
     mixed = np.arange(1, BANDS + 1, dtype=np.uint64)
     for column in range(ROWS):
@@ -97,7 +97,7 @@ def compute_jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float
 
 
 @cache
-def _kinds() -> NDArray[np.uint8]:
+def _classify_characters() -> NDArray[np.uint8]:
     """What each code point below TAIL is: letters, marks and numbers make words, unless they stand alone."""
     kinds = np.fromiter((unicodedata.category(chr(point))[0] in "LMN" for point in range(TAIL + 1)), np.uint8, TAIL + 1)
     for start, stop in UNSPACED:
@@ -107,18 +107,18 @@ def _kinds() -> NDArray[np.uint8]:
 
 
 @cache
-def _symbols() -> NDArray[np.uint64]:
+def _make_symbols() -> NDArray[np.uint64]:
     """A random number for each code point, within a token and at its start."""
     return mix_bits(np.arange(2 * TAIL, dtype=np.uint64))
 
 
 @cache
-def _multipliers() -> NDArray[np.uint32]:
+def _make_multipliers() -> NDArray[np.uint32]:
     """Odd factors: multiplication by one permutes 32-bit values, so the smallest product is a MinHash."""
     return (mix_bits(np.arange(BANDS * ROWS, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
 
-def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _compute_powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """`count` powers of GOLDEN and of its inverse, modulo 2 ** 64."""
     size = 1 << max(10, (count - 1).bit_length())
     powers, inverse = _cached_powers(size)
