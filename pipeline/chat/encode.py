@@ -1,4 +1,4 @@
-"""Tokens and labels of a sample: what measure counts before training, and the trainer reads again.
+"""Tokens and labels of a sample: what the step `token_lengths` counts before training, and the trainer reads again.
 
 A sample is encoded node by node. A node's piece depends on the node and on whether its neighbours belong to the same
 run (the nodes of one turn and role), so counts per node add up exactly, and a segment cut at the border of a

@@ -1,7 +1,7 @@
 """What a chat format puts around an image's placeholders, as the processors of transformers' model classes write it.
 
 The placeholders become features, the rest is text that is read and never supervised. An image is spelt by its layout
-alone, so measure counts and the trainer reads the same tokens.
+alone, so the step `token_lengths` counts the tokens that the trainer reads.
 """
 
 from __future__ import annotations

@@ -21,13 +21,13 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
     from vlmill.pipeline.reports.undecided import count_undecided
     from vlmill.pipeline.reports.unread import list_unread_keys
 
-    books = read_funnel(directory)
+    funnel = read_funnel(directory)
     if as_json:
         steps = {step.folder: {"done": step.done, "partitions": step.partitions} for step in read_progress(directory)}
         print_json(
             {
                 "steps": steps,
-                "funnel": books,
+                "funnel": funnel,
                 "unread": {line.source: line.rows for line in list_unread_keys(directory)},
             }
         )
@@ -37,9 +37,9 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
         console.print(str(line), markup=False)
     kept = (
         f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
-        for level, line in total_funnel(books).items()
+        for level, line in total_funnel(funnel).items()
     )
-    if any(books.values()):
+    if any(funnel.values()):
         console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill ledger {directory}", markup=False)
 
 

@@ -20,7 +20,7 @@ Inputs = Mapping[str, Path]
 
 @dataclass(slots=True)
 class Count:
-    """One line of the books: in = kept + dropped + failed."""
+    """One line of the funnel: in = kept + dropped + failed."""
 
     came: int = 0
     kept: int = 0

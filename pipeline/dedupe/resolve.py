@@ -279,7 +279,7 @@ def _make_verdict(row: Mapping[str, object]) -> Verdict:
 
 
 def _count_samples(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
-    """The books over samples that the filters left, and over their nodes."""
+    """The counts over samples that the filters left, and over their nodes."""
     whole = drops.filter(pl.col("node") == WHOLE_SAMPLE).join(samples.select("order", "left"), on="order")
     counts = {"deduped": Count(), "deduped_nodes": Count()}
     for reason, left in whole.select("reason", "left").iter_rows():

@@ -4,7 +4,7 @@ survey      one chain per input file          cut it into partitions
 benchmarks  one chain per partition, then one  read, image stats, index what training data is held against
 curate      one chain per partition            read, fetch, image stats, seek, every filter, signature, contamination
 dedupe      one task per bucket, then one     pairs, resolve
-shard       one chain per partition, policy    ... render, measure
+shard       one chain per partition, policy    ... render, token lengths
 apply verdicts      one chain per partition            what is kept, where there are no shards to say it
 """
 
@@ -164,7 +164,7 @@ class Build:
         )
 
     def shard(self) -> None:
-        """Render and measure every partition under every policy."""
+        """Render every partition, and count its token lengths, under every policy."""
         tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
         chains = []
         for policy in self.recipe.policies:
@@ -301,16 +301,16 @@ class Build:
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled."""
         self.watcher.phase(phase, len(chains))
-        books: dict[str, dict[tuple[str, str], Receipt]] = {}
+        by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         for index, receipts in self.executor.each(ChainRunner(self.root), chains, Chain.careful):
             for folder, receipt in receipts:
-                books.setdefault(folder, {})[receipt.partition, receipt.key] = (
+                by_folder.setdefault(folder, {})[receipt.partition, receipt.key] = (
                     receipt  # a chain per policy has its first steps in common
                 )
             self.watcher.done()
             yield chains[index], receipts
-        self.folders |= books.keys()
-        for folder, found in books.items():  # several of one part stay in their order
+        self.folders |= by_folder.keys()
+        for folder, found in by_folder.items():  # several of one part stay in their order
             write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
 
     def manifest(self, folder: str) -> list[Receipt]:

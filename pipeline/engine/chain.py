@@ -198,6 +198,6 @@ def read_manifest_counts(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
 
 def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:
     """Roll up the receipts of a complete step, in their order; readers use nothing else."""
-    books = {level: count.to_json() for level, count in sorted(total_counts(receipts).items())}
-    manifest = {"folder": folder, "counts": books, "receipts": [receipt.to_json() for receipt in receipts]}
+    counts = {level: count.to_json() for level, count in sorted(total_counts(receipts).items())}
+    manifest = {"folder": folder, "counts": counts, "receipts": [receipt.to_json() for receipt in receipts]}
     write_atomically(root / folder / "manifest.json", manifest)

@@ -143,7 +143,7 @@ class Store:
         `elsewhere` says where inputs lie that are not in the folder: input files.
 
         Raises:
-            StoreError: other versions made the earlier partitions of this step; or a step whose books do not balance.
+            StoreError: other versions made the earlier partitions of this step; or a step whose counts do not balance.
         """
         done = self.find(task)
         if done is not None:
@@ -170,8 +170,8 @@ class Store:
             files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
             path.replace(target / name)
         flush_path(target)
-        books = {level: count.to_json() for level, count in sorted(counts.items())}
-        receipt = Receipt(key, task.partition, tuple(files), books, dict(task.step.made_by()))
+        by_level = {level: count.to_json() for level, count in sorted(counts.items())}
+        receipt = Receipt(key, task.partition, tuple(files), by_level, dict(task.step.made_by()))
         return self._sign(task, receipt)
 
     def _sign(self, task: Task, receipt: Receipt) -> Receipt:
@@ -249,15 +249,15 @@ def _check_balance(task: Task, counts: Counts) -> None:
     for level, count in counts.items():
         if not count.balanced():
             raise StoreError(
-                f"{task.folder} {task.partition}: the books of {task.step.name} do not balance: {level} "
+                f"{task.folder} {task.partition}: the counts of {task.step.name} do not balance: {level} "
                 f"{count.to_json()}"
             )
 
 
 def total_counts(receipts: list[Receipt]) -> dict[str, Count]:
-    """The books of many receipts, added up by level."""
-    books: dict[str, Count] = {}
+    """The counts of many receipts, added up by level."""
+    totals: dict[str, Count] = {}
     for receipt in receipts:
         for level, line in receipt.counts.items():
-            books.setdefault(level, Count()).add(Count.from_json(line))
-    return books
+            totals.setdefault(level, Count()).add(Count.from_json(line))
+    return totals

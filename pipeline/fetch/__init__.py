@@ -270,7 +270,7 @@ def _check_mirrors(found: Mapping[str, FetchOutcome], fetch: Fetch) -> None:
 
 
 def _add_outcome(row: Row, outcome: FetchOutcome, count: Count) -> Row:
-    """The row with its outcome, and a line in the books."""
+    """The row with its outcome; enters that in `count`."""
     if outcome.reason is None:
         count.keep()
     else:

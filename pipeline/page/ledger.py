@@ -17,7 +17,7 @@ from vlmill.pipeline.page import make_data_url, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.ledger import (
-    Books,
+    LevelCounts,
     find_steps_by_reason,
     format_share,
     format_steps,
@@ -36,22 +36,22 @@ Group = tuple[str, str]
 """Reason and source."""
 
 
-def render_funnel_page(root: Path, books: Mapping[str, Books]) -> str:
-    """The page of the sources in `books`: of every reason and source the same number of losses, as far as there are any.
+def render_funnel_page(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
+    """The page of the sources in `funnel`: of every reason and source the same number of losses, as far as there are any.
 
     Raises:
         StoreError: a source is not filtered to its end.
     """
     recipe = read_locked_recipe(root)
-    cards, numbers = _choose_losses(root, recipe, books)
+    cards, numbers = _choose_losses(root, recipe, funnel)
     thumbnails = dict(_read_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
-    speakers = {source: find_steps_by_reason(root, source) for source in books}
+    speakers = {source: find_steps_by_reason(root, source) for source in funnel}
     return render_page(
         "vlmill.pipeline.page",
         "ledger.html.jinja",
         name=recipe.name,
         policy=next(iter(recipe.policies), "none"),
-        funnel=dict(make_lines_by_source(root, books)),
+        funnel=dict(make_lines_by_source(root, funnel)),
         share=format_share,
         sources=sorted({source for _, source in cards}),
         reasons=sorted({reason for reason, _ in cards}),

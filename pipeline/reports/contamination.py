@@ -73,7 +73,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
             contact = contacts.setdefault(finding.benchmark, {}).setdefault(source, Contact())
             contact.pairs[finding.kind].add((finding.id, finding.item))
     items = _count_items(root)
-    books = {
+    benchmarks = {
         name: {
             "items": items.get(name, 0),
             "unread": count_unread(root, name),
@@ -81,7 +81,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
         }
         for name in list_splits(recipe)
     }
-    return {"action": against.action, "benchmarks": books}
+    return {"action": against.action, "benchmarks": benchmarks}
 
 
 def list_splits(recipe: Recipe) -> list[str]:
@@ -115,12 +115,12 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
         StoreError: one was not read to its end.
     """
     for name in list_splits(recipe):
-        for level, book in count_unread(root, name).items():
-            if book["lost"]:
-                lost = sum(book["lost"].values())
-                why = ", ".join(f"{reason} {number:,}" for reason, number in book["lost"].items())
+        for level, count in count_unread(root, name).items():
+            if count["lost"]:
+                lost = sum(count["lost"].values())
+                why = ", ".join(f"{reason} {number:,}" for reason, number in count["lost"].items())
                 yield (
-                    f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held "
+                    f"{name}: {lost:,} of {count['in']:,} {level} could not be read ({why}), and nothing was held "
                     "against them"
                 )
 
@@ -152,20 +152,20 @@ def make_contamination_table(found: dict[str, Any]) -> Table:
     )
     for name in ("benchmark", "of", "source", "items", "image", "text", "both", "samples", "image", "text", "both"):
         made.add_column(name, justify="left" if name in {"benchmark", "source"} else "right")
-    for name, book in found["benchmarks"].items():
-        for source, line in book["sources"].items() or [("none", None)]:
+    for name, benchmark in found["benchmarks"].items():
+        for source, line in benchmark["sources"].items() or [("none", None)]:
             counts = (
                 f"{line[f'{what}_by_{how}']:,}" if line else "0"
                 for what in ("items", "samples")
                 for how in ("any", "image", "text", "both")
             )
-            made.add_row(name, f"{book['items']:,}", source, *counts)
+            made.add_row(name, f"{benchmark['items']:,}", source, *counts)
     return made
 
 
 def format_examples(found: dict[str, Any]) -> Iterator[str]:
     """The examples for people."""
-    for name, book in found["benchmarks"].items():
-        for line in book["sources"].values():
+    for name, benchmark in found["benchmarks"].items():
+        for line in benchmark["sources"].values():
             for example in line["examples"]:
                 yield f"{name}: {example['sample']} has {example['item']} (by {' and '.join(example['by'])})"

@@ -1,6 +1,6 @@
 """Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes.
 
-Files are held against receipts, receipts against manifests; and the books of every step against what stands in the
+Files are held against receipts, receipts against manifests; and the counts of every step against what stands in the
 tables, so that what one step kept is what the next one took in, from the rows of the input file to the samples of a
 mixture.
 """
@@ -44,8 +44,8 @@ def verify_run(root: Path) -> Iterator[str]:
         return
     filtered = [name for name in read if _are_complete(root, *_filtered_folders(recipe, name))]
     counted = {name: _Counted(root, recipe, name) for name in filtered}
-    for books in counted.values():
-        yield from books.broken()
+    for source in counted.values():
+        yield from source.broken()
     if len(filtered) == len(recipe.sources):
         yield from _verify_dedupe(root, recipe, counted.values())
     for stage in recipe.stages:
@@ -80,7 +80,7 @@ def _filtered_folders(recipe: Recipe, source: str) -> list[str]:
 
 
 def _verify_manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
-    """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
+    """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its counts."""
     receipts, counts = read_manifest_counts(path)
     for receipt in receipts:
         for file in receipt.files:
@@ -116,11 +116,11 @@ def _verify_file(root: Path, path: str, sha256: str, receipt: str = "") -> Itera
         yield f"{path}: its sha256 is not the one in its receipt{receipt}"
 
 
-# -- books -------------------------------------------------------------------------------------------------------------
+# -- counts ------------------------------------------------------------------------------------------------------------
 
 
 class _Counted:
-    """The books of one source, and what its tables come to."""
+    """The counts of one source, and what its tables come to."""
 
     def __init__(self, root: Path, recipe: Recipe, source: str) -> None:
         self.root, self.recipe, self.source = root, recipe, source
@@ -147,7 +147,7 @@ class _Counted:
         if self.recipe.decontaminate is not None:
             yield from self._taken_in("contamination", "held_against_benchmarks", "in", samples)
         if "decontaminate" in self.recipe.verdict_steps():
-            nodes = {partition: found.books["nodes"].came for partition, found in self.found.items()}
+            nodes = {partition: found.counts["nodes"].came for partition, found in self.found.items()}
             yield from self._taken_in("decontaminate", "decontaminated", "in", nodes)
         yield from self._outcome()
         for policy in self.recipe.policies:
@@ -171,8 +171,8 @@ class _Counted:
         folder, step = f"steps/{self.source}/outcomes", CountOutcomes(self.recipe.all_verdict_steps())
         keys = {at.partition: Task.over(at.files, folder, at.partition, step).key() for at in self.tables}
         for receipt in read_manifest(self.root, folder) if _are_complete(self.root, folder) else ():
-            books = self.found[receipt.partition].books if keys.get(receipt.partition) == receipt.key else {}
-            for level, line in books.items():
+            counts = self.found[receipt.partition].counts if keys.get(receipt.partition) == receipt.key else {}
+            for level, line in counts.items():
                 if line.to_json() != receipt.counts[level]:
                     yield (
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
@@ -180,7 +180,7 @@ class _Counted:
                     )
 
     def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
-        """A step's books agree with the tables, partition by partition."""
+        """A step's counts agree with the tables, partition by partition."""
         for receipt in read_manifest(self.root, f"steps/{self.source}/{step}"):
             said = receipt.counts[level][side]
             if said != wanted[receipt.partition]:
@@ -190,13 +190,13 @@ class _Counted:
                 )
 
     def _rendered(self, folder: str) -> Iterator[str]:
-        """Render's books are what the verdicts come to, its own included; and its shards hold what it kept."""
+        """Render's counts are what the verdicts come to, its own included; and its shards hold what it kept."""
         for receipt in read_manifest(self.root, folder):
             files = {file.name: self.root / file.path for file in receipt.files}
             tables = next(tables for tables in self.tables if tables.partition == receipt.partition)
             paths = {**tables.paths(self.root), name_verdicts("render"): files[name_verdicts("render")]}
-            books = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).books
-            for level, line in books.items():
+            counts = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).counts
+            for level, line in counts.items():
                 if line.to_json() != receipt.counts[level]:
                     yield (
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
@@ -226,7 +226,7 @@ def _verify_dedupe(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> I
     """What the filters left of all sources is what dedupe took in."""
     if recipe.dedupe is None:
         return
-    found = [found for books in counted for found in books.found.values()]
+    found = [found for source in counted for found in source.found.values()]
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     for level, left in (
         ("deduped", sum(partition.samples_left for partition in found)),

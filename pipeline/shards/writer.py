@@ -1,6 +1,6 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by render; read by measure, the trainer and trace. webdataset's TarWriter writes the tars, with what would
+Written by render; read by `token_lengths`, the trainer and trace. webdataset's TarWriter writes the tars, with what would
 differ between two machines or two runs fixed: no times, no owners, one mode.
 """
 

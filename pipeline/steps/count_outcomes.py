@@ -1,4 +1,4 @@
-"""Step `apply verdicts`: the books of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
+"""Step `apply verdicts`: the counts of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ class CountOutcomes:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Count."""
         del folder
-        return recount_partition(inputs, self.filters).books
+        return recount_partition(inputs, self.filters).counts

@@ -1,4 +1,4 @@
-"""The measure step: how long every sample of a shard is, in tokens and encoder inputs, for one tokenizer and chat format.
+"""Step `token_lengths`: how many tokens and encoder inputs each sample of a shard has, for a tokenizer and chat format.
 
 Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON
 members by the offsets in its index, and no image.
@@ -56,7 +56,7 @@ class CountTokens:
 
     chat: str = "vlmill"
 
-    name: ClassVar[str] = "measure"
+    name: ClassVar[str] = "token_lengths"
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""The books of a partition, counted again from its tables and verdicts. Those of receipts have to come to the same."""
+"""The counts of a partition, counted again from its tables and verdicts. Those of receipts have to come to the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Recount:
     nodes_filtered: int = 0  # that filters were shown: all but those of samples that were taken down
     samples_left: int = 0  # by the filters, before dedupe
     nodes_left: int = 0
-    books: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
+    counts: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
 
     def enter(self, sample: Sample, outcome: Outcome, before: Outcome) -> None:
         """Add a sample with its fate, and that which it had before dedupe."""
@@ -31,24 +31,24 @@ class Recount:
         self.nodes_filtered += 0 if sample.taken_down else len(sample.nodes)
         self.samples_left += before.sample is None
         self.nodes_left += len(before.kept) if before.sample is None else 0
-        count_sample(self.books, sample, outcome)
+        count_sample(self.counts, sample, outcome)
 
 
-def count_sample(books: Counts, sample: Sample, outcome: Outcome) -> None:
-    """Enter a sample in the books, at all three levels; images are image nodes."""
+def count_sample(counts: Counts, sample: Sample, outcome: Outcome) -> None:
+    """Enter a sample in the counts, at all three levels; images are image nodes."""
     fates = [("samples", outcome.sample), *(("nodes", reason) for reason in outcome.nodes)]
     fates += [
         ("images", reason) for node, reason in zip(sample.nodes, outcome.nodes, strict=True) if node.kind == "image"
     ]
     for level, reason in fates:
         if reason is None:
-            books[level].keep()
+            counts[level].keep()
         else:
-            books[level].lose(reason)
+            counts[level].lose(reason)
 
 
 def count_read(inputs: Mapping[str, Path]) -> Counts:
-    """The books of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
+    """The counts of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
     rows, pages = Count(), Count()
     seen = {row["row"] for row in read_rows(inputs[SAMPLES_FILE], ["row"])}
     rows.keep(len(seen))
