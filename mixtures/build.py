@@ -119,7 +119,7 @@ class _Stage:
         return self.run.recipe.policies[self.stage.policy]
 
     def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
-        """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""
+        """A source's shards under the stage's policy, with index and lengths, in the order of their names."""
         folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
         lengths = {
             receipt.partition: {file.name: file for file in receipt.files}

@@ -30,7 +30,9 @@ WIDEST = 256
 
 @contextmanager
 def attend_packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Within it the language model attends by `attend_varlen`, where device, arithmetic and model can; afterwards as before.
+    """Within it the language model attends by `attend_varlen`; afterwards as before.
+
+    Only where device, arithmetic and model can.
 
     Only packed sequences without a mask and a cache may go through the model meanwhile, and through
     `vlmill.train.model.compute_features`.

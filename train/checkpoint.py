@@ -205,7 +205,10 @@ def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def _explain_errors(trouble: str, cure: str) -> Iterator[None]:
-    """Whatever goes wrong as a StoreError. torch raises errors of many kinds, and for several ranks one that is no Exception."""
+    """Turn every error into a StoreError.
+
+    torch raises errors of many kinds, and for several ranks one that is no Exception.
+    """
     try:
         yield
     except (Exception, CheckpointException) as error:

@@ -81,7 +81,7 @@ class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
         return question, settings, list(visuals(self.task_dict[task][split][document]) or [])
 
     def _answers(self, questions: list[str], settings: dict[str, Any], images: list[list[Any]]) -> list[str]:
-        """The answers to questions, each about its images, in one batch: of questions that all have images, or all none."""
+        """The answers to questions about images, in one batch; either all questions have images or none has."""
         turns = [
             [*({"type": "image", "image": image} for image in shown), {"type": "text", "text": question}]
             for question, shown in zip(questions, images, strict=True)

@@ -1,4 +1,7 @@
-"""Training from a run's folder: one stage, or all stages of its recipe in order, each from the weights of the one before."""
+"""Training from a run's folder.
+
+One stage, or all stages of its recipe in order, each from the weights of the one before.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ class Result:
 def train_stages(
     directory: Path, stage: str | None = None, machine: Machine | None = None, console: Console | None = None
 ) -> list[Result]:
-    """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
+    """Train the stages of the recipe that `directory` is locked to, or one of them.
+
+    One stage starts from the stage before it.
 
     Raises:
         RecipeError: the recipe has no such stage.

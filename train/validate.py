@@ -1,7 +1,9 @@
-"""What can be said of a whole recipe before any work: mixtures, models, and whether model, policy, chat and budgets fit.
+"""What can be checked of a whole recipe before any work.
 
-`validate_whole_recipe` is the one check of a recipe that was read. It says what training would say after the data are built, where
-that can be known.
+Mixtures, models, and whether model, policy, chat and budgets fit.
+
+`validate_whole_recipe` is the one check of a recipe that was read. Where it can be known, it says what training would
+say after the data are built.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def validate_whole_recipe(recipe: Recipe) -> None:
 
 
 def validate_training(recipe: Recipe) -> None:
-    """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
+    """Build all blocks of a recipe that are about training, if it has any.
+
+    A mistake then shows before any work begins.
 
     Raises:
         RecipeError: a key or value is wrong, or the model cannot take a stage's image policy.

@@ -125,7 +125,9 @@ def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
 
 
 def describe_published(stage: PublishedStage, name: str = "") -> dict[str, Any]:
-    """What the stage would hold of every unit, in the form of `stats.json`: None where nothing was published of it; pure.
+    """What the stage would hold of every unit, in the form of `stats.json`; pure.
+
+    None where nothing was published of a unit.
 
     `total` adds up what was published.
     """

@@ -29,7 +29,7 @@ def ledger(
         ),
     ] = None,
 ) -> None:
-    """Show the funnel: in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of each loss.
+    """Show the funnel: in = kept + dropped + failed, of rows, samples, nodes, images, with the reason of each loss.
 
     Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row
     or page of which no sample could be made is shown with the message and its first characters.

@@ -56,7 +56,7 @@ def stats(
         ),
     ] = None,
 ) -> None:
-    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.
+    """Show what the mixtures hold: declared and realised shares, samples, images, tokens, packing, losses.
 
     Shares are in the mixture's unit, epochs are passes over a source.
     --html writes one file that needs no network: plots, samples as the trainer sees them, search.
@@ -109,7 +109,7 @@ def trace(
     ] = None,
     stage: Annotated[str | None, typer.Option(help="The stage of --step; needed where there are several.")] = None,
 ) -> None:
-    """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
+    """Follow a sample or shard member back to its input file, with its verdicts and the steps that see it.
 
     For a row or page of which no sample was made, it shows the reason and the row's first characters.
 

@@ -56,7 +56,7 @@ def takedown(
     trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove things from a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
+    """Remove things for good: from tables, shards, mixtures, plans, and every later build in the folder.
 
     Each option may be given several times. Only the partitions that hold something are made again; what they held is
     deleted from the disk. Custom filters run on them again, so name their files again. The list is DIR/takedowns.yaml.

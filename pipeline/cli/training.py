@@ -178,7 +178,7 @@ def ablate(
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Train variants of a recipe with several seeds, and compare them with a baseline: differences, intervals, p-values, costs.
+    """Train variants of a recipe with several seeds and compare them: differences, intervals, p-values, costs.
 
     What variants share is built once. Every variant and seed is an ordinary run, DIR/VARIANT/SEED, which all other
     commands take. Run it again after any interruption: finished trainings are kept. The comparison is paired over

@@ -46,7 +46,7 @@ def what_if(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what another threshold would keep, in seconds: from the tables of an existing run, without decoding an image.
+    """Show what another threshold would keep, in seconds: from an existing run's tables, without decoding images.
 
     Filters with other settings are asked again, duplicates are resolved again, and nothing is written. To apply the
     setting, build with it and --accept-changes.
@@ -97,7 +97,7 @@ def _make_tables(answer: WhatIfAnswer) -> Iterator[Table]:
 
 
 def _make_reason_table(answer: WhatIfAnswer) -> Table:
-    """By source, level and reason: what is newly dropped with its reason then, what is newly kept with its reason now."""
+    """By source, level and reason: what is newly dropped with its reason then, newly kept with its reason now."""
     from rich.table import Table
 
     table = Table(title="Why", title_justify="left")

@@ -14,7 +14,8 @@ DEPTH = 8
 """How far an excerpt goes into lists and mappings."""
 
 HIDDEN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
+    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
 )
 """What a terminal obeys or does not show: controls, marks of direction, half surrogate pairs, private use. A list of
 our own: what Python calls printable differs between its versions."""

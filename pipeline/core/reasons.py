@@ -19,7 +19,7 @@ DROPPED: Final = "dropped"
 
 
 class Reason(StrEnum):
-    """One code for each way to lose a row, a sample, a node or an image; each says whether it is a failure or a decision."""
+    """One code for each way to lose a row, a sample, a node or an image; each is a failure or a decision."""
 
     _value_: str
     failed: bool

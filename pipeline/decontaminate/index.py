@@ -323,7 +323,10 @@ def _write_items(folder: Path, items: Sequence[Item]) -> None:
 def _select_telling(
     items: Sequence[Item], holders: NDArray[np.uint32], hashes: NDArray[np.uint64]
 ) -> NDArray[np.bool_]:
-    """Which runs are asked of at most COMMON sets of pictures of their benchmark; items without any count by their question."""
+    """Which runs are asked of at most COMMON sets of pictures of their benchmark.
+
+    Items without a picture count by their question.
+    """
     albums = dict[Any, int]()
     benchmarks = {name: number for number, name in enumerate(sorted({item.benchmark for item in items}))}
     album = np.array(

@@ -94,7 +94,9 @@ def make_close_up(data: bytes) -> NDArray[np.uint8]:
 
 
 def find_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of n pairs of close-ups show the same in the same colours, whichever of the two was cut; pure, each pair for itself.
+    """Which of n pairs of close-ups show the same in the same colours, whichever of the two was cut.
+
+    Pure, each pair for itself.
 
     What is cheap comes first, so that most pairs of a set made from templates cost little.
     """
@@ -118,7 +120,10 @@ def _shrink_pictures(close_ups: NDArray[np.uint8], side: int) -> picture.Floats:
 
 
 def _compare_tints(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
-    """Whether the tints in the middle of each of two pictures are about within the range of all of the other's: cutting takes none away there."""
+    """Whether the tints in the middle of each picture are about within the range of all of the other's.
+
+    Cutting takes none away there.
+    """
     one, other = (pictures - np.roll(pictures, 1, axis=3) for pictures in (one, other))
     within = np.ones(len(one), bool)
     for inner, outer in ((one, other), (other, one)):

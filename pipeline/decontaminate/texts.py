@@ -108,7 +108,7 @@ class Search:
     def _filter(
         self, passage: Passage, item: Item, matched: Sequence[tuple[int, int]], shown: frozenset[int] | None
     ) -> tuple[float, tuple[int, ...]] | None:
-        """The share of the item's telling words that are there, and the nodes that hold them; None if that is too little."""
+        """The share of the item's telling words that are there, and their nodes; None if that is too little."""
         foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
         asked, best, nodes = item.asked, 0.0, set[int]()
         for occurrence in _split_occurrences(matched, asked.size):
@@ -141,7 +141,7 @@ class Search:
         return weighs + listed >= least or self._answered(rest, first, last + 1, stop, item, foreign)
 
     def _listed(self, rest: Words, stop: int, item: Item) -> tuple[float, int]:
-        """What choices weigh that stand behind a place, one after the other in any order, and where the last one ends."""
+        """The weight of choices behind a place, one after the other in any order, and where the last one ends."""
         weighs, left = 0.0, list(item.choices)
         while True:
             ends = dict[tuple[int, int], int]()
@@ -176,7 +176,10 @@ class Search:
 
 
 def _split_occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Common runs of a passage and an item, parted into the places where the passage may ask it: further apart than it is long."""
+    """Common runs of a passage and an item, split into the places where the passage may ask it.
+
+    Places are further apart than the item is long.
+    """
     group = list[tuple[int, int]]()
     for place, start in sorted(matched, key=lambda run: (run[0] - run[1], run)):
         if group and place - start - (group[-1][0] - group[-1][1]) > size:

@@ -1,4 +1,6 @@
-"""Step `candidates`: which texts and images of one bucket are worth comparing, and which paragraphs come again, over all sources.
+"""Step `candidates`: which texts and images of one bucket are worth comparing.
+
+Also which paragraphs are repeated, over all sources.
 
 Looks at places alone, so it is cheap. A similar pair meets at many places; `pairs` measures it once.
 """
@@ -103,7 +105,9 @@ class FindCandidates:
 def find_candidates(
     kind: Kind, places: Places, keys: NDArray[np.uint64], cap: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs at one place left out for `cap`.
+    """Rows of each pair of different keys to compare, once, the smaller key first.
+
+    Also the number of pairs at one place that were left out for `cap`.
 
     Args:
         kind: Says which rows make a group.
@@ -173,7 +177,10 @@ def _read_places(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
 def _read_columns(
     thing: str, names: Sequence[str], inputs: Inputs, first: int, last: int
 ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-    """Columns of the rows with a place in [first, last], of all partitions in the order of their names; and whose each row is."""
+    """Columns of the rows with a place in [first, last], and the partition of each row.
+
+    Partitions are in the order of their names.
+    """
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{thing}.places.parquet")]
     parts = [read_span(path, names, first, last) for path in paths]
     files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])

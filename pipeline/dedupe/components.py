@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 
 def find_components(keys: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """The smallest key that each of `keys` is connected to, itself included; pure, and independent of the order of edges.
+    """The smallest key that each of `keys` is connected to, itself included.
+
+    Pure, and independent of the order of edges.
 
     Args:
         keys: Sorted, without repetition.

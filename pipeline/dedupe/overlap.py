@@ -15,7 +15,9 @@ Matrix = dict[str, dict[str, int]]
 
 
 def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
-    """`{"images": ..., "texts": ...}`, each with `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
+    """The overlap of sources: `{"images": ..., "texts": ...}`.
+
+    Each has `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
 
     The number in row A, column B says how many of A's different contents stand in another sample, of B: the same, or
     similar in the recipe's terms (the same included). So the diagonal says how many come again within a source. A text
@@ -42,7 +44,7 @@ def _measure_overlap(things: pl.DataFrame) -> dict[str, Any]:
 
 
 def _make_matrix(things: pl.DataFrame, by: str, sources: list[str]) -> Matrix:
-    """Contents of each source that have their `by` in common with a sample of each source, not counting their only one."""
+    """Contents of each source that share their `by` with a sample of each source, not counting their only one."""
     holders = things.group_by(by, pl.col("source").alias("holder")).agg(samples=pl.col("order").n_unique())
     held = things.select("source", "key", "label").unique().join(holders, on=by)
     held = held.filter((pl.col("source") != pl.col("holder")) | (pl.col("samples") > 1))

@@ -115,7 +115,9 @@ def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
 
 
 def measure_similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
-    """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0; pure, and each pair for itself.
+    """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0.
+
+    Pure, and each pair for itself.
 
     The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and
     Kanade, 1981). It does not matter which of the two was cut.
@@ -253,7 +255,7 @@ def _reduce_pictures(pixels: Floats, most: int | None) -> Floats:
 
 
 def sample_windows(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
-    """(n, points, points) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
+    """(n, points, points) each: windows sampled with a Gaussian kernel, and their derivatives by row and column."""
     side, blurs = pixels.shape[1], np.full(len(pixels), blur)
     rows, row_distance = _make_kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)
     columns, column_distance = _make_kernel(windows[:, 2], windows[:, 3], side, side // 2, blurs)
@@ -275,7 +277,9 @@ def _sample_windows(pixels: Floats, windows: Floats, blurs: Floats, points: int)
 
 
 def _make_kernel(start: Floats, stop: Floats, side: int, count: int, blurs: Floats) -> tuple[Floats, Floats]:
-    """(n, count, side) each: weights of the pixels at points of [start, stop), and their distance in standard deviations.
+    """(n, count, side) each: weights of the pixels at points of [start, stop), and their distances.
+
+    Distances are in standard deviations.
 
     Pixels outside the window weigh nothing.
     """
@@ -302,7 +306,10 @@ def _compute_middles(count: int) -> Floats:
 
 
 def _compute_step(shown: Floats, down: Floats, right: Floats, target: Floats) -> tuple[Floats, Floats]:
-    """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target; (n,): their correlation before."""
+    """The step of (top, bottom, left, right), (n, 4), that brings what is shown closer to the target.
+
+    Also (n,): the correlation before the step.
+    """
     count, points = shown.shape[:2]
     share = _compute_middles(points)
     (a, norm), (b, _) = (_normalise_values(picture.reshape(count, points * points)) for picture in (shown, target))
@@ -370,7 +377,10 @@ def _correlate_samplings(one: Floats, other: Floats, telling: NDArray[np.bool_])
 
 
 def _compute_moments(one: Floats, other: Floats) -> tuple[Floats, Floats]:
-    """Covariance (n, 3) and variances (2, n, 3) of two samplings: of all, without the top eighth, without the bottom one."""
+    """Covariance (n, 3) and variances (2, n, 3) of two samplings.
+
+    Of all points, without the top eighth, and without the bottom eighth.
+    """
     points = one.shape[1]
     eighth = points // 8
     rows = np.stack([one, other, one * one, other * other, one * other]).sum(axis=3)

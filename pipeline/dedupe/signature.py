@@ -1,4 +1,6 @@
-"""Step `signature`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
+"""Step `signature`: what finding duplicates needs to know of a partition.
+
+So its texts and images are not read again.
 
 Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things
 meet) and an array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples
@@ -139,7 +141,10 @@ def _make_outlines(
     texts: dict[int, NDArray[np.uint32]],
     paragraphs: list[NDArray[np.uint64]],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of OUTLINE; enters the shingles of each new text under its key, and the places of each document's paragraphs."""
+    """Rows of OUTLINE.
+
+    Enters the shingles of each new text under its key, and the places of each document's paragraphs.
+    """
     for sample in samples:
         compared, whole = choose_unit(sample), join_text(sample)
         key, domain = text.make_text_key(whole), hash_host(sample.url) if compared == DOCUMENT else None
@@ -212,7 +217,10 @@ def _write_places(
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
 ) -> None:
-    """Write PLACES: the i-th thing has the key keys[i], is filed at each of filed[i], and has the evidence [starts[i], stops[i])."""
+    """Write PLACES.
+
+    The i-th thing has the key keys[i], is filed at each of filed[i], and has the evidence [starts[i], stops[i]).
+    """
     per_thing = [len(places) for places in filed]
     places = np.concatenate(filed) if filed else np.empty(0, np.uint64)
     owners = np.repeat(np.arange(len(keys)), per_thing)

@@ -81,7 +81,10 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
 
 
 def hash_bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """(BANDS,) hashes of a set of at least one shingle; two sets agree in each with probability similarity ** ROWS. Pure."""
+    """(BANDS,) hashes of a set of at least one shingle. Pure.
+
+    Two sets agree in each with probability similarity ** ROWS.
+    """
     smallest = (shingles[None, :] * _make_multipliers()[:, None]).min(axis=1)
     rows = smallest.reshape(BANDS, ROWS).astype(np.uint64)
     mixed = np.arange(1, BANDS + 1, dtype=np.uint64)

@@ -1,4 +1,6 @@
-"""The benchmarks that training data is held against: read and through image stats in chains of their own, then put into one index.
+"""The benchmarks that training data is compared with.
+
+They are read and pass image stats in chains of their own, then become one index.
 
 They never become shards. Their files lie under steps/benchmarks/<benchmark>, with the split in its name:
 mmmu.validation.
@@ -23,7 +25,10 @@ STEPS = f"steps/{FOLDER}"
 
 
 def build_index(run: Build) -> tuple[File, ...]:
-    """The index of the recipe's benchmarks, made if it is not there, its files named `benchmarks/<file>`; none without a block."""
+    """The index of the recipe's benchmarks, made if it is missing; none without a block.
+
+    Its files are named `benchmarks/<file>`.
+    """
     settings = run.recipe.decontaminate
     if settings is None:
         return ()

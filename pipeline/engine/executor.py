@@ -120,7 +120,10 @@ def _hash_package() -> str:
 
 @contextmanager
 def open_executor(workers: int | None, address: str | None) -> Iterator[Executor]:
-    """The executor that the command line asked for: `workers` 0 is inline, None is one per core; an `address` joins a cluster."""
+    """The executor that the command line names.
+
+    `workers` 0 runs tasks in this process, None is one worker per core; an `address` joins a cluster.
+    """
     if workers == 0 and address is None:
         yield Inline()
         return

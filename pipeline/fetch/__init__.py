@@ -176,7 +176,9 @@ class Retry:
         return self.fetch.made_by()
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
+        """Write supplement.parquet: rows of images.parquet that have bytes now, those of earlier rounds included.
+
+        They are in image order.
 
         Counts `retried`: the addresses tried, and their outcomes.
 
@@ -252,7 +254,9 @@ def _download_addresses(
 
 
 def _check_mirrors(found: Mapping[str, FetchOutcome], fetch: Fetch) -> None:
-    """Keep no outcome where a mirror has gone: what fails then says nothing about addresses, and it would never be tried again.
+    """Keep no outcome where a mirror has gone.
+
+    What fails then says nothing about addresses, and it would never be tried again.
 
     Raises:
         VlmillError: something that was asked of a mirror failed, and it takes no connection any more.

@@ -165,7 +165,7 @@ def list_signatures() -> list[Callable[[bytes], bool | str]]:
 
 
 def parse_retry_after(retry_after: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date, 0 and more; None if there is none that can be read.
+    """Seconds that a Retry-After header asks for, as a number or a date, 0 and more; None if it is unreadable.
 
     Any number is possible, infinity too: the opener makes no pause that reaches beyond its deadline.
     """

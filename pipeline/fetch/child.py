@@ -39,7 +39,7 @@ from vlmill.pipeline.fetch.process import STACK
 
 
 class DownloadHooks(urllib.request.BaseHandler):
-    """The three things that img2dataset is given: what opens an address, what resizes an image, what writes a sample."""
+    """What img2dataset is given: what opens an address, what resizes an image, what writes a sample."""
 
     def __init__(self, opener: Opener, folder: Path) -> None:
         self.opener, self.media_types = opener, dict[str, str]()

@@ -6,7 +6,8 @@ without a colon, and keeps reading trailers for as long as they come.
 
     head      at most `MAX_HEAD` bytes, those of earlier 1xx answers included
     body      at most the bytes allowed; a promise of more is refused before anything is read
-    chunks    lines of at most `MAX_LINE` bytes, together at most `MAX_HEAD` and a sixteenth of the bytes allowed; trailers are not read
+    chunks    lines of at most `MAX_LINE` bytes, together at most `MAX_HEAD` and a sixteenth of the bytes allowed;
+              trailers are not read
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class Opener:
                 yield reader
 
     def _connect(self, target: Target, clock: Clock) -> socket.socket:
-        """A connection to the first checked address that takes one, with TLS for the target's name where it is https."""
+        """A connection to the first checked address that accepts one, with TLS for the target's name under https."""
         refusal: OSError = ConnectionError(f"{target.host} has no address")
         for family, address in resolve_host(target, self.allowed, self.resolver):
             connection = socket.socket(family, socket.SOCK_STREAM)

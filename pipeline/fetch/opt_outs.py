@@ -75,7 +75,9 @@ class OptOuts:
 
 
 def find_listed_images(listed: OptOuts, images: Iterable[Mapping[str, Any]], samples: Path | None) -> dict[int, str]:
-    """The images of a partition that must not be asked for, and why: those that are listed, or that only listed documents show. Pure.
+    """The images of a partition that must not be requested, and why. Pure.
+
+    They are those that are listed, or that only listed documents show.
 
     Args:
         listed: The lists; those of digests have no say here.

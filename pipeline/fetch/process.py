@@ -1,4 +1,6 @@
-"""Drives the child process that downloads, and holds it to account: every address asked for has an answer, or an error is raised.
+"""Drives the child process that downloads.
+
+Every requested address has an answer, or an error is raised.
 
 Part of fetch. Bytes come back in files of a scratch folder, so what is held in memory is a line per address.
 """
@@ -94,7 +96,9 @@ class FetchOutcome:
 def download_images(
     urls: Sequence[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path] = MappingProxyType({})
 ) -> dict[str, FetchOutcome]:
-    """The outcome of each of `urls` (distinct, in the spelling of `address.parse_address`), in child processes one after the other.
+    """The outcome of each of `urls`, downloaded in child processes one after the other.
+
+    `urls` are distinct, in the spelling of `address.parse_address`.
 
     No redirect is followed to what stands on `lists` of opt-outs.
 

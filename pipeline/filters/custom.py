@@ -83,7 +83,7 @@ class CustomCode:
             )
 
     def names(self) -> frozenset[str]:
-        """What its filters are called, read without running it; perhaps also what other classes of it call themselves."""
+        """The names of its filters, read without running it; perhaps also what other classes of it call themselves."""
         return frozenset(found[2] for found in NAMED.finditer(self.code))
 
 
@@ -125,7 +125,9 @@ def find_named_code(
 
 
 def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequence[object] = ()) -> str:
-    """What is said where code would have to run that the command line did not name: its sha256, how to look at it, and the next command.
+    """The message where code would have to run that the command line did not name.
+
+    It gives the code's sha256, how to look at it, and the next command.
 
     Args:
         where: the lock or recipe that holds it.

@@ -31,7 +31,8 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 UNREADABLE = frozenset({"Cc", "Cn", "Co", "Cs"})
 
 _UNSPACED = re.compile(
-    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+)"
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+)"
 )
 _PIECE = re.compile(r"[\w']+")
 
@@ -49,7 +50,10 @@ _CATEGORY = _Categories()
 
 
 def split_words(text: str) -> list[str]:
-    """What stands between spaces, in lower case, without special characters at its ends; numbers and signs are no words."""
+    """What stands between spaces, in lower case, without special characters at its ends.
+
+    Numbers and signs are no words.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     found: list[str] = []
@@ -63,7 +67,9 @@ def split_words(text: str) -> list[str]:
 
 
 def measure_character_repetition(text: str) -> float:
-    """Share of the most frequent runs of 10 characters among all: of as many kinds as the root of all kinds, if they repeat.
+    """Share of the most frequent runs of 10 characters among all, if they repeat.
+
+    As many kinds of runs count as the square root of the number of all kinds.
 
     Runs are told apart by 64-bit hashes: five times as fast as by themselves.
     """
@@ -91,7 +97,7 @@ def measure_special_characters(text: str) -> float:
 
 
 def measure_unreadable_characters(text: str) -> float:
-    """Share of the characters that stand for nothing: controls, private use, unassigned, and the mark of what was lost."""
+    """Share of characters that stand for nothing: controls, private use, unassigned, the replacement character."""
     if UNKNOWN not in text and text.replace("\n", "").isprintable():  # most texts are, and this takes no time
         return 0.0
     return sum(_CATEGORY[character] in UNREADABLE and not character.isspace() for character in text) / len(text)

@@ -1,4 +1,6 @@
-"""Text quality: drops paragraphs, then documents, that are no running text, by measures of ROOTS and OBELICS (see `measures`).
+"""Text quality: drops paragraphs, then documents, that are no running text.
+
+The measures are those of ROOTS and OBELICS (see `measures`).
 
 Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for
 both. By default only what says one thing over and over goes, and what nobody can read, in any language; what was

@@ -93,7 +93,10 @@ def _number_files(source: str, entries: list[hub.HubFile], ranged: Callable[[str
 
 @contextmanager
 def open_input(input_file: InputFile) -> Iterator[Path]:
-    """The input file as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
+    """The input file as its source reads it.
+
+    A file of the Hub is read by range if that is enough for the source; else it is a local file.
+    """
     if input_file.on_hub and input_file.ranged:
         yield cast(
             "Path", hub.RemoteFile(input_file.url, input_file.size)
@@ -135,7 +138,10 @@ def _copy_file(input_file: InputFile) -> Iterator[Path]:
 
 
 def hash_input(input_file: InputFile) -> tuple[str, int]:
-    """sha256 and size of an input file, read in full unless the listing has them: its content decides every key that follows."""
+    """sha256 and size of an input file, read in full unless the listing has them.
+
+    Its content decides every key that follows.
+    """
     if input_file.sha256:
         return input_file.sha256, input_file.size
     try:

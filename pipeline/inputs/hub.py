@@ -133,7 +133,9 @@ def find_files(root: str, pattern: str) -> list[HubFile]:
 
 
 def find_split(root: str, subset: str | None, split: str) -> list[HubFile]:
-    """The files of a split of a subset (config), as `datasets` reads them from the repository's README or its file names.
+    """The files of a split of a subset (config).
+
+    `datasets` reads them so from the repository's README or its file names.
 
     Raises:
         SourceError: there is no such subset or split; the message has the nearest.

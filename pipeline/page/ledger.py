@@ -37,7 +37,9 @@ Group = tuple[str, str]
 
 
 def render_funnel_page(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
-    """The page of the sources in `funnel`: of every reason and source the same number of losses, as far as there are any.
+    """The page of the sources in `funnel`.
+
+    It shows the same number of losses of every reason and source, as far as there are any.
 
     Raises:
         StoreError: a source is not filtered to its end.
@@ -112,7 +114,7 @@ def _read_thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iter
 
 
 def make_thumbnail(data: bytes) -> str:
-    """A picture, at most SIDE pixels long, as an address that holds it; empty where it is too large to be opened for this. Pure."""
+    """A picture, at most SIDE pixels long, as a data URI; empty where it is too large to be opened for this. Pure."""
     try:
         return make_data_url(decode_image(data, MAX_PIXELS), SIDE, quality=60)
     except Undecodable:

@@ -40,7 +40,9 @@ DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"languag
 
 
 def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
-    """Take the filters in a file that the command line names into a recipe's mapping: its code, and each filter that is not there, as the last.
+    """Add the filters in a file that the command line names to a recipe's mapping.
+
+    The mapping gets the code, and each filter that is not there yet as the last one.
 
     Raises:
         RecipeError: there is no filter in it, or its name is taken.
@@ -64,7 +66,9 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
 
 
 def set_value(data: dict[str, Any], key: str, text: str) -> None:
-    """Replace the value at a dotted key with what `text` says in YAML; a number steps into a list, a filter's name into that of filters.
+    """Replace the value at a dotted key with what `text` says in YAML.
+
+    A number steps into a list, a filter's name into the list of filters.
 
     A filter that the recipe does not name yet is asked last; without `filters.` in front its name is understood as
     well.
@@ -150,7 +154,9 @@ def list_locations(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def move_source(data: dict[str, Any], source: str, place: str) -> None:
-    """Point a source or benchmark at other files: a folder or repository keeps the pattern, a file or pattern replaces it.
+    """Point a source or benchmark at other files.
+
+    A folder or repository keeps the pattern, a file or pattern replaces it.
 
     A source's images are there too.
     """

@@ -9,12 +9,14 @@ from typing import Any
 
 HEAD = """# Recipe reference
 
-Every key that a recipe may have. This page is written by `vlmill schema --markdown`, from the classes that a recipe is read into; do not edit it.
-An editor with a YAML language server completes and checks recipes by the JSON Schema: write it with `vlmill schema > recipe.schema.json`, and put
-`# yaml-language-server: $schema=recipe.schema.json` into the recipe's first line.
+Every key that a recipe may have. `vlmill schema --markdown` writes this page from the classes that a recipe is read
+into; do not edit it. An editor with a YAML language server completes and checks recipes by the JSON Schema: write it
+with `vlmill schema > recipe.schema.json`, and put `# yaml-language-server: $schema=recipe.schema.json` into the
+recipe's first line.
 
-Where `kind` or a filter's name says what else may stand in a block, each kind and each filter has a section. `--set KEY=VALUE` replaces any value
-for one command, with dots between keys: `--set filters.shape.max_ratio=5`, `--set stages.align.train.steps=200`.
+Where `kind` or a filter's name decides what else a block may hold, each kind and each filter has a section.
+`--set KEY=VALUE` replaces any value for one command, with dots between keys: `--set filters.shape.max_ratio=5`,
+`--set stages.align.train.steps=200`.
 """
 LARGEST = 1 << 53
 """From here on a bound only says that an integer has 64 bits."""

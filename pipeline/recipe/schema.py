@@ -199,7 +199,7 @@ class Recipe:
         return dataclasses.replace(self, sources=sources, decontaminate=held)
 
     def verdict_steps(self) -> tuple[str, ...]:
-        """Whose verdicts count before dedupe's, in the order of attribution: the filters, and decontaminate where it drops."""
+        """Steps whose verdicts count before dedupe's, in order: the filters, and decontaminate where it drops."""
         dropping = self.decontaminate is not None and self.decontaminate.action == "drop"
         return (*(filter_.name for filter_ in self.filters), *(("decontaminate",) if dropping else ()))
 

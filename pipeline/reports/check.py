@@ -1,4 +1,6 @@
-"""What can be known of a run before any work: whether its files are there and are what the recipe says, and about how much there is.
+"""What can be known of a run before any work.
+
+Whether its files exist and are what the recipe says, and about how much there is.
 
 Of each source the first rows of the first file are read. Nothing is written, and no address of an image is asked for.
 """

@@ -1,4 +1,7 @@
-"""What a build kept of each source, and whether that is what was expected of it: said at its end, whatever phase it stopped at."""
+"""What a build kept of each source, and whether that is what was expected of it.
+
+It is said at the end, whatever phase the build stopped at.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The funnel: the outcome of everything that came in. in = kept + dropped + failed, by source, level and reason, with who said so.
+"""The funnel: in = kept + dropped + failed, by source, level and reason, with the step of each loss.
 
 The counts are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py`
 puts both on one page.
@@ -266,7 +266,7 @@ def _lost_for(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reas
 
 
 def read_row_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str) -> dict[str, tuple[int, int]]:
-    """Where something was lost for a reason before there was a sample: partition -> rows of which nothing came, and pages.
+    """Partition -> rows that gave no sample, and pages, of those lost for a reason before there was a sample.
 
     A row that was lost as a whole counts among the pages, once.
     """

@@ -23,7 +23,10 @@ EXCERPT = 300
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A sample or a node that was lost for a reason of its own: nodes that fell with their sample are not counted again."""
+    """A sample or a node that was lost for a reason of its own.
+
+    Nodes that were lost with their sample are not counted again.
+    """
 
     source: str
     partition: str
@@ -65,7 +68,7 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
 
 
 def list_refused_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
-    """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `read_refused_rows`."""
+    """Every row and page of a source that gave no sample, in row order. Raises as `read_refused_rows`."""
     for one in read_refused_rows(root, recipe, source):
         yield Loss(
             source=source,

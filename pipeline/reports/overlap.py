@@ -17,7 +17,9 @@ DEGREES = {"exact": "the same", "near": "the same or similar"}
 
 
 def read_overlap(root: Path) -> dict[str, Any]:
-    """`{"images" and "texts": {"sources": {source: contents}, "exact" and "near": {row: {column: {"count", "share"}}}}}`.
+    """The overlap of sources, as `vlmill overlap --json` prints it.
+
+    `{"images" and "texts": {"sources": {source: contents}, "exact" and "near": {row: {column: {"count", "share"}}}}}`.
 
     Raises:
         StoreError: dedupe is not done, or the recipe has none.

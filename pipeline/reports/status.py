@@ -53,7 +53,7 @@ def _count_partitions(root: Path, source: str) -> int | None:
 
 
 def make_status_table(root: Path) -> Table:
-    """What `vlmill status` prints: a line per source: its steps in the order of their work, with the partitions that are there."""
+    """What `vlmill status` prints: per source a line with its steps in order and their complete partitions."""
     shown = Table(
         title="Partitions",
         title_justify="left",

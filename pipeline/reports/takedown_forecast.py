@@ -193,7 +193,10 @@ def _map_partitions(
 def _with_what_goes_along(
     root: Path, asked: TakedownList, everywhere: Sequence[PartitionTables], executor: Executor
 ) -> TakedownList:
-    """The rules with the images and the text of the samples that are asked for by id: exact copies of these go, wherever they stand."""
+    """The rules with the images and the text of the samples that are named by id.
+
+    Exact copies of these go, wherever they stand.
+    """
     if not asked.ids:
         return asked
     sources = {SampleId.parse(name).source for name in asked.ids}

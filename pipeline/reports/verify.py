@@ -80,7 +80,7 @@ def _filtered_folders(recipe: Recipe, source: str) -> list[str]:
 
 
 def _verify_manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
-    """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its counts."""
+    """Check a manifest: its files are unchanged, what was taken down is gone, receipts balance and add up."""
     receipts, counts = read_manifest_counts(path)
     for receipt in receipts:
         for file in receipt.files:
@@ -167,7 +167,10 @@ class _Counted:
                     yield f"{at}: read counts {level} {receipt.counts[level]}, its tables come to {line.to_json()}"
 
     def _outcome(self) -> Iterator[str]:
-        """Where samples were applied without shards, the verdicts come to the same; what was applied of others is of an earlier build."""
+        """Where verdicts were applied without shards, the counts agree.
+
+        What was applied to other tables is of an earlier build.
+        """
         folder, step = f"steps/{self.source}/outcomes", CountOutcomes(self.recipe.all_verdict_steps())
         keys = {at.partition: Task.over(at.files, folder, at.partition, step).key() for at in self.tables}
         for receipt in read_manifest(self.root, folder) if _are_complete(self.root, folder) else ():
@@ -257,7 +260,7 @@ def _count_rows(table: Path) -> int:
 
 
 def _verify_published(root: Path, stage: Stage) -> Iterator[str]:
-    """The lock, plan, held-out list and statistics that people and trainers read are those that the stage's steps made."""
+    """The lock, plan, held-out list and statistics in `mixtures/` are those that the stage's steps made."""
     made: dict[str, str] = {}
     for step, below in (("plan", "plan/"), ("lock", ""), ("repetition", "")):  # the last has the statistics anew
         folder = f"steps/mixtures/{stage.name}/{step}"
@@ -275,7 +278,10 @@ def _verify_published(root: Path, stage: Stage) -> Iterator[str]:
 
 
 def _verify_mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
-    """The lock's shards, plan blocks and held-out list are there and unchanged, and the shards are all that the policy has of a source."""
+    """The lock's shards, plan blocks and held-out list are unchanged.
+
+    Its shards are all that the policy has of a source.
+    """
     data = read_json(lock)
     selected = {
         receipt.partition: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")

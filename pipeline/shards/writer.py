@@ -1,7 +1,7 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by render; read by `token_lengths`, the trainer and trace. webdataset's TarWriter writes the tars, with what would
-differ between two machines or two runs fixed: no times, no owners, one mode.
+Written by `render`; read by `token_lengths`, the trainer and `trace`. webdataset's TarWriter writes the tars, with what
+would differ between two machines or two runs fixed: no times, no owners, one mode.
 """
 
 from __future__ import annotations
@@ -196,7 +196,10 @@ def parse_members(span: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def find_json_end(span: bytes) -> int:
-    """Where the JSON of a sample, its first member, ends in its span, whose first block is enough; 0 where no sample begins."""
+    """Where the JSON of a sample, its first member, ends in its span; 0 where no sample begins.
+
+    The first block of the span is enough.
+    """
     try:
         return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
     except ValueError:  # a header that is damaged

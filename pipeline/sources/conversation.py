@@ -97,7 +97,9 @@ class Message:
 
 
 def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None) -> Page:
-    """The page of a conversation whose images stand where `<image>` or a part of type image does; those that name none are `beside`.
+    """The page of a conversation whose images stand where `<image>` or a part of type image does.
+
+    Images that no text names are `beside`.
 
     The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt
     beside the turns.

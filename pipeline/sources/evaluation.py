@@ -2,14 +2,15 @@
 
 Parquet, TSV, CSV, JSON or JSON Lines.
 
-What training data is held against (pipeline/decontaminate); nobody trains on it. The recipe says which columns hold
+Training data is compared with it (pipeline/decontaminate); it is never trained on. The recipe says which columns hold
 what:
 
     question   a string
-    answers    a string, a number, a list of them, or of structs with `answer` (VQAv2): the references. A letter or a number counts as
-               the choice of that place where there are choices (A or 0 is the first)
-    choices    one column with a list (or a list written as a string, as MMMU has it), or several columns (A, B, C, D in MMBench)
-    images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings, lists of these
+    answers    the references: a string, a number, a list of them, or of structs with `answer` (VQAv2). Where there are
+               choices, a letter or a number counts as the choice of that place (A or 0 is the first)
+    choices    one column with a list (or a list written as a string, as in MMMU), or several (A, B, C, D in MMBench)
+    images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings,
+               lists of these
 
 An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or
 a sound that stands in a column of its own; other columns are left to the recipe, for nothing is supervised from them.
@@ -135,7 +136,10 @@ def _list_names(columns: Names) -> tuple[str, ...]:
 
 
 def _flatten_value(value: Any) -> Iterator[Any]:
-    """The values in a value: of lists, of lists written as strings, of structs with `answer`; nothing for null, empty and NaN."""
+    """The values in a value: of lists, of lists written as strings, of structs with `answer`.
+
+    Null, empty and NaN give nothing.
+    """
     if isinstance(value, str):
         listed = _written_list(value)
         if listed is not None:

@@ -1,4 +1,6 @@
-"""FineVision: Parquet of images, question-answer turns and ratings of each turn (HuggingFaceM4/FineVision, arXiv 2510.17269).
+"""FineVision: Parquet of images, question-answer turns and ratings of each turn.
+
+HuggingFaceM4/FineVision, arXiv 2510.17269.
 
 Models rated every turn from 1 to 5 on four axes; `<axis>_ratings` lists them, `<axis>_min` is the lowest. Both travel
 as signals, the rating of turn n as `<axis>_ratings.n`, and decide nothing here: in the paper, filtering by them hurt.

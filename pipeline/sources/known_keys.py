@@ -72,7 +72,10 @@ NOTHING = frozenset({"", "[]", "{}"})
 
 
 def has_value(value: Any) -> bool:
-    """Whether a value says anything: null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`."""
+    """Whether a value says anything.
+
+    Null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`.
+    """
     if isinstance(value, str):
         return (value if len(value) > LONGEST else value.strip()) not in NOTHING
     if isinstance(value, dict):

@@ -1,4 +1,6 @@
-"""OBELICS: Parquet of web documents, paragraphs and image addresses in their order (HuggingFaceM4/OBELICS, arXiv 2306.16527).
+"""OBELICS: Parquet of web documents, paragraphs and image addresses in order.
+
+HuggingFaceM4/OBELICS, arXiv 2306.16527.
 
 `images` and `texts` are lists of one length; in each place one of them is null. `general_metadata` is JSON with the
 document's address. The column `metadata`, JSON with alt texts and sizes per image, is not read: nothing later asks for

@@ -1,4 +1,7 @@
-"""Step `apply verdicts`: the counts of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
+"""Step `outcomes`: the counts of a partition of which no shards are made.
+
+A run without policies so knows what it keeps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step `image_stats`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
+"""Step `image_stats`: decodes each image once for all later steps: size, hash, thumbnail, contrast, sharpness.
 
 Filters and dedupe read these image stats and never the images. The hash is a function of whole luminance values that
 Pillow makes, and what is a float is rounded before it is compared or written, so the image stats are the same on every

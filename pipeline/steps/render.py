@@ -46,7 +46,9 @@ SHOWN = ("sha256", "width", "height")
 
 @dataclass(frozen=True)
 class Render:
-    """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`: images that only rendering found fault with.
+    """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`.
+
+    The verdicts are of images that only rendering found fault with.
 
     Those verdicts stand behind all filters' in the order of attribution. Samples stand in the order of samples.parquet.
     """

@@ -1,4 +1,6 @@
-"""Step `retry` of sources whose rows name image files: those that were not there are looked for again, into a supplement.
+"""Step `retry` of sources whose rows name image files.
+
+Files that were missing are looked for again, into a supplement.
 
 What `Retry` of pipeline/fetch is to addresses. What is there stays as it is, whatever lies in the folder today.
 """
@@ -46,7 +48,9 @@ class RetryImages:
         return {}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
+        """Write supplement.parquet: rows of images.parquet that have bytes now, those of earlier rounds included.
+
+        They are in image order.
 
         Counts `retried`: the files looked for, and their outcomes. One image is in memory at a time, besides those of a
         row group.

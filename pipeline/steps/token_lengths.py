@@ -75,7 +75,7 @@ class CountTokens:
         return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<nn>.lengths.parquet` beside every `<nn>.index.parquet`, rows in the shard's order; counts samples and nodes."""
+        """Write `<nn>.lengths.parquet` for every shard, in the shard's order; counts samples and nodes."""
         chat = FORMATS[self.chat]
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()

@@ -259,7 +259,7 @@ def redact_image(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a sample that was taken down: its id and group, and what kinds of nodes it had; no word, no address."""
+    """The row of a sample that was taken down: its id, group and kinds of nodes; no text, no address."""
     nodes = [{**node, "text": None, "image": None, "url": None} for node in row["nodes"]]
     return {**row, "nodes": nodes, "url": "", "licence": "", "signals": "{}"}
 

@@ -48,7 +48,10 @@ def count_sample(counts: Counts, sample: Sample, outcome: Outcome) -> None:
 
 
 def count_read(inputs: Mapping[str, Path]) -> Counts:
-    """The counts of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
+    """The counts of `read`, counted again; pure.
+
+    A row is kept if it gave a sample, else lost for the first reason that it was refused for.
+    """
     rows, pages = Count(), Count()
     seen = {row["row"] for row in read_rows(inputs[SAMPLES_FILE], ["row"])}
     rows.keep(len(seen))

@@ -1,4 +1,4 @@
-"""Decontamination: what was planted is found, what only looks like it is left alone, and the action changes nothing but the verdicts."""
+"""Decontamination: planted copies are found, lookalikes are left alone, the action changes only verdicts."""
 
 from __future__ import annotations
 

@@ -307,9 +307,9 @@ def test_img2dataset_is_the_one_that_we_know_and_loads_nothing_heavy():
     version, arguments, heavy = json.loads(done.stdout)
     assert version.startswith("1.47.")
     assert arguments == [
-        "sample_writer_class", "resizer", "thread_count", "save_caption", "extract_exif", "output_folder", "column_list", "timeout",
-        "number_sample_per_shard", "oom_shard_count", "compute_hash", "verify_hash_type", "encode_format", "retries", "user_agent_token",
-        "disallowed_header_directives", "blurring_bbox_col",
+        "sample_writer_class", "resizer", "thread_count", "save_caption", "extract_exif", "output_folder",
+        "column_list", "timeout", "number_sample_per_shard", "oom_shard_count", "compute_hash", "verify_hash_type",
+        "encode_format", "retries", "user_agent_token", "disallowed_header_directives", "blurring_bbox_col",
     ]  # fmt: skip
     assert heavy == []
 

@@ -1,4 +1,6 @@
-"""What an ablation compares: one YAML file, read once into a frozen object, and the recipe of each training that it takes.
+"""What an ablation compares.
+
+One YAML file, read once into a frozen object, and the recipe of each training that it takes.
 
 recipe: quickstart
 baseline: two-stages
@@ -105,7 +107,9 @@ def read_ablation(path: Path) -> Spec:
 def list_trials(
     spec: Spec, sources: Mapping[str, str], limit: int | None, filters: Sequence[tuple[str, str]] = ()
 ) -> list[Trial]:
-    """Every training, the first seed's of all variants first; each recipe is checked, so that a mistake shows before any work.
+    """Every training, the first seed's of all variants first.
+
+    Each recipe is checked, so that a mistake shows before any work.
 
     Args:
         spec: the ablation.

@@ -157,7 +157,10 @@ def find_last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor
 
 
 def make_causal_mask(positions: torch.Tensor) -> torch.Tensor:
-    """What is added to attention scores (sequences, 1, length, length): nothing towards what a token sees, the least number elsewhere."""
+    """What is added to attention scores (sequences, 1, length, length).
+
+    Nothing towards what a token sees, the least number elsewhere.
+    """
     document, place = (positions == 0).cumsum(1), torch.arange(positions.shape[1], device=positions.device)
     seen = (document[:, :, None] == document[:, None, :]) & (place[:, None] >= place)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]

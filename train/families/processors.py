@@ -107,7 +107,9 @@ def find_image_processor(model_type: str, policy: Policy) -> MakeProcessor:
 
 
 def make_image_processor(model_type: str, policy: Policy, tower: Any) -> Any:
-    """The image processor of transformers that gives a model the pixels of a policy, normalised as its vision tower wants them.
+    """The image processor of transformers that gives a model the pixels of a policy.
+
+    They are normalised as its vision tower wants them.
 
     Raises:
         RecipeError: see `find_image_processor`.

@@ -195,7 +195,10 @@ def convert_config(settings: ModelSettings, like: str, config_class: Any, **chan
 
 
 def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
-    """Put pretrained weights, if any, into a tower of the same form; position embeddings are interpolated to its grid (bicubic)."""
+    """Put pretrained weights, if any, into a tower of the same form.
+
+    Position embeddings are interpolated to its grid (bicubic).
+    """
     if isinstance(source, FusedTower):
         load_vision(tower.first, source.first)
         load_vision(tower.second, source.second)
@@ -215,7 +218,7 @@ def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None
 
 
 def _interpolate_positions(positions: torch.Tensor, shape: torch.Size, others: int) -> torch.Tensor:
-    """Position embeddings (..., others + a square of patches, width) for the square of patches that `shape` asks for."""
+    """Position embeddings (..., others + a square of patches, width) for the square that `shape` needs."""
     rows = positions.reshape(-1, shape[-1])
     first, grid = rows[:others], rows[others:]
     before, after = round(len(grid) ** 0.5), round((shape[-2] - others) ** 0.5)

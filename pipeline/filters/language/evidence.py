@@ -8,10 +8,10 @@ up from
     inflection   kana and Hangul: particles and endings that Chinese does not have
     bare         a long run of Han without either is a sentence, and Chinese
     model        fastText on the Han, kana and Hangul; bounded, so that it decides nothing alone
-    matrix       which script the running words are in: a Chinese sentence with English terms, or an English one with a quotation
+    matrix       the script of the running words: a Chinese sentence with English terms, or an English one that quotes
     context      the languages around it, near ones most
 
-and the text belongs to the highest if it leads by a margin, else to nobody.
+and the text belongs to the highest if it leads by a margin, else to none.
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ class _Cleaned:
 
 
 def _clean_texts(texts: Sequence[str]) -> _Cleaned:
-    """Traits and words of each text; code is gone and quotations hardly count wherever scripts or languages compete in one."""
+    """Traits and words of each text.
+
+    Code is gone, and quotations hardly count where scripts or languages compete in one text.
+    """
     sums, other_words, kept = measure_traits(texts), np.zeros(len(texts)), [""] * len(texts)
     letters = sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL]].sum(axis=1)
     disputed = _find_disputed(sums)
@@ -151,7 +154,10 @@ def _clean_texts(texts: Sequence[str]) -> _Cleaned:
 
 
 def _by_line(text: str) -> np.ndarray:
-    """Sums of a text whose lines may be in simplified and in traditional characters: each pays for the better of the two."""
+    """Sums of a text whose lines may be in simplified and in traditional characters.
+
+    Each line pays for the better of the two.
+    """
     lines = measure_traits(text.split("\n"))
     chinese = [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]
     lines[:, chinese] = lines[:, chinese].min(axis=1, keepdims=True)
@@ -188,7 +194,10 @@ def _score_inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np
 
 
 def _score_other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
-    """Scores of wanted and unwanted languages in other scripts; what the model takes for Chinese there (Pinyin) is open."""
+    """Scores of wanted and unwanted languages in other scripts.
+
+    What the model takes for Chinese there (Pinyin) is open.
+    """
     if unwanted is None:
         return 0.0, -math.inf
     seen = text[:MODEL_LETTERS]

@@ -3,10 +3,9 @@
 Part of the language filter. Three decisions are taken here:
 
 - Code is no language. What is left of a listing are its comments, and a string literal counts as little as code, so a
-  listing
-  with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.
-- Quotations and brackets say little about the language around them: `民主 (minzhu)` in an English sentence, `(CNN)` in a
-  Chinese one. `remove_quotations` is the sentence around them.
+  listing with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.
+- Quotations and brackets say little about the language around them: `民主 (minzhu)` in an English sentence, `(CNN)` in
+  a Chinese one. `remove_quotations` is the sentence around them.
 - Words, not characters, are compared across scripts, and running words, not names: `split_running_words`.
 """
 
@@ -16,7 +15,8 @@ import re
 import unicodedata
 
 CJK = re.compile(
-    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u31bf\u3400-\u9fff\ua960-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]+"
+    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u31bf\u3400-\u9fff"
+    "\ua960-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]+"
 )
 """Runs of Chinese, Japanese and Korean letters: none of these, no Chinese."""
 
@@ -87,7 +87,7 @@ def split_running_words(text: str) -> float:
 
 
 def _extract_prose(line: str, *, in_listing: bool = False) -> str:
-    """What a line says to people: the line itself or, of code, its comment and anything that is no ASCII and no literal."""
+    """The prose of a line: the line itself or, of code, its comment and what is neither ASCII nor a literal."""
     mark = _MARGIN.search(line)
     code, comment = (line[: mark.start()], line[mark.end() :]) if mark else (line, "")
     return (

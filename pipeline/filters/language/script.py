@@ -1,10 +1,10 @@
 """Which characters a text is made of, and which language's character sets know them.
 
-Part of the language filter. The national character sets are the evidence that tells Chinese from Japanese without kana:
-each lists what its language writes with, and Python carries them all. A character that no Chinese set has (関, 込) is
-Japanese; one that the Japanese set lacks (这, 們) is Chinese; and one set must hold all of a text, so 国際, simplified and
-traditional at once, is Japanese. The costs follow shares of running text, counted on 31,000 Han characters of news and
-law:
+Part of the language filter. The national character sets are the evidence that tells Chinese from Japanese
+without kana: each lists what its language writes with, and Python carries them all. A character that no Chinese
+set has (関, 込) is Japanese; one that the Japanese set lacks (这, 們) is Chinese; and one set must hold all of a
+text, so 国際, simplified and traditional at once, is Japanese. The costs follow shares of running text, counted
+on 31,000 Han characters of news and law:
 
     share of characters outside    Chinese, simplified    Chinese, traditional    Japanese
     GB 2312                        < 0.01 %               25 %                    26 %

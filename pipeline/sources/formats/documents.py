@@ -136,7 +136,10 @@ class _DocumentReader:
 
 
 def _read_text(page: Any) -> str | None:
-    """The lines of a page, which upstream put in reading order, joined by newlines: `text` of IDL, `lines.text` of PDFA."""
+    """The lines of a page, in upstream's reading order, joined by newlines.
+
+    IDL has them in `text`, PDFA in `lines.text`.
+    """
     page = (page.get("lines") or page) if isinstance(page, dict) else None
     lines = page.get("text") if isinstance(page, dict) else None
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):

@@ -1,4 +1,4 @@
-"""Sources whose rows have keys: each row is looked through for what would be left unread, before anything is made of it."""
+"""Sources whose rows have keys: each row is searched for keys that would be left unread before it is used."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _open_pdf(data: bytes) -> Any:
 
 @cache
 def _load_pdfium() -> Any:
-    """pypdfium2 with no fonts but pdfium's own 14: those of the machine would make pages differ from worker to worker."""
+    """pypdfium2 with no fonts but pdfium's own 14: fonts of the machine would make pages differ by worker."""
     import pypdfium2  # noqa: PLC0415 - only this child needs the library
     from pypdfium2 import raw  # noqa: PLC0415
 

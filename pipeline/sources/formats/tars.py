@@ -60,7 +60,10 @@ class TarRow:
 
 
 class TarSource(Source, Protocol):
-    """A source whose rows are the members of a tar that share a key: it names their suffixes, and says what a row becomes."""
+    """A source whose rows are the members of a tar that share a key.
+
+    It names their suffixes, and says what a row becomes.
+    """
 
     def needs(self) -> Needs:
         """The members that it cannot do without."""
