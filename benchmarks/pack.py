@@ -1,4 +1,6 @@
-"""How full sequences get and how long packing takes, beside other packers on the same segments: `python -m benchmarks.pack`.
+"""How full sequences get and how long packing takes, beside other packers on the same segments.
+
+`python -m benchmarks.pack`.
 
 Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean,
 about 540 px a side) under three image policies, documents longer than a sequence cut between nodes. `full` is tokens

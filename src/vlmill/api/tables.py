@@ -44,7 +44,7 @@ def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
 
 
 def scan_images(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of images.parquet, with what a retry fetched in the place of what failed before."""
+    """`source partition`, and the columns of images.parquet; what a retry fetched replaces what failed before."""
     found = (
         _mark(at, scan_partition_images(at.paths(root)))
         for source in sources
@@ -73,7 +73,7 @@ def scan_image_stats(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.L
 
 
 def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of verdict tables: of every filter, then of dedupe, in the order in which they count."""
+    """`source partition`, and the columns of verdict tables, in the order in which they count, dedupe last."""
     found = (
         _mark(at, pl.scan_parquet(_path(root, at, f"{name}.verdicts.parquet")))
         for source in sources
