@@ -1,6 +1,6 @@
 """Step `contamination`: what of a partition stands in a benchmark.
 
-Findings alone: what becomes of them is another step's business.
+Findings alone: another step makes verdicts of them.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Benchmarks:
     """The index as it is read."""
 
     vocabulary: Mapping[str, int]
-    spelt: Sequence[str]  # word of each number
+    words: Sequence[str]  # word of each number
     items: Items
     items_of: Sequence[Sequence[int]]  # of each picture
     common: Sequence[bool]  # of each picture
@@ -122,15 +122,15 @@ class Benchmarks:
 
 def read_index(inputs: Inputs) -> Benchmarks:
     """The index that the step left, from inputs named `benchmarks/<file>`."""
-    spelt = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
+    words = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
     arrays = {name: read_array(inputs[f"{FOLDER}/{name}.npy"]) for name in ARRAYS}
     pictures = list(read_rows(inputs[f"{FOLDER}/pictures.parquet"]))
     by_sha256 = defaultdict[str, list[int]](list)
     for row, shown in enumerate(pictures):
         by_sha256[shown["sha256"]].append(row)
     return Benchmarks(
-        vocabulary={word: number for number, word in enumerate(spelt) if number},
-        spelt=spelt,
+        vocabulary={word: number for number, word in enumerate(words) if number},
+        words=words,
         items=Items(pq.read_table(inputs[f"{FOLDER}/items.parquet"])),
         items_of=[shown["items"] for shown in pictures],
         common=[shown["common"] for shown in pictures],
@@ -181,9 +181,9 @@ class BuildIndex:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the index. Neither the order of `inputs` nor how they are cut matters."""
         raw = sorted(_read_items(inputs), key=lambda item: (item.benchmark, item.id))
-        spelt = sorted({word for item in raw for text in item.texts() for word in split_words(text)})
-        write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in spelt))
-        vocabulary = {word: number for number, word in enumerate(spelt, 1)}
+        words = sorted({word for item in raw for text in item.texts() for word in split_words(text)})
+        write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in words))
+        vocabulary = {word: number for number, word in enumerate(words, 1)}
         shown = sorted({(item.benchmark, stats.sha256): stats for item in raw for stats in item.pictures}.items())
         rows = {key: row for row, (key, _) in enumerate(shown)}
         items = [_number_item(item, vocabulary, rows) for item in raw]

@@ -15,7 +15,7 @@ WHERE = "decontaminate.against"
 
 
 def expand_benchmarks(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """A recipe's mapping with every benchmark spelt out, so that its lock says all.
+    """A recipe's mapping with every benchmark written out, so that its lock is complete.
 
     `against: benchmarks` takes a whole list, `against: {mmmu: benchmarks}` one entry of it. A list is a shipped one by
     name, or a YAML file, relative to `base`, that maps names to benchmarks as `against` does. Their roots start from

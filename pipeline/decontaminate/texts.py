@@ -67,8 +67,8 @@ class Search:
 
     def __init__(self, benchmarks: Benchmarks, share: float) -> None:
         self.benchmarks, self.share = benchmarks, share
-        self.weights = np.array([weigh_word(word) for word in benchmarks.spelt])
-        self.numeric = np.array([any(letter.isdigit() for letter in word) for word in benchmarks.spelt])
+        self.weights = np.array([weigh_word(word) for word in benchmarks.words])
+        self.numeric = np.array([any(letter.isdigit() for letter in word) for word in benchmarks.words])
 
     def hits(self, batch: Sequence[Passage], pictures: Sequence[frozenset[int] | None]) -> Iterator[Hit]:
         """Items that passages ask, each passage for itself, in order of passage and item. Pure.

@@ -2,8 +2,8 @@
 
 Both look at nothing but square luminance thumbnails and the pictures' sizes, so images are not decoded again. A copy
 may be recompressed, resized, brightened, cropped a little or carry a caption: then a window of one picture shows what a
-window of the other shows. Candidates and alignment need no more than 32 pixels a side; what tells a copy from a picture
-like it, such as the same dialogue in another language, shows at 64.
+window of the other shows. Candidates and alignment need no more than 32 pixels a side; what distinguishes a copy from a
+picture like it, such as the same dialogue in another language, shows at 64.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
 
 FLOOR = 0.9
-"""Least similarity that is told. Pairs that cannot reach it are given up on the way, and told as 0."""
+"""Least similarity that is returned. Pairs that cannot reach it are given up on the way, and returned as 0."""
 DISTORTED = 2.0
 """How much longer one picture may be in proportion than its copy. Sites squeeze wide pictures into squares; a scroll
 bar is no dialogue."""

@@ -55,8 +55,8 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     """The set of shingles of a text as sorted 32-bit hashes; empty for a text without a letter or digit. Pure.
 
     A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a
-    token counts as another one than the same letter within, so tokens are told apart without a separator. Two texts of
-    1,000 shingles each have two different shingles of one hash with probability 0.0003.
+    token counts as another one than the same letter within, so tokens are distinguished without a separator. Two texts
+    of 1,000 shingles each have two different shingles of one hash with probability 0.0003.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     points = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -89,7 +89,7 @@ def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[Part
 
 
 def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
-    """All that render reads of a source: raw tables, image stats, and the verdicts of everybody who speaks, by name.
+    """All that render reads of a source: raw tables, image stats, and the verdicts of all steps, by name.
 
     Raises:
         StoreError: a filter or dedupe has not come to its end.

@@ -3,7 +3,7 @@
 The contract, which the tests hold line by line:
 
 1. A partition exists if and only if a receipt exists with the key that the recipe asks for.
-2. A task works in a folder of its own under a unique temporary name beside its target. Its files are flushed to disk
+2. A task works in a separate folder under a unique temporary name beside its target. Its files are flushed to disk
 and renamed;
    then the receipt is, last.
 3. A receipt holds the key, the files' sha256 and the counts. A manifest rolls up the receipts of a step that is

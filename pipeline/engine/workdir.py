@@ -109,7 +109,7 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
     Args:
         root: The run's folder.
         used: Where something was taken down: the folders of steps that the recipe has today. Then nothing else may
-            stay, not even what was fetched under an earlier recipe, since nobody can say what it holds.
+            stay, not even what was fetched under an earlier recipe, since its content is unknown.
     """
     if used is not None:
         for begun in sorted(root.glob("s*/**/made_by.json")):

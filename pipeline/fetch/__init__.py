@@ -155,7 +155,7 @@ class Retry:
     pure: ClassVar[bool] = False
 
     fetch: Fetch
-    round: pydantic.PositiveInt = 1  # each is a task of its own; it reads what the round before it left
+    round: pydantic.PositiveInt = 1  # each is a separate task; it reads what the round before it left
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -239,7 +239,7 @@ def _download_addresses(
     """Download all addresses, each once however it is spelled; what comes back knows the outcome of each."""
     distinct = dict[str, None]()
     for url in urls:
-        with suppress(FetchFailed):  # told to whoever asks for its outcome
+        with suppress(FetchFailed):  # raised again for whoever asks for its outcome
             distinct[parse_address(url).url] = None
     found = download_images(list(distinct), fetch, scratch, lists)
     _check_mirrors(found, fetch)

@@ -66,7 +66,7 @@ def find_opt_out(headers: Iterable[str], crawler: str) -> str | None:
     """The word by which X-Robots-Tag headers keep an image from `crawler` (lower case), or None.
 
     A name before a word scopes it and those after it, up to the next name or the end of the header:
-    `otherbot: noai, vlmill: noindex`. Words without a name are for everybody.
+    `otherbot: noai, vlmill: noindex`. Words without a name are for all clients.
     """
     for header in headers:
         scope = "*"

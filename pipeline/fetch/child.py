@@ -99,7 +99,7 @@ def run_job(folder: Path) -> None:
     fetch = parse_block(Fetch, job["fetch"], "job.json")
     listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
     hands = DownloadHooks(Opener(fetch, listed=listed), folder)
-    director = urllib.request.OpenerDirector()  # made by hand: build_opener() adds proxies, files and FTP
+    director = urllib.request.OpenerDirector()  # not by build_opener(), which adds proxies, files and FTP
     director.add_handler(hands)
     urllib.request.install_opener(director)
     drive = load_downloader()(
@@ -126,10 +126,9 @@ def run_job(folder: Path) -> None:
 
 
 def _bound_memory(more: int) -> None:
-    """Let the process hold `more` bytes beyond what it holds now; beyond, what asks for memory gets MemoryError.
+    """Let the process hold `more` bytes beyond what it holds now; further requests for memory get MemoryError.
 
-    What is bounded is what the process may write to and shares with nobody (RLIMIT_DATA), as Linux counts it; elsewhere
-    nothing is.
+    Linux bounds the memory that the process may write to and does not share (RLIMIT_DATA); elsewhere none is bounded.
     """
     if sys.platform == "linux":
         (held,) = (

@@ -101,7 +101,7 @@ def normalise_address(url: str) -> str:
 
     The scheme, a `www.` in front, the scheme's own port, user names and fragments are left out; the host is in lower
     case and in its ASCII form; a path is never empty; path and query are percent-encoded as a request has them, and
-    otherwise stay as they are, for a server may tell them apart.
+    otherwise stay as they are, for a server may distinguish them.
     """
     try:
         parts = urlsplit(url.strip())
@@ -167,7 +167,7 @@ def _name_list(path: Path) -> str:
 
 @lru_cache(16)  # a process works on one partition after the other with the same lists
 def _read_entries(path: str, changed: int, kind: str) -> frozenset[str]:
-    """What stands in a list; `changed` tells its editions apart."""
+    """What stands in a list; `changed` distinguishes its editions."""
     del changed
     found, name = set[str](), _name_list(Path(path))
     try:

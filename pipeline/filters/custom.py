@@ -49,7 +49,7 @@ from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.filters.base import Finding, Undecided
 
 NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({FILTER_NAME.pattern})\1""", re.MULTILINE)
-"""How a class says what its filter is called."""
+"""The attribute with the name of a filter."""
 
 SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["custom_filters"].values()]'
 """A program that prints the code that a lock holds."""
@@ -102,7 +102,7 @@ def find_named_code(
 ) -> list[tuple[str, str]]:
     """The code that a command line names: file name and code.
 
-    What the lock holds too goes by the name that it has there.
+    A file that the lock holds too has the name that it has there.
 
     Args:
         files: of --filter.

@@ -71,7 +71,7 @@ def measure_character_repetition(text: str) -> float:
 
     As many kinds of runs count as the square root of the number of all kinds.
 
-    Runs are told apart by 64-bit hashes: five times as fast as by themselves.
+    Runs are distinguished by 64-bit hashes: five times as fast as by themselves.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     total = len(codes) - CHARACTERS + 1

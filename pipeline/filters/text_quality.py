@@ -3,7 +3,7 @@
 The measures are those of ROOTS and OBELICS (see `measures`).
 
 Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for
-both. By default only what says one thing over and over goes, and what nobody can read, in any language; what was
+both. By default only what says one thing over and over goes, and what is unreadable, in any language; what was
 published for English web pages is
 
     - text_quality:          # OBELICS, config_filter_web_documents.yaml
@@ -120,7 +120,7 @@ class TextQuality:
                 raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
 
     def made_by(self) -> Mapping[str, str]:
-        """The tables of characters; with lists of words, these and what tells languages."""
+        """The tables of characters; with lists of words, these and the language model."""
         made_by = {"unicode": unicodedata.unidata_version}
         if self.node.by_list or self.sample.by_list:
             packages = ("stopwordsiso", "fasttext-predict")

@@ -25,7 +25,7 @@ MAX_PIXELS = 89_478_485
 """Pillow's own limit for a warning: 0.25 GB as RGB."""
 
 DEPTHS = (8, 10, 12, 14, 16)
-"""Bits that sensors and scanners have. Files say 16 for all of them, and few tell which of these they use."""
+"""Bits that sensors and scanners have. Files say 16 for all of them, and few state which of these they use."""
 
 
 class Undecodable(Exception):  # noqa: N818 - a verdict about an image, not a programming error

@@ -44,7 +44,7 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
     """Lock a folder to an effective recipe, or check that it is locked to this one.
 
-    Where nothing was made yet, the lock binds nobody.
+    A lock does not apply while nothing was made.
 
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.

@@ -146,7 +146,7 @@ def _find_inside(place: Any, part: str, key: str) -> Any:
 
 
 def list_locations(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are spelt out."""
+    """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are written out."""
     block, sources = data.get("decontaminate"), data.get("sources")
     against = block.get("against") if isinstance(block, dict) else None
     found = {**(against if isinstance(against, dict) else {}), **(sources if isinstance(sources, dict) else {})}

@@ -51,7 +51,7 @@ class SourceSettings:
     split: str | None = None  # ... and split
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
-    licence: str = ""  # of samples that name none of their own
+    licence: str = ""  # of samples that name none
     priority: Annotated[int, pydantic.Field(ge=-(1 << 31), lt=1 << 31)] = (
         0  # of two duplicates the lower number is kept
     )
@@ -109,13 +109,13 @@ def _name_custom_filter(name: str, settings: Mapping[str, Any]) -> CustomFilter:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """What a run is made of. Each block is a frozen object of its own class, and the engine works with these."""
+    """What a run is made of. Each block is a frozen object, and the engine works with these."""
 
     name: str  # of the run; by default it is built in build/NAME
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
     seed: Seed = 0  # of mixtures
     limit: Amount | None = None  # rows per source, from the front
-    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
     image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image

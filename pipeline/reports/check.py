@@ -138,7 +138,7 @@ def _resolve_root(root: str, base: Path) -> str:
 
 
 def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceEstimate]) -> None:
-    """Read the first rows of a source, and add what they tell.
+    """Read the first rows of a source, and add what they show.
 
     Raises:
         SourceError: it has no files, or the first has not its form.

@@ -27,7 +27,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class KeptOfSource:
-    """One source: what came of its rows."""
+    """One source: the outcome of its rows."""
 
     source: str
     rows: int

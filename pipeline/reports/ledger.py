@@ -29,7 +29,7 @@ CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING
 DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
 """Why a policy cannot draw an image."""
 WIDE = 100
-"""Columns from which a table has room for who said so."""
+"""Columns from which a table also shows the step of each loss."""
 
 LevelCounts = dict[str, dict[str, Any]]
 """Level -> in, kept, dropped by reason, failed by reason."""

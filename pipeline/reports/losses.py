@@ -33,7 +33,7 @@ class Loss:
     id: str
     node: int  # or WHOLE_SAMPLE
     reason: Reason
-    filter: str  # who dropped it; empty where nobody did: it failed, or fell with something else
+    filter: str  # which filter dropped it; empty where none did: it failed, or fell with something else
     score: float | None  # as the filter measured it
     other: str  # the keeper's id, of duplicates
     kind: str  # of what was lost: sample, text or image; row or page where there was no sample

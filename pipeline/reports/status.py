@@ -1,6 +1,6 @@
-"""How far a run is: which partitions exist, which are missing.
+"""The progress of a run: which partitions are complete, which are missing.
 
-Reads manifests and receipts alone. `ledger.py` says what became of things.
+Reads manifests and receipts alone. `ledger.py` has the funnel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of one source: partitions done, of how many (None while nobody knows)."""
+    """One step of one source: partitions done, of how many (None while that is unknown)."""
 
     folder: str
     done: int

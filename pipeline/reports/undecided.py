@@ -23,7 +23,7 @@ class UndecidedCount:
     filter: str
     nodes: int  # it looked at
     undecided: int
-    outcome_by: str | None  # the setting that says what becomes of them
+    outcome_by: str | None  # the setting that decides their outcome
 
     @property
     def over(self) -> bool:

@@ -52,8 +52,8 @@ from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdict
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
 ANSWERED = ("filters", "custom_filters", "dedupe")
-"""Blocks of a recipe whose change is answered; with them the sources' priorities, and what becomes of what was found of
-benchmarks."""
+"""Blocks of a recipe whose change is answered; with them the sources' priorities, and the action on findings of
+contamination."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats")
 """Blocks that decide what filters see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
@@ -191,7 +191,7 @@ def _with_blocks(
 
 
 def _select_benchmarks(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The benchmarks of a recipe's mapping and the thresholds, without what becomes of what is found."""
+    """The benchmarks of a recipe's mapping and the thresholds, without the action on findings."""
     return {key: value for key, value in (data.get("decontaminate") or {}).items() if key != "action"}
 
 
@@ -204,7 +204,7 @@ def _check_held(now: Recipe, data: Mapping[str, Any]) -> None:
 
 
 def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse what the tables cannot tell."""
+    """Refuse what the tables cannot answer."""
 
     def others(data: Mapping[str, Any]) -> dict[str, Any]:
         sources = {

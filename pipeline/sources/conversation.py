@@ -71,7 +71,7 @@ KNOWN_PARTS = TEXT_PARTS | IMAGE_PARTS
 """Types of parts (OpenAI, transformers); Qwen leaves the type out, and names the value by it."""
 
 
-UNLEARNT = "all its answers are marked as not to be supervised"
+UNSUPERVISED = "all its answers are marked as not to be supervised"
 
 
 class ConversationImage(NamedTuple):
@@ -184,7 +184,7 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
             Node("text", "assistant", turn, supervised=_is_supervised(turn, text), text=answer, url=input_file)
         )
     if not any(node.supervised for node in nodes):
-        raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
+        raise UnreadableRow(UNSUPERVISED, Reason.EMPTY_ROW)
     return tuple(nodes)
 
 
@@ -285,7 +285,7 @@ def _read_messages(messages: Any, system: Any) -> list[tuple[int, Message]]:
     if before == "user" or turn < 0:
         raise UnreadableRow("the last question has no answer" if turn >= 0 else "nobody asks anything")
     if not any(message.supervised for _, message in spoken if message.role == "assistant"):
-        raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
+        raise UnreadableRow(UNSUPERVISED, Reason.EMPTY_ROW)
     return spoken
 
 

@@ -13,7 +13,7 @@ what:
                lists of these
 
 An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or
-a sound that stands in a column of its own; other columns are left to the recipe, for nothing is supervised from them.
+a sound that stands in a separate column; other columns are left to the recipe, for nothing is supervised from them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PLACEHOLDER = re.compile(r"<image(?:[ _]?\d+)?>")
 class Evaluation(ParquetSource, JsonSource, SeparatedSource):
     """Questions with their images, choices and reference answers, from the columns named.
 
-    The name of a file tells its format.
+    The format of a file follows from its name.
     """
 
     kind: ClassVar[str] = "evaluation"

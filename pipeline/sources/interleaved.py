@@ -52,7 +52,7 @@ class Interleaved(ParquetSource):
         return dict.fromkeys((*SYSTEM, *(name for name in OTHERS if name != self.turns)), pa.null())
 
     def shows(self) -> Collection[str]:
-        """The column of images, whatever it is called."""
+        """The column of images, under any of its names."""
         return (self.images,)
 
     def page(self, row: Mapping[str, Any]) -> Page:

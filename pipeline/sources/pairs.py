@@ -46,7 +46,7 @@ IMG2DATASET = frozenset(
         "md5",
     }
 )
-"""What img2dataset notes of its own."""
+"""What img2dataset notes besides."""
 
 
 @dataclass(frozen=True, config=STRICT)

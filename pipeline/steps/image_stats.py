@@ -65,7 +65,7 @@ class ComputeImageStats:
         return {library: version(library) for library in ("pillow", "numpy", "pyarrow")}
 
     def careful(self) -> Self:
-        """See Careful: images are decoded in a process of their own."""
+        """See Careful: images are decoded in a child process."""
         return replace(self, isolated=True)
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:

@@ -20,7 +20,7 @@ from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources.files import Files
 
 NOT_HAD = (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS)
-"""What another content of the folder, or another folder, may put right."""
+"""What another content of the folder, or another folder, may change."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RetryImages:
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = False
 
-    round: int = 1  # each is a task of its own; it reads what the round before it left
+    round: int = 1  # each is a separate task; it reads what the round before it left
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths start from
 
     @property

@@ -1,6 +1,6 @@
 """Taking things down: what may not be in a run, and raw tables without it.
 
-    rules      the list (`takedowns.yaml` in the run's folder), law for every later build there
+    rules      the list (`takedowns.yaml` in the run's folder), applied by every later build there
     steps      seek: what of a partition stands on the list; remove: its raw tables without that
     forecast   what a list would change in a finished run, and what it would not
 

@@ -80,7 +80,7 @@ def read_verdicts_by_sample(inputs: Mapping[str, Path], filters: Sequence[str]) 
 
 
 def _find_initial_loss(node: Node, image_stats: Sequence[ImageStats]) -> Reason | None:
-    """Why there is nothing in a node, before anybody filters it."""
+    """Why a node is empty before any filter; None if it is not."""
     if node.image is not None:
         return image_stats[node.image].reason
     return Reason.TAKEN_DOWN if node.text is None else None

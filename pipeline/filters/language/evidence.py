@@ -29,7 +29,7 @@ from vlmill.pipeline.filters.language.script import Trait, measure_traits
 
 
 class Column(IntEnum):
-    """Chinese, Japanese and Korean are told apart by evidence; of the others only whether they are wanted matters."""
+    """Evidence distinguishes Chinese, Japanese and Korean; of the others only whether they are wanted matters."""
 
     ZH = 0
     JA = 1
@@ -87,7 +87,7 @@ class LanguageScores:
 def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: Weights) -> LanguageScores:
     """Every text by itself.
 
-    With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure.
+    With `unwanted` (of a language code) other scripts are distinguished too, else all are wanted. Pure.
     """
     cleaned = _clean_texts(texts)
     inner = _score_inner(cleaned.sums, texts, weights)

@@ -9,7 +9,7 @@ and Korean with hanja are not; neither are romanised Chinese, a Han quotation in
 code. A listing is in the language of its comments. A text without letters is in no language and stays, unless its
 sample goes.
 
-What cannot be told is marked as a `Undecided` and kept or dropped by `in_doubt`.
+What cannot be decided is marked as `Undecided` and kept or dropped by `in_doubt`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Language:
         sample_share: a sample goes as a whole when at least this share of it is unwanted: of its words in documents, of
             its text nodes in conversations.
         threshold: probability from which a node counts as unwanted, and below one minus which as wanted; between the
-            two it cannot be told. The default takes two nats, more than the model alone can say.
-        in_doubt: what becomes of a node that cannot be told.
+            two it is undecided. The default takes two nats, more than the model alone can say.
+        in_doubt: the outcome of an undecided node.
     """
 
     name: ClassVar[str] = "language"

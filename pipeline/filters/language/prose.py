@@ -24,7 +24,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _MARK = re.compile(r"[;{}=<>#*&|_\\`$]|//|www")
 _ADDRESS = r"[!-~]*(?:(?<=[/=_])[^\W\d_]+[!-~]*)*"  # with a path in any script after a slash
 _HOST = r"(?:(?![!-~])[^\W_]+(?:\.[^\W_]+)+)?"  # in another script: 例子.测试
-_MARKUP = re.compile(  # every branch starts with a letter of its own, which lets re skip to candidates
+_MARKUP = re.compile(  # every branch starts with another letter, which lets re skip to candidates
     rf"https?://{_HOST}{_ADDRESS}|www\.{_ADDRESS}|`[^`\n]*`|</?[A-Za-z!][^<>\n]{{0,300}}>|&\#?\w{{1,8}};"
     r"|\$[^$\n]{0,200}[\\^_{=][^$\n]{0,200}\$|\\[A-Za-z]+"  # formulas
 )

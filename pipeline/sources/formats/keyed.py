@@ -22,7 +22,7 @@ class KeyedSource(Source, Protocol):
         return [name for name in self.reads() if classify_key(name) in {"image", "address"}]
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """What becomes of a row. Raises UnreadableRow."""
+        """The sample, or the losses, of a row. Raises UnreadableRow."""
         ...
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def _render_page(page: Any, long_side: int) -> Image.Image:
 
     Forms are not filled in: the texts of upstream do not have them.
 
-    Raises ValueError for a page that comes out empty: it has text, so a font is missing, and nobody could read it
+    Raises ValueError for a page that comes out empty: it has text, so a font is missing, and it is unreadable
     there.
     """
     longest = max(page.get_size())

@@ -74,7 +74,7 @@ class TarSource(Source, Protocol):
         return tuple(suffix for group in self.needs() for suffix in group)
 
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
-        """What becomes of a row with the key and these members, by suffix. Raises UnreadableRow."""
+        """The sample, or the losses, of a row with the key and these members, by suffix. Raises UnreadableRow."""
         ...
 
     def survey(self, path: Path) -> list[int]:
