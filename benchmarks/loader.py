@@ -3,7 +3,7 @@
 `python -m benchmarks.loader [--pictures DIR]`.
 
 Makes a run of samples with a text and one to three images, under a policy of one tile of 384 px or AnyRes of 336 px,
-from the picture files in DIR, else from generated ones. Every reader then reads all of it in a process of its own, on
+from the picture files in DIR, else from generated ones. Every reader then reads all of it in a separate process, on
 the same number of cores, and hands the tiles of every sample to that process, uint8, cut by the same functions from the
 same bytes. Ours alone encodes the texts, too, and packs. Files were read once before; imports are not counted. litdata
 reads its own copy of the same bytes; to make that is not counted.

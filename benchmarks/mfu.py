@@ -86,7 +86,7 @@ class Learner:
 
 @dataclass
 class Measured:
-    """What came of some steps, the first ones left out of all but the loss."""
+    """The measurements of some steps; all but the loss leave out the first steps."""
 
     seconds: float = 0.0
     waited: float = 0.0

@@ -1,4 +1,4 @@
-"""A stage's shards as a pipeline of the webdataset package, for those who train with a loader of their own.
+"""A stage's shards as a pipeline of the webdataset package, for those who train with another loader.
 
 Beside the plan: the order is that of the shards. `reader.py` reads what the plan says.
 """

@@ -58,7 +58,7 @@ def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def supports_flash(model: PreTrainedModel) -> bool:
     """Whether `attend_varlen` computes what the model's own attention does.
 
-    Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against
+    Not for classes that bring a mask (Idefics), nor for language models that tests have not held against
     it.
     """
     text: Any = model.config.get_text_config()
@@ -74,7 +74,7 @@ def supports_flash(model: PreTrainedModel) -> bool:
 
 
 def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
-    """What forward has to be told of documents besides positions: nothing, but within `attend_packed`.
+    """Arguments of forward about documents besides positions: none, but within `attend_packed`.
 
     Args:
         model: on the device of `positions`.

@@ -79,7 +79,9 @@ def save_checkpoint(
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
-    with _explain_errors(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
+    with _explain_errors(
+        f"{folder / f'{step:08d}'} cannot be written", f"Free disk space, or correct what it says. {cure}"
+    ):
         if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)

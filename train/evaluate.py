@@ -61,7 +61,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What came of a held-out sample."""
+    """The outcome of a held-out sample."""
 
     source: str
     id: str
@@ -72,7 +72,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a source's held-out samples.
+    """The scores of a source's held-out samples.
 
     Shares and means are over the questions; None where there is nothing to divide by.
     """

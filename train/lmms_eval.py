@@ -1,6 +1,6 @@
 """Exported models for lmms-eval, found by its plugin mechanism: `--model vlmill` is `ExportedModel`.
 
-The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in an environment of its own, and
+The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in its environment, and
 of ours it imports nothing. Its generic class `huggingface` does not serve here:
 0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn
 does.
@@ -23,7 +23,7 @@ NEW_TOKENS = 256
 
 
 def make_manifest() -> ModelManifest:
-    """What lmms-eval is told of us."""
+    """The manifest for lmms-eval."""
     return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.ExportedModel")
 
 

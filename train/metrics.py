@@ -30,7 +30,7 @@ NUMBERS: Mapping[str, str] = {"none": "0"} | {
 }
 ARTICLES = frozenset({"a", "an", "the"})
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-"""All but the apostrophe and the colon, which tell possessives and times."""
+"""All but the apostrophe and the colon, which mark possessives and times."""
 
 CONTRACTED: Mapping[str, str] = {
     "n't": "ai are ca could did does do had has have is might must need ought sha should was were wo would",

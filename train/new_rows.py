@@ -4,7 +4,7 @@ Those are above all the marks of the chat format.
 
 Without them an answer cannot end, and nothing but training teaches them. So they start as far apart as other tokens
 are, and they learn in every stage, if need be alone: beside adapters, which leave embedding and head as they are, and
-where `text` is frozen. Then they are parameters of their own, which stand in for the matrices' rows. No other row gets
+where `text` is frozen. Then they are separate parameters, which stand in for the matrices' rows. No other row gets
 a gradient, decays, or has moments in the optimizer. `merge_rows` writes them into the matrices.
 """
 
@@ -90,7 +90,7 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
 
 
 def trains_rows_alone(training: Training) -> bool:
-    """Whether a stage trains new rows as parameters of their own, as it does not train their matrices."""
+    """Whether a stage trains new rows as separate parameters, as it does not train their matrices."""
     adapted = training.adapter is not None and "text" in training.adapter.components
     return adapted or "text" not in training.learning_rate
 
@@ -105,7 +105,7 @@ def choose_rate(training: Training) -> float:
 
 
 def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
-    """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
+    """Make rows separate parameters, in place; one for embedding and head if these are one matrix."""
     if not new.trained:
         return
     ids = torch.tensor(new.trained)
@@ -115,7 +115,7 @@ def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
 
 
 def merge_rows(model: PreTrainedModel) -> None:
-    """Write rows that are parameters of their own into the matrices, and take them away, in place."""
+    """Write rows that are separate parameters into the matrices, and take them away, in place."""
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         rows = getattr(module, NAME, None)
         if isinstance(rows, _StandIns):

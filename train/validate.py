@@ -59,7 +59,7 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
     if isinstance(tower, FusedTower):
         tower, where = tower.first, "model.vision.first"
     if not isinstance(tower, VisionTower):
-        return  # of a pretrained one its configuration tells, and that is read with the model
+        return  # the configuration of a pretrained one is read with the model
     for field, key in (("side", "image_size"), ("patch", "patch_size")):
         has, wanted = getattr(policy, field, None), getattr(tower, key)
         if has not in (None, wanted):

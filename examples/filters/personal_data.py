@@ -55,7 +55,7 @@ def _is_phone(number):
 
 
 def _is_public(text):
-    """Whether four numbers are an address that anybody can reach.
+    """Whether four numbers are a public address.
 
     With fewer than two of two digits they are a section or a version.
     """

@@ -15,7 +15,7 @@ from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
 MAX_EPOCHS = (1 << 15) - 1
-"""Passes over an entry that a plan has room to number."""
+"""The most passes over an entry that a plan can number."""
 
 SLACK = 1e-9
 """What sums of floats may be off by, as a fraction."""

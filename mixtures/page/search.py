@@ -27,7 +27,7 @@ from vlmill.pipeline.reports.ledger import read_funnel
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 CHARACTERS = 100  # of a sample's text, in the index
-READ = 1000  # characters that its language is told from
+READ = 1000  # characters that its language is detected from
 SURE = 0.5  # least probability of a language that is named
 UNSURE = "unsure"
 UNDECIDED = "undecided"

@@ -154,7 +154,7 @@ def _spread_sequences(begin: np.ndarray, end: np.ndarray, tokens: np.ndarray, fr
 
     It is the sequence's fraction of the space left in its stretch.
 
-    Sequences of the shortest stretches are served first; those that may stand in more go where these have left room.
+    Sequences of the shortest stretches are served first; those that may stand in more go where these have left space.
     """
     edges = np.unique([begin, end])
     even = tokens.sum() / max(edges[-1] - edges[0], 1) * np.diff(edges)

@@ -1,4 +1,4 @@
-"""What came of an ablation: scores and costs of every variant, and its difference from the baseline."""
+"""The report of an ablation: scores and costs of every variant, and its difference from the baseline."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def make_ablation_table(found: Mapping[str, Any]) -> Table:
 
 
 def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences on what the table can tell."""
+    """Sentences on what the table shows."""
     seeds = len(found["seeds"])
     if seeds == 1:
         yield (

@@ -92,7 +92,7 @@ class Idefics:
         return cast("PreTrainedModel", model)
 
     def _check_text(self, text: Any) -> None:
-        """The class has Llama's layers of its own, and cross-attention before some of them."""
+        """The class has its copy of Llama's layers, and cross-attention before some of them."""
         if text.model_type != "llama" or text.num_key_value_heads != text.num_attention_heads:
             raise RecipeError(
                 "model.text: family idefics has the layers of a Llama with as many key heads as heads, not of "

@@ -35,7 +35,7 @@ from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.families import vision
 
 MakeProcessor = Callable[[Any, dict[str, Any]], Any]
-"""From the policy, and what every processor is told (size of a tile, mean, deviation), to an image processor."""
+"""From the policy, and what every processor gets (size of a tile, mean, deviation), to an image processor."""
 
 
 def to_pinpoints(policy: AnyRes) -> list[list[int]]:

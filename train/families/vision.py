@@ -167,7 +167,7 @@ def _read_tower_config(source: Pretrained) -> Any:
 
 
 def convert_config(settings: ModelSettings, like: str, config_class: Any, **changes: Any) -> Any:
-    """The configuration of a tower that a model class has of its own, from that of the tower whose weights it can take.
+    """The configuration of a model class's own form of a tower, from that of the tower whose weights it can take.
 
     Args:
         settings: of the model.
@@ -264,7 +264,7 @@ def _normalise_tiles(tiles: np.ndarray, config: Any, device: torch.device) -> to
 
 
 def get_image_settings(config: Any) -> dict[str, Any]:
-    """What image processors are told: one tile is the encoder's square, pixels are normalised."""
+    """Settings of image processors: one tile is the encoder's square, pixels are normalised."""
     how = get_reading(config)
     square = {"height": get_side(config), "width": get_side(config)}
     return {"size": square, "image_mean": list(how.mean), "image_std": list(how.std)}
