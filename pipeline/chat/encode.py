@@ -40,7 +40,8 @@ class ChatFormat:
     """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
 
     A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare,
-    and each text is followed by `separator`. An image is `image`, repeated, in the tokens that `image_tokens` puts around it.
+    and each text is followed by `separator`. An image is `image`, repeated, in the marks that `image_tokens` puts around
+    it.
     """
 
     roles: tuple[tuple[Role, str], ...] = (
@@ -74,9 +75,10 @@ class ChatFormat:
         The part between the generation tags is what "answers" supervises.
         """
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
+        image = self.image + self.image_tokens.after
         content = (
             "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
-            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {self.image + self.image_tokens.after!r} }}}}{{% else "
+            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {image!r} }}}}{{% else "
             "%}{{ part.text }}{% endif %}{% endfor %}{% endif %}" + self.end
         )
         return (

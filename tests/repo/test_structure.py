@@ -7,7 +7,7 @@ from tools.structure import describe_checkout
 FILES = {
     "pipeline/__init__.py": "",
     "pipeline/core/__init__.py": "",
-    "pipeline/core/keys.py": "class Key: ...\ndef canonicalise_value(value):\n    return value\n",
+    "pipeline/core/keys.py": "class Key: ...\ndef canonicalise(value):\n    return value\n",
     "pipeline/steps/__init__.py": "",
     "pipeline/steps/read.py": (
         "from {0}pipeline.core.keys import Key\nfrom {0}pipeline.core import keys\nfrom . import other\n"
@@ -35,7 +35,7 @@ def test_entries_imports_and_names_are_counted(tmp_path, prefix):
         "largest file: 11 lines, pipeline/steps/read.py",
         "longest function: 5 lines, pipeline/steps/read.py:5 _read",
         "one-word functions: 1 public, 1 private",
-        "  pipeline/core/keys.py:2 canonicalise_value",
+        "  pipeline/core/keys.py:2 canonicalise",
         "doubled class names: 1 (Key)",
         "lines over 120 columns: 1",
     ]

@@ -153,7 +153,7 @@ def build(
         console.print(line, markup=False)
     if short := kept.explain_shortfall(came, shown):
         raise VlmillError(
-            f"{short}\nThe data is complete in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+            f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
         )
     return open_run(shown)
 
