@@ -40,8 +40,8 @@ class ChatFormat:
     """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
 
     A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare,
-    and each text is followed by `separator`. An image is `image`, repeated, in the marks that `image_tokens` puts around
-    it.
+    and each text is followed by `separator`. An image is `image`, repeated, in the marks that `image_tokens` puts
+    around it.
     """
 
     roles: tuple[tuple[Role, str], ...] = (

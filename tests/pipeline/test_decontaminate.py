@@ -17,7 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.helpers.small import vlmill
+from tests.helpers.small import NOUNS, vlmill
 from tests.helpers.upstream import cauldron, encoded, json_array, obelics, talk
 from tests.pipeline.test_dedupe_picture import drawing
 from vlmill.pipeline.core.errors import RecipeError, SourceError
@@ -262,47 +262,6 @@ def told(question, answer, role="user"):
     return asked_by(question, (), answer)
 
 
-NOUNS = [
-    "amber",
-    "basin",
-    "cliff",
-    "drift",
-    "ember",
-    "field",
-    "grove",
-    "hollow",
-    "island",
-    "jetty",
-    "kernel",
-    "lantern",
-    "meadow",
-    "north",
-    "orchard",
-    "pebble",
-    "quarry",
-    "ridge",
-    "stone",
-    "tunnel",
-    "valley",
-    "willow",
-    "acorn",
-    "birch",
-    "cedar",
-    "daisy",
-    "elder",
-    "fern",
-    "garlic",
-    "hazel",
-    "iris",
-    "juniper",
-    "kelp",
-    "lotus",
-    "maple",
-    "nettle",
-    "olive",
-    "poppy",
-    "quince",
-]
 LETTERS = "ABCD"
 
 
