@@ -28,11 +28,12 @@ ENGLISH = (
     "The gardener walked along the river every morning and counted the boats that were tied to the old wooden bridge."
 )
 
-NOUNS = (
+_NOUNS = (
     "amber basin cliff drift ember field grove hollow island jetty kernel lantern meadow north orchard pebble quarry "
     "ridge stone tunnel valley willow acorn birch cedar daisy elder fern garlic hazel iris juniper kelp lotus maple "
     "nettle olive poppy quince"
-).split()
+)
+NOUNS = _NOUNS.split()
 
 
 def prose(number: int) -> str:
