@@ -1,6 +1,6 @@
 """Tokens and labels of a sample: what the step `token_lengths` counts before training, and the trainer reads again.
 
-A sample is encoded node by node. A node's piece depends on the node and on whether its neighbours belong to the same
+A sample is encoded node by node. An encoded node depends on the node and on whether its neighbours belong to the same
 run (the nodes of one turn and role), so counts per node add up exactly, and a segment cut at the border of a
 run has the tokens that it has inside its sample. Each segment is wrapped in one BOS and one EOS, its overhead.
 
@@ -152,7 +152,7 @@ def encode_nodes(
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> list[Encoded]:
-    """The piece of each node, in order; pure.
+    """Encode each node, in order; pure.
 
     Args:
         nodes: of a sample, or of a segment cut at borders of runs.

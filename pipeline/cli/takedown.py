@@ -144,7 +144,7 @@ def _print_forecast(found: Forecast, asked: list[str], goes: str) -> None:
     """Print what is removed and what stays."""
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other "
-        f"samples show; {sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} "
+        f"samples show; {sum(effect.rebuilt for effect in found.effects):,} partitions and {len(found.shards):,} "
         "shards are made again"
     )
     if found.never_had:

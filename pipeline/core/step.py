@@ -86,7 +86,7 @@ class Step(Protocol):
 
     @property
     def pure(self) -> bool:
-        """False: the world had a say (network, time limits), so a committed result is never made again."""
+        """False where network or time limits influence the result; then the first one is kept."""
         ...
 
     @property

@@ -1,11 +1,11 @@
 """The run: from a recipe to committed shards and lengths, by chains of tasks.
 
 survey      one chain per input file          cut it into partitions
-benchmarks  one chain per partition, then one  read, image stats, index what training data is held against
-curate      one chain per partition            read, fetch, image stats, seek, every filter, signature, contamination
+benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
+curate      one chain per partition            read, fetch, image stats, match, every filter, signature, contamination
 dedupe      one task per bucket, then one     pairs, resolve
-shard       one chain per partition, policy    ... render, token lengths
-apply verdicts      one chain per partition            what is kept, where there are no shards to say it
+shard       one chain per partition, policy    render, token lengths
+outcomes    one chain per partition            counts of what is kept, where no shards are made
 """
 
 from __future__ import annotations

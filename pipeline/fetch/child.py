@@ -98,13 +98,13 @@ def run_job(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_bytes())
     fetch = parse_block(Fetch, job["fetch"], "job.json")
     listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
-    hands = DownloadHooks(Opener(fetch, listed=listed), folder)
+    hooks = DownloadHooks(Opener(fetch, listed=listed), folder)
     director = urllib.request.OpenerDirector()  # not by build_opener(), which adds proxies, files and FTP
-    director.add_handler(hands)
+    director.add_handler(hooks)
     urllib.request.install_opener(director)
     drive = load_downloader()(
-        sample_writer_class=lambda *_: hands,
-        resizer=hands.resize,
+        sample_writer_class=lambda *_: hooks,
+        resizer=hooks.resize,
         thread_count=fetch.threads,
         save_caption=False,
         extract_exif=False,

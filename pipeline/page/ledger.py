@@ -47,7 +47,7 @@ def render_funnel_page(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
     recipe = read_locked_recipe(root)
     cards, numbers = _choose_losses(root, recipe, funnel)
     thumbnails = dict(_read_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
-    speakers = {source: find_steps_by_reason(root, source) for source in funnel}
+    steps_by_reason = {source: find_steps_by_reason(root, source) for source in funnel}
     return render_page(
         "vlmill.pipeline.page",
         "ledger.html.jinja",
@@ -63,7 +63,7 @@ def render_funnel_page(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
                 "reason": reason,
                 "source": source,
                 "number": numbers[reason, source],
-                "said_by": format_steps(reason, speakers[source]),
+                "said_by": format_steps(reason, steps_by_reason[source]),
                 "cards": [_make_card(loss, thumbnails.get(_key_loss(loss), "")) for loss in found],
             }
             for (reason, source), found in sorted(cards.items())

@@ -204,5 +204,5 @@ class Recipe:
         return (*(filter_.name for filter_ in self.filters), *(("decontaminate",) if dropping else ()))
 
     def all_verdict_steps(self) -> tuple[str, ...]:
-        """The names of all who write verdicts on samples, in the order in which they are heard."""
+        """The names of all steps that write verdicts on samples, in the order in which they count."""
         return (*self.verdict_steps(), *(() if self.dedupe is None else ("dedupe",)))

@@ -153,7 +153,7 @@ class Lines:
     lines: list[Line]
 
 
-def make_lines(counts: LevelCounts, speakers: Mapping[str, Sequence[str]]) -> Lines:
+def make_lines(counts: LevelCounts, steps_by_reason: Mapping[str, Sequence[str]]) -> Lines:
     """The table of one source: in, kept, dropped, failed, then every reason, those that lost most first; pure."""
     levels = [level for level in LEVELS if level in counts]
 
@@ -171,7 +171,7 @@ def make_lines(counts: LevelCounts, speakers: Mapping[str, Sequence[str]]) -> Li
         totals += [
             line(
                 f"  {reason}",
-                format_steps(reason, speakers),
+                format_steps(reason, steps_by_reason),
                 {level: numbers[level].get(reason, 0) for level in levels},
             )
             for reason, _ in sorted(lost.items(), key=lambda item: (-item[1], item[0]))
@@ -179,9 +179,9 @@ def make_lines(counts: LevelCounts, speakers: Mapping[str, Sequence[str]]) -> Li
     return Lines(levels, totals)
 
 
-def format_steps(reason: str, speakers: Mapping[str, Sequence[str]]) -> str:
-    """Who lost something for a reason, in words."""
-    return ", ".join(speakers.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
+def format_steps(reason: str, steps_by_reason: Mapping[str, Sequence[str]]) -> str:
+    """The steps of losses for a reason, in words."""
+    return ", ".join(steps_by_reason.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
 
 
 def format_share(number: int, whole: int, decimals: int = 1) -> str:
@@ -208,7 +208,7 @@ def make_tables(root: Path, funnel: Mapping[str, LevelCounts], width: int) -> It
         if wide:
             table.add_column("said by", style="dim")
         else:
-            table.caption, table.caption_justify = _name_speakers(found), "left"
+            table.caption, table.caption_justify = _name_steps(found), "left"
         for level in found.levels:
             table.add_column(level, justify="right", no_wrap=True)
         for line in found.lines:
@@ -221,8 +221,8 @@ def make_tables(root: Path, funnel: Mapping[str, LevelCounts], width: int) -> It
         yield table
 
 
-def _name_speakers(found: Lines) -> str:
-    """Who said what, in a sentence."""
+def _name_steps(found: Lines) -> str:
+    """The steps and their reasons, in a sentence."""
     said = defaultdict[str, list[str]](list)
     for line in found.lines:
         if line.said_by:
@@ -232,19 +232,19 @@ def _name_speakers(found: Lines) -> str:
 
 def make_lines_by_source(root: Path, funnel: Mapping[str, LevelCounts]) -> Iterator[tuple[str, Lines]]:
     """Each source with its table, and before them one of all where there are several."""
-    speakers = {source: find_steps_by_reason(root, source) for source in funnel}
+    by_source = {source: find_steps_by_reason(root, source) for source in funnel}
     if len(funnel) > 1:
-        everybody = defaultdict[str, list[str]](list)
-        for found in speakers.values():
+        all_steps = defaultdict[str, list[str]](list)
+        for found in by_source.values():
             for reason, steps in found.items():
-                everybody[reason] += [step for step in steps if step not in everybody[reason]]
+                all_steps[reason] += [step for step in steps if step not in all_steps[reason]]
         yield (
             "all sources",
-            make_lines({level: count.to_json() for level, count in total_funnel(funnel).items()}, everybody),
+            make_lines({level: count.to_json() for level, count in total_funnel(funnel).items()}, all_steps),
         )
     for source, own in funnel.items():
         if own:
-            yield source, make_lines(own, speakers[source])
+            yield source, make_lines(own, by_source[source])
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------

@@ -37,11 +37,11 @@ class Effect:
     )  # id of a refused row -> the rule that its message and excerpt fall under
 
     def __bool__(self) -> bool:
-        return bool(self.remade or self.refused)
+        return bool(self.rebuilt or self.refused)
 
     @property
-    def remade(self) -> bool:
-        """Whether what was made of the partition is made anew; nothing is made of refused rows."""
+    def rebuilt(self) -> bool:
+        """Whether what was made of the partition is rebuilt; nothing is made of refused rows."""
         return bool(self.samples or self.images or self.never_had)
 
     @property
@@ -174,7 +174,7 @@ def forecast_takedown(
     return Forecast(
         rules=rules,
         effects=effects,
-        shards=list(_list_shards(root, recipe, {effect.place for effect in effects if effect.remade})),
+        shards=list(_list_shards(root, recipe, {effect.place for effect in effects if effect.rebuilt})),
         near=[pair for at in everywhere for pair in _find_duplicates(at.paths(root), gone)]
         if gone and recipe.dedupe is not None
         else [],

@@ -23,7 +23,7 @@ class CountOutcomes:
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = True
 
-    filters: tuple[str, ...]  # whose verdicts count, in the order in which they are heard
+    filters: tuple[str, ...]  # whose verdicts count, in the order in which they count
 
     @property
     def reads(self) -> tuple[str, ...]:

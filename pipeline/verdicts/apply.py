@@ -63,10 +63,10 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
     """
     nodes = [_find_initial_loss(node, image_stats) for node in sample.nodes]
     whole = _drop_turns(sample.nodes, nodes)
-    for _, spoken in groupby(verdicts, key=lambda verdict: verdict.filter):
+    for _, found in groupby(verdicts, key=lambda verdict: verdict.filter):
         if whole:
             break
-        whole = _enter_verdicts(list(spoken), nodes) or _drop_turns(sample.nodes, nodes)
+        whole = _enter_verdicts(list(found), nodes) or _drop_turns(sample.nodes, nodes)
     return Outcome(whole, tuple(reason or whole for reason in nodes))
 
 
@@ -86,10 +86,10 @@ def _find_initial_loss(node: Node, image_stats: Sequence[ImageStats]) -> Reason 
     return Reason.TAKEN_DOWN if node.text is None else None
 
 
-def _enter_verdicts(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
+def _enter_verdicts(verdicts: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
     """Enter one filter's verdicts on nodes; return its reason against the whole sample."""
     whole: Reason | None = None
-    for verdict in spoken:
+    for verdict in verdicts:
         if verdict.node == WHOLE_SAMPLE:
             whole = whole or verdict.reason
         else:
@@ -110,13 +110,13 @@ def _drop_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | No
 
 
 def _lose_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> None:
-    spoken = [
+    texts = [
         (node.turn, why)
         for node, why in zip(nodes, lost, strict=True)
         if node.kind == "text" and node.role in TURN_ROLES
     ]
-    broken = {turn for turn, why in spoken if why}
-    last = max((turn for turn, _ in spoken if turn not in broken), default=-1)
+    broken = {turn for turn, why in texts if why}
+    last = max((turn for turn, _ in texts if turn not in broken), default=-1)
     for index, node in enumerate(nodes):
         falls = node.role in TURN_ROLES and node.turn in broken and (node.kind == "text" or node.turn > last)
         if falls and lost[index] is None:

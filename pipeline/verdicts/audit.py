@@ -73,7 +73,7 @@ def recount_partition(inputs: Mapping[str, Path], all_verdict_steps: Sequence[st
 
     Args:
         inputs: `samples.parquet`, `image_stats.parquet` and the verdicts of all voices, by name.
-        all_verdict_steps: Who writes verdicts, in the order in which they are heard.
+        all_verdict_steps: The steps that write verdicts, in the order in which they count.
     """
     found, verdicts, image_stats = (
         Recount(),
