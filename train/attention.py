@@ -58,7 +58,7 @@ def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def supports_flash(model: PreTrainedModel) -> bool:
     """Whether `attend_varlen` computes what the model's own attention does.
 
-    Not for classes that bring a mask (Idefics), nor for language models that tests have not held against
+    Not for classes that bring a mask (Idefics), nor for language models that tests have not compared with
     it.
     """
     text: Any = model.config.get_text_config()

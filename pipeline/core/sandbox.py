@@ -72,7 +72,7 @@ class Sandbox(Generic[P, T]):
         self.close()
 
     def run(self, *arguments: P.args, **named: P.kwargs) -> Iterator[T]:
-        """What `function` yields, in order. The next call works whatever became of this one.
+        """What `function` yields, in order. The next call works whatever the outcome of this one.
 
         Raises:
             ChildCrashed: the child died, or ran out of memory.

@@ -1,4 +1,4 @@
-"""Step `index`: all benchmarks in the form that training data is held against.
+"""Step `index`: all benchmarks in the form that training data is compared with.
 
 Small enough for memory, and mapped where it is large.
 

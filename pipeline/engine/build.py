@@ -125,7 +125,7 @@ class Build:
         self.index = benchmarks.adopt_index(self)
 
     def benchmarks(self) -> None:
-        """Index what training data is held against."""
+        """Build the index of benchmarks."""
         self.index = benchmarks.build_index(self)
 
     def curate(self) -> None:

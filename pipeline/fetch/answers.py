@@ -25,7 +25,7 @@ _REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Words of X-Robots-Tag whose colon does not follow a crawler's name."""
 
-_NAME = re.compile(r"(?=.*[a-z*])[\w*.-]+")  # in linear time, whatever it is held against
+_NAME = re.compile(r"(?=.*[a-z*])[\w*.-]+")  # in linear time on any text
 """A crawler's name has a letter and no spaces, other than the hour of a date that a comma split off."""
 
 BUSY = frozenset({408, 425, 429})

@@ -161,7 +161,7 @@ def _make_reader(kind: str) -> Callable[[Path], Collection[str]]:
 
 
 def _name_list(path: Path) -> str:
-    """What the recipe calls a list: a run's copies are lists/<sha256>.<name>, and editing one would be in vain."""
+    """What the recipe calls a list: a run's copies are lists/<sha256>.<name>, and editing one has no effect."""
     return path.name.partition(".")[2] if path.parent.name == "lists" else str(path)
 
 

@@ -126,7 +126,7 @@ class Recipe:
         default_factory=dict
     )  # file name -> code; --filter puts it here, and no recipe
     dedupe: Dedupe | None = field(default_factory=Dedupe)  # which duplicates go; null: none
-    decontaminate: Decontamination | None = None  # which benchmarks the data are held against; null: none
+    decontaminate: Decontamination | None = None  # the benchmarks that data is compared with; null: none
     policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file

@@ -54,7 +54,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
 
     The name has the split in it.
 
-    `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were
+    `unread` says what could not be compared with anything: how many `rows` and `images` came, and how many of them were
     lost, by reason.
 
     Raises:
@@ -64,7 +64,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
     against = recipe.decontaminate
     if against is None:
         raise StoreError(
-            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
+            f"{root} was compared with no benchmark: add a decontaminate block to its recipe, such as against: "
             "benchmarks"
         )
     contacts = dict[str, dict[str, Contact]]()
@@ -120,8 +120,8 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
                 lost = sum(count["lost"].values())
                 why = ", ".join(f"{reason} {number:,}" for reason, number in count["lost"].items())
                 yield (
-                    f"{name}: {lost:,} of {count['in']:,} {level} could not be read ({why}), and nothing was held "
-                    "against them"
+                    f"{name}: {lost:,} of {count['in']:,} {level} could not be read ({why}), and nothing was "
+                    "compared with them"
                 )
 
 

@@ -1,6 +1,6 @@
 """Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes.
 
-Files are held against receipts, receipts against manifests; and the counts of every step against what stands in the
+Files are compared with receipts, receipts with manifests; and the counts of every step with what stands in the
 tables, so that what one step kept is what the next one took in, from the rows of the input file to the samples of a
 mixture.
 """

@@ -198,7 +198,7 @@ def _select_benchmarks(data: Mapping[str, Any]) -> dict[str, Any]:
 def _check_held(now: Recipe, data: Mapping[str, Any]) -> None:
     if data.get("decontaminate") is not None and now.decontaminate is None:
         raise RecipeError(
-            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill "
+            "decontaminate: this run was compared with no benchmark, so nothing was found; build it with: vlmill "
             "build RECIPE --accept-changes"
         )
 

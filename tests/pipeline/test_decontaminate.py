@@ -525,8 +525,8 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     assert vlmill("build", path, "--out", root, "--workers", 0, "--accept-changes", "--until", "survey") == 0
     assert vlmill("build", path, "--out", root, "--workers", 0) == 0
     warned = (
-        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was held against them",
-        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was held against them",
+        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was compared with them",
+        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was compared with them",
     )
     told = capsys.readouterr().out
     assert all(line in told for line in warned)
