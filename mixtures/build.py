@@ -39,7 +39,7 @@ from vlmill.pipeline.recipe.schema import Recipe, Stage
 LOCK = "mixture.lock.json"
 
 
-def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
+def read_stage_mixture(recipe: Recipe, stage: Stage) -> MixtureSettings:
     """The mixture of a stage, every source of it in the recipe.
 
     Raises:
@@ -61,7 +61,7 @@ def validate_mixtures(recipe: Recipe) -> None:
     Raises:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
-    mixtures = {stage.name: mixture_of(recipe, stage) for stage in recipe.stages}
+    mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
     for name, mixture in mixtures.items():
         for partition in mixture.resolved():
             check_where(partition)
@@ -87,7 +87,7 @@ class _Stage:
 
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
-        self.mixture = mixture_of(run.recipe, stage)
+        self.mixture = read_stage_mixture(run.recipe, stage)
         self.chat = FORMATS[run.recipe.chat]
 
     def build(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vlmill.mixtures.build import mixture_of, validate_mixtures
+from vlmill.mixtures.build import read_stage_mixture, validate_mixtures
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
@@ -71,7 +71,7 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:
     """Where the mixture's budget is in sequences, the plan will have about as many."""
-    budget = mixture_of(recipe, stage).sequences
+    budget = read_stage_mixture(recipe, stage).sequences
     if budget is not None:
         try:
             count_steps(read_training_settings(stage), int(budget))

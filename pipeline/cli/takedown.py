@@ -92,7 +92,7 @@ def takedown(
             talk = Console(stderr=True) if as_json else console
             changed = _carry_out(root, recipe, found, pool, talk)
     if as_json:
-        print_json(_as_json(found) | ({} if dry_run else {"stages": changed}))
+        print_json(_make_json(found) | ({} if dry_run else {"stages": changed}))
     elif dry_run:
         console.print("nothing was changed")
     else:
@@ -179,7 +179,7 @@ def _print_lines(lines: Any) -> None:
         console.print(f"  and {more:,} more; --json has all")
 
 
-def _as_json(found: Forecast) -> dict[str, Any]:
+def _make_json(found: Forecast) -> dict[str, Any]:
     return {
         "samples": found.samples,
         "images": found.images,

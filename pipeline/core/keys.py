@@ -41,11 +41,11 @@ def canonicalise_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonicalise_value(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return _canonical_record(value)
+        return _canonicalise_record(value)
     raise StoreError(f"{value!r} of {type(value).__name__} cannot be part of a key: it has no stable form")
 
 
-def _canonical_record(value: Any) -> dict[str, Any]:
+def _canonicalise_record(value: Any) -> dict[str, Any]:
     """Fields that shape the result, and what the class calls itself."""
     identity = {name: getattr(type(value), name) for name in ("kind", "name", "version") if hasattr(type(value), name)}
     shaping = {f.name: getattr(value, f.name) for f in fields(value) if f.metadata.get("shapes_result", True)}

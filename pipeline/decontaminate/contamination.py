@@ -158,10 +158,10 @@ def _find_contamination(
         images = {index: node.image for index, node in enumerate(sample.nodes) if node.image is not None}
         pictures = {index: seen.get(image, {}) for index, image in images.items()}
         for index, found in pictures.items():
-            for item, score in _by_item(benchmarks, found).items():
+            for item, score in _group_by_item(benchmarks, found).items():
                 yield finding(row, index, "image", item, score)
         own = list(split_passages(row, sample, benchmarks))
-        for item in sorted({item for found in pictures.values() for item in _by_item(benchmarks, found)}):
+        for item in sorted({item for found in pictures.values() for item in _group_by_item(benchmarks, found)}):
             for node in sorted({node for passage in own for node in search.asks(passage, benchmarks.items[item])}):
                 yield finding(row, node, "text", item, 1.0)
         spoken += own
@@ -172,7 +172,7 @@ def _find_contamination(
             yield finding(spoken[hit.passage].sample, node, "text", hit.item, hit.score)
 
 
-def _by_item(benchmarks: Benchmarks, found: Mapping[int, float]) -> dict[int, float]:
+def _group_by_item(benchmarks: Benchmarks, found: Mapping[int, float]) -> dict[int, float]:
     """The items about pictures, and the best similarity to one of each."""
     best = dict[int, float]()
     for shown, similarity in found.items():

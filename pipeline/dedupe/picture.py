@@ -228,14 +228,14 @@ def align_pairs(one: Floats, other: Floats, first: Floats, second: Floats) -> tu
             step, agreement = _compute_step(
                 *sample_windows(picture, first, blur), _sample_windows(pattern, second, blurs, picture.shape[1] // 2)
             )
-            first, second = _shown_by_both((first + step).clip(low, high), second)
+            first, second = _select_shared_windows((first + step).clip(low, high), second)
         kept = agreement >= least
         going = going[kept]
         low, high, first, second = (edges[kept] for edges in (low, high, first, second))
     return going, first, second
 
 
-def _shown_by_both(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+def _select_shared_windows(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """Windows that show the same, without what lies outside the first picture."""
     first, second = first.reshape(-1, 2, 2), second.reshape(-1, 2, 2)  # by axis, then by end
     inside = first.clip(0, 1)

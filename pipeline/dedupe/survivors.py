@@ -68,12 +68,12 @@ def _read_part(
     gone = pl.DataFrame(lost, pl.Schema({"sample": pl.UInt32, "node": pl.Int32}), orient="row")
     nodes = nodes.join(gone, on=["sample", "node"], how="anti")
     left = nodes.group_by("sample").agg(left=pl.len())
-    nodes = _with_paragraphs(nodes.join(outline.select("sample", "unit", "host"), on="sample"), paragraphs)
+    nodes = _add_paragraphs(nodes.join(outline.select("sample", "unit", "host"), on="sample"), paragraphs)
     wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("paragraph").is_not_null()
     return outline.drop("nodes").join(left, on="sample"), nodes.filter(wanted).drop("reason", "host")
 
 
-def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
+def _add_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
     """The nodes, with the places of those that are wanted paragraphs."""
     hosts, keys = (nodes[name].fill_null(0).to_numpy() for name in ("host", "key"))
     places = hash_paragraphs(hosts, keys)

@@ -124,12 +124,12 @@ def _make_multipliers() -> NDArray[np.uint32]:
 def _compute_powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """`count` powers of GOLDEN and of its inverse, modulo 2 ** 64."""
     size = 1 << max(10, (count - 1).bit_length())
-    powers, inverse = _cached_powers(size)
+    powers, inverse = _get_powers(size)
     return powers[:count], inverse[:count]
 
 
 @cache
-def _cached_powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _get_powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     bases = GOLDEN, pow(GOLDEN, -1, 1 << 64)
     powers, inverse = (
         np.cumprod(np.concatenate([[np.uint64(1)], np.full(size - 1, base, np.uint64)])) for base in bases

@@ -33,7 +33,7 @@ def build_index(run: Build) -> tuple[File, ...]:
     if settings is None:
         return ()
     surveyed = survey_inputs(run, "benchmarks: survey", list(_list_splits(run)))
-    reading = [_reading_chain(run, partition) for partitions in surveyed.values() for partition in partitions]
+    reading = [_make_reading_chain(run, partition) for partitions in surveyed.values() for partition in partitions]
     files = tuple(
         replace(file, name=f"{chain.input_file.source}/{receipt.partition}/{file.name}")
         for chain, receipts in run.run_chains("benchmarks: read", reading)
@@ -78,7 +78,7 @@ def _list_splits(run: Build) -> Iterator[InputSet]:
             yield InputSet(split, f"{STEPS}/{split}", benchmark.options, root, of.pattern, of.subset, of.split)
 
 
-def _reading_chain(run: Build, partition: PlannedPartition) -> Chain:
+def _make_reading_chain(run: Build, partition: PlannedPartition) -> Chain:
     """Read and image stats of a partition."""
     input_file, against = partition.input_file, run.recipe.decontaminate.against if run.recipe.decontaminate else {}
     folder, benchmark = f"{STEPS}/{input_file.source}", input_file.source.partition(".")[0]

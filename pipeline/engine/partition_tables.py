@@ -85,7 +85,7 @@ def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[Part
     Raises:
         StoreError: the source was not through image stats to its end.
     """
-    return _add_files(list_raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/image_stats"))
+    return _add_files(list_raw_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
 
 
 def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
@@ -97,7 +97,7 @@ def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[Partit
     tables = list_tables_with_stats(root, recipe, source)
     for name in recipe.all_verdict_steps():
         if name != "dedupe":
-            tables = _add_files(tables, _by_part(root, f"steps/{source}/{name}"))
+            tables = _add_files(tables, _group_files(root, f"steps/{source}/{name}"))
     if recipe.dedupe is None:
         return tables
     (resolved,) = read_manifest(root, "steps/dedupe/resolve")
@@ -105,7 +105,7 @@ def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[Partit
     return _add_files(tables, {at.partition: (verdicts[name_resolved_verdicts(str(at))],) for at in tables})
 
 
-def _by_part(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
+def _group_files(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
     return {receipt.partition: receipt.files for receipt in read_manifest(root, folder)}
 
 

@@ -80,7 +80,7 @@ def read_head(reader: io.BufferedIOBase) -> AnswerHead:
         start = line()
         status = _STATUS.fullmatch(start)
         if not status:
-            raise _not_http(f"status line {start[:80]!r}")
+            raise _make_http_failure(f"status line {start[:80]!r}")
         head = AnswerHead(int(status[1]), _parse_headers(iter(line, b"")))
         if not 100 <= head.status < 200 or head.status == 101:
             return head
@@ -138,7 +138,7 @@ def _parse_length(head: AnswerHead) -> int | None:
     words = [word for word in head.words("content-length") if word.isascii() and word.isdecimal()]
     lengths = {int(word.lstrip("0")[:20] or "0") for word in words}  # 20 digits are too many for any body
     if len(lengths) > 1:
-        raise _not_http(f"Content-Length {' and '.join(map(str, sorted(lengths)))}")
+        raise _make_http_failure(f"Content-Length {' and '.join(map(str, sorted(lengths)))}")
     return next(iter(lengths), None)
 
 
@@ -168,19 +168,23 @@ def _read_chunks(reader: io.BufferedIOBase, limit: int) -> Iterator[bytes]:
         if size or end in {b"", b"\r"}:
             raise _cut_chunk()
         if end not in {b"\r\n", b"\n"}:
-            raise _not_http(f"{end!r} after a chunk")
+            raise _make_http_failure(f"{end!r} after a chunk")
 
 
 def _parse_size(line: bytes) -> int:
     found = _SIZE.fullmatch(line)
     if found:
         return int(found[1], 16)
-    raise _not_http(f"chunk size {line[:80]!r}") if line.endswith(b"\n") or len(line) == MAX_LINE else _cut_chunk()
+    raise (
+        _make_http_failure(f"chunk size {line[:80]!r}")
+        if line.endswith(b"\n") or len(line) == MAX_LINE
+        else _cut_chunk()
+    )
 
 
 def _cut_chunk() -> FetchFailed:
     return FetchFailed(Reason.TRUNCATED_BODY, "it ends within a chunk", again=True)
 
 
-def _not_http(what: str) -> FetchFailed:
+def _make_http_failure(what: str) -> FetchFailed:
     return FetchFailed(Reason.CONNECTION, f"not HTTP: {what}", again=True)

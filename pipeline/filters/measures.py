@@ -62,7 +62,7 @@ def split_words(text: str) -> list[str]:
         if word.isascii() or not _UNSPACED.search(word):
             found += [word] if word else []
         else:
-            found += [pair for run in _UNSPACED.split(word) for pair in _in_pairs(run)]
+            found += [pair for run in _UNSPACED.split(word) for pair in _split_into_pairs(run)]
     return found
 
 
@@ -123,7 +123,7 @@ def _strip_piece(piece: str) -> str:
     return piece[start:stop]
 
 
-def _in_pairs(run: str) -> list[str]:
+def _split_into_pairs(run: str) -> list[str]:
     if not _UNSPACED.match(run):
         return [word] if (word := _strip_piece(run)) else []
     return [run[start : start + 2] for start in range(0, len(run), 2)]

@@ -157,7 +157,7 @@ class TextQuality:
     def _ask(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
         """The first fault of a text, and whether everything that was asked could be decided."""
         long = len(found) >= bounds.ratios_from
-        fault = _by_form(bounds, text, found, long=long)
+        fault = _find_fault_of_form(bounds, text, found, long=long)
         return self._by_list(bounds, text, found) if fault is None and long and bounds.by_list else (fault, True)
 
     def _by_list(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
@@ -179,7 +179,7 @@ class TextQuality:
         return frozenset(word.lower() for word in given) if given is not None else word_lists.FLAGGED.get(code)
 
 
-def _by_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
+def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
     """The first fault of a text that no list is needed for."""
     if bounds.min_words is not None and len(found) < bounds.min_words:
         return Reason.TOO_FEW_WORDS, len(found)

@@ -78,11 +78,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         image = _turn_upright(image)
         if image.mode.startswith("I;16"):
-            return _eight_bits(image)
+            return _convert_to_eight_bits(image)
         if image.mode in {"I", "F"}:
             raise Undecodable(Reason.UNDECODABLE, f"mode {image.mode} has no agreed white")
         if "A" in image.getbands() or image.info.get("transparency") is not None:
-            return _on_white(image.convert("RGBA"))
+            return _composite_on_white(image.convert("RGBA"))
         return image.convert("RGB")
 
 
@@ -98,14 +98,14 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _composite_on_white(image: Image.Image) -> Image.Image:
     """An RGBA image composited on white."""
     if image.getchannel("A").getextrema() == (255, 255):
         return image.convert("RGB")  # the same pixels, sooner
     return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _convert_to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey as 8 bits; the one transparent level that PNG allows becomes white.
 
     White is the highest level of the smallest of DEPTHS that holds all levels: 12-bit data read as 16-bit ones would be

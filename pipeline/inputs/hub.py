@@ -146,7 +146,7 @@ def find_split(root: str, subset: str | None, split: str) -> list[HubFile]:
             f"{root}: `subset` and `split` are those of a whole repository; leave {where.path_in_repo!r} out"
         )
     with _explain_errors(where):
-        files = _data_files(where, subset)
+        files = _list_data_files(where, subset)
     if not files.get(split):
         raise SourceError(
             f"{root}: there is no split {split!r} in {subset or 'it'}; {suggest_names(split, list(files))}"
@@ -156,7 +156,7 @@ def find_split(root: str, subset: str | None, split: str) -> list[HubFile]:
     return [entry for entry in _list_folder(where, folder) if entry.name in names]
 
 
-def _data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
+def _list_data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
     """Split -> addresses of its files."""
     import datasets  # noqa: PLC0415 - takes a second, and few sources ask for it
 

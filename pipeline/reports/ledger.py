@@ -96,7 +96,7 @@ def _list_reasons(counts: LevelCounts) -> set[str]:
     return {reason for line in counts.values() for partition in ("dropped", "failed") for reason in line[partition]}
 
 
-def _of_pages(root: Path, source: str) -> set[str]:
+def _list_page_reasons(root: Path, source: str) -> set[str]:
     """Why pages of a source left no sample; the rows that they stood in may be kept."""
     counts = _read_counts(root, f"steps/{source}/read")
     return _list_reasons({"pages": counts["pages"]}) if counts else set()
@@ -124,7 +124,7 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
     if not any(funnel.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
     occurring = sorted(
-        {found for name, lines in funnel.items() for found in {*_list_reasons(lines), *_of_pages(root, name)}}
+        {found for name, lines in funnel.items() for found in {*_list_reasons(lines), *_list_page_reasons(root, name)}}
     )
     if reason is not None and reason not in occurring:
         of_filter = f"filter:{reason}"
@@ -253,13 +253,13 @@ def make_lines_by_source(root: Path, funnel: Mapping[str, LevelCounts]) -> Itera
 def sample_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str, number: int) -> list[Loss]:
     """`number` losses for a reason, chosen by a hash of their ids, in the order of these."""
     recipe = read_locked_recipe(root)
-    found = (loss for source in funnel for loss in _lost_for(root, recipe, source, funnel[source], reason))
+    found = (loss for source in funnel for loss in _find_losses(root, recipe, source, funnel[source], reason))
     return sorted(choose_losses(found, number), key=lambda loss: (loss.id, loss.node))
 
 
-def _lost_for(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
+def _find_losses(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
     """What a source lost for a reason; tables that hold nothing of it are not read."""
-    if reason in _of_pages(root, source):
+    if reason in _list_page_reasons(root, source):
         yield from (loss for loss in list_refused_losses(root, recipe, source) if loss.reason == reason)
     if reason in _list_reasons({level: line for level, line in counts.items() if level != "rows"}):
         yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)

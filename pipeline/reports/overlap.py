@@ -29,10 +29,10 @@ def read_overlap(root: Path) -> dict[str, Any]:
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     (path,) = (root / file.path for file in receipt.files if file.name == "overlap.json")
     found = json.loads(path.read_bytes())
-    return {thing: _with_shares(counts) for thing, counts in found.items()}
+    return {thing: _add_shares(counts) for thing, counts in found.items()}
 
 
-def _with_shares(counts: Mapping[str, Any]) -> dict[str, Any]:
+def _add_shares(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Each number with its share of the row's source."""
     sizes = counts["sources"]
     shared = {

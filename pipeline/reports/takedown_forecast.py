@@ -161,7 +161,7 @@ def forecast_takedown(
         StoreError: the run is not complete, or holds no sample of an id.
     """
     everywhere = [at for source in sorted(recipe.sources) for at in list_filtered_tables(root, recipe, source)]
-    rules = before | _with_what_goes_along(root, asked - before, everywhere, executor)
+    rules = before | _add_exact_copies(root, asked - before, everywhere, executor)
     effects = [effect for effect in _map_partitions(executor, MatchPartitions(root, rules), everywhere) if effect]
     by_address = frozenset(
         digest
@@ -190,7 +190,7 @@ def _map_partitions(
     return [found[index] for index in range(len(everywhere))]
 
 
-def _with_what_goes_along(
+def _add_exact_copies(
     root: Path, asked: TakedownList, everywhere: Sequence[PartitionTables], executor: Executor
 ) -> TakedownList:
     """The rules with the images and the text of the samples that are named by id.

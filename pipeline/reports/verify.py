@@ -36,13 +36,13 @@ def verify_run(root: Path) -> Iterator[str]:
         StoreError: the folder holds no run.
     """
     recipe = read_locked_recipe(root)
-    read = [name for name in recipe.sources if _are_complete(root, *_raw_folders(recipe, name))]
+    read = [name for name in recipe.sources if _are_complete(root, *_list_raw_folders(recipe, name))]
     purged = {file.path for name in read for tables in list_raw_tables(root, recipe, name) for file in tables.purged}
     broken = [line for manifest in list_manifests(root) for line in _verify_manifest(root, manifest, purged)]
     yield from broken
     if broken:  # what is damaged is not counted
         return
-    filtered = [name for name in read if _are_complete(root, *_filtered_folders(recipe, name))]
+    filtered = [name for name in read if _are_complete(root, *_list_filtered_folders(recipe, name))]
     counted = {name: _Counted(root, recipe, name) for name in filtered}
     for source in counted.values():
         yield from source.broken()
@@ -65,12 +65,12 @@ def _are_complete(root: Path, *folders: str) -> bool:
     return all((root / folder / "manifest.json").exists() for folder in folders)
 
 
-def _raw_folders(recipe: Recipe, source: str) -> list[str]:
+def _list_raw_folders(recipe: Recipe, source: str) -> list[str]:
     steps = ("read", "fetch") if recipe.source(source).fetches else ("read",)
     return [f"steps/{source}/{step}" for step in steps]
 
 
-def _filtered_folders(recipe: Recipe, source: str) -> list[str]:
+def _list_filtered_folders(recipe: Recipe, source: str) -> list[str]:
     steps = ["image_stats", *recipe.verdict_steps(), *(["contamination"] if recipe.decontaminate is not None else [])]
     folders = [f"steps/{source}/{step}" for step in steps]
     return [*folders, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])]
@@ -137,7 +137,7 @@ class _Counted:
             if rules and match_partition(rules, tables.paths(self.root)):
                 yield f"{tables}: holds what stands in {LIST}; the next build takes it out"
         samples = {partition: found.samples for partition, found in self.found.items()}
-        pictures = {tables.partition: _with_bytes(self.root, tables) for tables in self.tables}
+        pictures = {tables.partition: _count_images_with_bytes(self.root, tables) for tables in self.tables}
         filtered = {partition: found.nodes_filtered for partition, found in self.found.items()}
         yield from self._taken_in("read", "pages", "kept", samples)
         yield from self._read()
@@ -239,7 +239,7 @@ def _verify_dedupe(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> I
             yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the filters left {left}"
 
 
-def _with_bytes(root: Path, tables: PartitionTables) -> int:
+def _count_images_with_bytes(root: Path, tables: PartitionTables) -> int:
     """Images of a partition that have bytes, by the statistics of its tables; what a retry fetched had none before."""
     paths = tables.paths(root)
     return sum(_count_filled(paths[name]) for name in (IMAGES_FILE, SUPPLEMENT_FILE) if name in paths)

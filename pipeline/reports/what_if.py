@@ -125,7 +125,7 @@ def answer_what_if(
             data.setdefault("custom_filters", {}).pop(file, None)
             add_custom_filters(data, file, code)
     else:
-        data, base, notes = _with_blocks(locked, name, filters)
+        data, base, notes = _replace_blocks(locked, name, filters)
     for key, text in sets.items():
         set_value(data, key, text)
     data = expand_benchmarks(data, base or Path())
@@ -167,7 +167,7 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
     return answer
 
 
-def _with_blocks(
+def _replace_blocks(
     locked: dict[str, Any], name: str, filters: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""

@@ -128,7 +128,11 @@ def enter_dedupe(
     if after is None:
         return []
     priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
-    if before == after and priorities[0] == priorities[1] and all(_same_filters(partition) for partition in partitions):
+    if (
+        before == after
+        and priorities[0] == priorities[1]
+        and all(_has_same_filters(partition) for partition in partitions)
+    ):
         for partition in partitions:
             partition.then["dedupe"] = partition.now["dedupe"]
         return []
@@ -181,7 +185,7 @@ def enter_render(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition])
             partition.then["render"] = partition.now["render"]
 
 
-def _same_filters(partition: WhatIfPartition) -> bool:
+def _has_same_filters(partition: WhatIfPartition) -> bool:
     """Whether all filters before dedupe say the same, in the same order."""
     before = [item for item in partition.now.items() if item[0] != "dedupe"]
     return before == list(partition.then.items())

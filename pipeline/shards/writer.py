@@ -137,7 +137,7 @@ class ShardWriter:
             self._tar.write({"__key__": entry.key, name: data})
         row = len(self._index)
         self._index.append(_index_row(entry, row, begin, self._tar.tarstream.offset - begin))
-        self._lineage.append(_lineage_row(entry, row))
+        self._lineage.append(_make_lineage_row(entry, row))
 
     def _is_full(self, members: Mapping[str, bytes]) -> bool:
         blocks = sum(1 + -(-len(data) // BLOCK) for data in members.values())
@@ -295,7 +295,7 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
     }
 
 
-def _lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
+def _make_lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
     images, sample = dict(_list_images(entry)), entry.sample
     nodes = [
         {

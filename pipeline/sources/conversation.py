@@ -228,7 +228,7 @@ def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
         if not isinstance(piece, str):
             yield piece
             continue
-        if message.role == "user" and (medium := _asked_about(piece)):
+        if message.role == "user" and (medium := _find_medium(piece)):
             raise UnreadableRow(f"it asks about a {medium}", Reason.UNSUPPORTED_MEDIA)
         for place, text in enumerate(piece.split(MARK)):
             if place:
@@ -237,7 +237,7 @@ def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
                 yield text.strip("\r\n") if MARK in piece else text
 
 
-def _asked_about(text: str) -> str:
+def _find_medium(text: str) -> str:
     """`video` or `audio` where a mark of these stands beside a question, and is none of its words."""
     if not ("<video>" in text or "<audio>" in text) or "</" in text:
         return ""

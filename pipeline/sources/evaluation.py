@@ -141,7 +141,7 @@ def _flatten_value(value: Any) -> Iterator[Any]:
     Null, empty and NaN give nothing.
     """
     if isinstance(value, str):
-        listed = _written_list(value)
+        listed = _parse_list(value)
         if listed is not None:
             value = listed
     if isinstance(value, list | tuple):
@@ -153,7 +153,7 @@ def _flatten_value(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _written_list(value: str) -> list[Any] | None:
+def _parse_list(value: str) -> list[Any] | None:
     """The list that a string such as "['Yes', 'No']" writes, or None."""
     if not (value.startswith("[") and value.endswith("]")):
         return None

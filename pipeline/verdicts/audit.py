@@ -55,7 +55,7 @@ def count_read(inputs: Mapping[str, Path]) -> Counts:
     rows, pages = Count(), Count()
     seen = {row["row"] for row in read_rows(inputs[SAMPLES_FILE], ["row"])}
     rows.keep(len(seen))
-    pages.keep(_rows_of(inputs[SAMPLES_FILE]))
+    pages.keep(_count_rows(inputs[SAMPLES_FILE]))
     for row in read_rows(inputs[REFUSED_FILE], ["row", "reason"]):
         pages.lose(Reason(row["reason"]))
         if row["row"] not in seen:
@@ -64,7 +64,7 @@ def count_read(inputs: Mapping[str, Path]) -> Counts:
     return {"rows": rows, "pages": pages}
 
 
-def _rows_of(table: Path) -> int:
+def _count_rows(table: Path) -> int:
     return int(pq.read_metadata(table).num_rows)
 
 

@@ -148,12 +148,12 @@ def _clean_texts(texts: Sequence[str]) -> _Cleaned:
             matrix = whole
         other_words[index] = (1 - QUOTED) * split_running_words(matrix) + QUOTED * split_running_words(whole)
         if letters[index]:
-            both = [_by_line(part) if disputed[index] else measure_traits([part])[0] for part in (matrix, whole)]
+            both = [_sum_lines(part) if disputed[index] else measure_traits([part])[0] for part in (matrix, whole)]
             sums[index] = (1 - QUOTED) * both[0] + QUOTED * both[1]
     return _Cleaned(sums, other_words, kept)
 
 
-def _by_line(text: str) -> np.ndarray:
+def _sum_lines(text: str) -> np.ndarray:
     """Sums of a text whose lines may be in simplified and in traditional characters.
 
     Each line pays for the better of the two.
@@ -167,11 +167,11 @@ def _by_line(text: str) -> np.ndarray:
 def _find_disputed(sums: np.ndarray) -> np.ndarray:
     """Whether a text has much of both Chinese and its neighbours in it, as one that quotes the other has."""
     chinese = sums[:, Trait.NOT_JAPANESE] + OLD * sums[:, Trait.OLD_JAPANESE] + sums[:, Trait.GRAMMAR]
-    neighbours = _not_chinese(sums) + sums[:, Trait.INFLECTION] + HANGUL * sums[:, Trait.HANGUL]
+    neighbours = _score_not_chinese(sums) + sums[:, Trait.INFLECTION] + HANGUL * sums[:, Trait.HANGUL]
     return np.asarray(np.minimum(chinese, neighbours) > 0.25 * np.maximum(chinese, neighbours))
 
 
-def _not_chinese(sums: np.ndarray) -> np.ndarray:
+def _score_not_chinese(sums: np.ndarray) -> np.ndarray:
     return np.asarray(sums[:, [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]].min(axis=1))
 
 
@@ -180,7 +180,9 @@ def _score_inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np
     han, hangul = sums[:, Trait.HAN], sums[:, Trait.HANGUL]
     native = sums[:, Trait.KANA] + hangul
     bare = np.clip(BARE * (han - BARE_FROM), 0, BARE_MOST) + STOPPED * (sums[:, Trait.FULL_STOP] > 0)
-    chinese = np.where(han > 0, sums[:, Trait.GRAMMAR] + bare * (native == 0) - _not_chinese(sums), -SURE - native)
+    chinese = np.where(
+        han > 0, sums[:, Trait.GRAMMAR] + bare * (native == 0) - _score_not_chinese(sums), -SURE - native
+    )
     old = np.minimum(OLD * sums[:, Trait.OLD_JAPANESE], OLD_MOST)
     japanese = sums[:, Trait.INFLECTION] - sums[:, Trait.NOT_JAPANESE] - old
     korean = HANGUL * hangul - sums[:, Trait.NOT_KOREAN] - NO_HANGUL * (hangul == 0)

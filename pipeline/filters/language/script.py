@@ -113,7 +113,7 @@ def _find_han_traits(character: str) -> Mapping[Trait, float]:
     return {
         Trait.HAN: 1,
         Trait.NOT_SIMPLIFIED: 0 if simplified else MISSING,
-        Trait.NOT_TRADITIONAL: _not_traditional(
+        Trait.NOT_TRADITIONAL: _score_not_traditional(
             _encode_character(character, "big5hkscs"), elsewhere=bool(simplified) or modern
         ),
         Trait.NOT_JAPANESE: 0 if modern else MISSING,
@@ -124,7 +124,7 @@ def _find_han_traits(character: str) -> Mapping[Trait, float]:
     }
 
 
-def _not_traditional(code: bytes, *, elsewhere: bool) -> float:
+def _score_not_traditional(code: bytes, *, elsewhere: bool) -> float:
     if not code:
         return MISSING
     if b"\xa4\x40" <= code <= b"\xc6\x7e":  # level 1

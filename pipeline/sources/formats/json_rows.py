@@ -106,7 +106,7 @@ def _find_elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, 
         found = (BETWEEN if depth == 1 else INSIDE).search(data, place)
         place, mark = (found.end(), found[0]) if found else (len(data), b"")
         if mark == b'"':
-            place = _string_end(data, place)
+            place = _find_string_end(data, place)
             continue
         if not mark:
             raise SourceError(f"{path}: the array has no end; the file stops within row {count}, fetch it again")
@@ -119,7 +119,7 @@ def _find_elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, 
         raise SourceError(f"{path}: something follows the end of the array at byte {place}")
 
 
-def _string_end(data: Buffer, place: int) -> int:
+def _find_string_end(data: Buffer, place: int) -> int:
     """Where the string ends whose opening quote lies before `place`; the end of the data if it does not."""
     while (quote := data.find(b'"', place)) >= 0:
         start = quote
