@@ -1,7 +1,9 @@
-"""What can be said of a whole recipe before any work: mixtures, models, and whether model, policy, chat and budgets fit.
+"""What can be checked of a whole recipe before any work.
 
-`validate` is the one check of a recipe that was read. It says what training would say after the data are built, where
-that can be known.
+Mixtures, models, and whether model, policy, chat and budgets fit.
+
+`validate_whole_recipe` is the one check of a recipe that was read. Where it can be known, it says what training would
+say after the data are built.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmill.mixtures.build import mixture_of, validate_mixtures
+from vlmill.mixtures.build import read_stage_mixture, validate_mixtures
 from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 
-def validate(recipe: Recipe) -> None:
+def validate_whole_recipe(recipe: Recipe) -> None:
     """Check a recipe in all its parts.
 
     Raises:
@@ -45,7 +47,7 @@ def validate(recipe: Recipe) -> None:
 def list_recipe_errors(recipe: Recipe) -> list[VlmillError]:
     """All that `validate` says, where a fault hides no other one, as far as one does not follow from another."""
     known = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.policy in recipe.policies))
-    mixtures = list_errors(partial(mixture_of, recipe, stage) for stage in recipe.stages)
+    mixtures = list_errors(partial(read_stage_mixture, recipe, stage) for stage in recipe.stages)
     training = list_errors([partial(validate_training, known)])
     return [
         *list_errors([partial(validate_recipe, recipe)]),
@@ -55,13 +57,15 @@ def list_recipe_errors(recipe: Recipe) -> list[VlmillError]:
             partial(_check_budget, known, stage)
             for stage in known.stages
             if recipe.model
-            and not list_errors([partial(mixture_of, recipe, stage), partial(read_training_settings, stage)])
+            and not list_errors([partial(read_stage_mixture, recipe, stage), partial(read_training_settings, stage)])
         ),
     ]
 
 
 def validate_training(recipe: Recipe) -> None:
-    """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
+    """Build all blocks of a recipe that are about training, if it has any.
+
+    A mistake then shows before any work begins.
 
     Raises:
         RecipeError: a key or value is wrong, or the model cannot take a stage's image policy.
@@ -115,7 +119,7 @@ def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> di
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:
     """Where the mixture's budget is in sequences, the plan will have about as many."""
-    budget = mixture_of(recipe, stage).sequences
+    budget = read_stage_mixture(recipe, stage).sequences
     if budget is not None:
         try:
             count_steps(read_training_settings(stage), int(budget))

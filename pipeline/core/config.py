@@ -133,7 +133,9 @@ def _drop_kind(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OneNamed:
-    """Says of a field that it is one name of a table with settings, or none: `{shape: {max_ratio: 5}}`, `{shape: null}`.
+    """Marks a field as one name of a table with settings, or none.
+
+    As in `{shape: {max_ratio: 5}}`, `{shape: null}`.
 
     `other` makes an object of a name that the table has not, and its settings. Objects are taken as they are.
     """
@@ -195,7 +197,10 @@ def _get_settings(value: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Overrides:
-    """Says of a field that it holds some fields of a class, checked as that class does: `Annotated[Mapping[str, Any], Overrides(Fetch)]`."""
+    """Marks a field that holds some fields of a class, checked as that class checks them.
+
+    As in `Annotated[Mapping[str, Any], Overrides(Fetch)]`.
+    """
 
     made: type[Any]
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 class VlmillError(Exception):
-    """Something that a person can put right: the message names the thing, the value, what was allowed, the next command.
+    """Something that a person can put right.
+
+    The message names the thing, the value, what was allowed, and the next command.
 
     Attributes:
         faults: What is wrong, one message for each fault; the error's text has one below the other.

@@ -27,8 +27,8 @@ LOCATED = ("kind", "options", "files", "root", "subset", "split", "images")
 class ReadableRecipe:
     """A recipe as far as it can be read, and what is wrong with the rest of it.
 
-    A source that cannot be read is there as a name, so that what names it is no second fault; so is no stage whose policy
-    cannot be read.
+    A source that cannot be read is there as a name, so that what names it is no second fault. A stage whose policy cannot
+    be read is left out.
     """
 
     recipe: Recipe | None  # None where nothing of it can be read

@@ -1,4 +1,4 @@
-"""What the first rows of a source cost: the steps of a build, run over these rows alone in a temporary folder, measured.
+"""What the first rows of a source cost: the steps of a build run over them in a temporary folder, and are measured.
 
 `estimate.py` says what follows for all rows. The steps run in a child process under a time limit, since they decode
 whatever the rows hold. No address is asked for; what the recipe serves from a folder is read there.
@@ -62,13 +62,16 @@ class SourceWork:
 
 @dataclass(frozen=True)
 class Costs:
-    """What some rows came to: amounts and bytes by name, seconds by step. Adding costs of a run up gives the same form."""
+    """What some rows came to: amounts and bytes by name, seconds by step.
+
+    The costs of a whole run, added up, have the same form.
+    """
 
     rows: int = 0
     amounts: Mapping[str, float] = field(default_factory=dict)
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
-    (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a partition
-    besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`."""
+    (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
+    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`."""
     seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`
 
     @property
@@ -137,7 +140,7 @@ def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[MeasuredRows
 
 
 def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
-    """What of the time does not depend on the number of rows, by step: a child process that the first row starts, too."""
+    """The time that does not depend on the number of rows, by step: the start of a child process counts, too."""
     fixed = dict[str, float]()
     for step, seconds in many.seconds.items():
         first = one.seconds.get(step, 0.0)
@@ -179,7 +182,7 @@ def _render(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Co
     indices = [path for file, path in run.files.items() if file.endswith(INDEX_SUFFIX)]
     amounts[f"shard_bytes.{name}"] = sum(row["size"] for path in indices for row in read_rows(path, ["size"]))
     if "tokenizer.json" in run.files:
-        run.perform(CountTokens(work.chat), f"measure.{name}")
+        run.perform(CountTokens(work.chat), f"token_lengths.{name}")
         lengths = [path for file, path in run.files.items() if file.endswith(LENGTHS_SUFFIX)]
         counted = (row["text"] + row["visual"] for path in lengths for row in read_rows(path, ["text", "visual"]))
         amounts[f"tokens.{name}"] = sum(counted)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.api.runs import format_settings
-from vlmill.mixtures.build import mixture_of
+from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
 from vlmill.pipeline.filters.custom import find_named_code
@@ -94,8 +94,8 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
 def refuse_faults(found: ReadableRecipe, root: Path) -> None:
     """Begin a build: ask all that can be asked cheaply before anything is written.
 
-    Where a build of the same recipe has begun the folder, files that it has surveyed are not opened again, nor folders of
-    images looked for that it has read.
+    Where a build of the same recipe has begun the folder, files that it has surveyed are not opened again. Folders of
+    images that it has read are not looked for.
 
     Raises:
         RecipeError: all faults, if one of them is in the recipe.
@@ -134,7 +134,7 @@ def _estimate_stage(recipe: Recipe, name: str, estimates: Sequence[SourceEstimat
     """The tokens of a stage's plan, where its mixture can be read."""
     stage = next(stage for stage in recipe.stages if stage.name == name)
     try:
-        mixture = mixture_of(recipe, stage)
+        mixture = read_stage_mixture(recipe, stage)
     except RecipeError:
         return None
     return estimate_stage_tokens(mixture, {one.source: one.tokens.get(stage.policy) for one in estimates})
