@@ -1,4 +1,4 @@
-"""How many tokens the sequences of a stage will hold: from its mixture and tokens by source, before anything is built."""
+"""How many tokens a stage will hold: from its mixture and tokens by source, before anything is built."""
 
 from __future__ import annotations
 

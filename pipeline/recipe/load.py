@@ -27,8 +27,8 @@ LOCATED = ("kind", "options", "files", "root", "subset", "split", "images")
 class ReadableRecipe:
     """A recipe as far as it can be read, and what is wrong with the rest of it.
 
-    A source that cannot be read is there as a name, so that what names it is no second fault. A stage whose policy cannot
-    be read is left out.
+    A source that cannot be read is there as a name, so that what names it is no second fault. A stage whose policy
+    cannot be read is left out.
     """
 
     recipe: Recipe | None  # None where nothing of it can be read
@@ -106,10 +106,10 @@ def _list_changes(
 ) -> Iterator[Callable[[], object]]:
     """What makes a recipe's mapping the effective one, in order; each changes it in place, or raises RecipeError."""
 
-    def expand() -> None:
+    def expand_lists() -> None:
         data.update(expand_benchmarks(data, path.parent))
 
-    yield expand
+    yield expand_lists
     yield partial(refuse_code, path, data, dict(filters))
     if held:
         data["custom_filters"] = {file: code for file, code in held.items() if file not in dict(filters)}
@@ -120,7 +120,7 @@ def _list_changes(
         if source in list_locations(data)
     )
     yield from (partial(set_value, data, key, text) for key, text in sets.items())
-    yield expand  # a list of benchmarks may have been set
+    yield expand_lists  # a list of benchmarks may have been set
     yield from (partial(move_source, data, source, place) for source, place in moves.items())
     if limit is not None:
         data["limit"] = limit

@@ -61,12 +61,12 @@ class RunEstimate:
 
     def add_up(self, name: str) -> int | None:
         """The sum of a field over all sources."""
-        return _add([getattr(one, name) for one in self.sources])
+        return _add_known([getattr(one, name) for one in self.sources])
 
     def add_up_policies(self, name: str) -> dict[str, int | None]:
         """The same of a field by image policy."""
         policies = dict.fromkeys(policy for one in self.sources for policy in getattr(one, name))
-        return {policy: _add([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
+        return {policy: _add_known([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
 
     @property
     def needed(self) -> int:
@@ -88,7 +88,7 @@ class RunEstimate:
         return {**sums, **split, "needed": self.needed, "hours": self.hours}
 
 
-def _add(numbers: Sequence[int | None]) -> int | None:
+def _add_known(numbers: Sequence[int | None]) -> int | None:
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
 
@@ -103,11 +103,13 @@ def extrapolate_costs(measured: Costs, empty: Costs, rows: int, partitions: int)
         partitions: How many they are cut into.
     """
 
-    def extrapolate(few: Mapping[str, float], none: Mapping[str, float]) -> dict[str, float]:
+    def extrapolate_amounts(few: Mapping[str, float], none: Mapping[str, float]) -> dict[str, float]:
         fixed = {name: min(none.get(name, 0), value) for name, value in few.items()}
         return {name: fixed[name] * partitions + (few[name] - fixed[name]) * rows / measured.rows for name in few}
 
-    return Costs(rows, extrapolate(measured.amounts, empty.amounts), extrapolate(measured.seconds, empty.seconds))
+    return Costs(
+        rows, extrapolate_amounts(measured.amounts, empty.amounts), extrapolate_amounts(measured.seconds, empty.seconds)
+    )
 
 
 def estimate_source(
@@ -131,7 +133,7 @@ def estimate_source(
     """
     first, source = files[0], recipe.source(name)
     if is_copied(first) and first.size > LARGEST:
-        return _describe(recipe, name, files, None, MeasuredRows(Costs()))
+        return _describe_source(recipe, name, files, None, MeasuredRows(Costs()))
     try:
         with open_input(first) as path:
             counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
@@ -145,7 +147,7 @@ def estimate_source(
     except Exception as error:  # the child process has the trace; file systems raise classes of many libraries
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason[0]}") from error
-    return _describe(recipe, name, files, there, measured)
+    return _describe_source(recipe, name, files, there, measured)
 
 
 def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -> int | None:
@@ -196,7 +198,7 @@ def _can_run(filter_: Filter, base: Path) -> bool:
     return not list_errors([partial(check_lists, filter_, base)])
 
 
-def _describe(
+def _describe_source(
     recipe: Recipe, name: str, files: Sequence[InputFile], there: int | None, measured: MeasuredRows
 ) -> SourceEstimate:
     """The estimate of a source whose files have so many rows in all."""
@@ -207,10 +209,10 @@ def _describe(
     all_rows = extrapolate_costs(measured.costs, measured.empty, rows or 0, partitions) if known else Costs()
     amounts, pictured = all_rows.amounts, not measured.costs.amounts.get("unknown")
 
-    def get(key: str, *, there: bool = True) -> int | None:
+    def round_amount(key: str, *, there: bool = True) -> int | None:
         return round(amounts[key]) if known and there and key in amounts else None
 
-    requests = (get("addresses") if recipe.source(name).fetches else 0) if known else None
+    requests = (round_amount("addresses") if recipe.source(name).fetches else 0) if known else None
     seconds = dict(all_rows.seconds)
     if requests:
         seconds["fetch"] = requests * REQUEST_SECONDS / recipe.fetch_step(name).threads
@@ -219,21 +221,21 @@ def _describe(
         files=len(files),
         bytes=sum(file.size for file in files),
         rows=rows,
-        samples=get("samples"),
-        images=get("images"),
+        samples=round_amount("samples"),
+        images=round_amount("images"),
         requests=requests,
-        image_bytes=get("image_bytes", there=pictured),
-        table_bytes=get("table_bytes", there=pictured),
-        shard_bytes={policy: get(f"shard_bytes.{policy}", there=pictured) for policy in recipe.policies},
-        tokens={policy: get(f"tokens.{policy}", there=pictured) for policy in recipe.policies},
+        image_bytes=round_amount("image_bytes", there=pictured),
+        table_bytes=round_amount("table_bytes", there=pictured),
+        shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in recipe.policies},
+        tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in recipe.policies},
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
-        rests_on=_explain(files, measured, rows),
+        rests_on=_explain_basis(files, measured, rows),
     )
 
 
-def _explain(files: Sequence[InputFile], measured: MeasuredRows, rows: int | None) -> str:
+def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int | None) -> str:
     """What an estimate rests on, and what it leaves out."""
     of = files[0].name if len(files) == 1 else f"the first of {len(files)} files"
     said = [f"{measured.costs.rows} rows of {of}"]

@@ -33,11 +33,11 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
     yield (
         f"disk: tables {_format_gigabytes(estimate.add_up('table_bytes'))} GB, images as they came among them "
         f"{_format_gigabytes(estimate.add_up('image_bytes'))} GB; shards: "
-        + (_join(estimate.add_up_policies("shard_bytes"), _format_gigabytes, " GB") or "none, without policies")
+        + (_join_amounts(estimate.add_up_policies("shard_bytes"), _format_gigabytes, " GB") or "none, without policies")
         + f"; {estimate.free / 1e9:.2f} GB are free"
     )
     if estimate.stage_tokens:
-        yield f"tokens: {_join(estimate.stage_tokens, lambda count: '?' if count is None else f'{count:,}')}"
+        yield f"tokens: {_join_amounts(estimate.stage_tokens, lambda count: '?' if count is None else f'{count:,}')}"
     yield f"time: {estimate.hours:.3g} hours with {estimate.workers} workers like one process on this machine"
 
 
@@ -59,5 +59,5 @@ def _format_gigabytes(size: int | None) -> str:
     return "?" if size is None else f"{size / 1e9:.2f}" if size >= 10_000_000 else f"{size / 1e9:.5f}"
 
 
-def _join(amounts: Mapping[str, int | None], form: Callable[[int | None], str], unit: str = "") -> str:
+def _join_amounts(amounts: Mapping[str, int | None], form: Callable[[int | None], str], unit: str = "") -> str:
     return ", ".join(f"{name} {form(amount)}{unit}" for name, amount in amounts.items())

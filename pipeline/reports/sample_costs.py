@@ -161,7 +161,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     for step in _list_steps(work):
         run.perform(step)
     for policy, rendered in work.policies.items():
-        _render(run, work, policy, rendered, amounts)
+        _render_policy(run, work, policy, rendered, amounts)
     amounts["table_bytes"] = run.size
     lost = next(read_rows(run.files[REFUSED_FILE]), None)
     said = f"row {lost['row']}: {lost['reason']}: {lost['detail']}" if lost else ""
@@ -175,7 +175,7 @@ def _list_steps(work: SourceWork) -> Iterator[Step]:
         yield ComputeSignatures()
 
 
-def _render(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
+def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
     """Make the shards of one policy and count their tokens."""
     before = dict(run.files)
     run.perform(Render(policy, tuple(filter_.name for filter_ in work.filters), 0, 0), f"render.{name}")
@@ -226,7 +226,7 @@ def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
     """
     amounts = Counter[str](addresses=0, unknown=0, image_bytes=0)
 
-    def fill() -> Iterator[dict[str, object]]:
+    def fill_rows() -> Iterator[dict[str, object]]:
         for row in read_rows(run.files[IMAGES_FILE], batch=32):
             found = row
             if row["url"] is not None and row["reason"] is None and row["bytes"] is None:
@@ -238,7 +238,7 @@ def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
             yield found
 
     path = run.folder / "filled.parquet"
-    write_rows(path, IMAGES, fill())
+    write_rows(path, IMAGES, fill_rows())
     run.files[IMAGES_FILE] = path
     run.size += path.stat().st_size
     return amounts
