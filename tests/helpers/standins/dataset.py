@@ -1,0 +1,28 @@
+"""What a stand-in's entry in the registry says: how its files are written, and how far upstream's form is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tests.helpers.standins.tree import Tree
+
+Write = Callable[[Tree, Mapping[str, int]], None]
+"""Writes the files of some subsets: subset -> good rows of it."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that published recipes name."""
+
+    repository: str
+    write: Write
+    files: str  # which files hold the rows
+    shape: str  # of a row
+    kind: str  # what reads it in vlmill, with its options
+    licence: str  # as the card states it; empty where that is not known
+    known: str  # what was looked up, and where
+    guessed: str = ""  # what was not
+    subsets: tuple[str, ...] = ("default",)
+    gated: bool = False  # whether the Hub asks for an account that agreed to something
+    on_hub: bool = True
