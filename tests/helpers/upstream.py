@@ -344,7 +344,9 @@ SHAPES: dict[str, Shape] = {
         ("no row has 'conversations' or 'messages'", "the first has turns"),
     ),
     "chat in Parquet": Shape(
-        lambda path, rows: parquet(path.with_suffix(".parquet"), rows, None if rows else pa.schema({"messages": MESSAGES})),
+        lambda path, rows: parquet(
+            path.with_suffix(".parquet"), rows, None if rows else pa.schema({"messages": MESSAGES})
+        ),
         lambda row: {"messages": talk(f"Question {row}?", "A", keys=("role", "content"))},
         {"messages": talk("Q", keys=("role", "content"))},
         {"turns": talk("Q", "A", keys=("role", "content"))},

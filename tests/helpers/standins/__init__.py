@@ -102,5 +102,3 @@ def _count_rows(rows: int | Mapping[str, int], repository: str, subset: str) -> 
     if isinstance(rows, int):
         return rows
     return rows.get(f"{repository}/{subset}", rows.get(repository, 4))
-
-

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.helpers.standins.dataset import Dataset
+from tests.helpers.standins.dataset import Dataset, Write
 from tests.helpers.standins.material import Material
 from tests.helpers.standins.tree import STRING, Row, Tree, number_shard
 from tests.helpers.upstream import talk
@@ -16,9 +16,7 @@ from tests.helpers.upstream import talk
 MESSAGES = pa.list_(pa.struct({"content": STRING, "role": STRING}))
 IDEFICS2 = "Idefics2's script for its fine-tuning sets (smollm, vision/data)"
 
-OPENHERMES_NULLS = (
-    "custom_instruction topic model_name model skip_prompt_formatting views language id title idx hash avatarUrl".split()
-)
+OPENHERMES_NULLS = "custom_instruction topic model_name model skip_prompt_formatting views language id title idx hash avatarUrl".split()
 
 
 def write_openhermes(tree: Tree, rows: Mapping[str, int]) -> None:
@@ -64,11 +62,11 @@ def write_lima(tree: Tree, rows: Mapping[str, int]) -> None:
 Make = Callable[[Material, int], dict[str, Any]]
 
 
-def _instruction(material: Material, number: int) -> dict[str, Any]:
+def _make_instruction(material: Material, number: int) -> dict[str, Any]:
     return {"instruction": material.question(number), "output": material.sentences(number)}
 
 
-def _dolly(material: Material, number: int) -> dict[str, Any]:
+def _make_dolly(material: Material, number: int) -> dict[str, Any]:
     return {
         "instruction": material.question(number),
         "context": material.sentences(number, 3) if number % 3 == 1 else "",
@@ -77,20 +75,20 @@ def _dolly(material: Material, number: int) -> dict[str, Any]:
     }
 
 
-def _metamath(material: Material, number: int) -> dict[str, Any]:
+def _make_metamath(material: Material, number: int) -> dict[str, Any]:
     asked = material.question(number)
     return {"type": "GSM_Rephrased", "query": asked, "original_question": asked, "response": material.sentences(number)}
 
 
-def _math_instruct(material: Material, number: int) -> dict[str, Any]:
-    return {"source": "data/CoT/aqua_rat.json", **_instruction(material, number)}
+def _make_math_instruct(material: Material, number: int) -> dict[str, Any]:
+    return {"source": "data/CoT/aqua_rat.json", **_make_instruction(material, number)}
 
 
-def _orca_math(material: Material, number: int) -> dict[str, Any]:
+def _make_orca_math(material: Material, number: int) -> dict[str, Any]:
     return {"question": material.question(number), "answer": material.sentences(number)}
 
 
-def _sum(material: Material, number: int) -> dict[str, Any]:
+def _make_sum(material: Material, number: int) -> dict[str, Any]:
     first, second = 10 + number, len(material.name) + 7 * number
     return {
         "instruction": f"{first} + {second} = ?" if number % 2 else f"What is {first} + {second}?",
@@ -100,9 +98,7 @@ def _sum(material: Material, number: int) -> dict[str, Any]:
     }
 
 
-def _instructions_writer(
-    write: Callable[[Tree, list[Row]], None], make: Make, answer: str, licence: str
-) -> Callable[[Tree, Mapping[str, int]], None]:
+def _instructions_writer(write: Callable[[Tree, list[Row]], None], make: Make, answer: str, licence: str) -> Write:
     """Writes rows of one question and one answer; one row's answer is empty."""
 
     def write_rows(tree: Tree, rows: Mapping[str, int]) -> None:
@@ -112,6 +108,14 @@ def _instructions_writer(
         write(tree, tree.mix(good, [({**make(material, 90), answer: ""}, "empty_row")]))
 
     return write_rows
+
+
+def _write_array(name: str) -> Callable[[Tree, list[Row]], None]:
+    return lambda tree, rows: tree.write_json(name, rows)
+
+
+def _write_lines(name: str) -> Callable[[Tree, list[Row]], None]:
+    return lambda tree, rows: tree.write_json_lines(name, rows)
 
 
 def _write_orca(tree: Tree, rows: list[Row]) -> None:
@@ -146,9 +150,7 @@ systemchats-30k""".split()
 
 def write_smoltalk(tree: Tree, rows: Mapping[str, int]) -> None:
     """Messages in Parquet, a folder per set; tool calls in one of them are text."""
-    configs = {
-        name: {split: f"data/{name}/{split}-*" for split in ("train", "test")} for name in SMOLTALK_SUBSETS
-    }
+    configs = {name: {split: f"data/{name}/{split}-*" for split in ("train", "test")} for name in SMOLTALK_SUBSETS}
     tree.write_card("apache-2.0", configs)
     for subset, count in rows.items():
         material = tree.material(subset)
@@ -169,13 +171,15 @@ def _smoltalk_row(material: Material, number: int, subset: str) -> dict[str, Any
 
 
 def _describe(
-    repository: str, write: Any, files: str, shape: str, kind: str, licence: str, guessed: str, **more: Any
+    repository: str, write: Write, files: str, shape: str, licence: str, guessed: str, **more: Any
 ) -> Dataset:
+    """The entry of a set of Idefics2's fine-tuning."""
     known = f"{IDEFICS2}: repository and keys that are read"
-    return Dataset(repository, write, files, shape, kind, licence, **{"known": known, "guessed": guessed, **more})
+    said = {"kind": "instructions", "known": known, **more}
+    return Dataset(repository, write, files, shape, licence=licence, guessed=guessed, **said)
 
 
-OUTPUT = "instructions, {question: instruction, answer: output}"
+OUTPUT = {"question": "instruction", "answer": "output"}
 
 DATASETS = (
     _describe(
@@ -183,94 +187,84 @@ DATASETS = (
         write_openhermes,
         "openhermes2_5.json",
         "array of conversations of from and value, system_prompt, source, category, and a dozen keys that are null",
-        "chat",
         "",
         "the keys that are null, rows with a cut conversation or an empty answer",
         known="tree pages of the repository: files; readers of others: conversations, system prompts",
+        kind="chat",
     ),
     _describe(
         "GAIR/lima",
         write_lima,
         "train.jsonl, test.jsonl",
         "conversations: list of strings by turns, source",
-        "chat",
         "other",
-        "a question without an answer in train.jsonl",
+        "the form of a row (from memory), the licence, a question without an answer in train.jsonl",
+        kind="chat",
         gated=True,
     ),
     _describe(
         "databricks/databricks-dolly-15k",
-        _instructions_writer(
-            lambda tree, rows: tree.write_json_lines("databricks-dolly-15k.jsonl", rows),
-            _dolly,
-            "response",
-            "cc-by-sa-3.0",
-        ),
+        _instructions_writer(_write_lines("databricks-dolly-15k.jsonl"), _make_dolly, "response", "cc-by-sa-3.0"),
         "databricks-dolly-15k.jsonl",
         "instruction, context (often empty), response, category",
-        "instructions, {question: instruction, answer: response, context: context}",
         "cc-by-sa-3.0",
-        "the file's name, an empty answer",
+        "the file's name, the licence, an empty answer",
+        options={"question": "instruction", "answer": "response", "context": "context"},
     ),
     _describe(
         "meta-math/MetaMathQA",
-        _instructions_writer(
-            lambda tree, rows: tree.write_json("MetaMathQA-395K.json", rows), _metamath, "response", "mit"
-        ),
+        _instructions_writer(_write_array("MetaMathQA-395K.json"), _make_metamath, "response", "mit"),
         "MetaMathQA-395K.json",
         "array of type, query, original_question, response",
-        "instructions, {question: query, answer: response}",
         "mit",
-        "the file's name, an empty answer",
+        "the file's name, the licence, an empty answer",
+        options={"question": "query", "answer": "response"},
     ),
     _describe(
         "TIGER-Lab/MathInstruct",
-        _instructions_writer(
-            lambda tree, rows: tree.write_json("MathInstruct.json", rows), _math_instruct, "output", "mit"
-        ),
+        _instructions_writer(_write_array("MathInstruct.json"), _make_math_instruct, "output", "mit"),
         "MathInstruct.json",
         "array of source, instruction, output",
-        OUTPUT,
         "mit",
         "the file's name, the licence, an empty answer",
+        options=OUTPUT,
     ),
     _describe(
         "microsoft/orca-math-word-problems-200k",
-        _instructions_writer(_write_orca, _orca_math, "answer", "mit"),
+        _instructions_writer(_write_orca, _make_orca_math, "answer", "mit"),
         "data/train-*.parquet",
         "question, answer",
-        "instructions, {question: question, answer: answer}",
         "mit",
-        "the number of files, an empty answer",
+        "the files' names, the licence, an empty answer",
+        options={"question": "question", "answer": "answer"},
     ),
     _describe(
         "camel-ai/math",
         write_camel_math,
         "math.zip, a JSON file per row",
         "role_1, topic;, sub_topic, message_1, message_2",
-        "instructions, {question: message_1, answer: message_2}, after the archive's files were joined to JSON Lines",
         "cc-by-nc-4.0",
-        "the archive's folders. math.jsonl is what joining them gives, and is not upstream's",
+        "the archive and its folders, the licence",
+        options={"question": "message_1", "answer": "message_2"},
+        remark="The archive is not read: join its files to JSON Lines. The stand-in's math.jsonl is that, not upstream's.",
     ),
     _describe(
         "AtlasUnified/atlas-math-sets",
-        _instructions_writer(
-            lambda tree, rows: tree.write_json_lines("train.jsonl", rows), _sum, "output", ""
-        ),
+        _instructions_writer(_write_lines("train.jsonl"), _make_sum, "output", ""),
         "train.jsonl, validation.jsonl, test.jsonl",
         "instruction, input, output, answer",
-        OUTPUT,
         "",
         "the files' names, input and answer, an empty answer",
+        options=OUTPUT,
     ),
     _describe(
         "tiedong/goat",
-        _instructions_writer(lambda tree, rows: tree.write_json("dataset.json", rows), _sum, "output", ""),
+        _instructions_writer(_write_array("dataset.json"), _make_sum, "output", ""),
         "dataset.json",
         "array of instruction, input, output, answer",
-        OUTPUT,
         "",
         "the file's name, input and answer, an empty answer",
+        options=OUTPUT,
     ),
     Dataset(
         "HuggingFaceTB/smoltalk",
@@ -280,8 +274,7 @@ DATASETS = (
         kind="chat",
         licence="apache-2.0",
         known="tables made from it by others: messages of role and content",
-        guessed="the folders, names of sets (from memory), a conversation that is cut",
+        guessed="the folders, the names of sets and the licence (from memory), a conversation that is cut",
         subsets=SMOLTALK_SUBSETS,
     ),
 )
-

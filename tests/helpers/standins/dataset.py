@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.helpers.standins.tree import Tree
 
@@ -19,10 +19,13 @@ class Dataset:
     write: Write
     files: str  # which files hold the rows
     shape: str  # of a row
-    kind: str  # what reads it in vlmill, with its options
+    kind: str  # what reads it in vlmill
     licence: str  # as the card states it; empty where that is not known
     known: str  # what was looked up, and where
     guessed: str = ""  # what was not
+    options: Mapping[str, object] = field(default_factory=dict)  # of the kind
+    images: str = ""  # what a source's `images` names, where rows name pictures by path
+    remark: str = ""  # what has to be done before it can be read, or is not read
     subsets: tuple[str, ...] = ("default",)
     gated: bool = False  # whether the Hub asks for an account that agreed to something
     on_hub: bool = True

@@ -54,17 +54,20 @@ def _list_lines(material: Material, number: int, page: int) -> list[str]:
 
 
 def write_pdfa(tree: Tree, rows: Mapping[str, int]) -> None:
-    """PDFs of one to three pages; a PDF is broken, a document has an invalid page, another's JSON is no object."""
+    """PDFs of one to three pages; a PDF is broken, a document has a page without lines, another's JSON is no object."""
     tree.write_card("", task_categories=["image-to-text"])
     tree.write("_info.json", json.dumps({"splits": {"train": {"num_samples": rows["default"]}}}).encode())
     material = tree.material("default")
     good = [_pdfa_document(material, number) for number in range(rows["default"])]
-    spare = _pdfa_document(material, 90)
+    spare, cut = (_pdfa_document(material, number) for number in (90, 91))
+    pages = json.loads(cut["json"])["pages"]
+    cut["json"] = json.dumps({"pages": [*pages[:-1], {}]}).encode()
     odd: list[Row] = [
         ({**spare, "json": b"[]"}, "bad_row"),
-        ({**spare, "pdf": b"%PDF-1.4 and no more"}, "undecodable"),
+        ({**spare, "pdf": b"%PDF-1.4 and no more"}, "bad_page"),
     ]
-    _write_documents(tree, "pdfa-eng-train-0000.tar", "{:07d}", tree.mix(good, odd))
+    mixed = tree.mix(good, odd) + ([(cut, "")] if tree.odd else [])
+    _write_documents(tree, "pdfa-eng-train-0000.tar", "{:07d}", mixed)
 
 
 def _pdfa_document(material: Material, number: int) -> dict[str, bytes]:
@@ -90,22 +93,18 @@ def _describe_page(lines: list[str]) -> dict[str, Any]:
 
 
 def _write_documents(tree: Tree, name: str, key: str, mixed: list[Row]) -> None:
-    """Documents of a tar; a page of a good one is a sample, and a broken file loses each of its pages."""
+    """Documents of a tar. A page is a sample; one without lines is lost alone, and all of them where a reason says so."""
     samples, refused = 0, dict[int, tuple[str, ...]]()
     for number, (members, reason) in enumerate(mixed):
-        pages = _count_pages(members)
-        samples += 0 if reason else pages
-        if reason:
-            refused[number] = (reason,) * (1 if reason == "bad_row" else pages)
+        if reason == "bad_row":
+            refused[number] = (reason,)
+            continue
+        readable = [bool(page) and not reason for page in json.loads(members["json"])["pages"]]
+        samples += sum(readable)
+        if not all(readable):
+            refused[number] = ("bad_page",) * readable.count(False)
     keyed = [(key.format(number), members) for number, (members, _) in enumerate(mixed)]
     tree.write_tar(name, keyed, Contents(samples, refused))
-
-
-def _count_pages(members: Mapping[str, bytes]) -> int:
-    try:
-        return len(json.loads(members["json"])["pages"])
-    except (ValueError, TypeError):
-        return 0
 
 
 def write_rendered_text(tree: Tree, rows: Mapping[str, int]) -> None:

@@ -55,9 +55,7 @@ def write_cauldron(tree: Tree, rows: Mapping[str, int]) -> None:
         material, images = tree.material(subset), 2 if subset in TWO_IMAGES else 1
         good = [make_question_row(material, number, images, subset) for number in range(count)]
         mixed = tree.mix(good, _list_odd(make_question_row(material, 90, images, subset)))
-        tree.write_shards(
-            lambda place, parts, subset=subset: f"{subset}/{number_shard(place, parts)}", CAULDRON, mixed
-        )
+        tree.write_shards(lambda place, parts, subset=subset: f"{subset}/{number_shard(place, parts)}", CAULDRON, mixed)
 
 
 def write_docmatix(tree: Tree, rows: Mapping[str, int]) -> None:
@@ -150,7 +148,8 @@ DATASETS = (
         write_docmatix,
         files="data/train-*.parquet (images), pdf/train-*.parquet, zero-shot-exp/{train,test}-*.parquet",
         shape="images: list of pages, texts: list of user, assistant, source; the config pdf has pdf in place of images",
-        kind="cauldron for images and zero-shot-exp; pdf is not read",
+        kind="cauldron",
+        remark="The config pdf is not read.",
         licence="mit",
         known="tree pages of the repository: folders, file names with hashes, configs, licence",
         guessed="the features of pdf; rows whose image or answer is missing",

@@ -53,7 +53,7 @@ def _list_odd(row: Mapping[str, Any]) -> list[Row]:
     """One mark more than there are images, an empty answer, and no turns."""
     turns = row["conversations"]
     return [
-        ({**row, "image": None, "conversations": talk("<image>\nWhat is it?", "A thing.")}, "missing_image"),
+        ({**row, "image": None, "conversations": talk("<image>\nWhat is it?", "A thing.")}, "bad_row"),
         ({**row, "conversations": [*turns[:-1], {"from": "gpt", "value": ""}]}, "bad_row"),
         ({**row, "conversations": []}, "empty_row"),
     ]
@@ -64,7 +64,7 @@ def write_next(tree: Tree, rows: Mapping[str, int]) -> None:
     tree.write_card("", {"default": {"train": "data/train-*"}})
     material = tree.material("default")
     good = [make_next_row(material, number, "llava") for number in range(rows["default"])]
-    odd = _list_odd(make_next_row(material, 90, "llava"))[1:]
+    odd = _list_odd(make_next_row(material, 90, "llava"))
     tree.write_shards(lambda place, parts: f"data/{number_shard(place, parts)}", NEXT, tree.mix(good, odd))
     tree.write("llava_next_raw_format/llava_next_raw_format_processed.json", b"[]")
 
@@ -79,7 +79,7 @@ def write_recaptions(tree: Tree, rows: Mapping[str, int]) -> None:
         image = as_image(material.picture(number, form="JPEG"))
         return {"id": f"{number:09d}", "image": image, "conversations": turns, "data_source": "recap"}
 
-    odd = _list_odd(make(90))[1:2]
+    odd = _list_odd(make(90))
     mixed = tree.mix(map(make, range(rows["default"])), odd)
     tree.write_shards(lambda place, parts: f"data/{number_shard(place, parts)}", ONEVISION, mixed)
 
@@ -90,7 +90,7 @@ def write_onevision(tree: Tree, rows: Mapping[str, int]) -> None:
     tree.write_card("apache-2.0", configs, ("en", "zh"))
     for subset, count in rows.items():
         make = _onevision_maker(tree.material(subset), subset)
-        odd = _list_odd(make(90))[1:]
+        odd = _list_odd(make(90))
         tree.write_shards(
             lambda place, parts, subset=subset: f"{subset}/{number_shard(place, parts)}",
             ONEVISION,
@@ -129,15 +129,11 @@ def write_mantis(tree: Tree, rows: Mapping[str, int]) -> None:
     for subset, count in rows.items():
         material, packed = tree.material(subset), dict[str, bytes]()
         good = [_mantis_row(tree, material, subset, number, packed) for number in range(count)]
-        tree.write_parquet(
-            f"{subset}/train-00000-of-00001.parquet", MANTIS, tree.mix(good, _odd_mantis_rows(good[0]))
-        )
+        tree.write_parquet(f"{subset}/train-00000-of-00001.parquet", MANTIS, tree.mix(good, _odd_mantis_rows(good[0])))
         tree.write_zip(f"{subset}/train_images.zip", packed)
 
 
-def _mantis_row(
-    tree: Tree, material: Material, subset: str, number: int, packed: dict[str, bytes]
-) -> dict[str, Any]:
+def _mantis_row(tree: Tree, material: Material, subset: str, number: int, packed: dict[str, bytes]) -> dict[str, Any]:
     count = 2 + number % 3
     images = list[dict[str, Any]]()
     for place in range(count):
@@ -165,7 +161,8 @@ DATASETS = (
         write_next,
         files="data/train-*.parquet; llava_next_raw_format/ has the same as JSON and 11 archives",
         shape="id, conversations of from and value, data_source, image",
-        kind="interleaved, {images: image, turns: conversations}",
+        kind="interleaved",
+        options={"images": "image", "turns": "conversations"},
         licence="apache-2.0, in the card's text",
         known="card: features, config, licence; others' instructions: the raw form's files",
         guessed="rows of text alone, empty answers, no turns",
@@ -176,7 +173,8 @@ DATASETS = (
             write_recaptions,
             files="data/train-*.parquet",
             shape="id, image, conversations of from and value, data_source",
-            kind="interleaved, {images: image, turns: conversations}",
+            kind="interleaved",
+            options={"images": "image", "turns": "conversations"},
             licence="",
             known="readers of others: image, conversations, files under data/",
             guessed="that the question is the mark alone (LLaVA-NeXT's README adds a prompt to it); empty answers",
@@ -188,7 +186,8 @@ DATASETS = (
         write_onevision,
         files="SET/train-*.parquet",
         shape="id, image (null in sets of text alone), conversations of from and value, data_source: the set",
-        kind="interleaved, {images: image, turns: conversations}",
+        kind="interleaved",
+        options={"images": "image", "turns": "conversations"},
         licence="apache-2.0",
         known="LLaVA-NeXT's playground/upload_data.py: names of the sets and columns; tree pages of the repository. "
         "Not in it: llava_wild_4v_*, MathV360K's TQA, VQA-AS and VQA-RAD, Evol-Instruct (LLaVA-NeXT, scripts/train)",
@@ -200,7 +199,8 @@ DATASETS = (
         write_mantis,
         files="SET/train-*.parquet, SET/train_images.zip",
         shape="id, images: list of bytes (null) and path, conversation of role and content, source",
-        kind="interleaved for one set, images: zip://::.../SET/train_images.zip or the folder it was unpacked to",
+        kind="interleaved",
+        images="for one set zip://::.../SET/train_images.zip, or the folder it was unpacked to",
         licence="apache-2.0",
         known="tree pages of the repository: folders, files, licence; ms-swift: keys; Mantis' data/README.md",
         guessed="where in the archive a path starts; rows with more images than marks, empty answers",

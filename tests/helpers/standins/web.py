@@ -30,9 +30,7 @@ def write_obelics(tree: Tree, rows: Mapping[str, int]) -> None:
         good = [_obelics_document(tree, number) for number in range(count)]
         mixed = tree.mix(good, [(empty, "empty_row")])
         folder = folders[subset]
-        tree.write_shards(
-            lambda place, parts, folder=folder: f"{folder}/{number_shard(place, parts)}", columns, mixed
-        )
+        tree.write_shards(lambda place, parts, folder=folder: f"{folder}/{number_shard(place, parts)}", columns, mixed)
 
 
 def _obelics_document(tree: Tree, number: int) -> dict[str, Any]:
@@ -215,10 +213,11 @@ DATASETS = (
         write_laion_coco,
         files="*.parquet",
         shape="URL, TEXT, top_caption, all_captions, all_similarities, LICENSE, similarity, ...",
-        kind="pairs, {url: URL, caption: top_caption, licence: LICENSE, signals: [similarity]}",
+        kind="pairs",
+        options={"url": "URL", "caption": "top_caption", "licence": "LICENSE", "signals": ["similarity"]},
         licence="cc-by-4.0",
-        known="code of others: the columns URL, TEXT, top_caption, hash; withdrawn in December 2023 with LAION-5B",
-        guessed="file names, the other columns, the licence. It could not be looked up",
+        known="code of others: the columns URL, TEXT, top_caption, hash",
+        guessed="file names, the other columns, the licence; that it was withdrawn in December 2023, with LAION-5B",
         gated=True,
     ),
     *(
