@@ -1,8 +1,8 @@
-"""Chat without images, as JSON, JSON Lines or Parquet: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`.
+"""Chat without images: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`, in JSON or Parquet.
 
 So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). LIMA's conversations
-are lists of strings, a question and its answer by turns. Rows with pictures are for `llava` and `interleaved`. A file
-is Parquet where its name ends so.
+are lists of strings, a question and its answer by turns. Rows with pictures are for `llava` and `interleaved`. JSON may
+be an array or JSON Lines; a file is Parquet where its name ends so.
 """
 
 from __future__ import annotations

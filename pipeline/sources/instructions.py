@@ -1,8 +1,9 @@
-"""Instructions of text alone: a question and its answer under keys of their own, in Parquet, JSON or JSON Lines.
+"""Instructions of text alone: a question and its answer under two keys, in Parquet, JSON or JSON Lines.
 
-What Alpaca began, and most mathematics sets have. Of Idefics2's fine-tuning sets (arXiv 2405.02246, table 14) it reads
-databricks-dolly-15k, MetaMathQA, MathInstruct, orca-math-word-problems-200k, atlas-math-sets and goat, and camel-ai/math
-once the files in its archive are joined to JSON Lines. A context stands before the question, as Idefics2 put Dolly's.
+Alpaca began it, and most mathematics sets have it. Of Idefics2's fine-tuning sets (arXiv 2405.02246, table 14) it
+reads databricks-dolly-15k, MetaMathQA, MathInstruct, orca-math-word-problems-200k, atlas-math-sets and goat, and
+camel-ai/math once the files in its archive are joined to JSON Lines. A context stands before the question, as Idefics2
+put Dolly's.
 """
 
 from __future__ import annotations

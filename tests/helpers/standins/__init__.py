@@ -1,4 +1,4 @@
-"""Stand-ins for the published datasets that recipes name: small repositories in upstream's form, served by a loopback Hub.
+"""Stand-ins for the published datasets that recipes name: small repositories in upstream's form, for a loopback Hub.
 
 `write_standins` writes them and says of each input file what vlmill has to read and refuse; `fill_hub` puts them into a
 `tests.helpers.hub.Hub`. The pictures that rows name by address or path lie beside the repositories, in a folder per
@@ -65,9 +65,9 @@ def write_standins(
     written = dict[str, Standin]()
     for repository, subsets in _group_subsets(datasets).items():
         dataset = DATASETS[repository]
-        counts = {subset: _count_rows(rows, repository, subset) for subset in subsets}
-        tree = Tree(repository, folder / "hub" / repository, folder / "pictures" / repository, odd)
-        dataset.write(tree, {subset: count for subset, count in counts.items() if count})
+        counts = {subset: count for subset in subsets if (count := _count_rows(rows, repository, subset))}
+        tree = Tree(repository, folder / "hub" / repository, folder / "pictures" / repository, odd, counts)
+        dataset.write(tree, counts)
         written[repository] = Standin(dataset, tree.root, tree.pictures, folder / "pictures", dict(tree.files))
     return written
 

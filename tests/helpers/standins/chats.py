@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.helpers.standins.dataset import Dataset, Write
+from tests.helpers.standins.dataset import SUBSETS, Dataset, Write
 from tests.helpers.standins.material import Material
 from tests.helpers.standins.tree import STRING, Row, Tree, number_shard
 from tests.helpers.upstream import talk
@@ -16,7 +16,20 @@ from tests.helpers.upstream import talk
 MESSAGES = pa.list_(pa.struct({"content": STRING, "role": STRING}))
 IDEFICS2 = "Idefics2's script for its fine-tuning sets (smollm, vision/data)"
 
-OPENHERMES_NULLS = "custom_instruction topic model_name model skip_prompt_formatting views language id title idx hash avatarUrl".split()
+OPENHERMES_NULLS = [
+    "custom_instruction",
+    "topic",
+    "model_name",
+    "model",
+    "skip_prompt_formatting",
+    "views",
+    "language",
+    "id",
+    "title",
+    "idx",
+    "hash",
+    "avatarUrl",
+]
 
 
 def write_openhermes(tree: Tree, rows: Mapping[str, int]) -> None:
@@ -141,11 +154,7 @@ def write_camel_math(tree: Tree, rows: Mapping[str, int]) -> None:
     tree.write_json_lines("math.jsonl", [(row, "") for row in good])
 
 
-SMOLTALK_SUBSETS = tuple(
-    """all smol-magpie-ultra smol-constraints smol-rewrite smol-summarize apigen-80k everyday-conversations
-explore-instruct-rewriting longalign metamathqa-50k numina-cot-100k openhermes-100k self-oss-instruct
-systemchats-30k""".split()
-)
+SMOLTALK_SUBSETS = SUBSETS["HuggingFaceTB/smoltalk"]
 
 
 def write_smoltalk(tree: Tree, rows: Mapping[str, int]) -> None:
@@ -246,7 +255,7 @@ DATASETS = (
         "cc-by-nc-4.0",
         "the archive and its folders, the licence",
         options={"question": "message_1", "answer": "message_2"},
-        remark="The archive is not read: join its files to JSON Lines. The stand-in's math.jsonl is that, not upstream's.",
+        remark="The archive is not read: join its files to JSON Lines, as the stand-in's math.jsonl is.",
     ),
     _describe(
         "AtlasUnified/atlas-math-sets",

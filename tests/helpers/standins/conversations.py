@@ -1,4 +1,4 @@
-"""Stand-ins for LLaVA's JSON about image files: pretraining captions, the 665 thousand conversations, and what adds to them.
+"""Stand-ins for LLaVA's JSON about image files: captions, the 665 thousand conversations, and what adds to them.
 
 The repositories hold JSON alone, or pictures in archives beside it; the pictures that rows name lie unpacked in the
 stand-in's folder of pictures, in the place where upstream's README puts them.

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
 
 from tests.helpers.standins.tree import Tree
+
+SUBSETS: dict[str, tuple[str, ...]] = {
+    repository: tuple(names)
+    for repository, names in yaml.safe_load(
+        Path(__file__).with_name("subsets.yaml").read_text(encoding="utf-8")
+    ).items()
+}
+"""The subsets of datasets that have many."""
 
 Write = Callable[[Tree, Mapping[str, int]], None]
 """Writes the files of some subsets: subset -> good rows of it."""

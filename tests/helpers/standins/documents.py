@@ -93,7 +93,7 @@ def _describe_page(lines: list[str]) -> dict[str, Any]:
 
 
 def _write_documents(tree: Tree, name: str, key: str, mixed: list[Row]) -> None:
-    """Documents of a tar. A page is a sample; one without lines is lost alone, and all of them where a reason says so."""
+    """Documents of a tar. A page is a sample; one without lines is lost alone, all where a reason says so."""
     samples, refused = 0, dict[int, tuple[str, ...]]()
     for number, (members, reason) in enumerate(mixed):
         if reason == "bad_row":

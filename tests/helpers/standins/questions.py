@@ -7,16 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.helpers.standins.dataset import Dataset
+from tests.helpers.standins.dataset import SUBSETS, Dataset
 from tests.helpers.standins.material import Material
 from tests.helpers.standins.tree import IMAGE, STRING, Row, Tree, as_image, number_shard
 
-CAULDRON_SUBSETS = tuple(
-    """ai2d aokvqa chart2text chartqa clevr clevr_math cocoqa datikz diagram_image_to_text docvqa dvqa figureqa finqa
-geomverse hateful_memes hitab iam iconqa infographic_vqa intergps localized_narratives mapqa mimic_cgd multihiertt nlvr2
-ocrvqa okvqa plotqa raven rendered_text robut_sqa robut_wikisql robut_wtq scienceqa screen2words spot_the_diff st_vqa
-tabmwp tallyqa tat_qa textcaps textvqa tqa vistext visual7w visualmrc vqarad vqav2 vsr websight""".split()
-)
+CAULDRON_SUBSETS = SUBSETS["HuggingFaceM4/the_cauldron"]
 TWO_IMAGES = frozenset({"mimic_cgd", "nlvr2", "spot_the_diff"})
 """Sets whose rows have two images."""
 
@@ -78,6 +73,8 @@ def write_docmatix(tree: Tree, rows: Mapping[str, int]) -> None:
         mixed = tree.mix(good, _list_odd(_docmatix_row(material, 90)))
         stem = "data/train-00000-of-01106-" + DOCMATIX_HASH if subset == "images" else f"{subset}/train-00000-of-00002"
         tree.write_parquet(f"{stem}.parquet", CAULDRON, mixed)
+        if subset == "zero-shot-exp":
+            tree.write_parquet(f"{subset}/{number_shard(0, 1, 'test')}", CAULDRON, [(good[0], "")])
 
 
 def _docmatix_row(material: Material, number: int) -> dict[str, Any]:
@@ -147,7 +144,7 @@ DATASETS = (
         "HuggingFaceM4/Docmatix",
         write_docmatix,
         files="data/train-*.parquet (images), pdf/train-*.parquet, zero-shot-exp/{train,test}-*.parquet",
-        shape="images: list of pages, texts: list of user, assistant, source; the config pdf has pdf in place of images",
+        shape="images: list of pages, texts: list of user, assistant, source; in the config pdf the PDF itself",
         kind="cauldron",
         remark="The config pdf is not read.",
         licence="mit",

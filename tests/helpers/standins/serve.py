@@ -1,4 +1,4 @@
-"""The loopback Hub in the place of the real one, and the settings with which a recipe finds the pictures of stand-ins."""
+"""The loopback Hub in the place of the real one, and what a recipe needs to be built from stand-ins."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find_repository(root: str) -> str:
 
 
 FEW = 3
-"""Datasets of at most so many subsets are written whole, of others the subsets that a recipe names, else the first two."""
+"""A dataset of at most so many subsets is written whole, of another what a recipe names, else the first two."""
 
 
 def list_datasets(recipe: Recipe) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.helpers.standins.dataset import Dataset
+from tests.helpers.standins.dataset import SUBSETS, Dataset
 from tests.helpers.standins.material import Material
 from tests.helpers.standins.tree import IMAGE, STRING, Row, Tree, as_image, number_shard
 from tests.helpers.upstream import talk
@@ -16,25 +16,7 @@ TURNS = pa.list_(pa.struct({"from": STRING, "value": STRING}))
 NEXT = {"id": STRING, "conversations": TURNS, "data_source": STRING, "image": IMAGE}
 ONEVISION = {"id": STRING, "image": IMAGE, "conversations": TURNS, "data_source": STRING}
 
-ONEVISION_SUBSETS = tuple(
-    """mavis_math_metagen mavis_math_rule_geo k12_printing iiit5k hme100k ai2d(gpt4v) infographic_vqa
-infographic(gpt4v) lrv_chart lrv_normal(filtered) scienceqa(nona_context) allava_instruct_vflan4v
-allava_instruct_laion4v textocr(gpt4v) ai2d(internvl) textcaps ureader_qa ureader_cap ureader_ie ureader_kg
-vision_flan(filtered) mathqa geo3k geo170k(qa) geo170k(align) sharegpt4v(coco) sharegpt4v(knowledge) sharegpt4v(llava)
-sharegpt4v(sam) CLEVR-Math(MathV360K) FigureQA(MathV360K) Geometry3K(MathV360K) GeoQA+(MathV360K) GEOS(MathV360K)
-IconQA(MathV360K) MapQA(MathV360K) PMC-VQA(MathV360K) Super-CLEVR(MathV360K) TabMWP(MathV360K) UniGeo(MathV360K)
-VizWiz(MathV360K) magpie_pro(qwen2_72b_st) magpie_pro(l3_80b_st) magpie_pro(l3_80b_mt) image_textualization(filtered)
-cambrian(filtered_gpt4vo) sharegpt4o ai2d(cauldron,llava_format) aokvqa(cauldron,llava_format) chart2text(cauldron)
-chartqa(cauldron,llava_format) clevr(cauldron,llava_format) diagram_image_to_text(cauldron)
-dvqa(cauldron,llava_format) figureqa(cauldron,llava_format) geomverse(cauldron) hateful_memes(cauldron,llava_format)
-hitab(cauldron,llava_format) iam(cauldron) raven(cauldron) iconqa(cauldron,llava_format) infographic_vqa_llava_format
-intergps(cauldron,llava_format) mapqa(cauldron,llava_format) multihiertt(cauldron) rendered_text(cauldron)
-robut_sqa(cauldron) robut_wikisql(cauldron) robut_wtq(cauldron,llava_format) screen2words(cauldron)
-scienceqa(cauldron,llava_format) tabmwp(cauldron) tallyqa(cauldron,llava_format) st_vqa(cauldron,llava_format)
-tqa(cauldron,llava_format) visual7w(cauldron,llava_format) visualmrc(cauldron) vqarad(cauldron,llava_format)
-vsr(cauldron,llava_format) vistext(cauldron) websight(cauldron) llavar_gpt4_20k sroie chrome_writting orand_car_a
-VisualWebInstruct(filtered)""".split()
-)
+ONEVISION_SUBSETS = SUBSETS["lmms-lab/LLaVA-OneVision-Data"]
 WITHOUT_IMAGES = "magpie_pro"
 """How the names of OneVision's sets of text alone begin."""
 
@@ -109,10 +91,7 @@ def _onevision_maker(material: Material, subset: str) -> Callable[[int], dict[st
     return make
 
 
-MANTIS_SUBSETS = tuple(
-    """birds-to-words chartqa coinstruct contrastive_caption docvqa dreamsim dvqa iconqa imagecode llava_665k_multi
-lrv_multi multi_vqa nextqa nlvr2 spot-the-diff star visual_story_telling""".split()
-)
+MANTIS_SUBSETS = SUBSETS["TIGER-Lab/Mantis-Instruct"]
 MANTIS = {
     "id": STRING,
     "images": pa.list_(IMAGE),

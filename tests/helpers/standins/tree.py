@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Tree:
     root: Path
     pictures: Path
     odd: bool
+    subsets: Collection[str]  # that are written
     files: dict[str, Contents] = field(default_factory=dict)
 
     def material(self, subset: str) -> Material:
@@ -123,12 +124,13 @@ class Tree:
         languages: Sequence[str] = ("en",),
         **more: Any,
     ) -> None:
-        """README.md with its YAML header; `configs` has split -> pattern for each."""
+        """README.md with its YAML header; of `configs`, subset -> split -> pattern, those written are named."""
         header: dict[str, Any] = {"language": list(languages), **({"license": licence} if licence else {}), **more}
         if configs:
             header["configs"] = [
                 {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in splits.items()]}
                 for name, splits in configs.items()
+                if name in self.subsets
             ]
         text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
         self.write("README.md", f"---\n{text}---\n# A stand-in for {self.repository}\n".encode())

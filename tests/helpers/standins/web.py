@@ -190,7 +190,7 @@ DATASETS = (
         "HuggingFaceM4/OBELICS",
         write_obelics,
         files="data/train-*.parquet, opt_out_docs_removed_2023_07_12/train-*.parquet",
-        shape="images: list of addresses, texts: list, one of them null in each place; metadata and general_metadata: JSON",
+        shape="images: list of addresses, texts: list, in each place one is null; metadata, general_metadata: JSON",
         kind="obelics",
         licence="cc-by-4.0",
         known="card (README of the repository): configs, features, licence; OBELICS' code: keys of the metadata",
