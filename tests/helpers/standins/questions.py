@@ -88,6 +88,28 @@ def _write_docmatix_pdfs(tree: Tree, good: list[dict[str, Any]]) -> None:
     del tree.files[name]  # nothing of vlmill reads it
 
 
+def write_lnqa(tree: Tree, rows: Mapping[str, int]) -> None:
+    """One image a row, with its questions and answers; one row has no image, one no answer."""
+    tree.write_card("", {"default": {"train": "data/train-*", "validation": "data/validation-*"}})
+    material = tree.material("default")
+
+    def make(number: int) -> dict[str, Any]:
+        row = make_question_row(material, number)
+        turns = [{"question": turn["user"], "answer": turn["assistant"]} for turn in row["texts"]]
+        return {"image": row["images"][0], "qa": turns}
+
+    spare = make(90)
+    odd: list[Row] = [
+        ({**spare, "image": {"bytes": None, "path": None}}, "bad_row"),
+        ({**spare, "qa": [{"question": "What?", "answer": None}]}, "bad_row"),
+    ]
+    turn = pa.struct({"question": STRING, "answer": STRING})
+    columns = {"image": IMAGE, "qa": pa.list_(turn)}
+    mixed = tree.mix(map(make, range(rows["default"])), odd)
+    tree.write_shards(lambda place, parts: f"data/{number_shard(place, parts)}", columns, mixed)
+    tree.write_parquet(f"data/{number_shard(0, 1, 'validation')}", columns, [(make(91), "")])
+
+
 AXES = ("relevance", "visual_dependency", "image_correspondence", "formatting")
 FINEVISION_SUBSETS = (
     "coco_colors",
@@ -151,6 +173,17 @@ DATASETS = (
         known="tree pages of the repository: folders, file names with hashes, configs, licence",
         guessed="the features of pdf; rows whose image or answer is missing",
         subsets=("images", "pdf", "zero-shot-exp"),
+    ),
+    Dataset(
+        "vikhyatk/lnqa",
+        write_lnqa,
+        files="data/train-*.parquet, data/validation-*.parquet",
+        shape="image, qa: list of question and answer",
+        kind="cauldron",
+        options={"images": "image", "turns": "qa", "question": "question", "answer": "answer"},
+        licence="",
+        known="the script for Idefics' fine-tuning sets, and ms-swift: columns, splits",
+        guessed="files' names; rows whose image or answer is missing",
     ),
     Dataset(
         "HuggingFaceM4/FineVision",

@@ -20,11 +20,12 @@ small repository in the same form (`tests/helpers/standins`), on a Hub on loopba
 by `python -m tests.helpers.standins.table > docs/datasets.md`, and a test compares them.
 
 No dataset was loaded for it. *Known* says what was looked up and where. *Guessed* is what a stand-in assumes beyond
-that; the licence too is a guess where it is named there. Without a licence, no card was seen to state one for the whole.
+that; the licence too is a guess where it is named there. Licence *none*: no card was seen that states one for all.
 
-Published mixtures name some that have no stand-in. facebook/pmd is a script with lists of addresses of ten sets, gated;
-LAION COCO and CC12M take its place. LLaVA-OneVision's llava_wild_4v_39k and llava_wild_4v_12k, MathV360K's TQA, VQA-AS
-and VQA-RAD, and instruct_azure_dc_zh_92K were not released (LLaVA-NeXT, scripts/train/README.md).
+Published mixtures name some that have no stand-in. facebook/pmd is a loading script without files (from memory); pairs
+of LAION COCO and CC12M can take its place. ChartGemma, Geo170K and ShareGPT-4o, which Idefics3 names, were not looked
+up. LLaVA-OneVision's llava_wild_4v_39k and llava_wild_4v_12k, MathV360K's TQA, VQA-AS and VQA-RAD, and
+instruct_azure_dc_zh_92K were not released (LLaVA-NeXT, scripts/train/README.md).
 
 """
 
@@ -36,7 +37,8 @@ def render_table() -> str:
 
 def _render(dataset: Dataset) -> str:
     read_by = f"kind `{dataset.kind}`" + (f", `options: {_write_options(dataset.options)}`" if dataset.options else "")
-    subsets = "" if dataset.subsets == ("default",) else f"{len(dataset.subsets)}: {', '.join(dataset.subsets[:4])}"
+    few = ", ".join(dataset.subsets[:4])
+    subsets = "" if dataset.subsets == ("default",) else f"{len(dataset.subsets)}: {few}"
     said = {
         "Files": dataset.files + ("" if dataset.on_hub else " (not on the Hub)"),
         "Subsets": subsets + (", ..." if len(dataset.subsets) > 4 else ""),

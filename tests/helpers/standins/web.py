@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from tests.helpers.standins.dataset import Dataset
+from tests.helpers.standins.material import Material
 from tests.helpers.standins.tree import IMAGE, STRING, STRINGS, Contents, Row, Tree, as_image, number_shard
 
 ADDRESSES = "http://img.standins.test/"
@@ -147,6 +148,34 @@ def write_laion_coco(tree: Tree, rows: Mapping[str, int]) -> None:
     )
 
 
+PIXELPROSE_SUBSETS = ("commonpool", "cc12m", "redcaps")
+PIXELPROSE = dict.fromkeys(("uid", "url", "key", "status", "original_caption", "vlm_model", "vlm_caption"), STRING)
+
+
+def write_pixelprose(tree: Tree, rows: Mapping[str, int]) -> None:
+    """Addresses with long captions, in files by where the addresses are from, which are splits; one has no caption."""
+    paths = {name: f"data/vlm_captions_{name}_*" for name in PIXELPROSE_SUBSETS}
+    tree.write_card("cc-by-4.0")
+    for subset, count in rows.items():
+        material = tree.material(subset)
+
+        def make(number: int, subset: str = subset, material: Material = material) -> dict[str, Any]:
+            name = f"{subset}/{material.original(number)}.jpg"
+            tree.write_picture(name, material.picture(number, form="JPEG"))
+            return {
+                "uid": f"{subset}-{number}",
+                "url": f"{ADDRESSES}{tree.repository}/{name}",
+                "key": str(number),
+                "status": "success",
+                "original_caption": material.sentences(number, 1),
+                "vlm_model": "a model",
+                "vlm_caption": f"This image displays this. {material.sentences(number, 3, language='en')}",
+            }
+
+        mixed = tree.mix(map(make, range(count)), [({**make(90), "vlm_caption": ""}, "empty_row")])
+        tree.write_parquet(paths[subset].replace("*", "00.parquet"), PIXELPROSE, mixed)
+
+
 def write_conceptual_captions(tree: Tree, rows: Mapping[str, int]) -> None:
     """Tars of pictures, captions and what img2dataset notes; one caption is blank, one is no UTF-8."""
     stem = tree.repository.partition("/")[2].removesuffix("-wds")
@@ -219,6 +248,18 @@ DATASETS = (
         known="code of others: the columns URL, TEXT, top_caption, hash",
         guessed="file names, the other columns, the licence; that it was withdrawn in December 2023, with LAION-5B",
         gated=True,
+    ),
+    Dataset(
+        "tomg-group-umd/pixelprose",
+        write_pixelprose,
+        files="data/vlm_captions_*.parquet",
+        shape="uid, url, key, status, original_caption, vlm_model, vlm_caption, scores",
+        kind="pairs",
+        options={"url": "url", "caption": "vlm_caption"},
+        licence="cc-by-4.0",
+        known="readers of others: url, uid, vlm_caption, original_caption, the name of a file, a split commonpool",
+        guessed="the other columns, the other files' names, the licence",
+        subsets=PIXELPROSE_SUBSETS,
     ),
     *(
         Dataset(
