@@ -23,8 +23,10 @@ No dataset was loaded for it. *Known* says what was looked up and where. *Guesse
 that; the licence too is a guess where it is named there. Licence *none*: no card was seen that states one for all.
 
 Published mixtures name some that have no stand-in. facebook/pmd is a loading script without files (from memory); pairs
-of LAION COCO and CC12M can take its place. ChartGemma, Geo170K and ShareGPT-4o, which Idefics3 names, were not looked
-up. LLaVA-OneVision's llava_wild_4v_39k and llava_wild_4v_12k, MathV360K's TQA, VQA-AS and VQA-RAD, and
+of LAION COCO and CC12M can take its place. Idefics3 names three more, whose columns the script for its fine-tuning sets
+shows: ahmed-masry/ChartGemma (`image` as bytes, `input`, `output`), which no kind reads; Luckyjhg/Geo170K and
+OpenGVLab/ShareGPT-4o (`image` as a path, `conversations`), which `llava` reads where they are JSON.
+LLaVA-OneVision's llava_wild_4v_39k and llava_wild_4v_12k, MathV360K's TQA, VQA-AS and VQA-RAD, and
 instruct_azure_dc_zh_92K were not released (LLaVA-NeXT, scripts/train/README.md).
 
 """
