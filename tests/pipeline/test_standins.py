@@ -18,6 +18,7 @@ from tests.helpers.standins import DATASETS, fill_hub, write_standins
 from tests.helpers.standins.material import Material
 from tests.helpers.standins.serve import find_repository, list_datasets, list_settings, use_hub
 from tests.helpers.standins.table import render_table
+from tests.helpers.upstream import json_lines
 from vlmill.pipeline.inputs.files import list_input_files, open_input
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.sources import SOURCES
@@ -145,3 +146,14 @@ def test_the_page_about_datasets_is_made_of_the_registry():
     assert render_table() in page.read_text(encoding="utf-8"), (
         "python -m tests.helpers.standins.table > docs/datasets.md"
     )
+
+
+def test_a_context_stands_before_its_question_and_strings_are_spoken_by_turns(tmp_path):
+    about = json_lines(tmp_path / "a.jsonl", [{"ask": "Why?", "say": "So.", "about": " B "}, {"ask": "Q", "say": "A"}])
+    source = SOURCES["instructions"](question="ask", answer="say", context="about")
+    said = [[(node.role, node.text) for node in row.pages[0].nodes] for row in source.rows(about, 0, 2)]
+    assert said == [[("user", " B \nWhy?"), ("assistant", "So.")], [("user", "Q"), ("assistant", "A")]]
+    turns = json_lines(tmp_path / "b.jsonl", [{"conversations": ["A", "B", "C", "D"]}])
+    (row,) = SOURCES["chat"]().rows(turns, 0, 1)
+    spoken = [(node.role, node.turn, node.supervised) for node in row.pages[0].nodes]
+    assert spoken == [("user", 0, False), ("assistant", 0, True), ("user", 1, False), ("assistant", 1, True)]
