@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlmill.mixtures.build import mixture_of
-from vlmill.pipeline.core.keys import canonicalise
+from vlmill.mixtures.build import read_stage_mixture
+from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.reports.forecast import ForecastStep
 
@@ -19,14 +19,14 @@ def list_mixture_steps(recipe: Recipe) -> list[ForecastStep]:
 
 
 def _list_stage(recipe: Recipe, stage: Stage) -> Iterator[ForecastStep]:
-    folder, mixture = f"steps/mixtures/{stage.name}", mixture_of(recipe, stage)
+    folder, mixture = f"steps/mixtures/{stage.name}", read_stage_mixture(recipe, stage)
     policy = recipe.policies[stage.policy]
     shards = [f"shards/{source}/{stage.policy}" for source in dict.fromkeys(e.source for e in mixture.resolved())]
     tables = tuple(name for shard in shards for name in (shard, f"{shard}/lengths"))
-    settings = {name: value for name, value in canonicalise(mixture).items() if name in SELECTING}
-    select = {**settings, "entries": canonicalise(mixture.resolved()), "seed": recipe.seed, "chat": recipe.chat}
-    mix = {"mixture": canonicalise(mixture), "scale": recipe.scale, "seed": recipe.seed}
-    lock = {"policy": canonicalise(policy), "chat": recipe.chat}
+    settings = {name: value for name, value in canonicalise_value(mixture).items() if name in SELECTING}
+    select = {**settings, "entries": canonicalise_value(mixture.resolved()), "seed": recipe.seed, "chat": recipe.chat}
+    mix = {"mixture": canonicalise_value(mixture), "scale": recipe.scale, "seed": recipe.seed}
+    lock = {"policy": canonicalise_value(policy), "chat": recipe.chat}
     steps = {name: f"{folder}/{name}" for name in ("select", "mix", "plan", "lock", "repetition")}
     yield ForecastStep(steps["select"], select, direct=tables)
     yield ForecastStep(steps["mix"], mix, direct=(steps["select"],))

@@ -20,7 +20,7 @@ from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.contamination import read_contamination
-from vlmill.pipeline.reports.ledger import LEVELS, Books, find_steps_by_reason, read_funnel, total_funnel
+from vlmill.pipeline.reports.ledger import LEVELS, LevelCounts, find_steps_by_reason, read_funnel, total_funnel
 from vlmill.pipeline.reports.verify import list_manifests
 
 CARD = "README.md"
@@ -76,7 +76,7 @@ def make_card(root: Path) -> str:
     return f"---\n{header}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _describe_metadata(root: Path, recipe: Recipe, books: Mapping[str, Books]) -> dict[str, Any]:
+def _describe_metadata(root: Path, recipe: Recipe, books: Mapping[str, LevelCounts]) -> dict[str, Any]:
     whole = total_funnel(books)
     images = whole["images"].kept if "images" in whole else 0
     samples = whole["samples"].kept if "samples" in whole else 0
@@ -148,7 +148,7 @@ def _count_files(root: Path, source: str) -> int:
     return len(read_manifest(root, f"steps/{source}/survey"))
 
 
-def _describe_counts(books: Mapping[str, Books]) -> str:
+def _describe_counts(books: Mapping[str, LevelCounts]) -> str:
     rows = [
         (source, level, *_format_count(Count.from_json(lines[level])))
         for source, lines in books.items()
@@ -165,7 +165,7 @@ def _format_count(count: Count) -> tuple[str, str, str, str]:
     return str(count.came), str(count.kept), str(sum(count.lost.values()) - failed), str(failed)
 
 
-def _describe_losses(root: Path, books: Mapping[str, Books]) -> str:
+def _describe_losses(root: Path, books: Mapping[str, LevelCounts]) -> str:
     """The filters with their settings, and what was lost by whom and for which reason."""
     filters = format_yaml(read_lock(root).get("filters", [{"language": None}]), sort_keys=False)
     rows = []

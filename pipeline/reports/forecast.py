@@ -16,7 +16,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from vlmill.pipeline.core.keys import canonicalise, hash_file
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.step import get_parameters
 from vlmill.pipeline.core.yaml_format import read_yaml
@@ -117,7 +117,7 @@ def make_forecast_table(forecasts: Sequence[StepForecast]) -> Table:
 def _list_benchmarks(recipe: Recipe) -> Iterable[ForecastStep]:
     if held := recipe.decontaminate:
         parameters = {"index": get_parameters(held.index()), "against": held.against, "stats": recipe.image_stats}
-        yield ForecastStep("steps/benchmarks/index", canonicalise({**parameters, "partition": recipe.partition}))
+        yield ForecastStep("steps/benchmarks/index", canonicalise_value({**parameters, "partition": recipe.partition}))
 
 
 def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
@@ -126,7 +126,7 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
     settings = recipe.sources[source]
     files = {"files": settings.files, "subset": settings.subset, "split": settings.split, "kind": settings.kind}
     surveyed = {**files, "options": settings.options, "partition": recipe.partition}
-    yield ForecastStep(f"{folder}/survey", canonicalise(surveyed))
+    yield ForecastStep(f"{folder}/survey", canonicalise_value(surveyed))
     chain = [f"{folder}/survey"]
     for found in run.list_steps(source):
         if isinstance(found, TableHistory):
@@ -140,7 +140,7 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
 def _make_step(
     found: ChainStep, chain: Sequence[str], direct: tuple[str, ...], more: Mapping[str, Any] | None = None
 ) -> ForecastStep:
-    parameters = canonicalise({**get_parameters(found.step), **(more or {})})
+    parameters = canonicalise_value({**get_parameters(found.step), **(more or {})})
     return ForecastStep(found.folder, parameters, tuple(chain), found.step.reads, direct)
 
 
@@ -160,7 +160,7 @@ def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
         (folders[2], (resolve,), (*folders[:2], *signatures, *verdicts)),
     ):
         parameters = {"steps": [get_parameters(step) for step in steps], **sources}
-        yield ForecastStep(folder, canonicalise(parameters), direct=direct)
+        yield ForecastStep(folder, canonicalise_value(parameters), direct=direct)
 
 
 def _list_shards(run: Build, source: str, deduped: bool) -> Iterable[ForecastStep]:

@@ -1,4 +1,4 @@
-"""A scaled run: which rows are read, that they do not depend on how work is cut, and that mixtures keep their shares."""
+"""A scaled run: which rows are read, however work is cut, and that mixtures keep their shares."""
 
 import json
 import math

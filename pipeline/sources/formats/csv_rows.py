@@ -35,7 +35,7 @@ class SeparatedSource(KeyedSource, Protocol):
 
     def survey(self, path: Path) -> list[int]:
         """Characters of each row. Raises SourceError where a column is missing."""
-        with _opened(path, self.columns()) as (_, records):
+        with _open_file(path, self.columns()) as (_, records):
             return [sum(map(len, record)) for record in records]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
@@ -43,12 +43,12 @@ class SeparatedSource(KeyedSource, Protocol):
 
         Raises as `survey`.
         """
-        with _opened(path, self.columns()) as (header, records):
-            yield from self.made((number, _row(header, record)) for number, record in pick_items(records, numbers))
+        with _open_file(path, self.columns()) as (header, records):
+            yield from self.made((number, _make_row(header, record)) for number, record in pick_items(records, numbers))
 
 
 @contextmanager
-def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     """The names of the columns and the records, blank lines left out.
 
     What is no UTF-8 stays as half of a surrogate pair.
@@ -66,7 +66,7 @@ def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[
             raise SourceError(f"{path}: expected values separated by tabs or commas ({error})") from error
 
 
-def _row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:
+def _make_row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:
     if len(record) != len(header):
         return UnreadableRow(f"it has {len(record)} values, expected {len(header)}", raw=record)
     return dict(zip(header, record, strict=True))

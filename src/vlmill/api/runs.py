@@ -94,7 +94,9 @@ class Run:
         return tables.scan_samples(self.folder, self.recipe, self._chosen(source))
 
     def images(self, source: str | None = None) -> pl.LazyFrame:
-        """All images, with their bytes as they came: select other columns where the bytes are not needed, for they are many.
+        """All images, with their bytes as they came.
+
+        The bytes are large: select other columns where they are not needed.
 
         Columns: `source partition image url reason detail media_type bytes`. `image` is the number by which nodes name
         it; `reason` says why there are no bytes. See `pictures` for decoded ones.
@@ -105,7 +107,10 @@ class Run:
         return tables.scan_images(self.folder, self.recipe, self._chosen(source))
 
     def image_stats(self, source: str | None = None) -> pl.LazyFrame:
-        """What one decode found out about each image: `source partition image reason sha256 format mode width height frames contrast sharpness phash thumbnail`.
+        """What one decode found out about each image.
+
+        Columns: `source partition image reason sha256 format mode width height frames contrast sharpness phash
+        thumbnail`.
 
         Raises:
             StoreError: the run has no such source, or the build has not come to its image stats.
@@ -215,7 +220,7 @@ class Run:
     # -- questions and work ----------------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
-        """A line for each sha256, count, lock or data card that is not as it was written; none where the run is sound."""
+        """A line for each sha256, count, lock or data card that is not as it was written; none in a sound run."""
         broken = list(verify_run(self.folder)) or list(verify_locks(self.folder))
         return broken or list(verify_card(self.folder))
 
