@@ -90,8 +90,8 @@ def extrapolate_run(root: Path) -> RunForecast:
         for source in sorted(recipe.sources)
     )
     growth = sum(found.rows for found in sources) / max(sum(found.read for found in sources), 1)
-    benchmarks = _add(amounts, "steps/benchmarks/")
-    return RunForecast(sources, benchmarks + _add(amounts, "steps/dedupe/", "steps/mixtures/").times(growth))
+    benchmarks = _add_amounts(amounts, "steps/benchmarks/")
+    return RunForecast(sources, benchmarks + _add_amounts(amounts, "steps/dedupe/", "steps/mixtures/").times(growth))
 
 
 def make_extrapolation_table(found: RunForecast, workers: int) -> Table:
@@ -126,7 +126,7 @@ def _forecast_source(
         samples=round(funnel.get("samples", {}).get("kept", 0) * factor),
         images=round(funnel.get("images", {}).get("in", 0) * factor),
         requests=round(_count_requests(root, source) * factor),
-        costs=survey + _add(others, f"steps/{source}/", f"shards/{source}/").times(factor),
+        costs=survey + _add_amounts(others, f"steps/{source}/", f"shards/{source}/").times(factor),
     )
 
 
@@ -151,6 +151,6 @@ def _measure_folders(root: Path) -> dict[str, Amounts]:
     return found
 
 
-def _add(amounts: Mapping[str, Amounts], *prefixes: str) -> Amounts:
+def _add_amounts(amounts: Mapping[str, Amounts], *prefixes: str) -> Amounts:
     chosen: Iterable[Amounts] = (amount for folder, amount in amounts.items() if folder.startswith(prefixes))
     return sum(chosen, Amounts())
