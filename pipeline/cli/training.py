@@ -114,6 +114,8 @@ def evaluate(
 ) -> None:
     """Score a trained stage on held-out samples: loss per token, and answers to their questions by four metrics.
 
+    Under torchrun the processes divide the samples among them. A scoring that was interrupted goes on where it was.
+
     exact    word for word; beside it the score of always giving the most frequent answer
     vqa      VQAv2's accuracy after its normalisation of answers; a sample has one reference, which stands for all ten
     anls     similarity of letters, as for DocVQA
@@ -122,6 +124,7 @@ def evaluate(
         vlmill evaluate demo
         vlmill evaluate demo --stage align --samples 50 --metrics exact,anls
         vlmill evaluate demo --export demo/train/tune/export
+        torchrun --nproc-per-node 8 -m vlmill.pipeline.cli evaluate /shared/run
     """
     from dataclasses import asdict
 
@@ -139,6 +142,8 @@ def evaluate(
     with ProgressBars(Console(stderr=True) if as_json else console) as watcher:
         machine = Machine(device=device, threads=threads, shards=_place(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
+        return
     if as_json:
         hidden = {*METRICS} - {*shown}
         print_json(
