@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_value, to_json
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.engine.store import Store
@@ -26,6 +25,7 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
 from vlmill.train.device import prepare_torch, take_device
+from vlmill.train.digests import RESULT, check_result_file, read_result, write_result
 from vlmill.train.distributed import ProcessGroup, join_process_group
 from vlmill.train.evaluate import HeldOut, Score, make_score_table, summarise_scores, write_answers
 from vlmill.train.export import export_model, load_export
@@ -36,7 +36,6 @@ from vlmill.train.scoring import Scorer, remove_partial_scores
 from vlmill.train.settings import Machine, ModelSettings, Training, read_model_settings, read_training_settings
 from vlmill.train.steps import count_steps
 
-RESULT = "result.json"
 ANSWERS = "held_out.jsonl"
 """What the trained stage made of each held-out sample."""
 
@@ -58,10 +57,18 @@ def train_stages(
 ) -> list[Result]:
     """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
 
+    Builds of the folder are locked out until it ends; other trainings are not.
+
     Raises:
         RecipeError: the recipe has no such stage.
         StoreError: a mixture, or the weights of the stage before, are missing.
     """
+    with Store(directory).shared():
+        return _train_stages(directory, stage, machine, console)
+
+
+def _train_stages(directory: Path, stage: str | None, machine: Machine | None, console: Console | None) -> list[Result]:
+    """The same, while no build can change the folder."""
     recipe = read_locked_recipe(directory)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
@@ -200,7 +207,7 @@ def _write_results(
     """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
     write_answers(folder / ANSWERS, found)
     by_source = {name: asdict(score) for name, score in scores.items()}
-    write_atomically(folder / RESULT, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
+    write_result(folder, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
     remove_partial_scores(folder)
 
 
@@ -245,6 +252,7 @@ def evaluate_stage(
         before = None if export else weights.parent
         network = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, before)
         if export:
+            _check_export(export)
             network = load_export(export, network, reader.tokenizer)
         scorer = Scorer(network, reader, device, getattr(torch, training.dtype), group)
         kept = scorer.keep_scores(weights, directory / "train" / chosen.name)
@@ -253,6 +261,19 @@ def evaluate_stage(
         if group.leads:
             kept.path.unlink(missing_ok=True)
     return chosen.name, scores
+
+
+def _check_export(export: Path) -> None:
+    """Hash the files of an export that lies where it was written.
+
+    Raises:
+        StoreError: one has changed since.
+    """
+    folder = export.absolute().parent
+    if (folder / RESULT).exists():
+        for name in read_result(folder)["files"]:
+            if name.startswith(f"{export.name}/"):
+                check_result_file(folder, name)
 
 
 def _describe_identity(
@@ -264,7 +285,7 @@ def _describe_identity(
         for name, value in asdict(training).items()
         if name not in {"checkpoint_every", "keep_last", "evaluate"}
     }
-    before = hash_value(json.loads((start_from / "state.json").read_bytes())) if start_from else None
+    before = hash_value(checkpoint.read_state(start_from)) if start_from else None
     towers = json.loads(to_json(model))
     towers.pop("export_dtype")
     return {
@@ -277,16 +298,15 @@ def _describe_identity(
 
 def _is_stage_finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> bool:
     """Whether the stage is trained to its end, and exported in this dtype."""
-    if not (path := folder / RESULT).exists():
+    if not (folder / RESULT).exists():
         return False
-    found = json.loads(path.read_bytes())
+    found = read_result(folder)
     return bool(found["identity"] == identity and found.get("export_dtype") == str(dtype))
 
 
 def _read_result(folder: Path, stage: str) -> Result:
     last = checkpoint.list_complete(folder / "checkpoints")[-1]
-    scores = json.loads((folder / RESULT).read_bytes())["scores"]
-    found = {name: Score(**score) for name, score in scores.items()}
+    found = {name: Score(**score) for name, score in read_result(folder)["scores"].items()}
     return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
 
 

@@ -33,6 +33,7 @@ from vlmill.pipeline.reports.ledger import read_funnel
 from vlmill.pipeline.reports.trace import Traced, trace_sample
 from vlmill.pipeline.reports.verify import verify_run
 from vlmill.pipeline.reports.what_if import WhatIfAnswer, answer_what_if
+from vlmill.train.digests import verify_training
 
 if TYPE_CHECKING:
     from vlmill.train.evaluate import Score
@@ -215,7 +216,8 @@ class Run:
 
     def verify(self) -> list[str]:
         """A line for each sha256, count or lock that is not as it was written; none where the run is sound."""
-        return list(verify_run(self.folder)) or list(verify_locks(self.folder))
+        made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
+        return [*made, *verify_training(self.folder)]
 
     def what_if(
         self,
