@@ -96,7 +96,7 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
     """The last checkpoint of a stage that is trained to its end.
 
     Raises:
-        StoreError: it is not.
+        StoreError: it is not, or its result has changed.
     """
     result = directory / "train" / stage / RESULT
     kept = checkpoint.list_complete(directory / "train" / stage / "checkpoints")
@@ -105,6 +105,7 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
             f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: "
             f"vlmill train {directory} --stage {stage}"
         )
+    read_result(directory / "train" / stage)
     return kept[-1]
 
 

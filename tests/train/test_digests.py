@@ -16,6 +16,7 @@ from tests.helpers.stages import MACHINE, lock_recipe, question, write_run
 from vlmill.api.runs import open_run
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.core.seal import find_seal_fault, read_sealed_json, seal_json, seal_yaml
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.recipe.lock import read_lock
@@ -193,15 +194,20 @@ def test_no_step_is_taken_on_a_sample_of_which_one_bit_has_changed(trained, tmp_
     assert taken == []
 
 
-def test_answers_that_samples_have_exchanged_are_not_learned(trained, tmp_path, taken):
-    root = interrupt(trained, tmp_path)
-    for tar in (root / "shards/quiz/anyres").glob("*.tar"):
-        data = tar.read_bytes()
-        exchanged = data.replace(b"yellow", b"------").replace(b'"green"', b'"never"').replace(b"------", b"yellow")
-        assert exchanged != data
-        tar.write_bytes(exchanged)
-    with pytest.raises(StoreError, match="sha256 is not the one in the shard's index"):
-        train_stages(root, None, MACHINE, Console(quiet=True))
+def test_answers_that_samples_have_exchanged_are_not_learned(tmp_path, taken):
+    answers = ("left", "down")
+    made = [
+        ((Node("text", "user", text="Where to?"), Node("text", "assistant", supervised=True, text=answer)), [])
+        for answer in answers * 20
+    ]
+    write_run(tmp_path, {"quiz": made}, length=96)
+    lock_recipe(tmp_path, TRAINING)
+    for tar in (tmp_path / "shards/quiz/anyres").glob("*.tar"):
+        one, other = (b'"%s"' % answer.encode() for answer in answers)
+        tar.write_bytes(other.join(part.replace(other, one) for part in tar.read_bytes().split(one)))
+    with pytest.raises(StoreError, match="their sha256 is not the one in the shard's index"):
+        train_stages(tmp_path, None, MACHINE, Console(quiet=True))
+    assert taken == []
 
 
 def test_texts_that_have_changed_are_counted_for_no_majority_answer(trained, tmp_path):
