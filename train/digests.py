@@ -6,22 +6,24 @@ Imports no torch, for `vlmill verify` reads digests too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.seal import CHANGED, read_sealed_json, seal_json
 
 DIGESTS = "digests.json"
-"""In a checkpoint: file -> sha256."""
+"""In a checkpoint and in the folder of a finished stage: file -> sha256. A stage's has all files but its checkpoints."""
 
 RESULT = "result.json"
-"""In a stage's folder, written last: identity, scores, and the digests of all files of the stage but checkpoints."""
+"""In a stage's folder, written last: identity and scores."""
 
-REST = "A checkpoint before it is taken up when this one is deleted"
+CURE = "Delete what has changed: a training goes on from the checkpoint before, and a stage without result.json is scored anew"
 
 
 def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
@@ -31,12 +33,12 @@ def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def read_digests(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of a checkpoint.
+    """The sha256 of each file of a checkpoint or a finished stage.
 
     Raises:
         StoreError: there are none, or they have changed.
     """
-    found: dict[str, str] = read_sealed_json(folder / DIGESTS, REST)["files"]
+    found: dict[str, str] = read_sealed_json(folder / DIGESTS, CURE)["files"]
     return found
 
 
@@ -58,15 +60,19 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: the file has changed.
     """
-    return read_sealed_json(
-        folder / RESULT, "Delete it and train the stage again: it goes on from its last checkpoint, and is scored anew"
-    )
+    check_result_file(folder, RESULT)
+    found: dict[str, Any] = read_json(folder / RESULT)
+    return found
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write a stage's result, with the digests of all files that it has left but its checkpoints."""
+    """Write the digests of all files that a stage has left but its checkpoints, and last its result."""
+    (folder / RESULT).unlink(missing_ok=True)
+    text = json.dumps(result, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     files = {name: hash_file(folder / name) for name in _list_result_files(folder)}
-    write_atomically(folder / RESULT, seal_json({**result, "files": files}))
+    files[RESULT] = hashlib.sha256(text.encode()).hexdigest()
+    write_atomically(folder / DIGESTS, seal_json({"files": files}))
+    write_atomically(folder / RESULT, text)
 
 
 def check_result_file(folder: Path, name: str) -> None:
@@ -75,15 +81,20 @@ def check_result_file(folder: Path, name: str) -> None:
     Raises:
         StoreError: it has changed since the stage was finished.
     """
-    check_file(folder, name, read_result(folder)["files"])
+    try:
+        check_file(folder, name, read_digests(folder))
+    except StoreError as error:
+        raise StoreError(
+            f"{error}. Delete {folder / RESULT} and train the stage again: it goes on from its last checkpoint"
+        ) from error
 
 
 def _list_result_files(folder: Path) -> Iterator[str]:
-    """The files of a stage that its result answers for."""
+    """The files of a stage that are as they will stay, but for its result."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        skipped = name.parts[0] == "checkpoints" or any(part.startswith(".") for part in name.parts)
-        if path.is_file() and not skipped and name.name != RESULT and not name.name.startswith("scoring-"):
+        skipped = name.parts[0] in {"checkpoints", DIGESTS, RESULT} or any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not skipped and not name.name.startswith("scoring-"):
             yield str(name)
 
 
@@ -91,14 +102,14 @@ def verify_training(root: Path) -> Iterator[str]:
     """Yield a line per file of a run's trainings that is not as it was written; see `verify_run`."""
     for stage in sorted(path for path in (root / "train").glob("*") if path.is_dir()):
         for folder in sorted((stage / "checkpoints").glob("[0-9]*")):
-            yield from _verify_files(root, folder, read_digests)
+            yield from _verify_files(root, folder)
         if (stage / RESULT).exists():
-            yield from _verify_files(root, stage, lambda folder: read_result(folder)["files"])
+            yield from _verify_files(root, stage)
 
 
-def _verify_files(root: Path, folder: Path, read: Callable[[Path], Mapping[str, str]]) -> Iterator[str]:
+def _verify_files(root: Path, folder: Path) -> Iterator[str]:
     try:
-        digests = read(folder)
+        digests = read_digests(folder)
     except StoreError as error:
         yield str(error).replace(f"{root}/", "")
         return

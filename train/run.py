@@ -25,7 +25,7 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
 from vlmill.train.device import prepare_torch, take_device
-from vlmill.train.digests import RESULT, check_result_file, read_result, write_result
+from vlmill.train.digests import RESULT, check_result_file, read_digests, read_result, write_result
 from vlmill.train.distributed import ProcessGroup, join_process_group
 from vlmill.train.evaluate import HeldOut, Score, make_score_table, summarise_scores, write_answers
 from vlmill.train.export import export_model, load_export
@@ -272,7 +272,7 @@ def _check_export(export: Path) -> None:
     """
     folder = export.absolute().parent
     if (folder / RESULT).exists():
-        for name in read_result(folder)["files"]:
+        for name in read_digests(folder):
             if name.startswith(f"{export.name}/"):
                 check_result_file(folder, name)
 

@@ -27,7 +27,7 @@ from vlmill.train.run import evaluate_stage, train_stages
 
 TRAINING = {"steps": 4, "sequences": 2, "learning_rate": {"text": 3e-3}, "evaluate": 4, "checkpoint_every": 2}
 HOLDS_OUT = {**RECIPE["stages"][0]["mixture"], "held_out": {"quiz": 0.3}}
-DIGESTS = {"digests.json", "result.json"}
+DIGESTS = {"digests.json"}
 
 
 def flip(path: Path, place: float) -> None:
