@@ -5,8 +5,9 @@ flushed and renamed. Schedule, data and random numbers are functions of that num
 state are all there is to keep; torch.distributed.checkpoint writes them by parameter, so another number of ranks reads
 them back.
 
-Its files are pickles, and `digests.json` has the sha256 of each. Whoever reads a checkpoint runs nothing that stands in it: of `.metadata` only torch's own
-classes that describe tensors are made, and of the other files only what torch calls weights.
+Its files are pickles, and `digests.json` has the sha256 of each. Whoever reads a checkpoint runs nothing that stands in
+it: of `.metadata` only torch's own classes that describe tensors are made, and of the other files only what torch calls
+weights.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def save_checkpoint(
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
-    with _explain_errors(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
+    with _explain_errors(
+        f"{folder / f'{step:08d}'} cannot be written", f"Free disk space, or correct what it says. {cure}"
+    ):
         if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -137,7 +140,7 @@ def restore_checkpoint(
     weights, moments = get_state_dict(model, optimizer)
     with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
         states = {"model": weights, "optimizer": moments}
-        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=group.size == 1)
+        load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
 
@@ -176,7 +179,7 @@ def _get_member(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")
 
 
-class _Reader(FileSystemReader):
+class _CheckpointReader(FileSystemReader):
     """Reads the files of a checkpoint, each hashed in full before; names the one that is not what it should be."""
 
     def __init__(self, path: Path) -> None:
@@ -228,7 +231,10 @@ def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def _explain_errors(trouble: str, cure: str) -> Iterator[None]:
-    """Whatever goes wrong as a StoreError. torch raises errors of many kinds, and for several ranks one that is no Exception."""
+    """Turn every error into a StoreError.
+
+    torch raises errors of many kinds, and for several ranks one that is no Exception.
+    """
     try:
         yield
     except (Exception, CheckpointException) as error:

@@ -18,12 +18,15 @@ from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.seal import CHANGED, read_sealed_json, seal_json
 
 DIGESTS = "digests.json"
-"""In a checkpoint and in the folder of a finished stage: file -> sha256. A stage's has all files but its checkpoints."""
+"""In a checkpoint, and in the folder of a finished stage for all its files but checkpoints: file -> sha256."""
 
 RESULT = "result.json"
 """In a stage's folder, written last: identity and scores."""
 
-CURE = "Delete what has changed: a training goes on from the checkpoint before, and a stage without result.json is scored anew"
+CURE = (
+    "Delete what has changed: a training goes on from the checkpoint before, and a stage without result.json is "
+    "scored anew"
+)
 
 
 def write_digests(folder: Path, digests: Mapping[str, str]) -> None:

@@ -73,9 +73,10 @@ class ProcessGroup:
         return found  # type: ignore[return-value]  # each rank has put its own in
 
     def share(self, items: Sequence[T], work: Callable[[T], Found]) -> Iterator[tuple[T, Found]]:
-        """Do `work` on each item on one rank, an item per rank at a time: yields items with what came, in order, on every rank.
+        """Do `work` on each item on one rank, and yield all items with their results, in order, on every rank.
 
-        Every rank has to go through all of them. None waits for another longer than `work` on one item takes.
+        Every rank has to go through all of them. Ranks work on an item each at a time, so none waits for another longer
+        than `work` on one item takes.
         """
         for start in range(0, len(items), self.size):
             some = items[start : start + self.size]
@@ -97,7 +98,9 @@ def find_layers(root: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in.
+    """The world that the environment of `torchrun` describes, left again at the end.
+
+    Without it, the world that this process is in.
 
     Of GPUs `device` is this rank's, and the current one.
     """

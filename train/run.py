@@ -1,4 +1,7 @@
-"""Training from a run's folder: one stage, or all stages of its recipe in order, each from the weights of the one before."""
+"""Training from a run's folder.
+
+One stage, or all stages of its recipe in order, each from the weights of the one before.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,9 @@ class Result:
 def train_stages(
     directory: Path, stage: str | None = None, machine: Machine | None = None, console: Console | None = None
 ) -> list[Result]:
-    """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
+    """Train the stages of the recipe that `directory` is locked to, or one of them.
+
+    One stage starts from the stage before it.
 
     Builds of the folder are locked out until it ends; other trainings are not.
 
@@ -184,7 +189,10 @@ def _build_network(
 
 
 def _export_network(setup: Setup, model: ModelSettings, last: Path, dtype: torch.dtype) -> None:
-    """Have the first rank write the whole trained model, adapters and new rows merged: beside its checkpoint, and as an export."""
+    """Have the first rank write the whole trained model, beside its checkpoint and as an export.
+
+    Adapters and new rows are merged into it.
+    """
     network, reader, group = setup.model, setup.reader, setup.group
     weights = checkpoint.gather_weights(network)
     if group.leads:
@@ -205,7 +213,7 @@ def _write_results(
     found: Sequence[HeldOut],
     scores: Mapping[str, Score],
 ) -> None:
-    """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
+    """Write the answers and scores of held-out samples; the scores' file, written last, completes a stage."""
     write_answers(folder / ANSWERS, found)
     by_source = {name: asdict(score) for name, score in scores.items()}
     write_result(folder, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
@@ -231,7 +239,7 @@ def evaluate_stage(
         samples: of each source at most; None is what the stage's `evaluate` says.
         export: a folder with a model of the stage's class and tokenizer, scored in place of the trained stage.
         machine: what it runs on.
-        watcher: is told how far it has come.
+        watcher: receives its progress.
 
     Returns:
         The stage's name, and its scores by source: none where nothing is held out.

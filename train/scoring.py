@@ -136,7 +136,10 @@ def remove_partial_scores(folder: Path) -> None:
 
 
 def list_batches(mixture: PlannedMixture, limit: int, identity: str) -> list[SampleBatch]:
-    """Up to `limit` held-out samples of each source, in batches, in their order; keys are made of `identity` and samples."""
+    """Up to `limit` held-out samples of each source, in batches, in their order.
+
+    Keys are made of `identity` and samples.
+    """
     by_source: dict[int, list[Segment]] = defaultdict(list)
     for segment in mixture.held_out():
         by_source[segment.source].append(segment)

@@ -121,7 +121,10 @@ def _compute_budget(
 
 
 def _find_level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
-    """The level at which entries, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
+    """The level at which entries, filled at their rates up to their caps, hold `budget` tokens.
+
+    That of the last cap if they never do.
+    """
     bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
     for number, (bend, _) in enumerate(bends):
         capped = sum(full * inflow for full, inflow in bends[:number])

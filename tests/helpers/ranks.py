@@ -1,4 +1,4 @@
-"""Runs a function of a test module in several processes that are one group of torch.distributed, as torchrun starts them."""
+"""Runs a function of a test module in several processes, as torchrun starts the ranks of a training."""
 
 from __future__ import annotations
 

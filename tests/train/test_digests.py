@@ -1,4 +1,4 @@
-"""Every byte that a run has written is answered for: `verify` names a changed file, and a training refuses it before a step."""
+"""A changed file of a run is named by `verify`, and refused by a training before any step uses it."""
 
 from __future__ import annotations
 

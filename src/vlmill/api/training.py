@@ -28,7 +28,7 @@ def train_run(
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
     if ranks is not None:
-        whole = directory.absolute()  # ranks stand in folders of their own
+        whole = directory.absolute()  # ranks have other working folders
         with follow_logs(whole / "train", console):
             work = partial(train_stages, whole, stage, machine)
             run_distributed(work, ranks, ray, gpus=machine.on_gpu, patience=PATIENCE)
