@@ -68,6 +68,7 @@ def train_stages(
         RecipeError: the recipe has no such stage.
         StoreError: a mixture, or the weights of the stage before, are missing.
     """
+    read_locked_recipe(directory)  # what is no run gets no lock
     with Store(directory).shared():
         return _train_stages(directory, stage, machine, console)
 

@@ -238,6 +238,13 @@ def test_an_export_of_which_one_bit_has_changed_is_not_scored(trained, tmp_path)
 # -- builds beside trainings
 
 
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(StoreError, match="holds no run"):
+            train_stages(folder, None, MACHINE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_build_and_a_training_lock_each_other_out_and_two_trainings_do_not(trained, tmp_path, monkeypatch):
     root = interrupt(trained, tmp_path)
     with (

@@ -284,7 +284,9 @@ class Run:
         export: str | Path | None = None,
         machine: Machine | None = None,
     ) -> dict[str, Score]:
-        """Score a trained stage on its held-out samples; nothing is written.
+        """Score a trained stage on its held-out samples.
+
+        Results are kept beside the stage until all are there, so an interrupted call goes on.
 
         Args:
             stage: None is the last one.
