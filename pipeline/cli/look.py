@@ -12,35 +12,29 @@ from vlmill.pipeline.core.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
-    """Show which partitions of a run are complete, which are missing, and how much was kept.
+    """Show how far a run is: the tasks of each step that are done and that are missing, and how much was kept.
 
-    `vlmill ledger` says why the rest was lost.
+    Only steps that were begun are shown. The same build command does the tasks that are missing. `vlmill report` says
+    why the rest was lost.
     """
-    from vlmill.pipeline.reports.ledger import format_share, read_funnel, total_funnel
-    from vlmill.pipeline.reports.status import make_status_table, read_progress
-    from vlmill.pipeline.reports.undecided import count_undecided
-    from vlmill.pipeline.reports.unread import list_unread_keys
+    from dataclasses import asdict
 
-    books = read_funnel(directory)
+    from vlmill.pipeline.reports.funnel import format_share, total_funnel
+    from vlmill.pipeline.reports.status import make_status_table, read_status
+
+    found = read_status(directory)
     if as_json:
-        steps = {step.folder: {"done": step.done, "partitions": step.partitions} for step in read_progress(directory)}
-        print_json(
-            {
-                "steps": steps,
-                "funnel": books,
-                "unread": {line.source: line.rows for line in list_unread_keys(directory)},
-            }
-        )
+        print_json(asdict(found))
         return
-    console.print(make_status_table(directory))
-    for line in (*count_undecided(directory), *list_unread_keys(directory)):
+    console.print(make_status_table(found.steps))
+    for line in (*found.undecided, *found.unread):
         console.print(str(line), markup=False)
     kept = (
         f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
-        for level, line in total_funnel(books).items()
+        for level, line in total_funnel(found.funnel).items()
     )
-    if any(books.values()):
-        console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill ledger {directory}", markup=False)
+    if any(found.funnel.values()):
+        console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill report {directory}", markup=False)
 
 
 def stats(

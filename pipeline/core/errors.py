@@ -19,6 +19,10 @@ class StoreError(VlmillError):
     """A folder does not keep the store contract: locked to another recipe, in use, or damaged."""
 
 
+class NotBuiltError(StoreError):
+    """A run does not hold this: its recipe does not ask for it, or the build has not come so far."""
+
+
 def list_faults(checks: Iterable[Callable[[], object]]) -> list[str]:
     """What all checks say that do not pass, in their order and each once."""
     faults = []

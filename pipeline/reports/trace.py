@@ -81,7 +81,7 @@ def trace_sample(root: Path, name: str) -> Traced:
                 return _traced(root, recipe, tables.partition, paths, row, sample)
     raise StoreError(
         f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
-        f"ledger {root} --reason REASON"
+        f"report {root} --reason REASON"
     )
 
 

@@ -21,7 +21,7 @@ from tests.helpers.killing import killed_at
 from tests.helpers.small import RECIPE, product, vlmill, write_recipe
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import Store
-from vlmill.pipeline.reports.ledger import read_funnel, total_funnel
+from vlmill.pipeline.reports.funnel import read_funnel, total_funnel
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.trace import Traced, trace_sample
 from vlmill.pipeline.reports.verify import verify_run
 from vlmill.pipeline.reports.what_if import WhatIfAnswer, answer_what_if

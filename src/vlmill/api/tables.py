@@ -20,7 +20,7 @@ from vlmill.pipeline.engine.partition_tables import (
     list_tables_with_stats,
 )
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import Books
+from vlmill.pipeline.reports.funnel import LevelCounts
 
 SAMPLE_ID = pl.format("{}/{}#{}", "source", "file", "row") + pl.when(pl.col("page") == NO_PAGE).then(
     pl.lit("")
@@ -94,13 +94,13 @@ def scan_refused(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
     return _join(found, REFUSED).with_columns(id=SAMPLE_ID).select(*first, pl.exclude(*first))
 
 
-def make_funnel(books: Mapping[str, Books]) -> pl.DataFrame:
+def make_funnel(funnel: Mapping[str, LevelCounts]) -> pl.DataFrame:
     """A row for each number of the funnel; the counts of a source and level add up to what came in."""
-    return pl.DataFrame(list(_count_outcomes(books)), FUNNEL, orient="row")
+    return pl.DataFrame(list(_count_outcomes(funnel)), FUNNEL, orient="row")
 
 
-def _count_outcomes(books: Mapping[str, Books]) -> Iterator[tuple[str, str, str, str | None, int]]:
-    for source, levels in books.items():
+def _count_outcomes(funnel: Mapping[str, LevelCounts]) -> Iterator[tuple[str, str, str, str | None, int]]:
+    for source, levels in funnel.items():
         for level, line in levels.items():
             yield source, level, "kept", None, line["kept"]
             for outcome in ("dropped", "failed"):
