@@ -80,15 +80,10 @@ def stats(
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves an earlier page as it was."""
-    from vlmill.mixtures.page import render_mixture_page
+    from vlmill.api.runs import open_run
     from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.recipe.lock import read_locked_recipe
-    from vlmill.train.settings import read_training_settings
 
-    losses = {
-        item.name: read_training_settings(item).loss for item in read_locked_recipe(directory).stages if item.train
-    }
-    write_atomically(file, render_mixture_page(directory, stage, losses))
+    write_atomically(file, open_run(directory).render_stats_page(stage))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
@@ -116,19 +111,11 @@ def trace(
     from vlmill.pipeline.reports import refused
     from vlmill.pipeline.reports.trace import format_trace, trace_refused
     from vlmill.pipeline.reports.trace import trace_sample as traced
-    from vlmill.train.trace import find_steps, list_seen, list_trained_stages
 
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
     if step is not None:
-        for segment in list_seen(directory, stage, step):
-            nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
-            console.print(
-                f"sequence {segment.sequence}: {segment.id}, {nodes}, {segment.tokens} tokens {segment.url}".rstrip(),
-                markup=False,
-            )
-            for url, sha256 in segment.images:
-                console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
+        _print_seen(directory, stage, step)
         return
     if lost := trace_refused(directory, str(name)):
         for line in refused.lines(lost):
@@ -137,12 +124,31 @@ def trace(
     found = traced(directory, str(name))
     for line in format_trace(found):
         console.print(line, markup=False)
-    if found.taken_down:
-        return  # today's plans do not say what earlier ones held
-    for trained in list_trained_stages(directory):
-        steps = find_steps(directory, trained, str(found.sample.id))
+    if not found.taken_down:  # today's plans do not say what earlier ones held
+        _print_steps(directory, str(found.sample.id))
+
+
+def _print_seen(directory: Path, stage: str | None, step: int) -> None:
+    """List what a training step sees."""
+    from vlmill.train.trace import list_seen
+
+    for segment in list_seen(directory, stage, step):
+        nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
+        console.print(
+            f"sequence {segment.sequence}: {segment.id}, {nodes}, {segment.tokens} tokens {segment.url}".rstrip(),
+            markup=False,
+        )
+        for url, sha256 in segment.images:
+            console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
+
+
+def _print_steps(directory: Path, sample: str) -> None:
+    """List the training steps that see a sample."""
+    from vlmill.api.runs import open_run
+
+    for stage, steps in open_run(directory).find_steps(sample).items():
         shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
-        console.print(f"  stage {trained}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
+        console.print(f"  stage {stage}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
 
 
 def verify(directory: Folder) -> None:

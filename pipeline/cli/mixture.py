@@ -96,8 +96,5 @@ def import_(
         vlmill mixtures show onevision-as-ours.yaml
     """
     from vlmill.mixtures.published.import_llava import read_mixture, to_yaml
-    from vlmill.pipeline.core.errors import RecipeError
 
-    if not file.is_file():
-        raise RecipeError(f"{file}: there is no such file")
     typer.echo(to_yaml(read_mixture(file, sequence_length)), nl=False)

@@ -123,10 +123,10 @@ def _print_heading(name: str, about: str) -> None:
 
 def _write_page(directory: Path, source: str | None, file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves an earlier page as it was."""
+    from vlmill.api.runs import open_run
     from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.page.report import render_report_page
 
-    write_atomically(file, render_report_page(directory, source))
+    write_atomically(file, open_run(directory).render_report_page(source))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 

@@ -18,7 +18,7 @@ from vlmill.pipeline.page import make_data_url, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import format_share, format_steps, loss_to_json, make_lines_by_source
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refusals
 from vlmill.pipeline.reports.sections import format_funnel_notes, read_report
 from vlmill.pipeline.steps.image_bytes import Pictures
 
@@ -76,7 +76,7 @@ def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Gr
     """The losses that are shown, and how many there are, in memory that does not grow with the run."""
     groups, numbers = defaultdict[Group, list[Loss]](list), Counter[Group]()
     for source in sources:
-        for loss in chain(refusals(root, recipe, source), list_losses(root, recipe, source)):
+        for loss in chain(list_refusals(root, recipe, source), list_losses(root, recipe, source)):
             group = groups[str(loss.reason), source]
             numbers[str(loss.reason), source] += 1
             group.append(loss)

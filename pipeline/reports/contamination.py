@@ -15,6 +15,7 @@ from rich.table import Table
 from vlmill.pipeline.core.errors import NotBuiltError
 from vlmill.pipeline.core.sample import read_image_stats, read_rows
 from vlmill.pipeline.core.step import Count
+from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.decontaminate.contamination import ContaminationFinding, read_findings
 from vlmill.pipeline.decontaminate.index import FOLDER
 from vlmill.pipeline.engine.chain import read_manifest
@@ -83,12 +84,7 @@ def read_contamination(root: Path, examples: int) -> Contamination:
         NotBuiltError: the run's recipe has no decontaminate block, or the build has not come so far.
     """
     recipe = read_locked_recipe(root)
-    against = recipe.decontaminate
-    if against is None:
-        raise NotBuiltError(
-            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
-            "benchmarks"
-        )
+    action = check_decontaminated(root, recipe).action
     pairs = dict[tuple[str, str], dict[str, set[tuple[str, str]]]]()
     for source in sorted(recipe.sources):
         for finding in _findings(root, source):
@@ -103,7 +99,21 @@ def read_contamination(root: Path, examples: int) -> Contamination:
         )
         for name in list_splits(recipe)
     }
-    return Contamination(against.action, benchmarks)
+    return Contamination(action, benchmarks)
+
+
+def check_decontaminated(root: Path, recipe: Recipe) -> Decontamination:
+    """The benchmarks that a run was held against.
+
+    Raises:
+        NotBuiltError: its recipe names none.
+    """
+    if recipe.decontaminate is None:
+        raise NotBuiltError(
+            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
+            "benchmarks"
+        )
+    return recipe.decontaminate
 
 
 def _count_pairs(found: Mapping[str, set[tuple[str, str]]], examples: int) -> SourceContamination:

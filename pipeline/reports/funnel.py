@@ -22,7 +22,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refusals
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
@@ -277,7 +277,7 @@ def sample_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str, nu
 def _lost_for(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
     """What a source lost for a reason; tables that hold nothing of it are not read."""
     if reason in _of_pages(root, source):
-        yield from (loss for loss in refusals(root, recipe, source) if loss.reason == reason)
+        yield from (loss for loss in list_refusals(root, recipe, source) if loss.reason == reason)
     if reason in _reasons({level: line for level, line in counts.items() if level != "rows"}):
         yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)
 

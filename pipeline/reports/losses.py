@@ -48,7 +48,7 @@ class Loss:
 def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every loss of a source, partition by partition, under the recipe's first policy.
 
-    What left no sample is not here: see `refusals`.
+    What left no sample is not here: see `list_refusals`.
 
     Raises:
         StoreError: the source is not filtered to its end.
@@ -64,7 +64,7 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
         yield from _losses(root, tables, (*recipe.all_verdict_steps(), *(("render",) if drawn else ())))
 
 
-def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
+def list_refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
     for one in refused(root, recipe, source):
         yield Loss(
