@@ -1,4 +1,4 @@
-"""Single losses, with who said so and what was lost: what the ledger shows examples of."""
+"""Single losses, with who said so and what was lost: what the report shows examples of."""
 
 from __future__ import annotations
 

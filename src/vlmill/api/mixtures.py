@@ -15,7 +15,7 @@ from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.published import catalogue
 from vlmill.mixtures.published.import_llava import read_mixture
 
-DIFFERENCE = {
+DIFFERENCE: dict[str, pl.DataType] = {
     **dict.fromkeys(("before", "after", "source"), pl.String()),
     **dict.fromkeys(UNITS, pl.Int64()),
 }
