@@ -122,7 +122,7 @@ def test_contamination_and_its_findings_name_sample_and_item(tmp_path):
         tmp_path / "rows.json",
         [{"image": "0.png", "conversations": talk(f"<image>{question}", "A squirrel sits there")}],
     )
-    separated(tmp_path / "exam.tsv", [{"question": question, "answer": "A squirrel"}])
+    separated(tmp_path / "exam.tsv", [{"question": question, "answer": "A squirrel", "image": ""}])
     exam = {"files": {"test": "exam.tsv"}, "options": {"question": "question", "answers": "answer"}}
     sources = {"talk": {"kind": "llava", "files": "rows.json"}}
     recipe = write_recipe(tmp_path, sources=sources, filters=[], stages=[], decontaminate={"against": {"exam": exam}})

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections import Counter
 
 import pytest
@@ -103,6 +104,33 @@ def test_tables_fit_the_terminal(built, width):
     assert "…" not in shown
     assert "language" in shown
     assert re.search(r"\d{3},\d{3} +\d+", shown)
+
+
+def test_the_report_has_all_sections_and_says_which_the_run_has_not_and_why(built, capsys):
+    assert vlmill("report", built) == 0
+    words = said(capsys)
+    assert "Funnel: in = kept + dropped + failed all sources" in words
+    for source, levels in read_funnel(built).items():
+        assert f"{source} {levels['rows']['kept']:,} " in words.partition("kept of each source")[2]
+    assert "Overlap: images and texts of one source" in words
+    assert "no contamination:" in words
+    assert vlmill("report", built, "--section", "overlap") == 0
+    assert "Funnel" not in said(capsys)
+    assert vlmill("report", built, "--source", "quiz") == 0
+    words = said(capsys)
+    assert "all sources" not in words
+    assert "texts web" not in words
+
+
+def test_what_is_damaged_is_no_section_that_is_missing(built, tmp_path, capsys):
+    shutil.copytree(built, tmp_path / "run")
+    manifest = tmp_path / "run/steps/dedupe/resolve/manifest.json"
+    manifest.write_text("{}")
+    assert vlmill("report", tmp_path / "run") == 1
+    assert f"{manifest} is no manifest" in " ".join(capsys.readouterr().err.split())
+    manifest.unlink()
+    assert vlmill("report", tmp_path / "run") == 0
+    assert "no overlap: " in said(capsys)
 
 
 def test_shares_of_little_are_not_called_nothing():
