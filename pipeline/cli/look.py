@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +18,6 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
     Only steps that were begun are shown. The same build command does the tasks that are missing. `vlmill report` says
     why the rest was lost.
     """
-    from dataclasses import asdict
-
     from vlmill.pipeline.reports.funnel import format_share, total_funnel
     from vlmill.pipeline.reports.status import make_status_table, read_status
 
@@ -97,6 +96,7 @@ def trace(
         typer.Option(min=0, help="List the samples that this training step sees, in place of following one sample."),
     ] = None,
     stage: Annotated[str | None, typer.Option(help="The stage of --step; needed where there are several.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
 
@@ -115,7 +115,10 @@ def trace(
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
     if step is not None:
-        _print_seen(directory, stage, step)
+        _print_seen(directory, stage, step, as_json=as_json)
+        return
+    if as_json:
+        print_json(_trace_to_json(directory, str(name)))
         return
     if lost := trace_refused(directory, str(name)):
         for line in refused.lines(lost):
@@ -128,10 +131,26 @@ def trace(
         _print_steps(directory, str(found.sample.id))
 
 
-def _print_seen(directory: Path, stage: str | None, step: int) -> None:
+def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
+    """A sample with the training steps that see it, or the rows and pages of this id that were refused."""
+    from vlmill.api.runs import open_run
+    from vlmill.pipeline.reports.trace import trace_to_json
+
+    run = open_run(directory)
+    if refused := run.trace_refused(name):
+        return {"refused": [{**asdict(one), "id": str(one.id)} for one in refused]}
+    found = run.trace(name)
+    steps = {} if found.taken_down else run.find_steps(str(found.sample.id))
+    return {**trace_to_json(found), "steps": steps}
+
+
+def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool) -> None:
     """List what a training step sees."""
     from vlmill.train.trace import list_seen
 
+    if as_json:
+        print_json([asdict(segment) for segment in list_seen(directory, stage, step)])
+        return
     for segment in list_seen(directory, stage, step):
         nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
         console.print(
@@ -151,11 +170,14 @@ def _print_steps(directory: Path, sample: str) -> None:
         console.print(f"  stage {stage}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
 
 
-def verify(directory: Folder) -> None:
+def verify(directory: Folder, as_json: JsonFlag = False) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold."""
     from vlmill.api.runs import open_run
 
     promises = open_run(directory).verify()
+    if as_json:
+        print_json(promises)
+        raise typer.Exit(1 if promises else 0)
     for line in promises:
         console.print(line, markup=False)
     if promises:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import vlmill
@@ -170,6 +171,46 @@ def test_steps_of_a_sample_and_samples_of_a_step_say_the_same(run):
         assert run.find_steps(name) == {"align": [step for step in steps if name in seen[step]]}
     with pytest.raises(vlmill.RecipeError, match="has steps 0 to 1"):
         stage.list_seen(2)
+
+
+def test_a_trace_for_machines_has_every_node_with_its_reason_and_the_steps(run):
+    name = "web/web.parquet#7"
+    found, traced = printed("trace", run.folder, name), run.trace(name)
+    assert [node["reason"] for node in found["nodes"]] == list(traced.outcome.nodes)
+    assert "not_an_image" in [node["image"]["reason"] for node in found["nodes"] if node["image"]]
+    assert found["steps"] == run.find_steps(name)
+    assert found["shards"] == traced.shards
+    seen = printed("trace", run.folder, "--step", 0)
+    assert [segment["id"] for segment in seen] == [segment.id for segment in run.stage("align").list_seen(0)]
+
+
+WORK = {"build", "train", "ablate", "schema", "mixtures import"}
+"""Commands that make files, or print YAML or JSON as it is."""
+
+
+def test_every_command_that_answers_prints_json_too():
+    def list_commands(command, name=""):
+        below = getattr(command, "commands", {})
+        if not below:
+            yield name, {option for parameter in command.params for option in parameter.opts}
+        for word, item in below.items():
+            yield from list_commands(item, f"{name} {word}".strip())
+
+    answering = dict(list_commands(typer.main.get_command(app)))
+    assert {name for name, options in answering.items() if "--json" not in options} == WORK
+    listed = vlmill.list_published()["name"].to_list()
+    assert [line["name"] for line in printed("mixtures", "list")] == listed
+    shares = printed("mixtures", "show", "the_cauldron")["entries"]
+    assert [line["entry"] for line in shares] == vlmill.compare_published("the_cauldron")["entry"].to_list()
+
+
+def test_a_broken_promise_is_json_and_an_exit_status(run, tmp_path):
+    assert printed("verify", run.folder) == []
+    shutil.copytree(run.folder, tmp_path / "run")
+    next((tmp_path / "run/shards").rglob("*.tar")).write_bytes(b"")
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "run"), "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == vlmill.open_run(tmp_path / "run").verify() != []
 
 
 # -- takedown
