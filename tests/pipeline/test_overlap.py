@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
     items = [
         web(0, STORY, "@p1", "@p2"),
         web(1, prose(60, 1), "@p3"),
-        document(0, edited(STORY, 40), "@bright1", source="blog"),
+        document(0, edited(STORY, 40), "@bright1", "@p1", source="blog"),
         document(1, prose(60, 1), "@p2", "@p2", source="blog"),
         quiz(0, "p1", ("What?", "This.")),
     ]
@@ -97,11 +97,13 @@ def test_overlap_counts_what_is_the_same_and_what_is_similar_before_anything_is_
     found = {
         (pair.content, pair.source, pair.other): (pair.size, pair.exact, pair.near) for pair in read_overlap(folder)
     }
-    assert {key[1]: sizes[0] for key, sizes in found.items() if key[0] == "images"} == {"blog": 2, "quiz": 1, "web": 3}
-    assert found["images", "web", "blog"] == (3, 1, 2)
+    assert {key[1]: sizes[0] for key, sizes in found.items() if key[0] == "images"} == {"blog": 3, "quiz": 1, "web": 3}
+    assert found["images", "web", "blog"] == (3, 2, 2)
+    assert found["images", "blog", "web"] == (3, 2, 3)
+    assert found["images", "blog", "quiz"] == (3, 1, 2)
     assert found["images", "web", "quiz"] == (3, 1, 1)
     assert found["images", "web", "web"] == (3, 0, 0)
-    assert found["images", "quiz", "blog"] == (1, 0, 1)
+    assert found["images", "quiz", "blog"] == (1, 1, 1)
     assert found["images", "quiz", "web"] == (1, 1, 1)
     assert found["texts", "blog", "web"] == (2, 1, 2)
 
@@ -110,6 +112,6 @@ def test_the_table_shows_what_sources_share_and_leaves_out_what_they_do_not(fold
     console = Console(width=80, file=io.StringIO())
     console.print(make_overlap_table(read_overlap(folder)))
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
-    assert "images web blog 3 1 33.3% 2 66.7%" in lines
+    assert "images web blog 3 2 66.7% 2 66.7%" in lines
     assert "texts blog web 2 1 50.0% 2 100.0%" in lines
     assert not [line for line in lines if line.startswith("images web itself")], "nothing repeats there"
