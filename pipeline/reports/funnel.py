@@ -110,6 +110,17 @@ def count_lost_pages(root: Path, source: str) -> dict[str, int]:
     return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
 
 
+def check_source(root: Path, source: str | None) -> None:
+    """Check that a run has a source; None is all.
+
+    Raises:
+        StoreError: it has none of that name; names the nearest.
+    """
+    sources = sorted(read_locked_recipe(root).sources)
+    if source is not None and source not in sources:
+        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, sources)}")
+
+
 def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, LevelCounts]:
     """The funnel of one source or of all; the reason has to occur in it.
 
@@ -117,9 +128,8 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
         StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that
             occur.
     """
+    check_source(root, source)
     funnel = read_funnel(root)
-    if source is not None and source not in funnel:
-        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, list(funnel))}")
     funnel = {name: lines for name, lines in funnel.items() if source in {None, name}}
     if not any(funnel.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")

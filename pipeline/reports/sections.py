@@ -14,7 +14,13 @@ from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.contamination import Contamination, list_warnings, read_contamination
-from vlmill.pipeline.reports.funnel import LevelCounts, count_lost_pages, find_steps_by_reason, select_funnel
+from vlmill.pipeline.reports.funnel import (
+    LevelCounts,
+    check_source,
+    count_lost_pages,
+    find_steps_by_reason,
+    select_funnel,
+)
 from vlmill.pipeline.reports.overlap import SourceOverlap, read_overlap
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 
@@ -68,9 +74,9 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
     """
     if section is not None and section not in SECTIONS:
         raise RecipeError(f"--section {section}: there is no such section; {suggest_names(section, SECTIONS)}")
-    funnel = select_funnel(root, source, None)
+    check_source(root, source)
     readers: dict[str, Callable[[], Any]] = {
-        "funnel": lambda: _read_funnel_section(root, funnel),
+        "funnel": lambda: _read_funnel_section(root, select_funnel(root, source, None)),
         "overlap": lambda: tuple(pair for pair in read_overlap(root) if source in {None, pair.source}),
         "contamination": lambda: _read_contamination_section(root, source, examples),
     }
