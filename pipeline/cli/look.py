@@ -49,7 +49,7 @@ def stats(
         ),
     ] = None,
 ) -> None:
-    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.
+    """Show what the mixtures hold: declared and realised shares, samples, images, tokens, packing, losses.
 
     Shares are in the mixture's unit, epochs are passes over a source.
     --html writes one file that needs no network: plots, samples as the trainer sees them, search.
@@ -98,7 +98,7 @@ def trace(
     stage: Annotated[str | None, typer.Option(help="The stage of --step; needed where there are several.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
+    """Follow a sample or shard member back to its input file, with its verdicts and the steps that see it.
 
     For a row or page of which no sample was made, it shows the reason and the row's first characters.
 
@@ -108,7 +108,7 @@ def trace(
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from vlmill.pipeline.reports import refused
+    from vlmill.pipeline.reports.refused import describe_refused
     from vlmill.pipeline.reports.trace import format_trace, trace_refused
     from vlmill.pipeline.reports.trace import trace_sample as traced
 
@@ -121,7 +121,7 @@ def trace(
         print_json(_trace_to_json(directory, str(name)))
         return
     if lost := trace_refused(directory, str(name)):
-        for line in refused.lines(lost):
+        for line in describe_refused(lost):
             console.print(line, markup=False, soft_wrap=True)
         return
     found = traced(directory, str(name))

@@ -65,7 +65,7 @@ def show(
     stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare published percentages with what the published counts make, and show where a publication contradicts itself.
+    """Compare published percentages with what the published counts give, and show where they contradict.
 
     The table marks percentages that do not follow from their counts.
     Without --stage all stages are shown.

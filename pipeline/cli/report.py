@@ -44,7 +44,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Report on the curation of a run: what was kept and why the rest was lost, what sources share, which benchmarks they hold.
+    """Report on a curation: what was kept, why the rest was lost, what sources share, which benchmarks they hold.
 
     funnel         in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of losses
     overlap        how many images and texts of one source are in another or repeat, before dedupe dropped any

@@ -54,7 +54,7 @@ class SourceContamination:
 
 @dataclass(frozen=True, slots=True)
 class UnreadOfBenchmark:
-    """How many rows or images of a benchmark came, and how many could not be read: nothing was held against these."""
+    """How many rows or images of a benchmark came, and how many could not be read: these were compared with nothing."""
 
     came: int
     lost: Mapping[str, int]  # reason -> number
@@ -87,10 +87,10 @@ def read_contamination(root: Path, examples: int) -> Contamination:
     action = check_decontaminated(root, recipe).action
     pairs = dict[tuple[str, str], dict[str, set[tuple[str, str]]]]()
     for source in sorted(recipe.sources):
-        for finding in _findings(root, source):
+        for finding in _read_findings(root, source):
             found = pairs.setdefault((finding.benchmark, source), {"image": set(), "text": set()})
             found[finding.kind].add((finding.id, finding.item))
-    items = _items(root)
+    items = _count_items(root)
     benchmarks = {
         name: BenchmarkContamination(
             items.get(name, 0),
@@ -103,14 +103,14 @@ def read_contamination(root: Path, examples: int) -> Contamination:
 
 
 def check_decontaminated(root: Path, recipe: Recipe) -> Decontamination:
-    """The benchmarks that a run was held against.
+    """The benchmarks that a run was compared with.
 
     Raises:
         NotBuiltError: its recipe names none.
     """
     if recipe.decontaminate is None:
         raise NotBuiltError(
-            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
+            f"{root} was compared with no benchmark: add a decontaminate block to its recipe, such as against: "
             "benchmarks"
         )
     return recipe.decontaminate
@@ -165,18 +165,18 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
                 lost = sum(unread.lost.values())
                 why = ", ".join(f"{reason} {number:,}" for reason, number in unread.lost.items())
                 yield (
-                    f"{name}: {lost:,} of {unread.came:,} {level} could not be read ({why}), and nothing was held "
-                    "against them"
+                    f"{name}: {lost:,} of {unread.came:,} {level} could not be read ({why}), and nothing was compared "
+                    "with them"
                 )
 
 
-def _findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
+def _read_findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
     for receipt in read_manifest(root, f"steps/{source}/contamination"):
         for file in receipt.files:
             yield from read_findings(root / file.path)
 
 
-def _items(root: Path) -> dict[str, int]:
+def _count_items(root: Path) -> dict[str, int]:
     """How many samples each benchmark has."""
     found = dict[str, set[str]]()
     for receipt in read_manifest(root, f"steps/{FOLDER}/index"):

@@ -1,4 +1,4 @@
-"""The funnel: the outcome of everything that came in. in = kept + dropped + failed, by source, level and reason, with the steps that lost it.
+"""The funnel: in = kept + dropped + failed, by source, level and reason, with the step of each loss.
 
 The counts are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/report.py`
 puts both on one page.
@@ -22,7 +22,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refused_losses
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
@@ -46,20 +46,20 @@ def read_funnel(root: Path) -> dict[str, LevelCounts]:
     funnel: dict[str, LevelCounts] = {}
     for source in sorted(recipe.sources):
         lines = {
-            **_counts(root, f"steps/{source}/read"),
-            **_outcome(root, recipe, source),
+            **_read_counts(root, f"steps/{source}/read"),
+            **_read_outcome(root, recipe, source),
         }
         funnel[source] = {level: lines[level] for level in LEVELS if level in lines}
     return funnel
 
 
-def _outcome(root: Path, recipe: Recipe, source: str) -> LevelCounts:
+def _read_outcome(root: Path, recipe: Recipe, source: str) -> LevelCounts:
     """The counts of what was kept of a source's samples."""
-    shards = (_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
-    return next(shards, {}) or _counts(root, f"steps/{source}/outcomes")
+    shards = (_read_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
+    return next(shards, {}) or _read_counts(root, f"steps/{source}/outcomes")
 
 
-def _counts(root: Path, folder: str) -> LevelCounts:
+def _read_counts(root: Path, folder: str) -> LevelCounts:
     path = root / folder / "manifest.json"
     return read_manifest_counts(path)[1] if path.exists() else {}
 
@@ -84,27 +84,27 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     found = defaultdict[str, list[str]](list)
     for step in steps:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
-        for reason in sorted(_reasons(_counts(root, folder))):
+        for reason in sorted(_list_reasons(_read_counts(root, folder))):
             found[reason].append(step)
     for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
-        for reason in sorted(_reasons(_counts(root, folder)) - CONSEQUENCES - found.keys()):
+        for reason in sorted(_list_reasons(_read_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = ["render" if reason in DRAWING else "read"]
     return dict(found)
 
 
-def _reasons(counts: LevelCounts) -> set[str]:
+def _list_reasons(counts: LevelCounts) -> set[str]:
     return {reason for line in counts.values() for partition in ("dropped", "failed") for reason in line[partition]}
 
 
-def _of_pages(root: Path, source: str) -> set[str]:
+def _list_page_reasons(root: Path, source: str) -> set[str]:
     """Why pages of a source left no sample; the rows that they stood in may be kept."""
-    counts = _counts(root, f"steps/{source}/read")
-    return _reasons({"pages": counts["pages"]}) if counts else set()
+    counts = _read_counts(root, f"steps/{source}/read")
+    return _list_reasons({"pages": counts["pages"]}) if counts else set()
 
 
 def count_lost_pages(root: Path, source: str) -> dict[str, int]:
     """Reason -> pages that left no sample, of a source whose rows fan out to pages; empty for others."""
-    counts = _counts(root, f"steps/{source}/read")
+    counts = _read_counts(root, f"steps/{source}/read")
     if not counts or counts["rows"]["in"] == counts["pages"]["in"]:
         return {}
     return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
@@ -134,7 +134,7 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
     if not any(funnel.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
     occurring = sorted(
-        {found for name, lines in funnel.items() for found in {*_reasons(lines), *_of_pages(root, name)}}
+        {found for name, lines in funnel.items() for found in {*_list_reasons(lines), *_list_page_reasons(root, name)}}
     )
     if reason is not None and reason not in occurring:
         of_filter = f"filter:{reason}"
@@ -280,20 +280,20 @@ def make_lines_by_source(root: Path, funnel: Mapping[str, LevelCounts]) -> Itera
 def sample_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str, number: int) -> list[Loss]:
     """`number` losses for a reason, chosen by a hash of their ids, in the order of these."""
     recipe = read_locked_recipe(root)
-    found = (loss for source in funnel for loss in _lost_for(root, recipe, source, funnel[source], reason))
+    found = (loss for source in funnel for loss in _find_losses(root, recipe, source, funnel[source], reason))
     return sorted(choose_losses(found, number), key=lambda loss: (loss.id, loss.node))
 
 
-def _lost_for(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
+def _find_losses(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
     """What a source lost for a reason; tables that hold nothing of it are not read."""
-    if reason in _of_pages(root, source):
-        yield from (loss for loss in list_refusals(root, recipe, source) if loss.reason == reason)
-    if reason in _reasons({level: line for level, line in counts.items() if level != "rows"}):
+    if reason in _list_page_reasons(root, source):
+        yield from (loss for loss in list_refused_losses(root, recipe, source) if loss.reason == reason)
+    if reason in _list_reasons({level: line for level, line in counts.items() if level != "rows"}):
         yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)
 
 
 def read_row_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str) -> dict[str, tuple[int, int]]:
-    """Where something was lost for a reason before there was a sample: partition -> rows of which nothing came, and pages.
+    """Partition -> rows that gave no sample, and pages, of those lost for a reason before there was a sample.
 
     A row that was lost as a whole counts among the pages, once.
     """

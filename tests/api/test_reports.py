@@ -113,7 +113,7 @@ def test_pages_are_those_of_the_commands(run, tmp_path):
         assert CliRunner().invoke(app, [name, str(run.folder), "--html", str(tmp_path / name)]).exit_code == 0
         assert (tmp_path / name).read_text(encoding="utf-8") == text
     assert 'id="overlap"' in pages["report"]
-    assert "held against no benchmark" in pages["report"], "a section that is not there says why"
+    assert "compared with no benchmark" in pages["report"], "a section that is not there says why"
 
 
 def test_contamination_and_its_findings_name_sample_and_item(tmp_path):

@@ -192,7 +192,7 @@ def test_a_misspelt_reason_or_source_gets_the_nearest_and_the_list(built, capsys
         (("report", "--examples", 3), "give --reason R or --section contamination"),
         (("report", "--section", "overlaps"), "did you mean 'overlap'?"),
         (("report", "--section", "overlap", "--reason", "language"), "leave out --section overlap"),
-        (("report", "--section", "contamination"), "held against no benchmark"),
+        (("report", "--section", "contamination"), "compared with no benchmark"),
         (("report", "--html", "."), "is a directory"),
         (("stats", "--html", "."), "is a directory"),
         (("trace", "--step", 0), "has no stages, so nothing is trained in steps"),

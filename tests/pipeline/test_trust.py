@@ -1,4 +1,4 @@
-"""What somebody else wrote is data: no code of a recipe, of a lock or of a run's folder runs unless the command line names it."""
+"""Foreign input is data: no code of a recipe, lock or run folder runs unless the command line names it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ COMMANDS = {
         (WORKS, "report run"),
         (WORKS, "report run --reason filter:short"),
         (WORKS, "report run --html report.html"),
-        (REFUSES, "report run --section contamination"),  # it was held against nothing
+        (REFUSES, "report run --section contamination"),  # it was compared with nothing
     ],
     "what-if": [
         (WORKS, "what-if run"),

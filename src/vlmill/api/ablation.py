@@ -1,4 +1,4 @@
-"""Ablations: `vlmill ablate` in Python. Variants of a recipe, trained with several seeds and compared with a baseline."""
+"""Ablations, `vlmill ablate` in Python: variants of a recipe, trained with several seeds and compared."""
 
 from __future__ import annotations
 

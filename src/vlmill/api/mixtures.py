@@ -109,7 +109,7 @@ def compare_published(name: str | Path, stage: str | None = None) -> pl.DataFram
 
 
 def import_mixture(file: str | Path, sequence_length: int = 32768) -> dict[str, Any]:
-    """The YAML that LLaVA-NeXT and LLaVA-OneVision are trained with, as a published mixture of one stage, as plain data.
+    """The YAML that LLaVA-NeXT and LLaVA-OneVision are trained with, as the plain data of a published mixture.
 
     What stands under `stages`, a name and `mixture` goes into a stage of a recipe whose sources have the same names.
     Written as YAML, `load_published` reads it.

@@ -21,7 +21,7 @@ from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
 from vlmill.pipeline.reports.contamination import Contamination, read_contamination
 from vlmill.pipeline.reports.funnel import sample_losses, select_funnel
-from vlmill.pipeline.reports.losses import Loss, list_losses, list_refusals
+from vlmill.pipeline.reports.losses import Loss, list_losses, list_refused_losses
 from vlmill.pipeline.reports.overlap import read_overlap
 from vlmill.pipeline.reports.refused import Refused
 from vlmill.pipeline.reports.status import Status, read_status
@@ -114,7 +114,7 @@ class Run(RunTables):
             StoreError: the run has no such source, or a filter or dedupe has not come to its end.
         """
         for name in self._chosen(source):
-            yield from list_refusals(self.folder, self.recipe, name)
+            yield from list_refused_losses(self.folder, self.recipe, name)
             yield from list_losses(self.folder, self.recipe, name)
 
     def sample_losses(self, reason: str, source: str | None = None, examples: int = 20) -> list[Loss]:
@@ -234,7 +234,7 @@ class Run(RunTables):
         trust_code: Sequence[str] = (),
         console: Console | None = None,
     ) -> Takedown:
-        """Remove things from the run for good: from tables, shards, mixtures and plans, and from every later build here.
+        """Remove things for good: from tables, shards, mixtures, plans, and every later build in the folder.
 
         Without any, an interrupted takedown is finished. A model that was trained before is not changed.
 

@@ -56,7 +56,7 @@ def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
 
 
 def scan_images(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of images.parquet, with what a retry fetched in the place of what failed before."""
+    """`source partition`, and the columns of images.parquet; what a retry fetched replaces what failed before."""
     found = (
         _mark(at, scan_partition_images(at.paths(root)))
         for source in sources

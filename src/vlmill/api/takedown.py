@@ -1,4 +1,4 @@
-"""Takedowns: `vlmill takedown` in Python. What falls under a list goes from a run and from every later build in its folder."""
+"""Takedowns, `vlmill takedown` in Python: what a list names goes from a run and from every later build there."""
 
 from __future__ import annotations
 
