@@ -11,7 +11,7 @@ from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 from vlmill.pipeline.core.errors import VlmillError
 
 if TYPE_CHECKING:
-    from vlmill.pipeline.reports.sections import ContaminationSection, Report
+    from vlmill.pipeline.reports.sections import ContaminationSection, CurationReport
 
 EXAMPLES = 20
 
@@ -78,7 +78,7 @@ def report(
         _print_sections(directory, read_report(directory, section, source, examples or 0))
 
 
-def _print_sections(directory: Path, found: Report) -> None:
+def _print_sections(directory: Path, found: CurationReport) -> None:
     from vlmill.pipeline.reports.funnel import make_funnel_tables
     from vlmill.pipeline.reports.overlap import make_overlap_table
     from vlmill.pipeline.reports.sections import format_funnel_notes

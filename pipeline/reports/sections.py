@@ -46,7 +46,7 @@ class ContaminationSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CurationReport:
     """The sections that were asked for and that the run has."""
 
     funnel: FunnelSection | None = None
@@ -59,7 +59,7 @@ class Report:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def read_report(root: Path, section: str | None = None, source: str | None = None, examples: int = 0) -> Report:
+def read_report(root: Path, section: str | None = None, source: str | None = None, examples: int = 0) -> CurationReport:
     """Read one section, or all that a run has.
 
     Args:
@@ -81,14 +81,14 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
         "contamination": lambda: _read_contamination_section(root, source, examples),
     }
     if section is not None:
-        return Report(**{section: readers[section]()})
+        return CurationReport(**{section: readers[section]()})
     found, missing = dict[str, Any](), dict[str, str]()
     for name, read in readers.items():
         try:
             found[name] = read()
         except NotBuiltError as error:
             missing[name] = str(error)
-    return Report(**found, missing=missing or None)
+    return CurationReport(**found, missing=missing or None)
 
 
 def _read_funnel_section(root: Path, funnel: Mapping[str, LevelCounts]) -> FunnelSection:

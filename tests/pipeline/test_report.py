@@ -29,7 +29,7 @@ from vlmill.pipeline.reports.funnel import (
     total_funnel,
 )
 from vlmill.pipeline.reports.losses import choose_losses, list_losses
-from vlmill.pipeline.reports.sections import Report
+from vlmill.pipeline.reports.sections import CurationReport
 
 BOATS = """
 from dataclasses import dataclass
@@ -161,7 +161,7 @@ def test_an_example_says_where_what_and_because_of_whom(built, capsys):
     assert vlmill("report", built, "--reason", "exact_text", "--json") == 0
     (example,) = json.loads(capsys.readouterr().out)["examples"]
     assert (example["id"], example["other"], example["filter"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
-    assert example["text"].startswith("Report 0 describes")
+    assert example["text"].startswith("CurationReport 0 describes")
     assert vlmill("report", built, "--source", "web", "--reason", "language", "--examples", 1) == 0
     assert said(capsys).count("web/web.parquet#") == 1
 
@@ -335,7 +335,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         policy="p",
         funnel={},
         notes=["<i>"],
-        report=Report(overlap=(), missing={"<u>": "<s>"}),
+        report=CurationReport(overlap=(), missing={"<u>": "<s>"}),
         share=format_share,
         sources=['"x'],
         reasons=["language"],
