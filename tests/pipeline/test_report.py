@@ -161,7 +161,7 @@ def test_an_example_says_where_what_and_because_of_whom(built, capsys):
     assert vlmill("report", built, "--reason", "exact_text", "--json") == 0
     (example,) = json.loads(capsys.readouterr().out)["examples"]
     assert (example["id"], example["other"], example["filter"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
-    assert example["text"].startswith("CurationReport 0 describes")
+    assert example["text"].startswith("Report 0 describes")
     assert vlmill("report", built, "--source", "web", "--reason", "language", "--examples", 1) == 0
     assert said(capsys).count("web/web.parquet#") == 1
 
