@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmill.api.ablation import Ablation, ablate
     from vlmill.api.builds import LoadedRecipe, build, load_recipe
+    from vlmill.api.checks import CheckResult, check_recipe
     from vlmill.api.mixtures import compare_mixtures, compare_published, import_mixture, list_published, load_published
     from vlmill.api.run_tables import DecodedPicture
     from vlmill.api.runs import Run, open_run
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.filters.base import Filter, Undecided
     from vlmill.pipeline.filters.custom import Drop
     from vlmill.pipeline.reports.contamination import Contamination
+    from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate
     from vlmill.pipeline.reports.losses import Loss
     from vlmill.pipeline.reports.refused import Refused
     from vlmill.pipeline.reports.status import Status
@@ -49,6 +51,7 @@ __all__ = [
     "WHOLE_SAMPLE",
     "Ablation",
     "Batch",
+    "CheckResult",
     "Contamination",
     "DecodedPicture",
     "Drop",
@@ -64,10 +67,12 @@ __all__ = [
     "RecipeError",
     "Refused",
     "Run",
+    "RunEstimate",
     "Sample",
     "SampleId",
     "SeenSegment",
     "SourceError",
+    "SourceEstimate",
     "StageMixture",
     "Status",
     "StoreError",
@@ -80,6 +85,7 @@ __all__ = [
     "__version__",
     "ablate",
     "build",
+    "check_recipe",
     "compare_mixtures",
     "compare_published",
     "import_mixture",
@@ -90,15 +96,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "vlmill.api.ablation": (
-        "Ablation",
-        "ablate",
-    ),
-    "vlmill.api.builds": (
-        "LoadedRecipe",
-        "build",
-        "load_recipe",
-    ),
+    "vlmill.api.ablation": ("Ablation", "ablate"),
+    "vlmill.api.builds": ("LoadedRecipe", "build", "load_recipe"),
+    "vlmill.api.checks": ("CheckResult", "check_recipe"),
     "vlmill.api.mixtures": (
         "compare_mixtures",
         "compare_published",
@@ -107,37 +107,16 @@ _MODULES = {
         "load_published",
     ),
     "vlmill.api.run_tables": ("DecodedPicture",),
-    "vlmill.api.runs": (
-        "Run",
-        "open_run",
-    ),
-    "vlmill.api.stages": (
-        "PlannedSample",
-        "StageMixture",
-    ),
+    "vlmill.api.runs": ("Run", "open_run"),
+    "vlmill.api.stages": ("PlannedSample", "StageMixture"),
     "vlmill.api.takedown": ("Takedown",),
     "vlmill.mixtures.published.catalogue": ("PublishedMixture",),
-    "vlmill.pipeline.core.errors": (
-        "NotBuiltError",
-        "RecipeError",
-        "SourceError",
-        "StoreError",
-        "VlmillError",
-    ),
-    "vlmill.pipeline.core.sample": (
-        "WHOLE_SAMPLE",
-        "ImageStats",
-        "Node",
-        "Sample",
-        "SampleId",
-        "Verdict",
-    ),
-    "vlmill.pipeline.filters.base": (
-        "Filter",
-        "Undecided",
-    ),
+    "vlmill.pipeline.core.errors": ("NotBuiltError", "RecipeError", "SourceError", "StoreError", "VlmillError"),
+    "vlmill.pipeline.core.sample": ("WHOLE_SAMPLE", "ImageStats", "Node", "Sample", "SampleId", "Verdict"),
+    "vlmill.pipeline.filters.base": ("Filter", "Undecided"),
     "vlmill.pipeline.filters.custom": ("Drop",),
     "vlmill.pipeline.reports.contamination": ("Contamination",),
+    "vlmill.pipeline.reports.estimate": ("RunEstimate", "SourceEstimate"),
     "vlmill.pipeline.reports.losses": ("Loss",),
     "vlmill.pipeline.reports.refused": ("Refused",),
     "vlmill.pipeline.reports.status": ("Status",),
