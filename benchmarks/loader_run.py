@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tests.helpers.stages import Made, write_run
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -108,8 +110,14 @@ def lengthen(run: Path) -> None:
     block = pa.concat_tables([pq.read_table(path) for path in files])
     pq.write_table(block, folder / "block.parquet")
     firsts = range(0, (FAR + 9) * ROWS, block.num_rows)
+    listed = {
+        "path": "block.parquet",
+        "sequences": block.num_rows,
+        "sha256": hash_file(folder / "block.parquet"),
+    }
     lock["plan"] = {
         "sequences": len(firsts) * block.num_rows,
-        "blocks": [{"path": "block.parquet", "first": first, "sequences": block.num_rows} for first in firsts],
+        "blocks": [{**listed, "first": first} for first in firsts],
     }
-    (folder / "mixture.lock.json").write_text(json.dumps(lock))
+    lock.pop("sha256")
+    (folder / "mixture.lock.json").write_text(seal_json(lock))

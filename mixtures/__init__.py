@@ -27,4 +27,5 @@ class Shard:
     sha256: str  # of the tar
     samples: int
     index: str  # <nn>.index.parquet
+    index_sha256: str
     lengths: str  # <nn>.lengths.parquet

@@ -150,6 +150,7 @@ class _Stage:
                     tar.sha256,
                     _count_rows(self.run.root / index.path),
                     index.path,
+                    index.sha256,
                     length.path,
                 )
                 found.append((shard, (index, length)))

@@ -28,7 +28,7 @@ from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
 from vlmill.train.settings import ModelSettings, Training
-from vlmill.train.steps import list_step_sequences
+from vlmill.train.steps import PlanOrder, list_step_sequences
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def load_step_batches(
 ) -> Generator[tuple[Batch, ...]]:
     """The micro-batches of a rank in each of these steps of a stage; `threads`, `ahead` as in `load_batches`."""
     share = {"accumulation": training.accumulation, "rank": rank, "ranks": ranks}
-    numbers = (list_step_sequences(step, training.sequences, reader.mixture.sequences, **share) for step in steps)
+    order = PlanOrder.of(reader.mixture.lock)
+    numbers = (list_step_sequences(step, training.sequences, order, **share) for step in steps)
     pad = get_mark_id(reader.tokenizer, reader.mixture.chat.pad)
     return load_batches(reader.sequence, numbers, pad, threads, ahead, reader.blank)
 

@@ -24,10 +24,10 @@ from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.chat.encode import IGNORE, get_mark_id, join_segment
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.sample import Node
 from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader
+from vlmill.train.distributed import ProcessGroup
 from vlmill.train.export import make_generation_config
 from vlmill.train.metrics import METRICS
 from vlmill.train.model import compute_token_losses
@@ -87,38 +87,15 @@ class Score:
     relaxed: float | None = None
 
 
-def score_held_out(
-    model: PreTrainedModel, reader: Reader, device: torch.device, limit: int, watcher: Watcher | None = None
+@torch.inference_mode()
+def score_samples(
+    model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment], dtype: torch.dtype
 ) -> list[HeldOut]:
-    """What the model makes of up to `limit` held-out samples of each source, in their order.
-
-    Leaves it in evaluation mode.
-    """
-    model.to(device).eval()
-    by_source: dict[int, list[Segment]] = defaultdict(list)
-    for segment in reader.mixture.held_out():
-        by_source[segment.source].append(segment)
-    found = list[HeldOut]()
-    for source, segments in sorted(by_source.items()):
-        asked = segments[:limit]
-        if watcher:
-            watcher.phase(f"{reader.mixture.stage}: {reader.mixture.sources[source]}", len(asked))
-        for some in _split_batches(asked):
-            with torch.inference_mode():
-                found += _score_samples(model, reader, device, some)
-            if watcher:
-                watcher.done(len(some))
-    return found
-
-
-def _score_samples(
-    model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
-) -> list[HeldOut]:
-    """Losses and answers of a few samples, computed together."""
+    """Losses and answers of a few held-out samples, computed together in arithmetic of `dtype`."""
     stored = list(reader.mixture.read(segments))
     documents = [reader.document(segment, sample) for segment, sample in zip(segments, stored, strict=True)]
     batch = pad_sequences([[document] for document in documents], 0)
-    losses, _ = compute_token_losses(model, reader.family, batch, device, torch.float32)
+    losses, _ = compute_token_losses(model, reader.family, batch, device, dtype)
     supervised = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
     lost = [float(losses_of.sum()) for losses_of in torch.split(losses, supervised)]
     prompts = [
@@ -127,8 +104,9 @@ def _score_samples(
         for turn in list_turns(sample.nodes)
     ]
     answered = defaultdict[int, list[Answered]](list)
-    for few in _split_batches(prompts):
-        said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
+    for few in split_batches(prompts):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
         for (number, turn, _), text in zip(few, said, strict=True):
             answered[number].append(Answered(turn.question, turn.answer, text))
     return [
@@ -143,14 +121,18 @@ def _score_samples(
     ]
 
 
-def summarise_scores(found: Sequence[HeldOut], mixture: PlannedMixture) -> dict[str, Score]:
-    """The scores of each source, in the mixture's order."""
-    by_source = {name: [sample for sample in found if sample.source == name] for name in mixture.sources}
-    return {
-        name: _score_source(samples, mixture, mixture.sources.index(name))
-        for name, samples in by_source.items()
-        if samples
-    }
+def summarise_scores(
+    found: Sequence[HeldOut], mixture: PlannedMixture, group: ProcessGroup | None = None
+) -> dict[str, Score]:
+    """The scores of each source, in the mixture's order; ranks divide the sources among them."""
+    by_source: dict[str, list[HeldOut]] = defaultdict(list)
+    for sample in found:
+        by_source[sample.source].append(sample)
+
+    def score(name: str) -> Score:
+        return _score_source(by_source[name], mixture, mixture.sources.index(name))
+
+    return dict((group or ProcessGroup()).share([name for name in mixture.sources if by_source[name]], score))
 
 
 def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
@@ -255,6 +237,7 @@ def _find_most_common(counts: Counter[str]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], answer)) if counts else ""
 
 
-def _split_batches(items: Iterable[T]) -> Iterator[list[T]]:
+def split_batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in their order, BATCH at a time."""
     coming = iter(items)
     return iter(lambda: list(islice(coming, BATCH)), [])

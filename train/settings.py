@@ -48,7 +48,7 @@ class Training:
     learning_rate: dict[Component, Rate]  # of AdamW, at its peak
     sequences: Positive = 8  # packed sequences in a step, over all ranks
     steps: Positive | None = None
-    epochs: Positive | None = None  # over the plan, in place of steps
+    epochs: Positive | None = None  # over the plan, in place of steps; each in another order
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0

@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
+from vlmill.mixtures.config import MAX_EPOCHS, MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
-
-MAX_EPOCHS = (1 << 15) - 1
-"""The most passes over an entry that a plan can number."""
 
 SLACK = 1e-9
 """What sums of floats may be off by, as a fraction."""
@@ -52,7 +49,7 @@ class Solution:
 
     repetition: tuple[float, ...]
     binding: tuple[Binding, ...]
-    exact_up_to: float | None  # tokens; None: no cap was declared
+    exact_up_to: float | None  # tokens; None: nothing bounds them
 
 
 def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: float = 1.0) -> Solution:
@@ -69,7 +66,7 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
     rates = [_compute_rate(mixture, entry, totals) for entry, totals in zip(mixture.resolved(), available, strict=True)]
-    caps = [min(entry.max_repetition or MAX_EPOCHS, MAX_EPOCHS) for entry in mixture.resolved()]
+    caps = [entry.bound for entry in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
             f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"

@@ -20,7 +20,7 @@ from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.contamination import read_contamination
-from vlmill.pipeline.reports.ledger import LEVELS, LevelCounts, find_steps_by_reason, read_funnel, total_funnel
+from vlmill.pipeline.reports.funnel import LEVELS, LevelCounts, find_steps_by_reason, read_funnel, total_funnel
 from vlmill.pipeline.reports.verify import list_manifests
 
 CARD = "README.md"
@@ -206,13 +206,13 @@ def _describe_contamination(root: Path, recipe: Recipe) -> str:
         return "## Contamination\n\nThe data was held against no benchmark."
     found = read_contamination(root, 0)
     rows = [
-        (name, str(of["items"]), source, str(counts["samples"]))
-        for name, of in sorted(found["benchmarks"].items())
-        for source, counts in sorted(of["sources"].items())
+        (name, str(of.items), source, str(counts.samples))
+        for name, of in sorted(found.benchmarks.items())
+        for source, counts in sorted(of.sources.items())
     ]
-    held = ", ".join(f"{name} ({of['items']} items)" for name, of in sorted(found["benchmarks"].items()))
+    held = ", ".join(f"{name} ({of.items} items)" for name, of in sorted(found.benchmarks.items()))
     table = _format_table(("benchmark", "items", "source", "samples"), rows) if rows else "Nothing was found."
-    return f"## Contamination\n\nAction: {found['action']}. Held against {held}.\n\n{table}"
+    return f"## Contamination\n\nAction: {found.action}. Held against {held}.\n\n{table}"
 
 
 def _describe_rebuilding(root: Path, recipe: Recipe) -> str:

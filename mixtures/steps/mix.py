@@ -18,8 +18,8 @@ import numpy as np
 
 from vlmill.mixtures.algorithms.order import merge_sources
 from vlmill.mixtures.algorithms.pack import pack_segments
-from vlmill.mixtures.algorithms.solve import MAX_EPOCHS, Solution, solve_mixture
-from vlmill.mixtures.config import MixtureSettings, Totals
+from vlmill.mixtures.algorithms.solve import Solution, solve_mixture
+from vlmill.mixtures.config import MAX_EPOCHS, MixtureSettings, Totals
 from vlmill.mixtures.report.warnings import warn_of_settings
 from vlmill.mixtures.steps.selection import FILES, Selection
 from vlmill.mixtures.steps.window import find_stretches, gather_segments
@@ -42,7 +42,7 @@ class Mix:
     )  # source -> what one of its samples counts as; 1 if absent
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property

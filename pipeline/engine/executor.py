@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -131,11 +132,14 @@ def open_executor(workers: int | None, address: str | None) -> Iterator[Executor
         yield OnRay(width)
 
 
-def run_distributed(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
+def run_distributed(
+    function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool, patience: timedelta
+) -> None:
     """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
 
-    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error
-    of a rank, or RecipeError where this machine has fewer GPUs.
+    Each has a GPU, or a CPU, and waits up to `patience` for the others (Ray's own default is half an hour). What they
+    print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or RecipeError where this
+    machine has fewer GPUs.
     """
     import ray  # noqa: PLC0415
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
@@ -153,7 +157,7 @@ def run_distributed(function: Callable[[], object], ranks: int, address: str | N
         trainer = TorchTrainer(
             lambda: (_run_checked(code, lambda _: function(), None), None)[1],
             scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            torch_config=TorchConfig("nccl" if gpus else "gloo", timeout_s=int(patience.total_seconds())),
             run_config=RunConfig(storage_path=scratch),
         )
         try:

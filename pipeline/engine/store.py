@@ -232,8 +232,23 @@ class Store:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StoreError(
-                    f"{self.root}: another build is at work in this folder; wait for it, or give this one another --out"
+                    f"{self.root}: another build or a training is at work in this folder; wait for it, or give this "
+                    "one another --out"
                 ) from None
+            yield
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the folder against builds, beside others that read it.
+
+        Raises:
+            StoreError: a build is at work in it.
+        """
+        with (self.root / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{self.root}: a build is at work in this folder; train when it has ended") from None
             yield
 
     def sweep(self) -> None:

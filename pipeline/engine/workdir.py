@@ -14,6 +14,7 @@ from pathlib import Path
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file
+from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.inputs import hub
@@ -60,7 +61,7 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe
         pins[name] = {"root": place, "pinned": now}
     if pins:
         kept = {name: noted for name, noted in before.items() if name in roots}
-        write_atomically(path, format_yaml({**kept, **pins}))
+        write_atomically(path, seal_yaml(format_yaml({**kept, **pins})))
     return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
 
 
@@ -97,7 +98,7 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
         except UnicodeDecodeError as error:
             raise RecipeError(f"{input_file} is no list: it has to be UTF-8 text ({error})") from None
     if editions.get(path) != place:
-        write_atomically(noted, format_yaml({**editions, path: place}))
+        write_atomically(noted, seal_yaml(format_yaml({**editions, path: place})))
     return File(name, place, sha256, input_file.stat().st_size)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.seal import CHANGED, find_seal_fault, seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import custom as custom_filters
@@ -58,7 +59,7 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
                 "Take another folder with --out, or change this one with --accept-changes: what the change does "
                 "not touch is kept"
             )
-    write_atomically(path, format_yaml(now))
+    write_atomically(path, seal_yaml(format_yaml(now)))
 
 
 def _leave_out_descriptions(shaping: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     try:
+        _refuse_changed(path)
         data = read_mapping(path)
         check_names(parse_block(Recipe, data, LOCK))
     except RecipeError as error:
@@ -95,6 +97,11 @@ def read_lock(root: Path) -> dict[str, Any]:
             "which writes it anew"
         ) from error
     return data
+
+
+def _refuse_changed(path: Path) -> None:
+    if find_seal_fault(path) == CHANGED:
+        raise RecipeError(f"{path.name} {CHANGED}")
 
 
 def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:

@@ -19,7 +19,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.scaling import count_source_rows
 from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.verify import list_manifests
 
 IN_FULL = "survey"

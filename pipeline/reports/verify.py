@@ -17,11 +17,14 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, SUPPLEMENT_FILE, name_verdicts
+from vlmill.pipeline.core.seal import find_seal_fault
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables, list_raw_tables
-from vlmill.pipeline.engine.store import Receipt, Task, total_counts
+from vlmill.pipeline.engine.store import Task, total_counts
+from vlmill.pipeline.engine.workdir import EDITIONS, PINS
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.steps.count_outcomes import CountOutcomes
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
@@ -38,7 +41,10 @@ def verify_run(root: Path) -> Iterator[str]:
     recipe = read_locked_recipe(root)
     read = [name for name in recipe.sources if _are_complete(root, *_list_raw_folders(recipe, name))]
     purged = {file.path for name in read for tables in list_raw_tables(root, recipe, name) for file in tables.purged}
-    broken = [line for manifest in list_manifests(root) for line in _verify_manifest(root, manifest, purged)]
+    broken = [
+        *_verify_small_files(root),
+        *(line for manifest in list_manifests(root) for line in _verify_manifest(root, manifest, purged)),
+    ]
     yield from broken
     if broken:  # what is damaged is not counted
         return
@@ -76,6 +82,19 @@ def _list_filtered_folders(recipe: Recipe, source: str) -> list[str]:
     return [*folders, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])]
 
 
+# -- files without receipts --------------------------------------------------------------------------------------------
+
+
+def _verify_small_files(root: Path) -> Iterator[str]:
+    """Files with their own digest, and copies of lists, whose names begin with theirs."""
+    for name in (LOCK, PINS, EDITIONS):
+        if (root / name).exists() and (fault := find_seal_fault(root / name)):
+            yield f"{name}: {fault}; the next build with --accept-changes writes it anew"
+    for path in sorted((root / "lists").glob("*.*")):
+        if str(path.relative_to(root)) != EDITIONS and not hash_file(path).startswith(path.name.partition(".")[0]):
+            yield f"{path.relative_to(root)}: its sha256 is not the one in its name; delete it and build again"
+
+
 # -- files and receipts ------------------------------------------------------------------------------------------------
 
 
@@ -94,16 +113,19 @@ def _verify_manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
             if not Count.from_json(line).balanced():
                 yield f"{path.parent.relative_to(root)} {receipt.partition}: {level} does not balance: {line}"
         written = path.parent / f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
-        if not _holds_receipt(written, receipt):
+        if not _holds_json(written, receipt.to_json()):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
+    made_by = path.parent / "made_by.json"
+    if made_by.exists() and receipts and not any(_holds_json(made_by, dict(receipt.made_by)) for receipt in receipts):
+        yield f"{made_by.relative_to(root)}: is not what made the files beside it"
     if {level: count.to_json() for level, count in total_counts(receipts).items()} != counts:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
 
 
-def _holds_receipt(path: Path, receipt: Receipt) -> bool:
-    """Whether a file holds this receipt."""
+def _holds_json(path: Path, value: Mapping[str, Any]) -> bool:
+    """Whether a file holds this JSON."""
     try:
-        return bool(read_json(path) == receipt.to_json())
+        return bool(read_json(path) == value)
     except (StoreError, FileNotFoundError):
         return False
 

@@ -6,6 +6,7 @@ would differ between two machines or two runs fixed: no times, no owners, one mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ INDEX = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),  # of the whole span, headers included
+        pa.field("sha256", pa.binary(32), nullable=False),  # of the span
+        pa.field("json_sha256", pa.binary(32), nullable=False),  # of its first member, from its header to its last byte
         pa.field("id", pa.string(), nullable=False),
         pa.field("file", pa.string(), nullable=False),
         pa.field("input_row", pa.int64(), nullable=False),
@@ -157,9 +160,21 @@ class ShardWriter:
             return
         self._files.close()
         name = f"{self.shards - 1:02d}"
-        write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, self._index)
+        index = list(_add_digests(self.folder / f"{name}.tar", self._index))
+        write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, index)
         write_rows(self.folder / f"{name}{LINEAGE_SUFFIX}", LINEAGE, self._lineage)
         self._tar, self._index, self._lineage = None, [], []
+
+
+def _add_digests(tar: Path, index: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a shard's index with the sha256 of their spans, read back from the closed file."""
+    with tar.open("rb") as file:
+        for row in index:
+            file.seek(row["offset"])
+            span = file.read(row["size"])
+            head = span[: find_json_end(span)]
+            digests = {"sha256": hashlib.sha256(span), "json_sha256": hashlib.sha256(head)}
+            yield {**row, **{name: found.digest() for name, found in digests.items()}}
 
 
 def read_members(place: ShardStorage, spans: Sequence[ByteRange]) -> Iterator[dict[str, bytes]]:

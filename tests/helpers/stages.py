@@ -5,7 +5,6 @@ They have the formats of docs/formats.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
+from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -123,6 +123,7 @@ def write_shards(
             "path": str(tar.relative_to(root)),
             "index": str(index.relative_to(root)),
             "sha256": hash_file(tar),
+            "index_sha256": hash_file(index),
             "samples": pq.read_metadata(index).num_rows,
         }
         for tar, index in zip(tars, indices, strict=True)
@@ -217,7 +218,7 @@ def write_run(
         "plan": {"sequences": len(packed), "blocks": blocks},
         "held_out": {"path": "held_out.parquet", "sha256": hash_file(folder / "held_out.parquet")},
     }
-    (folder / "mixture.lock.json").write_text(json.dumps(lock))
+    (folder / "mixture.lock.json").write_text(seal_json(lock))
     return root
 
 

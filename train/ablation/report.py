@@ -16,6 +16,7 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.ablation import paired
 from vlmill.train.ablation.spec import Spec
+from vlmill.train.digests import check_result_file
 from vlmill.train.evaluate import HeldOut, read_answers
 from vlmill.train.metrics import METRICS
 from vlmill.train.run import ANSWERS, find_final_checkpoint
@@ -70,6 +71,7 @@ def _read_answers(folder: Path) -> dict[tuple[str, str], HeldOut]:
     """The last stage's held-out samples, by source and id."""
     stage = read_locked_recipe(folder).stages[-1].name
     find_final_checkpoint(folder, stage)
+    check_result_file(folder / "train" / stage, ANSWERS)
     return {(sample.source, sample.id): sample for sample in read_answers(folder / "train" / stage / ANSWERS)}
 
 
