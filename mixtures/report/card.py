@@ -206,7 +206,7 @@ def _describe_contamination(root: Path, recipe: Recipe) -> str:
         return "## Contamination\n\nThe data was held against no benchmark."
     found = read_contamination(root, 0)
     rows = [
-        (name, str(of.items), source, str(counts.samples))
+        (name, str(of.items), source, str(counts.samples.any))
         for name, of in sorted(found.benchmarks.items())
         for source, counts in sorted(of.sources.items())
     ]
