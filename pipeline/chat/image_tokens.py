@@ -50,6 +50,7 @@ class ImageTokenTemplate:
     spell: Callable[[ImageLayout], Spelling]  # pure
     specials: tuple[str, ...] = ()  # marks of a spelling, and of its processor besides
     after: str = ""  # text that a spelling ends with, and that a processor has to be given behind its placeholder
+    merged: str = ""  # a mark of which two that touch become one, and which a space keeps from a word behind it
 
 
 def _bare(image: ImageLayout) -> Spelling:
@@ -59,6 +60,10 @@ def _bare(image: ImageLayout) -> Spelling:
 def _fenced(image: ImageLayout) -> Spelling:
     tile = [(None, image.tokens // image.tiles), (FENCE, 1)]
     return [(FENCE, 1), *tile * image.tiles, ("\n", 1)]
+
+
+def _fenced_alone(image: ImageLayout) -> Spelling:
+    return _fenced(image)[:-1]
 
 
 def _tagged(image: ImageLayout) -> Spelling:
@@ -93,6 +98,9 @@ FENCED = ImageTokenTemplate(_fenced, (FENCE, UTTERANCE), after="\n")
 Both processors merge the marks of two images that touch, and the second puts a space between mark and word. The line
 break keeps neighbours out of an image's spelling: a segment may be cut beside it.
 """
+
+FENCED_ALONE = ImageTokenTemplate(_fenced_alone, (FENCE, UTTERANCE), merged=FENCE)
+"""The same under a published chat template, which is read as a whole: no line break, marks of neighbours merged."""
 
 TAGS = tuple(_tag(row, column) for row in range(MOST) for column in range(MOST))
 TAGGED = ImageTokenTemplate(_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))
