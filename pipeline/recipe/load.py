@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.chat.reading import fill_chat
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.decontaminate.lists import expand_benchmarks
 from vlmill.pipeline.filters import custom as custom_filters
@@ -49,6 +50,7 @@ def load_recipe(
         move_source(data, source, place)
     if limit is not None:
         data["limit"] = limit
+    data = fill_chat(data, path.parent)
     recipe = parse_block(Recipe, data, path.name).trusting([custom_filters.hash_code(code) for _, code in filters])
     validate_recipe(recipe)
     return recipe, data, path.parent
