@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 
@@ -10,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.chats import ALTERNATE, CHATML, LLAMA3, PUBLISHED
+from tests.helpers.chats import CHATML, LLAMA3, PUBLISHED
 from vlmill.pipeline.chat.encode import (
-    FORMATS,
     IGNORE,
     count_nodes,
     encode_nodes,
@@ -22,9 +22,8 @@ from vlmill.pipeline.chat.encode import (
 )
 from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.chat.outline import TemplateRefused
-from vlmill.pipeline.chat.published import PublishedFormat
 from vlmill.pipeline.chat.reading import fill_chat
-from vlmill.pipeline.chat.settings import PublishedChat, find_format
+from vlmill.pipeline.chat.settings import PublishedChat, describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
@@ -197,4 +196,181 @@ def test_a_text_that_spells_special_tokens_stays_text(ready, name):
     guarded = PUBLISHED[name].transformers().apply_chat_template(
         messages_of(nodes), tokenize=True, sanitize_control_tokens=True
     )
-    assert encoded.ids[-len(guarded["input_ids"]) :] == guarded["input_ids"] or chat.image not in PUBLISHED[name].special
+    assert encoded.ids[-len(guarded["input_ids"]) :] == guarded["input_ids"]
+
+
+# -- what cannot be trained on ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "reason"),
+    [
+        ("gemma", talk("a", "b", system="Be brief."), Reason.TEMPLATE_REFUSED),
+        ("mistral", talk("a", "b", system="Be brief."), Reason.TEMPLATE_REFUSED),
+        ("mistral", [Node("text", "user", 0, text="a"), Node("text", "user", 1, text="b"), Node("text", "assistant", 1, True, "c")], Reason.TEMPLATE_REFUSED),
+        ("qwen2", [Node("text", text="a page"), *talk("a", "b")], Reason.TEMPLATE_REFUSED),
+        ("qwen2", talk("a \ufdd0 b", "c"), Reason.TEMPLATE_REFUSED),
+        # the template takes the first text of an answer alone
+        ("llava 1.6", [*talk("a", "b"), Node("text", "assistant", 0, True, "and c")], Reason.TEMPLATE_CHANGED),
+    ],
+)
+def test_a_conversation_that_the_template_has_no_form_for_is_refused_with_a_reason(ready, name, nodes, reason):
+    chat, tokenizer = ready(name)
+    for encode in (join_segment, encode_nodes, count_nodes):
+        with pytest.raises(TemplateRefused) as refused:
+            encode(nodes, [], tokenizer, chat)
+        assert refused.value.reason == reason
+
+
+def test_a_template_that_writes_a_text_otherwise_when_it_says_something_is_not_followed_in_silence(tmp_path):
+    marked = CHATML.replace("{{ message['content'] + '<|im_end|>' }}{% endgen", "{{ message['content'].split('secret')[-1] + '<|im_end|>' }}{% endgen")
+    chat = make(tmp_path, template=template_of(marked))
+    tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
+    assert join_segment(talk("a", "open"), [], tokenizer, chat).supervised
+    with pytest.raises(TemplateRefused) as refused:
+        join_segment(talk("a", "a secret here"), [], tokenizer, chat)
+    assert refused.value.reason == Reason.TEMPLATE_CHANGED
+
+
+def template_of(marked):
+    return marked.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+
+
+def make(root, name="qwen2", **differs):
+    """The format of a published chat of which something differs."""
+    data = fill_chat({"chat": PUBLISHED[name].recipe(root / "model")}, root)
+    return find_format(parse_block(PublishedChat, data["chat"] | differs, "chat"))
+
+
+UNFIT = {
+    "no end": (CHATML.replace("<|im_end|>", ""), "no special token follows an answer"),
+    "no conversation": ("{{ raise_exception('not today') }}", "not today"),
+    "no template": ("{% for %}", "TemplateSyntaxError"),
+    "texts left out": ("{% for message in messages %}<|im_start|>{% endfor %}", "leaves texts out"),
+    "a clock": ("{{ strftime_now('%d') }}" + CHATML, "chat.variables"),
+    "a prompt that training has not": (
+        CHATML.replace("<|im_start|>assistant\n' }}{% endif %}", "<|im_start|>assistant\n<think>\n' }}{% endif %}"),
+        "the prompt for an answer is not what stands before one",
+    ),
+    "the last question before all others": (
+        "{% for message in messages | reverse %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}",
+        "in another order",
+    ),
+    "too much work": ("{% for n in range(999999999) %}{% endfor %}" + CHATML, "OverflowError"),
+    "a way out": ("{{ messages.__class__.__mro__ }}" + CHATML, "SecurityError"),
+    "files": ("{% include '/etc/passwd' %}" + CHATML, "TypeError"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_template_that_nothing_can_be_trained_under_is_an_error_of_the_recipe(tmp_path, what):
+    marked, said = UNFIT[what]
+    with pytest.raises(RecipeError, match=said):
+        make(tmp_path, template=template_of(marked))
+
+
+def test_variables_of_a_template_are_set_by_the_recipe_and_by_the_export(tmp_path):
+    dated = "{% if day is not defined %}{% set day = strftime_now('%d') %}{% endif %}{{ day + '\n' }}" + template_of(CHATML)
+    chat = make(tmp_path, template=dated, variables={"day": "26 \u00e9 \U0001f600 '\"\\n"})
+    tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
+    ours = join_segment(talk("a", "b"), [], tokenizer, chat).ids
+    model = PUBLISHED["qwen2"].transformers(chat.template)
+    assert model.apply_chat_template(messages_of(talk("a", "b")), tokenize=True)["input_ids"] == ours
+    assert tokenizer.decode(ours, skip_special_tokens=False).startswith("26 \u00e9 \U0001f600 '\"\\n\n<|im_start|>system")
+
+
+def test_a_template_begins_with_its_own_first_character_whatever_stands_before_it(tmp_path):
+    chat = make(tmp_path, template="\n  \n" + template_of(CHATML), variables={"day": 1})
+    tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
+    ids = join_segment(talk("a", "b"), [], tokenizer, chat).ids
+    model = PUBLISHED["qwen2"].transformers("\n  \n" + template_of(CHATML))
+    assert model.apply_chat_template(messages_of(talk("a", "b")), tokenize=True)["input_ids"] == ids
+
+
+# -- what a folder says ----------------------------------------------------------------------------------------------
+
+
+def test_a_processors_template_comes_before_the_tokenizers_and_a_jinja_file_before_both(tmp_path):
+    folder = PUBLISHED["qwen2"].write(tmp_path / "model")
+    read = lambda: fill_chat({"chat": {"path": "model"}}, tmp_path)["chat"]["template"]  # noqa: E731
+    other = template_of(CHATML).replace("helpful", "terse")
+    assert read() == template_of(CHATML)
+    listed = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": other}]
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": listed}))
+    assert read() == other
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template_of(LLAMA3)}))
+    assert read() == template_of(LLAMA3)
+    (folder / "chat_template.jinja").write_text(template_of(CHATML))
+    assert read() == template_of(CHATML)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_tokenizer_keeps_its_rows_and_gets_only_what_it_lacks(ready, name):
+    chat, tokenizer = ready(name)
+    own = PUBLISHED[name].tokenizer().get_vocab(with_added_tokens=True)
+    now = tokenizer.get_vocab(with_added_tokens=True)
+    assert {token: now[token] for token in own} == own
+    assert set(now) - set(own) <= {chat.image, chat.pad, *chat.frame.specials}
+    assert chat.pad not in (chat.end, chat.eos)
+    manners = {token.content: token.rstrip for token in tokenizer.get_added_tokens_decoder().values()}
+    assert all(manners[token] == PUBLISHED[name].rstrip for token in PUBLISHED[name].special)
+
+
+def test_a_base_models_tokenizer_gets_the_marks_of_the_chat_that_it_lacks(tmp_path):
+    chat = make(tmp_path)
+    bare = replace(PUBLISHED["qwen2"], special=(), tokens={})
+    bare.tokenizer().save(str(tmp_path / "base.json"))
+    tokenizer = load_tokenizer(tmp_path / "base.json", chat)
+    text = tokenizer.decode(join_segment(talk("a", "b"), [], tokenizer, chat).ids, skip_special_tokens=False)
+    assert text.endswith("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n")
+    assert tokenizer.token_to_id("<|im_end|>") >= bare.tokenizer().get_vocab_size()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer_config.json", "{", "no JSON"),
+        ("tokenizer_config.json", '{"chat_template": "x"}', "eos_token"),
+        ("tokenizer_config.json", '{"eos_token": "</s>"}', "has no chat template"),
+        ("generation_config.json", '{"eos_token_id": [123456]}', "123456"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_an_error_that_names_it(tmp_path, file, content, said):
+    (PUBLISHED["qwen2"].write(tmp_path / "model") / file).write_text(content)
+    with pytest.raises(RecipeError, match=said):
+        fill_chat({"chat": {"path": "model"}}, tmp_path)
+
+
+def test_a_name_that_is_no_folder_wants_a_commit(tmp_path):
+    with pytest.raises(RecipeError, match=r"chat.revision: 40 digits"):
+        fill_chat({"chat": {"path": "owner/model", "revision": "main"}}, tmp_path)
+
+
+def test_a_tokenizer_with_special_tokens_that_are_text_to_the_chat_is_refused(tmp_path):
+    chat = make(tmp_path, marks=["<|im_end|>"])
+    with pytest.raises(RecipeError, match=r"<\|im_start\|> is a special token there"):
+        load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
+
+
+def test_what_a_key_holds_of_a_chat_is_its_template_and_not_its_place(tmp_path):
+    here, there = (
+        parse_block(PublishedChat, fill_chat({"chat": PUBLISHED["qwen2"].recipe(tmp_path / name)}, tmp_path)["chat"], "chat")
+        for name in ("here", "there")
+    )
+    assert describe_chat(here) == describe_chat(there)
+    assert describe_chat(here)["template"] == template_of(CHATML)
+    assert find_format(here) is find_format(there)
+
+
+def test_documents_stand_bare_between_bos_and_eos(ready):
+    nodes = [Node("text", text="One"), Node("image", image=0), Node("text", text="two")]
+    for name in PUBLISHED:
+        chat, tokenizer = ready(name)
+        ids = join_segment(nodes, [IndexedImage(2)], tokenizer, chat, "text")
+        begin = [tokenizer.token_to_id(chat.bos)] if chat.bos else []
+        assert ids.ids[: len(begin)] == begin
+        assert ids.ids[-1] == ids.labels[-1] == tokenizer.token_to_id(chat.eos)
+        assert ids.labels[0] == IGNORE
+        counts = count_nodes(nodes, [IndexedImage(2)], tokenizer, chat)
+        assert chat.overhead + sum(tokens for tokens, _ in counts) == len(ids.ids)
