@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from vlmill.mixtures.steps.lock import locate_shards
 from vlmill.pipeline.chat.encode import ChatFormat
-from vlmill.pipeline.chat.settings import Chat, ChatField, find_format
+from vlmill.pipeline.chat.settings import Chat, find_format, parse_chat
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
@@ -107,8 +107,7 @@ class PlannedMixture:
     @cached_property
     def chat_settings(self) -> Chat:
         """That format as a recipe names it."""
-        found: Chat = parse_block(ChatField, self.lock["chat"], f"{self.folder}: chat")
-        return found
+        return parse_chat(self.lock["chat"], f"{self.folder}: chat")
 
     @cached_property
     def policy(self) -> Policy:

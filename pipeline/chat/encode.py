@@ -86,7 +86,6 @@ class ChatFormat:
             f"{{% if add_generation_prompt %}}{{{{ marks.assistant }}}}{{% else %}}{self.eos}{{% endif %}}"
         )
 
-
     @property
     def stops(self) -> tuple[str, ...]:
         """The tokens that end an answer when a model is asked."""

@@ -7,10 +7,11 @@ one begins where the prompt for it ends, and ends with the first special token b
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from os.path import commonpath
 from typing import Any, Literal
 
 from vlmill.pipeline.chat.rendering import TemplateFailed, render_template
@@ -165,7 +166,7 @@ class Renderer:
             last = max(item.stop for item in items if item.message < message)
             first = min(item.start for item in items if item.message >= message)
             try:
-                common = len(commonprefix([written, self.render(form[:message])]))
+                common = len(commonpath([written, self.render(form[:message])]))
             except TemplateRefused:
                 common = last
             borders.append(min(max(common, last), first))
@@ -190,7 +191,7 @@ def _split_parts(
     inside = [(start, stop) for start, stop in (*held, *special)]
     cuts = sorted(edge for edge in edges if not any(start < edge < stop for start, stop in inside))
     parts = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         item = held.get((start, stop))
         answer = next((message for message, span in answers.items() if span[0] <= start and stop <= span[1]), -1)
         message = sum(border <= start for border in borders)

@@ -13,16 +13,16 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from itertools import groupby
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
+from vlmill.pipeline.chat.contents import Trimming, find_taught, find_trimming, list_form, trim_texts
 from vlmill.pipeline.chat.encode import IGNORE, ChatFormat, Encoded, Loss, get_mark_id
 from vlmill.pipeline.chat.image_tokens import ImageLayout
-from vlmill.pipeline.chat.outline import HOLES, Form, Outline, Part, Renderer, TemplateRefused
+from vlmill.pipeline.chat.outline import Form, Outline, Part, Renderer, TemplateRefused
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, Role
@@ -35,24 +35,13 @@ GUARDS = re.compile("[\ufdd0-\ufdd3]")
 OUTLINES = 4096
 """Forms of conversations whose outlines are kept."""
 
-Trim = Callable[[str], str]
-TRIMS: tuple[Trim, ...] = (str, str.strip, str.lstrip, str.rstrip)
-"""What templates do to a text."""
-
-
-class Trimming(NamedTuple):
-    """What a template does to the texts of a role's message."""
-
-    trim: Trim
-    whole: bool  # to the message as one text, not to each text
-
 
 class Piece(NamedTuple):
     """A part with what goes into it."""
 
     text: str
     node: int
-    labelled: bool  # an answer that is supervised
+    labelled: bool = False  # an answer that is supervised
     mark: str = ""  # the special token that it is, alone
     times: int = 1  # that this stands there
     visual: bool = False  # of an image
@@ -107,8 +96,12 @@ class PublishedFormat(ChatFormat):
         return Renderer(self.source, self.named, self.specials, self.image)
 
     @cached_property
-    def _outline(self) -> Callable[[Form, bool], Outline]:
-        return lru_cache(OUTLINES)(lambda form, prompt: self.renderer.outline(form, prompt=prompt))
+    def _outline(self) -> Callable[[Form], Outline]:
+        return lru_cache(OUTLINES)(self.renderer.outline)
+
+    @cached_property
+    def _prompt_outline(self) -> Callable[[Form], Outline]:
+        return lru_cache(OUTLINES)(partial(self.renderer.outline, prompt=True))
 
     @cached_property
     def _trimmings(self) -> dict[Role, Trimming]:
@@ -201,7 +194,7 @@ class PublishedFormat(ChatFormat):
     ) -> int:
         """How many tokens more the first nodes have alone than in their conversation, where they have `counted`."""
         first = nodes[:at]
-        whole, alone = (self._outline(list_form(some), False).parts for some in (nodes, first))  # noqa: FBT003
+        whole, alone = (self._outline(list_form(some)).parts for some in (nodes, first))
         self._fill(first, prompt=False)
         if whole[: len(alone)] == alone and "mark" in {alone[-1].kind, whole[len(alone)].kind}:
             return 0
@@ -214,16 +207,13 @@ class PublishedFormat(ChatFormat):
         """Nodes of a document, each as it is behind a special token."""
         shown = iter(images)
         for node in nodes:
-            if node.kind == "text":
-                text = (node.text or "") + self.separator
-                _refuse_guards([text])
-                ids = self._encode_pieces([Piece("", 0, labelled=False, mark=BARE), Piece(text, 0, labelled=False)], tokenizer)
-                ids = [token for token, piece in ids if piece.mark != BARE]
-                yield Encoded(ids, ids if node.supervised or loss == "text" else [IGNORE] * len(ids))
-            else:
-                pieces = [Piece("", 0, labelled=False, mark=BARE), *self._spell(next(shown), 0)]
-                ids = [token for token, piece in self._encode_pieces(pieces, tokenizer) if piece.mark != BARE]
-                yield Encoded(ids, [IGNORE] * len(ids))
+            text = (node.text or "") + self.separator
+            _refuse_guards([text])
+            body = [Piece(text, 0)] if node.kind == "text" else list(self._spell(next(shown), 0))
+            found = self._encode_pieces([Piece("", 0, mark=BARE), *body], tokenizer)
+            ids = [token for token, piece in found if piece.mark != BARE]
+            taught = node.kind == "text" and (node.supervised or loss == "text")
+            yield Encoded(ids, ids if taught else [IGNORE] * len(ids))
 
     def _encode_conversation(
         self,
@@ -254,13 +244,17 @@ class PublishedFormat(ChatFormat):
         given = [node.text or "" for node in nodes if node.kind == "text"]
         _refuse_guards(given)
         form = list_form(nodes)
-        outline = self._outline(form, prompt)
+        outline = (self._prompt_outline if prompt else self._outline)(form)
         texts = trim_texts(nodes, self._trimmings)
-        said = {"hole": lambda part: texts[part.node], "image": lambda _: self.image}
-        ours = "".join(said[part.kind](part) if part.kind in said else part.text for part in outline.parts)
+        ours = "".join(
+            texts[part.node] if part.kind == "hole" else self.image if part.kind == "image" else part.text
+            for part in outline.parts
+        )
         written = self.renderer.render(form, given, prompt=prompt)
         if ours != written:
-            raise TemplateRefused(Reason.TEMPLATE_CHANGED, "it writes something else around these texts than around others")
+            raise TemplateRefused(
+                Reason.TEMPLATE_CHANGED, "it writes something else around these texts than around others"
+            )
         return outline.parts, texts, written
 
     def _list_pieces(
@@ -283,9 +277,9 @@ class PublishedFormat(ChatFormat):
             if said is None or said in self.frame.specials:
                 many = times if said is None else 1
                 for _ in range(times if said is not None else 1):
-                    yield Piece("", node, labelled=False, mark=said or self.image, times=many, visual=True)
+                    yield Piece("", node, mark=said or self.image, times=many, visual=True)
             else:
-                yield Piece(said * times, node, labelled=False, visual=True)
+                yield Piece(said * times, node, visual=True)
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Marks of images that touch become one, and a space comes between such a mark and a word, as Idefics2's processor has it."""
@@ -297,7 +291,7 @@ class PublishedFormat(ChatFormat):
             if behind and piece.mark == self.frame.merged:
                 continue
             if behind and piece.text and not piece.text[0].isspace() and piece.text[0] != "<":
-                kept.append(Piece(" ", kept[-1].node, labelled=False, visual=True))
+                kept.append(Piece(" ", kept[-1].node, visual=True))
             kept.append(piece)
         return kept
 
@@ -313,14 +307,12 @@ class PublishedFormat(ChatFormat):
         marked = (piece for piece in pieces if piece.mark)
         found = list[tuple[int, Piece]]()
         encoded = guarded.encode("".join(texts), add_special_tokens=own)
-        for token, (start, stop), added in zip(
-            encoded.ids, encoded.offsets, encoded.special_tokens_mask, strict=True
-        ):
+        for token, (start, stop), added in zip(encoded.ids, encoded.offsets, encoded.special_tokens_mask, strict=True):
             if token in ids:
                 piece = next(marked)
                 found += [(ids[token], piece)] * piece.times
             elif added:
-                found.append((token, Piece("", pieces[0].node, labelled=False)))
+                found.append((token, Piece("", pieces[0].node)))
             else:
                 found.append((token, pieces[bisect_right(starts, max(start, stop - 1)) - 1]))
         return found
@@ -331,7 +323,7 @@ class PublishedFormat(ChatFormat):
         guarded.encode_special_tokens = True
         known = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
         spelt = {mark: GUARD.format(place) for place, mark in enumerate((BARE, *self.specials))}
-        manners = {name: ("lstrip", "rstrip", "single_word") for name in self.specials}
+        manners = dict.fromkeys(self.specials, ("lstrip", "rstrip", "single_word"))
         guarded.add_tokens(
             [
                 AddedToken(
@@ -365,68 +357,9 @@ def list_written(chat: ChatFormat) -> list[str]:
     return [mark for mark in chat.marks if mark in written]
 
 
-def list_form(nodes: Sequence[Node]) -> Form:
-    """The form of a conversation: a run of nodes of one role and turn is a message."""
-    runs = groupby(nodes, key=lambda node: (node.turn, node.role))
-    return tuple((role, tuple(node.kind for node in run)) for (_, role), run in runs)
-
-
-def find_taught(nodes: Sequence[Node]) -> set[int]:
-    """The messages whose last text is supervised: what a template writes of their answers is so as well."""
-    taught = set[int]()
-    for message, (_, run) in enumerate(groupby(nodes, key=lambda node: (node.turn, node.role))):
-        texts = [node for node in run if node.kind == "text"]
-        if texts and texts[-1].supervised:
-            taught.add(message)
-    return taught
-
-
-def trim_texts(nodes: Sequence[Node], trimmings: dict[Role, Trimming]) -> dict[int, str]:
-    """The texts of a conversation by node, as a template writes them."""
-    texts = {place: node.text or "" for place, node in enumerate(nodes) if node.kind == "text"}
-    place = 0
-    for (_, role), run in groupby(nodes, key=lambda node: (node.turn, node.role)):
-        mine = [node.kind for node in run]
-        places = range(place, place + len(mine))
-        place += len(mine)
-        trim, whole = trimmings[role]
-        if not whole:
-            texts |= {at: trim(texts[at]) for at in places if at in texts}
-            continue
-        for side, order in ((str.lstrip, places), (str.rstrip, reversed(places))):
-            if trim not in (str.strip, side):
-                continue
-            for at in order:
-                if at not in texts:
-                    break
-                texts[at] = side(texts[at])
-                if texts[at]:
-                    break
-    return texts
-
-
-def find_trimming(renderer: Renderer, role: Role) -> Trimming:
-    """What a template does to the space around a role's texts; where it does something else, nothing is assumed."""
-    before: Form = (("user", ("text",)),) if role == "assistant" else ()
-    behind: Form = (("user", ("text",)),) if role == "system" else ()
-    plain = dict.fromkeys(("system", "user", "assistant"), Trimming(str, whole=False))
-    for texts in (("\t one \n", "\t two \n"), ("\t one \n",)):
-        form: Form = (*before, (role, ("text",) * len(texts)), *behind)
-        nodes = [Node("text", "user", text="x") for _ in before]
-        nodes += [Node("text", role, text=text) for text in texts]
-        nodes += [Node("text", "user", text="x") for _ in behind]
-        try:
-            outline, written = renderer.render(form), renderer.render(form, [node.text or "" for node in nodes])
-        except TemplateRefused:
-            continue
-        for trimming in (Trimming(trim, whole) for trim in TRIMS for whole in (True, False)):
-            filled = trim_texts(nodes, {**plain, role: trimming})
-            if HOLES.sub(lambda found, filled=filled: filled[int(found[1])], outline) == written:
-                return trimming
-    return plain[role]
-
-
 def _refuse_guards(texts: Sequence[str]) -> None:
     """Refuse texts that hold what stands for special tokens here: noncharacters, which no text that is read has."""
     if any(GUARDS.search(text) for text in texts):
-        raise TemplateRefused(Reason.TEMPLATE_REFUSED, "a text holds U+FDD0 to U+FDD3, which Unicode keeps for programs")
+        raise TemplateRefused(
+            Reason.TEMPLATE_REFUSED, "a text holds U+FDD0 to U+FDD3, which Unicode keeps for programs"
+        )

@@ -68,7 +68,7 @@ def read_chat(path: str, revision: str | None, base: Path) -> dict[str, Any]:
         )
     added = dict(_list_added(find, config))
     special = [*tokens.values(), *(text for text, (_, is_special) in added.items() if is_special)]
-    ids = {number: text for text, (number, _) in added.items()}
+    ids = {**_list_vocabulary(find), **{number: text for text, (number, _) in added.items()}}
     return {
         "template": template,
         "tokens": tokens,
@@ -121,13 +121,21 @@ def _list_added(find: Open, config: Mapping[str, Any]) -> Iterator[tuple[str, tu
         yield token["content"], (int(token["id"]), bool(token.get("special")))
 
 
+def _list_vocabulary(find: Open) -> dict[int, str]:
+    """The tokens of a tokenizer's model by id."""
+    found = _read_json(find("tokenizer.json")).get("model", {}).get("vocab", {})
+    if isinstance(found, list):  # of a unigram model: texts with their scores
+        return {number: text for number, (text, _) in enumerate(found)}
+    return {number: text for text, number in found.items()}
+
+
 def _list_stops(find: Open, ids: Mapping[int, str], path: str) -> Iterator[str]:
     stops = _read_json(find("generation_config.json")).get("eos_token_id")
     for number in stops if isinstance(stops, list) else [] if stops is None else [stops]:
         if number not in ids:
             raise RecipeError(
-                f"chat.path: {path}/generation_config.json ends answers with token {number!r}, which stands among "
-                "the added tokens of neither tokenizer.json nor tokenizer_config.json"
+                f"chat.path: {path}/generation_config.json ends answers with token {number!r}, which neither "
+                "tokenizer.json nor tokenizer_config.json has"
             )
         yield ids[number]
 

@@ -57,7 +57,7 @@ class _Generation(Extension):
 class _CheckedNamespace(Namespace):
     """A namespace without names that begin with an underscore, as transformers has it."""
 
-    def __init__(*args: Any, **named: Any) -> None:  # noqa: N805 - `self` may be among the names
+    def __init__(*args: Any, **named: Any) -> None:
         for name in named:
             _check_attribute(name)
         Namespace.__init__(*args, **named)
@@ -77,10 +77,12 @@ def _raise_exception(message: object) -> None:
 
 
 def _refuse_clock(*_: object) -> None:
-    raise TemplateFailed("it writes the date of the day; give the variable that holds the date a value (chat.variables)")
+    raise TemplateFailed(
+        "it writes the date of the day; give the variable that holds the date a value (chat.variables)"
+    )
 
 
-def _to_json(value: object, ensure_ascii: bool = False, **how: Any) -> str:  # noqa: FBT001, FBT002 - transformers'
+def _to_json(value: object, ensure_ascii: bool = False, **how: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
 
@@ -93,7 +95,7 @@ def _compile_template(source: str) -> Any:
     made: dict[str, Callable[..., Any]] = {
         "raise_exception": _raise_exception,
         "strftime_now": _refuse_clock,
-        "dict": lambda *args, **named: dict(*args, **named),
+        "dict": dict,
         "namespace": _CheckedNamespace,
     }
     environment.globals.update(made)
@@ -125,7 +127,9 @@ def render_template(
 
 def set_variables(source: str, variables: Mapping[str, str | bool | int]) -> str:
     """A template that has values for some of its variables, whoever renders it."""
-    lines = (f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}\n" for name, value in sorted(variables.items()))
+    lines = (
+        f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}\n" for name, value in sorted(variables.items())
+    )
     return "".join(lines) + source
 
 

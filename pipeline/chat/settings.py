@@ -12,7 +12,7 @@ from dataclasses import field, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
@@ -20,7 +20,7 @@ from vlmill.pipeline.chat.image_tokens import FENCED_ALONE
 from vlmill.pipeline.chat.outline import TemplateRefused
 from vlmill.pipeline.chat.published import PROBE, PublishedFormat
 from vlmill.pipeline.chat.rendering import LONGEST, accept_parts, set_variables
-from vlmill.pipeline.core.config import STRICT, KindOf
+from vlmill.pipeline.core.config import STRICT, KindOf, parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import to_json
 from vlmill.pipeline.core.step import RUNTIME
@@ -96,11 +96,11 @@ def describe_chat(chat: Chat) -> Any:
     return chat if isinstance(chat, str) else json.loads(to_json(chat))
 
 
-def parse_chat(described: Any) -> Chat:
-    """What `describe_chat` described. Raises pydantic's ValidationError, or KeyError for a name that is none."""
-    if isinstance(described, str):
-        return described
-    return TypeAdapter(PublishedChat).validate_python(described)
+def parse_chat(described: Any, where: str = "chat") -> Chat:
+    """What `describe_chat` described. Raises RecipeError if it is something else."""
+    kind: Any = ChatField
+    found: Chat = parse_block(kind, described, where)
+    return found
 
 
 @lru_cache(16)
@@ -126,7 +126,7 @@ def _check_format(chat: PublishedChat, source: str) -> PublishedFormat:
     Raises:
         TemplateRefused: it does not.
     """
-    ours, named = FORMATS[chat.images], {name: token for name, token in chat.tokens.items() if token}
+    ours, named = FORMATS[chat.images], {str(name): token for name, token in chat.tokens.items() if token}
     made = PublishedFormat(
         roles=(),
         bos=named.get("bos_token", ""),
@@ -135,7 +135,7 @@ def _check_format(chat: PublishedChat, source: str) -> PublishedFormat:
         image=ours.image,
         frame=FENCED_ALONE if chat.images == "idefics" else ours.frame,
         source=source,
-        named=dict(named),
+        named=named,
         marks=chat.marks,
         ends=chat.stops,
     )
@@ -144,5 +144,3 @@ def _check_format(chat: PublishedChat, source: str) -> PublishedFormat:
     used = {part.text for part in outline.parts if part.kind == "mark"} | {made.eos}
     pad = PAD if made.pad in {"", *used} else made.pad
     return replace(made, end=outline.end, pad=pad)
-
-

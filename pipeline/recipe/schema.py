@@ -130,7 +130,9 @@ class Recipe:
     policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
-    chat: ChatField = "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's
+    chat: ChatField = (
+        "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's
+    )
     stages: tuple[Stage, ...] = ()  # of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 

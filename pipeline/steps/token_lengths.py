@@ -68,9 +68,8 @@ class CountTokens:
         return ("*.tar", f"*{INDEX_SUFFIX}", "tokenizer.json")
 
     def made_by(self) -> Mapping[str, str]:
-        """The tokenizer library, the table writer, and the renderer of a published template."""
-        rendering = {} if isinstance(self.chat, str) else {"jinja2": version("jinja2")}
-        return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow"), **rendering}
+        """The tokenizer library, the table writer, and the renderer of published templates."""
+        return {name: version(name) for name in ("tokenizers", "pyarrow", "jinja2")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<nn>.lengths.parquet` beside every `<nn>.index.parquet`, rows in the shard's order; counts samples and nodes."""

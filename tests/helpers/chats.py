@@ -16,7 +16,13 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-TEXTS = ["What colour is it?", "It is the colour of the picture.", "red green blue yellow", "user assistant system", "USER: ASSISTANT: [INST] [/INST]"] * 4
+TEXTS = [
+    "What colour is it?",
+    "It is the colour of the picture.",
+    "red green blue yellow",
+    "user assistant system",
+    "USER: ASSISTANT: [INST] [/INST]",
+] * 4
 BYTES = [f"<0x{number:02X}>" for number in range(256)]
 
 CHATML = (
@@ -191,8 +197,13 @@ PUBLISHED = {
         "<|im_start|>" + IDEFICS,
         "byte",
         {"bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|im_end|>"},
-        ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>")
-        + tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+        (
+            "<fake_token_around_image>",
+            "<image>",
+            "<global-img>",
+            "<end_of_utterance>",
+            *tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+        ),
         processor=True,
         images="idefics3",
     ),

@@ -8,10 +8,16 @@ from functools import cache
 from itertools import groupby
 
 import pytest
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.chats import CHATML, LLAMA3, PUBLISHED
+from tests.helpers.hub import Hub
+from tests.helpers.stages import ANYRES, write_shards
+from vlmill.mixtures import Shard
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.steps.select import list_selects
 from vlmill.pipeline.chat.encode import (
     IGNORE,
     count_nodes,
@@ -22,12 +28,12 @@ from vlmill.pipeline.chat.encode import (
 )
 from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.chat.outline import TemplateRefused
-from vlmill.pipeline.chat.reading import fill_chat
+from vlmill.pipeline.chat.reading import fill_chat, read_chat
 from vlmill.pipeline.chat.settings import PublishedChat, describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.core.sample import Node, read_rows
 
 TEXTS = {name: chat for name, chat in PUBLISHED.items() if not chat.processor}
 NO_SYSTEM = ("gemma", "mistral", "mistral, spaces before the first word alone")
@@ -85,7 +91,23 @@ def their_mask(chat, messages):
 
 WORDS = st.one_of(
     st.text(max_size=8),
-    st.sampled_from(["red", " red", "red ", "\nred\n", "", " ", "\t", "  red  green", "Ünï ✓ 颜色", "\u2028", "a\u00a0", "<", "| x |"]),
+    st.sampled_from(
+        [
+            "red",
+            " red",
+            "red ",
+            "\nred\n",
+            "",
+            " ",
+            "\t",
+            "  red  green",
+            "Ünï ✓ 颜色",
+            "\u2028",
+            "a\u00a0",
+            "<",
+            "| x |",
+        ]
+    ),
 )
 
 
@@ -142,7 +164,10 @@ def any_nodes(draw, name):
     nodes = []
     for turn in range(draw(st.integers(1, 3))):
         asked = draw(st.lists(st.none() | WORDS, min_size=1, max_size=3))
-        nodes += [Node("image", "user", turn, image=0) if text is None else Node("text", "user", turn, text=text) for text in asked]
+        nodes += [
+            Node("image", "user", turn, image=0) if text is None else Node("text", "user", turn, text=text)
+            for text in asked
+        ]
         nodes.append(Node("text", "assistant", turn, draw(st.booleans()), draw(WORDS)))
     if name not in NO_SYSTEM and draw(st.booleans()):
         nodes.insert(0, Node("text", "system", 0, text=draw(WORDS)))
@@ -150,7 +175,11 @@ def any_nodes(draw, name):
 
 
 def shown_in(nodes):
-    return [IndexedImage(2 * (1 + place % 2), 1 + place % 2, (1, 1 + place % 2)) for place, node in enumerate(nodes) if node.kind == "image"]
+    return [
+        IndexedImage(2 * (1 + place % 2), 1 + place % 2, (1, 1 + place % 2))
+        for place, node in enumerate(nodes)
+        if node.kind == "image"
+    ]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -165,7 +194,9 @@ def test_counts_of_the_first_turns_are_the_tokens_of_a_segment_of_them(ready, na
         first = [node for node in nodes if node.turn < turn]
         whole = join_segment(first, shown_in(first), tokenizer, chat)
         assert chat.overhead + sum(tokens for tokens, _ in counts[: len(first)]) == len(whole.ids)
-    assert sum(supervised for _, supervised in counts) == join_segment(nodes, shown_in(nodes), tokenizer, chat).supervised
+    assert (
+        sum(supervised for _, supervised in counts) == join_segment(nodes, shown_in(nodes), tokenizer, chat).supervised
+    )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -179,7 +210,9 @@ def test_the_prompt_for_an_answer_is_what_the_template_gives_for_it(ready, name,
     if not PUBLISHED[name].processor and not shown_in(nodes):
         assert ids == theirs(PUBLISHED[name], messages_of(before), add_generation_prompt=True)
     begun = join_segment(nodes, shown_in(nodes), tokenizer, chat)
-    answer = next((place for place, label in enumerate(begun.labels) if label != IGNORE and place >= len(ids) - 1), len(ids))
+    answer = next(
+        (place for place, label in enumerate(begun.labels) if label != IGNORE and place >= len(ids) - 1), len(ids)
+    )
     assert begun.ids[: len(ids) - 2] == ids[:-2]  # the last stretch of a prompt may go on in the answer
     assert answer >= len(ids) - 1
 
@@ -193,8 +226,10 @@ def test_a_text_that_spells_special_tokens_stays_text(ready, name):
     specials = {tokenizer.token_to_id(mark) for mark in chat.specials}
     count = lambda found: sorted(token for token in found.ids if token in specials)  # noqa: E731
     assert count(encoded) == count(plain)
-    guarded = PUBLISHED[name].transformers().apply_chat_template(
-        messages_of(nodes), tokenize=True, sanitize_control_tokens=True
+    guarded = (
+        PUBLISHED[name]
+        .transformers()
+        .apply_chat_template(messages_of(nodes), tokenize=True, sanitize_control_tokens=True)
     )
     assert encoded.ids[-len(guarded["input_ids"]) :] == guarded["input_ids"]
 
@@ -207,7 +242,15 @@ def test_a_text_that_spells_special_tokens_stays_text(ready, name):
     [
         ("gemma", talk("a", "b", system="Be brief."), Reason.TEMPLATE_REFUSED),
         ("mistral", talk("a", "b", system="Be brief."), Reason.TEMPLATE_REFUSED),
-        ("mistral", [Node("text", "user", 0, text="a"), Node("text", "user", 1, text="b"), Node("text", "assistant", 1, True, "c")], Reason.TEMPLATE_REFUSED),
+        (
+            "mistral",
+            [
+                Node("text", "user", 0, text="a"),
+                Node("text", "user", 1, text="b"),
+                Node("text", "assistant", 1, True, "c"),
+            ],
+            Reason.TEMPLATE_REFUSED,
+        ),
         ("qwen2", [Node("text", text="a page"), *talk("a", "b")], Reason.TEMPLATE_REFUSED),
         ("qwen2", talk("a \ufdd0 b", "c"), Reason.TEMPLATE_REFUSED),
         # the template takes the first text of an answer alone
@@ -223,7 +266,10 @@ def test_a_conversation_that_the_template_has_no_form_for_is_refused_with_a_reas
 
 
 def test_a_template_that_writes_a_text_otherwise_when_it_says_something_is_not_followed_in_silence(tmp_path):
-    marked = CHATML.replace("{{ message['content'] + '<|im_end|>' }}{% endgen", "{{ message['content'].split('secret')[-1] + '<|im_end|>' }}{% endgen")
+    marked = CHATML.replace(
+        "{{ message['content'] + '<|im_end|>' }}{% endgen",
+        "{{ message['content'].split('secret')[-1] + '<|im_end|>' }}{% endgen",
+    )
     chat = make(tmp_path, template=template_of(marked))
     tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
     assert join_segment(talk("a", "open"), [], tokenizer, chat).supervised
@@ -270,13 +316,17 @@ def test_a_template_that_nothing_can_be_trained_under_is_an_error_of_the_recipe(
 
 
 def test_variables_of_a_template_are_set_by_the_recipe_and_by_the_export(tmp_path):
-    dated = "{% if day is not defined %}{% set day = strftime_now('%d') %}{% endif %}{{ day + '\n' }}" + template_of(CHATML)
+    dated = "{% if day is not defined %}{% set day = strftime_now('%d') %}{% endif %}{{ day + '\n' }}" + template_of(
+        CHATML
+    )
     chat = make(tmp_path, template=dated, variables={"day": "26 \u00e9 \U0001f600 '\"\\n"})
     tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
     ours = join_segment(talk("a", "b"), [], tokenizer, chat).ids
     model = PUBLISHED["qwen2"].transformers(chat.template)
     assert model.apply_chat_template(messages_of(talk("a", "b")), tokenize=True)["input_ids"] == ours
-    assert tokenizer.decode(ours, skip_special_tokens=False).startswith("26 \u00e9 \U0001f600 '\"\\n\n<|im_start|>system")
+    assert tokenizer.decode(ours, skip_special_tokens=False).startswith(
+        "26 \u00e9 \U0001f600 '\"\\n\n<|im_start|>system"
+    )
 
 
 def test_a_template_begins_with_its_own_first_character_whatever_stands_before_it(tmp_path):
@@ -355,7 +405,9 @@ def test_a_tokenizer_with_special_tokens_that_are_text_to_the_chat_is_refused(tm
 
 def test_what_a_key_holds_of_a_chat_is_its_template_and_not_its_place(tmp_path):
     here, there = (
-        parse_block(PublishedChat, fill_chat({"chat": PUBLISHED["qwen2"].recipe(tmp_path / name)}, tmp_path)["chat"], "chat")
+        parse_block(
+            PublishedChat, fill_chat({"chat": PUBLISHED["qwen2"].recipe(tmp_path / name)}, tmp_path)["chat"], "chat"
+        )
         for name in ("here", "there")
     )
     assert describe_chat(here) == describe_chat(there)
@@ -374,3 +426,42 @@ def test_documents_stand_bare_between_bos_and_eos(ready):
         assert ids.labels[0] == IGNORE
         counts = count_nodes(nodes, [IndexedImage(2)], tokenizer, chat)
         assert chat.overhead + sum(tokens for tokens, _ in counts) == len(ids.ids)
+
+
+def test_a_model_on_the_hub_is_read_at_its_commit(tmp_path, monkeypatch):
+    folder = PUBLISHED["llama 3"].write(tmp_path / "model")
+    with Hub() as hub:
+        template = "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        repository = hub.repository("owner/model", {path.name: path.read_bytes() for path in folder.iterdir()})
+        commit = repository.commit("main")
+        repository.push({"tokenizer_config.json": b"{}"})
+        chat = {"path": "owner/model", "revision": commit}
+        assert fill_chat({"chat": chat}, tmp_path)["chat"] == chat | read_chat("model", None, tmp_path) | {
+            "marks": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+        }
+        with pytest.raises(RecipeError, match="owner/model on the Hub"):
+            fill_chat({"chat": chat | {"revision": "0" * 40}}, tmp_path)
+
+
+def test_lengths_say_why_a_sample_has_none_and_a_stage_loses_it_so(tmp_path):
+    data = fill_chat({"chat": PUBLISHED["gemma"].recipe(tmp_path / "model")}, tmp_path)
+    chat = parse_block(PublishedChat, data["chat"], "chat")
+    (tmp_path / "tokenizer.json").write_bytes((tmp_path / "model" / "tokenizer.json").read_bytes())
+    samples = [(talk("a", "b"), []), (talk("a", "b", system="Be brief."), []), (talk("c", "d"), [])]
+    (file,) = write_shards(tmp_path, "quiz", ANYRES, samples, chat=chat)
+    lengths = tmp_path / file["path"].replace(".tar", ".lengths.parquet")
+    rows = list(read_rows(lengths))
+    assert [row["reason"] for row in rows] == [None, "template_refused", None]
+    assert [node["text"] for node in rows[1]["nodes"]] == [0, 0, 0]
+    shard = Shard("quiz", "small", file["path"], file["sha256"], 3, file["index"], str(lengths.relative_to(tmp_path)))
+    mixture = MixtureSettings(shares={"quiz": 1}, sequence_length=100, tiles_per_sequence=4, held_out={"quiz": 0.99})
+    for settings_, kept in ((mixture, 0), (replace(mixture, held_out={}), 2)):
+        (step,) = list_selects(settings_, {"quiz": [shard]}, 0, find_format(chat).overhead).values()
+        folder = tmp_path / f"select-{kept}"
+        folder.mkdir()
+        counts = step.run({name: tmp_path / name for name in step.reads}, folder)
+        assert counts["samples"].kept == kept
+        assert counts["samples"].to_json()["dropped"]["template_refused"] == 1
+        assert all(count.balanced() for count in counts.values())
