@@ -11,7 +11,6 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonpath
 from typing import Any, Literal
 
 from vlmill.pipeline.chat.rendering import TemplateFailed, render_template
@@ -72,6 +71,7 @@ class Renderer:
     tokens: Mapping[str, str]
     marks: tuple[str, ...]
     image: str  # what it writes for an image, one of the marks
+    flat: bool = False  # it takes contents as texts, with `image` in them, and no parts
 
     def render(self, form: Form, texts: Iterable[str] | None = None, *, prompt: bool = False) -> str:
         """What it makes of a conversation with these texts, or with holes in their place.
@@ -83,18 +83,22 @@ class Renderer:
         messages: list[dict[str, Any]] = []
         node = 0
         for role, kinds in form:
-            content: list[dict[str, str]] = []
+            content: list[str | None] = []
             for kind in kinds:
-                if kind == "image":
-                    content.append({"type": "image"})
-                else:
-                    content.append({"type": "text", "text": HOLE.format(node) if coming is None else next(coming)})
+                text = HOLE.format(node) if coming is None or kind == "image" else next(coming)
+                content.append(text if kind == "text" else None)
                 node += 1
-            messages.append({"role": role, "content": content})
+            messages.append({"role": role, "content": self._put_content(content)})
         try:
             return render_template(self.source, messages, self.tokens, prompt=prompt)
         except TemplateFailed as error:
             raise TemplateRefused(Reason.TEMPLATE_REFUSED, str(error)) from error
+
+    def _put_content(self, content: Sequence[str | None]) -> str | list[dict[str, str]]:
+        """A content as a template takes it; None is an image."""
+        if self.flat:
+            return "".join(self.image if text is None else text for text in content)
+        return [{"type": "image"} if text is None else {"type": "text", "text": text} for text in content]
 
     def outline(self, form: Form, *, prompt: bool = False) -> Outline:
         """The parts of a conversation of some form, and of what comes before an answer to it.
@@ -166,11 +170,17 @@ class Renderer:
             last = max(item.stop for item in items if item.message < message)
             first = min(item.start for item in items if item.message >= message)
             try:
-                common = len(commonpath([written, self.render(form[:message])]))
+                common = _count_common(written, self.render(form[:message]))
             except TemplateRefused:
                 common = last
             borders.append(min(max(common, last), first))
         return borders
+
+
+def _count_common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    differing = (place for place, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
+    return next(differing, min(len(one), len(other)))
 
 
 def _changed(detail: str) -> TemplateRefused:

@@ -23,6 +23,7 @@ from vlmill.pipeline.chat.contents import Trimming, find_taught, find_trimming, 
 from vlmill.pipeline.chat.encode import IGNORE, ChatFormat, Encoded, Loss, get_mark_id
 from vlmill.pipeline.chat.image_tokens import ImageLayout
 from vlmill.pipeline.chat.outline import Form, Outline, Part, Renderer, TemplateRefused
+from vlmill.pipeline.chat.rendering import accept_parts
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, Role
@@ -59,7 +60,8 @@ class Segment(NamedTuple):
 class PublishedFormat(ChatFormat):
     """A chat format that a template describes. `bos` is empty where the tokenizer has none."""
 
-    source: str = ""
+    source: str = ""  # the template
+    flat: bool = False  # it takes contents as texts
     named: dict[str, str] = field(default_factory=dict)  # tokens that the template may name: bos_token ...
     marks: tuple[str, ...] = ()  # special tokens that it writes
     ends: tuple[str, ...] = ()  # tokens that end an answer, as the model says
@@ -77,8 +79,8 @@ class PublishedFormat(ChatFormat):
 
     @property
     def template(self) -> str:
-        """The template, as the export has it."""
-        return self.source
+        """The template as the export has it: it takes contents as processors give them."""
+        return accept_parts(self.source, self.image) if self.flat else self.source
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ class PublishedFormat(ChatFormat):
     @cached_property
     def renderer(self) -> Renderer:
         """The template with its tokens."""
-        return Renderer(self.source, self.named, self.specials, self.image)
+        return Renderer(self.source, self.named, self.specials, self.image, self.flat)
 
     @cached_property
     def _outline(self) -> Callable[[Form], Outline]:

@@ -19,7 +19,7 @@ from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
 from vlmill.pipeline.chat.image_tokens import FENCED_ALONE
 from vlmill.pipeline.chat.outline import TemplateRefused
 from vlmill.pipeline.chat.published import PROBE, PublishedFormat
-from vlmill.pipeline.chat.rendering import LONGEST, accept_parts, set_variables
+from vlmill.pipeline.chat.rendering import LONGEST, set_variables
 from vlmill.pipeline.core.config import STRICT, KindOf, parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import to_json
@@ -110,17 +110,16 @@ def _make_format(described: str) -> PublishedFormat:
     if chat.template is None:
         raise RecipeError(f"chat.path: {chat.path} was not read; load the recipe with load_recipe")
     source, faults = set_variables(chat.template, chat.variables), list[str]()
-    image = FORMATS[chat.images].image
-    for tried in (source, accept_parts(source, image)):
+    for flat in (False, True):
         try:
-            return _check_format(chat, tried)
+            return _check_format(chat, source, flat=flat)
         except TemplateRefused as error:
             faults.append(str(error))
     said = faults[-1] if faults[0] == faults[-1] else f"{faults[0]}. With contents as texts: {faults[-1]}"
     raise RecipeError(f"chat: nothing can be trained under this template: {said}")
 
 
-def _check_format(chat: PublishedChat, source: str) -> PublishedFormat:
+def _check_format(chat: PublishedChat, source: str, *, flat: bool) -> PublishedFormat:
     """The format of a template, if that writes conversations and images so that answers can be told apart.
 
     Raises:
@@ -135,6 +134,7 @@ def _check_format(chat: PublishedChat, source: str) -> PublishedFormat:
         image=ours.image,
         frame=FENCED_ALONE if chat.images == "idefics" else ours.frame,
         source=source,
+        flat=flat,
         named=named,
         marks=chat.marks,
         ends=chat.stops,

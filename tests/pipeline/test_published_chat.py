@@ -159,6 +159,21 @@ def test_an_answer_without_loss_is_not_supervised(ready, name):
     assert second.labels.index(end) > both.labels.index(end)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_is_supervised_belongs_to_the_nodes_of_answers(ready, name):
+    chat, tokenizer = ready(name)
+    nodes = talk("one", "two", "three", "four")
+    parts = encode_nodes(nodes, [], tokenizer, chat)
+    assert [part.supervised > 0 for part in parts] == [False, True, False, True]
+    assert [supervised for _, supervised in count_nodes(nodes, [], tokenizer, chat)] == [
+        part.supervised for part in parts
+    ]
+    ends = [tokenizer.decode(parts[place].ids, skip_special_tokens=False) for place in (1, 3)]
+    assert all(chat.end in end for end in ends)
+    whole = join_segment(nodes, [], tokenizer, chat)
+    assert [token for part in parts for token in part.ids] == whole.ids[chat.overhead :]
+
+
 def any_nodes(draw, name):
     """Conversations whose messages hold several texts and images."""
     nodes = []
