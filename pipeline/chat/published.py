@@ -345,20 +345,6 @@ PROBE: Form = (("user", ("text",)), ("assistant", ("text",)), ("user", ("text",)
 """Every template has a form for it."""
 
 
-def list_written(chat: ChatFormat) -> list[str]:
-    """The special tokens of a published format that its template writes, in any form of conversation."""
-    assert isinstance(chat, PublishedFormat)
-    system: Form = (("system", ("text",)), *PROBE)
-    shown: Form = (("user", ("image", "text")),)
-    written = ""
-    for form, prompt in ((PROBE, False), (system, False), (shown, True)):
-        try:
-            written += chat.renderer.render(form, prompt=prompt)
-        except TemplateRefused:
-            continue
-    return [mark for mark in chat.marks if mark in written]
-
-
 def _refuse_guards(texts: Sequence[str]) -> None:
     """Refuse texts that hold what stands for special tokens here: noncharacters, which no text that is read has."""
     if any(GUARDS.search(text) for text in texts):

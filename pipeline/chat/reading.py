@@ -15,7 +15,9 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from vlmill.pipeline.chat.published import list_written
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.chat.outline import Form, TemplateRefused
+from vlmill.pipeline.chat.published import PROBE, PublishedFormat
 from vlmill.pipeline.chat.settings import PublishedChat, find_format
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
@@ -48,7 +50,7 @@ def fill_chat(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
         made = find_format(read)
     except RecipeError:  # which is said when the recipe is validated
         return {**data, "chat": filled}
-    return {**data, "chat": {**filled, "marks": list_written(made)}}
+    return {**data, "chat": {**filled, "marks": _list_written(made)}}
 
 
 def read_chat(path: str, revision: str | None, base: Path) -> dict[str, Any]:
@@ -75,6 +77,20 @@ def read_chat(path: str, revision: str | None, base: Path) -> dict[str, Any]:
         "marks": list(dict.fromkeys(special)),
         "stops": list(_list_stops(find, ids, path)) or [tokens["eos_token"]],
     }
+
+
+def _list_written(chat: ChatFormat) -> list[str]:
+    """The special tokens of a published format that its template writes, in any form of conversation."""
+    assert isinstance(chat, PublishedFormat)
+    system: Form = (("system", ("text",)), *PROBE)
+    shown: Form = (("user", ("image", "text")),)
+    written = ""
+    for form, prompt in ((PROBE, False), (system, False), (shown, True)):
+        try:
+            written += chat.renderer.render(form, prompt=prompt)
+        except TemplateRefused:
+            continue
+    return [mark for mark in chat.marks if mark in written]
 
 
 def _find_beside(folder: Path) -> Open:

@@ -16,6 +16,8 @@ import fsspec
 from rich.table import Table
 from tokenizers import Tokenizer
 
+from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import RecipeError, SourceError, list_faults
 from vlmill.pipeline.decontaminate import Benchmark
 from vlmill.pipeline.filters import ReadsLists
@@ -103,6 +105,7 @@ def _check_tokenizer(recipe: Recipe, base: Path) -> None:
         Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises no other class
         raise RecipeError(f"tokenizer: {path} is no tokenizer.json: {error}") from error
+    load_tokenizer(path, find_format(recipe.chat))
 
 
 def _check_lists(recipe: Recipe, base: Path) -> None:

@@ -76,8 +76,7 @@ LLAVA_NEXT = (
     "{% else %}{% generation %}{{ ' ' + message['content'][0]['text'] + '</s>' }}{% endgeneration %}{{ ' ' }}{% endif %}{% endfor %}"
 )
 IDEFICS = (
-    "{% for message in messages %}{{ message['role'].capitalize() }}"
-    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ':' }}{% endif %}"
+    "{% for message in messages %}{{ message['role'].capitalize() + ':' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ ' ' if message['content'][0]['type'] == 'text' else '' }}"
     "{% for part in message['content'] %}{{ part['text'] if part['type'] == 'text' else '<image>' }}{% endfor %}"
     "{{ '<end_of_utterance>' }}{% endgeneration %}{% else %}{{ ' ' if message['content'][0]['type'] == 'text' else '' }}"
