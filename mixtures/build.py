@@ -26,7 +26,7 @@ from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
-from vlmill.pipeline.core.keys import canonicalise, hash_file
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
@@ -39,7 +39,7 @@ from vlmill.pipeline.recipe.schema import Recipe, Stage
 LOCK = "mixture.lock.json"
 
 
-def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
+def read_stage_mixture(recipe: Recipe, stage: Stage) -> MixtureSettings:
     """The mixture of a stage, every source of it in the recipe.
 
     Raises:
@@ -61,7 +61,7 @@ def validate_mixtures(recipe: Recipe) -> None:
     Raises:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
-    mixtures = {stage.name: mixture_of(recipe, stage) for stage in recipe.stages}
+    mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
     for name, mixture in mixtures.items():
         for partition in mixture.resolved():
             check_where(partition)
@@ -87,7 +87,7 @@ class _Stage:
 
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
-        self.mixture = mixture_of(run.recipe, stage)
+        self.mixture = read_stage_mixture(run.recipe, stage)
         self.chat = find_format(run.recipe.chat)
 
     def build(self) -> None:
@@ -101,7 +101,9 @@ class _Stage:
             policy={
                 "kind": self._policy().kind,
                 **{
-                    name: value for name, value in canonicalise(self._policy()).items() if not name.startswith("class.")
+                    name: value
+                    for name, value in canonicalise_value(self._policy()).items()
+                    if not name.startswith("class.")
                 },
             },
             tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},
@@ -117,7 +119,7 @@ class _Stage:
         return self.run.recipe.policies[self.stage.policy]
 
     def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
-        """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""
+        """A source's shards under the stage's policy, with index and lengths, in the order of their names."""
         folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
         lengths = {
             receipt.partition: {file.name: file for file in receipt.files}

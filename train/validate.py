@@ -1,7 +1,9 @@
-"""What can be said of a whole recipe before any work: mixtures, models, and whether model, policy, chat and budgets fit.
+"""What can be checked of a whole recipe before any work.
 
-`validate` is the one check of a recipe that was read. It says what training would say after the data are built, where
-that can be known.
+Mixtures, models, and whether model, policy, chat and budgets fit.
+
+`validate_whole_recipe` is the one check of a recipe that was read. Where it can be known, it says what training would
+say after the data are built.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vlmill.mixtures.build import mixture_of, validate_mixtures
+from vlmill.mixtures.build import read_stage_mixture, validate_mixtures
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 
-def validate(recipe: Recipe) -> None:
+def validate_whole_recipe(recipe: Recipe) -> None:
     """Check a recipe in all its parts.
 
     Raises:
@@ -33,7 +35,9 @@ def validate(recipe: Recipe) -> None:
 
 
 def validate_training(recipe: Recipe) -> None:
-    """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
+    """Build all blocks of a recipe that are about training, if it has any.
+
+    A mistake then shows before any work begins.
 
     Raises:
         RecipeError: a key or value is wrong, or the model cannot take a stage's image policy.
@@ -55,7 +59,7 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
     if isinstance(tower, FusedTower):
         tower, where = tower.first, "model.vision.first"
     if not isinstance(tower, VisionTower):
-        return  # of a pretrained one its configuration tells, and that is read with the model
+        return  # the configuration of a pretrained one is read with the model
     for field, key in (("side", "image_size"), ("patch", "patch_size")):
         has, wanted = getattr(policy, field, None), getattr(tower, key)
         if has not in (None, wanted):
@@ -67,7 +71,7 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:
     """Where the mixture's budget is in sequences, the plan will have about as many."""
-    budget = mixture_of(recipe, stage).sequences
+    budget = read_stage_mixture(recipe, stage).sequences
     if budget is not None:
         try:
             count_steps(read_training_settings(stage), int(budget))

@@ -119,7 +119,7 @@ class Select:
         return {"samples": report.samples, "nodes": report.nodes}
 
     def _classify(self, inputs: Inputs, shard: Shard) -> np.ndarray:
-        """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat format has no form for is not held out."""
+        """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat template refuses is not held out."""
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
             states[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER

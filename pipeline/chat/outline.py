@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """All parts in the order in which they are written; `end` is the special token that ends the answers, if there are any."""
+    """All parts in the order in which they are written, and the special token that ends the answers."""
 
     parts: tuple[Part, ...]
     end: str = ""
@@ -118,7 +118,7 @@ class Renderer:
         parts = _split_parts(written, items, marks, answers, borders)
         ends = {written[start:stop] for start, stop in marks if stop in {stop for _, stop in answers.values()}}
         if len(ends) > 1:
-            raise _changed(f"it ends answers in several ways, {' and '.join(sorted(ends))}")
+            raise _make_change_refusal(f"it ends answers in several ways, {' and '.join(sorted(ends))}")
         return Outline(parts, ends.pop() if ends else "")
 
     def _find_marks(self, written: str) -> list[tuple[int, int]]:
@@ -133,18 +133,18 @@ class Renderer:
         owners = [(kind, message) for message, (_, kinds) in enumerate(form) for kind in kinds]
         texts = [(*found.span(), int(found[1])) for found in HOLES.finditer(written)]
         if sorted(node for *_, node in texts) != [node for node, (kind, _) in enumerate(owners) if kind == "text"]:
-            raise _changed("it leaves texts out, or writes them twice")
+            raise _make_change_refusal("it leaves texts out, or writes them twice")
         images = [node for node, (kind, _) in enumerate(owners) if kind == "image"]
         places = [span for span in marks if written[slice(*span)] == self.image]
         if len(places) != len(images):
-            raise _changed(f"it writes {self.image} {len(places)} times for {len(images)} images")
+            raise _make_change_refusal(f"it writes {self.image} {len(places)} times for {len(images)} images")
         shown = [(*span, node) for span, node in zip(places, images, strict=True)]
         items = [
             _Item(start, stop, node, owners[node][1], owners[node][0] == "image")
             for start, stop, node in sorted([*texts, *shown])
         ]
         if [item.message for item in items] != sorted(item.message for item in items):
-            raise _changed("it writes messages in another order")
+            raise _make_change_refusal("it writes messages in another order")
         return items
 
     def _find_answer(
@@ -157,10 +157,10 @@ class Renderer:
         after = min((item.start for item in items if item.message > message), default=len(written))
         asked = self.render(form[:message], prompt=True)
         if not (written.startswith(asked) and before <= len(asked) <= first):
-            raise _changed("the prompt for an answer is not what stands before one")
+            raise _make_change_refusal("the prompt for an answer is not what stands before one")
         stop = next((stop for start, stop in marks if last <= start and stop <= after), None)
         if stop is None:
-            raise _changed("no special token follows an answer, so nothing would teach a model to end it")
+            raise _make_change_refusal("no special token follows an answer, so nothing would teach a model to end it")
         return len(asked), stop
 
     def _find_borders(self, written: str, form: Form, items: Sequence[_Item]) -> list[int]:
@@ -183,7 +183,7 @@ def _count_common(one: str, other: str) -> int:
     return next(differing, min(len(one), len(other)))
 
 
-def _changed(detail: str) -> TemplateRefused:
+def _make_change_refusal(detail: str) -> TemplateRefused:
     return TemplateRefused(Reason.TEMPLATE_CHANGED, detail)
 
 

@@ -29,7 +29,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, Role
 
 GUARD = "\ufdd2{}\ufdd3"
-"""How a special token is spelt to the tokenizer, so that no text is taken for one."""
+"""The name of a special token before the tokenizer, so that no text is taken for one."""
 
 GUARDS = re.compile("[\ufdd0-\ufdd3]")
 
@@ -69,7 +69,15 @@ class PublishedFormat(ChatFormat):
     @property
     def specials(self) -> tuple[str, ...]:
         """All special tokens, in the order in which a tokenizer that lacks them is given them."""
-        wanted = (*self.named.values(), self.bos, self.eos, self.pad, self.image, *self.marks, *self.frame.specials)
+        wanted = (
+            *self.named.values(),
+            self.bos,
+            self.eos,
+            self.pad,
+            self.image,
+            *self.marks,
+            *self.image_tokens.specials,
+        )
         return tuple(dict.fromkeys(mark for mark in wanted if mark))
 
     @property
@@ -211,7 +219,7 @@ class PublishedFormat(ChatFormat):
         for node in nodes:
             text = (node.text or "") + self.separator
             _refuse_guards([text])
-            body = [Piece(text, 0)] if node.kind == "text" else list(self._spell(next(shown), 0))
+            body = [Piece(text, 0)] if node.kind == "text" else list(self._write_image(next(shown), 0))
             found = self._encode_pieces([Piece("", 0, mark=BARE), *body], tokenizer)
             ids = [token for token, piece in found if piece.mark != BARE]
             taught = node.kind == "text" and (node.supervised or loss == "text")
@@ -266,7 +274,7 @@ class PublishedFormat(ChatFormat):
         shown = dict(zip((place for place, node in enumerate(nodes) if node.kind == "image"), images, strict=True))
         for part in parts:
             if part.kind == "image":
-                yield from self._spell(shown[part.node], part.node)
+                yield from self._write_image(shown[part.node], part.node)
             elif part.kind == "hole":
                 supervised = part.answer >= 0 and nodes[part.node].supervised
                 yield Piece(texts[part.node], part.node, labelled=supervised)
@@ -274,9 +282,9 @@ class PublishedFormat(ChatFormat):
                 mark = part.text if part.kind == "mark" else ""
                 yield Piece("" if mark else part.text, part.node, labelled=part.answer in taught, mark=mark)
 
-    def _spell(self, image: ImageLayout, node: int) -> Iterator[Piece]:
-        for said, times in self.frame.spell(image):
-            if said is None or said in self.frame.specials:
+    def _write_image(self, image: ImageLayout, node: int) -> Iterator[Piece]:
+        for said, times in self.image_tokens.write(image):
+            if said is None or said in self.image_tokens.specials:
                 many = times if said is None else 1
                 for _ in range(times if said is not None else 1):
                     yield Piece("", node, mark=said or self.image, times=many, visual=True)
@@ -284,13 +292,13 @@ class PublishedFormat(ChatFormat):
                 yield Piece(said * times, node, visual=True)
 
     def _merge(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Marks of images that touch become one, and a space comes between such a mark and a word, as Idefics2's processor has it."""
+        """Drop empty pieces; merge the marks of neighbours and part them from words, as Idefics2's processor does."""
         kept: list[Piece] = []
         for piece in pieces:
             if not piece.mark and not piece.text:
                 continue
-            behind = bool(kept) and bool(self.frame.merged) and kept[-1].mark == self.frame.merged
-            if behind and piece.mark == self.frame.merged:
+            behind = bool(kept) and bool(self.image_tokens.merged) and kept[-1].mark == self.image_tokens.merged
+            if behind and piece.mark == self.image_tokens.merged:
                 continue
             if behind and piece.text and not piece.text[0].isspace() and piece.text[0] != "<":
                 kept.append(Piece(" ", kept[-1].node, visual=True))
@@ -301,8 +309,8 @@ class PublishedFormat(ChatFormat):
         self, pieces: Sequence[Piece], tokenizer: Tokenizer, *, own: bool = False
     ) -> list[tuple[int, Piece]]:
         """Tokens of pieces as one text, each with its piece; `own`: with what the tokenizer puts before a text."""
-        guarded, spelt, ids = self._guarded(tokenizer)
-        texts = [spelt[piece.mark] if piece.mark else piece.text for piece in pieces]
+        guarded, names, ids = self._guarded(tokenizer)
+        texts = [names[piece.mark] if piece.mark else piece.text for piece in pieces]
         starts = [0]
         for text in texts[:-1]:
             starts.append(starts[-1] + len(text))
@@ -320,22 +328,22 @@ class PublishedFormat(ChatFormat):
         return found
 
     def _guard_marks(self, tokenizer: Tokenizer) -> tuple[Tokenizer, dict[str, str], dict[int, int]]:
-        """A copy to which special tokens are spelt otherwise, how each is spelt, and the tokens by those that stand for them."""
+        """A copy that knows special tokens by other names, these names, and the tokens by those that stand for them."""
         guarded = Tokenizer.from_str(tokenizer.to_str())
         guarded.encode_special_tokens = True
         known = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
-        spelt = {mark: GUARD.format(place) for place, mark in enumerate((BARE, *self.specials))}
+        names = {mark: GUARD.format(place) for place, mark in enumerate((BARE, *self.specials))}
         manners = dict.fromkeys(self.specials, ("lstrip", "rstrip", "single_word"))
         guarded.add_tokens(
             [
                 AddedToken(
                     text, normalized=False, **{name: getattr(known[mark], name) for name in manners.get(mark, ())}
                 )
-                for mark, text in spelt.items()
+                for mark, text in names.items()
             ]
         )
         real = {mark: get_mark_id(tokenizer, mark) for mark in self.specials} | {BARE: -1}
-        return guarded, spelt, {get_mark_id(guarded, text): real[mark] for mark, text in spelt.items()}
+        return guarded, names, {get_mark_id(guarded, text): real[mark] for mark, text in names.items()}
 
 
 BARE = "bare"

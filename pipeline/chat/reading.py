@@ -1,7 +1,8 @@
-"""The chat of a published model, read from its folder or from the Hub: template, special tokens, and what ends an answer.
+"""The chat of a published model, read from its folder or from the Hub.
 
-The files and their order are those of transformers: `chat_template.jinja` before the processor's `chat_template.json`
-and `processor_config.json`, and these before the tokenizer's `tokenizer_config.json`.
+Read are the template, special tokens and what ends an answer. The files and their order are those of transformers:
+`chat_template.jinja` before the processor's `chat_template.json` and `processor_config.json`, and these before the
+tokenizer's `tokenizer_config.json`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a recipe says of its chat format: the name of one of ours, or the folder of a published model whose chat it keeps.
+"""What a recipe says of its chat format: the name of one of ours, or a published model whose chat it keeps.
 
 A published chat is read once, with the recipe: its template and special tokens become part of the recipe, of its lock
 and of keys. After that nobody looks at the folder again.
@@ -132,7 +132,7 @@ def _check_format(chat: PublishedChat, source: str, *, flat: bool) -> PublishedF
         eos=named["eos_token"],
         pad=named.get("pad_token", ""),
         image=ours.image,
-        frame=FENCED_ALONE if chat.images == "idefics" else ours.frame,
+        image_tokens=FENCED_ALONE if chat.images == "idefics" else ours.image_tokens,
         source=source,
         flat=flat,
         named=named,

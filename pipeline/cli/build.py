@@ -37,8 +37,8 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything fsspec "
-            "reads, or hf://datasets/OWNER/NAME@REVISION.",
+            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything "
+            "fsspec reads, or hf://datasets/OWNER/NAME@REVISION.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,

@@ -43,13 +43,13 @@ def check(
     from vlmill.pipeline.filters.custom import read_code
     from vlmill.pipeline.recipe.load import load_recipe
     from vlmill.pipeline.reports.check import check_inputs, make_check_table
-    from vlmill.train.validate import validate
+    from vlmill.train.validate import validate_whole_recipe
 
     filters = [(Path(path).name, read_code(path)) for path in filter_ or []]
     loaded, _, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filters)
     faults = list[str]()
     try:
-        validate(loaded)
+        validate_whole_recipe(loaded)
     except VlmillError as error:
         faults.append(str(error))
     result = check_inputs(loaded, base, out or Path("build") / loaded.name)

@@ -133,7 +133,9 @@ def _drop_kind(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OneNamed:
-    """Says of a field that it is one name of a table with settings, or none: `{shape: {max_ratio: 5}}`, `{shape: null}`.
+    """Marks a field as one name of a table with settings, or none.
+
+    As in `{shape: {max_ratio: 5}}`, `{shape: null}`.
 
     `other` makes an object of a name that the table has not, and its settings. Objects are taken as they are.
     """
@@ -195,7 +197,10 @@ def _get_settings(value: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Overrides:
-    """Says of a field that it holds some fields of a class, checked as that class does: `Annotated[Mapping[str, Any], Overrides(Fetch)]`."""
+    """Marks a field that holds some fields of a class, checked as that class checks them.
+
+    As in `Annotated[Mapping[str, Any], Overrides(Fetch)]`.
+    """
 
     made: type[Any]
 
@@ -227,7 +232,7 @@ def parse_block(kind: type[T], values: Any, where: str) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         found = [item for item in error.errors(include_url=False) if item["type"] != SILENT]
-        raise RecipeError("\n".join(_explain(kind, values, where, item) for item in found)) from None
+        raise RecipeError("\n".join(_explain_item(kind, values, where, item) for item in found)) from None
 
 
 def suggest_names(name: str, allowed: Iterable[str]) -> str:
@@ -237,7 +242,7 @@ def suggest_names(name: str, allowed: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names)}"
 
 
-def _explain(kind: type[Any], values: Any, where: str, item: Any) -> str:
+def _explain_item(kind: type[Any], values: Any, where: str, item: Any) -> str:
     code, loc = item["type"], list(item["loc"])
     unknown, missing = (
         code in {"unexpected_keyword_argument", "extra_forbidden"},

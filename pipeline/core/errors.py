@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterable
 
 
 class VlmillError(Exception):
-    """Something that a person can put right: the message names the thing, the value, what was allowed, the next command."""
+    """Something that a person can put right.
+
+    The message names the thing, the value, what was allowed, and the next command.
+    """
 
 
 class RecipeError(VlmillError):

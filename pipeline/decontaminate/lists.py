@@ -15,7 +15,7 @@ WHERE = "decontaminate.against"
 
 
 def expand_benchmarks(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """A recipe's mapping with every benchmark spelt out, so that its lock says all.
+    """A recipe's mapping with every benchmark written out, so that its lock is complete.
 
     `against: benchmarks` takes a whole list, `against: {mmmu: benchmarks}` one entry of it. A list is a shipped one by
     name, or a YAML file, relative to `base`, that maps names to benchmarks as `against` does. Their roots start from
@@ -29,24 +29,24 @@ def expand_benchmarks(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
         return dict(data)
     against = block.get("against")
     if isinstance(against, str):
-        found = _read(against, base)
+        found = _read_list(against, base)
     elif isinstance(against, dict):
         found = {
-            name: _entry(name, value, base) if isinstance(value, str) else value for name, value in against.items()
+            name: _read_entry(name, value, base) if isinstance(value, str) else value for name, value in against.items()
         }
     else:
         return dict(data)
     return {**data, "decontaminate": {**block, "against": found}}
 
 
-def _entry(name: str, value: str, base: Path) -> Any:
-    listed = _read(value, base)
+def _read_entry(name: str, value: str, base: Path) -> Any:
+    listed = _read_list(value, base)
     if name not in listed:
         raise RecipeError(f"{WHERE}.{name}: the list {value!r} has no such benchmark; {suggest_names(name, listed)}")
     return listed[name]
 
 
-def _read(name: str, base: Path) -> dict[str, Any]:
+def _read_list(name: str, base: Path) -> dict[str, Any]:
     """The benchmarks of a list."""
     shipped = {Path(str(item)).stem: Path(str(item)) for item in (files("vlmill.recipes") / "fragments").iterdir()}
     path = base / name if name.endswith((".yaml", ".yml")) else shipped.get(name)

@@ -1,4 +1,6 @@
-"""The JSON Schema of a recipe, from its typed blocks: what editors complete from, and what the reference is written from.
+"""The JSON Schema of a recipe, from its typed blocks.
+
+Editors complete keys from it, and the reference is written from it.
 
 Descriptions come from where the code has them: docstrings, an `Attributes:` section, and the comment behind a field.
 """
@@ -49,9 +51,9 @@ def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> 
 def _allow_lists(against: Mapping[str, Any]) -> dict[str, Any]:
     """Benchmarks as a recipe file has them: a list by its name, or some of which each may name a list."""
     entry = {"anyOf": [against["additionalProperties"], {"type": "string"}]}
-    spelt = {"type": "object", "additionalProperties": entry}
+    written = {"type": "object", "additionalProperties": entry}
     meaning = "name of a list of benchmarks (`benchmarks`, or a YAML file), or benchmarks by name"
-    return {"anyOf": [{"type": "string"}, spelt], "description": meaning}
+    return {"anyOf": [{"type": "string"}, written], "description": meaning}
 
 
 class _Generator(GenerateJsonSchema):

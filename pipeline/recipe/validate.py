@@ -1,4 +1,7 @@
-"""What makes a recipe one, beyond its form: names are folders, each source says which files are its own, and what blocks name is there."""
+"""What a recipe must satisfy beyond its form.
+
+Names are folders, each source says which files are its own, and what blocks name exists.
+"""
 
 from __future__ import annotations
 

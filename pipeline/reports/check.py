@@ -1,4 +1,6 @@
-"""What can be known of a run before any work: whether its files are there and are what the recipe says, and about how much there is.
+"""What can be known of a run before any work.
+
+Whether its files exist and are what the recipe says, and about how much there is.
 
 Of each source the first rows of the first file are read. Nothing is written, and no address of an image is asked for.
 """
@@ -126,7 +128,7 @@ def _check_folders(name: str, settings: SourceSettings, base: Path) -> None:
 
 
 def _check_benchmark(name: str, benchmark: Benchmark, base: Path) -> None:
-    root = _resolve(benchmark.root, base)
+    root = _resolve_root(benchmark.root, base)
     for split, files in benchmark.splits(name).items():
         found = list_input_files(
             split, root, files.pattern, subset=files.subset, split=files.split, ranged=benchmark.options.ranged
@@ -134,18 +136,18 @@ def _check_benchmark(name: str, benchmark: Benchmark, base: Path) -> None:
         _read_first(benchmark.options, found[0], 1)
 
 
-def _resolve(root: str, base: Path) -> str:
+def _resolve_root(root: str, base: Path) -> str:
     return root if "://" in root else str((base / root).resolve())
 
 
 def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceEstimate]) -> None:
-    """Read the first rows of a source, and add what they tell.
+    """Read the first rows of a source, and add what they show.
 
     Raises:
         SourceError: it has no files, or the first has not its form.
     """
     settings = recipe.sources[name]
-    source, root = settings.options, _resolve(settings.root, base)
+    source, root = settings.options, _resolve_root(settings.root, base)
     found = list_input_files(
         name, root, settings.files, subset=settings.subset, split=settings.split, ranged=source.ranged
     )
@@ -159,8 +161,8 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
         files=len(found),
         bytes=sum(sizes),
         rows=rows,
-        samples=_extrapolate(len(pages), len(first), rows),
-        images=_extrapolate(sum(len(page.pictures) for page in pages), len(first), rows),
+        samples=_extrapolate_count(len(pages), len(first), rows),
+        images=_extrapolate_count(sum(len(page.pictures) for page in pages), len(first), rows),
         measured=len(first),
         unreadable=sum(not row.pages for row in first),
         needed=sum(sizes) if not there or rows is None else sum(sizes) * rows // there,
@@ -168,7 +170,7 @@ def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceE
     estimates.append(estimate)
 
 
-def _extrapolate(count: int, measured: int, rows: int | None) -> int | None:
+def _extrapolate_count(count: int, measured: int, rows: int | None) -> int | None:
     return None if rows is None or not measured else round(count * rows / measured)
 
 

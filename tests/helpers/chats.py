@@ -1,7 +1,7 @@
-"""Tokenizers with chat templates in the form in which models are published: what they write, and how their tokenizers are made.
+"""Chats of published models: templates, and tokenizers that are made as theirs are.
 
 The templates are written for these tests, after what the published ones do. `{% generation %}` marks answers, so that
-transformers can say which tokens those are; what a folder holds has no such marks, as most published templates have none.
+transformers can say which tokens those are. A folder holds no such marks, as most published templates have none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
-    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA3 = (
@@ -49,7 +50,8 @@ MISTRAL = (
     "{% endgeneration %}{{ ' ' }}{% endif %}{% endfor %}"
 )
 VICUNA = (
-    "{% if messages[0]['role'] == 'system' %}{% set talk = messages[1:] %}{% set system = messages[0]['content'] | trim %}"
+    "{% if messages[0]['role'] == 'system' %}{% set talk = messages[1:] %}"
+    "{% set system = messages[0]['content'] | trim %}"
     "{% else %}{% set talk = messages %}{% set system = 'A chat between a user and an assistant.' %}{% endif %}"
     "{{ bos_token + system }}{% for message in talk %}" + ALTERNATE + "{% if message['role'] == 'user' %}"
     "{{ ' USER: ' + message['content'].strip() }}{% else %}{{ ' ASSISTANT:' }}{% generation %}"
@@ -58,28 +60,37 @@ VICUNA = (
 )
 PHI3 = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|end|>' }}"
-    "{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+    "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}"
+    "{{ message['content'] + '<|end|>' }}"
+    "{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}"
+    "{{ eos_token }}{% endif %}"
 )
 GEMMA = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system prompts') }}{% endif %}"
     "{% for message in messages %}" + ALTERNATE + "{% if message['role'] == 'user' %}"
-    "{{ '<start_of_turn>user\n' + message['content'] | trim + '<end_of_turn>\n' }}{% else %}{{ '<start_of_turn>model\n' }}"
-    "{% generation %}{{ message['content'] | trim + '<end_of_turn>' }}{% endgeneration %}{{ '\n' }}{% endif %}{% endfor %}"
+    "{{ '<start_of_turn>user\n' + message['content'] | trim + '<end_of_turn>\n' }}{% else %}"
+    "{{ '<start_of_turn>model\n' }}"
+    "{% generation %}{{ message['content'] | trim + '<end_of_turn>' }}{% endgeneration %}{{ '\n' }}"
+    "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 LLAVA_NEXT = (
     "{% for message in messages %}{% if message['role'] == 'system' %}"
-    "{{ '<<SYS>>\n' + message['content'][0]['text'] + '\n<</SYS>>\n\n' }}{% elif message['role'] == 'user' %}{{ '[INST] ' }}"
+    "{{ '<<SYS>>\n' + message['content'][0]['text'] + '\n<</SYS>>\n\n' }}"
+    "{% elif message['role'] == 'user' %}{{ '[INST] ' }}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}{{ ' [/INST]' }}"
-    "{% else %}{% generation %}{{ ' ' + message['content'][0]['text'] + '</s>' }}{% endgeneration %}{{ ' ' }}{% endif %}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}"
+    "{% endfor %}{{ ' [/INST]' }}"
+    "{% else %}{% generation %}{{ ' ' + message['content'][0]['text'] + '</s>' }}{% endgeneration %}"
+    "{{ ' ' }}{% endif %}{% endfor %}"
 )
 IDEFICS = (
     "{% for message in messages %}{{ message['role'].capitalize() + ':' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ ' ' if message['content'][0]['type'] == 'text' else '' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ ' ' if message['content'][0]['type'] == 'text' else '' }}"
     "{% for part in message['content'] %}{{ part['text'] if part['type'] == 'text' else '<image>' }}{% endfor %}"
-    "{{ '<end_of_utterance>' }}{% endgeneration %}{% else %}{{ ' ' if message['content'][0]['type'] == 'text' else '' }}"
+    "{{ '<end_of_utterance>' }}{% endgeneration %}{% else %}"
+    "{{ ' ' if message['content'][0]['type'] == 'text' else '' }}"
     "{% for part in message['content'] %}{{ part['text'] if part['type'] == 'text' else '<image>' }}{% endfor %}"
     "{{ '<end_of_utterance>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"

@@ -1,4 +1,4 @@
-"""Published chat templates: tokens are those of transformers' apply_chat_template, answers are found, and nothing changes in silence."""
+"""Published chat templates: transformers gives the same tokens, answers are found, nothing changes in silence."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def messages_of(nodes):
 
 
 def theirs(chat, messages, **how):
-    """What transformers' processors make of a conversation: BOS comes from the tokenizer where the template writes none."""
+    """What transformers' processors make of a conversation: the tokenizer puts BOS where the template has none."""
     tokenizer = chat.transformers()
     written = tokenizer.apply_chat_template(messages, tokenize=False, **how)
     bos = chat.tokens.get("bos_token")
@@ -376,7 +376,7 @@ def test_a_tokenizer_keeps_its_rows_and_gets_only_what_it_lacks(ready, name):
     own = PUBLISHED[name].tokenizer().get_vocab(with_added_tokens=True)
     now = tokenizer.get_vocab(with_added_tokens=True)
     assert {token: now[token] for token in own} == own
-    assert set(now) - set(own) <= {chat.image, chat.pad, *chat.frame.specials}
+    assert set(now) - set(own) <= {chat.image, chat.pad, *chat.image_tokens.specials}
     assert chat.pad not in (chat.end, chat.eos)
     manners = {token.content: token.rstrip for token in tokenizer.get_added_tokens_decoder().values()}
     assert all(manners[token] == PUBLISHED[name].rstrip for token in PUBLISHED[name].special)

@@ -1,4 +1,4 @@
-"""Published chats in training: processors of transformers give our tokens, exports carry the template, marks keep their rows."""
+"""Published chats in training: transformers' processors give our tokens, exports carry the template."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load_with_code(
     Raises RecipeError as `load_recipe`.
     """
     loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
-    validate(loaded)
+    validate_whole_recipe(loaded)
     return LoadedRecipe(loaded, data, base)
 
 
@@ -118,13 +118,13 @@ def build(
         RecipeError: the recipe asks for something that does not exist or contradicts itself.
         SourceError: an input file is missing or does not have the form that its source declares.
         StoreError: the folder is locked to another recipe, in use, or damaged.
-        VlmillError: less was kept of a source than the recipe expects, or nothing. What was made stays.
+        VlmillError: less was kept of a source than the recipe expects, or nothing. The folder keeps its data.
     """
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
     shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
-    root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers stand in folders of their own
+    root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
 
     def count(folders: dict[str, str]) -> None:
         came.extend(kept.count_kept(root, loaded.recipe, folders))
@@ -153,7 +153,7 @@ def build(
         console.print(line, markup=False)
     if short := kept.explain_shortfall(came, shown):
         raise VlmillError(
-            f"{short}\nWhat was made stays in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+            f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
         )
     return open_run(shown)
 
@@ -195,7 +195,7 @@ def build_recipe(
         accept_changes: As in `build`.
         rebuild: As in `build`.
         retry_failed: As in `build`.
-        outcome: Is told source -> the folder whose counts say what was kept, before mixtures are made.
+        outcome: Receives source -> the folder whose counts say what was kept, before mixtures are made.
         console: Where progress is shown; None shows nothing.
     """
     with open_run_folder(root):
