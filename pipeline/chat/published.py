@@ -48,7 +48,7 @@ class Piece(NamedTuple):
     visual: bool = False  # of an image
 
 
-class Segment(NamedTuple):
+class EncodedConversation(NamedTuple):
     """An encoded conversation: tokens, labels, and the node of each token."""
 
     ids: list[int]
@@ -233,7 +233,7 @@ class PublishedFormat(ChatFormat):
         loss: Loss,
         *,
         prompt: bool = False,
-    ) -> Segment:
+    ) -> EncodedConversation:
         parts, texts, written = self._fill(nodes, prompt=prompt)
         pieces = self._merge(list(self._list_pieces(nodes, parts, texts, images)))
         starts_itself = bool(self.bos) and written.startswith(self.bos)
@@ -241,7 +241,9 @@ class PublishedFormat(ChatFormat):
         labels = [
             token if piece.labelled or (loss == "text" and not piece.visual) else IGNORE for token, piece in found
         ]
-        return Segment([token for token, _ in found], [IGNORE, *labels[1:]], [piece.node for _, piece in found])
+        return EncodedConversation(
+            [token for token, _ in found], [IGNORE, *labels[1:]], [piece.node for _, piece in found]
+        )
 
     def _fill(self, nodes: Sequence[Node], *, prompt: bool) -> tuple[tuple[Part, ...], dict[int, str], str]:
         """The parts of a conversation, the text in each hole, and all that the template writes.
