@@ -114,7 +114,7 @@ class Renderer:
             for message, (role, _) in enumerate(form)
             if role == "assistant"
         }
-        borders = self._find_borders(written, form, items)
+        borders = self._find_borders(written, form, items, marks)
         parts = _split_parts(written, items, marks, answers, borders)
         ends = {written[start:stop] for start, stop in marks if stop in {stop for _, stop in answers.values()}}
         if len(ends) > 1:
@@ -163,7 +163,9 @@ class Renderer:
             raise _make_change_refusal("no special token follows an answer, so nothing would teach a model to end it")
         return len(asked), stop
 
-    def _find_borders(self, written: str, form: Form, items: Sequence[_Item]) -> list[int]:
+    def _find_borders(
+        self, written: str, form: Form, items: Sequence[_Item], marks: Sequence[tuple[int, int]]
+    ) -> list[int]:
         """Where each message but the first begins: after what a conversation up to it has in common with this one."""
         borders = []
         for message in range(1, len(form)):
@@ -173,7 +175,8 @@ class Renderer:
                 common = _count_common(written, self.render(form[:message]))
             except TemplateRefused:
                 common = last
-            borders.append(min(max(common, last), first))
+            border = min(max(common, last), first)
+            borders.append(next((start for start, stop in marks if start < border < stop), border))
         return borders
 
 

@@ -480,3 +480,10 @@ def test_lengths_say_why_a_sample_has_none_and_a_stage_loses_it_so(tmp_path):
         assert counts["samples"].kept == kept
         assert counts["samples"].to_json()["dropped"]["template_refused"] == 1
         assert all(count.balanced() for count in counts.values())
+
+
+def test_a_mark_belongs_to_the_message_that_it_begins(ready):
+    chat, tokenizer = ready("phi 3")
+    parts = encode_nodes(talk("a", "b", "c", "d"), [], tokenizer, chat)
+    said = [tokenizer.decode(part.ids, skip_special_tokens=False).split("|>")[0] for part in parts[1:]]
+    assert said == ["<|assistant", "<|user", "<|assistant"]
