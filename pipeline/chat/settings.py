@@ -108,7 +108,7 @@ def _make_format(described: str) -> PublishedFormat:
     chat = parse_chat(json.loads(described))
     assert isinstance(chat, PublishedChat)
     if chat.template is None:
-        raise RecipeError(f"chat.path: {chat.path} was not read; load the recipe with load_recipe")
+        raise RecipeError(f"chat.path: {chat.path} was not read")
     source, faults = set_variables(chat.template, chat.variables), list[str]()
     for flat in (False, True):
         try:

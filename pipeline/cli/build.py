@@ -83,6 +83,8 @@ def build(
 ) -> None:
     """Build a run: from a recipe's raw data to shards, mixtures and plans.
 
+    It begins with what `vlmill check` looks at, the estimate aside. Anything wrong ends it before it writes anything.
+
     Run it again after any interruption, or with more workers: committed work is kept, the rest is done, and the bytes
     are the same. It ends with the share kept of each source, and with an error where nothing was kept, or less than the
     recipe's `expect` says.
@@ -93,7 +95,7 @@ def build(
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --filter my_filter.py
     """
-    from vlmill.api.builds import build, load_with_code
+    from vlmill.api.builds import build, load_for_build
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
 
     sets = parse_pairs(set_, "--set")
@@ -101,7 +103,7 @@ def build(
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
-    loaded = load_with_code(recipe, parse_pairs(source, "--source"), limit, sets, code)
+    loaded = load_for_build(recipe, parse_pairs(source, "--source"), limit, sets, code, there)
     run = build(
         loaded,
         out,

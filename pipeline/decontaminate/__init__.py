@@ -47,7 +47,7 @@ from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.sources import SOURCES, Source
 from vlmill.pipeline.sources.options import add_kind
 
-__all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination"]
+__all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination", "Split"]
 
 
 @dataclass(frozen=True)

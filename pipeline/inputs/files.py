@@ -33,7 +33,7 @@ class InputFile:
     number: int  # its place among the source's files, ordered by name
     name: str  # relative to the source's root, with "/"
     url: str  # where it lies now; in no key and no file
-    size: int = 0  # where it lies on the Hub
+    size: int = 0  # in bytes; 0 where its file system does not say
     sha256: str = ""  # of its content, where the listing knows it
     ranged: bool = False  # whether its source asks for parts of it, so that it need not be copied
 
@@ -74,13 +74,16 @@ def list_input_files(
     base = f"{root.rstrip('/')}/"
     filesystem, start = fsspec.core.url_to_fs(base)
     start = f"{start.rstrip('/')}/"
-    found = sorted(path[len(start) :] for path in filesystem.glob(start + pattern) if not filesystem.isdir(path))
+    listed = filesystem.glob(start + pattern, detail=True)
+    sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
+    found = sorted(sizes)
     if not found:
         raise SourceError(
             f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH"
         )
     return [
-        InputFile(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)
+        InputFile(source, number, name, filesystem.unstrip_protocol(start + name), sizes[name])
+        for number, name in enumerate(found)
     ]
 
 

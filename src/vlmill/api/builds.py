@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from vlmill.api.checks import refuse_faults
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
@@ -20,8 +21,9 @@ from vlmill.pipeline.engine.serve import serve_folders
 from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin_hub_roots, remove_unused
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
+from vlmill.pipeline.recipe.load import ReadableRecipe
 from vlmill.pipeline.recipe.lock import lock_folder
-from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
+from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
@@ -82,6 +84,26 @@ def load_with_code(
     return LoadedRecipe(loaded, data, base)
 
 
+def load_for_build(
+    recipe: str,
+    sources: Mapping[str, str],
+    limit: int | None,
+    sets: Mapping[str, str],
+    code: Sequence[tuple[str, str]],
+    root: Path,
+) -> LoadedRecipe:
+    """The same for a build in the folder `root`: where it fails, what is wrong with the input files is said as well.
+
+    Raises:
+        RecipeError: all faults of the recipe and of its inputs.
+    """
+    try:
+        return load_with_code(recipe, sources, limit, sets, code)
+    except RecipeError:
+        refuse_faults(load.load_readable(recipe, sources, limit, sets, code), root)
+        raise
+
+
 def build(
     recipe: str | Path | LoadedRecipe,
     out: str | Path | None = None,
@@ -96,8 +118,9 @@ def build(
 ) -> Run:
     """Carry a recipe's raw data to shards, mixtures and plans.
 
-    Call it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes
-    are the same.
+    It begins with what `check_recipe` looks at, the estimate aside, and ends there if anything is wrong, before it
+    writes anything. Call it again after any interruption, or with more workers: what is there is kept, the rest is
+    made, and the bytes are the same.
 
     Args:
         recipe: A recipe file, the name of a shipped recipe, or what `load_recipe` made of one.
@@ -122,8 +145,9 @@ def build(
     """
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
-    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
+    loaded = recipe if isinstance(recipe, LoadedRecipe) else _load_unchanged(str(recipe), out)
     shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
+    refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
 
     def count(folders: dict[str, str]) -> None:
@@ -156,6 +180,13 @@ def build(
             f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
         )
     return open_run(shown)
+
+
+def _load_unchanged(recipe: str, out: str | Path | None) -> LoadedRecipe:
+    """A recipe as its file has it, for a build in `out`, or in the folder that it is built in by default."""
+    path = find_recipe(recipe)
+    root = Path(out) if out else Path("build") / str(read_mapping(path).get("name"))
+    return load_for_build(recipe, {}, None, {}, find_named_code([], [], read_held_code(path)), root)
 
 
 def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
