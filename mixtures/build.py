@@ -22,7 +22,7 @@ from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
 from vlmill.mixtures.steps.select import check_where, list_selects
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
@@ -88,7 +88,7 @@ class _Stage:
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
         self.mixture = read_stage_mixture(run.recipe, stage)
-        self.chat = FORMATS[run.recipe.chat]
+        self.chat = find_format(run.recipe.chat)
 
     def build(self) -> None:
         """Every step in turn, then publish."""
@@ -107,7 +107,7 @@ class _Stage:
                 },
             },
             tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},
-            chat=self.run.recipe.chat,
+            chat=describe_chat(self.run.recipe.chat),
             overhead=self.chat.overhead,
         )
         locked = self._one("lock", lock, (*mixed, *selected, *blocks))

@@ -27,7 +27,8 @@ from vlmill.mixtures.page import counts, gallery, missing, plots, search
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
-from vlmill.pipeline.chat.encode import FORMATS, Loss
+from vlmill.pipeline.chat.encode import Loss
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.page import escape_script, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
@@ -78,7 +79,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
             "index": index,
             "cards": cards,
             "colours": colours,
-            "marks": list(FORMATS[recipe.chat].specials),
+            "marks": list(find_format(recipe.chat).specials),
         },
         searchable=len(index["rows"]["source"]),
         samples=sum(search.count_source_samples(root, recipe).values()),

@@ -73,7 +73,8 @@ def _choose_shards(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 def _bin_lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
     table = pl.scan_parquet([root / shard["lengths"] for shard in shards])
-    lengths = table.select((pl.col("text") + pl.col("visual") + overhead).alias("tokens")).collect()
+    tokens = pl.col("text") + pl.col("visual")
+    lengths = table.filter(tokens > 0).select((tokens + overhead).alias("tokens")).collect()  # 0: no form in this chat
     return lengths.select(
         pl.lit(source).alias("source"),
         *(bound.alias(name) for bound, name in zip(_bin_column("tokens"), ("from", "to"), strict=True)),

@@ -23,6 +23,7 @@ from vlmill.pipeline.chat.encode import (
     Loss,
     encode_nodes,
     get_mark_id,
+    join_segment,
     load_tokenizer,
 )
 from vlmill.pipeline.core.sample import Node
@@ -86,7 +87,7 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
     mine = slice(before, before + sum(node.kind == "image" for node in nodes))
     layouts = mixture.policy.layout(stored.sizes)[mine]
     encoded = encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss)
-    supervised = sum(piece.supervised for piece in encoded) + (loss == "text")
+    supervised = join_segment(nodes, layouts, tokenizer, mixture.chat, loss).supervised
     return {
         "stage": mixture.stage,
         "sequence": sequence,

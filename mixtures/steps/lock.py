@@ -48,7 +48,7 @@ class Lock:
     shards: Mapping[str, tuple[Shard, ...]]  # by source
     policy: Mapping[str, Any]
     tokenizer: Mapping[str, str]  # path and sha256
-    chat: str
+    chat: Any  # as describe_chat has it
     overhead: int
 
     name: ClassVar[str] = "lock"

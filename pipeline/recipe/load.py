@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.chat.reading import fill_chat
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, list_errors, list_faults
 from vlmill.pipeline.core.readable import parse_readable
@@ -109,6 +110,9 @@ def _list_changes(
     def expand_lists() -> None:
         data.update(expand_benchmarks(data, path.parent))
 
+    def read_chat() -> None:
+        data.update(fill_chat(data, path.parent))
+
     yield expand_lists
     yield partial(refuse_code, path, data, dict(filters))
     if held:
@@ -121,6 +125,7 @@ def _list_changes(
     )
     yield from (partial(set_value, data, key, text) for key, text in sets.items())
     yield expand_lists  # a list of benchmarks may have been set
+    yield read_chat
     yield from (partial(move_source, data, source, place) for source, place in moves.items())
     if limit is not None:
         data["limit"] = limit

@@ -35,6 +35,8 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, block in data["sources"].items()
     }
+    if isinstance(kept.get("chat"), Mapping):
+        kept["chat"] = {key: value for key, value in kept["chat"].items() if key not in {"path", "revision"}}
     if kept.get("decontaminate"):
         against = kept["decontaminate"]["against"].items()
         held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}

@@ -20,7 +20,7 @@ import pydantic
 from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import ChatField
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
@@ -130,7 +130,9 @@ class Recipe:
     policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
-    chat: Annotated[str, KindOf(FORMATS)] = "vlmill"  # how conversations and images are written in tokens
+    chat: ChatField = (
+        "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's
+    )
     stages: tuple[Stage, ...] = ()  # of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
@@ -89,6 +90,7 @@ def validate_recipe(recipe: Recipe) -> None:
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
         *(partial(_check_policy, recipe, stage) for stage in recipe.stages),
         partial(_check_stages, recipe),
+        partial(find_format, recipe.chat),
     )
 
 
