@@ -28,3 +28,8 @@ class Shard:
     samples: int
     index: str  # <nn>.index.parquet
     lengths: str  # <nn>.lengths.parquet
+
+
+def get_source(path: str) -> str:
+    """The source whose shard lies at a path of a run, `shards/SOURCE/POLICY/...`: of a group's entry one of several."""
+    return path.split("/")[1]
