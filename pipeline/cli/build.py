@@ -101,7 +101,8 @@ def build(
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
-    loaded = load_with_code(recipe, parse_pairs(source, "--source"), limit, sets, code)
+    moves, kept = parse_pairs(source, "--source"), None if accept_changes else there
+    loaded = load_with_code(recipe, moves, limit, sets, code, kept)
     run = build(
         loaded,
         out,

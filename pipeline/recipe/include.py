@@ -69,6 +69,11 @@ def list_shipped() -> dict[str, Path]:
     return {path.relative_to(top).with_suffix("").as_posix(): path for path in sorted(found)}
 
 
+def list_presets() -> dict[str, Path]:
+    """Model presets that ship: name -> file."""
+    return {name.partition("/")[2]: file for name, file in list_shipped().items() if name.startswith("presets/")}
+
+
 class Composer:
     """Puts a recipe's files together. It reads every file once.
 
@@ -164,7 +169,7 @@ class Composer:
 
     def _take_preset(self, name: Any, origin: str) -> Located:
         """The `model` block of a preset."""
-        presets = {key.partition("/")[2]: file for key, file in list_shipped().items() if key.startswith("presets/")}
+        presets = list_presets()
         if not isinstance(name, str) or name not in presets:
             raise RecipeError(
                 f"model.preset: there is no {name!r:.80}; {suggest_names(str(name), presets)} ({origin})"

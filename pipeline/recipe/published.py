@@ -136,6 +136,12 @@ def list_published() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def list_published_stages() -> list[str]:
+    """The stages of published mixtures, as `published` names them: NAME/STAGE."""
+    found = list_published().items()
+    return [f"{name}/{stage}" for name, file in found for stage in read_located(file).value["stages"].value]
+
+
 def _read_stage(published: str, where: str, origin: str) -> Located:
     name, _, stage = published.partition("/")
     if name not in list_published():

@@ -20,8 +20,8 @@ from vlmill.pipeline.engine.serve import serve_folders
 from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin_hub_roots, remove_unused
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
-from vlmill.pipeline.recipe.lock import lock_folder
-from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
+from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_lock
+from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
@@ -35,6 +35,7 @@ class LoadedRecipe:
     recipe: Recipe
     mapping: Mapping[str, Any]  # the same as YAML has it; a run's folder is locked to it
     base: Path  # where its relative paths start
+    notes: tuple[str, ...] = ()  # what a person should know of it
 
     @property
     def name(self) -> str:
@@ -50,6 +51,7 @@ def load_recipe(
     settings: Mapping[str, Any] | None = None,
     filters: Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
+    run: str | Path | None = None,
 ) -> LoadedRecipe:
     """Read a recipe, change values of it, and check all of it.
 
@@ -61,25 +63,32 @@ def load_recipe(
         settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
         filters: Python files with custom filters. Their code runs.
         trust_code: The sha256 of custom filters' code that the recipe holds, and that may run.
+        run: The folder of a run of this recipe, whose subsets of sources count; None lists them anew.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed; or the recipe holds code that was not named.
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    return load_with_code(str(recipe), moved, limit, format_settings(settings), code)
+    return load_with_code(str(recipe), moved, limit, format_settings(settings), code, Path(run) if run else None)
 
 
 def load_with_code(
-    recipe: str, sources: Mapping[str, str], limit: int | None, sets: Mapping[str, str], code: Sequence[tuple[str, str]]
+    recipe: str,
+    sources: Mapping[str, str],
+    limit: int | None,
+    sets: Mapping[str, str],
+    code: Sequence[tuple[str, str]],
+    run: Path | None = None,
 ) -> LoadedRecipe:
     """The same, of texts, with the custom filters' code that may run: file name and code.
 
     Raises RecipeError as `load_recipe`.
     """
-    loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code)
-    validate(loaded)
-    return LoadedRecipe(loaded, data, base)
+    kept = {"sources": read_lock(run)["sources"]} if run is not None and is_bound(run) else None
+    found = load.compose_recipe(recipe, sources, limit, sets, code, kept)
+    validate(found.recipe)
+    return LoadedRecipe(found.recipe, found.data, found.base, found.notes)
 
 
 def build(
@@ -122,9 +131,16 @@ def build(
     """
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
-    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
+    if isinstance(recipe, LoadedRecipe):
+        loaded = recipe
+    else:
+        loaded = load_recipe(
+            recipe, run=None if accept_changes else find_run(str(recipe), Path(out) if out else None)
+        )
     shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers stand in folders of their own
+    for note in loaded.notes:
+        console.print(note, markup=False)
 
     def count(folders: dict[str, str]) -> None:
         came.extend(kept.count_kept(root, loaded.recipe, folders))
