@@ -116,7 +116,11 @@ class _Stage:
             overhead=self.chat.overhead,
         )
         locked = self._one("lock", lock, (*mixed, *selected, *blocks))
-        counted = self._one("repetition", Repetition(), (*locked, *blocks, *self._lineage(source for sources in members.values() for source in sources)))
+        counted = self._one(
+            "repetition",
+            Repetition(),
+            (*locked, *blocks, *self._lineage(source for sources in members.values() for source in sources)),
+        )
         files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
         publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
 

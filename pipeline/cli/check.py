@@ -28,6 +28,10 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
     ] = None,
     filter_: FilterFiles = None,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print the effective recipe instead, every value with its file and line."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say all that is wrong with a recipe and the files that it names, and about how many rows and images there are.
@@ -39,13 +43,18 @@ def check(
 
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000
+        vlmill check my.yaml --show
     """
+    from vlmill.pipeline.cli.show import show_recipe
     from vlmill.pipeline.filters.custom import read_code
     from vlmill.pipeline.recipe.load import load_recipe
     from vlmill.pipeline.reports.check import check_inputs, make_check_table
     from vlmill.train.validate import validate
 
     filters = [(Path(path).name, read_code(path)) for path in filter_ or []]
+    if show:
+        show_recipe(recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filters)
+        return
     loaded, _, base = load_recipe(recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filters)
     faults = list[str]()
     try:

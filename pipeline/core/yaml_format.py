@@ -188,6 +188,21 @@ def _note_lines(loader: _Loader, node: yaml.Node, path: tuple[Any, ...], lines: 
             _note_lines(loader, value, (*path, place), lines)
 
 
+def format_yaml_inline(value: Any) -> str:
+    """Plain data as YAML in one line, for the place behind a key."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=math.inf,
+        default_flow_style=True,
+        default_style=style,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def format_yaml(value: Any, *, sort_keys: bool = True, width: int = 120) -> str:
     """Plain data as YAML that `parse_yaml` reads back, the same text for the same data."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True, width=width)

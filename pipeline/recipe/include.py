@@ -42,7 +42,9 @@ SHIPPED = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 class Include:
     """What a recipe takes from another file."""
 
-    recipe: str  # a shipped recipe or fragment (`obelics`, `fragments/drop_chinese`), or a YAML file, relative to this one
+    recipe: (
+        str  # a shipped recipe or fragment (`obelics`, `fragments/drop_chinese`), or a YAML file, relative to this one
+    )
     take: Annotated[tuple[str, ...], Field(min_length=1)] | None = (
         None  # blocks, or dotted keys such as `sources.web`; null: all but the name
     )
@@ -171,9 +173,7 @@ class Composer:
         """The `model` block of a preset."""
         presets = list_presets()
         if not isinstance(name, str) or name not in presets:
-            raise RecipeError(
-                f"model.preset: there is no {name!r:.80}; {suggest_names(str(name), presets)} ({origin})"
-            )
+            raise RecipeError(f"model.preset: there is no {name!r:.80}; {suggest_names(str(name), presets)} ({origin})")
         model: Located = read_located(presets[name]).value["model"]
         return model
 

@@ -10,7 +10,7 @@ import inspect
 import io
 import re
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from textwrap import dedent
 from typing import Any
 
@@ -51,21 +51,21 @@ def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> 
     }
     for properties, name in ((recipe["properties"], "model"), (stage, "mixture"), (stage, "train")):
         properties[name] = {**refs[name], "description": found[refs[name]["$ref"].rpartition("/")[2]]["description"]}
-    _allow_taking(recipe["properties"]["model"], found, "PresetUse", "preset", list_presets())
+    _allow_taking(recipe["properties"]["model"], found, "PresetUse", "preset", list(list_presets()))
     _allow_taking(stage["mixture"], found, "PublishedUse", "published", list_published_stages())
     recipe["required"] = ["name"]
     recipe["anyOf"] = [{"required": ["sources"]}, {"required": ["include"]}]
     return {"$schema": DIALECT, **recipe, "title": "Recipe of vlmill", "$defs": dict(sorted(found.items()))}
 
 
-def _allow_taking(item: dict[str, Any], found: dict[str, Any], form: str, key: str, names: Sequence[str]) -> None:
+def _allow_taking(item: dict[str, Any], found: dict[str, Any], form: str, key: str, names: list[str]) -> None:
     """Let a block be one that takes from what was published, with other keys of the block beside; in place."""
     reference = item.pop("$ref")
     block = found[reference.rpartition("/")[2]]
     own = {name: inside for name, inside in block["properties"].items() if name not in NOT_BESIDE}
     taking = found[form]
     taking["properties"] = {**taking["properties"], **own}
-    taking["properties"][key] = {**taking["properties"][key], "enum": list(names)}
+    taking["properties"][key] = {**taking["properties"][key], "enum": names}
     item["anyOf"] = [{"$ref": reference}, {"$ref": f"#/$defs/{form}"}]
 
 

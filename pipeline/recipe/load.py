@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,7 @@ def compose_recipe(
         validate_recipe(recipe)
     except RecipeError as error:
         raise RecipeError(add_origins(str(error), work.data, work.origins, path.name)) from None
-    return EffectiveRecipe(
-        recipe, work.data, path.parent, work.origins, tuple(describe_left_out(work.data, mapped))
-    )
+    return EffectiveRecipe(recipe, work.data, path.parent, work.origins, tuple(describe_left_out(work.data, mapped)))
 
 
 class _Mapping:
@@ -108,7 +107,7 @@ class _Mapping:
             others = {file: code for file, code in held.items() if file not in dict(filters)}
             self.change("the lock", lambda data: data.update(custom_filters=others))
         for file, code in filters:
-            self.change(f"--filter {file}", lambda data, file=file, code=code: add_custom_filters(data, file, code))
+            self.change(f"--filter {file}", partial(add_custom_filters, file=file, code=code))
 
     def override(
         self, base: Path, moves: dict[str, str], sets: dict[str, str], locked: Mapping[str, Any] | None
@@ -130,7 +129,7 @@ class _Mapping:
 
     def _set(self, sets: Mapping[str, str]) -> None:
         for key, text in sets.items():
-            self.change(f"--set {key}", lambda data, key=key, text=text: set_value(data, key, text))
+            self.change(f"--set {key}", partial(set_value, key=key, text=text))
 
     def _is_of_subset(self, key: str) -> bool:
         """Whether a dotted key leads into a source that a subset has yet to become."""

@@ -151,9 +151,7 @@ def note_changes(origins: Origins, before: Any, after: Any, origin: str, keys: K
             note_changes(origins, before.get(key, _Missing), item, origin, (*keys, key))
     elif type(before) is type(after) and isinstance(after, list) and len(after) >= len(before):
         for place, item in enumerate(after):
-            note_changes(
-                origins, before[place] if place < len(before) else _Missing, item, origin, (*keys, place)
-            )
+            note_changes(origins, before[place] if place < len(before) else _Missing, item, origin, (*keys, place))
     elif before is _Missing or before != after:
         _forget(origins, keys)
         origins |= dict(locate(after, origin).list_origins(keys))

@@ -11,9 +11,7 @@ NAMED_LISTS = ("filters", "stages")
 """Lists whose items go by a name. Those of several files stand one behind the other."""
 
 
-def merge(
-    one: Located, other: Located, dotted: str = "", replaced: Collection[str] = (), where: str = ""
-) -> Located:
+def merge(one: Located, other: Located, dotted: str = "", replaced: Collection[str] = (), where: str = "") -> Located:
     """Two mappings as one: blocks are put together, and a value that both have has to be the same.
 
     Args:

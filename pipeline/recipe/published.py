@@ -104,8 +104,7 @@ def _expand_stage(stage: Located, mapped: list[Mapped]) -> Located:
     entries, others = _list_entries(found)
     sources = _map_entries(use, list(entries), where, mixture.origin)
     mapped += [
-        Mapped(name, use.published, entry, source, mixture.origin, use.without)
-        for entry, source in sources.items()
+        Mapped(name, use.published, entry, source, mixture.origin, use.without) for entry, source in sources.items()
     ]
     ours = [
         Located({"source": Located(sources[key], mixture.origin), **entry.value}, entry.origin)

@@ -15,7 +15,7 @@ from vlmill.pipeline.recipe.located import Located
 
 ANY = "*"
 
-PATHS = (
+PATHS: tuple[tuple[str, ...], ...] = (
     ("tokenizer",),
     ("sources", ANY, "root"),
     ("sources", ANY, "images"),
@@ -25,7 +25,7 @@ PATHS = (
 )
 """Where paths stand that start from the recipe's folder."""
 
-ROOTED = (("sources",), ("decontaminate", "against"))
+ROOTED: tuple[tuple[str, ...], ...] = (("sources",), ("decontaminate", "against"))
 """Blocks whose entries have a `root`, which is the recipe's folder where they name none."""
 
 

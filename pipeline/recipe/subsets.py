@@ -129,12 +129,18 @@ def _find_places(name: str, block: Mapping[str, Any], base: Path, wanted: Collec
     root = root if "://" in root else str((base / root).resolve())
     pattern = block.get("files")
     if pattern is not None:
-        found = {subset: {"files": pattern.replace(PLACE, glob.escape(subset))} for subset in _list_folders(name, root, pattern)}
+        found = {
+            subset: {"files": pattern.replace(PLACE, glob.escape(subset))}
+            for subset in _list_folders(name, root, pattern)
+        }
     else:
         found = _read_configs(name, root, split)
         if not found:
             pattern = f"{PLACE}/{split}*"
-            found = {subset: {"files": pattern.replace(PLACE, glob.escape(subset))} for subset in _list_folders(name, root, pattern)}
+            found = {
+                subset: {"files": pattern.replace(PLACE, glob.escape(subset))}
+                for subset in _list_folders(name, root, pattern)
+            }
     if missing := [subset for subset in wanted if subset not in found]:
         raise RecipeError(
             f"sources.{name}.subsets: {root} has no {', '.join(map(repr, missing))}; {suggest_names(missing[0], found)}"

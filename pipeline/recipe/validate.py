@@ -51,10 +51,10 @@ def check_names(recipe: Recipe) -> None:
         RecipeError: names the first that does not keep to it.
     """
     check_name("name", recipe.name)
-    for name, settings in recipe.sources.items():
+    for name, source in recipe.sources.items():
         check_name("sources", name, RESERVED, dots=False)
-        if settings.group:
-            check_name(f"sources.{name}.group", settings.group, dots=False)
+        if source.group:
+            check_name(f"sources.{name}.group", source.group, dots=False)
     held = recipe.decontaminate
     for name, settings in held.against.items() if held else ():
         where = "decontaminate.against"

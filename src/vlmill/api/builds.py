@@ -134,9 +134,7 @@ def build(
     if isinstance(recipe, LoadedRecipe):
         loaded = recipe
     else:
-        loaded = load_recipe(
-            recipe, run=None if accept_changes else find_run(str(recipe), Path(out) if out else None)
-        )
+        loaded = load_recipe(recipe, run=None if accept_changes else find_run(str(recipe), Path(out) if out else None))
     shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers stand in folders of their own
     for note in loaded.notes:
