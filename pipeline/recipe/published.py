@@ -193,7 +193,7 @@ def _map_entries(use: PublishedUse, entries: list[str], where: str, origin: str)
         )
     if not kept:
         raise RecipeError(f"{where}: `without` leaves no entry of {use.published} ({origin})")
-    return {name: use.sources.get(name) or str(every).replace(EVERY, name) for name in kept}
+    return {name: use.sources.get(name) or str(every).replace(EVERY, name.partition("@")[0]) for name in kept}
 
 
 def describe_left_out(data: dict[str, Any], mapped: Sequence[Mapped]) -> Iterator[str]:
