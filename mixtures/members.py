@@ -19,16 +19,14 @@ def list_members(recipe: Recipe, mixture: MixtureSettings, where: str) -> Mappin
         RecipeError: an entry means no source, or two of them mean the same one.
     """
     names = dict.fromkeys(entry.source for entry in mixture.resolved())
-    own = {name for name in names if name in recipe.sources}
     members, taken = dict[str, tuple[str, ...]](), dict[str, str]()
     for name in names:
-        found = recipe.find_members(name)
-        if not found:
+        members[name] = recipe.find_members(name, names)
+        if not recipe.find_members(name):
             raise RecipeError(
                 f"{where}: the recipe has no source {name!r}, and no group of sources; "
                 f"{suggest_names(name, recipe.list_groups())}"
             )
-        members[name] = found if name in own else tuple(source for source in found if source not in own)
         if not members[name]:
             raise RecipeError(f"{where}: all sources of {name!r} have entries of their own, so it means none")
         for source in members[name]:

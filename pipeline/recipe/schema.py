@@ -183,12 +183,16 @@ class Recipe:
         }
         return dataclasses.replace(self, custom_filters=files)
 
-    def find_members(self, name: str) -> tuple[str, ...]:
-        """The sources that a mixture means by a name: one of that name, else a group, else those that a pattern matches."""
+    def find_members(self, name: str, entries: Collection[str] = ()) -> tuple[str, ...]:
+        """The sources that a mixture means by a name: one of that name, else a group, else those that a pattern matches.
+
+        Sources among the names of its `entries` are in no group and match no pattern.
+        """
         if name in self.sources:
             return (name,)
         group = tuple(source for source, settings in self.sources.items() if name and settings.group == name)
-        return group or tuple(source for source in self.sources if "*" in name and fnmatchcase(source, name))
+        found = group or tuple(source for source in self.sources if "*" in name and fnmatchcase(source, name))
+        return tuple(source for source in found if source not in entries)
 
     def list_groups(self) -> list[str]:
         """The names of all sources and groups of them."""

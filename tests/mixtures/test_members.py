@@ -85,7 +85,9 @@ def read_ids(root, stage):
     """Ids of the held-out samples of a stage, and of those that it plans."""
     mixture = PlannedMixture(root, stage)
     held = [mixture.about(segment)["id"] for segment in mixture.held_out()]
-    planned = [mixture.about(segment)["id"] for place in range(mixture.sequences) for segment in mixture.sequence(place)]
+    planned = [
+        mixture.about(segment)["id"] for place in range(mixture.sequences) for segment in mixture.sequence(place)
+    ]
     return held, planned
 
 
