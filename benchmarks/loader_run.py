@@ -1,4 +1,7 @@
-"""The run that `benchmarks.loader` has read: samples of a text and one to three pictures, packed, and a plan of more than 10^6 steps."""
+"""The run that `benchmarks.loader` reads.
+
+Samples of a text and one to three pictures, packed, and a plan of more than 10^6 steps.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def make(run: Path, policy: str, quality: int | None, samples: int, folder: Path
 
 
 def pictures(folder: Path | None) -> Iterator[Image.Image]:
-    """Pictures without end: the files in a folder, in turns, or hills of noise at several scales, as photographs have them."""
+    """Pictures without end: the files in a folder, in turns, or noise at several scales, as photographs have it."""
     if folder is not None:
         for path in itertools.cycle(sorted(path for path in folder.rglob("*") if path.is_file())):
             try:
@@ -90,7 +93,10 @@ def made(samples: int, folder: Path | None) -> list[Made]:
 
 
 def lengthen(run: Path) -> None:
-    """A run over the same files whose plan has as many sequences as FAR steps need, and some more: its own as one block, again and again."""
+    """A run over the same files whose plan has as many sequences as FAR steps need, and some more.
+
+    Its own plan as one block, repeated.
+    """
     far = run / "far"
     far.mkdir()
     for name in ("shards", "tokenizer.json"):

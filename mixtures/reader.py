@@ -1,4 +1,6 @@
-"""A stage's mixture as the trainer and the page of statistics read it: its lock, the sequences of its plan, and the samples behind them.
+"""A stage's mixture as the trainer and the page of statistics read it.
+
+Its lock, the sequences of its plan, and the samples behind them.
 
 Nothing is drawn at random here: sequence n of the plan is the same for every rank, worker and process.
 """
@@ -198,7 +200,10 @@ class PlannedMixture:
                 yield nodes
 
     def _json(self, span: ByteRange, head: bytes) -> bytes:
-        """The JSON of a sample, which is its first member, from the beginning of its span; the rest is read if that is too short."""
+        """The JSON of a sample, its first member, from the beginning of its span.
+
+        The rest is read if that is too short.
+        """
         end = find_json_end(head)
         if not BLOCK < end <= span.size:
             raise self._place.damage(span, "no sample begins there")

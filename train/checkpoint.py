@@ -79,7 +79,9 @@ def save_checkpoint(
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
-    with _explain_errors(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
+    with _explain_errors(
+        f"{folder / f'{step:08d}'} cannot be written", f"Free disk space, or correct what it says. {cure}"
+    ):
         if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -131,7 +133,7 @@ def restore_checkpoint(
     weights, moments = get_state_dict(model, optimizer)
     with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
         states = {"model": weights, "optimizer": moments}
-        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=group.size == 1)
+        load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
 
@@ -159,7 +161,7 @@ def _get_member(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")
 
 
-class _Reader(FileSystemReader):
+class _CheckpointReader(FileSystemReader):
     """Reads the files of a checkpoint; names the one that is not what it should be."""
 
     def read_metadata(self, *_: Any, **kwargs: Any) -> Metadata:
@@ -205,7 +207,10 @@ def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def _explain_errors(trouble: str, cure: str) -> Iterator[None]:
-    """Whatever goes wrong as a StoreError. torch raises errors of many kinds, and for several ranks one that is no Exception."""
+    """Turn every error into a StoreError.
+
+    torch raises errors of many kinds, and for several ranks one that is no Exception.
+    """
     try:
         yield
     except (Exception, CheckpointException) as error:

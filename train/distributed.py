@@ -75,7 +75,9 @@ def find_layers(root: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in.
+    """The world that the environment of `torchrun` describes, left again at the end.
+
+    Without it, the world that this process is in.
 
     Of GPUs `device` is this rank's, and the current one.
     """

@@ -1,4 +1,6 @@
-"""What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
+"""Scores of a trained stage on samples that it never saw.
+
+Loss and answers of each, and scores per source beside the majority answer.
 
 The majority answer to a question is the one most often given to the same words in the training split, or the source's
 most frequent one where they were never asked. A model that does not beat it has learned the language, not the images.
@@ -59,7 +61,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What came of a held-out sample."""
+    """The outcome of a held-out sample."""
 
     source: str
     id: str
@@ -70,7 +72,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a source's held-out samples.
+    """The scores of a source's held-out samples.
 
     Shares and means are over the questions; None where there is nothing to divide by.
     """
@@ -186,7 +188,7 @@ def list_turns(nodes: Sequence[Node]) -> Iterator[Turn]:
 
 
 def make_prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Document:
-    """What stands before an answer, `nodes` being all before it: no EOS, but the mark that the assistant begins with."""
+    """The prompt of an answer, `nodes` being all before it: no EOS, but the mark that the assistant begins with."""
     images = sum(node.kind == "image" for node in nodes)
     chat = reader.mixture.chat
     begun = join_segment(nodes, document.layouts[:images], reader.tokenizer, chat).ids[:-1]
@@ -216,7 +218,7 @@ def generate_answers(
 
 
 def find_majority(mixture: PlannedMixture, source: int) -> Callable[[str], str]:
-    """A function from a question to its majority answer; of two as frequent ones the one that stands first in order of letters."""
+    """A function from a question to its majority answer; of equally frequent ones the first in alphabetical order."""
     held_out = {(segment.source, segment.shard, segment.row) for segment in mixture.held_out()}
     by_question: dict[str, Counter[str]] = defaultdict(Counter)
     overall: Counter[str] = Counter()

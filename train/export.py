@@ -52,7 +52,7 @@ def export_model(
 
 
 def cast_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy of a model in another dtype, weights and configurations; what is in it already is shared with the model."""
+    """A copy of a model in another dtype, weights and configurations; what has the dtype already is shared."""
     weights = {id(weight): nn.Parameter(weight.detach().to(dtype)) for weight in model.parameters()}
     others = {id(buffer): buffer.to(dtype) for buffer in model.buffers() if buffer.is_floating_point()}
     copied = deepcopy(model, {**weights, **others})  # by way of what has been copied, so that tied weights stay tied

@@ -98,7 +98,9 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
 
 
 def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
-    """AdamW over the components that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
+    """AdamW over the components that have a learning rate; all else is frozen.
+
+    Of adapted components it trains the adapters; new rows are trained as well.
 
     Each component has a group that decays and one that does not (norms, biases and single vectors, new rows among
     them). A group's `component` names it, its `peak` is its learning rate before the schedule.
@@ -130,7 +132,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
 
 
 def scale_rate(step: int, steps: int, training: Training) -> float:
-    """What learning rates are multiplied by in `step` of `steps` (from 0): linear up to 1, then as the schedule says."""
+    """The factor of learning rates in `step` of `steps` (from 0): linear up to 1, then as the schedule says."""
     if step < training.warm_up:
         return (step + 1) / training.warm_up
     if training.schedule == "constant":

@@ -1,4 +1,7 @@
-"""Training from a run's folder: one stage, or all stages of its recipe in order, each from the weights of the one before."""
+"""Training from a run's folder.
+
+One stage, or all stages of its recipe in order, each from the weights of the one before.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ class Result:
 def train_stages(
     directory: Path, stage: str | None = None, machine: Machine | None = None, console: Console | None = None
 ) -> list[Result]:
-    """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
+    """Train the stages of the recipe that `directory` is locked to, or one of them.
+
+    One stage starts from the stage before it.
 
     Raises:
         RecipeError: the recipe has no such stage.
@@ -191,7 +196,7 @@ def _write_results(
     found: Sequence[HeldOut],
     scores: Mapping[str, Score],
 ) -> None:
-    """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
+    """Write the answers and scores of held-out samples; the scores' file, written last, completes a stage."""
     write_answers(folder / ANSWERS, found)
     by_source = {name: asdict(score) for name, score in scores.items()}
     write_atomically(folder / RESULT, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
@@ -213,7 +218,7 @@ def evaluate_stage(
         samples: of each source at most; None is what the stage's `evaluate` says.
         export: a folder with a model of the stage's class and tokenizer, scored in place of the trained stage.
         machine: what it runs on.
-        watcher: is told how far it has come.
+        watcher: receives its progress.
 
     Returns:
         The stage's name, and its scores by source: none where nothing is held out.

@@ -15,7 +15,7 @@ from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
 MAX_EPOCHS = (1 << 15) - 1
-"""Passes over an entry that a plan has room to number."""
+"""The most passes over an entry that a plan can number."""
 
 SLACK = 1e-9
 """What sums of floats may be off by, as a fraction."""
@@ -124,7 +124,10 @@ def _compute_budget(
 
 
 def _find_level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
-    """The level at which entries, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
+    """The level at which entries, filled at their rates up to their caps, hold `budget` tokens.
+
+    That of the last cap if they never do.
+    """
     bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
     for number, (bend, _) in enumerate(bends):
         capped = sum(full * inflow for full, inflow in bends[:number])

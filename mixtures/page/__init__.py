@@ -2,7 +2,7 @@
 
     counts    shards, plans and receipts -> histograms and matrices
     plots     those -> Vega-Lite, drawn by the page itself
-    gallery   a few segments of every stage, chosen by hash: tiles drawn, neighbours in their sequence, what is supervised
+    gallery   a few segments of every stage, chosen by hash: tiles, neighbours in their sequence, what is supervised
     search    up to 20,000 samples of the run, chosen by hash, with language and reason, to be searched in the page
 
     missing   what a run does not have (yet), and how to get it

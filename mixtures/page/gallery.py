@@ -126,7 +126,7 @@ def _render_pictures(
 
 
 def draw_tiles(mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
-    """What the encoder is shown of an image: its tiles in their grid with seams between them, the overview on the left."""
+    """The encoder's inputs for an image: its tiles in their grid, seams between them, the overview on the left."""
     parts = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in encoded.items()}
     tiles = mixture.policy.tiles(parts, layout)
     rows, columns = layout.grid

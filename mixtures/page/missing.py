@@ -32,7 +32,7 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         yield f"Nothing is shown of {', '.join(unread)}: not read to the end yet; {ON}"
     open_ = [name for name in recipe.sources if name not in unread and not search.has_all_verdicts(root, recipe, name)]
     if open_:
-        yield f"What becomes of the samples of {', '.join(open_)} is not decided yet; {ON}"
+        yield f"The outcome of the samples of {', '.join(open_)} is not decided yet; {ON}"
     unsharded = [
         f"{source} ({policy})"
         for policy in recipe.policies

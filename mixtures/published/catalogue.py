@@ -1,7 +1,7 @@
-"""Mixtures that others published: what they declared, what they said came of it, and what comes of it here.
+"""Mixtures that others published: what they declared, the result that they state, and the result here.
 
 Each YAML beside this file is one of them, and says where its publication contradicts itself. `compute_shares` solves a
-stage over the published counts, so what a paper claims can be held against what its own numbers make;
+stage over the published counts, so a paper's claims can be compared with what its own numbers give;
 `describe_published` puts it into the form of `stats.json`, so that `make_difference` compares it with any other
 mixture; `make_published_tables` is what `vlmill mixtures show` prints.
 """
@@ -115,7 +115,7 @@ def compute_shares(stage: PublishedStage) -> dict[str, float]:
 
 
 def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
-    """What each entry comes to in every unit, as far as its counts tell."""
+    """What each entry comes to in every unit, as far as its counts say."""
     available = stage.available()
     repetition = solve_mixture(stage.mixture, available).repetition
     return [
@@ -125,7 +125,9 @@ def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
 
 
 def describe_published(stage: PublishedStage, name: str = "") -> dict[str, Any]:
-    """What the stage would hold of every unit, in the form of `stats.json`: None where nothing was published of it; pure.
+    """What the stage would hold of every unit, in the form of `stats.json`; pure.
+
+    None where nothing was published of a unit.
 
     `total` adds up what was published.
     """

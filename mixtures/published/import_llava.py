@@ -89,7 +89,7 @@ def make_source_name(stem: str) -> str:
 
 
 def count_rows(name: str) -> int | None:
-    """The number of samples that a file's name tells, or None."""
+    """The number of samples in a file's name, or None."""
     found = list(COUNT.finditer(name))
     if not found:
         return None

@@ -1,4 +1,6 @@
-"""The lock step, the last of a stage: which samples of which bytes were planned under which settings, and what came of it.
+"""The lock step, the last of a stage.
+
+It records which samples of which bytes were planned under which settings, and the result.
 
 `mixture.lock.json` is all that a trainer needs beside the files it names; `verify_lock` derives it again from them.
 """

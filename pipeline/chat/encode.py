@@ -1,10 +1,10 @@
-"""Tokens and labels of a sample: what measure counts before training, and the trainer reads again.
+"""Tokens and labels of a sample: what the step `token_lengths` counts before training, and the trainer reads again.
 
-A sample is encoded node by node. A node's piece depends on the node and on whether its neighbours belong to the same
+A sample is encoded node by node. An encoded node depends on the node and on whether its neighbours belong to the same
 run (the nodes of one turn and role), so counts per node add up exactly, and a segment cut at the border of a
 run has the tokens that it has inside its sample. Each segment is wrapped in one BOS and one EOS, its overhead.
 
-Texts are data: a text that spells a special token is encoded as the letters it is made of.
+Texts are data: a text that contains a special token is encoded as the letters it is made of.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class ChatFormat:
     """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
 
     A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare,
-    and each text is followed by `separator`. An image is `image`, repeated, in what `frame` puts around it.
+    and each text is followed by `separator`. An image is `image`, repeated, in the marks that `image_tokens` puts
+    around it.
     """
 
     roles: tuple[tuple[Role, str], ...] = (
@@ -54,13 +55,13 @@ class ChatFormat:
     pad: str = "<|pad|>"
     image: str = "<image>"
     separator: str = "\n\n"
-    frame: ImageTokenTemplate = BARE
+    image_tokens: ImageTokenTemplate = BARE
 
     @property
     def specials(self) -> tuple[str, ...]:
         """All special tokens, in the order in which a tokenizer that lacks them is given them."""
         marks = (mark for _, mark in self.roles)
-        return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.frame.specials)
+        return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.image_tokens.specials)
 
     @property
     def overhead(self) -> int:
@@ -74,9 +75,10 @@ class ChatFormat:
         The part between the generation tags is what "answers" supervises.
         """
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
+        image = self.image + self.image_tokens.after
         content = (
             "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
-            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {self.image + self.frame.after!r} }}}}{{% else "
+            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {image!r} }}}}{{% else "
             "%}{{ part.text }}{% endif %}{% endfor %}{% endif %}" + self.end
         )
         return (
@@ -89,11 +91,11 @@ class ChatFormat:
 
 FORMATS: dict[str, ChatFormat] = {
     "vlmill": ChatFormat(),
-    "idefics": ChatFormat(frame=FENCED),
-    "idefics3": ChatFormat(frame=TAGGED),
-    "internvl": ChatFormat(frame=BRACKETED, image="<IMG_CONTEXT>"),
+    "idefics": ChatFormat(image_tokens=FENCED),
+    "idefics3": ChatFormat(image_tokens=TAGGED),
+    "internvl": ChatFormat(image_tokens=BRACKETED, image="<IMG_CONTEXT>"),
 }
-"""One set of turn marks; images as the processor of a model family spells them."""
+"""One set of turn marks; images as the processor of a model family writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
     """The tokenizer of a `tokenizer.json`, made ready for `join_segment`.
 
     The special tokens of `chat` that it lacks come behind its vocabulary. Truncation, padding and automatic
-    special tokens of the file are switched off, and special tokens spelt inside a text are not recognised.
+    special tokens of the file are switched off, and special tokens written inside a text are not recognised.
 
     Raises:
         RecipeError: the tokenizer treats a text at the start differently from one after a special token.
@@ -150,7 +152,7 @@ def encode_nodes(
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> list[Encoded]:
-    """The piece of each node, in order; pure.
+    """Encode each node, in order; pure.
 
     Args:
         nodes: of a sample, or of a segment cut at borders of runs.
@@ -168,12 +170,12 @@ def encode_nodes(
     done = []
     for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
         opens, closes = (
-            node.role != "none" and not _together(before, node),
-            node.role != "none" and not _together(node, after),
+            node.role != "none" and not _belong_together(before, node),
+            node.role != "none" and not _belong_together(node, after),
         )
         supervised = node.supervised or loss == "text"
         head = [marks[node.role]] if opens else []
-        body = next(encoded).ids if node.kind == "text" else _spelt(next(shown), tokenizer, chat)
+        body = next(encoded).ids if node.kind == "text" else _tokenize_image(next(shown), tokenizer, chat)
         tail = [end] if closes else []
         done.append(
             Encoded(
@@ -205,17 +207,17 @@ def join_segment(
     )
 
 
-def _spelt(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
+def _tokenize_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
     """The tokens of an image."""
     ids: list[int] = []
-    for said, times in chat.frame.spell(image):
-        if said is None or said in chat.frame.specials:
+    for said, times in chat.image_tokens.write(image):
+        if said is None or said in chat.image_tokens.specials:
             ids += [get_mark_id(tokenizer, said or chat.image)] * times
         else:
             ids += tokenizer.encode(said, add_special_tokens=False).ids * times
     return ids
 
 
-def _together(one: Node | None, other: Node | None) -> bool:
+def _belong_together(one: Node | None, other: Node | None) -> bool:
     """Whether two neighbours belong to one run."""
     return one is not None and other is not None and (one.turn, one.role) == (other.turn, other.role)

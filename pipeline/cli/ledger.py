@@ -29,7 +29,7 @@ def ledger(
         ),
     ] = None,
 ) -> None:
-    """Show the funnel: in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of each loss.
+    """Show the funnel: in = kept + dropped + failed, of rows, samples, nodes, images, with the reason of each loss.
 
     Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row
     or page of which no sample could be made is shown with the message and its first characters.
@@ -45,24 +45,24 @@ def ledger(
         raise VlmillError("--html writes a page of all reasons; leave out --reason and --json")
     if samples is not None and not reason:
         raise VlmillError("--samples is the number of examples of a reason; give --reason too")
-    books = select_funnel(directory, source, reason)
+    funnel = select_funnel(directory, source, reason)
     if html is not None:
-        _write_page(directory, books, html)
+        _write_page(directory, funnel, html)
     elif reason is not None:
-        _examples(directory, books, reason, samples or EXAMPLES, as_json=as_json)
+        _print_examples(directory, funnel, reason, samples or EXAMPLES, as_json=as_json)
     elif as_json:
-        pages = {name: lost for name in books if (lost := count_lost_pages(directory, name))}
+        pages = {name: lost for name in funnel if (lost := count_lost_pages(directory, name))}
         print_json(
             {
-                "funnel": books,
+                "funnel": funnel,
                 "pages": pages,
-                "said_by": {name: find_steps_by_reason(directory, name) for name in books},
+                "said_by": {name: find_steps_by_reason(directory, name) for name in funnel},
             }
         )
     else:
-        for table in make_tables(directory, books, console.width):
+        for table in make_tables(directory, funnel, console.width):
             console.print(table)
-        _print_notes(directory, books)
+        _print_notes(directory, funnel)
         console.print(f"Examples: vlmill ledger {directory} --reason REASON; a page: --html FILE", markup=False)
 
 
@@ -80,21 +80,21 @@ def _print_notes(directory: Path, sources: Collection[str]) -> None:
             console.print(f"{name}: pages without a sample: {why}", markup=False)
 
 
-def _write_page(directory: Path, books: dict[str, Any], file: Path) -> None:
+def _write_page(directory: Path, funnel: dict[str, Any], file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves an earlier page as it was."""
     from vlmill.pipeline.core.files import write_atomically
     from vlmill.pipeline.page.ledger import render_funnel_page
 
-    write_atomically(file, render_funnel_page(directory, books))
+    write_atomically(file, render_funnel_page(directory, funnel))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
-def _examples(directory: Path, books: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
+def _print_examples(directory: Path, funnel: dict[str, Any], reason: str, number: int, *, as_json: bool) -> None:
     """Show examples of losses with one reason."""
     from vlmill.pipeline.reports.ledger import loss_to_json as loss_json
     from vlmill.pipeline.reports.ledger import read_row_losses, sample_losses
 
-    rows, found = read_row_losses(directory, books, reason), sample_losses(directory, books, reason, number)
+    rows, found = read_row_losses(directory, funnel, reason), sample_losses(directory, funnel, reason, number)
     if as_json:
         lost = {
             level: {partition: pair[place] for partition, pair in rows.items()}

@@ -21,13 +21,13 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
     from vlmill.pipeline.reports.undecided import count_undecided
     from vlmill.pipeline.reports.unread import list_unread_keys
 
-    books = read_funnel(directory)
+    funnel = read_funnel(directory)
     if as_json:
         steps = {step.folder: {"done": step.done, "partitions": step.partitions} for step in read_progress(directory)}
         print_json(
             {
                 "steps": steps,
-                "funnel": books,
+                "funnel": funnel,
                 "unread": {line.source: line.rows for line in list_unread_keys(directory)},
             }
         )
@@ -37,9 +37,9 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
         console.print(str(line), markup=False)
     kept = (
         f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
-        for level, line in total_funnel(books).items()
+        for level, line in total_funnel(funnel).items()
     )
-    if any(books.values()):
+    if any(funnel.values()):
         console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill ledger {directory}", markup=False)
 
 
@@ -56,7 +56,7 @@ def stats(
         ),
     ] = None,
 ) -> None:
-    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.
+    """Show what the mixtures hold: declared and realised shares, samples, images, tokens, packing, losses.
 
     Shares are in the mixture's unit, epochs are passes over a source.
     --html writes one file that needs no network: plots, samples as the trainer sees them, search.
@@ -109,7 +109,7 @@ def trace(
     ] = None,
     stage: Annotated[str | None, typer.Option(help="The stage of --step; needed where there are several.")] = None,
 ) -> None:
-    """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
+    """Follow a sample or shard member back to its input file, with its verdicts and the steps that see it.
 
     For a row or page of which no sample was made, it shows the reason and the row's first characters.
 
@@ -119,7 +119,7 @@ def trace(
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from vlmill.pipeline.reports import refused
+    from vlmill.pipeline.reports.refused import describe_refused
     from vlmill.pipeline.reports.trace import format_trace, trace_refused
     from vlmill.pipeline.reports.trace import trace_sample as traced
     from vlmill.train.trace import find_steps, list_seen, list_trained_stages
@@ -137,7 +137,7 @@ def trace(
                 console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
         return
     if lost := trace_refused(directory, str(name)):
-        for line in refused.lines(lost):
+        for line in describe_refused(lost):
             console.print(line, markup=False, soft_wrap=True)
         return
     found = traced(directory, str(name))

@@ -60,7 +60,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from the list, or a file of the same form.")],
     stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
 ) -> None:
-    """Compare published percentages with what the published counts make, and show where a publication contradicts itself.
+    """Compare published percentages with what the published counts give, and show where they contradict.
 
     The table marks percentages that do not follow from their counts.
     Without --stage all stages are shown.

@@ -56,7 +56,7 @@ def takedown(
     trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove things from a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
+    """Remove things for good: from tables, shards, mixtures, plans, and every later build in the folder.
 
     Each option may be given several times. Only the partitions that hold something are made again; what they held is
     deleted from the disk. Custom filters run on them again, so name their files again. The list is DIR/takedowns.yaml.
@@ -87,12 +87,12 @@ def takedown(
     with open_executor(workers, ray) as pool:
         found = forecast_takedown(root, recipe, asked, before, pool)
         if not as_json:
-            _tell(found, (asked - before).labels(), "would go" if dry_run else "goes")
+            _print_forecast(found, (asked - before).labels(), "would go" if dry_run else "goes")
         if not dry_run:
             talk = Console(stderr=True) if as_json else console
             changed = _carry_out(root, recipe, found, pool, talk)
     if as_json:
-        print_json(_as_json(found) | ({} if dry_run else {"stages": changed}))
+        print_json(_make_json(found) | ({} if dry_run else {"stages": changed}))
     elif dry_run:
         console.print("nothing was changed")
     else:
@@ -140,11 +140,11 @@ def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Consol
     return {name: (root / "train" / name).exists() for name in changed}
 
 
-def _tell(found: Forecast, asked: list[str], goes: str) -> None:
+def _print_forecast(found: Forecast, asked: list[str], goes: str) -> None:
     """Print what is removed and what stays."""
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other "
-        f"samples show; {sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} "
+        f"samples show; {sum(effect.rebuilt for effect in found.effects):,} partitions and {len(found.shards):,} "
         "shards are made again"
     )
     if found.never_had:
@@ -154,22 +154,24 @@ def _tell(found: Forecast, asked: list[str], goes: str) -> None:
         )
     if found.refused:
         console.print(f"with the message and the beginning of {len(found.refused):,} rows of which no sample was made:")
-        _list(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
-    _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
-    _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
+        _print_lines(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
+    _print_lines(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
+    _print_lines(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
     matched = {*found.samples.values(), *found.images.values(), *found.never_had, *found.refused.values()}
     for rule in asked:
         if rule not in matched:
             console.print(f"nothing here falls under {rule}; the list keeps it out of later builds", markup=False)
     if found.near:
         console.print(f"{len(found.near):,} samples were dropped as duplicates of what is removed, and may come back:")
-        _list(f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near)
+        _print_lines(
+            f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near
+        )
     if found.copies:
         console.print(f"{len(found.copies):,} of the images are at other addresses too, and stay there unless you add:")
-        _list(f"--sha256 {digest}" for digest in found.copies)
+        _print_lines(f"--sha256 {digest}" for digest in found.copies)
 
 
-def _list(lines: Any) -> None:
+def _print_lines(lines: Any) -> None:
     for line in islice(lines, SHOWN):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     more = sum(1 for _ in lines)
@@ -177,7 +179,7 @@ def _list(lines: Any) -> None:
         console.print(f"  and {more:,} more; --json has all")
 
 
-def _as_json(found: Forecast) -> dict[str, Any]:
+def _make_json(found: Forecast) -> dict[str, Any]:
     return {
         "samples": found.samples,
         "images": found.images,

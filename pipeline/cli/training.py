@@ -75,7 +75,9 @@ def train(
     from vlmill.api.training import train_run
     from vlmill.train.settings import Machine
 
-    machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
+    machine = Machine(
+        device=device, threads=threads, readers=readers, recompute=recompute, shards=_resolve_shards(shards)
+    )
     results = train_run(directory, stage, machine, ranks, ray, console)
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return
@@ -89,7 +91,7 @@ def train(
     )
 
 
-def _place(shards: str | None) -> str | None:
+def _resolve_shards(shards: str | None) -> str | None:
     """Where the shards are, as processes with other working folders find them."""
     return shards if shards is None or "://" in shards else str(Path(shards).absolute())
 
@@ -137,7 +139,7 @@ def evaluate(
         if name not in METRICS:
             raise RecipeError(f"--metrics {name}: there is no such metric; {suggest_names(name, list(METRICS))}")
     with ProgressBars(Console(stderr=True) if as_json else console) as watcher:
-        machine = Machine(device=device, threads=threads, shards=_place(shards))
+        machine = Machine(device=device, threads=threads, shards=_resolve_shards(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
     if as_json:
         hidden = {*METRICS} - {*shown}
@@ -176,7 +178,7 @@ def ablate(
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Train variants of a recipe with several seeds, and compare them with a baseline: differences, intervals, p-values, costs.
+    """Train variants of a recipe with several seeds and compare them: differences, intervals, p-values, costs.
 
     What variants share is built once. Every variant and seed is an ordinary run, DIR/VARIANT/SEED, which all other
     commands take. Run it again after any interruption: finished trainings are kept. The comparison is paired over

@@ -19,7 +19,7 @@ DROPPED: Final = "dropped"
 
 
 class Reason(StrEnum):
-    """One code for each way to lose a row, a sample, a node or an image; each says whether it is a failure or a decision."""
+    """One code for each way to lose a row, a sample, a node or an image; each is a failure or a decision."""
 
     _value_: str
     failed: bool
@@ -123,11 +123,11 @@ class Reason(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         kind, _, name = str(value).partition(":")
-        return _of_filter(name) if kind == "filter" and FILTER_NAME.fullmatch(name) else None
+        return _make_filter_reason(name) if kind == "filter" and FILTER_NAME.fullmatch(name) else None
 
 
 @cache
-def _of_filter(name: str) -> Reason:
+def _make_filter_reason(name: str) -> Reason:
     """One object for each name, so that `is` and pickling work as for the codes of the list."""
     reason = str.__new__(Reason, f"filter:{name}")
     reason._name_, reason._value_ = f"FILTER_{name.upper()}", f"filter:{name}"

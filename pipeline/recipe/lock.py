@@ -19,7 +19,7 @@ from vlmill.pipeline.recipe.validate import check_names
 
 
 def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads, times and expectations."""
+    """The part of a recipe that shapes the output: without places, mirrors, threads, times and expectations."""
     runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
 
     def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
     """Lock a folder to an effective recipe, or check that it is locked to this one.
 
-    Where nothing was made yet, the lock binds nobody.
+    A lock does not apply while nothing was made.
 
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
@@ -68,7 +68,9 @@ def is_bound(root: Path) -> bool:
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """The effective recipe that a folder is locked to, as a mapping; its names lead nowhere else, and its code is what its sha256 says.
+    """The effective recipe that a folder is locked to, as a mapping.
+
+    Its names are checked to stay in the folder, and its code to have the sha256 that it states.
 
     Raises:
         StoreError: no build was begun there, or the file is damaged.
@@ -85,6 +87,17 @@ def read_lock(root: Path) -> dict[str, Any]:
             "which writes it anew"
         ) from error
     return data
+
+
+def read_kept_sources(root: Path | None) -> dict[str, Any] | None:
+    """What of its lock a folder keeps in every later build of the same recipe: its sources, among them all subsets.
+
+    None where nothing was made yet.
+
+    Raises:
+        StoreError: the lock is damaged.
+    """
+    return {"sources": read_lock(root)["sources"]} if root is not None and is_bound(root) else None
 
 
 def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:

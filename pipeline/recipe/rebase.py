@@ -35,12 +35,12 @@ def rebase_paths(whole: Located, folder: Path, base: Path) -> Located:
         return whole
 
     def rebase(found: Located) -> Located:
-        return Located(_rebase(found.value, folder, base), found.origin)
+        return Located(_rebase_path(found.value, folder, base), found.origin)
 
     for keys in ROOTED:
-        whole = _change(whole, (*keys, ANY), _name_root)
+        whole = _change_values(whole, (*keys, ANY), _name_root)
     for keys in PATHS:
-        whole = _change(whole, keys, rebase)
+        whole = _change_values(whole, keys, rebase)
     return whole
 
 
@@ -50,7 +50,7 @@ def _name_root(entry: Located) -> Located:
     return entry.with_item("root", Located(".", entry.origin))
 
 
-def _rebase(path: Any, folder: Path, base: Path) -> Any:
+def _rebase_path(path: Any, folder: Path, base: Path) -> Any:
     """Relative to `base` where the file lies below it, else whole."""
     if not isinstance(path, str) or "://" in path or Path(path).is_absolute():
         return path
@@ -59,15 +59,17 @@ def _rebase(path: Any, folder: Path, base: Path) -> Any:
     return os.path.normpath(folder / path)
 
 
-def _change(found: Located, keys: tuple[str, ...], change: Callable[[Located], Located]) -> Located:
+def _change_values(found: Located, keys: tuple[str, ...], change: Callable[[Located], Located]) -> Located:
     """The same with what stands at `keys` changed; ANY is every key or list place."""
     if not keys:
         return change(found)
     first, rest = keys[0], keys[1:]
     if isinstance(found.value, list):
-        inside = [_change(item, rest if first == ANY else keys, change) for item in found.value]
+        inside = [_change_values(item, rest if first == ANY else keys, change) for item in found.value]
         return Located(inside, found.origin)
     if not isinstance(found.value, dict):
         return found
     wanted = list(found.value) if first == ANY else [first] if first in found.value else []
-    return Located({**found.value, **{key: _change(found.value[key], rest, change) for key in wanted}}, found.origin)
+    return Located(
+        {**found.value, **{key: _change_values(found.value[key], rest, change) for key in wanted}}, found.origin
+    )

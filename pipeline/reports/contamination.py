@@ -54,7 +54,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
 
     The name has the split in it.
 
-    `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were
+    `unread` says what could not be compared with anything: how many `rows` and `images` came, and how many of them were
     lost, by reason.
 
     Raises:
@@ -64,16 +64,16 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
     against = recipe.decontaminate
     if against is None:
         raise StoreError(
-            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
+            f"{root} was compared with no benchmark: add a decontaminate block to its recipe, such as against: "
             "benchmarks"
         )
     contacts = dict[str, dict[str, Contact]]()
     for source in sorted(recipe.sources):
-        for finding in _findings(root, source):
+        for finding in _read_findings(root, source):
             contact = contacts.setdefault(finding.benchmark, {}).setdefault(source, Contact())
             contact.pairs[finding.kind].add((finding.id, finding.item))
-    items = _items(root)
-    books = {
+    items = _count_items(root)
+    benchmarks = {
         name: {
             "items": items.get(name, 0),
             "unread": count_unread(root, name),
@@ -81,7 +81,7 @@ def read_contamination(root: Path, examples: int) -> dict[str, Any]:
         }
         for name in list_splits(recipe)
     }
-    return {"action": against.action, "benchmarks": books}
+    return {"action": against.action, "benchmarks": benchmarks}
 
 
 def list_splits(recipe: Recipe) -> list[str]:
@@ -115,23 +115,23 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
         StoreError: one was not read to its end.
     """
     for name in list_splits(recipe):
-        for level, book in count_unread(root, name).items():
-            if book["lost"]:
-                lost = sum(book["lost"].values())
-                why = ", ".join(f"{reason} {number:,}" for reason, number in book["lost"].items())
+        for level, count in count_unread(root, name).items():
+            if count["lost"]:
+                lost = sum(count["lost"].values())
+                why = ", ".join(f"{reason} {number:,}" for reason, number in count["lost"].items())
                 yield (
-                    f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held "
-                    "against them"
+                    f"{name}: {lost:,} of {count['in']:,} {level} could not be read ({why}), and nothing was "
+                    "compared with them"
                 )
 
 
-def _findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
+def _read_findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
     for receipt in read_manifest(root, f"steps/{source}/contamination"):
         for file in receipt.files:
             yield from read_findings(root / file.path)
 
 
-def _items(root: Path) -> dict[str, int]:
+def _count_items(root: Path) -> dict[str, int]:
     """How many samples each benchmark has."""
     found = dict[str, set[str]]()
     for receipt in read_manifest(root, f"steps/{FOLDER}/index"):
@@ -152,20 +152,20 @@ def make_contamination_table(found: dict[str, Any]) -> Table:
     )
     for name in ("benchmark", "of", "source", "items", "image", "text", "both", "samples", "image", "text", "both"):
         made.add_column(name, justify="left" if name in {"benchmark", "source"} else "right")
-    for name, book in found["benchmarks"].items():
-        for source, line in book["sources"].items() or [("none", None)]:
+    for name, benchmark in found["benchmarks"].items():
+        for source, line in benchmark["sources"].items() or [("none", None)]:
             counts = (
                 f"{line[f'{what}_by_{how}']:,}" if line else "0"
                 for what in ("items", "samples")
                 for how in ("any", "image", "text", "both")
             )
-            made.add_row(name, f"{book['items']:,}", source, *counts)
+            made.add_row(name, f"{benchmark['items']:,}", source, *counts)
     return made
 
 
 def format_examples(found: dict[str, Any]) -> Iterator[str]:
     """The examples for people."""
-    for name, book in found["benchmarks"].items():
-        for line in book["sources"].values():
+    for name, benchmark in found["benchmarks"].items():
+        for line in benchmark["sources"].values():
             for example in line["examples"]:
                 yield f"{name}: {example['sample']} has {example['item']} (by {' and '.join(example['by'])})"

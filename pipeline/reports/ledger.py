@@ -1,6 +1,6 @@
-"""The funnel: the outcome of everything that came in. in = kept + dropped + failed, by source, level and reason, with who said so.
+"""The funnel: in = kept + dropped + failed, by source, level and reason, with the step of each loss.
 
-The books are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py`
+The counts are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py`
 puts both on one page.
 """
 
@@ -22,52 +22,52 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refused_losses
 
 LEVELS = ("rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
 DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
 """Why a policy cannot draw an image."""
 WIDE = 100
-"""Columns from which a table has room for who said so."""
+"""Columns from which a table also shows the step of each loss."""
 
-Books = dict[str, dict[str, Any]]
+LevelCounts = dict[str, dict[str, Any]]
 """Level -> in, kept, dropped by reason, failed by reason."""
 
 
-def read_funnel(root: Path) -> dict[str, Books]:
-    """Source -> its books.
+def read_funnel(root: Path) -> dict[str, LevelCounts]:
+    """Source -> its counts by level.
 
     `rows` are counted where the input file is read; samples, nodes and images where shards are made, under the recipe's
     first policy (the others differ only in images that they cannot render), or where there are none, where samples were
     applied.
     """
     recipe = read_locked_recipe(root)
-    books: dict[str, Books] = {}
+    funnel: dict[str, LevelCounts] = {}
     for source in sorted(recipe.sources):
         lines = {
-            **_counts(root, f"steps/{source}/read"),
-            **_outcome(root, recipe, source),
+            **_read_counts(root, f"steps/{source}/read"),
+            **_read_outcome(root, recipe, source),
         }
-        books[source] = {level: lines[level] for level in LEVELS if level in lines}
-    return books
+        funnel[source] = {level: lines[level] for level in LEVELS if level in lines}
+    return funnel
 
 
-def _outcome(root: Path, recipe: Recipe, source: str) -> Books:
-    """The books of what was kept of a source's samples."""
-    shards = (_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
-    return next(shards, {}) or _counts(root, f"steps/{source}/outcomes")
+def _read_outcome(root: Path, recipe: Recipe, source: str) -> LevelCounts:
+    """The counts of what was kept of a source's samples."""
+    shards = (_read_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
+    return next(shards, {}) or _read_counts(root, f"steps/{source}/outcomes")
 
 
-def _counts(root: Path, folder: str) -> Books:
+def _read_counts(root: Path, folder: str) -> LevelCounts:
     path = root / folder / "manifest.json"
     return read_manifest_counts(path)[1] if path.exists() else {}
 
 
-def total_funnel(books: Mapping[str, Books]) -> dict[str, Count]:
-    """The books of all sources in one."""
+def total_funnel(funnel: Mapping[str, LevelCounts]) -> dict[str, Count]:
+    """The counts of all sources, added up by level."""
     whole: dict[str, Count] = {}
-    for lines in books.values():
+    for lines in funnel.values():
         for level, line in lines.items():
             whole.setdefault(level, Count()).add(Count.from_json(line))
     return whole
@@ -76,7 +76,7 @@ def total_funnel(books: Mapping[str, Books]) -> dict[str, Count]:
 def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     """Reason -> the steps that lost something of a source for it, in the order of their work; nothing for consequences.
 
-    A reason that no step's books name is the policy's, which could not draw an image, or that of an image file which
+    A reason that no step's counts name is the policy's, which could not draw an image, or that of an image file which
     `read` did not get.
     """
     recipe = read_locked_recipe(root)
@@ -84,51 +84,53 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     found = defaultdict[str, list[str]](list)
     for step in steps:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
-        for reason in sorted(_reasons(_counts(root, folder))):
+        for reason in sorted(_list_reasons(_read_counts(root, folder))):
             found[reason].append(step)
     for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
-        for reason in sorted(_reasons(_counts(root, folder)) - CONSEQUENCES - found.keys()):
+        for reason in sorted(_list_reasons(_read_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = ["render" if reason in DRAWING else "read"]
     return dict(found)
 
 
-def _reasons(books: Books) -> set[str]:
-    return {reason for line in books.values() for partition in ("dropped", "failed") for reason in line[partition]}
+def _list_reasons(counts: LevelCounts) -> set[str]:
+    return {reason for line in counts.values() for partition in ("dropped", "failed") for reason in line[partition]}
 
 
-def _of_pages(root: Path, source: str) -> set[str]:
+def _list_page_reasons(root: Path, source: str) -> set[str]:
     """Why pages of a source left no sample; the rows that they stood in may be kept."""
-    counts = _counts(root, f"steps/{source}/read")
-    return _reasons({"pages": counts["pages"]}) if counts else set()
+    counts = _read_counts(root, f"steps/{source}/read")
+    return _list_reasons({"pages": counts["pages"]}) if counts else set()
 
 
 def count_lost_pages(root: Path, source: str) -> dict[str, int]:
     """Reason -> pages that left no sample, of a source whose rows fan out to pages; empty for others."""
-    counts = _counts(root, f"steps/{source}/read")
+    counts = _read_counts(root, f"steps/{source}/read")
     if not counts or counts["rows"]["in"] == counts["pages"]["in"]:
         return {}
     return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
 
 
-def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, Books]:
+def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, LevelCounts]:
     """The funnel of one source or of all; the reason has to occur in it.
 
     Raises:
         StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that
             occur.
     """
-    books = read_funnel(root)
-    if source is not None and source not in books:
-        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, list(books))}")
-    books = {name: lines for name, lines in books.items() if source in {None, name}}
-    if not any(books.values()):
+    funnel = read_funnel(root)
+    if source is not None and source not in funnel:
+        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, list(funnel))}")
+    funnel = {name: lines for name, lines in funnel.items() if source in {None, name}}
+    if not any(funnel.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
-    occurring = sorted({found for name, lines in books.items() for found in {*_reasons(lines), *_of_pages(root, name)}})
+    occurring = sorted(
+        {found for name, lines in funnel.items() for found in {*_list_reasons(lines), *_list_page_reasons(root, name)}}
+    )
     if reason is not None and reason not in occurring:
         of_filter = f"filter:{reason}"
         asked = of_filter if of_filter in occurring else reason
         raise StoreError(f"--reason {reason}: nothing was lost for it here; {suggest_names(asked, occurring)}")
-    return books
+    return funnel
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -151,25 +153,25 @@ class Lines:
     lines: list[Line]
 
 
-def make_lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
+def make_lines(counts: LevelCounts, steps_by_reason: Mapping[str, Sequence[str]]) -> Lines:
     """The table of one source: in, kept, dropped, failed, then every reason, those that lost most first; pure."""
-    levels = [level for level in LEVELS if level in books]
+    levels = [level for level in LEVELS if level in counts]
 
     def line(name: str, who: str, numbers: Mapping[str, int]) -> Line:
-        return Line(name, who, [(numbers[level], books[level]["in"]) for level in levels])
+        return Line(name, who, [(numbers[level], counts[level]["in"]) for level in levels])
 
     totals = [
-        line("in", "", {level: books[level]["in"] for level in levels}),
-        line("kept", "", {level: books[level]["kept"] for level in levels}),
+        line("in", "", {level: counts[level]["in"] for level in levels}),
+        line("kept", "", {level: counts[level]["kept"] for level in levels}),
     ]
     for partition in ("dropped", "failed"):
-        totals.append(line(partition, "", {level: sum(books[level][partition].values()) for level in levels}))
-        numbers = {level: books[level][partition] for level in levels}
+        totals.append(line(partition, "", {level: sum(counts[level][partition].values()) for level in levels}))
+        numbers = {level: counts[level][partition] for level in levels}
         lost = sum((Counter(numbers[level]) for level in levels), Counter[str]())
         totals += [
             line(
                 f"  {reason}",
-                format_steps(reason, speakers),
+                format_steps(reason, steps_by_reason),
                 {level: numbers[level].get(reason, 0) for level in levels},
             )
             for reason, _ in sorted(lost.items(), key=lambda item: (-item[1], item[0]))
@@ -177,9 +179,9 @@ def make_lines(books: Books, speakers: Mapping[str, Sequence[str]]) -> Lines:
     return Lines(levels, totals)
 
 
-def format_steps(reason: str, speakers: Mapping[str, Sequence[str]]) -> str:
-    """Who lost something for a reason, in words."""
-    return ", ".join(speakers.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
+def format_steps(reason: str, steps_by_reason: Mapping[str, Sequence[str]]) -> str:
+    """The steps of losses for a reason, in words."""
+    return ", ".join(steps_by_reason.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
 
 
 def format_share(number: int, whole: int, decimals: int = 1) -> str:
@@ -193,20 +195,20 @@ def format_share(number: int, whole: int, decimals: int = 1) -> str:
     return f"<{least:.{decimals}%}" if 0 < number / whole < least / 2 else f"{number / whole:.{decimals}%}"
 
 
-def make_tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[Table]:
+def make_tables(root: Path, funnel: Mapping[str, LevelCounts], width: int) -> Iterator[Table]:
     """What `vlmill ledger` prints: a table per source, and before them one of all where there are several.
 
     In less than WIDE columns who said so stands below, and shares are whole percents: up to a million of anything fits
     80 columns, and beyond that names are folded, numbers never.
     """
     wide = width >= WIDE
-    for source, found in make_lines_by_source(root, books):
+    for source, found in make_lines_by_source(root, funnel):
         table = Table(title=source, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("", overflow="fold")
         if wide:
             table.add_column("said by", style="dim")
         else:
-            table.caption, table.caption_justify = _speakers(found), "left"
+            table.caption, table.caption_justify = _name_steps(found), "left"
         for level in found.levels:
             table.add_column(level, justify="right", no_wrap=True)
         for line in found.lines:
@@ -219,8 +221,8 @@ def make_tables(root: Path, books: Mapping[str, Books], width: int) -> Iterator[
         yield table
 
 
-def _speakers(found: Lines) -> str:
-    """Who said what, in a sentence."""
+def _name_steps(found: Lines) -> str:
+    """The steps and their reasons, in a sentence."""
     said = defaultdict[str, list[str]](list)
     for line in found.lines:
         if line.said_by:
@@ -228,48 +230,48 @@ def _speakers(found: Lines) -> str:
     return "said by " + "; ".join(f"{who}: {', '.join(reasons)}" for who, reasons in said.items()) if said else ""
 
 
-def make_lines_by_source(root: Path, books: Mapping[str, Books]) -> Iterator[tuple[str, Lines]]:
+def make_lines_by_source(root: Path, funnel: Mapping[str, LevelCounts]) -> Iterator[tuple[str, Lines]]:
     """Each source with its table, and before them one of all where there are several."""
-    speakers = {source: find_steps_by_reason(root, source) for source in books}
-    if len(books) > 1:
-        everybody = defaultdict[str, list[str]](list)
-        for found in speakers.values():
+    by_source = {source: find_steps_by_reason(root, source) for source in funnel}
+    if len(funnel) > 1:
+        all_steps = defaultdict[str, list[str]](list)
+        for found in by_source.values():
             for reason, steps in found.items():
-                everybody[reason] += [step for step in steps if step not in everybody[reason]]
+                all_steps[reason] += [step for step in steps if step not in all_steps[reason]]
         yield (
             "all sources",
-            make_lines({level: count.to_json() for level, count in total_funnel(books).items()}, everybody),
+            make_lines({level: count.to_json() for level, count in total_funnel(funnel).items()}, all_steps),
         )
-    for source, own in books.items():
+    for source, own in funnel.items():
         if own:
-            yield source, make_lines(own, speakers[source])
+            yield source, make_lines(own, by_source[source])
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------
 
 
-def sample_losses(root: Path, books: Mapping[str, Books], reason: str, number: int) -> list[Loss]:
+def sample_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str, number: int) -> list[Loss]:
     """`number` losses for a reason, chosen by a hash of their ids, in the order of these."""
     recipe = read_locked_recipe(root)
-    found = (loss for source in books for loss in _lost_for(root, recipe, source, books[source], reason))
+    found = (loss for source in funnel for loss in _find_losses(root, recipe, source, funnel[source], reason))
     return sorted(choose_losses(found, number), key=lambda loss: (loss.id, loss.node))
 
 
-def _lost_for(root: Path, recipe: Recipe, source: str, books: Books, reason: str) -> Iterator[Loss]:
+def _find_losses(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
     """What a source lost for a reason; tables that hold nothing of it are not read."""
-    if reason in _of_pages(root, source):
-        yield from (loss for loss in refusals(root, recipe, source) if loss.reason == reason)
-    if reason in _reasons({level: line for level, line in books.items() if level != "rows"}):
+    if reason in _list_page_reasons(root, source):
+        yield from (loss for loss in list_refused_losses(root, recipe, source) if loss.reason == reason)
+    if reason in _list_reasons({level: line for level, line in counts.items() if level != "rows"}):
         yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)
 
 
-def read_row_losses(root: Path, books: Mapping[str, Books], reason: str) -> dict[str, tuple[int, int]]:
-    """Where something was lost for a reason before there was a sample: partition -> rows of which nothing came, and pages.
+def read_row_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str) -> dict[str, tuple[int, int]]:
+    """Partition -> rows that gave no sample, and pages, of those lost for a reason before there was a sample.
 
     A row that was lost as a whole counts among the pages, once.
     """
     found = dict[str, tuple[int, int]]()
-    for source in (name for name in books if books[name]):
+    for source in (name for name in funnel if funnel[name]):
         for receipt in read_manifest(root, f"steps/{source}/read"):
             rows, pages = (
                 Count.from_json(receipt.counts[level]).lost.get(Reason(reason), 0) for level in ("rows", "pages")

@@ -17,7 +17,9 @@ DEGREES = {"exact": "the same", "near": "the same or similar"}
 
 
 def read_overlap(root: Path) -> dict[str, Any]:
-    """`{"images" and "texts": {"sources": {source: contents}, "exact" and "near": {row: {column: {"count", "share"}}}}}`.
+    """The overlap of sources, as `vlmill overlap --json` prints it.
+
+    `{"images" and "texts": {"sources": {source: contents}, "exact" and "near": {row: {column: {"count", "share"}}}}}`.
 
     Raises:
         StoreError: dedupe is not done, or the recipe has none.
@@ -27,10 +29,10 @@ def read_overlap(root: Path) -> dict[str, Any]:
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     (path,) = (root / file.path for file in receipt.files if file.name == "overlap.json")
     found = json.loads(path.read_bytes())
-    return {thing: _with_shares(counts) for thing, counts in found.items()}
+    return {thing: _add_shares(counts) for thing, counts in found.items()}
 
 
-def _with_shares(counts: Mapping[str, Any]) -> dict[str, Any]:
+def _add_shares(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Each number with its share of the row's source."""
     sizes = counts["sources"]
     shared = {

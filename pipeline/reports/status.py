@@ -1,6 +1,6 @@
-"""How far a run is: which partitions exist, which are missing.
+"""The progress of a run: which partitions are complete, which are missing.
 
-Reads manifests and receipts alone. `ledger.py` says what became of things.
+Reads manifests and receipts alone. `ledger.py` has the funnel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of one source: partitions done, of how many (None while nobody knows)."""
+    """One step of one source: partitions done, of how many (None while that is unknown)."""
 
     folder: str
     done: int
@@ -29,7 +29,7 @@ def read_progress(root: Path) -> list[Progress]:
 
     A step with a manifest is complete; in one without, partitions that have a receipt are counted.
     """
-    expected = {source: _surveyed(root, source) for source in read_locked_recipe(root).sources}
+    expected = {source: _count_partitions(root, source) for source in read_locked_recipe(root).sources}
     found = []
     for folder in sorted({path.parent for path in root.glob("s*/**/made_by.json")}):
         name = str(folder.relative_to(root))
@@ -43,7 +43,7 @@ def read_progress(root: Path) -> list[Progress]:
     return found
 
 
-def _surveyed(root: Path, source: str) -> int | None:
+def _count_partitions(root: Path, source: str) -> int | None:
     """How many partitions the survey of a source found, or None before it is complete."""
     manifest = root / f"steps/{source}/survey/manifest.json"
     if not manifest.exists():
@@ -53,7 +53,7 @@ def _surveyed(root: Path, source: str) -> int | None:
 
 
 def make_status_table(root: Path) -> Table:
-    """What `vlmill status` prints: a line per source: its steps in the order of their work, with the partitions that are there."""
+    """What `vlmill status` prints: per source a line with its steps in order and their complete partitions."""
     shown = Table(
         title="Partitions",
         title_justify="left",

@@ -51,7 +51,7 @@ class ShardStorage:
         found = self._local(spans) if self._remote is None else self._ranges(spans)
         for span, data in zip(spans, found, strict=True):
             if isinstance(data, Exception):
-                raise StoreError(f"{self._asked(span)}, and {_said(data)}. {self._cure(data)}") from data
+                raise StoreError(f"{self._asked(span)}, and {_describe_error(data)}. {self._cure(data)}") from data
             if len(data) != span.size:
                 raise self.damage(span, f"{len(data)} came")
             yield data
@@ -93,5 +93,5 @@ class ShardStorage:
         return found
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""The measure step: how long every sample of a shard is, in tokens and encoder inputs, for one tokenizer and chat format.
+"""Step `token_lengths`: how many tokens and encoder inputs each sample of a shard has, for a tokenizer and chat format.
 
 Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON
 members by the offsets in its index, and no image.
@@ -56,7 +56,7 @@ class CountTokens:
 
     chat: str = "vlmill"
 
-    name: ClassVar[str] = "measure"
+    name: ClassVar[str] = "token_lengths"
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = True
 
@@ -75,12 +75,12 @@ class CountTokens:
         return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<nn>.lengths.parquet` beside every `<nn>.index.parquet`, rows in the shard's order; counts samples and nodes."""
+        """Write `<nn>.lengths.parquet` for every shard, in the shard's order; counts samples and nodes."""
         chat = FORMATS[self.chat]
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()
         for number in sorted(name.removesuffix(INDEX_SUFFIX) for name in inputs if name.endswith(INDEX_SUFFIX)):
-            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
+            rows = _count_lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
             samples.keep(write_rows(folder / f"{number}{LENGTHS_SUFFIX}", LENGTHS, rows))
         return {"samples": samples, "nodes": nodes}
 
@@ -93,19 +93,19 @@ def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
     return record
 
 
-def _lengths(
+def _count_lengths(
     shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
 ) -> Iterator[dict[str, Any]]:
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
         for row in read_rows(index, ["row", "offset", "images"]):
-            nodes = list(_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            nodes = list(_count_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
             counted.keep(len(nodes))
             sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
             yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
 
 
-def _nodes(
+def _count_nodes(
     nodes: Sequence[Node], images: Sequence[Mapping[str, int]], tokenizer: Tokenizer, chat: ChatFormat
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlmill.api.builds import LoadedRecipe, build, load_recipe
+    from vlmill.api.checks import CheckResult, check_recipe
     from vlmill.api.runs import DecodedPicture, Run, open_run
     from vlmill.api.stages import PlannedSample, StageMixture
     from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError, VlmillError
     from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId, Verdict
     from vlmill.pipeline.filters.base import Filter, Undecided
     from vlmill.pipeline.filters.custom import Drop
+    from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate
     from vlmill.pipeline.reports.what_if import WhatIfAnswer
     from vlmill.train.batch import Batch
     from vlmill.train.settings import Machine
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "WHOLE_SAMPLE",
     "Batch",
+    "CheckResult",
     "DecodedPicture",
     "Drop",
     "Filter",
@@ -45,9 +48,11 @@ __all__ = [
     "PlannedSample",
     "RecipeError",
     "Run",
+    "RunEstimate",
     "Sample",
     "SampleId",
     "SourceError",
+    "SourceEstimate",
     "StageMixture",
     "StoreError",
     "Undecided",
@@ -56,18 +61,21 @@ __all__ = [
     "WhatIfAnswer",
     "__version__",
     "build",
+    "check_recipe",
     "load_recipe",
     "open_run",
 ]
 
 _MODULES = {
     "vlmill.api.builds": ("LoadedRecipe", "build", "load_recipe"),
+    "vlmill.api.checks": ("CheckResult", "check_recipe"),
     "vlmill.api.runs": ("DecodedPicture", "Run", "open_run"),
     "vlmill.api.stages": ("PlannedSample", "StageMixture"),
     "vlmill.pipeline.core.errors": ("RecipeError", "SourceError", "StoreError", "VlmillError"),
     "vlmill.pipeline.core.sample": ("WHOLE_SAMPLE", "ImageStats", "Node", "Sample", "SampleId", "Verdict"),
     "vlmill.pipeline.filters.base": ("Filter", "Undecided"),
     "vlmill.pipeline.filters.custom": ("Drop",),
+    "vlmill.pipeline.reports.estimate": ("RunEstimate", "SourceEstimate"),
     "vlmill.pipeline.reports.what_if": ("WhatIfAnswer",),
     "vlmill.train.batch": ("Batch",),
     "vlmill.train.settings": ("Machine",),

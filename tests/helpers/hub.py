@@ -47,7 +47,7 @@ class Repository:
 
 def is_large(path: str) -> bool:
     """Whether a file lies in large file storage, as the Hub's .gitattributes has it for such suffixes."""
-    return path.endswith((".parquet", ".tar"))
+    return path.endswith((".parquet", ".tar", ".zip", ".gz"))
 
 
 @dataclass
@@ -328,7 +328,7 @@ def hang_up(visit: Visit) -> None:
 
 
 def cut(length: int | None) -> Answer:
-    """The right range, broken off in the middle: with the whole length promised, or with no word about the length (-1)."""
+    """The right range, broken off in the middle, with the whole length promised or with no length (-1)."""
 
     def answer(visit: Visit) -> None:
         start, stop = (int(number) for number in visit.headers["Range"].removeprefix("bytes=").split("-"))

@@ -1,4 +1,7 @@
-"""Makes small runs that are ready to train on: shards, indices, lengths, plan and lock, in the formats of docs/formats.md."""
+"""Makes small runs that are ready to train on: shards, indices, lengths, plan and lock.
+
+They have the formats of docs/formats.md.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +170,10 @@ def write_run(
     chat: str = "vlmill",
     per_shard: int = 24,
 ) -> Path:
-    """A run with one mixture: sources in turns, every sample `epochs` times, packed in order; the last `hold_out` of each are held out."""
+    """A run with one mixture: sources in turns, every sample `epochs` times, packed in order.
+
+    The last `hold_out` of each source are held out.
+    """
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "tokenizer.json").exists():
         write_tokenizer(root / "tokenizer.json")

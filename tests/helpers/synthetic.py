@@ -78,7 +78,7 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
 
 
 class Store:
-    """A folder of shards, and the steps of a stage run over it in the way the runner does: each sees what it declares to read."""
+    """A folder of shards, over which the steps of a stage run as in a build: each sees the files it declares."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

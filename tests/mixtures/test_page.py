@@ -1,4 +1,4 @@
-"""The page of statistics: what it counts, what its cards show, what can be searched, and that it needs nothing but itself."""
+"""The page of statistics: its counts, its cards, its search, and that it loads nothing from elsewhere."""
 
 import json
 import re

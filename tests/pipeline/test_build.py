@@ -1,4 +1,4 @@
-"""The whole build: the same bytes on any number of workers and after any death, books that add up, and words for bad input."""
+"""The whole build: the same bytes on any number of workers and after kills, a funnel that adds up, clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards that lie elsewhere than in the run's folder: read by range, several at once, and never less than was asked for."""
+"""Shards outside the run's folder: read by range, several at once, and never less than was requested."""
 
 from __future__ import annotations
 

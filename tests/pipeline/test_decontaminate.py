@@ -1,4 +1,4 @@
-"""Decontamination: what was planted is found, what only looks like it is left alone, and the action changes nothing but the verdicts."""
+"""Decontamination: planted copies are found, lookalikes are left alone, the action changes only verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.helpers.small import vlmill
+from tests.helpers.small import NOUNS, vlmill
 from tests.helpers.upstream import cauldron, encoded, json_array, obelics, talk
 from tests.pipeline.test_dedupe_picture import drawing
 from vlmill.pipeline.core.errors import RecipeError, SourceError
@@ -262,47 +262,6 @@ def told(question, answer, role="user"):
     return asked_by(question, (), answer)
 
 
-NOUNS = [
-    "amber",
-    "basin",
-    "cliff",
-    "drift",
-    "ember",
-    "field",
-    "grove",
-    "hollow",
-    "island",
-    "jetty",
-    "kernel",
-    "lantern",
-    "meadow",
-    "north",
-    "orchard",
-    "pebble",
-    "quarry",
-    "ridge",
-    "stone",
-    "tunnel",
-    "valley",
-    "willow",
-    "acorn",
-    "birch",
-    "cedar",
-    "daisy",
-    "elder",
-    "fern",
-    "garlic",
-    "hazel",
-    "iris",
-    "juniper",
-    "kelp",
-    "lotus",
-    "maple",
-    "nettle",
-    "olive",
-    "poppy",
-    "quince",
-]
 LETTERS = "ABCD"
 
 
@@ -564,8 +523,8 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     assert vlmill("build", path, "--out", root, "--workers", 0, "--accept-changes", "--until", "survey") == 0
     assert vlmill("build", path, "--out", root, "--workers", 0) == 0
     warned = (
-        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was held against them",
-        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was held against them",
+        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was compared with them",
+        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was compared with them",
     )
     told = capsys.readouterr().out
     assert all(line in told for line in warned)

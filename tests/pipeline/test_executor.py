@@ -1,4 +1,4 @@
-"""The executors keep their one promise: every item once, in any order; errors as they were raised; our own code in workers."""
+"""The executors: every item once, in any order; errors as they were raised; our own code in workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources on the Hugging Face Hub, against one on loopback: what is asked, what comes, and what is said when it goes wrong."""
+"""Sources on the Hugging Face Hub, against one on loopback: requests, answers, and messages about failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build kept is said at its end and held against what was expected; image files that were missing are looked for again."""
+"""What a build kept is reported at its end and compared with expectations; missing image files are retried."""
 
 from __future__ import annotations
 

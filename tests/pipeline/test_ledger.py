@@ -1,4 +1,4 @@
-"""The ledger says of everything that came in what became of it, and shows examples that do not change from day to day."""
+"""The ledger gives the outcome of everything that came in, with examples that do not change between runs."""
 
 from __future__ import annotations
 

@@ -34,14 +34,21 @@ def counted(shown, same):
     sources = sorted({source for source, _, _ in shown})
     return {
         row: {
-            column: len({
-                key for source, order, key in shown if source == row
-                and any(holder == column and (holder, other) != (source, order) and same(key, held) for holder, other, held in shown)
-            })
+            column: len(
+                {
+                    key
+                    for source, order, key in shown
+                    if source == row
+                    and any(
+                        holder == column and (holder, other) != (source, order) and same(key, held)
+                        for holder, other, held in shown
+                    )
+                }
+            )
             for column in sources
         }
         for row in sources
-    }  # fmt: skip
+    }
 
 
 @settings(deadline=None)
@@ -82,9 +89,8 @@ def folder(tmp_path_factory):
         quiz(0, "p1", ("What?", "This.")),
     ]
     run(items, folder=root / "work")
-    (root / "recipe.lock.yaml").write_text(json.dumps({
-        "name": "x", "sources": {name: {"kind": "obelics", "files": "*"} for name in ("web", "blog", "quiz")}, "dedupe": {},
-    }))  # fmt: skip
+    sources = {name: {"kind": "obelics", "files": "*"} for name in ("web", "blog", "quiz")}
+    (root / "recipe.lock.yaml").write_text(json.dumps({"name": "x", "sources": sources, "dedupe": {}}))
     path = root / "work/resolved/overlap.json"
     file = File("overlap.json", str(path.relative_to(root)), "0" * 64, path.stat().st_size)
     receipt = Receipt("0" * 64, "all", (file,), {}, {})
@@ -97,8 +103,10 @@ def test_overlap_counts_what_is_the_same_and_what_is_similar_before_anything_is_
     found = read_overlap(folder)
     assert found["images"]["sources"] == {"blog": 2, "quiz": 1, "web": 3}
     assert found["images"]["exact"]["web"] == {
-        "blog": {"count": 1, "share": 0.333333}, "quiz": {"count": 1, "share": 0.333333}, "web": {"count": 0, "share": 0.0},
-    }  # fmt: skip
+        "blog": {"count": 1, "share": 0.333333},
+        "quiz": {"count": 1, "share": 0.333333},
+        "web": {"count": 0, "share": 0.0},
+    }
     assert found["images"]["near"]["web"]["blog"]["count"] == 2
     assert found["images"]["near"]["quiz"] == {
         "blog": {"count": 1, "share": 1.0}, "quiz": {"count": 0, "share": 0.0}, "web": {"count": 1, "share": 1.0},

@@ -1,4 +1,4 @@
-"""What somebody else wrote is data: no code of a recipe, of a lock or of a run's folder runs unless the command line names it."""
+"""Foreign input is data: no code of a recipe, lock or run folder runs unless the command line names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer's data: who reads which sequences, what a sequence holds, what is refused, and that the loader keeps nothing."""
+"""The trainer's data: who reads which sequences, what they hold, what is refused; the loader keeps nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a stage: it learns, it can be interrupted anywhere, the next stage goes on from it, and it refuses what does not fit."""
+"""Training a stage: it learns, resumes anywhere, the next stage continues it, and it refuses what does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Language models: from settings, local folders or the Hub, with room for every token of the recipe's tokenizer."""
+"""Language models: from settings, local folders or the Hub, with a row for every token of the recipe's tokenizer."""
 
 from __future__ import annotations
 

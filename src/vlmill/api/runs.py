@@ -93,7 +93,9 @@ class Run:
         return tables.scan_samples(self.folder, self.recipe, self._chosen(source))
 
     def images(self, source: str | None = None) -> pl.LazyFrame:
-        """All images, with their bytes as they came: select other columns where the bytes are not needed, for they are many.
+        """All images, with their bytes as they came.
+
+        The bytes are large: select other columns where they are not needed.
 
         Columns: `source partition image url reason detail media_type bytes`. `image` is the number by which nodes name
         it; `reason` says why there are no bytes. See `pictures` for decoded ones.
@@ -104,7 +106,10 @@ class Run:
         return tables.scan_images(self.folder, self.recipe, self._chosen(source))
 
     def image_stats(self, source: str | None = None) -> pl.LazyFrame:
-        """What one decode found out about each image: `source partition image reason sha256 format mode width height frames contrast sharpness phash thumbnail`.
+        """What one decode found out about each image.
+
+        Columns: `source partition image reason sha256 format mode width height frames contrast sharpness phash
+        thumbnail`.
 
         Raises:
             StoreError: the run has no such source, or the build has not come to its image stats.

@@ -1,4 +1,7 @@
-"""The mixture of one stage, for reading: its statistics, shards and plan, its samples in the order of training, and the trainer's batches."""
+"""The mixture of one stage, for reading.
+
+Its statistics, shards and plan, its samples in the order of training, and the trainer's batches.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from vlmill.pipeline.engine.partition_tables import (
     list_tables_with_stats,
 )
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import Books
+from vlmill.pipeline.reports.ledger import LevelCounts
 
 SAMPLE_ID = pl.format("{}/{}#{}", "source", "file", "row") + pl.when(pl.col("page") == NO_PAGE).then(
     pl.lit("")
@@ -44,7 +44,7 @@ def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
 
 
 def scan_images(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of images.parquet, with what a retry fetched in the place of what failed before."""
+    """`source partition`, and the columns of images.parquet; what a retry fetched replaces what failed before."""
     found = (
         _mark(at, scan_partition_images(at.paths(root)))
         for source in sources
@@ -73,7 +73,7 @@ def scan_image_stats(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.L
 
 
 def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of verdict tables: of every filter, then of dedupe, in the order in which they count."""
+    """`source partition`, and the columns of verdict tables, in the order in which they count, dedupe last."""
     found = (
         _mark(at, pl.scan_parquet(_path(root, at, f"{name}.verdicts.parquet")))
         for source in sources
@@ -94,13 +94,13 @@ def scan_refused(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
     return _join(found, REFUSED).with_columns(id=SAMPLE_ID).select(*first, pl.exclude(*first))
 
 
-def make_funnel(books: Mapping[str, Books]) -> pl.DataFrame:
+def make_funnel(funnel: Mapping[str, LevelCounts]) -> pl.DataFrame:
     """A row for each number of the funnel; the counts of a source and level add up to what came in."""
-    return pl.DataFrame(list(_count_outcomes(books)), FUNNEL, orient="row")
+    return pl.DataFrame(list(_count_outcomes(funnel)), FUNNEL, orient="row")
 
 
-def _count_outcomes(books: Mapping[str, Books]) -> Iterator[tuple[str, str, str, str | None, int]]:
-    for source, levels in books.items():
+def _count_outcomes(funnel: Mapping[str, LevelCounts]) -> Iterator[tuple[str, str, str, str | None, int]]:
+    for source, levels in funnel.items():
         for level, line in levels.items():
             yield source, level, "kept", None, line["kept"]
             for outcome in ("dropped", "failed"):

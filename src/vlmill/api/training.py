@@ -27,7 +27,7 @@ def train_run(
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
     if ranks is not None:
-        whole = directory.absolute()  # ranks stand in folders of their own
+        whole = directory.absolute()  # ranks have other working folders
         with follow_logs(whole / "train", console):
             run_distributed(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
     return train_stages(directory, stage, machine, console)
