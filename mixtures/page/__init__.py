@@ -31,7 +31,7 @@ from vlmill.pipeline.chat.encode import FORMATS, Loss
 from vlmill.pipeline.page import escape_script, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 
 SAMPLES = 20_000
 """That can be searched."""

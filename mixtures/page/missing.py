@@ -13,7 +13,7 @@ from vlmill.mixtures.build import is_mixed
 from vlmill.mixtures.page import search
 from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import LEVELS, read_funnel
+from vlmill.pipeline.reports.funnel import LEVELS, read_funnel
 
 ON = "run the build to its end: vlmill build RECIPE --out DIR"
 

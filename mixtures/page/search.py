@@ -23,7 +23,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 CHARACTERS = 100  # of a sample's text, in the index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -198,31 +197,24 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
-    from vlmill.api.builds import build_recipe
-    from vlmill.api.training import train_run
-    from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.engine.store import Store
-    from vlmill.pipeline.filters.custom import find_named_code
-    from vlmill.train.ablation.plot import write_plot as plot
-    from vlmill.train.ablation.report import make_ablation_table, make_report, write_ablation_notes
-    from vlmill.train.ablation.runs import prepare_runs
-    from vlmill.train.ablation.spec import find_ablation, list_trials, read_ablation
+    from vlmill.api.ablation import ablate
+    from vlmill.train.ablation.report import make_ablation_table, write_ablation_notes
     from vlmill.train.settings import Machine
 
-    path = find_ablation(spec)
-    asked = read_ablation(path)
-    planned = list_trials(asked, parse_pairs(source, "--source"), limit, find_named_code(filter_ or [], [], {}))
-    shown = out or Path("build") / f"ablate-{path.stem}"
-    root = shown.absolute()
-    with Store(root).locked():
-        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray, console=console), input_file)
-        for number, ((variant, seed), folder) in enumerate(runs.items(), start=1):
-            console.print(f"{variant}, seed {seed}: run {number} of {len(runs)}")
-            train_run(folder, None, Machine(device=device, threads=threads), ranks, ray, console)
-        found = make_report(asked, runs)
-        write_atomically(root / "ablation.json", found)
-        plots = plot(found, root)
-    console.print(make_ablation_table(found))
-    for sentence in write_ablation_notes(found):
+    found = ablate(
+        spec,
+        out,
+        source_run=input_file,
+        sources=parse_pairs(source, "--source"),
+        limit=limit,
+        filters=filter_ or [],
+        workers=workers,
+        machine=Machine(device=device, threads=threads),
+        ranks=ranks,
+        ray=ray,
+        console=console,
+    )
+    console.print(make_ablation_table(found.report))
+    for sentence in write_ablation_notes(found.report):
         console.print(sentence)
-    console.print(f"wrote {shown}/ablation.json and {' and '.join(path.name for path in plots)} beside it")
+    console.print(f"wrote {found.folder}/ablation.json and {' and '.join(path.name for path in found.plots)} beside it")

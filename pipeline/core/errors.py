@@ -29,6 +29,10 @@ class StoreError(VlmillError):
     """A folder does not keep the store contract: locked to another recipe, in use, or damaged."""
 
 
+class NotBuiltError(StoreError):
+    """A run does not hold this: its recipe does not ask for it, or the build has not come so far."""
+
+
 def list_errors(checks: Iterable[Callable[[], object]]) -> list[VlmillError]:
     """The errors of all checks that do not pass, in their order."""
     errors = []

@@ -1,4 +1,4 @@
-"""Why something was not kept: the closed list of codes that verdicts, receipts and the ledger use.
+"""Why something was not kept: the closed list of codes that verdicts, receipts and the funnel use.
 
 Each says itself which it counts as: failed is trouble with the thing itself (it could not be had or read), dropped is a
 decision about it. One family stands beside the list: `filter:<name>`, the reason of whatever a custom filter drops.

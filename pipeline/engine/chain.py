@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Careful, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
@@ -173,11 +173,12 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
     """The receipts of a complete step, ordered by partition.
 
     Raises:
-        StoreError: the step is not complete.
+        NotBuiltError: the step is not complete.
+        StoreError: its manifest is damaged.
     """
     path = root / folder / "manifest.json"
     if not path.exists():
-        raise StoreError(
+        raise NotBuiltError(
             f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
         )
     return read_manifest_counts(path)[0]

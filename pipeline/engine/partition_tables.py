@@ -1,12 +1,12 @@
 """The tables of a partition as they stand: raw ones after every retry and takedown, and what was said of them since.
 
 Chains run the same steps while they build; this is for those who read a finished run: takedown, trace, verify and the
-ledger.
+report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,17 +88,26 @@ def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[Part
     return _add_files(list_raw_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
 
 
-def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
+def list_filtered_tables(
+    root: Path, recipe: Recipe, source: str, steps: Sequence[str] | None = None
+) -> list[PartitionTables]:
     """All that render reads of a source: raw tables, image stats, and the verdicts of all steps, by name.
+
+    Args:
+        root: The run's folder.
+        recipe: The run's.
+        source: Its name.
+        steps: Only the verdicts of these; None is all.
 
     Raises:
         StoreError: a filter or dedupe has not come to its end.
     """
     tables = list_tables_with_stats(root, recipe, source)
-    for name in recipe.all_verdict_steps():
+    wanted = recipe.all_verdict_steps() if steps is None else steps
+    for name in wanted:
         if name != "dedupe":
             tables = _add_files(tables, _group_files(root, f"steps/{source}/{name}"))
-    if recipe.dedupe is None:
+    if "dedupe" not in wanted:
         return tables
     (resolved,) = read_manifest(root, "steps/dedupe/resolve")
     verdicts = {file.name: replace(file, name=name_verdicts("dedupe")) for file in resolved.files}

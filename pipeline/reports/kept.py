@@ -17,7 +17,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import format_share
+from vlmill.pipeline.reports.funnel import format_share
 
 USUAL = 0.5
 """The share of a source's samples below which a build warns where the recipe expects nothing."""
@@ -131,4 +131,4 @@ def _describe_kept(one: KeptOfSource, shown: Path) -> str:
 
 
 def _make_command(one: KeptOfSource, shown: Path, reason: Reason) -> str:
-    return f"vlmill ledger {shown} --source {one.source} --reason {reason}"
+    return f"vlmill report {shown} --source {one.source} --reason {reason}"

@@ -1,4 +1,4 @@
-"""Single losses, with who said so and what was lost: what the ledger shows examples of."""
+"""Single losses, with who said so and what was lost: what the report shows examples of."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
 
 
 def list_refused_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
-    """Every row and page of a source that gave no sample, in row order. Raises as `read_refused_rows`."""
+    """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
     for one in read_refused_rows(root, recipe, source):
         yield Loss(
             source=source,

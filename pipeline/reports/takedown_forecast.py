@@ -207,7 +207,7 @@ def _add_exact_copies(
         rules |= more
     if unknown := sorted(set(asked.ids) - seen):
         raise StoreError(
-            f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill ledger {root} --reason REASON` "
+            f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill report {root} --reason REASON` "
             "shows ids of what was lost, the index beside a shard those of what was kept"
         )
     return rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def trace_sample(root: Path, name: str) -> Traced:
                 return _trace_sample(root, recipe, tables.partition, paths, row, sample)
     raise StoreError(
         f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
-        f"ledger {root} --reason REASON"
+        f"report {root} --reason REASON"
     )
 
 
@@ -151,6 +151,37 @@ def _find_members(root: Path, folder: str, partition: str, wanted: SampleId) -> 
                 for row in read_rows(root / file.path, ["id", "row", "key"]):
                     if row["id"] == str(wanted):
                         yield f"{file.path.removesuffix(INDEX_SUFFIX)}.tar:{row['key']}"
+
+
+def trace_to_json(traced: Traced) -> dict[str, Any]:
+    """A sample for machines: each node with its reason, each image with what its decode found, and no pixels."""
+    sample = traced.sample
+    nodes = [
+        {**asdict(node), "reason": reason, "image": _image_to_json(node, traced)}
+        for node, reason in zip(sample.nodes, traced.outcome.nodes, strict=True)
+    ]
+    about = {name: getattr(sample, name) for name in ("url", "licence", "group")}
+    return {
+        "id": str(sample.id),
+        **about,
+        "signals": dict(sample.signals),
+        "partition": traced.partition,
+        "reason": traced.outcome.sample,
+        "nodes": nodes,
+        "verdicts": [asdict(verdict) for verdict in traced.verdicts],
+        "rendered": [{"policy": policy, **asdict(verdict)} for policy, verdict in traced.rendered],
+        "shards": traced.shards,
+        "taken_down": traced.taken_down,
+    }
+
+
+def _image_to_json(node: Node, traced: Traced) -> dict[str, Any] | None:
+    if node.image is None:
+        return None
+    stats = traced.image_stats[node.image]
+    names = ("reason", "sha256", "format", "width", "height", "contrast", "sharpness")
+    gone = traced.images_taken_down.get(node.image, "")
+    return {"number": node.image, "taken_down": gone, **{name: getattr(stats, name) for name in names}}
 
 
 def format_trace(traced: Traced) -> Iterator[str]:

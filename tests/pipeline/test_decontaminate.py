@@ -38,7 +38,7 @@ from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
 from vlmill.pipeline.decontaminate.texts import Search, split_passages
 from vlmill.pipeline.decontaminate.words import RUN, find_runs, find_sequence, number_words, split_words
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.trace import trace_sample
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.sources import SOURCES
@@ -174,8 +174,8 @@ def dropped(data, built, tmp_path_factory):
 
 def reported(root, capsys):
     capsys.readouterr()
-    assert vlmill("contamination", root, "--json", "--samples", 99) == 0
-    return json.loads(capsys.readouterr().out)
+    assert vlmill("report", root, "--section", "contamination", "--json", "--examples", 99) == 0
+    return json.loads(capsys.readouterr().out)["contamination"]["found"]
 
 
 def examples(report):
@@ -215,8 +215,8 @@ def test_a_finding_names_the_item_and_its_split(built, capsys):
     assert found["web/web.parquet#1", "exam.test/test.parquet#0"] == "image"
     assert found["chat/chat.parquet#0", "exam.dev/dev.tsv#0"] == "text"
     line = report["benchmarks"]["exam.test"]["sources"]["quiz"]
-    assert (line["samples_by_image"], line["samples_by_text"], line["samples_by_both"]) == (4, 2, 1)
-    assert vlmill("contamination", built, "--samples", 1) == 0
+    assert line["samples"] == {"any": 5, "image": 4, "text": 2, "both": 1}
+    assert vlmill("report", built, "--section", "contamination", "--examples", 1) == 0
     assert "exam.dev: chat/chat.parquet#0 has exam.dev/dev.tsv#0 (by text)" in capsys.readouterr().out
 
 
@@ -529,10 +529,10 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     told = capsys.readouterr().out
     assert all(line in told for line in warned)
     assert reported(root, capsys)["benchmarks"]["paths"]["unread"] == {
-        "rows": {"in": 3, "lost": {"empty_row": 1}},
-        "images": {"in": 2, "lost": {"undecodable": 2}},
+        "rows": {"came": 3, "lost": {"empty_row": 1}},
+        "images": {"came": 2, "lost": {"undecodable": 2}},
     }
-    assert vlmill("contamination", root) == 0
+    assert vlmill("report", root) == 0
     shown = capsys.readouterr().out
     assert all(line in shown for line in warned)
 
@@ -541,7 +541,7 @@ def test_a_run_without_the_block_says_how_to_add_one(data, tmp_path, capsys):
     root = tmp_path / "run"
     path = recipe(data, decontaminate=None)
     assert vlmill("build", path, "--out", root, "--workers", 0, "--until", "survey") == 0
-    assert vlmill("contamination", root) == 1
+    assert vlmill("report", root, "--section", "contamination") == 1
     assert "add a decontaminate block" in capsys.readouterr().err
 
 

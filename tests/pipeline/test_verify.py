@@ -124,7 +124,7 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     kept = manifest.read_bytes()
     for text, said in (("{", "is damaged"), ("{}", "is no manifest"), ("[]", "is no manifest")):
         manifest.write_text(text)
-        for command in ("verify", "ledger", "status"):
+        for command in ("verify", "report", "status"):
             assert vlmill(command, run) == 1
             assert f"{manifest} {said}" in " ".join(capsys.readouterr().err.split())
     manifest.write_bytes(kept)

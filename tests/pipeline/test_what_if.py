@@ -12,7 +12,7 @@ import yaml
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.what_if import LEVELS, answer_what_if
 
 CHANGES = {

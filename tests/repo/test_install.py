@@ -114,7 +114,7 @@ def test_a_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel, tree):
         "vlmill/recipes/quickstart/tokenizer.json",
         "vlmill/mixtures/published/the_cauldron.yaml",
         "vlmill/mixtures/page/page.html.jinja",
-        "vlmill/pipeline/page/ledger.js",
+        "vlmill/pipeline/page/report.js",
         "vlmill/pipeline/page/style.css",
     }
 

@@ -1,6 +1,6 @@
 """The funnel: in = kept + dropped + failed, by source, level and reason, with the step of each loss.
 
-The counts are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/ledger.py`
+The counts are those of manifests alone; examples are read from the tables of partitions (`losses.py`). `page/report.py`
 puts both on one page.
 """
 
@@ -29,14 +29,14 @@ CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING
 DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
 """Why a policy cannot draw an image."""
 WIDE = 100
-"""Columns from which a table also shows the step of each loss."""
+"""Columns from which a table has room for the steps."""
 
 LevelCounts = dict[str, dict[str, Any]]
 """Level -> in, kept, dropped by reason, failed by reason."""
 
 
 def read_funnel(root: Path) -> dict[str, LevelCounts]:
-    """Source -> its counts by level.
+    """Source -> its funnel.
 
     `rows` are counted where the input file is read; samples, nodes and images where shards are made, under the recipe's
     first policy (the others differ only in images that they cannot render), or where there are none, where samples were
@@ -65,7 +65,7 @@ def _read_counts(root: Path, folder: str) -> LevelCounts:
 
 
 def total_funnel(funnel: Mapping[str, LevelCounts]) -> dict[str, Count]:
-    """The counts of all sources, added up by level."""
+    """The funnel of all sources in one."""
     whole: dict[str, Count] = {}
     for lines in funnel.values():
         for level, line in lines.items():
@@ -110,6 +110,17 @@ def count_lost_pages(root: Path, source: str) -> dict[str, int]:
     return {**counts["pages"]["dropped"], **counts["pages"]["failed"]}
 
 
+def check_source(root: Path, source: str | None) -> None:
+    """Check that a run has a source; None is all.
+
+    Raises:
+        StoreError: it has none of that name; names the nearest.
+    """
+    sources = sorted(read_locked_recipe(root).sources)
+    if source is not None and source not in sources:
+        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, sources)}")
+
+
 def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, LevelCounts]:
     """The funnel of one source or of all; the reason has to occur in it.
 
@@ -117,9 +128,8 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
         StoreError: there is no such source, or nothing was lost for that reason; names the nearest and those that
             occur.
     """
+    check_source(root, source)
     funnel = read_funnel(root)
-    if source is not None and source not in funnel:
-        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, list(funnel))}")
     funnel = {name: lines for name, lines in funnel.items() if source in {None, name}}
     if not any(funnel.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
@@ -141,7 +151,7 @@ class Line:
     """A line of a source's table: a number and its share of what came in, at each level."""
 
     name: str
-    said_by: str
+    step: str  # that lost something for this reason, or several; empty for sums
     cells: list[tuple[int, int]]  # the number, and what came in at its level
 
 
@@ -153,12 +163,12 @@ class Lines:
     lines: list[Line]
 
 
-def make_lines(counts: LevelCounts, steps_by_reason: Mapping[str, Sequence[str]]) -> Lines:
+def make_lines(counts: LevelCounts, steps: Mapping[str, Sequence[str]]) -> Lines:
     """The table of one source: in, kept, dropped, failed, then every reason, those that lost most first; pure."""
     levels = [level for level in LEVELS if level in counts]
 
-    def line(name: str, who: str, numbers: Mapping[str, int]) -> Line:
-        return Line(name, who, [(numbers[level], counts[level]["in"]) for level in levels])
+    def line(name: str, step: str, numbers: Mapping[str, int]) -> Line:
+        return Line(name, step, [(numbers[level], counts[level]["in"]) for level in levels])
 
     totals = [
         line("in", "", {level: counts[level]["in"] for level in levels}),
@@ -171,7 +181,7 @@ def make_lines(counts: LevelCounts, steps_by_reason: Mapping[str, Sequence[str]]
         totals += [
             line(
                 f"  {reason}",
-                format_steps(reason, steps_by_reason),
+                format_steps(reason, steps),
                 {level: numbers[level].get(reason, 0) for level in levels},
             )
             for reason, _ in sorted(lost.items(), key=lambda item: (-item[1], item[0]))
@@ -179,9 +189,9 @@ def make_lines(counts: LevelCounts, steps_by_reason: Mapping[str, Sequence[str]]
     return Lines(levels, totals)
 
 
-def format_steps(reason: str, steps_by_reason: Mapping[str, Sequence[str]]) -> str:
-    """The steps of losses for a reason, in words."""
-    return ", ".join(steps_by_reason.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
+def format_steps(reason: str, steps: Mapping[str, Sequence[str]]) -> str:
+    """The steps that lost something for a reason, in words."""
+    return ", ".join(steps.get(reason, ())) or ("consequence" if reason in CONSEQUENCES else "")
 
 
 def format_share(number: int, whole: int, decimals: int = 1) -> str:
@@ -195,56 +205,73 @@ def format_share(number: int, whole: int, decimals: int = 1) -> str:
     return f"<{least:.{decimals}%}" if 0 < number / whole < least / 2 else f"{number / whole:.{decimals}%}"
 
 
-def make_tables(root: Path, funnel: Mapping[str, LevelCounts], width: int) -> Iterator[Table]:
-    """What `vlmill ledger` prints: a table per source, and before them one of all where there are several.
+def make_funnel_tables(root: Path, funnel: Mapping[str, LevelCounts], width: int) -> Iterator[Table]:
+    """The funnel for a terminal: in, kept and every reason of one source; of several together, and what each kept.
 
-    In less than WIDE columns who said so stands below, and shares are whole percents: up to a million of anything fits
-    80 columns, and beyond that names are folded, numbers never.
+    In less than WIDE columns the steps stand below, and shares are whole percents: up to a million of anything fits 80
+    columns, and beyond that names are folded, numbers never.
     """
-    wide = width >= WIDE
-    for source, found in make_lines_by_source(root, funnel):
-        table = Table(title=source, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        table.add_column("", overflow="fold")
-        if wide:
-            table.add_column("said by", style="dim")
-        else:
-            table.caption, table.caption_justify = _name_steps(found), "left"
-        for level in found.levels:
-            table.add_column(level, justify="right", no_wrap=True)
-        for line in found.lines:
-            numbers = [
-                f"{number:,} {format_share(number, came, int(wide)):>{6 if wide else 4}}" if number else "-"
-                for number, came in line.cells
-            ]
-            style = "" if line.name.startswith(" ") else "bold"
-            table.add_row(line.name, *((line.said_by,) if wide else ()), *numbers, style=style)
-        yield table
+    name, found = next(make_lines_by_source(root, funnel))
+    yield _make_reason_table(name, found, wide=width >= WIDE)
+    if len(funnel) > 1:
+        yield _make_source_table(funnel, found.levels, wide=width >= WIDE)
 
 
-def _name_steps(found: Lines) -> str:
-    """The steps and their reasons, in a sentence."""
-    said = defaultdict[str, list[str]](list)
+def _make_reason_table(name: str, found: Lines, *, wide: bool) -> Table:
+    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("", overflow="fold")
+    if wide:
+        table.add_column("step", style="dim")
+    else:
+        table.caption, table.caption_justify = _list_reasons_by_step(found), "left"
+    for level in found.levels:
+        table.add_column(level, justify="right", no_wrap=True)
     for line in found.lines:
-        if line.said_by:
-            said[line.said_by].append(line.name.strip())
-    return "said by " + "; ".join(f"{who}: {', '.join(reasons)}" for who, reasons in said.items()) if said else ""
+        numbers = (_format_cell(number, came, wide=wide) for number, came in line.cells)
+        style = "" if line.name.startswith(" ") else "bold"
+        table.add_row(line.name, *((line.step,) if wide else ()), *numbers, style=style)
+    return table
+
+
+def _make_source_table(funnel: Mapping[str, LevelCounts], levels: Sequence[str], *, wide: bool) -> Table:
+    """What was kept of each source, a line each."""
+    table = Table(title="kept of each source", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.show_edge = False
+    table.add_column("source", overflow="fold")
+    for level in levels:
+        table.add_column(level, justify="right", no_wrap=True)
+    for source, counts in funnel.items():
+        lines = (counts.get(level, {"kept": 0, "in": 0}) for level in levels)
+        table.add_row(source, *(_format_cell(line["kept"], line["in"], wide=wide) for line in lines))
+    return table
+
+
+def _format_cell(number: int, came: int, *, wide: bool) -> str:
+    return f"{number:,} {format_share(number, came, int(wide)):>{6 if wide else 4}}" if number else "-"
+
+
+def _list_reasons_by_step(found: Lines) -> str:
+    """Which step lost something for which reasons, in a sentence."""
+    reasons = defaultdict[str, list[str]](list)
+    for line in found.lines:
+        if line.step:
+            reasons[line.step].append(line.name.strip())
+    return "by step: " + "; ".join(f"{step}: {', '.join(of)}" for step, of in reasons.items()) if reasons else ""
 
 
 def make_lines_by_source(root: Path, funnel: Mapping[str, LevelCounts]) -> Iterator[tuple[str, Lines]]:
     """Each source with its table, and before them one of all where there are several."""
     by_source = {source: find_steps_by_reason(root, source) for source in funnel}
     if len(funnel) > 1:
-        all_steps = defaultdict[str, list[str]](list)
+        everywhere = defaultdict[str, list[str]](list)
         for found in by_source.values():
             for reason, steps in found.items():
-                all_steps[reason] += [step for step in steps if step not in all_steps[reason]]
-        yield (
-            "all sources",
-            make_lines({level: count.to_json() for level, count in total_funnel(funnel).items()}, all_steps),
-        )
-    for source, own in funnel.items():
-        if own:
-            yield source, make_lines(own, by_source[source])
+                everywhere[reason] += [step for step in steps if step not in everywhere[reason]]
+        totals = {level: count.to_json() for level, count in total_funnel(funnel).items()}
+        yield "all sources", make_lines(totals, everywhere)
+    for source, counts in funnel.items():
+        if counts:
+            yield source, make_lines(counts, by_source[source])
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------

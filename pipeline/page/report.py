@@ -1,4 +1,4 @@
-"""`vlmill ledger --html`: the funnel, and a contact sheet of what was lost, grouped by reason and source.
+"""`vlmill report --html`: all sections of the report, and a contact sheet of losses, grouped by reason and source.
 
 The page is a function of the run's files. What it shows a part of, it says so.
 """
@@ -6,25 +6,20 @@ The page is a function of the run's files. What it shows a part of, it says so.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
 from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, decode_image
 from vlmill.pipeline.page import make_data_url, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import (
-    LevelCounts,
-    find_steps_by_reason,
-    format_share,
-    format_steps,
-    loss_to_json,
-    make_lines_by_source,
-)
+from vlmill.pipeline.reports.funnel import format_share, format_steps, loss_to_json, make_lines_by_source
 from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refused_losses
+from vlmill.pipeline.reports.sections import format_funnel_notes, read_report
 from vlmill.pipeline.steps.image_bytes import Pictures
 
 MOST = 300
@@ -36,24 +31,32 @@ Group = tuple[str, str]
 """Reason and source."""
 
 
-def render_funnel_page(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
-    """The page of the sources in `funnel`.
+def render_report_page(root: Path, source: str | None = None) -> str:
+    """The page of a run: all sections that it has, and losses.
 
     It shows the same number of losses of every reason and source, as far as there are any.
 
+    Args:
+        root: The run's folder.
+        source: One source only.
+
     Raises:
-        StoreError: a source is not filtered to its end.
+        StoreError: a source is not filtered to its end, or there is no such source.
     """
-    recipe = read_locked_recipe(root)
-    cards, numbers = _choose_losses(root, recipe, funnel)
+    recipe, report = read_locked_recipe(root), read_report(root, source=source)
+    if report.funnel is None:
+        raise StoreError(str((report.missing or {})["funnel"]))
+    counts, steps = report.funnel.counts, report.funnel.steps
+    cards, numbers = _choose_losses(root, recipe, counts)
     thumbnails = dict(_read_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
-    steps_by_reason = {source: find_steps_by_reason(root, source) for source in funnel}
     return render_page(
         "vlmill.pipeline.page",
-        "ledger.html.jinja",
+        "report.html.jinja",
         name=recipe.name,
         policy=next(iter(recipe.policies), "none"),
-        funnel=dict(make_lines_by_source(root, funnel)),
+        report=report,
+        funnel=dict(make_lines_by_source(root, counts)),
+        notes=list(format_funnel_notes(report.funnel)),
         share=format_share,
         sources=sorted({source for _, source in cards}),
         reasons=sorted({reason for reason, _ in cards}),
@@ -63,7 +66,7 @@ def render_funnel_page(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
                 "reason": reason,
                 "source": source,
                 "number": numbers[reason, source],
-                "said_by": format_steps(reason, steps_by_reason[source]),
+                "steps": format_steps(reason, steps[source]),
                 "cards": [_make_card(loss, thumbnails.get(_key_loss(loss), "")) for loss in found],
             }
             for (reason, source), found in sorted(cards.items())
