@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard
 from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.members import list_members
 from vlmill.mixtures.report.notes import write_notes
 from vlmill.mixtures.steps.lock import Lock, verify_lock
 from vlmill.mixtures.steps.mix import Mix
@@ -47,11 +48,7 @@ def read_stage_mixture(recipe: Recipe, stage: Stage) -> MixtureSettings:
     """
     where = f"stages.{stage.name}.mixture"
     mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
-    for source in [*(partition.source for partition in mixture.resolved()), *mixture.held_out]:
-        if source not in recipe.sources:
-            raise RecipeError(
-                f"{where}: the recipe has no source {source!r}; {suggest_names(source, list(recipe.sources))}"
-            )
+    list_members(recipe, mixture, where)
     return mixture
 
 
@@ -62,18 +59,25 @@ def validate_mixtures(recipe: Recipe) -> None:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
     mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
-    for name, mixture in mixtures.items():
+    for mixture in mixtures.values():
         for partition in mixture.resolved():
             check_where(partition)
-        for source, fraction in mixture.held_out.items():
-            for other, trained in mixtures.items():
-                uses = source in {partition.source for partition in trained.resolved()}
-                if uses and trained.held_out.get(source, 0.0) != fraction:
+    held_out = {name: _hold_out(recipe, name, mixture) for name, mixture in mixtures.items()}
+    for name, fractions in held_out.items():
+        for source, fraction in fractions.items():
+            for other, trained in held_out.items():
+                if fraction and trained.get(source, fraction) != fraction:
                     raise RecipeError(
                         f"stages.{other}.mixture.held_out: stage {name!r} keeps {fraction} of {source!r} for "
                         f"evaluation and {other!r} would train on it; write held_out: {{{source}: {fraction}}} in "
                         "both"
                     )
+
+
+def _hold_out(recipe: Recipe, stage: str, mixture: MixtureSettings) -> dict[str, float]:
+    """The fraction that a stage holds out of every source it trains on."""
+    members = list_members(recipe, mixture, f"stages.{stage}.mixture")
+    return {source: mixture.held_out.get(name, 0.0) for name, found in members.items() for source in found}
 
 
 def build_stages(run: Build) -> None:
@@ -92,7 +96,10 @@ class _Stage:
 
     def build(self) -> None:
         """Every step in turn, then publish."""
-        shards = {partition.source: self._shards(partition.source) for partition in self.mixture.resolved()}
+        members = list_members(self.run.recipe, self.mixture, f"stages.{self.stage.name}.mixture")
+        shards = {
+            name: [shard for source in sources for shard in self._shards(source)] for name, sources in members.items()
+        }
         selected = self._select({source: [shard for shard, _ in found] for source, found in shards.items()}, shards)
         mixed = self._one("mix", Mix(self.stage.name, self.mixture, self.run.recipe.seed), selected)
         blocks = self._plan((*mixed, *selected))
@@ -111,7 +118,11 @@ class _Stage:
             overhead=self.chat.overhead,
         )
         locked = self._one("lock", lock, (*mixed, *selected, *blocks))
-        counted = self._one("repetition", Repetition(), (*locked, *blocks, *self._lineage(shards)))
+        counted = self._one(
+            "repetition",
+            Repetition(),
+            (*locked, *blocks, *self._lineage(source for sources in members.values() for source in sources)),
+        )
         files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
         publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
 

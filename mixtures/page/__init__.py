@@ -56,7 +56,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
         stats |= read_stats(root, name)
     mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
-    colours = plots.choose_colours(list(recipe.sources))
+    colours = plots.choose_colours(recipe.list_groups())
     index = search.index_samples(root, recipe, _list_measured_policies(root, recipe, policies), samples)
     stacks = [
         gallery.make_cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()

@@ -45,7 +45,7 @@ class Counted:
 
 def count_stage(root: Path, mixture: PlannedMixture) -> Counted:
     """Count a stage. Sources that stand in several entries are counted once."""
-    sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
+    sources = {source["label"].partition("@")[0]: source["shards"] for source in mixture.lock["sources"]}
     chosen = {name: _choose_shards(shards) for name, shards in sources.items()}
     lengths, images = [], []
     for name, shards in chosen.items():

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
+from vlmill.mixtures import get_source
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.reader import PlannedMixture, Stored, read_columns
 from vlmill.pipeline.chat.encode import (
@@ -94,7 +95,7 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
         "place": place,
         "id": mixture.about(segment)["id"],
         "entry": mixture.sources[segment.source],
-        "source": mixture.lock["sources"][segment.source]["name"],
+        "source": get_source(mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]),
         "licence": mixture.about(segment)["licence"],
         "tokens": segment.tokens,
         "supervised": supervised,

@@ -126,17 +126,17 @@ class Select:
         if self.held_out:
             names = _read_table(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
-            states[self._kept_out(documents)] = KEPT_OUT
+            states[self._kept_out(shard.source, documents)] = KEPT_OUT
         reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
             states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
         return states
 
-    def _kept_out(self, documents: pl.Series) -> np.ndarray:
-        """Which rows are held out: by document, so that its pages stay together, and alike in every stage."""
+    def _kept_out(self, source: str, documents: pl.Series) -> np.ndarray:
+        """Which rows are held out: by document, so that its pages stay together, and alike in every stage and entry."""
         bound = int(self.held_out * 2**64)
         names = documents.unique(maintain_order=True)
-        kept_out = [make_order_key(self.seed, "held_out", self.entry.source, name) < bound for name in names]
+        kept_out = [make_order_key(self.seed, "held_out", source, name) < bound for name in names]
         return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
 
     def _take(self, states: Sequence[np.ndarray]) -> None:

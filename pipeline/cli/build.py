@@ -103,7 +103,8 @@ def build(
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
-    loaded = load_for_build(recipe, parse_pairs(source, "--source"), limit, sets, code, there)
+    moves = parse_pairs(source, "--source")
+    loaded = load_for_build(recipe, moves, limit, sets, code, there, accept_changes=accept_changes)
     run = build(
         loaded,
         out,

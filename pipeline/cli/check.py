@@ -28,6 +28,10 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
     ] = None,
     filter_: FilterFiles = None,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print the effective recipe instead, every value with its file and line."),
+    ] = False,
     trust_code: TrustCode = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Those of the build whose hours are estimated.")] = None,
     as_json: JsonFlag = False,
@@ -42,10 +46,15 @@ def check(
 
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000
+        vlmill check my.yaml --show
     """
     from vlmill.api.checks import check_recipe
+    from vlmill.pipeline.cli.show import show_recipe
     from vlmill.pipeline.reports.estimate_table import list_assumptions, list_totals, make_source_table
 
+    if show:
+        show_recipe(recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filter_, trust_code)
+        return
     result = check_recipe(
         recipe,
         out,

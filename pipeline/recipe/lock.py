@@ -98,6 +98,17 @@ def _refuse_changed(path: Path) -> None:
         raise RecipeError(f"{path.name} {CHANGED}")
 
 
+def read_kept_sources(root: Path | None) -> dict[str, Any] | None:
+    """What of its lock a folder keeps in every later build of the same recipe: its sources, among them all subsets.
+
+    None where nothing was made yet.
+
+    Raises:
+        StoreError: the lock is damaged.
+    """
+    return {"sources": read_lock(root)["sources"]} if root is not None and is_bound(root) else None
+
+
 def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a folder is locked to, with the tokenizer that the build copied into it.
 

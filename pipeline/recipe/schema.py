@@ -14,7 +14,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ValidationInfo, field_validator
@@ -49,6 +50,10 @@ class SourceSettings:
     files: str | None = None  # pattern below root
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
+    subsets: Literal["*"] | tuple[str, ...] | None = (
+        None  # a source for each of these subsets, or for all: NAME-SUBSET; `{subset}` in `files` is a subset's folder
+    )
+    group: str = ""  # a name by which mixtures mean several sources; of sources that are subsets, the source they were
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
     licence: str = ""  # of samples that name none
@@ -179,6 +184,22 @@ class Recipe:
             for file, code in self.custom_filters.items()
         }
         return dataclasses.replace(self, custom_filters=files)
+
+    def find_members(self, name: str, entries: Collection[str] = ()) -> tuple[str, ...]:
+        """The sources that a mixture means by a name: one of that name, else a group, else what a pattern matches.
+
+        Sources among the names of its `entries` are in no group and match no pattern.
+        """
+        if name in self.sources:
+            return (name,)
+        group = tuple(source for source, settings in self.sources.items() if name and settings.group == name)
+        found = group or tuple(source for source in self.sources if "*" in name and fnmatchcase(source, name))
+        return tuple(source for source in found if source not in entries)
+
+    def list_groups(self) -> list[str]:
+        """The names of all sources and groups of them."""
+        groups = {settings.group for settings in self.sources.values() if settings.group}
+        return [*self.sources, *sorted(groups - {*self.sources})]
 
     def roots(self) -> dict[str, str]:
         """Where the files of each source and benchmark lie."""

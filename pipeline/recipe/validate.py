@@ -55,8 +55,10 @@ def check_names(recipe: Recipe) -> None:
         RecipeError: names the first that does not keep to it.
     """
     check_name("name", recipe.name)
-    for name in recipe.sources:
+    for name, source in recipe.sources.items():
         check_name("sources", name, RESERVED, dots=False)
+        if source.group:
+            check_name(f"sources.{name}.group", source.group, dots=False)
     held = recipe.decontaminate
     for name, settings in held.against.items() if held else ():
         where = "decontaminate.against"
@@ -126,7 +128,7 @@ def _check_fetch(recipe: Recipe, name: str) -> None:
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
     """One way or the other, a source or benchmark says which files are its own."""
     where, named = f"{block}.{name}", settings.subset is not None or settings.split is not None
-    if settings.files is None and not named:
+    if settings.files is None and not (named or getattr(settings, "subsets", None)):
         raise RecipeError(
             f"{where}.files: is missing; give a pattern below root (or, of a dataset on the Hugging Face Hub, `split`)"
         )
