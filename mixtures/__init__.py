@@ -29,3 +29,8 @@ class Shard:
     index: str  # <nn>.index.parquet
     index_sha256: str
     lengths: str  # <nn>.lengths.parquet
+
+
+def get_source(path: str) -> str:
+    """The source whose shard lies at a path of a run, `shards/SOURCE/POLICY/...`: of a group's entry one of several."""
+    return path.split("/")[1]

@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard
 from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.members import list_members
 from vlmill.mixtures.report.notes import write_notes
 from vlmill.mixtures.steps.lock import Lock, verify_lock
 from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
 from vlmill.mixtures.steps.select import check_where, list_selects
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
@@ -33,7 +34,7 @@ from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import Chain, ChainStep
-from vlmill.pipeline.engine.scaling import compute_read_fractions
+from vlmill.pipeline.engine.scaling import compute_read_fraction
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
@@ -53,11 +54,7 @@ def read_stage_mixture(
     """
     where = f"stages.{stage.name}.mixture"
     mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
-    for source in [*(partition.source for partition in mixture.resolved()), *mixture.held_out]:
-        if source not in recipe.sources:
-            raise RecipeError(
-                f"{where}: the recipe has no source {source!r}; {suggest_names(source, list(recipe.sources))}"
-            )
+    list_members(recipe, mixture, where)
     return mixture.scaled(recipe.scale, read)
 
 
@@ -68,18 +65,25 @@ def validate_mixtures(recipe: Recipe) -> None:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
     mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
-    for name, mixture in mixtures.items():
+    for mixture in mixtures.values():
         for partition in mixture.resolved():
             check_where(partition)
-        for source, fraction in mixture.held_out.items():
-            for other, trained in mixtures.items():
-                uses = source in {partition.source for partition in trained.resolved()}
-                if uses and trained.held_out.get(source, 0.0) != fraction:
+    held_out = {name: _hold_out(recipe, name, mixture) for name, mixture in mixtures.items()}
+    for name, fractions in held_out.items():
+        for source, fraction in fractions.items():
+            for other, trained in held_out.items():
+                if fraction and trained.get(source, fraction) != fraction:
                     raise RecipeError(
                         f"stages.{other}.mixture.held_out: stage {name!r} keeps {fraction} of {source!r} for "
                         f"evaluation and {other!r} would train on it; write held_out: {{{source}: {fraction}}} in "
                         "both"
                     )
+
+
+def _hold_out(recipe: Recipe, stage: str, mixture: MixtureSettings) -> dict[str, float]:
+    """The fraction that a stage holds out of every source it trains on."""
+    members = list_members(recipe, mixture, f"stages.{stage}.mixture")
+    return {source: mixture.held_out.get(name, 0.0) for name, found in members.items() for source in found}
 
 
 def build_stages(run: Build) -> None:
@@ -93,13 +97,16 @@ class _Stage:
 
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
-        self.read = compute_read_fractions(run.root, run.recipe)
+        self.read = self._compute_read_fractions()
         self.mixture = read_stage_mixture(run.recipe, stage, self.read)
-        self.chat = FORMATS[run.recipe.chat]
+        self.chat = find_format(run.recipe.chat)
 
     def build(self) -> None:
         """Every step in turn, then publish."""
-        shards = {partition.source: self._shards(partition.source) for partition in self.mixture.resolved()}
+        members = list_members(self.run.recipe, self.mixture, f"stages.{self.stage.name}.mixture")
+        shards = {
+            name: [shard for source in sources for shard in self._shards(source)] for name, sources in members.items()
+        }
         selected = self._select({source: [shard for shard, _ in found] for source, found in shards.items()}, shards)
         mixed = self._one("mix", self._make_mix(), selected)
         blocks = self._plan((*mixed, *selected))
@@ -114,19 +121,32 @@ class _Stage:
                 },
             },
             tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},
-            chat=self.run.recipe.chat,
+            chat=describe_chat(self.run.recipe.chat),
             overhead=self.chat.overhead,
         )
         locked = self._one("lock", lock, (*mixed, *selected, *blocks))
-        counted = self._one("repetition", Repetition(), (*locked, *blocks, *self._lineage(shards)))
+        counted = self._one(
+            "repetition",
+            Repetition(),
+            (*locked, *blocks, *self._lineage(source for sources in members.values() for source in sources)),
+        )
         files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
         publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
+
+    def _compute_read_fractions(self) -> dict[str, float]:
+        """The fraction of the rows that a scaled run read, of each source or group that the mixture names."""
+        if self.run.recipe.scale == 1:
+            return {}
+        mixture = read_stage_mixture(self.run.recipe, self.stage)
+        members = list_members(self.run.recipe, mixture, f"stages.{self.stage.name}.mixture")
+        return {
+            name: compute_read_fraction(self.run.root, self.run.recipe, sources) for name, sources in members.items()
+        }
 
     def _make_mix(self) -> Mix:
         """The mix step, which weighs what a scaled run read of a source as if it were exactly the scale of it."""
         scale = self.run.recipe.scale
-        used = {entry.source for entry in self.mixture.resolved()}
-        weights = {source: scale / fraction for source, fraction in self.read.items() if source in used}
+        weights = {name: scale / fraction for name, fraction in self.read.items()}
         return Mix(self.stage.name, self.mixture, self.run.recipe.seed, weights)
 
     def _policy(self) -> Any:

@@ -54,9 +54,9 @@ TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 @dataclass(frozen=True, config=STRICT)
 class MixtureEntry:
-    """One source's entry in a mixture. A source may stand in several entries."""
+    """One source's entry in a mixture, or that of a group of sources. A source may stand in several entries."""
 
-    source: str
+    source: str  # a source, a `group`, or a pattern such as `cauldron-*`; those with entries of their own are not meant
     share: float | None = None  # of the mixture's unit; shares are read as proportions
     repeat: float | None = None  # epochs of the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
@@ -207,10 +207,14 @@ class MixtureSettings:
         return self.resolved()[0].share is not None
 
     def labels(self) -> tuple[str, ...]:
-        """A name for each entry: its source, with `@2` and so on from its second entry."""
+        """A name for each entry: its source, with `@2` and so on from its second entry.
+
+        It names files, so the `*` of a pattern is written as `_`.
+        """
         seen: Counter[str] = Counter()
         labels = []
         for entry in self.resolved():
-            seen[entry.source] += 1
-            labels.append(entry.source if seen[entry.source] == 1 else f"{entry.source}@{seen[entry.source]}")
+            name = entry.source.replace("*", "_")
+            seen[name] += 1
+            labels.append(name if seen[name] == 1 else f"{name}@{seen[name]}")
         return tuple(labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vlmill.mixtures.config import MixtureSettings
 
@@ -28,3 +28,9 @@ def estimate_stage_tokens(mixture: MixtureSettings, tokens: Mapping[str, int | N
             return None
         total += known * (entry.repeat or 1)
     return round(total * (mixture.epochs or 1))
+
+
+def sum_by_entry(members: Mapping[str, Sequence[str]], tokens: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The tokens of what each entry names, from those of its sources; None where one of these is not known. Pure."""
+    found = {name: [tokens.get(source) for source in sources] for name, sources in members.items()}
+    return {name: None if None in each else sum(filter(None, each)) for name, each in found.items()}

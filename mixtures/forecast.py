@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vlmill.mixtures.build import read_stage_mixture
+from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.reports.forecast import ForecastStep
@@ -21,7 +22,8 @@ def list_mixture_steps(recipe: Recipe) -> list[ForecastStep]:
 def _list_stage(recipe: Recipe, stage: Stage) -> Iterator[ForecastStep]:
     folder, mixture = f"steps/mixtures/{stage.name}", read_stage_mixture(recipe, stage)
     policy = recipe.policies[stage.policy]
-    shards = [f"shards/{source}/{stage.policy}" for source in dict.fromkeys(e.source for e in mixture.resolved())]
+    members = list_members(recipe, mixture, f"stages.{stage.name}.mixture")
+    shards = [f"shards/{source}/{stage.policy}" for sources in members.values() for source in sources]
     tables = tuple(name for shard in shards for name in (shard, f"{shard}/lengths"))
     settings = {name: value for name, value in canonicalise_value(mixture).items() if name in SELECTING}
     select = {**settings, "entries": canonicalise_value(mixture.resolved()), "seed": recipe.seed, "chat": recipe.chat}

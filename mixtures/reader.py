@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures.steps.lock import locate_shards
-from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
-from vlmill.pipeline.core.config import parse_block, suggest_names
-from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.chat.settings import Chat, find_format, parse_chat
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.core.seal import read_sealed_json
@@ -107,10 +108,12 @@ class PlannedMixture:
     @cached_property
     def chat(self) -> ChatFormat:
         """The chat format that lengths were measured in."""
-        name = self.lock["chat"]
-        if name not in FORMATS:
-            raise RecipeError(f"{self.folder}: there is no chat format {name!r}; {suggest_names(name, list(FORMATS))}")
-        return FORMATS[name]
+        return find_format(self.chat_settings)
+
+    @cached_property
+    def chat_settings(self) -> Chat:
+        """That format as a recipe names it."""
+        return parse_chat(self.lock["chat"], f"{self.folder}: chat")
 
     @cached_property
     def policy(self) -> Policy:

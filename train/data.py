@@ -113,7 +113,7 @@ def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Re
         RecipeError: the model's family cannot take the mixture's image policy or chat format.
         StoreError: the tokenizer is not the one that lengths were measured with.
     """
-    family = find_family(model, mixture.policy, mixture.lock["chat"])
+    family = find_family(model, mixture.policy, mixture.chat_settings)
     return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, loss)
 
 

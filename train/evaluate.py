@@ -21,7 +21,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from vlmill.mixtures.reader import PlannedMixture, Segment
-from vlmill.pipeline.chat.encode import IGNORE, get_mark_id, join_segment
+from vlmill.pipeline.chat.encode import IGNORE, encode_prompt
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.sample import Node
@@ -170,11 +170,9 @@ def list_turns(nodes: Sequence[Node]) -> Iterator[Turn]:
 
 
 def make_prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Document:
-    """The prompt of an answer, `nodes` being all before it: no EOS, but the mark that the assistant begins with."""
+    """The prompt of an answer, `nodes` being all before it: what the chat format begins an answer with is its end."""
     images = sum(node.kind == "image" for node in nodes)
-    chat = reader.mixture.chat
-    begun = join_segment(nodes, document.layouts[:images], reader.tokenizer, chat).ids[:-1]
-    ids = [*begun, get_mark_id(reader.tokenizer, dict(chat.roles)["assistant"])]
+    ids = encode_prompt(nodes, document.layouts[:images], reader.tokenizer, reader.mixture.chat)
     return Document(document.source, ids, [IGNORE] * len(ids), document.tiles[:images], document.layouts[:images])
 
 

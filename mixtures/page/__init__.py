@@ -27,7 +27,8 @@ from vlmill.mixtures.page import counts, gallery, missing, plots, search
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
-from vlmill.pipeline.chat.encode import FORMATS, Loss
+from vlmill.pipeline.chat.encode import Loss
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.page import escape_script, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
@@ -55,7 +56,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
         stats |= read_stats(root, name)
     mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
-    colours = plots.choose_colours(list(recipe.sources))
+    colours = plots.choose_colours(recipe.list_groups())
     index = search.index_samples(root, recipe, _list_measured_policies(root, recipe, policies), samples)
     stacks = [
         gallery.make_cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()
@@ -78,7 +79,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
             "index": index,
             "cards": cards,
             "colours": colours,
-            "marks": list(FORMATS[recipe.chat].specials),
+            "marks": list(find_format(recipe.chat).specials),
         },
         searchable=len(index["rows"]["source"]),
         samples=sum(search.count_source_samples(root, recipe).values()),

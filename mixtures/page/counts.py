@@ -45,7 +45,7 @@ class Counted:
 
 def count_stage(root: Path, mixture: PlannedMixture) -> Counted:
     """Count a stage. Sources that stand in several entries are counted once."""
-    sources = {source["name"]: source["shards"] for source in mixture.lock["sources"]}
+    sources = {source["label"].partition("@")[0]: source["shards"] for source in mixture.lock["sources"]}
     chosen = {name: _choose_shards(shards) for name, shards in sources.items()}
     lengths, images = [], []
     for name, shards in chosen.items():
@@ -73,7 +73,8 @@ def _choose_shards(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 def _bin_lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
     table = pl.scan_parquet([root / shard["lengths"] for shard in shards])
-    lengths = table.select((pl.col("text") + pl.col("visual") + overhead).alias("tokens")).collect()
+    tokens = pl.col("text") + pl.col("visual")
+    lengths = table.filter(tokens > 0).select((tokens + overhead).alias("tokens")).collect()  # 0: no form in this chat
     return lengths.select(
         pl.lit(source).alias("source"),
         *(bound.alias(name) for bound, name in zip(_bin_column("tokens"), ("from", "to"), strict=True)),

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
+from vlmill.mixtures import get_source
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.reader import PlannedMixture, Stored, read_columns
 from vlmill.pipeline.chat.encode import (
@@ -23,6 +24,7 @@ from vlmill.pipeline.chat.encode import (
     Loss,
     encode_nodes,
     get_mark_id,
+    join_segment,
     load_tokenizer,
 )
 from vlmill.pipeline.core.sample import Node
@@ -86,14 +88,14 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
     mine = slice(before, before + sum(node.kind == "image" for node in nodes))
     layouts = mixture.policy.layout(stored.sizes)[mine]
     encoded = encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss)
-    supervised = sum(piece.supervised for piece in encoded) + (loss == "text")
+    supervised = join_segment(nodes, layouts, tokenizer, mixture.chat, loss).supervised
     return {
         "stage": mixture.stage,
         "sequence": sequence,
         "place": place,
         "id": mixture.about(segment)["id"],
         "entry": mixture.sources[segment.source],
-        "source": mixture.lock["sources"][segment.source]["name"],
+        "source": get_source(mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]),
         "licence": mixture.about(segment)["licence"],
         "tokens": segment.tokens,
         "supervised": supervised,

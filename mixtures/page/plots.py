@@ -44,7 +44,9 @@ def choose_colours(sources: Sequence[str]) -> dict[str, str]:
 
 
 def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
-    """The plots of a stage."""
+    """The plots of a stage, whose entries may mean groups of sources."""
+    entries = (source["name"].partition("@")[0] for source in stats["sources"])
+    by_source = choose_colours(list(dict.fromkeys([*by_source, *entries])))
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
     return [

@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from vlmill.mixtures import get_source
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
@@ -54,7 +55,7 @@ def write_notes(
             f"{lock['tokenizer']['path']} is not the tokenizer that counted the tokens of these shards; build again, "
             "so that they are counted anew"
         )
-    sources = sorted({source["name"] for source in lock["sources"]})
+    sources = sorted({get_source(shard["path"]) for source in lock["sources"] for shard in source["shards"]})
     if recipe.dedupe is None:
         if len(sources) > 1:
             yield "the recipe's dedupe is null, so what entries have in common was not looked for"

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.mixtures import Shard
+from vlmill.mixtures import Shard, get_source
 from vlmill.mixtures.config import MixtureEntry
 from vlmill.mixtures.report.stats import describe_stage, to_json
 from vlmill.mixtures.steps.select import HELD_OUT, Select
@@ -48,7 +48,7 @@ class Lock:
     shards: Mapping[str, tuple[Shard, ...]]  # by source
     policy: Mapping[str, Any]
     tokenizer: Mapping[str, str]  # path and sha256
-    chat: str
+    chat: Any  # as describe_chat has it
     overhead: int
 
     name: ClassVar[str] = "lock"
@@ -211,7 +211,7 @@ def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path)
 
 def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
     """The ids that an entry may use, derived again from the tables beside its shards."""
-    shards = tuple(Shard(source["name"], "", **shard) for shard in source["shards"])
+    shards = tuple(Shard(get_source(shard["path"]), "", **shard) for shard in source["shards"])
     select = Select(
         entry=MixtureEntry(**source["settings"]),
         shards=shards,

@@ -50,6 +50,7 @@ class ImageTokenTemplate:
     write: Callable[[ImageLayout], ImageTokens]  # pure
     specials: tuple[str, ...] = ()  # marks in it, and of its processor besides
     after: str = ""  # text that it ends with, and that a processor has to be given behind its placeholder
+    merged: str = ""  # a mark of which two that touch become one, and which a space keeps from a word behind it
 
 
 def _write_bare(image: ImageLayout) -> ImageTokens:
@@ -59,6 +60,10 @@ def _write_bare(image: ImageLayout) -> ImageTokens:
 def _write_fenced(image: ImageLayout) -> ImageTokens:
     tile = [(None, image.tokens // image.tiles), (FENCE, 1)]
     return [(FENCE, 1), *tile * image.tiles, ("\n", 1)]
+
+
+def _write_fenced_alone(image: ImageLayout) -> ImageTokens:
+    return _write_fenced(image)[:-1]
 
 
 def _write_tagged(image: ImageLayout) -> ImageTokens:
@@ -93,6 +98,9 @@ FENCED = ImageTokenTemplate(_write_fenced, (FENCE, UTTERANCE), after="\n")
 Both processors merge the marks of two images that touch, and the second puts a space between mark and word. The line
 break keeps neighbours out of an image's tokens: a segment may be cut beside it.
 """
+
+FENCED_ALONE = ImageTokenTemplate(_write_fenced_alone, (FENCE, UTTERANCE), merged=FENCE)
+"""The same under a published chat template, which is read as a whole: no line break, marks of neighbours merged."""
 
 TAGS = tuple(_name_tile(row, column) for row in range(MOST) for column in range(MOST))
 TAGGED = ImageTokenTemplate(_write_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))

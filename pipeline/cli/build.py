@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlmill.pipeline.cli.arguments import FilterFiles, TrustCode, console, get_command, parse_pairs
+from vlmill.pipeline.cli.arguments import FilterFiles, TrustCode, console, format_scale, get_command, parse_pairs
 from vlmill.pipeline.core.errors import RecipeError
 
 
@@ -107,12 +107,13 @@ def build(
     from vlmill.api.builds import build, load_for_build
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
 
-    sets = parse_pairs(set_, "--set")
+    sets = parse_pairs(set_, "--set") | format_scale(scale)
     there = out or Path("build") / str(sets.get("name", read_mapping(find_recipe(recipe)).get("name")))
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
-    loaded = load_for_build(recipe, parse_pairs(source, "--source"), limit, sets, code, there, scale=scale)
+    moves = parse_pairs(source, "--source")
+    loaded = load_for_build(recipe, moves, limit, sets, code, there, accept_changes=accept_changes)
     run = build(
         loaded,
         out,

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from vlmill.pipeline.cli.arguments import FilterFiles, JsonFlag, TrustCode, console, parse_pairs, print_json
+from vlmill.pipeline.cli.arguments import (
+    FilterFiles,
+    JsonFlag,
+    TrustCode,
+    console,
+    format_scale,
+    parse_pairs,
+    print_json,
+)
 from vlmill.pipeline.core.errors import VlmillError
 
 
@@ -36,6 +44,10 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
     ] = None,
     filter_: FilterFiles = None,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print the effective recipe instead, every value with its file and line."),
+    ] = False,
     trust_code: TrustCode = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Those of the build whose hours are estimated.")] = None,
     from_run: Annotated[
@@ -55,20 +67,25 @@ def check(
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000
         vlmill build my.yaml --out try --scale 0.001 && vlmill check my.yaml --from-run try
+        vlmill check my.yaml --show
     """
     if from_run is not None:
         _show_extrapolation(from_run, workers, as_json=as_json)
         return
     from vlmill.api.checks import check_recipe
+    from vlmill.pipeline.cli.show import show_recipe
     from vlmill.pipeline.reports.estimate_table import list_assumptions, list_totals, make_source_table
 
+    sets = parse_pairs(set_, "--set") | format_scale(scale)
+    if show:
+        show_recipe(recipe, parse_pairs(source, "--source"), limit, sets, filter_, trust_code)
+        return
     result = check_recipe(
         recipe,
         out,
         sources=parse_pairs(source, "--source"),
         limit=limit,
-        scale=scale,
-        settings=parse_pairs(set_, "--set"),
+        settings=sets,
         filters=filter_ or [],
         trust_code=trust_code or [],
         workers=workers,

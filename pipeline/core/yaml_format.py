@@ -116,25 +116,41 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_implicit_resolver(FLOAT, re.compile(rf"^(?:{NUMBER.pattern})$"), list("-+.0123456789"))
 
 
+Lines = dict[tuple[Any, ...], int]
+"""Where values stand: the keys and list places on the way to one -> its line, counted from 1."""
+
+
 def read_yaml(path: Path) -> Any:
     """What stands in a YAML file.
 
     Raises:
         RecipeError: it is no UTF-8 or no YAML, or breaks a rule of this module; the message names file and line.
     """
+    return parse_yaml(_read_text(path), str(path))
+
+
+def read_yaml_lines(path: Path) -> tuple[Any, Lines]:
+    """What stands in a YAML file, and the line of every value in it.
+
+    A value that came by an alias or a merge has the line where it is written down. Raises RecipeError as `read_yaml`.
+    """
+    lines: Lines = {}
+    return _load_text(_read_text(path), str(path), lines), lines
+
+
+def _read_text(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4096]:
         raise RecipeError(f"{path} is UTF-16 or no text; save it as UTF-8")
     if data.startswith(b"\xef\xbb\xbf"):
         raise RecipeError(f"{path} starts with a byte order mark; save it as UTF-8 without one")
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise RecipeError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8; save it as UTF-8"
         ) from None
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -143,12 +159,48 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         RecipeError: it is no YAML, or breaks a rule of this module.
     """
+    return _load_text(text, where)
+
+
+def _load_text(text: str, where: str, lines: Lines | None = None) -> Any:
     try:
         loader = _Loader(text, where)
         loader.name = where
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        data = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is no YAML: {error}") from error
+    if node is not None and lines is not None:
+        _note_lines(loader, node, (), lines)
+    return data
+
+
+def _note_lines(loader: _Loader, node: yaml.Node, path: tuple[Any, ...], lines: Lines) -> None:
+    """Note the line of a constructed node and of all in it; merges were written out when it was constructed."""
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:  # of a key that a merge brings as well, the last counts
+            _note_lines(loader, value, (*path, loader.construct_object(key)), lines)
+            if not isinstance(value, yaml.ScalarNode):  # a block begins where its key stands
+                lines[*path, loader.construct_object(key)] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for place, value in enumerate(node.value):
+            _note_lines(loader, value, (*path, place), lines)
+
+
+def format_yaml_inline(value: Any) -> str:
+    """Plain data as YAML in one line, for the place behind a key."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=math.inf,
+        default_flow_style=True,
+        default_style=style,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def format_yaml(value: Any, *, sort_keys: bool = True, width: int = 120) -> str:

@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
@@ -82,8 +84,11 @@ class Build:
     def survey(self) -> None:
         """Find the input files and cut them into partitions.
 
-        What is wrong with a list is said first, not after hours of reading.
+        What is wrong with a list or a tokenizer is said first, not after hours of reading.
         """
+        tokenizer = (self.base or self.root) / (self.recipe.tokenizer or "")
+        if tokenizer.is_file():
+            load_tokenizer(tokenizer, find_format(self.recipe.chat))
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
         input_sets = [
             InputSet(

@@ -6,7 +6,7 @@ Benchmarks are never scaled: a scaled run is held against all of each.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -59,16 +59,14 @@ def count_source_rows(root: Path, recipe: Recipe, source: str) -> int:
     return rows if recipe.limit is None else min(rows, recipe.limit)
 
 
-def compute_read_fractions(root: Path, recipe: Recipe) -> Mapping[str, float]:
-    """Source -> the fraction of its rows that a scaled run read; empty where the recipe has no scale.
+def compute_read_fraction(root: Path, recipe: Recipe, sources: Iterable[str]) -> float:
+    """The fraction of the rows of some sources together that a run read.
 
     Raises:
         StoreError: a source was not read to its end.
     """
-    if recipe.scale == 1:
-        return {}
-    read = {
-        source: sum(receipt.counts["rows"]["in"] for receipt in read_manifest(root, f"steps/{source}/read"))
-        for source in recipe.sources
-    }
-    return {source: rows / count_source_rows(root, recipe, source) for source, rows in read.items()}
+    read = rows = 0
+    for source in sources:
+        read += sum(receipt.counts["rows"]["in"] for receipt in read_manifest(root, f"steps/{source}/read"))
+        rows += count_source_rows(root, recipe, source)
+    return read / rows

@@ -20,9 +20,14 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from vlmill.pipeline.recipe.include import Composition, list_presets
+from vlmill.pipeline.recipe.published import PresetUse, PublishedUse, list_published_stages
 from vlmill.pipeline.recipe.schema import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+TAKING: dict[str, Any] = {"composition": Composition, "preset": PresetUse, "published": PublishedUse}
+NOT_BESIDE = ("shares", "repeat", "entries", "family")
+"""Keys that a published mixture or a preset always has itself."""
 ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
@@ -34,26 +39,36 @@ def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> 
         mixture: the class of a stage's `mixture` block.
         train: the class of a stage's `train` block.
     """
-    blocks: dict[str, Any] = {"recipe": Recipe, "model": model, "mixture": mixture, "train": train}
+    blocks: dict[str, Any] = {"recipe": Recipe, "model": model, "mixture": mixture, "train": train, **TAKING}
     roots, named = TypeAdapter.json_schemas(
         [(name, "validation", TypeAdapter(block)) for name, block in blocks.items()], schema_generator=_Generator
     )
     refs = {name: roots[name, "validation"] for name in blocks}
     found: dict[str, Any] = named["$defs"]
-    recipe, stage, held = found.pop("Recipe"), found["Stage"]["properties"], found["Decontamination"]["properties"]
-    recipe["properties"] = {name: item for name, item in recipe["properties"].items() if name != "custom_filters"}
+    recipe, stage = found.pop("Recipe"), found["Stage"]["properties"]
+    composing = found.pop("Composition")["properties"]
+    recipe["properties"] = {
+        **{name: item for name, item in recipe["properties"].items() if name != "custom_filters"},
+        **composing,
+    }
     for properties, name in ((recipe["properties"], "model"), (stage, "mixture"), (stage, "train")):
         properties[name] = {**refs[name], "description": found[refs[name]["$ref"].rpartition("/")[2]]["description"]}
-    held["against"] = _allow_lists(held["against"])
+    _allow_taking(recipe["properties"]["model"], found, "PresetUse", "preset", list(list_presets()))
+    _allow_taking(stage["mixture"], found, "PublishedUse", "published", list_published_stages())
+    recipe["required"] = ["name"]
+    recipe["anyOf"] = [{"required": ["sources"]}, {"required": ["include"]}]
     return {"$schema": DIALECT, **recipe, "title": "Recipe of vlmill", "$defs": dict(sorted(found.items()))}
 
 
-def _allow_lists(against: Mapping[str, Any]) -> dict[str, Any]:
-    """Benchmarks as a recipe file has them: a list by its name, or some of which each may name a list."""
-    entry = {"anyOf": [against["additionalProperties"], {"type": "string"}]}
-    written = {"type": "object", "additionalProperties": entry}
-    meaning = "name of a list of benchmarks (`benchmarks`, or a YAML file), or benchmarks by name"
-    return {"anyOf": [{"type": "string"}, written], "description": meaning}
+def _allow_taking(item: dict[str, Any], found: dict[str, Any], form: str, key: str, names: list[str]) -> None:
+    """Let a block be one that takes from what was published, with other keys of the block beside; in place."""
+    reference = item.pop("$ref")
+    block = found[reference.rpartition("/")[2]]
+    own = {name: inside for name, inside in block["properties"].items() if name not in NOT_BESIDE}
+    taking = found[form]
+    taking["properties"] = {**taking["properties"], **own}
+    taking["properties"][key] = {**taking["properties"][key], "enum": names}
+    item["anyOf"] = [{"$ref": reference}, {"$ref": f"#/$defs/{form}"}]
 
 
 class _Generator(GenerateJsonSchema):

@@ -1,8 +1,7 @@
-"""From a recipe's file and the command line's overrides to the effective recipe, whole or as far as it can be read."""
+"""From a recipe's files and the command line's overrides to the effective recipe, whole or as far as it can be read."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +11,14 @@ from typing import Any
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, list_errors, list_faults
 from vlmill.pipeline.core.readable import parse_readable
-from vlmill.pipeline.decontaminate.lists import expand_benchmarks
+from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import custom as custom_filters
-from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping, refuse_code
-from vlmill.pipeline.recipe.overrides import add_custom_filters, list_locations, move_source, set_value
+from vlmill.pipeline.recipe.changes import MappingInChange
+from vlmill.pipeline.recipe.include import COMPOSING, compose_file
+from vlmill.pipeline.recipe.located import Origins
+from vlmill.pipeline.recipe.mapping import find_recipe
+from vlmill.pipeline.recipe.overrides import list_locations
+from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.recipe.validate import validate_recipe
 
@@ -39,6 +42,17 @@ class ReadableRecipe:
     concerns: Callable[[str], bool] = lambda _: False  # whether a later fault follows from one of these
 
 
+@dataclass(frozen=True)
+class EffectiveRecipe:
+    """A recipe with all that it includes and all that the command line changed in it."""
+
+    recipe: Recipe
+    data: dict[str, Any]  # the same as a YAML mapping; a run's folder is locked to it
+    base: Path  # the folder that relative paths start from
+    origins: Origins  # of every value in `data`
+    notes: tuple[str, ...] = ()  # what a person should know of it
+
+
 def load_recipe(
     name: str,
     sources: Mapping[str, str] | None = None,
@@ -46,25 +60,46 @@ def load_recipe(
     sets: Mapping[str, str] | None = None,
     filters: Sequence[tuple[str, str]] = (),
     held: Mapping[str, Any] | None = None,
-    scale: float | None = None,
 ) -> tuple[Recipe, dict[str, Any], Path]:
-    """The effective recipe, its YAML mapping, and the folder that its relative paths start from.
+    """The effective recipe, its YAML mapping, and the folder where its relative paths start: see `compose_recipe`."""
+    found = compose_recipe(name, sources, limit, sets, filters, {"custom_filters": held} if held else None)
+    return found.recipe, found.data, found.base
 
-    `sources` moves the files of a source or benchmark (NAME -> a folder, a file or a pattern), `limit` takes that many
-    rows of each source, `sets` replaces single values (dotted key -> YAML text), `filters` are files with custom
-    filters that the command line named (name, code), `held` others that a run's lock holds: known, and not run,
-    `scale` takes that fraction of each source's rows and of every budget.
+
+def compose_recipe(
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    sets: Mapping[str, str] | None = None,
+    filters: Sequence[tuple[str, str]] = (),
+    locked: Mapping[str, Any] | None = None,
+) -> EffectiveRecipe:
+    """A recipe with all that it includes and all that the command line changes.
+
+    Args:
+        name: a file, or the name of a shipped recipe.
+        sources: a source or benchmark -> where its files are: a folder, a file or a pattern.
+        limit: so many rows of each source.
+        sets: dotted key -> YAML text in the place of a value; `include` and `replace` are set before files are put
+            together.
+        filters: files with custom filters that the command line names: name, code.
+        locked: the mapping that a run is locked to. Its subsets are kept, and its custom filters are known and not run.
 
     Raises:
-        RecipeError: names each wrong key or value and what was allowed.
+        RecipeError: names each wrong key or value, its file and line, and what was allowed.
+        SourceError: subsets of a source cannot be listed.
     """
-    path = find_recipe(name)
-    data = copy.deepcopy(read_mapping(path))
-    for change in _list_changes(path, data, dict(sources or {}), limit, sets or {}, filters, held, scale):
+    work, mapped = _begin_mapping(name, sets, filters)
+    for change in work.list_changes(find_recipe(name), sources, limit, sets, filters, locked):
         change()
-    recipe = parse_block(Recipe, data, path.name).trusting([custom_filters.hash_code(code) for _, code in filters])
-    validate_recipe(recipe)
-    return recipe, data, path.parent
+    digests, where = [custom_filters.hash_code(code) for _, code in filters], find_recipe(name)
+    try:
+        recipe = parse_block(Recipe, work.data, where.name).trusting(digests)
+        check_mapped(mapped, recipe.list_groups())
+        validate_recipe(recipe)
+    except RecipeError as error:
+        raise RecipeError(*work.add_origins(error.faults, where.name)) from None
+    return EffectiveRecipe(recipe, work.data, where.parent, work.origins, tuple(describe_left_out(work.data, mapped)))
 
 
 def load_readable(
@@ -73,63 +108,40 @@ def load_readable(
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
     filters: Sequence[tuple[str, str]] = (),
-    scale: float | None = None,
+    locked: Mapping[str, Any] | None = None,
 ) -> ReadableRecipe:
     """The same as far as it can be read. What `validate_recipe` says is not yet among its faults.
 
     Raises:
-        RecipeError: there is no such recipe, or it is no YAML mapping.
+        RecipeError: there is no such recipe, it is no YAML mapping, or what it includes cannot be put together.
     """
     path = find_recipe(name)
-    data = copy.deepcopy(read_mapping(path))
-    errors = list_errors(_list_changes(path, data, dict(sources or {}), limit, sets or {}, filters, None, scale))
-    found = parse_readable(Recipe, data, path.name)
+    work, mapped = _begin_mapping(name, sets, filters)
+    errors = list_errors(work.list_changes(path, sources, limit, sets, filters, locked))
+    found = parse_readable(Recipe, work.data, path.name)
     recipe = found.block
     faults = [*list_faults(errors), *found.faults]
     if recipe is None:
-        return ReadableRecipe(None, data, path.parent, tuple(faults))
+        return ReadableRecipe(None, work.data, path.parent, work.add_origins(faults, path.name))
+    digests = [custom_filters.hash_code(code) for _, code in filters]
     try:
-        recipe = recipe.trusting([custom_filters.hash_code(code) for _, code in filters])
+        recipe = recipe.trusting(digests)
     except RecipeError as error:
         faults += error.faults
-    unreadable = frozenset(_list_unreadable(recipe, found.left_out, data))
-    return ReadableRecipe(
-        _keep_names(recipe, found.left_out), data, path.parent, tuple(dict.fromkeys(faults)), unreadable, found.concerns
-    )
+    unreadable = frozenset(_list_unreadable(recipe, found.left_out, work.data))
+    kept = _keep_names(recipe, found.left_out)
+    faults += list_faults(list_errors([partial(check_mapped, mapped, kept.list_groups())]))
+    located = work.add_origins(dict.fromkeys(faults), path.name)
+    return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns)
 
 
-def _list_changes(
-    path: Path,
-    data: dict[str, Any],
-    moves: dict[str, str],
-    limit: int | None,
-    sets: Mapping[str, str],
-    filters: Sequence[tuple[str, str]],
-    held: Mapping[str, Any] | None,
-    scale: float | None,
-) -> Iterator[Callable[[], object]]:
-    """What makes a recipe's mapping the effective one, in order; each changes it in place, or raises RecipeError."""
-
-    def expand_lists() -> None:
-        data.update(expand_benchmarks(data, path.parent))
-
-    yield expand_lists
-    yield partial(refuse_code, path, data, dict(filters))
-    if held:
-        data["custom_filters"] = {file: code for file, code in held.items() if file not in dict(filters)}
-    yield from (partial(add_custom_filters, data, file, code) for file, code in filters)
-    yield from (
-        partial(move_source, data, source, moves.pop(source))
-        for source in list(moves)
-        if source in list_locations(data)
-    )
-    yield from (partial(set_value, data, key, text) for key, text in sets.items())
-    yield expand_lists  # a list of benchmarks may have been set
-    yield from (partial(move_source, data, source, place) for source, place in moves.items())
-    if limit is not None:
-        data["limit"] = limit
-    if scale is not None:
-        data["scale"] = scale
+def _begin_mapping(
+    name: str, sets: Mapping[str, str] | None, filters: Sequence[tuple[str, str]]
+) -> tuple[MappingInChange, list[Mapped]]:
+    """The mapping of a recipe's files put together, before the command line changes it."""
+    early = {key: parse_yaml(text, f"--set {key}") for key, text in (sets or {}).items() if key in COMPOSING}
+    whole, mapped = compose_file(find_recipe(name), early, dict(filters))
+    return MappingInChange(whole.to_data(), dict(whole.list_origins())), mapped
 
 
 def _list_unreadable(recipe: Recipe, left_out: frozenset[str], data: Mapping[str, Any]) -> Iterator[str]:

@@ -35,6 +35,8 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, block in data["sources"].items()
     }
+    if isinstance(kept.get("chat"), Mapping):
+        kept["chat"] = {key: value for key, value in kept["chat"].items() if key not in {"path", "revision"}}
     if kept.get("decontaminate"):
         against = kept["decontaminate"]["against"].items()
         held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}
@@ -102,6 +104,17 @@ def read_lock(root: Path) -> dict[str, Any]:
 def _refuse_changed(path: Path) -> None:
     if find_seal_fault(path) == CHANGED:
         raise RecipeError(f"{path.name} {CHANGED}")
+
+
+def read_kept_sources(root: Path | None) -> dict[str, Any] | None:
+    """What of its lock a folder keeps in every later build of the same recipe: its sources, among them all subsets.
+
+    None where nothing was made yet.
+
+    Raises:
+        StoreError: the lock is damaged.
+    """
+    return {"sources": read_lock(root)["sources"]} if root is not None and is_bound(root) else None
 
 
 def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:

@@ -99,7 +99,7 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
 
 def _replace_item(items: list[Any], last: str, value: Any, key: str) -> None:
     """Put `value` in the place of the item of a list that a number, its name or its only key means."""
-    named = [n for n, item in enumerate(items) if isinstance(item, dict) and (last in item or item.get("name") == last)]
+    named = [n for n, item in enumerate(items) if isinstance(item, dict) and (last in item or last in _get_names(item))]
     if named and last in items[named[0]]:
         items[named[0]][last] = value
     elif named:
@@ -128,9 +128,14 @@ def _list_filters(data: dict[str, Any]) -> list[Any]:
     return entries
 
 
+def _get_names(item: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What an item of a list goes by beside its only key: a stage's name, or the source of a mixture's entry."""
+    return item.get("name"), item.get("source")
+
+
 def _find_inside(place: Any, part: str, key: str) -> Any:
     if isinstance(place, list):
-        named = [item for item in place if isinstance(item, dict) and (part in item or item.get("name") == part)]
+        named = [item for item in place if isinstance(item, dict) and (part in item or part in _get_names(item))]
         if named and part in named[0]:
             return _find_inside(named[0], part, key)
         if named:

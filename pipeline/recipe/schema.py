@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import ChatField
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
@@ -50,6 +51,10 @@ class SourceSettings:
     files: str | None = None  # pattern below root
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
+    subsets: Literal["*"] | tuple[str, ...] | None = (
+        None  # a source for each of these subsets, or for all: NAME-SUBSET; `{subset}` in `files` is a subset's folder
+    )
+    group: str = ""  # a name by which mixtures mean several sources; of sources that are subsets, the source they were
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
     licence: str = ""  # of samples that name none
@@ -134,7 +139,9 @@ class Recipe:
     policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
-    chat: Annotated[str, KindOf(FORMATS)] = "vlmill"  # how conversations and images are written in tokens
+    chat: ChatField = (
+        "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's
+    )
     stages: tuple[Stage, ...] = ()  # of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
@@ -181,6 +188,22 @@ class Recipe:
             for file, code in self.custom_filters.items()
         }
         return dataclasses.replace(self, custom_filters=files)
+
+    def find_members(self, name: str, entries: Collection[str] = ()) -> tuple[str, ...]:
+        """The sources that a mixture means by a name: one of that name, else a group, else what a pattern matches.
+
+        Sources among the names of its `entries` are in no group and match no pattern.
+        """
+        if name in self.sources:
+            return (name,)
+        group = tuple(source for source, settings in self.sources.items() if name and settings.group == name)
+        found = group or tuple(source for source in self.sources if "*" in name and fnmatchcase(source, name))
+        return tuple(source for source in found if source not in entries)
+
+    def list_groups(self) -> list[str]:
+        """The names of all sources and groups of them."""
+        groups = {settings.group for settings in self.sources.values() if settings.group}
+        return [*self.sources, *sorted(groups - {*self.sources})]
 
     def roots(self) -> dict[str, str]:
         """Where the files of each source and benchmark lie."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
@@ -54,8 +55,10 @@ def check_names(recipe: Recipe) -> None:
         RecipeError: names the first that does not keep to it.
     """
     check_name("name", recipe.name)
-    for name in recipe.sources:
+    for name, source in recipe.sources.items():
         check_name("sources", name, RESERVED, dots=False)
+        if source.group:
+            check_name(f"sources.{name}.group", source.group, dots=False)
     held = recipe.decontaminate
     for name, settings in held.against.items() if held else ():
         where = "decontaminate.against"
@@ -89,6 +92,7 @@ def validate_recipe(recipe: Recipe) -> None:
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
         *(partial(_check_policy, recipe, stage) for stage in recipe.stages),
         partial(_check_stages, recipe),
+        partial(find_format, recipe.chat),
     )
 
 
@@ -124,7 +128,7 @@ def _check_fetch(recipe: Recipe, name: str) -> None:
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
     """One way or the other, a source or benchmark says which files are its own."""
     where, named = f"{block}.{name}", settings.subset is not None or settings.split is not None
-    if settings.files is None and not named:
+    if settings.files is None and not (named or getattr(settings, "subsets", None)):
         raise RecipeError(
             f"{where}.files: is missing; give a pattern below root (or, of a dataset on the Hugging Face Hub, `split`)"
         )

@@ -15,6 +15,8 @@ from pathlib import Path
 import fsspec
 from tokenizers import Tokenizer
 
+from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
@@ -129,6 +131,7 @@ def check_tokenizer(recipe: Recipe, base: Path) -> None:
         Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises no other class
         raise RecipeError(f"tokenizer: {path} is no tokenizer.json: {error}") from error
+    load_tokenizer(path, find_format(recipe.chat))
 
 
 def check_lists(filter_: Filter, base: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from urllib.parse import unquote
 
+from vlmill.pipeline.chat.settings import Chat
 from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, REFUSED_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
@@ -54,7 +55,7 @@ class SourceWork:
     filters: tuple[Filter, ...]
     files: Mapping[str, Path]  # lists and tokenizer, by the names that steps know them by
     policies: Mapping[str, Policy]
-    chat: str
+    chat: Chat
     image_stats: ComputeImageStats
     signatures: bool  # whether duplicates are looked for
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder

@@ -7,7 +7,7 @@ mixture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def verify_run(root: Path) -> Iterator[str]:
         changed = list(_verify_published(root, stage))
         yield from changed
         if lock.exists() and not changed:
-            yield from _verify_mixture(root, stage, lock)
+            yield from _verify_mixture(root, recipe, stage, lock)
 
 
 def list_manifests(root: Path) -> list[Path]:
@@ -299,7 +299,7 @@ def _verify_published(root: Path, stage: Stage) -> Iterator[str]:
             yield f"{path.relative_to(root)}: is not what the build wrote; the next build puts it right"
 
 
-def _verify_mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
+def _verify_mixture(root: Path, recipe: Recipe, stage: Stage, lock: Path) -> Iterator[str]:
     """The lock's shards, plan blocks and held-out list are unchanged.
 
     Its shards are all that the policy has of a source.
@@ -308,8 +308,10 @@ def _verify_mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
     selected = {
         receipt.partition: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")
     }
+    entries = {source["name"] for source in data["sources"]}
     for source in data["sources"]:
-        yield from _verify_inputs(root, stage, source, selected)
+        members = recipe.find_members(source["name"], entries)
+        yield from _verify_inputs(root, stage, source, members, selected)
         for shard in source["shards"]:
             yield from _verify_file(root, shard["path"], shard["sha256"])
     tokenizer = data["tokenizer"]
@@ -323,11 +325,14 @@ def _verify_mixture(root: Path, stage: Stage, lock: Path) -> Iterator[str]:
 
 
 def _verify_inputs(
-    root: Path, stage: Stage, source: Mapping[str, Any], selected: Mapping[str, Mapping[str, Any]]
+    root: Path,
+    stage: Stage,
+    source: Mapping[str, Any],
+    members: Sequence[str],
+    selected: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[str]:
-    """What render kept of a source is what the stage locks and selects from."""
-    folder = f"shards/{source['name']}/{stage.policy}"
-    receipts = read_manifest(root, folder)
+    """What render kept of an entry's sources is what the stage locks and selects from."""
+    receipts = [receipt for member in members for receipt in read_manifest(root, f"shards/{member}/{stage.policy}")]
     made = {(file.path, file.sha256) for receipt in receipts for file in receipt.files if file.name.endswith(".tar")}
     locked = {(shard["path"], shard["sha256"]) for shard in source["shards"]}
     where = f"mixtures/{stage.name}: {source['label']}"

@@ -29,10 +29,9 @@ from vlmill.pipeline.core.sample import (
     read_image_stats,
     read_rows,
 )
-from vlmill.pipeline.decontaminate.lists import expand_benchmarks
 from vlmill.pipeline.filters import FILTERS, CustomFilter, OptOut
 from vlmill.pipeline.filters.custom import explain_refusal, hash_code
-from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.load import compose_recipe
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe, select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
 from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS, add_custom_filters, set_value
@@ -128,7 +127,6 @@ def answer_what_if(
         data, base, notes = _replace_blocks(locked, name, filters)
     for key, text in sets.items():
         set_value(data, key, text)
-    data = expand_benchmarks(data, base or Path())
     now = read_locked_recipe(root)
     _check_held(now, data)
     then = parse_block(Recipe, data, name).trusting([hash_code(code) for _, code in filters])
@@ -171,7 +169,8 @@ def _replace_blocks(
     locked: dict[str, Any], name: str, filters: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
-    _, data, base = load_recipe(name, filters=filters, held=locked.get("custom_filters"))
+    found = compose_recipe(name, filters=filters, locked=locked)
+    data, base = found.data, found.base
     entries = data.setdefault("filters", [dict(entry) for entry in DEFAULT_FILTERS])
     known = {filter_ for entry in entries for filter_ in entry}
     of_files = [filter_ for entry in locked.get("filters", ()) for filter_ in entry if filter_ not in FILTERS]

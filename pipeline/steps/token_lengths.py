@@ -17,10 +17,11 @@ import pyarrow as pa
 from pydantic.dataclasses import dataclass
 from tokenizers import Tokenizer
 
-from vlmill.pipeline.chat.encode import FORMATS, ChatFormat, encode_nodes, load_tokenizer
+from vlmill.pipeline.chat.encode import ChatFormat, count_nodes, load_tokenizer
 from vlmill.pipeline.chat.image_tokens import IndexedImage
-from vlmill.pipeline.core.config import STRICT, suggest_names
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.chat.outline import TemplateRefused
+from vlmill.pipeline.chat.settings import ChatField, find_format
+from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.sample import Node, read_rows, write_rows
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -46,6 +47,7 @@ LENGTHS = pa.schema(
         pa.field("tiles", pa.int32(), nullable=False),
         pa.field("images", pa.int32(), nullable=False),
         pa.field("nodes", pa.list_(NODE_LENGTHS), nullable=False),
+        pa.field("reason", pa.string()),  # why the chat format has no form for it; then its lengths are 0
     ]
 )
 
@@ -54,16 +56,11 @@ LENGTHS = pa.schema(
 class CountTokens:
     """Counts the tokens of every node under a chat format; `tokenizer.json` among its inputs says which tokens."""
 
-    chat: str = "vlmill"
+    chat: ChatField = "vlmill"
 
     name: ClassVar[str] = "token_lengths"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Refuse a chat format that does not exist."""
-        if self.chat not in FORMATS:
-            raise RecipeError(f"chat: there is no format {self.chat!r}; {suggest_names(self.chat, list(FORMATS))}")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -71,12 +68,12 @@ class CountTokens:
         return ("*.tar", f"*{INDEX_SUFFIX}", "tokenizer.json")
 
     def made_by(self) -> Mapping[str, str]:
-        """The tokenizer library and the table writer."""
-        return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow")}
+        """The tokenizer library, the table writer, and the renderer of published templates."""
+        return {name: version(name) for name in ("tokenizers", "pyarrow", "jinja2")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<nn>.lengths.parquet` for every shard, in the shard's order; counts samples and nodes."""
-        chat = FORMATS[self.chat]
+        chat = find_format(self.chat)
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()
         for number in sorted(name.removesuffix(INDEX_SUFFIX) for name in inputs if name.endswith(INDEX_SUFFIX)):
@@ -99,10 +96,14 @@ def _count_lengths(
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
         for row in read_rows(index, ["row", "offset", "images"]):
-            nodes = list(_count_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            found = read_nodes(read_record(file, row["offset"]))
+            try:
+                nodes, reason = list(_count_nodes(found, row["images"], tokenizer, chat)), None
+            except TemplateRefused as error:
+                nodes, reason = [_describe_node(node) for node in found], str(error.reason)
             counted.keep(len(nodes))
             sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
-            yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
+            yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes, "reason": reason}
 
 
 def _count_nodes(
@@ -111,14 +112,19 @@ def _count_nodes(
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
     pictured = [IndexedImage(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
-    for node, piece in zip(nodes, encode_nodes(nodes, pictured, tokenizer, chat), strict=True):
+    for node, (tokens, supervised) in zip(nodes, count_nodes(nodes, pictured, tokenizer, chat), strict=True):
         image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
-        yield {
-            "text": len(piece.ids) - image["tokens"],
-            "visual": image["tokens"],
-            "supervised": piece.supervised,
-            "tiles": image["tiles"],
-            "image": node.kind == "image",
-            "turn": node.turn,
-            "role": node.role,
-        }
+        yield _describe_node(node, tokens - image["tokens"], image["tokens"], supervised, image["tiles"])
+
+
+def _describe_node(node: Node, text: int = 0, visual: int = 0, supervised: int = 0, tiles: int = 0) -> dict[str, Any]:
+    """The entry of a node in NODE_LENGTHS."""
+    return {
+        "text": text,
+        "visual": visual,
+        "supervised": supervised,
+        "tiles": tiles,
+        "image": node.kind == "image",
+        "turn": node.turn,
+        "role": node.role,
+    }

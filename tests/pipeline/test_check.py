@@ -140,7 +140,7 @@ def test_what_follows_from_a_fault_is_not_said_again(sound, capsys, tmp_path):
     assert "unknown key 'filez'" in said
     assert "policies.small.side: Input should be a valid integer" in said
     assert "stages need one" not in said
-    assert said.count("policies.small") == 1
+    assert said.replace("(--set policies.small.side)", "").count("policies.small") == 1
 
 
 def test_the_api_builds_nothing_of_a_recipe_whose_inputs_are_not_there(recipe, tmp_path):

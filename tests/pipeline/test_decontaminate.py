@@ -408,7 +408,6 @@ def test_what_if_says_what_another_action_would_keep(data, built, dropped, now, 
     [
         ("decontaminate.text", "0.9", r"(?s)and for decontaminate.action; this has to be built.*decontaminate.text"),
         ("decontaminate.against.exam.files", "test.parquet", "this has to be built"),
-        ("decontaminate.against", "benchmarks", "this has to be built"),
         ("decontaminate.action", "dropp", "'report' or 'drop'"),
     ],
 )
@@ -467,27 +466,26 @@ def test_findings_do_not_depend_on_how_the_data_are_cut(data, built, tmp_path, c
 # -- the recipe
 
 
-def test_a_benchmark_comes_from_a_list_by_name_and_the_lock_says_all(data, tmp_path):
-    against = {"mmmu": "benchmarks", "own": {"files": "test.parquet"}}
+def test_benchmarks_come_from_a_fragment_and_the_lock_says_all(data, tmp_path):
+    path = recipe(data, decontaminate={"against": {"own": {"files": "test.parquet"}}})
+    one = "[{recipe: fragments/benchmarks, take: [decontaminate.against.mmmu]}]"
     there = "hf://datasets/acme/copy@v1"
-    loaded, effective, _ = load_recipe(str(recipe(data, decontaminate={"against": against})), sources={"mmmu": there})
+    loaded, effective, _ = load_recipe(str(path), sources={"mmmu": there}, sets={"include": one})
     assert loaded.decontaminate.against["mmmu"].splits("mmmu")["mmmu.validation"] == Split(split="validation")
+    assert list(effective["decontaminate"]["against"]) == ["mmmu", "own"]
     assert effective["decontaminate"]["against"]["mmmu"]["options"]["choices"] == "options"
     assert effective["decontaminate"]["against"]["mmmu"]["root"] == there
-    moved = {"mmmu": str(tmp_path / "mine" / "*.parquet")}  # a list that comes from the command line too can be moved
-    everything, _, _ = load_recipe(
-        str(recipe(data, decontaminate=None)), moved, sets={"decontaminate.against": "benchmarks"}
-    )
+    moved = {"mmmu": str(tmp_path / "mine" / "*.parquet")}
+    everything, _, _ = load_recipe(str(recipe(data)), moved, sets={"include": "[{recipe: fragments/benchmarks}]"})
     assert everything.decontaminate.against["mmmu"].splits("mmmu") == {"mmmu": Split(pattern="*.parquet")}
-    names = "ai2d chartqa docvqa mathvista mmbench_cn mmbench_en mmmu mmstar ocrbench scienceqa textvqa vqav2"
+    names = "ai2d chartqa docvqa exam mathvista mmbench_cn mmbench_en mmmu mmstar ocrbench scienceqa textvqa vqav2"
     assert sorted(everything.decontaminate.against) == names.split()
 
 
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"against": "benchmark"}, r"neither a YAML file nor a shipped list; did you mean 'benchmarks'\?"),
-        ({"against": {"mmmmu": "benchmarks"}}, r"has no such benchmark; did you mean 'mmmu'\?"),
+        ({"against": "benchmarks"}, r"against: Input should be a mapping"),
         ({"against": {"a": {"files": "x", "root_": "y"}}}, r"unknown key 'root_'; did you mean 'root'\?"),
         ({"against": {"a": {"files": "x"}}, "action": "dropp"}, r"action: .*'report' or 'drop'.*'dropp'"),
         ({"against": {"quiz": {"files": "x"}}}, "this name is taken"),

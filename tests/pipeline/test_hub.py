@@ -8,9 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -47,32 +45,6 @@ from vlmill.pipeline.sources.pdfa import Pdfa
 
 TOKEN = "hf_secret"
 ROOT = "hf://datasets/acme/pages"
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """How long huggingface_hub waited before it asked again; nobody waits here."""
-    slept: list[float] = []
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=slept.append))
-    return slept
-
-
-@pytest.fixture
-def here(monkeypatch, tmp_path, waits):
-    """A Hub in the place of the real one, asked without a token and with an empty cache."""
-    with Hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
-        monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-        yield server
 
 
 def table(groups: int = 4, rows: int = 5, size: int = 1 << 17) -> bytes:
@@ -550,7 +522,7 @@ def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here
     repository = here.repository("Lin-Chen/MMStar", files(1, 2, 3))
     first = repository.branches["main"]
     command = ["build", input_files, "--out", run, "--workers", 0, "--until", "curate", "--accept-changes"]
-    command += ["--set", "decontaminate={against: {mmstar: benchmarks}}"]
+    command += ["--set", "include=[{recipe: fragments/benchmarks, take: [decontaminate.against.mmstar]}]"]
     assert vlmill(*command) == 0
     assert yaml.safe_load((run / PINS).read_text())["mmstar"]["pinned"].endswith(f"MMStar@{first}")
     capsys.readouterr()

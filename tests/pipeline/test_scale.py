@@ -15,7 +15,7 @@ from tests.helpers.stages import write_tokenizer
 from vlmill.mixtures.build import read_stats
 from vlmill.pipeline.core.sample import SampleId
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.scaling import compute_read_fractions, scale_rows
+from vlmill.pipeline.engine.scaling import compute_read_fraction, scale_rows
 from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.engine.survey import PlannedPartition
 from vlmill.pipeline.inputs.files import InputFile
@@ -223,11 +223,11 @@ def test_shares_are_those_of_the_whole_run(built, stage):
 
 
 def test_the_fraction_that_was_read_follows_from_what_the_run_holds(built):
-    root = built(0.1)
-    read = compute_read_fractions(root, read_locked_recipe(root))
-    assert read["quiz"] == LEAST_ROWS / SIZES["quiz"]
-    assert read["web"] == pytest.approx(0.1, rel=0.25)
-    assert compute_read_fractions(built(1), read_locked_recipe(built(1))) == {}
+    root, read = built(0.1), LEAST_ROWS + len(choose_rows("web", "web.jsonl", 0, SIZES["web"], int(0.1 * 2.0**64)))
+    recipe = read_locked_recipe(root)
+    assert compute_read_fraction(root, recipe, ["quiz"]) == LEAST_ROWS / SIZES["quiz"]
+    assert compute_read_fraction(root, recipe, ["quiz", "web"]) == read / sum(SIZES.values())
+    assert compute_read_fraction(built(1), read_locked_recipe(built(1)), ["web"]) == 1
 
 
 def test_another_scale_in_the_same_folder_is_a_changed_recipe_and_the_survey_is_kept(recipe, tmp_path, capsys):

@@ -16,7 +16,6 @@ from vlmill.mixtures.published.catalogue import load_published
 from vlmill.mixtures.published.import_llava import read_mixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.yaml_format import format_yaml, parse_yaml, read_yaml
-from vlmill.pipeline.decontaminate.lists import expand_benchmarks
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_lock, read_locked_recipe
 from vlmill.train.ablation.spec import read_ablation
@@ -58,6 +57,12 @@ def read_takedowns(path):
     return TakedownList.read(path.parent)
 
 
+def read_included(path):
+    top = path.with_name("top.yaml")
+    top.write_text(f"name: a\ninclude: [{{recipe: {path.name}}}]")
+    return load_recipe(str(top))
+
+
 def read_run(path):
     path.rename(path.with_name("recipe.lock.yaml"))
     return read_lock(path.parent)
@@ -70,7 +75,7 @@ READERS = {
     "ablation": read_ablation,
     "published mixture": lambda path: load_published(str(path)),
     "mixture to import": lambda path: read_mixture(path, 1024),
-    "list of benchmarks": lambda path: expand_benchmarks({"decontaminate": {"against": path.name}}, path.parent),
+    "included file": read_included,
 }
 
 

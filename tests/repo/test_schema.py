@@ -36,9 +36,8 @@ def test_every_shipped_recipe_keeps_to_it(path):
     assert not find_faults(read_yaml(path))
 
 
-def test_the_small_recipe_keeps_to_it_and_a_list_of_benchmarks_may_go_by_name():
+def test_the_small_recipe_keeps_to_it():
     assert not find_faults(RECIPE)
-    assert not find_faults({**RECIPE, "decontaminate": {"against": "benchmarks"}})
     assert not find_faults({**RECIPE, "filters": [{"language": None}, {"mine": {"least": 3}}], "dedupe": None})
 
 

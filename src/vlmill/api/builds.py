@@ -24,7 +24,7 @@ from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
 from vlmill.pipeline.recipe.load import ReadableRecipe
-from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_locked_recipe
+from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_kept_sources, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
@@ -46,6 +46,7 @@ class LoadedRecipe:
     recipe: Recipe
     mapping: Mapping[str, Any]  # the same as YAML has it; a run's folder is locked to it
     base: Path  # where its relative paths start
+    notes: tuple[str, ...] = ()  # what a person should know of it
 
     @property
     def name(self) -> str:
@@ -62,6 +63,7 @@ def load_recipe(
     settings: Mapping[str, Any] | None = None,
     filters: Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
+    run: str | Path | None = None,
 ) -> LoadedRecipe:
     """Read a recipe, change values of it, and check all of it.
 
@@ -74,13 +76,15 @@ def load_recipe(
         settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
         filters: Python files with custom filters. Their code runs.
         trust_code: The sha256 of custom filters' code that the recipe holds, and that may run.
+        run: The folder of a run of this recipe, whose subsets of sources count; None lists them anew.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed; or the recipe holds code that was not named.
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    return load_with_code(str(recipe), moved, limit, format_settings(settings), code, scale=scale)
+    sets = format_settings({**(settings or {}), **({} if scale is None else {"scale": scale})})
+    return load_with_code(str(recipe), moved, limit, sets, code, Path(run) if run else None)
 
 
 def load_with_code(
@@ -89,16 +93,15 @@ def load_with_code(
     limit: int | None,
     sets: Mapping[str, str],
     code: Sequence[tuple[str, str]],
-    *,
-    scale: float | None = None,
+    run: Path | None = None,
 ) -> LoadedRecipe:
     """The same, of texts, with the custom filters' code that may run: file name and code.
 
     Raises RecipeError as `load_recipe`.
     """
-    loaded, data, base = load.load_recipe(recipe, sources, limit, sets, code, scale=scale)
-    validate_whole_recipe(loaded)
-    return LoadedRecipe(loaded, data, base)
+    found = load.compose_recipe(recipe, sources, limit, sets, code, read_kept_sources(run))
+    validate_whole_recipe(found.recipe)
+    return LoadedRecipe(found.recipe, found.data, found.base, found.notes)
 
 
 def load_for_build(
@@ -109,17 +112,20 @@ def load_for_build(
     code: Sequence[tuple[str, str]],
     root: Path,
     *,
-    scale: float | None = None,
+    accept_changes: bool = False,
 ) -> LoadedRecipe:
     """The same for a build in the folder `root`: where it fails, what is wrong with the input files is said as well.
+
+    The folder's subsets of sources count unless changes are accepted.
 
     Raises:
         RecipeError: all faults of the recipe and of its inputs.
     """
+    run = None if accept_changes else root
     try:
-        return load_with_code(recipe, sources, limit, sets, code, scale=scale)
+        return load_with_code(recipe, sources, limit, sets, code, run)
     except RecipeError:
-        refuse_faults(load.load_readable(recipe, sources, limit, sets, code, scale), root)
+        refuse_faults(load.load_readable(recipe, sources, limit, sets, code, read_kept_sources(run)), root)
         raise
 
 
@@ -164,10 +170,15 @@ def build(
     """
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
-    loaded = recipe if isinstance(recipe, LoadedRecipe) else _load_unchanged(str(recipe), out)
+    if isinstance(recipe, LoadedRecipe):
+        loaded = recipe
+    else:
+        loaded = _load_unchanged(str(recipe), out, accept_changes=accept_changes)
     shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
     refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
+    for note in loaded.notes:
+        console.print(note, markup=False)
 
     def count(folders: dict[str, str]) -> None:
         came.extend(kept.count_kept(root, loaded.recipe, folders))
@@ -201,11 +212,12 @@ def build(
     return open_run(shown)
 
 
-def _load_unchanged(recipe: str, out: str | Path | None) -> LoadedRecipe:
+def _load_unchanged(recipe: str, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
     """A recipe as its file has it, for a build in `out`, or in the folder that it is built in by default."""
     path = find_recipe(recipe)
     root = Path(out) if out else Path("build") / str(read_mapping(path).get("name"))
-    return load_for_build(recipe, {}, None, {}, find_named_code([], [], read_held_code(path)), root)
+    code = find_named_code([], [], read_held_code(path))
+    return load_for_build(recipe, {}, None, {}, code, root, accept_changes=accept_changes)
 
 
 def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:

@@ -11,11 +11,13 @@ from typing import Any
 
 from vlmill.api.runs import format_settings
 from vlmill.mixtures.build import read_stage_mixture
-from vlmill.mixtures.estimate import estimate_stage_tokens
+from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
+from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable
-from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
+from vlmill.pipeline.recipe.lock import read_kept_sources
+from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, count_workers, estimate_source
@@ -41,7 +43,6 @@ def check_recipe(
     *,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
-    scale: float | None = None,
     settings: Mapping[str, Any] | None = None,
     filters: Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
@@ -57,7 +58,6 @@ def check_recipe(
         out: The folder that the run would be built in, for its disk; None is `build/` and the recipe's name.
         sources: As in `load_recipe`.
         limit: As in `load_recipe`.
-        scale: As in `load_recipe`.
         settings: As in `load_recipe`.
         filters: As in `load_recipe`.
         trust_code: As in `load_recipe`.
@@ -68,7 +68,8 @@ def check_recipe(
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    found = load_readable(str(recipe), moved, limit, format_settings(settings), code, scale)
+    kept = read_kept_sources(find_run(str(recipe), Path(out) if out else None))
+    found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
     return check_readable(found, Path(out) if out else None, workers)
 
 
@@ -139,7 +140,8 @@ def _estimate_stage(recipe: Recipe, name: str, estimates: Sequence[SourceEstimat
         mixture = read_stage_mixture(recipe, stage)
     except RecipeError:
         return None
-    return estimate_stage_tokens(mixture, {one.source: one.tokens.get(stage.policy) for one in estimates})
+    known = {one.source: one.tokens.get(stage.policy) for one in estimates}
+    return estimate_stage_tokens(mixture, sum_by_entry(list_members(recipe, mixture, name), known))
 
 
 def _check_disk(recipe: Recipe, root: Path, inputs: InputCheck) -> None:

@@ -1,0 +1,36 @@
+"""Which sources the entries of a mixture mean: one by its name, or several by a group or a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.pipeline.core.config import suggest_names
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.schema import Recipe
+
+
+def list_members(recipe: Recipe, mixture: MixtureSettings, where: str) -> Mapping[str, tuple[str, ...]]:
+    """What each entry names -> the sources that it means, in the recipe's order.
+
+    A source with an entry of its own is in no group's and no pattern's.
+
+    Raises:
+        RecipeError: an entry means no source, or two of them mean the same one.
+    """
+    names = dict.fromkeys(entry.source for entry in mixture.resolved())
+    members, taken = dict[str, tuple[str, ...]](), dict[str, str]()
+    for name in names:
+        members[name] = recipe.find_members(name, names)
+        if not recipe.find_members(name):
+            raise RecipeError(
+                f"{where}: the recipe has no source {name!r}, and no group of sources; "
+                f"{suggest_names(name, recipe.list_groups())}"
+            )
+        if not members[name]:
+            raise RecipeError(f"{where}: all sources of {name!r} have entries of their own, so it means none")
+        for source in members[name]:
+            if source in taken:
+                raise RecipeError(f"{where}: {source!r} is in {taken[source]!r} and in {name!r}; make them differ")
+            taken[source] = name
+    return members

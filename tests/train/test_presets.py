@@ -1,0 +1,108 @@
+"""Model presets: each fits its own policy, builds with small towers, and takes the weights that a recipe names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from tests.helpers.stages import write_tokenizer
+from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.include import list_presets
+from vlmill.pipeline.recipe.load import compose_recipe
+from vlmill.train.families import find_family
+from vlmill.train.model import create_model
+from vlmill.train.settings import Pretrained, read_model_settings
+from vlmill.train.validate import validate_whole_recipe
+
+PRESETS = sorted(list_presets())
+TEXT = {"kind": "llama", "hidden_size": 64, "layers": 2, "heads": 2}
+
+
+def write_recipe(folder, preset, model):
+    taken = yaml.safe_load(list_presets()[preset].read_text())
+    (policy,) = taken["policies"]
+    data = {
+        "name": "a",
+        "include": [{"recipe": f"presets/{preset}", "take": ["policies", "chat"]}],
+        "sources": {"quiz": {"kind": "cauldron", "files": "x"}},
+        "tokenizer": "t.json",
+        "stages": [
+            {
+                "name": "one",
+                "policy": policy,
+                "mixture": {"shares": {"quiz": 1}, "sequence_length": 64},
+                "train": {"learning_rate": {"projector": 1.0e-3}, "steps": 1},
+            }
+        ],
+        "model": {"preset": preset, **model},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return str(path)
+
+
+def shrink(block, side, patch):
+    """A tower of the same kind, a few units wide."""
+    if block["kind"] == "fused":
+        return {"kind": "fused", **{name: shrink(block[name], side, patch) for name in ("first", "second")}}
+    kind = next(kind for kind in ("siglip", "clip", "dinov2") if kind in block["path"])
+    sizes = {"hidden_size": 32, "layers": 2, "heads": 2, "image_size": side, "patch_size": patch}
+    return {"kind": kind, **sizes}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_fits_its_own_policy_and_says_where_its_values_are_from(tmp_path, preset):
+    found = compose_recipe(write_recipe(tmp_path, preset, {}))
+    validate_whole_recipe(found.recipe)
+    model = read_model_settings(found.recipe)
+    assert isinstance(model.text, Pretrained)
+    head = re.match(r"(?:#.*\n)+", list_presets()[preset].read_text())[0]
+    assert re.search(r"arXiv \d|github\.com/|transformers|card", head), "no source is named"
+    file = str(list_presets()[preset])
+    assert {origin.rpartition(", line")[0] for keys, origin in found.origins.items() if keys[:1] == ("model",)} == {
+        file
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_builds_with_small_towers(tmp_path, preset):
+    taken = yaml.safe_load(list_presets()[preset].read_text())
+    ((name, policy),) = taken["policies"].items()
+    side = {"letterbox": 28, "resize": 28, "anyres": 28, "navit": 28, "tiles": 42}[policy["kind"]]
+    patch = 7 if policy["kind"] == "tiles" else 14
+    vision = shrink(taken["model"]["vision"], side, patch)
+    sizes = {
+        "anyres": {"side": 28, "pinpoints": [[28, 56], [56, 28]]},
+        "navit": {"shortest": 28, "longest": 56, "latents": 4},
+        "tiles": {"side": 42, "longest": 84, "patch": patch, "shuffle": min(policy.get("shuffle", 2), 3)},
+    }.get(policy["kind"], {"side": 28})
+    model = {"replace": {"vision": vision, "text": TEXT}}
+    sets = {f"policies.{name}".replace(name, name) + f".{key}": yaml.safe_dump(value) for key, value in sizes.items()}
+    if "." in name:  # a dotted key cannot name it
+        sets = {"policies": yaml.safe_dump({"p": {**policy, **sizes}}), "stages.one.policy": "p"}
+    recipe = compose_recipe(write_recipe(tmp_path, preset, model), sets=sets).recipe
+    validate_whole_recipe(recipe)
+    family = find_family(read_model_settings(recipe), next(iter(recipe.policies.values())), recipe.chat)
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path / "t.json"), FORMATS[recipe.chat])
+    model = create_model(family, tokenizer, FORMATS[recipe.chat], 0)
+    assert model.config.model_type == family.model_type or preset.startswith("prism")
+    assert {family.component(name) for name, _ in model.named_parameters()} == {"vision", "projector", "text"}
+
+
+def test_weights_are_named_by_path_and_a_replacement_of_nothing_or_a_second_value_is_refused(tmp_path):
+    model = {"replace": {"text.path": "/data/vicuna"}, "export_dtype": "bfloat16", "vision": {"revision": "abc"}}
+    settings = read_model_settings(compose_recipe(write_recipe(tmp_path, "llava-1.5-7b", model)).recipe)
+    assert (settings.text.path, settings.vision.revision, settings.export_dtype) == ("/data/vicuna", "abc", "bfloat16")
+    for wrong, message in (
+        ({"replace": {"text.weights": "x"}}, r"model: replace text\.weights .*there is no 'weights'"),
+        ({"family": "llava_next"}, r"model\.family: 'llava' \(.*llava-1\.5-7b\.yaml, line \d+\), and 'llava_next'"),
+        ({"preset": "llava-1.5"}, r"no 'llava-1\.5'; did you mean 'llava-1\.5-7b'\?"),
+        ({"preset": "../quickstart"}, "there is no '../quickstart'"),
+        ({"preset": ["x"]}, "preset"),
+    ):
+        path = write_recipe(tmp_path, "llava-1.5-7b", wrong)
+        with pytest.raises(RecipeError, match=message):
+            compose_recipe(path)
