@@ -22,7 +22,7 @@ import yaml
 from tests.helpers.hub import Hub
 from tests.helpers.small import vlmill
 from tests.helpers.stages import write_tokenizer
-from tests.helpers.standins import Standin, fill_hub, write_standins
+from tests.helpers.standins import fill_hub, write_standins
 from tests.helpers.standins.serve import list_datasets, list_settings
 from vlmill.mixtures.config import MixtureEntry
 from vlmill.mixtures.published.catalogue import load_published
