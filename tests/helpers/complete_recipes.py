@@ -1,8 +1,8 @@
 """Complete recipes made small: the same stages, mixtures and image policies, for stand-ins and towers of a few units.
 
 A complete recipe has stages and reads datasets from the Hub. `shrink_recipe` keeps what decides which samples a stage
-sees (sources, filters, entries with their shares, repeats, `take` and `where`) and how it trains (what is frozen, adapters,
-loss, noise), and replaces what costs time: towers, sides of images, lengths, batches and numbers of steps.
+sees (sources, filters, entries with their shares, repeats, `take` and `where`) and how it trains (what is frozen,
+adapters, loss, noise), and replaces what costs time: towers, sides of images, lengths, batches and numbers of steps.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _map_entries(use: Mapping[str, Any]) -> Iterator[tuple[str, PublishedEntry]]
 FEWEST = 0.1
 """Of entries that are repeated less often, a few rows come to less than a sample."""
 NEAR = 3
-"""Sources of at most so many times the median of published amounts, or of a part of it, are among the few that are kept."""
+"""Sources of which so many times more or less was published than of the median one are not among the few."""
 
 
 def pick_entries(mixture: Mapping[str, Any], published: Mapping[str, PublishedEntry], most: int | None) -> list[Any]:
