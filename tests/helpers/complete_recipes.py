@@ -89,7 +89,7 @@ def _map_entries(use: Mapping[str, Any]) -> Iterator[tuple[str, PublishedEntry]]
         ours = sources.get(label) or sources["*"].replace("*", entry.source)
         seen[ours] += 1
         known = stage.published.get(label)
-        amount = getattr(known, stage.mixture.unit, None) if known else None
+        amount = known.totals(entry)[stage.mixture.unit] if known else None
         yield ours if seen[ours] == 1 else f"{ours}@{seen[ours]}", PublishedEntry(entry, amount)
 
 
@@ -113,8 +113,14 @@ def pick_entries(mixture: Mapping[str, Any], published: Mapping[str, PublishedEn
     if known:
         middle = known[len(known) // 2]
         often = [entry for entry in often if middle / NEAR <= (amounts.get(entry["source"]) or 0) <= middle * NEAR]
-    places = sorted({round(place * (len(often) - 1) / (most - 1)) for place in range(most)})
-    return [often[place] for place in places]
+    return [often[place] for place in spread_evenly(len(often), most)]
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """At most so many places in a list of `count` items, its ends among them."""
+    return (
+        sorted({round(place * (count - 1) / (most - 1)) for place in range(most)}) if count > most else [*range(count)]
+    )
 
 
 def _list_entries(mixture: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -147,7 +153,9 @@ def choose_rows(
         for name, found in entries.items():
             if found and found.entry.share is None and found.amount and name in recipe.sources:
                 (dataset,) = list_datasets(replace(recipe, sources={name: recipe.sources[name]})) or [LOCAL[name][0]]
-                length = measure_answers(recipe, name, dataset, folder) if stage.mixture["unit"] == "supervised" else 1
+                length = (
+                    measure_answers(recipe, name, dataset, folder) if stage.mixture.get("unit") == "supervised" else 1
+                )
                 wanted[dataset] = found.amount / length
         total = sum(wanted.values())
         rows |= {dataset: max(2, round(mean * amount * len(wanted) / total)) for dataset, amount in wanted.items()}
@@ -183,15 +191,20 @@ def shrink_recipe(
     small = {key: copy.deepcopy(value) for key, value in data.items() if key not in ("decontaminate", "partition")}
     small["policies"] = {name: _shrink_policy(policy) for name, policy in data["policies"].items()}
     small["stages"] = [_shrink_stage(stage, published.get(stage["name"], {}), most) for stage in data["stages"]]
-    used = {entry["source"] for stage in small["stages"] for entry in stage["mixture"]["entries"]}
-    small["sources"] = {name: source for name, source in small["sources"].items() if _is_meant(name, source, used)}
+    wanted = {entry["source"] for stage in small["stages"] for entry in stage["mixture"]["entries"]}
+    kept = {name for entry in wanted for name in _pick_members(small["sources"], entry, most)}
+    small["sources"] = {name: source for name, source in small["sources"].items() if name in kept}
     first = small["policies"][small["stages"][0]["policy"]]
     small["model"] = _shrink_model(data["model"], first.get("side", first.get("shortest")), first.get("patch", 14))
     return {**small, "tokenizer": "tokenizer.json", "partition": {"rows": 1000}}
 
 
-def _is_meant(name: str, source: Mapping[str, Any], used: set[str]) -> bool:
-    return name in used or source.get("group") in used or any(fnmatchcase(name, entry) for entry in used)
+def _pick_members(sources: Mapping[str, Any], entry: str, most: int | None) -> list[str]:
+    """The sources that an entry means: itself, or at most so many of its group."""
+    if entry in sources:
+        return [entry]
+    found = [name for name, source in sources.items() if source.get("group") == entry or fnmatchcase(name, entry)]
+    return found if most is None else [found[place] for place in spread_evenly(len(found), most)]
 
 
 def _shrink_policy(policy: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +241,7 @@ def _shrink_stage(
     kept |= {"entries": entries, "sequence_length": int(mixture["sequence_length"] * times)}
     kept["epochs"] = mixture.get("epochs", 1)
     trained = {key: value for key, value in train.items() if key not in ("epochs", "accumulation")}
-    trained |= {"steps": 2, "sequences": 2, "warm_up": 0}
+    trained |= {"steps": 2, "sequences": 1, "warm_up": 0}
     if train.get("adapter"):
         trained["adapter"] = {**train["adapter"], "rank": 2}
     return {**stage, "mixture": kept, "train": trained}

@@ -44,7 +44,7 @@ def test_a_complete_recipe_is_read_without_the_hub_and_shows_where_every_value_i
 
 
 def list_planned(stats, published, epochs):
-    """Of each source of a plan: label, amount planned, amount that the published entry asks for, and that of a sample."""
+    """Of each source of a plan: label, amount planned, amount that the published entry asks for, that of a sample."""
     asked = {source["name"]: published[source["name"]].entry for source in stats["sources"]}
     shares = sum(entry.share or 0 for entry in asked.values())
     unit = stats["unit"] if shares else "samples"
