@@ -15,6 +15,7 @@ from vlmill.pipeline.sources.chat import Chat
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.idl import Idl
+from vlmill.pipeline.sources.instructions import Instructions
 from vlmill.pipeline.sources.interleaved import Interleaved
 from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.obelics import Obelics
@@ -31,6 +32,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "evaluation": Evaluation,
     "finevision": FineVision,
     "idl": Idl,
+    "instructions": Instructions,
     "interleaved": Interleaved,
     "llava": LlavaSource,
     "obelics": Obelics,

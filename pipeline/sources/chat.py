@@ -1,28 +1,45 @@
-"""Chat without images, as JSON or JSON Lines: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`.
+"""Chat without images: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`, in JSON or Parquet.
 
-So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). Rows with pictures
-are for `llava`.
+So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). LIMA's conversations
+are lists of strings, a question and its answer by turns. Rows with pictures are for `llava` and `interleaved`. JSON may
+be an array or JSON Lines; a file is Parquet where its name ends so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.sources.base import Page
 from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_text_page
-from vlmill.pipeline.sources.formats.json_rows import JsonSource
+from vlmill.pipeline.sources.formats.parquet import Columns
+from vlmill.pipeline.sources.formats.records import RecordSource, is_parquet
 from vlmill.pipeline.sources.known_keys import get_given
+
+SPEAKERS = ("user", "assistant")
+"""Whose the strings of a conversation are, by turns."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Chat(JsonSource):
+class Chat(RecordSource):
     """Conversations of text."""
 
     kind: ClassVar[str] = "chat"
+
+    def columns(self) -> Columns:
+        """None that every table has."""
+        return {}
+
+    def optional(self) -> Columns:
+        """The turns, as either calls them, and a system prompt."""
+        return dict.fromkeys((*TURNS, *SYSTEM), pa.null())
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """The turns, as either calls them."""
@@ -32,6 +49,24 @@ class Chat(JsonSource):
         """The turns, and a system prompt."""
         return (*TURNS, *SYSTEM)
 
+    def survey(self, path: Path) -> list[int]:
+        """As the format does. Raises SourceError as well for a table without turns."""
+        found = super().survey(path)
+        if is_parquet(str(path)):
+            with path.open("rb") as file:
+                names = pq.read_schema(file).names
+            if not {*names}.intersection(TURNS):
+                raise SourceError(f"{path}: it has no column {' or '.join(TURNS)}; it has {', '.join(names) or 'none'}")
+        return found
+
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns. Raises UnreadableRow as `conversation.read_text_page`."""
-        return read_text_page(get_turns(row), get_given(row, SYSTEM))
+        named = {**row, **{name: _name_speakers(row[name]) for name in TURNS if name in row}}
+        return read_text_page(get_turns(named), get_given(row, SYSTEM))
+
+
+def _name_speakers(turns: Any) -> Any:
+    """Turns that are strings as messages of the two who speak; others as they are."""
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) for turn in turns):
+        return turns
+    return [{"role": SPEAKERS[place % 2], "content": turn} for place, turn in enumerate(turns)]

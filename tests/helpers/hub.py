@@ -47,7 +47,7 @@ class Repository:
 
 def is_large(path: str) -> bool:
     """Whether a file lies in large file storage, as the Hub's .gitattributes has it for such suffixes."""
-    return path.endswith((".parquet", ".tar"))
+    return path.endswith((".parquet", ".tar", ".zip", ".gz"))
 
 
 @dataclass

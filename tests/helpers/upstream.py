@@ -343,6 +343,22 @@ SHAPES: dict[str, Shape] = {
         {"turns": talk("Q", "A")},
         ("no row has 'conversations' or 'messages'", "the first has turns"),
     ),
+    "chat in Parquet": Shape(
+        lambda path, rows: parquet(
+            path.with_suffix(".parquet"), rows, None if rows else pa.schema({"messages": MESSAGES})
+        ),
+        lambda row: {"messages": talk(f"Question {row}?", "A", keys=("role", "content"))},
+        {"messages": talk("Q", keys=("role", "content"))},
+        {"turns": talk("Q", "A", keys=("role", "content"))},
+        ("it has no column conversations or messages", "it has turns"),
+    ),
+    "instructions": Shape(
+        lambda path, rows: json_lines(path.with_suffix(".jsonl"), rows),
+        lambda row: {"instruction": f"Question {row}?", "output": "A"},
+        {"instruction": ["Q"], "output": "A"},
+        {"question": "Q", "output": "A"},
+        ("no row has 'instruction'", "the first has question, output"),
+    ),
 }
 
 

@@ -1,0 +1,240 @@
+"""Stand-ins for LLaVA's JSON about image files: captions, the 665 thousand conversations, and what adds to them.
+
+The repositories hold JSON alone, or pictures in archives beside it; the pictures that rows name lie unpacked in the
+stand-in's folder of pictures, in the place where upstream's README puts them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tests.helpers.standins.dataset import Dataset
+from tests.helpers.standins.material import Material
+from tests.helpers.standins.tree import Row, Tree, pack_tar
+from tests.helpers.upstream import talk
+
+MIX_FOLDERS = {
+    "llava": "coco/train2017/{:012d}.jpg",
+    "sharegpt": "",
+    "vqav2": "coco/train2017/{:012d}.jpg",
+    "okvqa": "coco/train2017/{:012d}.jpg",
+    "aokvqa": "coco/train2017/{:012d}.jpg",
+    "refcoco": "coco/train2017/{:012d}.jpg",
+    "gqa": "gqa/images/{}.jpg",
+    "ocrvqa": "ocr_vqa/images/{:010d}.jpg",
+    "textcaps": "textvqa/train_images/{:016x}.jpg",
+    "visual_genome": "vg/VG_100K/{}.jpg",
+    "visual_genome_2": "vg/VG_100K_2/{}.jpg",
+}
+"""Where the pictures lie of each set that the 665 thousand were made of; ShareGPT has none."""
+
+PROMPTS = ("Render a clear and concise summary of the photo.", "What is this?", "Share a concise interpretation.")
+
+
+def _pick_id(subset: str, number: int) -> int:
+    """The number in a picture's name; each set has others."""
+    return list(MIX_FOLDERS).index(subset) * 1000 + number if subset in MIX_FOLDERS else number
+
+
+def write_instruct(tree: Tree, rows: Mapping[str, int]) -> None:
+    """The 665 thousand in one array, sets one after another; and a smaller file of the first release."""
+    tree.write_card("cc-by-4.0", task_categories=["visual-question-answering"])
+    good = [_mix_row(tree, subset, number) for subset, count in rows.items() for number in range(count)]
+    tree.write_json("llava_v1_5_mix665k.json", tree.mix(good, _odd_mix_rows(tree)))
+    tree.write("llava_instruct_80k.json", json.dumps(good[:1]).encode())
+
+
+def _mix_row(tree: Tree, subset: str, number: int) -> dict[str, Any]:
+    material, form = tree.material(subset), MIX_FOLDERS[subset]
+    if not form:
+        turns = talk(material.question(number), material.sentences(number, 3))
+        return {"id": f"sg{number}_0", "model": "", "conversations": turns}
+    path = form.format(_pick_id(subset, material.original(number)))
+    tree.write_picture(path, material.picture(number, form="JPEG"))
+    first = f"<image>\n{material.question(number)}" if number % 2 else f"{material.question(number)}\n<image>"
+    more = [material.question(number), material.sentences(number)] if number % 3 == 1 else []
+    turns = talk(first, material.sentences(number), *more)
+    return {"id": str(_pick_id(subset, number // 2)), "image": path, "conversations": turns}  # ids are used again
+
+
+def _odd_mix_rows(tree: Tree) -> list[Row]:
+    """ShareGPT's cuts: one that begins with an answer, one that ends with a question, one with an empty answer."""
+    material = tree.material("sharegpt")
+    said = talk(material.question(90), material.sentences(90))
+    return [
+        ({"id": "cut_1", "model": "", "conversations": said[1:]}, "bad_row"),
+        ({"id": "cut_2", "model": "", "conversations": [*said, said[0]]}, "bad_row"),
+        ({"id": "cut_3", "conversations": talk(material.question(91), "")}, "bad_row"),
+    ]
+
+
+def write_pretrain(tree: Tree, rows: Mapping[str, int]) -> None:
+    """558 thousand captions as conversations of one turn; the pictures in an archive, in numbered folders."""
+    tree.write_card("other")
+    _write_captions(tree, rows["default"], "blip_laion_cc_sbu_558k.json", "{:05d}/{:09d}.jpg")
+    tree.write("blip_laion_cc_sbu_558k_meta.json", b"[]")
+
+
+def write_cc3m_pretrain(tree: Tree, rows: Mapping[str, int]) -> None:
+    """595 thousand captions of CC3M; the pictures in an archive, without folders."""
+    tree.write_card("other")
+    _write_captions(tree, rows["default"], "chat.json", "GCC_train_{:.0s}{:09d}.jpg")
+    tree.write("metadata.json", b"[]")
+
+
+def _write_captions(tree: Tree, count: int, name: str, form: str) -> None:
+    material, packed, good = tree.material("default"), dict[str, bytes](), list[dict[str, Any]]()
+    for number in range(count):
+        original, drawing = material.original(number), material.picture(number, form="JPEG")
+        path = form.format("" if ".0s" in form else original % 3, original)
+        packed[path] = drawing.data
+        tree.write_picture(path, drawing)
+        prompt = PROMPTS[number % len(PROMPTS)]
+        asked = f"<image>\n{prompt}" if number % 2 else f"{prompt}\n<image>"
+        turns = talk(asked, material.sentences(number, 1))
+        good.append({"id": f"{number:09d}", "image": path, "conversations": turns})
+    empty = {"id": "000000090", "image": next(iter(packed)), "conversations": talk("<image>\nWhat is this?", "")}
+    tree.write_json(name, tree.mix(good, [(empty, "bad_row")]))
+    tree.write_zip("images.zip", packed)
+
+
+def write_lvis(tree: Tree, rows: Mapping[str, int]) -> None:
+    """220 thousand conversations about COCO's pictures, those of its validation set too."""
+    tree.write_card("")
+    good = _simple_rows(tree, tree.material("default"), rows["default"], "coco/val2017/{:012d}.jpg")
+    tree.write_json("lvis_instruct4v_220k.json", tree.mix(good))
+
+
+def write_lrv(tree: Tree, rows: Mapping[str, int]) -> None:
+    """LRV-Instruct as Prismatic converts it to LLaVA's form; the raw files lie outside of the Hub, with image ids."""
+    material = tree.material("default")
+    good = _simple_rows(tree, material, rows["default"], "lrv/lrv-vg/{}.jpg")
+    charts = _simple_rows(tree, tree.material("chart"), max(1, rows["default"] // 4), "lrv/lrv-chart/{}.png")
+    tree.write_json("lrv_instruct.json", tree.mix([*good, *charts]))
+    raw = [{"image_id": row["id"], "question": "What?", "answer": "A", "task": "caption"} for row in good]
+    tree.write("filter_cap1.json", json.dumps(raw).encode())
+
+
+def _simple_rows(tree: Tree, material: Material, count: int, form: str) -> list[dict[str, Any]]:
+    """Conversations of one turn about a picture each."""
+    rows = list[dict[str, Any]]()
+    for number in range(count):
+        path = form.format(material.original(number))
+        tree.write_picture(path, material.picture(number, form="PNG" if form.endswith("png") else "JPEG"))
+        turns = talk(f"<image>\n{material.question(number)}", material.sentences(number))
+        rows.append({"id": str(number), "image": path, "conversations": turns})
+    return rows
+
+
+MID_SUBSETS = ("ureader_tr", "synthdog_en", "synthdog_zh", "evol_instruct")
+
+
+def write_mid(tree: Tree, rows: Mapping[str, int]) -> None:
+    """JSON per set with the pictures in archives of at most 5 GB each; the texts of one set are Chinese."""
+    tree.write_card("apache-2.0", languages=("zh", "en"), task_categories=["text-generation"])
+    for subset, count in rows.items():
+        material, good = tree.material(subset), list[dict[str, Any]]()
+        language = {"synthdog_zh": "zh", "synthdog_en": "en"}.get(subset, "")
+        packed = dict[str, bytes]()
+        for number in range(count):
+            row: dict[str, Any] = {"id": f"{number:06d}", "conversations": [], "data_source": subset}
+            asked = material.question(number)
+            if subset != "evol_instruct":
+                row["image"] = f"{subset}/images/{number}.jpg"
+                drawing = material.picture(number, form="JPEG")
+                packed[row["image"]] = drawing.data
+                tree.write_picture(f"{subset}/{row['image']}", drawing)
+                asked = "<image>\nPlease output the text in the image."
+            row["conversations"] = talk(asked, material.sentences(number, 2, language=language))
+            good.append(row)
+        tree.write_json(f"{subset}/{subset}_processed.json", tree.mix(good, [_empty_answer(subset)]))
+        if packed:
+            _write_archives(tree, f"{subset}/{subset}_images", packed.items())
+
+
+def _empty_answer(subset: str) -> Row:
+    return {"id": "000090", "conversations": talk("What?", ""), "data_source": subset}, "bad_row"
+
+
+def _write_archives(tree: Tree, stem: str, members: Iterable[tuple[str, bytes]]) -> None:
+    """Two gzipped tars, where there are two members."""
+    listed = list(members)
+    for number, part in enumerate((listed[::2], listed[1::2]), 1):
+        if part:
+            tree.write(f"{stem}_{number}.tar.gz", pack_tar(part))  # plain: a gzip header would hold the time
+
+
+DATASETS = (
+    Dataset(
+        "liuhaotian/LLaVA-Instruct-150K",
+        write_instruct,
+        files="llava_v1_5_mix665k.json",
+        shape="array of id, image: path, conversations of from and value; text alone has no image but `model`",
+        kind="llava",
+        images="a folder that holds coco/ gqa/ ocr_vqa/ textvqa/ vg/",
+        licence="cc-by-4.0",
+        known="LLaVA's README and code: file, keys, paths; the loader skips a first turn that is not human's",
+        guessed="how often rows are cut; empty answers",
+        subsets=tuple(MIX_FOLDERS),
+    ),
+    Dataset(
+        "liuhaotian/LLaVA-Pretrain",
+        write_pretrain,
+        files="blip_laion_cc_sbu_558k.json, images.zip",
+        shape="array of id, image: path in the archive, conversations",
+        kind="llava",
+        images="the archive (zip://::.../images.zip), or the folder it was unpacked to",
+        licence="other",
+        known="the tree page of the repository: files, licence; LLaVA's code: keys",
+        guessed="the keys of the meta file; an empty answer",
+    ),
+    Dataset(
+        "liuhaotian/LLaVA-CC3M-Pretrain-595K",
+        write_cc3m_pretrain,
+        files="chat.json, metadata.json, images.zip",
+        shape="array of id, image: GCC_train_000000000.jpg, conversations",
+        kind="llava",
+        images="the archive, or the folder it was unpacked to",
+        licence="other",
+        known="LLaVA's docs/Data.md: files, picture names",
+        guessed="the licence's spelling; an empty answer",
+    ),
+    Dataset(
+        "X2FD/LVIS-Instruct4V",
+        write_lvis,
+        files="lvis_instruct4v_220k.json",
+        shape="as LLaVA-Instruct-150K, pictures of COCO train2017 and val2017",
+        kind="llava",
+        images="LLaVA-1.5's folder, with coco/val2017",
+        licence="",
+        known="prismatic-vlms, scripts/additional-datasets/lvis_instruct_4v.py",
+        guessed="which folder of COCO a path names",
+    ),
+    Dataset(
+        "FuxiaoLiu/LRV-Instruction",
+        write_lrv,
+        files="lrv_instruct.json, made from filter_cap1.json, filter_cap_more1.json and chart_release_update.json",
+        shape="raw: image_id, question, answer. Converted: as LLaVA-Instruct-150K, pictures in lrv/",
+        kind="llava",
+        images="a folder that holds lrv/",
+        remark="The raw files are not read: convert them first.",
+        licence="",
+        known="prismatic-vlms, scripts/additional-datasets/lrv_instruct.py. The files lie on Google Drive",
+        guessed="nothing that is read",
+        on_hub=False,
+    ),
+    Dataset(
+        "lmms-lab/LLaVA-OneVision-Mid-Data",
+        write_mid,
+        files="SET/SET_processed.json, SET/SET_images_N.tar.gz",
+        shape="array of id, conversations, data_source, image: path in an archive",
+        kind="llava",
+        images="for one set the folder that its archives were unpacked to",
+        licence="apache-2.0",
+        known="the tree pages of the repository; LLaVA-NeXT's upload script: keys and archives",
+        guessed="folders in the archives, prompts. Archives here are not compressed",
+        subsets=MID_SUBSETS,
+    ),
+)
