@@ -17,7 +17,7 @@ from vlmill.pipeline.recipe.include import COMPOSING, compose_file
 from vlmill.pipeline.recipe.located import Origins, add_origins, note_changes
 from vlmill.pipeline.recipe.mapping import find_recipe, refuse_code
 from vlmill.pipeline.recipe.overrides import add_custom_filters, list_locations, move_source, set_value
-from vlmill.pipeline.recipe.published import check_mapped, describe_left_out
+from vlmill.pipeline.recipe.published import check_mapped, describe_left_out, select_used
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.subsets import expand_subsets
 from vlmill.pipeline.recipe.validate import validate_recipe
@@ -80,6 +80,7 @@ def compose_recipe(
     if limit is not None:
         work.change("--limit", lambda data: data.update(limit=limit))
     digests = [custom_filters.hash_code(code) for _, code in filters]
+    mapped = select_used(mapped, work.data)
     try:
         recipe = parse_block(Recipe, work.data, path.name).trusting(digests)
         check_mapped(mapped, recipe.list_groups())
