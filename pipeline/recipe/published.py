@@ -207,7 +207,7 @@ def select_used(mapped: Sequence[Mapped], data: Mapping[str, Any]) -> list[Mappe
     for stage in data.get("stages") or ():
         mixture = stage.get("mixture") if isinstance(stage, dict) else None
         entries = mixture.get("entries") if isinstance(mixture, dict) else None
-        sources |= {(stage.get("name"), entry["source"]) for entry in entries or () if isinstance(entry, dict)}
+        sources |= {(stage.get("name"), entry.get("source")) for entry in entries or () if isinstance(entry, dict)}
     return [item for item in mapped if (item.stage, item.source) in sources]
 
 
