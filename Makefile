@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/vlmill build quickstart --out $(DEMO)
 	@$(BIN)/vlmill status $(DEMO)
-	@$(BIN)/vlmill ledger $(DEMO)
+	@$(BIN)/vlmill report $(DEMO)
 	@$(BIN)/vlmill stats $(DEMO)
 	@$(BIN)/vlmill train $(DEMO)
 

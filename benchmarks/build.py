@@ -146,7 +146,7 @@ def run_build(folder: Path, port: int, workers: int) -> None:
 
 
 def measured(work: Callable[[], None]) -> tuple[float, float]:
-    """Wall seconds, and the peak of the added-up memory (proportional set size, MB) of this process and all below it."""
+    """Wall seconds, and the peak memory (proportional set size, MB) of this process and its children together."""
     peak, stop = [0.0], Event()
     base = _memory()
 

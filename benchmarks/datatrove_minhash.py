@@ -1,4 +1,6 @@
-"""datatrove's MinHash on a file of texts; run by benchmarks/dedupe.py with a Python of its own, as it wants other versions than vlmill.
+"""datatrove's MinHash on a file of texts.
+
+benchmarks/dedupe.py runs it with a separate Python, as it needs other versions than vlmill.
 
     PYTHON benchmarks/datatrove_minhash.py TEXTS OUT
 

@@ -178,7 +178,7 @@ def slow_shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def all_pairs(sets: Sequence[set[tuple[str, ...]]], threshold: float) -> Iterator[tuple[int, int]]:
-    """Every pair of sets with a Jaccard index of at least `threshold`, found by counting what each shares with all before it."""
+    """Every pair of sets with a Jaccard index of at least `threshold`, found by counting what each pair shares."""
     holders = defaultdict[tuple[str, ...], list[int]](list)
     for row, one in enumerate(sets):
         shared = Counter[int]()

@@ -38,7 +38,7 @@ def half(path: Path) -> int:
 
 
 def distinct(paths: Sequence[Path], number: int) -> list[bytes]:
-    """Up to `number` files in a random order, of which no two look alike, by comparing each with all that were taken."""
+    """Up to `number` files in a random order, of which no two look alike, by comparing each with all taken."""
     taken, views = list[bytes](), np.empty((number, SIDE * SIDE), np.float32)
     order = np.random.default_rng(17).permutation(len(paths)).tolist()
     for start in range(0, len(order), TOGETHER):
@@ -157,7 +157,7 @@ def near_hashes(image_stats: Sequence[ImageStats]) -> set[tuple[int, int]]:
 def report_images(
     name: str, altered: Mapping[str, list[tuple[int, int]]], found: set[tuple[int, int]], input_file: Mapping[int, int]
 ) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Print recall by alteration, and precision over all pairs of files; returns the wrong pairs of files by pair of pictures."""
+    """Print recall by alteration and precision over all pairs of files; returns wrong pairs by pair of pictures."""
     print(f"  {name}: {len(found)} pairs of files")
     for kind, pairs in altered.items():
         recall = sum(one == other or (one, other) in found for one, other in pairs) / len(pairs)
@@ -173,7 +173,9 @@ def report_images(
 
 
 def shifted(one: bytes, other: bytes) -> bool:
-    """Whether two files are the same picture, cut or framed differently: some affine map makes them correlate above DISTINCT.
+    """Whether two files are the same picture, cut or framed differently.
+
+    Some affine map makes them correlate above DISTINCT.
 
     Maps are sought by OpenCV's maximiser of the enhanced correlation coefficient (Evangelidis and Psarakis, 2008), from
     several starts, and have to leave three quarters of the picture in common.
@@ -197,7 +199,7 @@ def _starts() -> Iterator[np.ndarray]:
 
 
 def _aligned(one: np.ndarray, other: np.ndarray, start: np.ndarray) -> float:
-    """The correlation of what two pictures have in common, aligned from a start; 0 if that is too little, or nothing is found."""
+    """The correlation of what two pictures share, aligned from a start; 0 if that is too little, or nothing."""
     ends = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
     try:
         _, found = cv2.findTransformECC(one, other, start.copy(), cv2.MOTION_AFFINE, ends, None, 5)

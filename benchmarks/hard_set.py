@@ -1,4 +1,6 @@
-"""The hard set of the language filter: short, mixed, noisy and borderline texts whose language is known because they were made.
+"""The hard set of the language filter.
+
+Short, mixed, noisy and borderline texts whose language is known because they were made.
 
 Everything is combined from `tests/helpers/hard_set_words.py`; with a corpus folder, sentences of known language are cut
 and put into context too. Items are chosen and split by hashes of what they say, so the set is the same everywhere, and

@@ -1,4 +1,4 @@
-"""How well the language filter tells Chinese, what each kind of evidence adds, and what it costs.
+"""How well the language filter recognises Chinese, what each kind of evidence adds, and what it costs.
 
     python -m benchmarks.language [--corpus DIR] [--tuning]
 

@@ -1,7 +1,9 @@
-"""How fast samples come from shards, beside webdataset, Megatron-Energon and litdata: `python -m benchmarks.loader [--pictures DIR]`.
+"""Samples a second from shards, beside webdataset, Megatron-Energon and litdata.
+
+`python -m benchmarks.loader [--pictures DIR]`.
 
 Makes a run of samples with a text and one to three images, under a policy of one tile of 384 px or AnyRes of 336 px,
-from the picture files in DIR, else from generated ones. Every reader then reads all of it in a process of its own, on
+from the picture files in DIR, else from generated ones. Every reader then reads all of it in a separate process, on
 the same number of cores, and hands the tiles of every sample to that process, uint8, cut by the same functions from the
 same bytes. Ours alone encodes the texts, too, and packs. Files were read once before; imports are not counted. litdata
 reads its own copy of the same bytes; to make that is not counted.
@@ -55,7 +57,7 @@ def stored_tiles(policy: Policy, stored: Stored) -> Tiles:
 
 
 def ours(run: Path, threads: int, step: int = 0, *, text: bool = True) -> Iterator[tuple[int, int]]:
-    """The trainer's loader, from a step to the end of the plan; without its texts it does what the others do, and no more."""
+    """The trainer's loader, from a step to the end of the plan; without texts it does what the others do."""
     mixture = PlannedMixture(run, STAGE)
     tower = {"kind": "siglip", "hidden_size": 32, "layers": 1, "heads": 1, "patch_size": 14}
     family, side = POLICIES[mixture.policy.kind][1], mixture.lock["policy"]["side"]
@@ -116,7 +118,7 @@ def _spent() -> float:
 
 
 def measure(run: Path, name: str, python: str) -> dict[str, float] | str:
-    """One reader in a process of its own, and the most memory that it and its workers had; or why there is no figure."""
+    """One reader in a separate process, and the peak memory of it and its workers; or why there is no figure."""
     command = [python, "-m", "benchmarks.loader", "--only", name, "--run", str(run)]
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
         process = psutil.Popen(command, stdout=said, stderr=wrong, text=True)

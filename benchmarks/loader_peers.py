@@ -1,4 +1,6 @@
-"""The readers that `benchmarks.loader` measures beside ours, and what they need beside a run: `python -m benchmarks.loader_peers RUN`.
+"""The readers that `benchmarks.loader` compares with ours, and the data that they need beside a run.
+
+`python -m benchmarks.loader_peers RUN`.
 
 The command writes litdata's copy of a run. A reader yields the number of samples and of tiles of every batch that it
 has.
@@ -37,7 +39,10 @@ def tiles_of(policy: Policy, record: Mapping[str, Any], members: Mapping[str, by
 
 
 def as_it_is(tiles: Tiles) -> Tiles:
-    """Arrays leave a worker through its pipe: a third less time of processors than as tensors in shared memory, torch's default."""
+    """Arrays leave a worker through its pipe.
+
+    That takes a third less processor time than tensors in shared memory, torch's default.
+    """
     return tiles
 
 

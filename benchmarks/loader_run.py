@@ -1,4 +1,7 @@
-"""The run that `benchmarks.loader` has read: samples of a text and one to three pictures, packed, and a plan of more than 10^6 steps."""
+"""The run that `benchmarks.loader` reads.
+
+Samples of a text and one to three pictures, packed, and a plan of more than 10^6 steps.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tests.helpers.stages import Made, write_run
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -56,7 +61,7 @@ def make(run: Path, policy: str, quality: int | None, samples: int, folder: Path
 
 
 def pictures(folder: Path | None) -> Iterator[Image.Image]:
-    """Pictures without end: the files in a folder, in turns, or hills of noise at several scales, as photographs have them."""
+    """Pictures without end: the files in a folder, in turns, or noise at several scales, as photographs have it."""
     if folder is not None:
         for path in itertools.cycle(sorted(path for path in folder.rglob("*") if path.is_file())):
             try:
@@ -90,7 +95,10 @@ def made(samples: int, folder: Path | None) -> list[Made]:
 
 
 def lengthen(run: Path) -> None:
-    """A run over the same files whose plan has as many sequences as FAR steps need, and some more: its own as one block, again and again."""
+    """A run over the same files whose plan has as many sequences as FAR steps need, and some more.
+
+    Its own plan as one block, repeated.
+    """
     far = run / "far"
     far.mkdir()
     for name in ("shards", "tokenizer.json"):
@@ -102,8 +110,14 @@ def lengthen(run: Path) -> None:
     block = pa.concat_tables([pq.read_table(path) for path in files])
     pq.write_table(block, folder / "block.parquet")
     firsts = range(0, (FAR + 9) * ROWS, block.num_rows)
+    listed = {
+        "path": "block.parquet",
+        "sequences": block.num_rows,
+        "sha256": hash_file(folder / "block.parquet"),
+    }
     lock["plan"] = {
         "sequences": len(firsts) * block.num_rows,
-        "blocks": [{"path": "block.parquet", "first": first, "sequences": block.num_rows} for first in firsts],
+        "blocks": [{**listed, "first": first} for first in firsts],
     }
-    (folder / "mixture.lock.json").write_text(json.dumps(lock))
+    lock.pop("sha256")
+    (folder / "mixture.lock.json").write_text(seal_json(lock))

@@ -4,9 +4,9 @@ A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLa
 AnyRes shards that it makes itself (documents of one or two generated pictures). The same documents are trained on in
 four ways:
 
-    packed, exact      sequences of the plan; documents do not see each other, attention as `vlmill.train.attention.attend_packed` chooses it
+    packed, exact      sequences of the plan; documents do not see each other, attention as `attend_packed` chooses
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
-    packed, unmasked   the same sequences as one text each: what constant-length packing in nanoVLM does; other numbers come out
+    packed, unmasked   the same sequences as one text each: constant-length packing as in nanoVLM; other results
     padded             a document per sequence, sequences padded to the longest of the step
 
 For each the MFU by `train/flops.py`, which counts what the documents need and no padding; tokens and tiles per second
@@ -86,7 +86,7 @@ class Learner:
 
 @dataclass
 class Measured:
-    """What came of some steps, the first ones left out of all but the loss."""
+    """The measurements of some steps; all but the loss leave out the first steps."""
 
     seconds: float = 0.0
     waited: float = 0.0
@@ -145,7 +145,7 @@ def train(
 
 
 def as_one_text(batch: Batch) -> Batch:
-    """The same with sequences that are one text each, whatever stands in them: transformers then sees a plain causal batch."""
+    """The same with sequences that are one text each, whatever they hold: a plain causal batch for transformers."""
     return replace(batch, positions=torch.arange(batch.ids.shape[1]).expand_as(batch.ids))
 
 

@@ -1,4 +1,6 @@
-"""How full sequences get and how long packing takes, beside other packers on the same segments: `python -m benchmarks.pack`.
+"""How full sequences get and how long packing takes, beside other packers on the same segments.
+
+`python -m benchmarks.pack`.
 
 Segments have the lengths of OBELICS-like documents (815 text tokens in the mean, log-normal, 2.5 images in the mean,
 about 540 px a side) under three image policies, documents longer than a sequence cut between nodes. `full` is tokens
@@ -55,7 +57,7 @@ POLICIES: dict[str, Shows] = {
 
 @dataclass(frozen=True)
 class Documents:
-    """Segments of made-up documents, in order, and what no sequence has room for."""
+    """Segments of made-up documents, in order, and what fits no sequence."""
 
     tokens: np.ndarray
     tiles: np.ndarray
@@ -102,7 +104,7 @@ def windowed(packer: Packer) -> Packer:
 
 
 def first_fit(tokens: np.ndarray, tiles: np.ndarray, sequence_tokens: int, sequence_tiles: int) -> np.ndarray:
-    """The first sequence with room, segments as they come."""
+    """The first sequence with space, segments as they come."""
     free_tokens, free_tiles = np.full(tokens.size, sequence_tokens), np.full(tokens.size, sequence_tiles)
     sequences, opened = np.empty(tokens.size, np.int64), 0
     for segment, (length, inputs) in enumerate(zip(tokens.tolist(), tiles.tolist(), strict=True)):

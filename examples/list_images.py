@@ -1,4 +1,6 @@
-"""Lists images that a model rates too high, for the filter `opt_out` to drop: what a curation by a model of your own looks like.
+"""Lists images that a model rates too high, for the filter `opt_out` to drop.
+
+Curation by a model of your own can look like this.
 
     vlmill build RECIPE --out run --until curate
     python examples/list_images.py run listed.txt 0.9

@@ -3,7 +3,7 @@
     select   per entry: held-out split, `where`, `take`, cutting of what is too long     -> 8 bytes per sample
     mix      declared shares, budget, caps -> samples per source, start counts per block  -> mix.json, starts.npy
     plan     one task per block: order across sources, packing                            -> 00000.parquet
-    lock     what was decided, over which bytes, and what came of it                      -> mixture.lock.json, stats.json
+    lock     what was decided, over which bytes, and the result                      -> mixture.lock.json, stats.json
 
 Everything is a function of (mixture, seed, shards). The settings are in `config.py`, the order, the packer and the
 solver in `algorithms/`, one YAML per published mixture in `published/`.
@@ -27,6 +27,7 @@ class Shard:
     sha256: str  # of the tar
     samples: int
     index: str  # <nn>.index.parquet
+    index_sha256: str
     lengths: str  # <nn>.lengths.parquet
 
 

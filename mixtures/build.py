@@ -23,11 +23,11 @@ from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
 from vlmill.mixtures.steps.select import check_where, list_selects
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
-from vlmill.pipeline.core.keys import canonicalise, hash_file
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
@@ -40,7 +40,7 @@ from vlmill.pipeline.recipe.schema import Recipe, Stage
 LOCK = "mixture.lock.json"
 
 
-def mixture_of(recipe: Recipe, stage: Stage) -> MixtureSettings:
+def read_stage_mixture(recipe: Recipe, stage: Stage) -> MixtureSettings:
     """The mixture of a stage, every source of it in the recipe.
 
     Raises:
@@ -58,7 +58,7 @@ def validate_mixtures(recipe: Recipe) -> None:
     Raises:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
-    mixtures = {stage.name: mixture_of(recipe, stage) for stage in recipe.stages}
+    mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
     for mixture in mixtures.values():
         for partition in mixture.resolved():
             check_where(partition)
@@ -91,8 +91,8 @@ class _Stage:
 
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
-        self.mixture = mixture_of(run.recipe, stage)
-        self.chat = FORMATS[run.recipe.chat]
+        self.mixture = read_stage_mixture(run.recipe, stage)
+        self.chat = find_format(run.recipe.chat)
 
     def build(self) -> None:
         """Every step in turn, then publish."""
@@ -108,11 +108,13 @@ class _Stage:
             policy={
                 "kind": self._policy().kind,
                 **{
-                    name: value for name, value in canonicalise(self._policy()).items() if not name.startswith("class.")
+                    name: value
+                    for name, value in canonicalise_value(self._policy()).items()
+                    if not name.startswith("class.")
                 },
             },
             tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},
-            chat=self.run.recipe.chat,
+            chat=describe_chat(self.run.recipe.chat),
             overhead=self.chat.overhead,
         )
         locked = self._one("lock", lock, (*mixed, *selected, *blocks))
@@ -128,7 +130,7 @@ class _Stage:
         return self.run.recipe.policies[self.stage.policy]
 
     def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
-        """The shards of a source under the stage's policy, each with its index and lengths, in the order of their names."""
+        """A source's shards under the stage's policy, with index and lengths, in the order of their names."""
         folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
         lengths = {
             receipt.partition: {file.name: file for file in receipt.files}
@@ -145,6 +147,7 @@ class _Stage:
                     tar.sha256,
                     _count_rows(self.run.root / index.path),
                     index.path,
+                    index.sha256,
                     length.path,
                 )
                 found.append((shard, (index, length)))

@@ -1,4 +1,7 @@
-"""What one mixture holds more or less than another, and how people name the two: runs, stages, locks, published mixtures."""
+"""How much more or less one mixture holds than another.
+
+A side is named by a run, a stage, a lock or a published mixture.
+"""
 
 from __future__ import annotations
 

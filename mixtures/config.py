@@ -41,6 +41,14 @@ POSITIVE = (
     "pack_window",
     "windows_per_block",
 )
+MAX_REPETITION = 16
+"""Epochs of a source at most where its share alone says how often it is passed. Of repeated tokens Muennighoff et al.
+2023 (Scaling Data-Constrained Language Models) find four epochs nearly as good as fresh data, and what one more epoch
+is worth fallen to 1/e after about 15 repetitions, the constant of their fit; so more is never planned unasked."""
+
+MAX_EPOCHS = (1 << 15) - 1
+"""Passes over an entry that a plan has room to number."""
+
 TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 
@@ -53,7 +61,7 @@ class MixtureEntry:
     repeat: float | None = None  # epochs of the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
     where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
-    max_repetition: float | None = None  # epochs at most
+    max_repetition: float | None = None  # epochs at most; of a share 16 where neither entry nor mixture declares any
     sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
 
     def __post_init__(self) -> None:
@@ -70,6 +78,12 @@ class MixtureEntry:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} of {self.source!r} is {value}; it must be a finite number above 0")
+
+    @property
+    def bound(self) -> float:
+        """Epochs at most: as declared; else a share is bounded, and a repeat says itself how often."""
+        default = MAX_EPOCHS if self.share is None else MAX_REPETITION
+        return min(self.max_repetition or default, MAX_EPOCHS)
 
     def taken(self, number: int) -> int:
         """How many of `number` eligible samples `take` leaves; a percentage is rounded up, so it leaves one of any."""
@@ -103,7 +117,7 @@ class MixtureSettings:
     tokens: float | None = None  # budget: tokens in sequences, padding aside
     sequences: float | None = None  # budget: packed sequences; met within the error of a guess at their fill
     tiles_per_sequence: int = 64  # encoder inputs of a sequence at most
-    max_repetition: float | None = None  # epochs of any source that declares no other
+    max_repetition: float | None = None  # epochs of any source that declares no other; of shares 16 by default
     held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation
     shard_window: int = 8  # shards of a source whose samples are shuffled together
     pack_window: int = 4096  # samples that the packer looks at together; it packs every window on its own

@@ -1,10 +1,13 @@
-"""A stage's mixture as the trainer and the page of statistics read it: its lock, the sequences of its plan, and the samples behind them.
+"""A stage's mixture as the trainer and the page of statistics read it.
+
+Its lock, the sequences of its plan, and the samples behind them.
 
 Nothing is drawn at random here: sequence n of the plan is the same for every rank, worker and process.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures.steps.lock import locate_shards
-from vlmill.pipeline.chat.encode import FORMATS, ChatFormat
-from vlmill.pipeline.core.config import parse_block, suggest_names
-from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.pipeline.chat.settings import Chat, find_format, parse_chat
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.core.seal import read_sealed_json
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, read_nodes
@@ -67,6 +71,8 @@ class _Index:
 
     offset: np.ndarray  # per sample
     size: np.ndarray  # per sample
+    sha256: np.ndarray  # per sample, of its span: (samples, 32) uint8
+    json_sha256: np.ndarray  # the same of its JSON
     first: np.ndarray  # image of each sample, and one more
     width: np.ndarray  # per image
     height: np.ndarray
@@ -89,7 +95,8 @@ class PlannedMixture:
             raise StoreError(
                 f"{root} has no mixture for stage {stage!r}; make it with: vlmill build RECIPE --out {root}"
             )
-        self.lock: dict[str, Any] = read_json(path)
+        cure = "It has changed, or is of an earlier version; run the build again: vlmill build RECIPE --out DIR"
+        self.lock: dict[str, Any] = read_sealed_json(path, cure)
         self.sha256 = hash_file(path)
         self.sequences: int = self.lock["plan"]["sequences"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
@@ -101,10 +108,12 @@ class PlannedMixture:
     @cached_property
     def chat(self) -> ChatFormat:
         """The chat format that lengths were measured in."""
-        name = self.lock["chat"]
-        if name not in FORMATS:
-            raise RecipeError(f"{self.folder}: there is no chat format {name!r}; {suggest_names(name, list(FORMATS))}")
-        return FORMATS[name]
+        return find_format(self.chat_settings)
+
+    @cached_property
+    def chat_settings(self) -> Chat:
+        """That format as a recipe names it."""
+        return parse_chat(self.lock["chat"], f"{self.folder}: chat")
 
     @cached_property
     def policy(self) -> Policy:
@@ -136,7 +145,8 @@ class PlannedMixture:
 
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no sequence of the plan holds, whole, in order."""
-        table = read_columns(self.folder / self.lock["held_out"]["path"], ["source", "shard", "row"])
+        file = self.lock["held_out"]
+        table = self._read_locked(self.folder / file["path"], file["sha256"], ["source", "shard", "row"])
         return tuple(Segment(**row) for row in table.to_pylist())
 
     def samples(self, source: int) -> Iterator[Segment]:
@@ -179,7 +189,7 @@ class PlannedMixture:
     def about(self, segment: Segment) -> dict[str, Any]:
         """The id and licence of the sample that a segment is of."""
         shard = self.lock["sources"][segment.source]["shards"][segment.shard]
-        table = self._names(shard["index"])
+        table = self._names(shard["index"], shard["index_sha256"])
         return {name: table[name][segment.row].as_py() for name in ("id", "licence")}
 
     def nodes(self, segments: Iterable[Segment]) -> Iterator[tuple[Node, ...]]:
@@ -189,48 +199,76 @@ class PlannedMixture:
             StoreError: as `read`.
         """
         coming = iter(segments)
-        while spans := [self._span(segment) for segment in islice(coming, TEXTS)]:
-            heads = self._place.read([replace(span, size=min(span.size, HEAD)) for span in spans])
-            for span, head in zip(spans, heads, strict=True):
-                data = self._json(span, head)
+        while some := list(islice(coming, TEXTS)):
+            spans = [self._span(segment) for segment in some]
+            heads = self._place.read([replace(span, size=min(span.size, HEAD), sha256=None) for span in spans])
+            for segment, span, head in zip(some, spans, heads, strict=True):
+                data = self._json(segment, span, head)
                 with self._sound(span):
                     nodes = read_nodes(json.loads(data))
                 yield nodes
 
-    def _json(self, span: ByteRange, head: bytes) -> bytes:
-        """The JSON of a sample, which is its first member, from the beginning of its span; the rest is read if that is too short."""
+    def _json(self, segment: Segment, span: ByteRange, head: bytes) -> bytes:
+        """The JSON of a sample, its first member, from the beginning of its span.
+
+        The rest is read if that is too short.
+        """
         end = find_json_end(head)
         if not BLOCK < end <= span.size:
             raise self._place.damage(span, "no sample begins there")
+        sha256 = self._index(segment.source, segment.shard).json_sha256[segment.row].tobytes()
         if end > len(head):
-            (head,) = self._place.read([replace(span, size=end)])
+            (head,) = self._place.read([replace(span, size=end, sha256=None)])
+        if hashlib.sha256(head[:end]).digest() != sha256:
+            raise self._place.damage(span, "the sha256 of its JSON is not the one in the shard's index")
         return head[BLOCK:end]
 
     def _span(self, segment: Segment) -> ByteRange:
         index = self._index(segment.source, segment.shard)
         shard = self.lock["sources"][segment.source]["shards"][segment.shard]
-        return ByteRange(shard["path"], int(index.offset[segment.row]), int(index.size[segment.row]))
+        place, size = int(index.offset[segment.row]), int(index.size[segment.row])
+        return ByteRange(shard["path"], place, size, index.sha256[segment.row].tobytes())
 
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Where the segments of each sequence start (one more than sequences), and the fields of `Segment` of all."""
-        path = self.folder / self.lock["plan"]["blocks"][number]["path"]
-        rows = read_columns(path, ["segments"])["segments"].combine_chunks()
+        block = self.lock["plan"]["blocks"][number]
+        table = self._read_locked(self.folder / block["path"], block["sha256"], ["segments"])
+        rows = table["segments"].combine_chunks()
         columns = (_convert_column(rows.values.field(field.name)) for field in fields(Segment))
         return _convert_column(rows.offsets), tuple(columns)
 
     def _read_index(self, source: int, shard: int) -> _Index:
-        path = self.root / self.lock["sources"][source]["shards"][shard]["index"]
-        table = read_columns(path, ["offset", "size", "images"])
-        images = table["images"].combine_chunks()
+        file = self.lock["sources"][source]["shards"][shard]
+        columns = ["offset", "size", "sha256", "json_sha256", "images"]
+        table = self._read_locked(self.root / file["index"], file["index_sha256"], columns)
+        offset, size, sha256, json_sha256, images = (table[name].combine_chunks() for name in columns)
         return _Index(
-            _convert_column(table["offset"].combine_chunks()),
-            _convert_column(table["size"].combine_chunks()),
+            _convert_column(offset),
+            _convert_column(size),
+            _convert_digests(sha256),
+            _convert_digests(json_sha256),
             _convert_column(images.offsets),
             *(_convert_column(images.values.field(name)) for name in ("width", "height", "tokens")),
         )
 
-    def _read_names(self, index: str) -> Any:
-        return read_columns(self.root / index, ["id", "licence"])
+    def _read_names(self, index: str, sha256: str) -> Any:
+        return self._read_locked(self.root / index, sha256, ["id", "licence"])
+
+    def _read_locked(self, path: Path, sha256: str, columns: list[str]) -> Any:
+        """Columns of a table that the lock names, of the bytes that were hashed.
+
+        Raises:
+            StoreError: it is missing, or not the one that was locked.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            said = "its sha256 is not the one in the mixture's lock"
+            raise StoreError(f"{path} is missing or damaged ({said}), see: vlmill verify DIR")
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            return file.read(columns, use_threads=False)
 
 
 def read_columns(path: Path, columns: list[str]) -> Any:
@@ -244,6 +282,11 @@ def read_columns(path: Path, columns: list[str]) -> Any:
             return file.read(columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
+
+
+def _convert_digests(column: Any) -> np.ndarray:
+    """A column of sha256 as (rows, 32) uint8."""
+    return np.frombuffer(column.buffers()[1], np.uint8)[32 * column.offset :][: 32 * len(column)].reshape(-1, 32)
 
 
 def _convert_column(column: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A stage's shards as a pipeline of the webdataset package, for those who train with a loader of their own.
+"""A stage's shards as a pipeline of the webdataset package, for those who train with another loader.
 
 Beside the plan: the order is that of the shards. `reader.py` reads what the plan says.
 """
@@ -15,7 +15,9 @@ from vlmill.mixtures.reader import PlannedMixture, read_columns
 
 
 def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
-    """The samples in a stage's shards, each once, decoded: a `webdataset.WebDataset`, to which `.shuffle()`, `.map()` and so on are added.
+    """The samples in a stage's shards, each once, decoded.
+
+    A `webdataset.WebDataset`, to which `.shuffle()`, `.map()` and so on are added.
 
     Samples come by the paths of their shards, in the order of each shard. Those that the stage holds out do not come.
     All others in the shards of the stage's sources do: shares, repetition, `where` and packing are the plan's.

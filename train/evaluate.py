@@ -1,4 +1,6 @@
-"""What a trained stage makes of samples that it never saw: loss and answers of each, and scores per source beside the majority answer.
+"""Scores of a trained stage on samples that it never saw.
+
+Loss and answers of each, and scores per source beside the majority answer.
 
 The majority answer to a question is the one most often given to the same words in the training split, or the source's
 most frequent one where they were never asked. A model that does not beat it has learned the language, not the images.
@@ -19,13 +21,13 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from vlmill.mixtures.reader import PlannedMixture, Segment
-from vlmill.pipeline.chat.encode import IGNORE, get_mark_id, join_segment
+from vlmill.pipeline.chat.encode import IGNORE, encode_prompt
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.sample import Node
 from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader
+from vlmill.train.distributed import ProcessGroup
 from vlmill.train.export import make_generation_config
 from vlmill.train.metrics import METRICS
 from vlmill.train.model import compute_token_losses
@@ -59,7 +61,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What came of a held-out sample."""
+    """The outcome of a held-out sample."""
 
     source: str
     id: str
@@ -70,7 +72,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a source's held-out samples.
+    """The scores of a source's held-out samples.
 
     Shares and means are over the questions; None where there is nothing to divide by.
     """
@@ -85,38 +87,15 @@ class Score:
     relaxed: float | None = None
 
 
-def score_held_out(
-    model: PreTrainedModel, reader: Reader, device: torch.device, limit: int, watcher: Watcher | None = None
+@torch.inference_mode()
+def score_samples(
+    model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment], dtype: torch.dtype
 ) -> list[HeldOut]:
-    """What the model makes of up to `limit` held-out samples of each source, in their order.
-
-    Leaves it in evaluation mode.
-    """
-    model.to(device).eval()
-    by_source: dict[int, list[Segment]] = defaultdict(list)
-    for segment in reader.mixture.held_out():
-        by_source[segment.source].append(segment)
-    found = list[HeldOut]()
-    for source, segments in sorted(by_source.items()):
-        asked = segments[:limit]
-        if watcher:
-            watcher.phase(f"{reader.mixture.stage}: {reader.mixture.sources[source]}", len(asked))
-        for some in _split_batches(asked):
-            with torch.inference_mode():
-                found += _score_samples(model, reader, device, some)
-            if watcher:
-                watcher.done(len(some))
-    return found
-
-
-def _score_samples(
-    model: PreTrainedModel, reader: Reader, device: torch.device, segments: Sequence[Segment]
-) -> list[HeldOut]:
-    """Losses and answers of a few samples, computed together."""
+    """Losses and answers of a few held-out samples, computed together in arithmetic of `dtype`."""
     stored = list(reader.mixture.read(segments))
     documents = [reader.document(segment, sample) for segment, sample in zip(segments, stored, strict=True)]
     batch = pad_sequences([[document] for document in documents], 0)
-    losses, _ = compute_token_losses(model, reader.family, batch, device, torch.float32)
+    losses, _ = compute_token_losses(model, reader.family, batch, device, dtype)
     supervised = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
     lost = [float(losses_of.sum()) for losses_of in torch.split(losses, supervised)]
     prompts = [
@@ -125,8 +104,9 @@ def _score_samples(
         for turn in list_turns(sample.nodes)
     ]
     answered = defaultdict[int, list[Answered]](list)
-    for few in _split_batches(prompts):
-        said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
+    for few in split_batches(prompts):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            said = generate_answers(model, reader, device, [(turn, document) for _, turn, document in few])
         for (number, turn, _), text in zip(few, said, strict=True):
             answered[number].append(Answered(turn.question, turn.answer, text))
     return [
@@ -141,14 +121,18 @@ def _score_samples(
     ]
 
 
-def summarise_scores(found: Sequence[HeldOut], mixture: PlannedMixture) -> dict[str, Score]:
-    """The scores of each source, in the mixture's order."""
-    by_source = {name: [sample for sample in found if sample.source == name] for name in mixture.sources}
-    return {
-        name: _score_source(samples, mixture, mixture.sources.index(name))
-        for name, samples in by_source.items()
-        if samples
-    }
+def summarise_scores(
+    found: Sequence[HeldOut], mixture: PlannedMixture, group: ProcessGroup | None = None
+) -> dict[str, Score]:
+    """The scores of each source, in the mixture's order; ranks divide the sources among them."""
+    by_source: dict[str, list[HeldOut]] = defaultdict(list)
+    for sample in found:
+        by_source[sample.source].append(sample)
+
+    def score(name: str) -> Score:
+        return _score_source(by_source[name], mixture, mixture.sources.index(name))
+
+    return dict((group or ProcessGroup()).share([name for name in mixture.sources if by_source[name]], score))
 
 
 def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
@@ -186,11 +170,9 @@ def list_turns(nodes: Sequence[Node]) -> Iterator[Turn]:
 
 
 def make_prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Document:
-    """What stands before an answer, `nodes` being all before it: no EOS, but the mark that the assistant begins with."""
+    """The prompt of an answer, `nodes` being all before it: what the chat format begins an answer with is its end."""
     images = sum(node.kind == "image" for node in nodes)
-    chat = reader.mixture.chat
-    begun = join_segment(nodes, document.layouts[:images], reader.tokenizer, chat).ids[:-1]
-    ids = [*begun, get_mark_id(reader.tokenizer, dict(chat.roles)["assistant"])]
+    ids = encode_prompt(nodes, document.layouts[:images], reader.tokenizer, reader.mixture.chat)
     return Document(document.source, ids, [IGNORE] * len(ids), document.tiles[:images], document.layouts[:images])
 
 
@@ -216,7 +198,7 @@ def generate_answers(
 
 
 def find_majority(mixture: PlannedMixture, source: int) -> Callable[[str], str]:
-    """A function from a question to its majority answer; of two as frequent ones the one that stands first in order of letters."""
+    """A function from a question to its majority answer; of equally frequent ones the first in alphabetical order."""
     held_out = {(segment.source, segment.shard, segment.row) for segment in mixture.held_out()}
     by_question: dict[str, Counter[str]] = defaultdict(Counter)
     overall: Counter[str] = Counter()
@@ -253,6 +235,7 @@ def _find_most_common(counts: Counter[str]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], answer)) if counts else ""
 
 
-def _split_batches(items: Iterable[T]) -> Iterator[list[T]]:
+def split_batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in their order, BATCH at a time."""
     coming = iter(items)
     return iter(lambda: list(islice(coming, BATCH)), [])

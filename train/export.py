@@ -52,7 +52,7 @@ def export_model(
 
 
 def cast_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy of a model in another dtype, weights and configurations; what is in it already is shared with the model."""
+    """A copy of a model in another dtype, weights and configurations; what has the dtype already is shared."""
     weights = {id(weight): nn.Parameter(weight.detach().to(dtype)) for weight in model.parameters()}
     others = {id(buffer): buffer.to(dtype) for buffer in model.buffers() if buffer.is_floating_point()}
     copied = deepcopy(model, {**weights, **others})  # by way of what has been copied, so that tied weights stay tied
@@ -107,15 +107,18 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
 def to_transformers(tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers has it. It recognises special tokens in texts, as its chat template needs.
 
-    It pads left, so that answers to several questions begin where each question ends. Its EOS is what ends a turn:
-    programs that read no generation settings stop there.
+    It pads left, so that answers to several questions begin where each question ends. Its EOS is what ends a turn
+    under a format of ours, and what a published tokenizer has: its template may name it.
     """
     loose = Tokenizer.from_str(tokenizer.to_str())
-    marks = {"bos_token": chat.bos, "eos_token": chat.end, "pad_token": chat.pad}
-    return PreTrainedTokenizerFast(tokenizer_object=loose, padding_side="left", **marks)
+    return PreTrainedTokenizerFast(tokenizer_object=loose, padding_side="left", **chat.tokens)
 
 
 def make_generation_config(tokenizer: Tokenizer, chat: ChatFormat) -> GenerationConfig:
     """Greedy, until the turn or the document ends."""
-    bos, eos, pad, end = (get_mark_id(tokenizer, mark) for mark in (chat.bos, chat.eos, chat.pad, chat.end))
-    return GenerationConfig(bos_token_id=bos, eos_token_id=[end, eos], pad_token_id=pad, do_sample=False)
+    return GenerationConfig(
+        bos_token_id=get_mark_id(tokenizer, chat.bos) if chat.bos else None,
+        eos_token_id=[get_mark_id(tokenizer, mark) for mark in chat.stops],
+        pad_token_id=get_mark_id(tokenizer, chat.pad),
+        do_sample=False,
+    )

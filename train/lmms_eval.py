@@ -1,6 +1,6 @@
 """Exported models for lmms-eval, found by its plugin mechanism: `--model vlmill` is `ExportedModel`.
 
-The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in an environment of its own, and
+The entry point `lmms_eval.models` names `make_manifest`. Imported by lmms-eval alone, in its environment, and
 of ours it imports nothing. Its generic class `huggingface` does not serve here:
 0.7.3 hands processors an argument that transformers 5 refuses, and stops only where a document ends, not where a turn
 does.
@@ -23,7 +23,7 @@ NEW_TOKENS = 256
 
 
 def make_manifest() -> ModelManifest:
-    """What lmms-eval is told of us."""
+    """The manifest for lmms-eval."""
     return ModelManifest(model_id="vlmill", simple_class_path=f"{__name__}.ExportedModel")
 
 
@@ -81,7 +81,7 @@ class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
         return question, settings, list(visuals(self.task_dict[task][split][document]) or [])
 
     def _answers(self, questions: list[str], settings: dict[str, Any], images: list[list[Any]]) -> list[str]:
-        """The answers to questions, each about its images, in one batch: of questions that all have images, or all none."""
+        """The answers to questions about images, in one batch; either all questions have images or none has."""
         turns = [
             [*({"type": "image", "image": image} for image in shown), {"type": "text", "text": question}]
             for question, shown in zip(questions, images, strict=True)

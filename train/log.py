@@ -1,4 +1,4 @@
-"""What a training run says: one JSON line per step in `log.jsonl`, the same for TensorBoard, and a bar or plain lines for a person."""
+"""The output of training: a JSON line per step in `log.jsonl`, the same for TensorBoard, a bar or plain lines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ LINE_EVERY = 15.0
 
 
 class Log:
-    """Writes the lines of steps from `done` on; those that an interrupted run wrote beyond its last checkpoint are taken back."""
+    """Writes the lines of steps from `done` on.
+
+    Lines that an interrupted run wrote beyond its last checkpoint are removed.
+    """
 
     def __init__(
         self, path: Path, stage: str, done: int, steps: int, console: Console, peak: float | None = None
@@ -72,7 +75,7 @@ class Log:
                 raise
 
     def write(self, line: Mapping[str, Any], spent: float, waited: float) -> None:
-        """Add the line of the next step, which took `spent` seconds and stood `waited` of them still for data; and show it."""
+        """Add and show the line of the next step, which took `spent` seconds, `waited` of them for data."""
         times = {
             "tokens_per_second": round(line["tokens"] / spent, 1),
             "tiles_per_second": round(line["tiles"] / spent, 1),

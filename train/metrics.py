@@ -1,4 +1,6 @@
-"""Measures of an answer against its references, as published: each a pure function to [0, 1], and all of them in METRICS.
+"""Metrics of an answer against its references, as published.
+
+Each is a pure function to [0, 1]; METRICS has all of them.
 
 A sample of ours carries one reference for each answer. Published benchmarks have several (ten humans in VQAv2), so the
 functions take any number; what their formula makes of a single one is said where it is not plain.
@@ -28,7 +30,7 @@ NUMBERS: Mapping[str, str] = {"none": "0"} | {
 }
 ARTICLES = frozenset({"a", "an", "the"})
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-"""All but the apostrophe and the colon, which tell possessives and times."""
+"""All but the apostrophe and the colon, which mark possessives and times."""
 
 CONTRACTED: Mapping[str, str] = {
     "n't": "ai are ca could did does do had has have is might must need ought sha should was were wo would",
@@ -50,7 +52,9 @@ def compute_exact_match(answer: str, references: Sequence[str]) -> float:
 
 
 def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """The accuracy of VQA: min(humans that gave this answer / 3, 1), averaged over all subsets that leave one human out.
+    """The accuracy of VQA: min(humans that gave this answer / 3, 1).
+
+    It is averaged over all subsets that leave one human out.
 
     Antol et al. 2015 (VQA), section 5, and the evaluation code of VQAv2; answers are compared as `normalise_answer`
     leaves them. Where there is one reference it stands for all humans: 1 if it is the answer, else 0.
@@ -65,7 +69,9 @@ def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
 
 
 def compute_anls(answer: str, references: Sequence[str]) -> float:
-    """Normalised Levenshtein similarity to the nearest reference: 1 - d / (length of the longer), and 0 from d of half its length on.
+    """Normalised Levenshtein similarity to the nearest reference.
+
+    1 - d / (length of the longer), and 0 from d of half its length on.
 
     Biten et al. 2019 (ST-VQA), equation 1, with its threshold of 0.5; its mean over questions is the ANLS of DocVQA
     (Mathew et al. 2021). Case and runs of white space do not count, as in its evaluation.
@@ -74,7 +80,7 @@ def compute_anls(answer: str, references: Sequence[str]) -> float:
 
 
 def compute_relaxed_accuracy(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer is a number within 5 % of a reference that is one, or the same word as a reference, whatever its case.
+    """1 for a number within 5 % of a reference that is one, or the same word as a reference, ignoring case.
 
     Masry et al. 2022 (ChartQA), section 5.1, after Methani et al. 2020 (PlotQA). A percentage is divided by 100.
     """

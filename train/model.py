@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 
 from vlmill.pipeline.chat.encode import IGNORE, ChatFormat
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.train import adapters, new_rows
 from vlmill.train.attention import find_borders
 from vlmill.train.batch import Batch
+from vlmill.train.digests import check_file, read_digests, write_digests
 from vlmill.train.families.base import Family
 from vlmill.train.new_rows import NewRows
 from vlmill.train.settings import Adapter, Training
@@ -70,7 +72,9 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """Write all weights to a file in `folder`, whole or not at all."""
     partial = folder / f"{WEIGHTS}.partial"
     save_model(model, str(partial))
+    sha256 = hash_file(partial)
     partial.rename(folder / WEIGHTS)
+    write_digests(folder, {WEIGHTS: sha256})
 
 
 def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...] = ()) -> None:
@@ -81,10 +85,11 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
     """
     path = folder / WEIGHTS
     try:
+        check_file(folder, WEIGHTS, read_digests(folder))
         missing, unexpected = load_model(model, path, strict=False)
     except RuntimeError as error:
         raise StoreError(f"{path} holds the weights of another model: {error}") from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, StoreError) as error:
         raise StoreError(
             f"{path} cannot be read: {error}. If it is damaged, delete {folder.parent.parent / 'result.json'} and "
             "train the stage again: it makes the file from its last checkpoint"
@@ -98,7 +103,9 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
 
 
 def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:
-    """AdamW over the components that have a learning rate, of adapted ones over the adapters, and over new rows; all else is frozen.
+    """AdamW over the components that have a learning rate; all else is frozen.
+
+    Of adapted components it trains the adapters; new rows are trained as well.
 
     Each component has a group that decays and one that does not (norms, biases and single vectors, new rows among
     them). A group's `component` names it, its `peak` is its learning rate before the schedule.
@@ -130,7 +137,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
 
 
 def scale_rate(step: int, steps: int, training: Training) -> float:
-    """What learning rates are multiplied by in `step` of `steps` (from 0): linear up to 1, then as the schedule says."""
+    """The factor of learning rates in `step` of `steps` (from 0): linear up to 1, then as the schedule says."""
     if step < training.warm_up:
         return (step + 1) / training.warm_up
     if training.schedule == "constant":

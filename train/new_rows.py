@@ -1,8 +1,10 @@
-"""The rows of tokens that a pretrained language model lacks, in its embedding and in its head: those of the chat format's marks above all.
+"""The embedding and head rows of tokens that a pretrained language model lacks.
+
+Those are above all the marks of the chat format.
 
 Without them an answer cannot end, and nothing but training teaches them. So they start as far apart as other tokens
 are, and they learn in every stage, if need be alone: beside adapters, which leave embedding and head as they are, and
-where `text` is frozen. Then they are parameters of their own, which stand in for the matrices' rows. No other row gets
+where `text` is frozen. Then they are separate parameters, which stand in for the matrices' rows. No other row gets
 a gradient, decays, or has moments in the optimizer. `merge_rows` writes them into the matrices.
 """
 
@@ -68,7 +70,9 @@ def find_new_rows(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForma
 
 
 def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> None:
-    """Draw rows from torch's generator: normal, with the mean and deviation that the other tokens' rows have in each dimension.
+    """Draw rows from torch's generator.
+
+    They are normal, with the mean and deviation that the other tokens' rows have in each dimension.
 
     The mark that ends a turn starts as the token that ends a text, so that a model whose other weights are frozen, and
     which would say that, has little to learn.
@@ -86,7 +90,7 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
 
 
 def trains_rows_alone(training: Training) -> bool:
-    """Whether a stage trains new rows as parameters of their own, since it does not train the matrices that they stand in."""
+    """Whether a stage trains new rows as separate parameters, as it does not train their matrices."""
     adapted = training.adapter is not None and "text" in training.adapter.components
     return adapted or "text" not in training.learning_rate
 
@@ -101,7 +105,7 @@ def choose_rate(training: Training) -> float:
 
 
 def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
-    """Make rows parameters of their own, in place; one for embedding and head if these are one matrix."""
+    """Make rows separate parameters, in place; one for embedding and head if these are one matrix."""
     if not new.trained:
         return
     ids = torch.tensor(new.trained)
@@ -111,7 +115,7 @@ def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
 
 
 def merge_rows(model: PreTrainedModel) -> None:
-    """Write rows that are parameters of their own into the matrices, and take them away, in place."""
+    """Write rows that are separate parameters into the matrices, and take them away, in place."""
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         rows = getattr(module, NAME, None)
         if isinstance(rows, _StandIns):

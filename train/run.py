@@ -1,9 +1,11 @@
-"""Training from a run's folder: one stage, or all stages of its recipe in order, each from the weights of the one before."""
+"""Training from a run's folder.
+
+One stage, or all stages of its recipe in order, each from the weights of the one before.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,12 +16,10 @@ import torch
 from rich.console import Console
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_value, to_json
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.engine.store import Store
@@ -27,23 +27,18 @@ from vlmill.pipeline.images import Policy
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
+from vlmill.train.device import prepare_torch, take_device
+from vlmill.train.digests import RESULT, check_result_file, read_digests, read_result, write_result
 from vlmill.train.distributed import ProcessGroup, join_process_group
-from vlmill.train.evaluate import (
-    HeldOut,
-    Score,
-    make_score_table,
-    score_held_out,
-    summarise_scores,
-    write_answers,
-)
+from vlmill.train.evaluate import HeldOut, Score, make_score_table, summarise_scores, write_answers
 from vlmill.train.export import export_model, load_export
 from vlmill.train.families.pretrained import choose_export_dtype
 from vlmill.train.loop import Setup, run_stage
-from vlmill.train.model import create_model, save_weights
+from vlmill.train.model import WEIGHTS, create_model, save_weights
+from vlmill.train.scoring import Scorer, remove_partial_scores
 from vlmill.train.settings import Machine, ModelSettings, Training, read_model_settings, read_training_settings
 from vlmill.train.steps import count_steps
 
-RESULT = "result.json"
 ANSWERS = "held_out.jsonl"
 """What the trained stage made of each held-out sample."""
 
@@ -63,12 +58,23 @@ class Result:
 def train_stages(
     directory: Path, stage: str | None = None, machine: Machine | None = None, console: Console | None = None
 ) -> list[Result]:
-    """Train the stages of the recipe that `directory` is locked to, or one of them, which starts from the stage before it.
+    """Train the stages of the recipe that `directory` is locked to, or one of them.
+
+    One stage starts from the stage before it.
+
+    Builds of the folder are locked out until it ends; other trainings are not.
 
     Raises:
         RecipeError: the recipe has no such stage.
         StoreError: a mixture, or the weights of the stage before, are missing.
     """
+    read_locked_recipe(directory)  # what is no run gets no lock
+    with Store(directory).shared():
+        return _train_stages(directory, stage, machine, console)
+
+
+def _train_stages(directory: Path, stage: str | None, machine: Machine | None, console: Console | None) -> list[Result]:
+    """The same, while no build can change the folder."""
     recipe = read_locked_recipe(directory)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
@@ -96,7 +102,7 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
     """The last checkpoint of a stage that is trained to its end.
 
     Raises:
-        StoreError: it is not.
+        StoreError: it is not, or its result has changed.
     """
     result = directory / "train" / stage / RESULT
     kept = checkpoint.list_complete(directory / "train" / stage / "checkpoints")
@@ -105,6 +111,7 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
             f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: "
             f"vlmill train {directory} --stage {stage}"
         )
+    read_result(directory / "train" / stage)
     return kept[-1]
 
 
@@ -147,22 +154,20 @@ def train_stage(
     steps, identity = count_steps(training, mixture.sequences), _describe_identity(mixture, training, model, start_from)
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
-    device = torch.device("cpu") if finished else _take_device(machine)
-    with _prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
+    device = torch.device("cpu") if finished else take_device(machine)
+    with prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
         if not finished:
             network = _build_network(reader, training, model, start_from)
-            last = run_stage(Setup(reader, network, training, steps, identity, folder, device, machine, group), console)
-            weights = checkpoint.gather_weights(network)
+            setup = Setup(reader, network, training, steps, identity, folder, device, machine, group)
+            last = run_stage(setup, console)
+            _export_network(setup, model, last, dtype)
+            del setup, network
+            whole = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, last)
+            scorer = Scorer(whole, reader, device, getattr(torch, training.dtype), group)
+            found = scorer.score_held_out(training.evaluate, scorer.keep_scores(last / WEIGHTS, folder))
+            scores = summarise_scores(found, mixture, group)
             if group.leads:
-                if group.size > 1:  # what ranks share between them cannot be used by one alone
-                    network = _build_network(reader, training, model)
-                    network.load_state_dict(weights)
-                adapters.merge_adapters(network)
-                new_rows.merge_rows(network)
-                save_weights(network, last)
-                export_model(folder / "export", network, reader.family, reader.tokenizer, mixture.chat, dtype)
-                found = score_held_out(network.to(device), reader, device, training.evaluate)
-                _write_results(folder, identity, dtype, found, summarise_scores(found, mixture))
+                _write_results(folder, identity, dtype, found, scores)
             group.wait()
         result = _read_result(folder, stage)
         if group.leads and result.scores:
@@ -184,6 +189,24 @@ def _build_network(
     return network
 
 
+def _export_network(setup: Setup, model: ModelSettings, last: Path, dtype: torch.dtype) -> None:
+    """Have the first rank write the whole trained model, beside its checkpoint and as an export.
+
+    Adapters and new rows are merged into it.
+    """
+    network, reader, group = setup.model, setup.reader, setup.group
+    weights = checkpoint.gather_weights(network)
+    if group.leads:
+        if group.size > 1:  # what ranks share between them cannot be used by one alone
+            network = _build_network(reader, setup.training, model)
+            network.load_state_dict(weights)
+        adapters.merge_adapters(network)
+        new_rows.merge_rows(network)
+        save_weights(network, last)
+        export_model(setup.folder / "export", network, reader.family, reader.tokenizer, reader.mixture.chat, dtype)
+    group.wait()
+
+
 def _write_results(
     folder: Path,
     identity: Mapping[str, Any],
@@ -191,10 +214,11 @@ def _write_results(
     found: Sequence[HeldOut],
     scores: Mapping[str, Score],
 ) -> None:
-    """Write what came of the held-out samples, and last the file whose being there says that a stage is complete."""
+    """Write the answers and scores of held-out samples; the scores' file, written last, completes a stage."""
     write_answers(folder / ANSWERS, found)
     by_source = {name: asdict(score) for name, score in scores.items()}
-    write_atomically(folder / RESULT, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
+    write_result(folder, {"identity": identity, "export_dtype": str(dtype), "scores": by_source})
+    remove_partial_scores(folder)
 
 
 def evaluate_stage(
@@ -205,7 +229,10 @@ def evaluate_stage(
     machine: Machine | None = None,
     watcher: Watcher | None = None,
 ) -> tuple[str, dict[str, Score]]:
-    """Score a trained stage, or a model in an export's folder, on the stage's held-out samples. Writes nothing.
+    """Score a trained stage, or a model in an export's folder, on the stage's held-out samples.
+
+    Ranks divide the samples among them. What is found is kept beside the stage until the last sample is scored, so the
+    same call goes on where it was interrupted.
 
     Args:
         directory: of the run.
@@ -213,7 +240,7 @@ def evaluate_stage(
         samples: of each source at most; None is what the stage's `evaluate` says.
         export: a folder with a model of the stage's class and tokenizer, scored in place of the trained stage.
         machine: what it runs on.
-        watcher: is told how far it has come.
+        watcher: receives its progress.
 
     Returns:
         The stage's name, and its scores by source: none where nothing is held out.
@@ -227,16 +254,36 @@ def evaluate_stage(
     if not names or stage not in (None, *names):
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, device = read_training_settings(chosen), _take_device(machine)
+    training, device = read_training_settings(chosen), take_device(machine)
     mixture = PlannedMixture(directory, chosen.name, machine.shards)
     reader = open_reader(mixture, read_model_settings(recipe), training.loss)
-    with _prepare_torch(machine, device):
-        before = None if export else find_final_checkpoint(directory, chosen.name)
+    with prepare_torch(machine, device), join_process_group(device) as group:
+        weights = export or find_final_checkpoint(directory, chosen.name) / WEIGHTS
+        before = None if export else weights.parent
         network = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, before)
         if export:
+            _check_export(export)
             network = load_export(export, network, reader.tokenizer)
-        found = score_held_out(network, reader, device, training.evaluate if samples is None else samples, watcher)
-    return chosen.name, summarise_scores(found, mixture)
+        scorer = Scorer(network, reader, device, getattr(torch, training.dtype), group)
+        kept = scorer.keep_scores(weights, directory / "train" / chosen.name)
+        found = scorer.score_held_out(training.evaluate if samples is None else samples, kept, watcher)
+        scores = summarise_scores(found, mixture, group)
+        if group.leads:
+            kept.path.unlink(missing_ok=True)
+    return chosen.name, scores
+
+
+def _check_export(export: Path) -> None:
+    """Hash the files of an export that lies where it was written.
+
+    Raises:
+        StoreError: one has changed since.
+    """
+    folder = export.absolute().parent
+    if (folder / RESULT).exists():
+        for name in read_digests(folder):
+            if name.startswith(f"{export.name}/"):
+                check_result_file(folder, name)
 
 
 def _describe_identity(
@@ -248,7 +295,7 @@ def _describe_identity(
         for name, value in asdict(training).items()
         if name not in {"checkpoint_every", "keep_last", "evaluate"}
     }
-    before = hash_value(json.loads((start_from / "state.json").read_bytes())) if start_from else None
+    before = hash_value(checkpoint.read_state(start_from)) if start_from else None
     towers = json.loads(to_json(model))
     towers.pop("export_dtype")
     return {
@@ -261,72 +308,16 @@ def _describe_identity(
 
 def _is_stage_finished(folder: Path, identity: Mapping[str, Any], dtype: torch.dtype) -> bool:
     """Whether the stage is trained to its end, and exported in this dtype."""
-    if not (path := folder / RESULT).exists():
+    if not (folder / RESULT).exists():
         return False
-    found = json.loads(path.read_bytes())
+    found = read_result(folder)
     return bool(found["identity"] == identity and found.get("export_dtype") == str(dtype))
 
 
 def _read_result(folder: Path, stage: str) -> Result:
     last = checkpoint.list_complete(folder / "checkpoints")[-1]
-    scores = json.loads((folder / RESULT).read_bytes())["scores"]
-    found = {name: Score(**score) for name, score in scores.items()}
+    found = {name: Score(**score) for name, score in read_result(folder)["scores"].items()}
     return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
-
-
-def _take_device(machine: Machine) -> torch.device:
-    """The device that the machine names; a GPU becomes the current one, before anything is made on any.
-
-    A GPU without a number is this rank's: the one with its number among the ranks of this machine (`LOCAL_RANK`).
-
-    Raises:
-        RecipeError: there is no such kind, this process does not see it, or other ranks of this machine would take it,
-            too.
-    """
-    named = machine.device if machine.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(named)
-    except RuntimeError as error:
-        raise RecipeError(
-            f"--device {machine.device}: there is no such kind; allowed: auto, cpu, cuda, cuda:N"
-        ) from error
-    if device.type != "cuda":
-        return device
-    seen, ranks = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
-    if number >= seen:
-        way = "start as many ranks as it sees, one for each" if device.index is None and seen else "take another"
-        raise RecipeError(
-            f"--device {machine.device}: this rank's GPU is cuda:{number}, and torch {torch.__version__} sees "
-            f"{seen} GPUs here; {way}, or --device cpu"
-        )
-    if device.index is not None and min(ranks, seen) > 1:
-        raise RecipeError(
-            f"--device {machine.device}: {ranks} ranks of this machine would share one of its {seen} GPUs; "
-            "take --device cuda, a GPU for each"
-        )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
-
-
-@contextmanager
-def _prepare_torch(machine: Machine, device: torch.device) -> Iterator[None]:
-    """Set up torch and transformers for a training, and put back at its end what was there.
-
-    Torch takes as many threads as `machine` says, and on a CPU only operations that always give the same bits.
-    """
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    bars = logging.is_progress_bar_enabled()
-    torch.set_num_threads(machine.threads or max(1, (os.cpu_count() or 2) - 1))
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @contextmanager

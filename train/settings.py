@@ -47,7 +47,7 @@ class Training:
     learning_rate: dict[Component, Rate]  # of AdamW, at its peak
     sequences: Positive = 8  # packed sequences in a step, over all ranks
     steps: Positive | None = None
-    epochs: Positive | None = None  # over the plan, in place of steps
+    epochs: Positive | None = None  # over the plan, in place of steps; each in another order
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0
@@ -98,7 +98,10 @@ class VisionTower:
 
 @dataclass(frozen=True, config=STRICT)
 class TextModel:
-    """A language model with new weights, of transformers' class for `kind`; SmolLM and SmolLM2 are Llamas with tied embeddings."""
+    """A language model with new weights, of transformers' class for `kind`.
+
+    SmolLM and SmolLM2 are Llamas with tied embeddings.
+    """
 
     kind: Literal["llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
     hidden_size: Width
@@ -138,7 +141,7 @@ class Connector:
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSettings:
-    """The model that all stages of a recipe train: two towers and a connector with new weights, or a whole checkpoint."""
+    """The model of all stages of a recipe: two towers and a connector with new weights, or a whole checkpoint."""
 
     family: str  # of FAMILIES
     vision: Annotated[VisionTower | Pretrained | FusedTower, Field(discriminator="kind")] | None = None

@@ -19,7 +19,7 @@ from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import read_training_settings
-from vlmill.train.steps import count_steps, list_step_sequences
+from vlmill.train.steps import PlanOrder, count_steps, list_step_sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
     if not 0 <= step < steps:
         raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
     lineages = _Lineages(mixture)
-    for micro in list_step_sequences(step, training.sequences, mixture.sequences):
+    for micro in list_step_sequences(step, training.sequences, PlanOrder.of(mixture.lock)):
         for sequence in micro:
             for segment in mixture.sequence(sequence):
                 yield lineages.seen(sequence, segment)

@@ -1,19 +1,31 @@
-"""What can be said of a whole recipe before any work: mixtures, models, and whether model, policy, chat and budgets fit.
+"""What can be checked of a whole recipe before any work.
 
-`validate` is the one check of a recipe that was read. It says what training would say after the data are built, where
-that can be known.
+Mixtures, models, and whether model, policy, chat and budgets fit.
+
+`validate_whole_recipe` is the one check of a recipe that was read. Where it can be known, it says what training would
+say after the data are built.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmill.mixtures.build import mixture_of, validate_mixtures
-from vlmill.pipeline.core.errors import RecipeError, pass_all
+from vlmill.mixtures.build import read_stage_mixture, validate_mixtures
+from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
-from vlmill.train.settings import FusedTower, ModelSettings, VisionTower, read_model_settings, read_training_settings
+from vlmill.train.settings import (
+    FusedTower,
+    ModelSettings,
+    Pretrained,
+    VisionTower,
+    read_model_settings,
+    read_training_settings,
+)
 from vlmill.train.steps import count_steps
 
 if TYPE_CHECKING:
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
 
 
-def validate(recipe: Recipe) -> None:
+def validate_whole_recipe(recipe: Recipe) -> None:
     """Check a recipe in all its parts.
 
     Raises:
@@ -32,8 +44,28 @@ def validate(recipe: Recipe) -> None:
     pass_all(*(partial(_check_budget, recipe, stage) for stage in recipe.stages if recipe.model))
 
 
+def list_recipe_errors(recipe: Recipe) -> list[VlmillError]:
+    """All that `validate` says, where a fault hides no other one, as far as one does not follow from another."""
+    known = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.policy in recipe.policies))
+    mixtures = list_errors(partial(read_stage_mixture, recipe, stage) for stage in recipe.stages)
+    training = list_errors([partial(validate_training, known)])
+    return [
+        *list_errors([partial(validate_recipe, recipe)]),
+        *(mixtures or list_errors([partial(validate_mixtures, recipe)])),
+        *training,
+        *list_errors(
+            partial(_check_budget, known, stage)
+            for stage in known.stages
+            if recipe.model
+            and not list_errors([partial(read_stage_mixture, recipe, stage), partial(read_training_settings, stage)])
+        ),
+    ]
+
+
 def validate_training(recipe: Recipe) -> None:
-    """Build all blocks of a recipe that are about training, if it has any, so that a mistake shows before any work begins.
+    """Build all blocks of a recipe that are about training, if it has any.
+
+    A mistake then shows before any work begins.
 
     Raises:
         RecipeError: a key or value is wrong, or the model cannot take a stage's image policy.
@@ -50,24 +82,44 @@ def validate_training(recipe: Recipe) -> None:
 
 
 def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
-    """Compare the side and patch of a new tower with a policy's, as `check_encoder` does when the model is built."""
-    tower, where = model.vision, "model.vision"
+    """Compare the side and patch of a tower with a policy's, as far as they are known before the model is built."""
+    tower: VisionTower | FusedTower | Pretrained | None = model.vision or model.checkpoint
+    where = "model.vision" if model.vision else "model.checkpoint"
     if isinstance(tower, FusedTower):
         tower, where = tower.first, "model.vision.first"
-    if not isinstance(tower, VisionTower):
-        return  # of a pretrained one its configuration tells, and that is read with the model
     for field, key in (("side", "image_size"), ("patch", "patch_size")):
-        has, wanted = getattr(policy, field, None), getattr(tower, key)
-        if has not in (None, wanted):
+        has, wanted = getattr(policy, field, None), _read_tower_sizes(tower, model.family).get(key)
+        if None not in (has, wanted) and has != wanted:
             raise RecipeError(
                 f"policies.{name}.{field} is {has}, and {where}.{key} is {wanted}; the vision tower takes what the "
                 "policy makes, so make them equal"
             )
 
 
+def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> dict[str, int]:
+    """`image_size` and `patch_size` of a tower, as far as they can be read without transformers and the network.
+
+    Of a pretrained one its `config.json` tells, where it lies on this machine. Where a family fits the tower to the
+    policy, as Idefics2 and Idefics3 do, and of DINOv2, which takes any side, the patch alone counts.
+    """
+    if isinstance(tower, VisionTower):
+        return {"image_size": tower.image_size, "patch_size": tower.patch_size}
+    path = Path(tower.path) / "config.json" if tower else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RecipeError(f"model: {path} is no JSON ({error}); is it the folder of a model?") from error
+    said = said.get("vision_config", said) if isinstance(said, dict) else {}
+    fixed = family.startswith("llava") and said.get("model_type") != "dinov2"
+    sizes = {key: said.get(key) for key in (("image_size", "patch_size") if fixed else ("patch_size",))}
+    return {key: size for key, size in sizes.items() if isinstance(size, int)}
+
+
 def _check_budget(recipe: Recipe, stage: Stage) -> None:
     """Where the mixture's budget is in sequences, the plan will have about as many."""
-    budget = mixture_of(recipe, stage).sequences
+    budget = read_stage_mixture(recipe, stage).sequences
     if budget is not None:
         try:
             count_steps(read_training_settings(stage), int(budget))

@@ -16,7 +16,8 @@ from vlmill import Drop
 
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24})(?![\w-])")
 PHONE = re.compile(
-    r"(?:(?<![\w+])\+\d{1,3}|\b(?:tel|phone|telephone|telefon|fon|mobile|mobil|fax|call|tél|telefono|teléfono|тел)\b\.?:?)"
+    r"(?:(?<![\w+])\+\d{1,3}"
+    r"|\b(?:tel|phone|telephone|telefon|fon|mobile|mobil|fax|call|tél|telefono|teléfono|тел)\b\.?:?)"
     r"[ .\-/]{0,2}((?:\(?\d{1,5}\)?[ .\-/]?){2,6}\d{2,})",
     re.IGNORECASE,
 )
@@ -54,7 +55,7 @@ def _is_phone(number):
 
 
 def _is_public(text):
-    """Whether four numbers are an address that anybody can reach.
+    """Whether four numbers are a public address.
 
     With fewer than two of two digits they are a section or a version.
     """

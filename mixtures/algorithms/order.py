@@ -98,7 +98,10 @@ class SourceOrder:
         return int(self.samples.sum())
 
     def windows(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """The shards of each window of an epoch, and where each window starts among the epoch's samples (one more than windows)."""
+        """The shards of each window of an epoch, and where each window starts among the epoch's samples.
+
+        There is one start more than windows.
+        """
         halves = self._halves()
         if len(halves) > 1:
             keys = (make_order_key(self.key, "shards", epoch, half) for half in range(2))
@@ -124,7 +127,7 @@ class SourceOrder:
             start = epoch * self.size + end
 
     def _parts(self, number: int, bounds: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """The halves that a window holds of: 0 or 1, and where among the epoch's samples it begins and ends in the window."""
+        """The halves (0 or 1) that a window holds of, and where among the epoch's samples they begin and end."""
         if bounds.size == 2:
             middle = (self.size + 1) // 2
             yield from ((0, 0, middle), (1, middle, self.size))

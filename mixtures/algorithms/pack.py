@@ -147,7 +147,10 @@ def _fill_sequence(
     place: _Place | None,
     opening: tuple[int, int, int] | None,
 ) -> list[int]:
-    """Take the segments of one sequence off the shelves; `opening` is the first one's tokens, tiles and number, if that is applied."""
+    """Take the segments of one sequence off the shelves.
+
+    `opening` is the first one's tokens, tiles and number, if that one is used.
+    """
     taken: list[int] = []
     while True:
         weights = (scarcity[0] * free_tokens, scarcity[1] * free_tiles)
@@ -184,7 +187,9 @@ def _join_last(
     budgets: tuple[int, int],
     stretches: Stretches,
 ) -> list[list[int]]:
-    """The sequences, the `last` of each use filled up from one another in the order of their stretches; those that this empties go.
+    """The sequences, the `last` of each use filled up from one another in the order of their stretches.
+
+    Sequences that become empty are removed.
 
     Where two stretches meet, one sequence may hold of both: it is the last of the one and the first of the other.
     """

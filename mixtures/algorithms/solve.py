@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
+from vlmill.mixtures.config import MAX_EPOCHS, MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
-
-MAX_EPOCHS = (1 << 15) - 1
-"""Passes over an entry that a plan has room to number."""
 
 SLACK = 1e-9
 """What sums of floats may be off by, as a fraction."""
@@ -52,7 +49,7 @@ class Solution:
 
     repetition: tuple[float, ...]
     binding: tuple[Binding, ...]
-    exact_up_to: float | None  # tokens; None: no cap was declared
+    exact_up_to: float | None  # tokens; None: nothing bounds them
 
 
 def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: float = 1.0) -> Solution:
@@ -69,7 +66,7 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
     rates = [_compute_rate(mixture, entry, totals) for entry, totals in zip(mixture.resolved(), available, strict=True)]
-    caps = [min(entry.max_repetition or MAX_EPOCHS, MAX_EPOCHS) for entry in mixture.resolved()]
+    caps = [entry.bound for entry in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
             f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill status DIR"
@@ -124,7 +121,10 @@ def _compute_budget(
 
 
 def _find_level(rates: Sequence[float], caps: Sequence[float], tokens: Sequence[float], budget: float) -> float:
-    """The level at which entries, filled at their rates and each up to its cap, hold `budget` tokens; else that of the last cap."""
+    """The level at which entries, filled at their rates up to their caps, hold `budget` tokens.
+
+    That of the last cap if they never do.
+    """
     bends = sorted((cap / rate, rate * amount) for rate, cap, amount in zip(rates, caps, tokens, strict=True) if rate)
     for number, (bend, _) in enumerate(bends):
         capped = sum(full * inflow for full, inflow in bends[:number])

@@ -2,7 +2,7 @@
 
     counts    shards, plans and receipts -> histograms and matrices
     plots     those -> Vega-Lite, drawn by the page itself
-    gallery   a few segments of every stage, chosen by hash: tiles drawn, neighbours in their sequence, what is supervised
+    gallery   a few segments of every stage, chosen by hash: tiles, neighbours in their sequence, what is supervised
     search    up to 20,000 samples of the run, chosen by hash, with language and reason, to be searched in the page
 
     missing   what a run does not have (yet), and how to get it
@@ -27,11 +27,12 @@ from vlmill.mixtures.page import counts, gallery, missing, plots, search
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
-from vlmill.pipeline.chat.encode import FORMATS, Loss
+from vlmill.pipeline.chat.encode import Loss
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.page import escape_script, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 
 SAMPLES = 20_000
 """That can be searched."""
@@ -78,7 +79,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
             "index": index,
             "cards": cards,
             "colours": colours,
-            "marks": list(FORMATS[recipe.chat].specials),
+            "marks": list(find_format(recipe.chat).specials),
         },
         searchable=len(index["rows"]["source"]),
         samples=sum(search.count_source_samples(root, recipe).values()),

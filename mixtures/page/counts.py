@@ -1,4 +1,6 @@
-"""What the page plots, counted: lengths, sizes and tiles of the samples in shards, how full sequences are, what sources have in common.
+"""The counts that the page plots.
+
+Lengths, sizes and tiles of the samples in shards, how full sequences are, what sources have in common.
 
 Tables are read by columns, of a source's shards at most `SHARDS`, chosen by hash; so the page costs the same for any
 run.
@@ -71,7 +73,8 @@ def _choose_shards(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 def _bin_lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
     table = pl.scan_parquet([root / shard["lengths"] for shard in shards])
-    lengths = table.select((pl.col("text") + pl.col("visual") + overhead).alias("tokens")).collect()
+    tokens = pl.col("text") + pl.col("visual")
+    lengths = table.filter(tokens > 0).select((tokens + overhead).alias("tokens")).collect()  # 0: no form in this chat
     return lengths.select(
         pl.lit(source).alias("source"),
         *(bound.alias(name) for bound, name in zip(_bin_column("tokens"), ("from", "to"), strict=True)),
@@ -122,7 +125,9 @@ def _list_rows(table: pl.DataFrame) -> Rows:
 
 
 def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, Rows]:
-    """What sources have in common: what was dropped as a copy of what, and what is alike and stayed in a policy's shards. Pairs by source.
+    """What sources have in common, in pairs of sources.
+
+    What was dropped as a copy of what, and what is alike and stayed in a policy's shards.
 
     Empty before dedupe has come to its end.
     """
@@ -146,7 +151,7 @@ def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, R
 
 
 def _read_overlap(root: Path) -> dict[str, Rows]:
-    """What dedupe counted before it dropped anything, where it did: contents of a source that stand in another as well."""
+    """What dedupe counted before it dropped anything: contents of a source that stand in another as well."""
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     found = [json.loads((root / file.path).read_bytes()) for file in receipt.files if file.name == "overlap.json"]
     return {kind: count_shared(matrices["near"]) for overlap in found for kind, matrices in overlap.items()}

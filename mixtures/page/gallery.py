@@ -24,6 +24,7 @@ from vlmill.pipeline.chat.encode import (
     Loss,
     encode_nodes,
     get_mark_id,
+    join_segment,
     load_tokenizer,
 )
 from vlmill.pipeline.core.sample import Node
@@ -87,7 +88,7 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
     mine = slice(before, before + sum(node.kind == "image" for node in nodes))
     layouts = mixture.policy.layout(stored.sizes)[mine]
     encoded = encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss)
-    supervised = sum(piece.supervised for piece in encoded) + (loss == "text")
+    supervised = join_segment(nodes, layouts, tokenizer, mixture.chat, loss).supervised
     return {
         "stage": mixture.stage,
         "sequence": sequence,
@@ -126,7 +127,7 @@ def _render_pictures(
 
 
 def draw_tiles(mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
-    """What the encoder is shown of an image: its tiles in their grid with seams between them, the overview on the left."""
+    """The encoder's inputs for an image: its tiles in their grid, seams between them, the overview on the left."""
     parts = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in encoded.items()}
     tiles = mixture.policy.tiles(parts, layout)
     rows, columns = layout.grid

@@ -13,7 +13,7 @@ from vlmill.mixtures.build import is_mixed
 from vlmill.mixtures.page import search
 from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import LEVELS, read_funnel
+from vlmill.pipeline.reports.funnel import LEVELS, read_funnel
 
 ON = "run the build to its end: vlmill build RECIPE --out DIR"
 
@@ -32,7 +32,7 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         yield f"Nothing is shown of {', '.join(unread)}: not read to the end yet; {ON}"
     open_ = [name for name in recipe.sources if name not in unread and not search.has_all_verdicts(root, recipe, name)]
     if open_:
-        yield f"What becomes of the samples of {', '.join(open_)} is not decided yet; {ON}"
+        yield f"The outcome of the samples of {', '.join(open_)} is not decided yet; {ON}"
     unsharded = [
         f"{source} ({policy})"
         for policy in recipe.policies

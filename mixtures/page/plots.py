@@ -15,7 +15,7 @@ from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.page.counts import Counted, Rows
 
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
-"""Observable's ten, told apart by most eyes; further sources start again."""
+"""Observable's ten, which most people can distinguish; further sources start again."""
 
 REASONS = ("#7f3c8d", "#11a579", "#e68310", "#e73f74", "#008695", "#80ba5a", "#4b4b8f", "#f97b72", "#cf1c90", "#9b8816")
 """Of reasons: others than those of sources, so that no reason looks like a source."""

@@ -23,11 +23,11 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 CHARACTERS = 100  # of a sample's text, in the index
-READ = 1000  # characters that its language is told from
+READ = 1000  # characters that its language is detected from
 SURE = 0.5  # least probability of a language that is named
 UNSURE = "unsure"
 UNDECIDED = "undecided"
@@ -147,7 +147,7 @@ def divide_quotas(sizes: Mapping[str, int], most: int) -> dict[str, int]:
 
 
 def _read_with_outcomes(root: Path, recipe: Recipe, source: str, quota: int) -> Iterator[tuple[Sample, Outcome | None]]:
-    """The samples of as many partitions as hold `quota`, and the outcome of each; None where that is not decided yet."""
+    """The samples of as many partitions as hold `quota`, and the outcome of each; None where it is undecided."""
     seen, is_decided = 0, has_all_verdicts(root, recipe, source)
     found = list_filtered_tables(root, recipe, source) if is_decided else list_raw_tables(root, recipe, source)
     for tables in sorted(found, key=lambda at: make_order_key("page", source, at.partition)):

@@ -1,7 +1,7 @@
-"""Mixtures that others published: what they declared, what they said came of it, and what comes of it here.
+"""Mixtures that others published: what they declared, the result that they state, and the result here.
 
 Each YAML beside this file is one of them, and says where its publication contradicts itself. `compute_shares` solves a
-stage over the published counts, so what a paper claims can be held against what its own numbers make;
+stage over the published counts, so a paper's claims can be compared with what its own numbers give;
 `describe_published` puts it into the form of `stats.json`, so that `make_difference` compares it with any other
 mixture; `make_published_tables` is what `vlmill mixtures show` prints.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from importlib.resources import files
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ class PublishedStage:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Published:
+class PublishedMixture:
     """A published mixture."""
 
     title: str
@@ -88,7 +90,7 @@ def list_names() -> list[str]:
     )
 
 
-def load_published(name: str) -> Published:
+def load_published(name: str) -> PublishedMixture:
     """A published mixture by name, or any file of the same form.
 
     Raises:
@@ -105,7 +107,7 @@ def load_published(name: str) -> Published:
         raise RecipeError(
             f"{name} has the form of LLaVA-NeXT's files; make it one of ours with: vlmill mixtures import {name} > FILE"
         )
-    return parse_block(Published, data, Path(name).name)
+    return parse_block(PublishedMixture, data, Path(name).name)
 
 
 def compute_shares(stage: PublishedStage) -> dict[str, float]:
@@ -115,7 +117,7 @@ def compute_shares(stage: PublishedStage) -> dict[str, float]:
 
 
 def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
-    """What each entry comes to in every unit, as far as its counts tell."""
+    """What each entry comes to in every unit, as far as its counts say."""
     available = stage.available()
     repetition = solve_mixture(stage.mixture, available).repetition
     return [
@@ -125,7 +127,9 @@ def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
 
 
 def describe_published(stage: PublishedStage, name: str = "") -> dict[str, Any]:
-    """What the stage would hold of every unit, in the form of `stats.json`: None where nothing was published of it; pure.
+    """What the stage would hold of every unit, in the form of `stats.json`; pure.
+
+    None where nothing was published of a unit.
 
     `total` adds up what was published.
     """
@@ -142,6 +146,27 @@ def describe_published(stage: PublishedStage, name: str = "") -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class PublishedLine:
+    """A stage of a published mixture, summed up."""
+
+    name: str
+    stage: str
+    unit: str
+    entries: int
+    samples: float  # that its counts come to
+    claimed: int | None  # samples that the publication says
+
+
+def list_stages() -> Iterator[PublishedLine]:
+    """The stages of all published mixtures that ship."""
+    for name in list_names():
+        for stage, found in load_published(name).stages.items():
+            samples = describe_published(found)["total"]["samples"]
+            entries, claimed = len(found.mixture.labels()), found.claimed.get("samples")
+            yield PublishedLine(name, stage, found.mixture.unit, entries, samples, claimed)
+
+
 def make_listing() -> Table:
     """What ships: a line per stage, with what its counts add up to beside what was claimed."""
     table = make_grid("Published mixtures")
@@ -149,24 +174,27 @@ def make_listing() -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("entries", "counted", "claimed"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in list_names():
-        for number, (stage, found) in enumerate(load_published(name).stages.items()):
-            unit = found.mixture.unit
-            whole, claimed = describe_published(found)["total"]["samples"], found.claimed.get("samples")
-            entries = str(len(found.mixture.labels()))
-            table.add_row(
-                "" if number else name,
-                stage,
-                unit,
-                entries,
-                shorten_number(whole),
-                shorten_number(claimed) if claimed else "-",
-            )
+    before = ""
+    for line in list_stages():
+        sums = shorten_number(line.samples), shorten_number(line.claimed) if line.claimed else "-"
+        table.add_row("" if line.name == before else line.name, line.stage, line.unit, str(line.entries), *sums)
+        before = line.name
     return table
 
 
-def make_published_tables(published: Published, only: str | None = None) -> Iterator[Table]:
-    """A table per stage: what each entry was given, the percentage published, and what its own counts make.
+@dataclass(frozen=True)
+class ShareLine:
+    """An entry of a published stage: its percentage as published, and as its counts make it."""
+
+    entry: str
+    given: str  # share or repeat, take and where
+    samples: int | None
+    published: float | None  # percent of the stage's unit
+    realised: float | None
+
+
+def list_shares(published: PublishedMixture, only: str | None = None) -> Iterator[tuple[str, ShareLine]]:
+    """Stage and entry, of one stage or of all.
 
     Raises:
         RecipeError: there is no stage `only`.
@@ -174,8 +202,22 @@ def make_published_tables(published: Published, only: str | None = None) -> Iter
     if only is not None and only not in published.stages:
         raise RecipeError(f"--stage {only}: {suggest_names(only, list(published.stages))}")
     for name, stage in published.stages.items():
-        if only not in {None, name}:
-            continue
+        if only in {None, name}:
+            shares = compute_shares(stage)
+            for entry, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
+                known = stage.published.get(label, Known())
+                realised = None if known == Known() else shares[label]
+                yield name, ShareLine(label, _describe_entry(entry), known.samples, known.percent, realised)
+
+
+def make_published_tables(published: PublishedMixture, only: str | None = None) -> Iterator[Table]:
+    """A table per stage: what each entry was given, the percentage published, and what its own counts make.
+
+    Raises:
+        RecipeError: there is no stage `only`.
+    """
+    for name, lines in groupby(list_shares(published, only), key=itemgetter(0)):
+        stage = published.stages[name]
         table = make_grid(
             f"{published.title}, {name}: shares in {stage.mixture.unit}", "\n".join(_describe_totals(stage))
         )
@@ -184,15 +226,9 @@ def make_published_tables(published: Published, only: str | None = None) -> Iter
         for column in ("samples", "published", "realised", "off by"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("")
-        shares = compute_shares(stage)
-        for entry, label in zip(stage.mixture.resolved(), stage.mixture.labels(), strict=True):
-            known = stage.published.get(label, Known())
-            table.add_row(
-                label,
-                _describe_entry(entry),
-                "-" if known.samples is None else shorten_number(known.samples),
-                *_compare_percent(known, shares[label]),
-            )
+        for _, line in lines:
+            samples = "-" if line.samples is None else shorten_number(line.samples)
+            table.add_row(line.entry, line.given, samples, *_compare_percent(line.published, line.realised))
         yield table
 
 
@@ -202,16 +238,16 @@ def _describe_entry(entry: MixtureEntry) -> str:
     return how + ("" if entry.take == "all" else f", {entry.take}") + (f" where {entry.where}" if entry.where else "")
 
 
-def _compare_percent(known: Known, share: float) -> tuple[str, str, str, str]:
+def _compare_percent(published: float | None, realised: float | None) -> tuple[str, str, str, str]:
     """A published percentage, what its counts make of it, their difference, and a mark where they disagree."""
-    if known == Known():
+    if realised is None:
         return "-", "-", "-", ""
-    if known.percent is None:
-        return "-", f"{share:.2f}%", "-", ""
-    gap = share - known.percent
+    if published is None:
+        return "-", f"{realised:.2f}%", "-", ""
+    gap = realised - published
     return (
-        f"{known.percent:.2f}%",
-        f"{share:.2f}%",
+        f"{published:.2f}%",
+        f"{realised:.2f}%",
         f"{gap:+.2f}" if abs(gap) >= 0.005 else "0.00",
         "disagrees" if abs(gap) > AGREE else "",
     )

@@ -34,8 +34,10 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
     Counts are those in the files' names, where these hold one: the last.
 
     Raises:
-        RecipeError: the file has another form; the message names the entry and what was allowed.
+        RecipeError: there is no such file, or it has another form; the message names the entry and what was allowed.
     """
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such file")
     data = read_yaml(path)
     if not isinstance(data, Mapping) or not isinstance(data.get("datasets"), list) or not data["datasets"]:
         raise RecipeError(
@@ -89,7 +91,7 @@ def make_source_name(stem: str) -> str:
 
 
 def count_rows(name: str) -> int | None:
-    """The number of samples that a file's name tells, or None."""
+    """The number of samples in a file's name, or None."""
     found = list(COUNT.finditer(name))
     if not found:
         return None

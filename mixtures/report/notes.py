@@ -1,4 +1,6 @@
-"""What a person should look at before training on a stage: shown at the end of a build, below its statistics and on the page.
+"""What a person should look at before training on a stage.
+
+It is shown at the end of a build, below its statistics and on the page.
 
 `warnings.py` looks at the mixture and what was selected for it, and its warnings stand in `stats.json`. Here they are
 joined by what only the run's folder can tell: whether the tokenizer is still the one that counted, and what of two
@@ -68,7 +70,9 @@ def write_notes(
 
 
 def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:
-    """Pairs of samples in shards whose texts dedupe measured to be alike, under its threshold or spared by it, by their sources.
+    """Pairs of samples in shards whose texts dedupe found alike, by their sources.
+
+    They are under its threshold or were spared by it.
 
     Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.
     """

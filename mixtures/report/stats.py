@@ -1,4 +1,4 @@
-"""The statistics of a planned mixture: what was declared, and what came of it.
+"""The statistics of a planned mixture: what was declared, and what was realised.
 
 `stats.json` is what `describe_stage` returns; `make_stats_table` shows it to a person in a terminal, `page/` in a
 browser, `compare.py` sets two beside each other.

@@ -31,7 +31,16 @@ def warn_of_settings(
         solution: what the solver made of it.
         planned: what is planned of each entry, by unit.
     """
-    warnings = [str(binding) for binding in solution.binding]
+    capped = {binding.entry for binding in solution.binding if binding.constraint == "max_repetition"}
+    unasked = {
+        label
+        for label, entry in zip(mixture.labels(), mixture.resolved(), strict=True)
+        if entry.max_repetition is None and label in capped
+    }
+    warnings = [
+        f"{binding}; that is the default, max_repetition allows more" if binding.entry in unasked else str(binding)
+        for binding in solution.binding
+    ]
     twice = [source for source, number in Counter(entry.source for entry in mixture.resolved()).items() if number > 1]
     if twice:
         warnings.append(
@@ -50,7 +59,7 @@ def warn_of_settings(
     ):
         found = (
             *_warn_of_take(entry, chosen),
-            *_warn_of_plan(entry.max_repetition, epochs, plan),
+            *_warn_of_plan(entry.bound if label in unasked else entry.max_repetition, epochs, plan),
             *_warn_of_crowding(chosen["counts"]["samples"]["kept"], plan["samples"] / sequences),
             *_warn_of_content(chosen),
         )
@@ -75,7 +84,7 @@ def _warn_of_plan(cap: float | None, epochs: float, planned: Totals) -> Iterator
     if epochs and not planned["samples"]:
         yield "its share comes to less than one sample, so it gets none"
     if cap is None and epochs > REPETITION:
-        yield f"passed {format_epochs(epochs)} times; max_repetition would bound that"
+        yield f"passed {format_epochs(epochs)} times; a smaller max_repetition would bound that"
 
 
 def _warn_of_crowding(samples: int, per_sequence: float) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""The lock step, the last of a stage: which samples of which bytes were planned under which settings, and what came of it.
+"""The lock step, the last of a stage.
+
+It records which samples of which bytes were planned under which settings, and the result.
 
 `mixture.lock.json` is all that a trainer needs beside the files it names; `verify_lock` derives it again from them.
 """
@@ -24,6 +26,7 @@ from vlmill.mixtures.report.stats import describe_stage, to_json
 from vlmill.mixtures.steps.select import HELD_OUT, Select
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 HELD_OUT_ROWS = pa.schema(
@@ -45,11 +48,11 @@ class Lock:
     shards: Mapping[str, tuple[Shard, ...]]  # by source
     policy: Mapping[str, Any]
     tokenizer: Mapping[str, str]  # path and sha256
-    chat: str
+    chat: Any  # as describe_chat has it
     overhead: int
 
     name: ClassVar[str] = "lock"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property
@@ -89,7 +92,7 @@ class Lock:
                 "sha256": hash_file(folder / "held_out.parquet"),
             },
         }
-        (folder / "mixture.lock.json").write_text(json.dumps(lock, sort_keys=True, indent=1), encoding="utf-8")
+        (folder / "mixture.lock.json").write_text(seal_json(lock), encoding="utf-8")
         (folder / "stats.json").write_text(to_json(describe_stage(mix, packing)), encoding="utf-8")
         return {
             "samples": Count(mix["samples"], mix["samples"]),
@@ -100,7 +103,7 @@ class Lock:
         """An entry as the lock lists it."""
         settings = entry["entry"]
         shards = self.shards[settings["source"]]
-        names = ("path", "index", "lengths", "sha256", "samples")
+        names = ("path", "index", "index_sha256", "lengths", "sha256", "samples")
         return {
             "name": settings["source"],
             "label": entry["label"],

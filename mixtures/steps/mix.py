@@ -39,7 +39,7 @@ class Mix:
     seed: int
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property

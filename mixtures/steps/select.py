@@ -53,7 +53,14 @@ LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
 WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
 CONDITIONED = dict.fromkeys(("id", "file", "group", "licence"), pl.String)  # the others are whole numbers
 NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role")
-ELIGIBLE, KEPT_OUT, PASSED_OVER = 0, 1, 2
+ELIGIBLE, KEPT_OUT, PASSED_OVER, REFUSED, CHANGED = range(5)
+LOST = {
+    KEPT_OUT: Reason.HELD_OUT,
+    PASSED_OVER: Reason.NOT_TAKEN,
+    REFUSED: Reason.TEMPLATE_REFUSED,
+    CHANGED: Reason.TEMPLATE_CHANGED,
+}
+"""Why a row that is not eligible is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ class Select:
     held_out: float = 0.0  # fraction of documents
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
 
     @property
@@ -112,7 +119,7 @@ class Select:
         return {"samples": report.samples, "nodes": report.nodes}
 
     def _classify(self, inputs: Inputs, shard: Shard) -> np.ndarray:
-        """Per row of a shard: ELIGIBLE, KEPT_OUT or PASSED_OVER (uint8)."""
+        """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat template refuses is not held out."""
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
             states[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
@@ -120,6 +127,9 @@ class Select:
             names = _read_table(inputs[shard.index], shard, ("id", "group"))
             documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
             states[self._kept_out(shard.source, documents)] = KEPT_OUT
+        reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
+        for state in (REFUSED, CHANGED):
+            states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
         return states
 
     def _kept_out(self, source: str, documents: pl.Series) -> np.ndarray:
@@ -221,7 +231,7 @@ class Report:
     ) -> None:
         """Count the rows of one shard."""
         nodes, selected = table["nodes"].to_numpy(), measured.sizes["tokens"] > 0
-        for state, reason in ((KEPT_OUT, Reason.HELD_OUT), (PASSED_OVER, Reason.NOT_TAKEN)):
+        for state, reason in LOST.items():
             self.samples.lose(reason, int((states == state).sum()))
             self.nodes.lose(reason, int(nodes[states == state].sum()))
         cut_away = sum(sum(reasons.values()) for reasons in lost.values())

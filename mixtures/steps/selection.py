@@ -26,7 +26,10 @@ FILES = ("sizes.npy", "units.npy", "cuts.npy", "shards.npy", "selection.json")
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Segments of samples, an entry per segment in each array; `item` says which of the samples asked for it belongs to."""
+    """Segments of samples, an entry per segment in each array.
+
+    `item` says which of the requested samples it belongs to.
+    """
 
     item: np.ndarray
     first: np.ndarray
@@ -66,7 +69,10 @@ class Selection:
         return np.concatenate([[0], np.cumsum(self.shards["rows"])])
 
     def items(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Items [start, stop) of the order: halves of epochs before, and samples of one half; one pair per window and half."""
+        """Items [start, stop) of the order.
+
+        Halves of epochs before, and samples of one half; one pair per window and half.
+        """
         for span in self.walk.spans(start, stop):
             places = [np.arange(self.starts[shard], self.starts[shard + 1]) for shard in span.shards]
             samples = np.concatenate([rows[self.sizes["tokens"][rows[0] : rows[-1] + 1] > 0] for rows in places])

@@ -1,4 +1,7 @@
-"""Windows of a mixture's order as the packer sees them: their segments, and the stretch of the window that each may stand in."""
+"""Windows of a mixture's order as the packer sees them.
+
+Their segments, and the stretch of the window that each may stand in.
+"""
 
 from __future__ import annotations
 

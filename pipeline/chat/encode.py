@@ -1,10 +1,10 @@
-"""Tokens and labels of a sample: what measure counts before training, and the trainer reads again.
+"""Tokens and labels of a sample: what the step `token_lengths` counts before training, and the trainer reads again.
 
-A sample is encoded node by node. A node's piece depends on the node and on whether its neighbours belong to the same
+A sample is encoded node by node. An encoded node depends on the node and on whether its neighbours belong to the same
 run (the nodes of one turn and role), so counts per node add up exactly, and a segment cut at the border of a
 run has the tokens that it has inside its sample. Each segment is wrapped in one BOS and one EOS, its overhead.
 
-Texts are data: a text that spells a special token is encoded as the letters it is made of.
+Texts are data: a text that contains a special token is encoded as the letters it is made of.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ IGNORE = -100
 """The label of a token that nothing is supervised from, as PyTorch's cross entropy has it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChatFormat:
-    """How turns become tokens. Each mark is one special token, so no tokenizer can merge it with the text beside it.
+    """How turns become tokens: the formats of ours; published.py has the others.
+
+    Each mark is one special token, so no tokenizer can merge it with the text beside it.
 
     A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare,
-    and each text is followed by `separator`. An image is `image`, repeated, in what `frame` puts around it.
+    and each text is followed by `separator`. An image is `image`, repeated, in the marks that `image_tokens` puts
+    around it.
     """
 
     roles: tuple[tuple[Role, str], ...] = (
@@ -54,13 +57,13 @@ class ChatFormat:
     pad: str = "<|pad|>"
     image: str = "<image>"
     separator: str = "\n\n"
-    frame: ImageTokenTemplate = BARE
+    image_tokens: ImageTokenTemplate = BARE
 
     @property
     def specials(self) -> tuple[str, ...]:
         """All special tokens, in the order in which a tokenizer that lacks them is given them."""
         marks = (mark for _, mark in self.roles)
-        return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.frame.specials)
+        return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.image_tokens.specials)
 
     @property
     def overhead(self) -> int:
@@ -74,9 +77,10 @@ class ChatFormat:
         The part between the generation tags is what "answers" supervises.
         """
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
+        image = self.image + self.image_tokens.after
         content = (
             "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
-            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {self.image + self.frame.after!r} }}}}{{% else "
+            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {image!r} }}}}{{% else "
             "%}{{ part.text }}{% endif %}{% endfor %}{% endif %}" + self.end
         )
         return (
@@ -86,14 +90,93 @@ class ChatFormat:
             f"{{% if add_generation_prompt %}}{{{{ marks.assistant }}}}{{% else %}}{self.eos}{{% endif %}}"
         )
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The tokens that end an answer when a model is asked."""
+        return (self.end, self.eos)
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """What transformers' tokenizer is told: programs that read no generation settings stop at its `eos_token`."""
+        return {"bos_token": self.bos, "eos_token": self.end, "pad_token": self.pad}
+
+    def prepare(self, tokenizer: Tokenizer, where: Path) -> None:
+        """Make a tokenizer ready, in place; see `load_tokenizer`."""
+        tokenizer.post_processor = None
+        tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in self.specials])
+        probe = "colour"
+        inside = tokenizer.encode(self.end + probe, add_special_tokens=False).ids[1:]
+        tokenizer.encode_special_tokens = True
+        if inside != tokenizer.encode(probe, add_special_tokens=False).ids:
+            raise RecipeError(
+                f"{where}: {probe!r} has other tokens after a special token than on its own, so nodes cannot be "
+                "counted one by one; take a tokenizer whose pre-tokenizer adds no prefix to the first word alone "
+                "(prepend_scheme: never or always)"
+            )
+
+    def encode_nodes(
+        self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, loss: Loss
+    ) -> list[Encoded]:
+        """See the function of that name."""
+        texts = [
+            (node.text or "") + ("" if node.role != "none" else self.separator) for node in nodes if node.kind == "text"
+        ]
+        encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        shown, end = iter(images), get_mark_id(tokenizer, self.end)
+        marks = {role: get_mark_id(tokenizer, mark) for role, mark in self.roles}
+        done = []
+        for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
+            opens, closes = (
+                node.role != "none" and not _belong_together(before, node),
+                node.role != "none" and not _belong_together(node, after),
+            )
+            supervised = node.supervised or loss == "text"
+            head = [marks[node.role]] if opens else []
+            body = next(encoded).ids if node.kind == "text" else tokenize_image(next(shown), tokenizer, self)
+            tail = [end] if closes else []
+            done.append(
+                Encoded(
+                    [*head, *body, *tail],
+                    [
+                        *(head if loss == "text" else [IGNORE] * len(head)),
+                        *(body if supervised and node.kind == "text" else [IGNORE] * len(body)),
+                        *(tail if supervised else [IGNORE] * len(tail)),
+                    ],
+                )
+            )
+        return done
+
+    def join_segment(
+        self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, loss: Loss
+    ) -> Encoded:
+        """BOS, the nodes, EOS. EOS is supervised only if all text is."""
+        bos, eos = get_mark_id(tokenizer, self.bos), get_mark_id(tokenizer, self.eos)
+        parts = self.encode_nodes(nodes, images, tokenizer, loss)
+        labels = chain.from_iterable(part.labels for part in parts)
+        return Encoded(
+            [bos, *chain.from_iterable(part.ids for part in parts), eos],
+            [IGNORE, *labels, eos if loss == "text" else IGNORE],
+        )
+
+    def encode_prompt(self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer) -> list[int]:
+        """No EOS, but the mark that the assistant begins with."""
+        begun = self.join_segment(nodes, images, tokenizer, "answers").ids[:-1]
+        return [*begun, get_mark_id(tokenizer, dict(self.roles)["assistant"])]
+
+    def count_nodes(
+        self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer
+    ) -> list[tuple[int, int]]:
+        """See the function of that name."""
+        return [(len(part.ids), part.supervised) for part in self.encode_nodes(nodes, images, tokenizer, "answers")]
+
 
 FORMATS: dict[str, ChatFormat] = {
     "vlmill": ChatFormat(),
-    "idefics": ChatFormat(frame=FENCED),
-    "idefics3": ChatFormat(frame=TAGGED),
-    "internvl": ChatFormat(frame=BRACKETED, image="<IMG_CONTEXT>"),
+    "idefics": ChatFormat(image_tokens=FENCED),
+    "idefics3": ChatFormat(image_tokens=TAGGED),
+    "internvl": ChatFormat(image_tokens=BRACKETED, image="<IMG_CONTEXT>"),
 }
-"""One set of turn marks; images as the processor of a model family spells them."""
+"""One set of turn marks; images as the processor of a model family writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +195,17 @@ class Encoded:
 def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
     """The tokenizer of a `tokenizer.json`, made ready for `join_segment`.
 
-    The special tokens of `chat` that it lacks come behind its vocabulary. Truncation, padding and automatic
-    special tokens of the file are switched off, and special tokens spelt inside a text are not recognised.
+    The special tokens of `chat` that it lacks come behind its vocabulary. Truncation, padding and, for a format of
+    ours, automatic special tokens of the file are switched off. Special tokens written in a text are not recognised.
 
     Raises:
-        RecipeError: the tokenizer treats a text at the start differently from one after a special token.
+        RecipeError: the tokenizer treats a text at the start differently from one after a special token; or it does
+            not fit a published format.
     """
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.post_processor = None
-    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in chat.specials])
-    probe = "colour"
-    inside = tokenizer.encode(chat.end + probe, add_special_tokens=False).ids[1:]
-    tokenizer.encode_special_tokens = True
-    if inside != tokenizer.encode(probe, add_special_tokens=False).ids:
-        raise RecipeError(
-            f"{path}: {probe!r} has other tokens after a special token than on its own, so nodes cannot be counted "
-            "one by one; take a tokenizer whose pre-tokenizer adds no prefix to the first word alone "
-            "(prepend_scheme: never or always)"
-        )
+    chat.prepare(tokenizer, path)
     return tokenizer
 
 
@@ -150,7 +224,7 @@ def encode_nodes(
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> list[Encoded]:
-    """The piece of each node, in order; pure.
+    """The piece of each node, in the order of the nodes; pure.
 
     Args:
         nodes: of a sample, or of a segment cut at borders of runs.
@@ -158,34 +232,11 @@ def encode_nodes(
         tokenizer: from `load_tokenizer`.
         chat: the format.
         loss: what is supervised.
+
+    Raises:
+        TemplateRefused: see `join_segment`.
     """
-    texts = [
-        (node.text or "") + ("" if node.role != "none" else chat.separator) for node in nodes if node.kind == "text"
-    ]
-    encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-    shown, end = iter(images), get_mark_id(tokenizer, chat.end)
-    marks = {role: get_mark_id(tokenizer, mark) for role, mark in chat.roles}
-    done = []
-    for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
-        opens, closes = (
-            node.role != "none" and not _together(before, node),
-            node.role != "none" and not _together(node, after),
-        )
-        supervised = node.supervised or loss == "text"
-        head = [marks[node.role]] if opens else []
-        body = next(encoded).ids if node.kind == "text" else _spelt(next(shown), tokenizer, chat)
-        tail = [end] if closes else []
-        done.append(
-            Encoded(
-                [*head, *body, *tail],
-                [
-                    *(head if loss == "text" else [IGNORE] * len(head)),
-                    *(body if supervised and node.kind == "text" else [IGNORE] * len(body)),
-                    *(tail if supervised else [IGNORE] * len(tail)),
-                ],
-            )
-        )
-    return done
+    return chat.encode_nodes(nodes, images, tokenizer, loss)
 
 
 def join_segment(
@@ -195,27 +246,49 @@ def join_segment(
     chat: ChatFormat,
     loss: Loss = "answers",
 ) -> Encoded:
-    """A segment: BOS, the `encode_nodes` of its nodes, EOS; pure. EOS is supervised only if all text is."""
-    bos, eos = get_mark_id(tokenizer, chat.bos), get_mark_id(tokenizer, chat.eos)
-    parts = encode_nodes(nodes, images, tokenizer, chat, loss)
-    labels = chain.from_iterable(part.labels for part in parts)
-    return Encoded(
-        [bos, *chain.from_iterable(part.ids for part in parts), eos],
-        [IGNORE, *labels, eos if loss == "text" else IGNORE],
-    )
+    """A segment: the `encode_nodes` of its nodes, and what stands around them; pure.
+
+    Raises:
+        TemplateRefused: the format is a published one, which has no form for these nodes.
+    """
+    return chat.join_segment(nodes, images, tokenizer, loss)
 
 
-def _spelt(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
+def encode_prompt(
+    nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
+) -> list[int]:
+    """The tokens before an answer, `nodes` being all before it; pure.
+
+    Raises:
+        TemplateRefused: see `join_segment`.
+    """
+    return chat.encode_prompt(nodes, images, tokenizer)
+
+
+def count_nodes(
+    nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
+) -> list[tuple[int, int]]:
+    """Tokens and supervised tokens of each node; pure.
+
+    Those of a sample's first turns, and `chat.overhead`, are the tokens of the segment that holds these turns alone.
+
+    Raises:
+        TemplateRefused: see `join_segment`.
+    """
+    return chat.count_nodes(nodes, images, tokenizer)
+
+
+def tokenize_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
     """The tokens of an image."""
     ids: list[int] = []
-    for said, times in chat.frame.spell(image):
-        if said is None or said in chat.frame.specials:
+    for said, times in chat.image_tokens.write(image):
+        if said is None or said in chat.image_tokens.specials:
             ids += [get_mark_id(tokenizer, said or chat.image)] * times
         else:
             ids += tokenizer.encode(said, add_special_tokens=False).ids * times
     return ids
 
 
-def _together(one: Node | None, other: Node | None) -> bool:
+def _belong_together(one: Node | None, other: Node | None) -> bool:
     """Whether two neighbours belong to one run."""
     return one is not None and other is not None and (one.turn, one.role) == (other.turn, other.role)

@@ -13,11 +13,9 @@ from rich.markup import escape
 import vlmill
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
-from vlmill.pipeline.cli.contamination import contamination
-from vlmill.pipeline.cli.ledger import ledger
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
-from vlmill.pipeline.cli.overlap import overlap
+from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
 from vlmill.pipeline.cli.training import ablate, evaluate, train
@@ -58,12 +56,10 @@ for command in (
     check,
     build,
     status,
-    ledger,
+    report,
     what_if,
     stats,
-    contamination,
     diff,
-    overlap,
     trace,
     verify,
     takedown,

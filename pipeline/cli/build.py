@@ -37,8 +37,8 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything fsspec "
-            "reads, or hf://datasets/OWNER/NAME@REVISION.",
+            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything "
+            "fsspec reads, or hf://datasets/OWNER/NAME@REVISION.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
@@ -83,6 +83,8 @@ def build(
 ) -> None:
     """Build a run: from a recipe's raw data to shards, mixtures and plans.
 
+    It begins with what `vlmill check` looks at, the estimate aside. Anything wrong ends it before it writes anything.
+
     Run it again after any interruption, or with more workers: committed work is kept, the rest is done, and the bytes
     are the same. It ends with the share kept of each source, and with an error where nothing was kept, or less than the
     recipe's `expect` says.
@@ -93,7 +95,7 @@ def build(
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --filter my_filter.py
     """
-    from vlmill.api.builds import build, load_with_code
+    from vlmill.api.builds import build, load_for_build
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
 
     sets = parse_pairs(set_, "--set")
@@ -101,8 +103,8 @@ def build(
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
     )
-    moves, kept = parse_pairs(source, "--source"), None if accept_changes else there
-    loaded = load_with_code(recipe, moves, limit, sets, code, kept)
+    moves = parse_pairs(source, "--source")
+    loaded = load_for_build(recipe, moves, limit, sets, code, there, accept_changes=accept_changes)
     run = build(
         loaded,
         out,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,35 +13,27 @@ from vlmill.pipeline.core.errors import RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
-    """Show which partitions of a run are complete, which are missing, and how much was kept.
+    """Show how far a run is: the tasks of each step that are done and that are missing, and how much was kept.
 
-    `vlmill ledger` says why the rest was lost.
+    Only steps that were begun are shown. The same build command does the tasks that are missing. `vlmill report` says
+    why the rest was lost.
     """
-    from vlmill.pipeline.reports.ledger import format_share, read_funnel, total_funnel
-    from vlmill.pipeline.reports.status import make_status_table, read_progress
-    from vlmill.pipeline.reports.undecided import count_undecided
-    from vlmill.pipeline.reports.unread import list_unread_keys
+    from vlmill.pipeline.reports.funnel import format_share, total_funnel
+    from vlmill.pipeline.reports.status import make_status_table, read_status
 
-    books = read_funnel(directory)
+    found = read_status(directory)
     if as_json:
-        steps = {step.folder: {"done": step.done, "partitions": step.partitions} for step in read_progress(directory)}
-        print_json(
-            {
-                "steps": steps,
-                "funnel": books,
-                "unread": {line.source: line.rows for line in list_unread_keys(directory)},
-            }
-        )
+        print_json(asdict(found))
         return
-    console.print(make_status_table(directory))
-    for line in (*count_undecided(directory), *list_unread_keys(directory)):
+    console.print(make_status_table(found.steps))
+    for line in (*found.undecided, *found.unread):
         console.print(str(line), markup=False)
     kept = (
         f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
-        for level, line in total_funnel(books).items()
+        for level, line in total_funnel(found.funnel).items()
     )
-    if any(books.values()):
-        console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill ledger {directory}", markup=False)
+    if any(found.funnel.values()):
+        console.print(f"kept: {', '.join(kept)}. Why the rest was lost: vlmill report {directory}", markup=False)
 
 
 def stats(
@@ -56,7 +49,7 @@ def stats(
         ),
     ] = None,
 ) -> None:
-    """Show what the mixtures hold: declared and realised shares, samples, images, text, visual and supervised tokens, packing, losses.
+    """Show what the mixtures hold: declared and realised shares, samples, images, tokens, packing, losses.
 
     Shares are in the mixture's unit, epochs are passes over a source.
     --html writes one file that needs no network: plots, samples as the trainer sees them, search.
@@ -86,15 +79,10 @@ def stats(
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:
     """Make the page before its file is opened, so that a failure leaves an earlier page as it was."""
-    from vlmill.mixtures.page import render_mixture_page
+    from vlmill.api.runs import open_run
     from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.recipe.lock import read_locked_recipe
-    from vlmill.train.settings import read_training_settings
 
-    losses = {
-        item.name: read_training_settings(item).loss for item in read_locked_recipe(directory).stages if item.train
-    }
-    write_atomically(file, render_mixture_page(directory, stage, losses))
+    write_atomically(file, open_run(directory).render_stats_page(stage))
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
@@ -108,8 +96,9 @@ def trace(
         typer.Option(min=0, help="List the samples that this training step sees, in place of following one sample."),
     ] = None,
     stage: Annotated[str | None, typer.Option(help="The stage of --step; needed where there are several.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Follow a sample or a shard member back to its input file, with every verdict on it and the training steps that see it.
+    """Follow a sample or shard member back to its input file, with its verdicts and the steps that see it.
 
     For a row or page of which no sample was made, it shows the reason and the row's first characters.
 
@@ -119,43 +108,76 @@ def trace(
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
-    from vlmill.pipeline.reports import refused
+    from vlmill.pipeline.reports.refused import describe_refused
     from vlmill.pipeline.reports.trace import format_trace, trace_refused
     from vlmill.pipeline.reports.trace import trace_sample as traced
-    from vlmill.train.trace import find_steps, list_seen, list_trained_stages
 
     if (name is None) == (step is None):
         raise RecipeError("trace: give either the id of a sample, or --step and a number")
     if step is not None:
-        for segment in list_seen(directory, stage, step):
-            nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
-            console.print(
-                f"sequence {segment.sequence}: {segment.id}, {nodes}, {segment.tokens} tokens {segment.url}".rstrip(),
-                markup=False,
-            )
-            for url, sha256 in segment.images:
-                console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
+        _print_seen(directory, stage, step, as_json=as_json)
+        return
+    if as_json:
+        print_json(_trace_to_json(directory, str(name)))
         return
     if lost := trace_refused(directory, str(name)):
-        for line in refused.lines(lost):
+        for line in describe_refused(lost):
             console.print(line, markup=False, soft_wrap=True)
         return
     found = traced(directory, str(name))
     for line in format_trace(found):
         console.print(line, markup=False)
-    if found.taken_down:
-        return  # today's plans do not say what earlier ones held
-    for trained in list_trained_stages(directory):
-        steps = find_steps(directory, trained, str(found.sample.id))
+    if not found.taken_down:  # today's plans do not say what earlier ones held
+        _print_steps(directory, str(found.sample.id))
+
+
+def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
+    """A sample with the training steps that see it, or the rows and pages of this id that were refused."""
+    from vlmill.api.runs import open_run
+    from vlmill.pipeline.reports.trace import trace_to_json
+
+    run = open_run(directory)
+    if refused := run.trace_refused(name):
+        return {"refused": [{**asdict(one), "id": str(one.id)} for one in refused]}
+    found = run.trace(name)
+    steps = {} if found.taken_down else run.find_steps(str(found.sample.id))
+    return {**trace_to_json(found), "steps": steps}
+
+
+def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool) -> None:
+    """List what a training step sees."""
+    from vlmill.train.trace import list_seen
+
+    if as_json:
+        print_json([asdict(segment) for segment in list_seen(directory, stage, step)])
+        return
+    for segment in list_seen(directory, stage, step):
+        nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
+        console.print(
+            f"sequence {segment.sequence}: {segment.id}, {nodes}, {segment.tokens} tokens {segment.url}".rstrip(),
+            markup=False,
+        )
+        for url, sha256 in segment.images:
+            console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
+
+
+def _print_steps(directory: Path, sample: str) -> None:
+    """List the training steps that see a sample."""
+    from vlmill.api.runs import open_run
+
+    for stage, steps in open_run(directory).find_steps(sample).items():
         shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
-        console.print(f"  stage {trained}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
+        console.print(f"  stage {stage}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
 
 
-def verify(directory: Folder) -> None:
+def verify(directory: Folder, as_json: JsonFlag = False) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold."""
     from vlmill.api.runs import open_run
 
     promises = open_run(directory).verify()
+    if as_json:
+        print_json(promises)
+        raise typer.Exit(1 if promises else 0)
     for line in promises:
         console.print(line, markup=False)
     if promises:

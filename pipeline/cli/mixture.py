@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +49,13 @@ mixtures = typer.Typer(
 
 
 @mixtures.command("list")
-def list_() -> None:
+def list_(as_json: JsonFlag = False) -> None:
     """List the published mixtures that ship, with the sums of their counts and what was claimed."""
-    from vlmill.mixtures.published.catalogue import make_listing
+    from vlmill.mixtures.published.catalogue import list_stages, make_listing
 
+    if as_json:
+        print_json([asdict(line) for line in list_stages()])
+        return
     console.print(make_listing())
 
 
@@ -59,8 +63,9 @@ def list_() -> None:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from the list, or a file of the same form.")],
     stage: Annotated[str | None, typer.Option(help="One stage only. Default: all.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Compare published percentages with what the published counts make, and show where a publication contradicts itself.
+    """Compare published percentages with what the published counts give, and show where they contradict.
 
     The table marks percentages that do not follow from their counts.
     Without --stage all stages are shown.
@@ -68,9 +73,14 @@ def show(
         vlmill mixtures show the_cauldron
         vlmill mixtures show llava_onevision --stage single_image
     """
-    from vlmill.mixtures.published.catalogue import load_published, make_published_tables
+    from vlmill.mixtures.published.catalogue import list_shares, load_published, make_published_tables
 
     published = load_published(name)
+    if as_json:
+        entries = [{"stage": of, **asdict(line)} for of, line in list_shares(published, stage)]
+        about = {"reference": published.reference, "contradictions": published.contradictions}
+        print_json({"title": published.title, **about, "entries": entries})
+        return
     for table in make_published_tables(published, stage):
         console.print(table)
     for number, sentence in enumerate(published.contradictions):
@@ -96,8 +106,5 @@ def import_(
         vlmill mixtures show onevision-as-ours.yaml
     """
     from vlmill.mixtures.published.import_llava import read_mixture, to_yaml
-    from vlmill.pipeline.core.errors import RecipeError
 
-    if not file.is_file():
-        raise RecipeError(f"{file}: there is no such file")
     typer.echo(to_yaml(read_mixture(file, sequence_length)), nl=False)

@@ -12,7 +12,8 @@ def show_recipe(
     sources: Mapping[str, str],
     limit: int | None,
     sets: Mapping[str, str],
-    filters: Sequence[tuple[str, str]],
+    filters: Sequence[str] | None,
+    trust_code: Sequence[str] | None,
 ) -> None:
     """Print the effective recipe as YAML. Nothing that it names is opened, but what subsets are listed from.
 
@@ -20,12 +21,15 @@ def show_recipe(
         RecipeError: it is wrong.
     """
     from vlmill.mixtures.config import MixtureSettings
+    from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.recipe.load import compose_recipe
+    from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
     from vlmill.pipeline.recipe.show import format_effective
     from vlmill.train.settings import ModelSettings, Training
-    from vlmill.train.validate import validate
+    from vlmill.train.validate import validate_whole_recipe
 
-    found = compose_recipe(recipe, sources, limit, sets, filters)
+    code = find_named_code(list(filters or ()), list(trust_code or ()), read_held_code(find_recipe(recipe)))
+    found = compose_recipe(recipe, sources, limit, sets, code)
     blocks = {"model": ModelSettings, "mixture": MixtureSettings, "train": Training}
     typer.echo(format_effective(found, blocks), nl=False)
-    validate(found.recipe)
+    validate_whole_recipe(found.recipe)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,9 +18,9 @@ from vlmill.pipeline.cli.arguments import (
     get_command,
     print_json,
 )
-from vlmill.pipeline.core.errors import RecipeError, StoreError
 
 if TYPE_CHECKING:
+    from vlmill.api.takedown import Takedown
     from vlmill.pipeline.reports.takedown_forecast import Forecast
 
 SHOWN = 10
@@ -56,7 +56,7 @@ def takedown(
     trust_code: TrustCode = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove things from a run for good: from the raw tables, shards, mixtures and plans, and from every later build in the folder.
+    """Remove things for good: from tables, shards, mixtures, plans, and every later build in the folder.
 
     Each option may be given several times. Only the partitions that hold something are made again; what they held is
     deleted from the disk. Custom filters run on them again, so name their files again. The list is DIR/takedowns.yaml.
@@ -67,84 +67,40 @@ def takedown(
         vlmill takedown run --id web/part-0.parquet#12
         vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
     """
-    from vlmill.pipeline.engine.executor import open_executor
-    from vlmill.pipeline.filters.custom import explain_refusal, find_named_code, list_untrusted
-    from vlmill.pipeline.recipe.lock import read_locked_recipe
-    from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
-    from vlmill.pipeline.recipe.mapping import read_held_code
-    from vlmill.pipeline.reports.takedown_forecast import forecast_takedown
-    from vlmill.pipeline.takedown.rules import LIST, TakedownList, parse_rules
+    from vlmill.api.takedown import take_down
+    from vlmill.pipeline.takedown.rules import LIST, parse_rules
 
-    asked = parse_rules(url or [], sha256 or [], id_ or [], domain or [])
-    filters = find_named_code(filter_ or [], trust_code or [], read_held_code(directory / RECIPE))
-    recipe, before = read_locked_recipe(directory, filters), TakedownList.read(directory)
-    if not (asked or before):
-        raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
-    unnamed = list_untrusted(recipe.custom_filters)
-    if unnamed and not dry_run:  # partitions that are made again are filtered again
-        raise RecipeError(explain_refusal(directory / RECIPE, unnamed, get_command(context)))
-    root = directory.absolute()
-    with open_executor(workers, ray) as pool:
-        found = forecast_takedown(root, recipe, asked, before, pool)
-        if not as_json:
-            _tell(found, (asked - before).labels(), "would go" if dry_run else "goes")
-        if not dry_run:
-            talk = Console(stderr=True) if as_json else console
-            changed = _carry_out(root, recipe, found, pool, talk)
+    removed = take_down(
+        directory,
+        parse_rules(url or [], sha256 or [], id_ or [], domain or []),
+        dry_run=dry_run,
+        workers=workers,
+        ray=ray,
+        filters=filter_ or [],
+        trust_code=trust_code or [],
+        console=Console(stderr=True) if as_json else console,
+        announce=None if as_json else partial(_print_forecast, goes="would go" if dry_run else "goes"),
+        command=get_command(context),
+    )
     if as_json:
-        print_json(_as_json(found) | ({} if dry_run else {"stages": changed}))
+        print_json(_make_json(removed.forecast) | ({"stages": dict(removed.stages)} if removed.done else {}))
     elif dry_run:
         console.print("nothing was changed")
     else:
         console.print(f"taken down, and kept out by {directory / LIST}. Next: vlmill verify {directory}")
-        for stage, trained in changed.items():
+        for stage, trained in removed.stages.items():
             console.print(
                 f"stage {stage}: the plan changed; train it again: vlmill train {directory} --stage {stage}"
                 + (". It was trained on the earlier plan, and that model is not changed" if trained else "")
             )
 
 
-def _carry_out(root: Path, recipe: Any, found: Forecast, pool: Any, talk: Console) -> dict[str, bool]:
-    """Write the list, which is the commit, and make again what it touches.
-
-    Returns the stages whose plan changed, and whether they were trained.
-    """
-    from vlmill.mixtures.build import LOCK, build_stages
-    from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.core.progress import ProgressBars
-    from vlmill.pipeline.engine.build import Build
-    from vlmill.pipeline.engine.outcomes import count_outcomes
-    from vlmill.pipeline.engine.workdir import open_run_folder, remove_unused
-    from vlmill.pipeline.takedown.rules import LIST, TakedownList
-
-    def locks() -> dict[str, bytes]:
-        paths = {stage.name: root / "mixtures" / stage.name / LOCK for stage in recipe.stages}
-        return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
-
-    with open_run_folder(root), ProgressBars(talk) as watcher:
-        before = locks()
-        write_atomically(
-            root / LIST, (TakedownList.read(root) | found.rules).to_yaml()
-        )  # another takedown may have come first
-        run = Build(root, recipe, None, pool, watcher, {})
-        run.adopt()
-        for phase in (run.curate, run.dedupe, run.shard):
-            phase()
-        count_outcomes(run, None)
-        try:
-            build_stages(run)
-        finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
-            remove_unused(root, run.folders)
-        after = locks()
-    changed = [name for name in after if after[name] != before.get(name)]
-    return {name: (root / "train" / name).exists() for name in changed}
-
-
-def _tell(found: Forecast, asked: list[str], goes: str) -> None:
+def _print_forecast(announced: Takedown, goes: str) -> None:
     """Print what is removed and what stays."""
+    found = announced.forecast
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other "
-        f"samples show; {sum(effect.remade for effect in found.effects):,} partitions and {len(found.shards):,} "
+        f"samples show; {sum(effect.rebuilt for effect in found.effects):,} partitions and {len(found.shards):,} "
         "shards are made again"
     )
     if found.never_had:
@@ -154,22 +110,24 @@ def _tell(found: Forecast, asked: list[str], goes: str) -> None:
         )
     if found.refused:
         console.print(f"with the message and the beginning of {len(found.refused):,} rows of which no sample was made:")
-        _list(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
-    _list(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
-    _list(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
+        _print_lines(f"{name} ({rule})" for name, rule in sorted(found.refused.items()))
+    _print_lines(f"{name} ({rule})" for name, rule in sorted(found.samples.items()))
+    _print_lines(f"image {digest[:12]} ({rule})" for digest, rule in sorted(found.images.items()))
     matched = {*found.samples.values(), *found.images.values(), *found.never_had, *found.refused.values()}
-    for rule in asked:
+    for rule in announced.new:
         if rule not in matched:
             console.print(f"nothing here falls under {rule}; the list keeps it out of later builds", markup=False)
     if found.near:
         console.print(f"{len(found.near):,} samples were dropped as duplicates of what is removed, and may come back:")
-        _list(f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near)
+        _print_lines(
+            f"{name} ({verdict.reason} {verdict.score:.4g} of {verdict.other})" for name, verdict in found.near
+        )
     if found.copies:
         console.print(f"{len(found.copies):,} of the images are at other addresses too, and stay there unless you add:")
-        _list(f"--sha256 {digest}" for digest in found.copies)
+        _print_lines(f"--sha256 {digest}" for digest in found.copies)
 
 
-def _list(lines: Any) -> None:
+def _print_lines(lines: Any) -> None:
     for line in islice(lines, SHOWN):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     more = sum(1 for _ in lines)
@@ -177,7 +135,7 @@ def _list(lines: Any) -> None:
         console.print(f"  and {more:,} more; --json has all")
 
 
-def _as_json(found: Forecast) -> dict[str, Any]:
+def _make_json(found: Forecast) -> dict[str, Any]:
     return {
         "samples": found.samples,
         "images": found.images,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +74,9 @@ def train(
     from vlmill.api.training import train_run
     from vlmill.train.settings import Machine
 
-    machine = Machine(device=device, threads=threads, readers=readers, recompute=recompute, shards=_place(shards))
+    machine = Machine(
+        device=device, threads=threads, readers=readers, recompute=recompute, shards=_resolve_shards(shards)
+    )
     results = train_run(directory, stage, machine, ranks, ray, console)
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return
@@ -89,7 +90,7 @@ def train(
     )
 
 
-def _place(shards: str | None) -> str | None:
+def _resolve_shards(shards: str | None) -> str | None:
     """Where the shards are, as processes with other working folders find them."""
     return shards if shards is None or "://" in shards else str(Path(shards).absolute())
 
@@ -114,6 +115,8 @@ def evaluate(
 ) -> None:
     """Score a trained stage on held-out samples: loss per token, and answers to their questions by four metrics.
 
+    Under torchrun the processes divide the samples among them. A scoring that was interrupted goes on where it was.
+
     exact    word for word; beside it the score of always giving the most frequent answer
     vqa      VQAv2's accuracy after its normalisation of answers; a sample has one reference, which stands for all ten
     anls     similarity of letters, as for DocVQA
@@ -122,6 +125,7 @@ def evaluate(
         vlmill evaluate demo
         vlmill evaluate demo --stage align --samples 50 --metrics exact,anls
         vlmill evaluate demo --export demo/train/tune/export
+        torchrun --nproc-per-node 8 -m vlmill.pipeline.cli evaluate /shared/run
     """
     from dataclasses import asdict
 
@@ -137,8 +141,10 @@ def evaluate(
         if name not in METRICS:
             raise RecipeError(f"--metrics {name}: there is no such metric; {suggest_names(name, list(METRICS))}")
     with ProgressBars(Console(stderr=True) if as_json else console) as watcher:
-        machine = Machine(device=device, threads=threads, shards=_place(shards))
+        machine = Machine(device=device, threads=threads, shards=_resolve_shards(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
+        return
     if as_json:
         hidden = {*METRICS} - {*shown}
         print_json(
@@ -176,7 +182,7 @@ def ablate(
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Train variants of a recipe with several seeds, and compare them with a baseline: differences, intervals, p-values, costs.
+    """Train variants of a recipe with several seeds and compare them: differences, intervals, p-values, costs.
 
     What variants share is built once. Every variant and seed is an ordinary run, DIR/VARIANT/SEED, which all other
     commands take. Run it again after any interruption: finished trainings are kept. The comparison is paired over
@@ -196,31 +202,24 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
-    from vlmill.api.builds import build_recipe
-    from vlmill.api.training import train_run
-    from vlmill.pipeline.core.files import write_atomically
-    from vlmill.pipeline.engine.store import Store
-    from vlmill.pipeline.filters.custom import find_named_code
-    from vlmill.train.ablation.plot import write_plot as plot
-    from vlmill.train.ablation.report import make_ablation_table, make_report, write_ablation_notes
-    from vlmill.train.ablation.runs import prepare_runs
-    from vlmill.train.ablation.spec import find_ablation, list_trials, read_ablation
+    from vlmill.api.ablation import ablate
+    from vlmill.train.ablation.report import make_ablation_table, write_ablation_notes
     from vlmill.train.settings import Machine
 
-    path = find_ablation(spec)
-    asked = read_ablation(path)
-    planned = list_trials(asked, parse_pairs(source, "--source"), limit, find_named_code(filter_ or [], [], {}))
-    shown = out or Path("build") / f"ablate-{path.stem}"
-    root = shown.absolute()
-    with Store(root).locked():
-        runs = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray, console=console), input_file)
-        for number, ((variant, seed), folder) in enumerate(runs.items(), start=1):
-            console.print(f"{variant}, seed {seed}: run {number} of {len(runs)}")
-            train_run(folder, None, Machine(device=device, threads=threads), ranks, ray, console)
-        found = make_report(asked, runs)
-        write_atomically(root / "ablation.json", found)
-        plots = plot(found, root)
-    console.print(make_ablation_table(found))
-    for sentence in write_ablation_notes(found):
+    found = ablate(
+        spec,
+        out,
+        source_run=input_file,
+        sources=parse_pairs(source, "--source"),
+        limit=limit,
+        filters=filter_ or [],
+        workers=workers,
+        machine=Machine(device=device, threads=threads),
+        ranks=ranks,
+        ray=ray,
+        console=console,
+    )
+    console.print(make_ablation_table(found.report))
+    for sentence in write_ablation_notes(found.report):
         console.print(sentence)
-    console.print(f"wrote {shown}/ablation.json and {' and '.join(path.name for path in plots)} beside it")
+    console.print(f"wrote {found.folder}/ablation.json and {' and '.join(path.name for path in found.plots)} beside it")

@@ -46,7 +46,7 @@ def what_if(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what another threshold would keep, in seconds: from the tables of an existing run, without decoding an image.
+    """Show what another threshold would keep, in seconds: from an existing run's tables, without decoding images.
 
     Filters with other settings are asked again, duplicates are resolved again, and nothing is written. To apply the
     setting, build with it and --accept-changes.
@@ -64,9 +64,9 @@ def what_if(
     filters = find_named_code(filter_ or [], trust_code or [], read_held_code(find_run(recipe, out) / LOCK))
     root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), filters, get_command(context))
     if as_json:
-        print_json(_json(root, answer))
+        print_json(_make_json(root, answer))
         return
-    for table in _tables(answer):
+    for table in _make_tables(answer):
         console.print(table)
     if not answer.changes:
         console.print("nothing would change")
@@ -74,11 +74,11 @@ def what_if(
         console.print(f"note: {note}", markup=False)
 
 
-def _json(root: Path, answer: WhatIfAnswer) -> dict[str, Any]:
+def _make_json(root: Path, answer: WhatIfAnswer) -> dict[str, Any]:
     return {"run": str(root), "asked": list(answer.asked), "sources": asdict(answer)["sources"], "notes": answer.notes}
 
 
-def _tables(answer: WhatIfAnswer) -> Iterator[Table]:
+def _make_tables(answer: WhatIfAnswer) -> Iterator[Table]:
     from rich.table import Table
 
     table = Table(title="What would be kept", title_justify="left")
@@ -93,11 +93,11 @@ def _tables(answer: WhatIfAnswer) -> Iterator[Table]:
         table.add_section()
     yield table
     if answer.changes:
-        yield _why(answer)
+        yield _make_reason_table(answer)
 
 
-def _why(answer: WhatIfAnswer) -> Table:
-    """By source, level and reason: what is newly dropped with its reason then, what is newly kept with its reason now."""
+def _make_reason_table(answer: WhatIfAnswer) -> Table:
+    """By source, level and reason: what is newly dropped with its reason then, newly kept with its reason now."""
     from rich.table import Table
 
     table = Table(title="Why", title_justify="left")

@@ -133,7 +133,9 @@ def _drop_kind(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OneNamed:
-    """Says of a field that it is one name of a table with settings, or none: `{shape: {max_ratio: 5}}`, `{shape: null}`.
+    """Marks a field as one name of a table with settings, or none.
+
+    As in `{shape: {max_ratio: 5}}`, `{shape: null}`.
 
     `other` makes an object of a name that the table has not, and its settings. Objects are taken as they are.
     """
@@ -195,7 +197,10 @@ def _get_settings(value: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Overrides:
-    """Says of a field that it holds some fields of a class, checked as that class does: `Annotated[Mapping[str, Any], Overrides(Fetch)]`."""
+    """Marks a field that holds some fields of a class, checked as that class checks them.
+
+    As in `Annotated[Mapping[str, Any], Overrides(Fetch)]`.
+    """
 
     made: type[Any]
 
@@ -227,7 +232,7 @@ def parse_block(kind: type[T], values: Any, where: str) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         found = [item for item in error.errors(include_url=False) if item["type"] != SILENT]
-        raise RecipeError("\n".join(_explain(kind, values, where, item) for item in found)) from None
+        raise RecipeError(*(explain_fault(kind, values, where, item) for item in found)) from None
 
 
 def suggest_names(name: str, allowed: Iterable[str]) -> str:
@@ -237,15 +242,16 @@ def suggest_names(name: str, allowed: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names)}"
 
 
-def _explain(kind: type[Any], values: Any, where: str, item: Any) -> str:
+def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
+    """What pydantic's error `item` says of `values`, with the place as --set has it and what was allowed."""
     code, loc = item["type"], list(item["loc"])
     unknown, missing = (
         code in {"unexpected_keyword_argument", "extra_forbidden"},
         code in {"missing", "missing_argument"},
     )
     last = [loc.pop()] if unknown or missing else []
-    path = _drop_tags(values, loc)
-    place = ".".join([where, *map(str, [*_name_items(values, path), *last])])
+    path = drop_tags(values, loc)
+    place = ".".join([where, *map(str, [*name_items(values, path), *last])])
     if unknown:
         return f"{place}: unknown key {last[0]!r:.80}; {suggest_names(str(last[0]), _list_keys(kind, values, path))}"
     if missing:
@@ -257,7 +263,7 @@ def _explain(kind: type[Any], values: Any, where: str, item: Any) -> str:
     return f"{place}: {FORMS.get(code, item['msg'])}, not {item['input']!r:.200}"
 
 
-def _drop_tags(values: Any, loc: Sequence[Any]) -> list[Any]:
+def drop_tags(values: Any, loc: Sequence[Any]) -> list[Any]:
     """The keys and places on the way to an error, without the tags of unions between them."""
     path = []
     for step in loc:
@@ -269,7 +275,7 @@ def _drop_tags(values: Any, loc: Sequence[Any]) -> list[Any]:
     return path
 
 
-def _name_items(values: Any, path: Sequence[Any]) -> list[Any]:
+def name_items(values: Any, path: Sequence[Any]) -> list[Any]:
     """The path as --set has it: an item of a list by its name, or by its only key."""
     named = []
     for place, step in enumerate(path):

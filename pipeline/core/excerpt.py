@@ -14,7 +14,8 @@ DEPTH = 8
 """How far an excerpt goes into lists and mappings."""
 
 HIDDEN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
+    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U0010ffff]"
 )
 """What a terminal obeys or does not show: controls, marks of direction, half surrogate pairs, private use. A list of
 our own: what Python calls printable differs between its versions."""
@@ -28,7 +29,7 @@ ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>\\]+")
 
 def escape_text(text: str) -> str:
     r"""A text in one line, cut to LONGEST characters; what is not to be seen stands as its escape, such as `\x1b`."""
-    line = HIDDEN.sub(_escape, text[: LONGEST + 1])
+    line = HIDDEN.sub(_escape_match, text[: LONGEST + 1])
     return line if len(line) <= LONGEST else CUT_ADDRESS.sub("", line[:LONGEST]) + "..."
 
 
@@ -44,7 +45,7 @@ def make_excerpt(raw: Any) -> str:
     if isinstance(raw, str):
         return escape_text(raw)
     text = ""
-    for piece in _told(raw, DEPTH):
+    for piece in _write_value(raw, DEPTH):
         text += piece
         if len(text) > LONGEST:
             break
@@ -57,38 +58,38 @@ def find_addresses(text: str) -> list[str]:
     return [*found, *(address.rstrip(".,;:!?)]}") for address in found)]
 
 
-def _escape(match: re.Match[str]) -> str:
+def _escape_match(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
-def _told(value: Any, depth: int) -> Iterator[str]:
+def _write_value(value: Any, depth: int) -> Iterator[str]:
     """A value much as JSON has it, piece by piece."""
     if isinstance(value, Mapping):
         yield "{"
         for place, (name, item) in enumerate(value.items() if depth else ()):
-            yield f"{', ' if place else ''}{_quoted(str(name))}: "
-            yield from _told(item, depth - 1)
+            yield f"{', ' if place else ''}{_quote_text(str(name))}: "
+            yield from _write_value(item, depth - 1)
         yield "}" if depth or not value else "...}"
     elif isinstance(value, list | tuple):
         yield "["
         for place, item in enumerate(value if depth else ()):
             yield ", " if place else ""
-            yield from _told(item, depth - 1)
+            yield from _write_value(item, depth - 1)
         yield "]" if depth or not value else "...]"
     elif isinstance(value, bytes):
-        text = _text(value[: 4 * LONGEST])
-        yield f"({len(value):,} bytes)" if text is None else _quoted(text)
+        text = _decode_text(value[: 4 * LONGEST])
+        yield f"({len(value):,} bytes)" if text is None else _quote_text(text)
     elif isinstance(value, str):
-        yield _quoted(value)
+        yield _quote_text(value)
     else:
         yield json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def _quoted(text: str) -> str:
+def _quote_text(text: str) -> str:
     return json.dumps(text[: LONGEST + 1], ensure_ascii=False)
 
 
-def _text(data: bytes) -> str | None:
+def _decode_text(data: bytes) -> str | None:
     """The text that bytes are, whose last character may be cut off; None where they are none."""
     try:
         text = data.decode()

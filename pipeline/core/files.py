@@ -47,13 +47,13 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
                 return False
         else:
             temporary.replace(path)
-        _flush(path.parent)
+        flush_path(path.parent)
         return True
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush_path(path: Path) -> None:
     """Have the kernel put a file or a folder's entries on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -20,7 +20,7 @@ DIGITS = 12
 """Digits of a key or a sha256 that stand in a file name; the receipt holds all 64."""
 
 
-def canonicalise(value: Any) -> Any:
+def canonicalise_value(value: Any) -> Any:
     """`value` in a form whose JSON is the same in every process, on every machine.
 
     Raises:
@@ -37,25 +37,27 @@ def canonicalise(value: Any) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise StoreError(f"{value!r} cannot be part of a key: names must be strings")
-        return {str(name): canonicalise(value[name]) for name in sorted(value)}
+        return {str(name): canonicalise_value(value[name]) for name in sorted(value)}
     if isinstance(value, (list, tuple)):
-        return [canonicalise(item) for item in value]
+        return [canonicalise_value(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return _canonical_record(value)
+        return _canonicalise_record(value)
     raise StoreError(f"{value!r} of {type(value).__name__} cannot be part of a key: it has no stable form")
 
 
-def _canonical_record(value: Any) -> dict[str, Any]:
+def _canonicalise_record(value: Any) -> dict[str, Any]:
     """Fields that shape the result, and what the class calls itself."""
     identity = {name: getattr(type(value), name) for name in ("kind", "name", "version") if hasattr(type(value), name)}
     shaping = {f.name: getattr(value, f.name) for f in fields(value) if f.metadata.get("shapes_result", True)}
     named = {f"class.{name}": item for name, item in identity.items() if name not in shaping}
-    return {name: canonicalise(item) for name, item in sorted({**named, **shaping}.items())}
+    return {name: canonicalise_value(item) for name, item in sorted({**named, **shaping}.items())}
 
 
 def to_json(value: Any) -> str:
     """Canonical JSON: sorted names, no spaces, no NaN."""
-    return json.dumps(canonicalise(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        canonicalise_value(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def hash_value(value: Any) -> str:

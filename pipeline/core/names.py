@@ -41,5 +41,8 @@ def name_verdicts(filter_: str) -> str:
 
 
 def name_resolved_verdicts(partition: str) -> str:
-    """What the step that resolves duplicates calls its verdicts on a partition, `<source>/<partition>`: it leaves those of all partitions."""
+    """The name of the verdicts on a partition, `<source>/<partition>`, of the step that resolves duplicates.
+
+    The step leaves those of all partitions.
+    """
     return f"{partition.replace('/', '.')}.{name_verdicts('dedupe')}"

@@ -86,7 +86,7 @@ class ProgressBars:
 
 
 class Watcher(Protocol):
-    """Is told how far a run has come."""
+    """Receives the progress of a run."""
 
     def phase(self, name: str, total: int) -> None:
         """A phase of `total` tasks begins."""

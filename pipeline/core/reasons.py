@@ -1,4 +1,4 @@
-"""Why something was not kept: the closed list of codes that verdicts, receipts and the ledger use.
+"""Why something was not kept: the closed list of codes that verdicts, receipts and the funnel use.
 
 Each says itself which it counts as: failed is trouble with the thing itself (it could not be had or read), dropped is a
 decision about it. One family stands beside the list: `filter:<name>`, the reason of whatever a custom filter drops.
@@ -19,7 +19,7 @@ DROPPED: Final = "dropped"
 
 
 class Reason(StrEnum):
-    """One code for each way to lose a row, a sample, a node or an image; each says whether it is a failure or a decision."""
+    """One code for each way to lose a row, a sample, a node or an image; each is a failure or a decision."""
 
     _value_: str
     failed: bool
@@ -114,6 +114,8 @@ class Reason(StrEnum):
     NOT_TAKEN = "not_taken", DROPPED  # past the part's `where` or `take`
     TOO_LONG = "too_long", DROPPED  # does not fit a row, and cannot be cut
     LATER_TURNS = "later_turns", DROPPED  # turns after those that fit a row
+    TEMPLATE_REFUSED = "template_refused", DROPPED  # the chat template has no form for the conversation
+    TEMPLATE_CHANGED = "template_changed", DROPPED  # the chat template would leave out or change some of it
     NO_TEXT = "no_text", DROPPED  # a segment of images alone: nothing to learn
 
     def __reduce_ex__(self, protocol: object) -> tuple[type[Reason], tuple[str]]:
@@ -123,11 +125,11 @@ class Reason(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         kind, _, name = str(value).partition(":")
-        return _of_filter(name) if kind == "filter" and FILTER_NAME.fullmatch(name) else None
+        return _make_filter_reason(name) if kind == "filter" and FILTER_NAME.fullmatch(name) else None
 
 
 @cache
-def _of_filter(name: str) -> Reason:
+def _make_filter_reason(name: str) -> Reason:
     """One object for each name, so that `is` and pickling work as for the codes of the list."""
     reason = str.__new__(Reason, f"filter:{name}")
     reason._name_, reason._value_ = f"FILTER_{name.upper()}", f"filter:{name}"

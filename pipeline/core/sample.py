@@ -291,7 +291,7 @@ def write_rows(
     The bytes depend on the rows and the version of pyarrow alone. Returns the number of rows.
     """
     count, pending, weight = 0, list[Mapping[str, Any]](), 0
-    with pq.ParquetWriter(path, schema, **_coding(schema)) as writer:
+    with pq.ParquetWriter(path, schema, **_choose_coding(schema)) as writer:
         for row in rows:
             pending.append(row)
             weight += len(row.get("bytes") or b"") + 64
@@ -303,7 +303,7 @@ def write_rows(
     return count + len(pending)
 
 
-def _coding(schema: pa.Schema) -> dict[str, Any]:
+def _choose_coding(schema: pa.Schema) -> dict[str, Any]:
     """zstd, but for the bytes of images: those come compressed, and a dictionary of them would be a second copy."""
     if "bytes" not in schema.names:
         return {"compression": "zstd"}

@@ -72,7 +72,7 @@ class Sandbox(Generic[P, T]):
         self.close()
 
     def run(self, *arguments: P.args, **named: P.kwargs) -> Iterator[T]:
-        """What `function` yields, in order. The next call works whatever became of this one.
+        """What `function` yields, in order. The next call works whatever the outcome of this one.
 
         Raises:
             ChildCrashed: the child died, or ran out of memory.
@@ -163,13 +163,13 @@ def serve_calls() -> None:
         pipe.send("ready")
         while True:
             arguments, named = pipe.recv()
-            for message in _messages(called(*arguments, **named), float(seconds) + GRACE):
+            for message in _make_messages(called(*arguments, **named), float(seconds) + GRACE):
                 pipe.send(message)
     except (EOFError, ConnectionError):
         pass  # the caller is done, or gone
 
 
-def _messages(items: Iterator[Any], limit: float) -> Iterator[tuple[str, Any]]:
+def _make_messages(items: Iterator[Any], limit: float) -> Iterator[tuple[str, Any]]:
     """What goes over the pipe for one call. The alarm is set only while an item is made."""
     while True:
         signal.setitimer(signal.ITIMER_REAL, limit)

@@ -20,7 +20,7 @@ Inputs = Mapping[str, Path]
 
 @dataclass(slots=True)
 class Count:
-    """One line of the books: in = kept + dropped + failed."""
+    """One line of the funnel: in = kept + dropped + failed."""
 
     came: int = 0
     kept: int = 0
@@ -86,7 +86,7 @@ class Step(Protocol):
 
     @property
     def pure(self) -> bool:
-        """False: the world had a say (network, time limits), so a committed result is never made again."""
+        """False where network or time limits influence the result; then the first one is kept."""
         ...
 
     @property

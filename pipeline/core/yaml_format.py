@@ -135,7 +135,7 @@ def read_yaml_lines(path: Path) -> tuple[Any, Lines]:
     A value that came by an alias or a merge has the line where it is written down. Raises RecipeError as `read_yaml`.
     """
     lines: Lines = {}
-    return _load(_read_text(path), str(path), lines), lines
+    return _load_text(_read_text(path), str(path), lines), lines
 
 
 def _read_text(path: Path) -> str:
@@ -159,10 +159,10 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         RecipeError: it is no YAML, or breaks a rule of this module.
     """
-    return _load(text, where)
+    return _load_text(text, where)
 
 
-def _load(text: str, where: str, lines: Lines | None = None) -> Any:
+def _load_text(text: str, where: str, lines: Lines | None = None) -> Any:
     try:
         loader = _Loader(text, where)
         loader.name = where

@@ -1,7 +1,7 @@
 """Decontamination: what of the training data stands in evaluation sets, as a report or as verdicts.
 
     index           once            items of all benchmarks: pictures with their places, questions with their n-grams
-    contamination   per partition   findings: which nodes of training data show a benchmark's picture or ask its question
+    contamination   per partition   findings: the nodes that show a benchmark's picture or ask its question
     decontaminate   per partition   the findings as verdicts, if the recipe says `action: drop`
 
 Findings do not depend on the action, and a sample's findings on that sample and the benchmarks alone.
@@ -9,30 +9,23 @@ Findings do not depend on the action, and a sample's findings on that sample and
 What counts, and why so much is needed:
 
 - A picture counts where it is a benchmark's after alignment (pipeline/dedupe/picture.py: recompressed, resized,
-  brightened, cropped a
-  little), seen again at a higher resolution and in its colours (pictures.py). FineVision's report takes near-duplicate
-  images alone as
-  contamination too; Idefics3's found 6.6 % of MathVista by image and 2.2 % by image and question.
+  brightened, cropped a little), seen again at a higher resolution and in its colours (pictures.py). FineVision's report
+  takes near-duplicate images alone as contamination too; Idefics3's found 6.6 % of MathVista by image and 2.2 % by
+  image and question.
 - A question counts without its picture only where it is telling. Overlap is measured in runs of 8 words: PaLM's
-  (Chowdhery et al., 2022,
-  section 8) and Tulu 3's length (Lambert et al., 2024, section 3.2), who ask for 70 % of the n-grams and for 50 % of
-  the words; GPT-3's (Brown
-  et al., 2020, appendix C) are 8 to 13 words by benchmark. `text` says which share of its telling words has to be
-  there.
+  (Chowdhery et al., 2022, section 8) and Tulu 3's length (Lambert et al., 2024, section 3.2), who ask for 70 % of the
+  n-grams and for 50 % of the words; GPT-3's (Brown et al., 2020, appendix C) are 8 to 13 words by benchmark. `text`
+  says which share of its telling words has to be there.
 - A question counts by its own words, so it is found whatever a copy has behind it: any of its choices, all in any
-  order, or none.
-  Only where they are not telling (under 8 words, or a template) does it count together with its choices, in their
-  order.
+  order, or none. Only where they are not telling (under 8 words, or a template) does it count together with its
+  choices, in their order.
 - In total 13 words have to be there, GPT-3's longest n-gram, those of choices behind the question counted; or 8 and an
-  answer beside
-  them. They have to be there in one place: further apart than the question is long, they are another one's. Where
-  training data
-  asks the same of other pictures, an answer of two words or more, or 26 words: short and generic questions are asked of
-  everything.
+  answer beside them. They have to be there in one place: further apart than the question is long, they are another
+  one's. Where training data asks the same of other pictures, an answer of two words or more, or 26 words: short and
+  generic questions are asked of everything.
 - A run of words that stands in items about more than 3 pictures of a benchmark is its template, and does not count
-  (GPT-3 leaves out
-  n-grams that more than 10 documents have). A picture that looks like more than 3 others of its benchmark counts as the
-  same file alone.
+  (GPT-3 leaves out n-grams that more than 10 documents have). A picture that looks like more than 3 others of its
+  benchmark counts as the same file alone.
 - A number that differs makes another question.
 """
 
@@ -54,12 +47,15 @@ from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.sources import SOURCES, Source
 from vlmill.pipeline.sources.options import add_kind
 
-__all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination"]
+__all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination", "Split"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The files of a benchmark's split: those of a pattern, or those that a dataset on the Hub has in a subset's split."""
+    """The files of a benchmark's split.
+
+    They are those of a pattern, or those that a dataset on the Hub has in a subset's split.
+    """
 
     pattern: str | None = None
     subset: str | None = None
@@ -92,7 +88,10 @@ class Benchmark:
         return add_kind(options, info.data.get("kind"))
 
     def splits(self, name: str) -> dict[str, Split]:
-        """The files of each split, by the name that its items go by: `mmmu.validation`, or `mmmu` where there are no splits."""
+        """The files of each split, by the name that its items have.
+
+        That is `mmmu.validation`, or `mmmu` where there are no splits.
+        """
         if isinstance(self.files, str):
             return {name: Split(pattern=self.files)}
         if self.files is not None:

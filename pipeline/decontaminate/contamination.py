@@ -1,6 +1,6 @@
 """Step `contamination`: what of a partition stands in a benchmark.
 
-Findings alone: what becomes of them is another step's business.
+Findings alone: another step makes verdicts of them.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ class FindContamination:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at the pictures, then at the texts, a batch of samples in memory."""
         benchmarks, image_stats = read_index(inputs), read_image_stats(inputs[IMAGE_STATS_FILE])
-        seen = _seen(inputs, benchmarks, image_stats, self.image)
+        seen = _match_images(inputs, benchmarks, image_stats, self.image)
         search = Search(benchmarks, self.text)
         looked, findings = 0, list[ContaminationFinding]()
         samples = enumerate(read_samples(inputs[SAMPLES_FILE]))
         while batch := list(islice(samples, SAMPLES_AT_ONCE)):
-            findings += sorted(_findings(batch, benchmarks, image_stats, seen, search))
+            findings += sorted(_find_contamination(batch, benchmarks, image_stats, seen, search))
             looked += len(batch)
         write_rows(folder / "contamination.parquet", FINDINGS, (asdict(finding) for finding in findings))
         by_kind = {kind: len({finding.sample for finding in findings if finding.kind == kind}) for kind in REASONS}
@@ -116,7 +116,7 @@ Seen = Mapping[int, Mapping[int, float]]
 """Image of the partition -> picture of a benchmark -> how similar they are."""
 
 
-def _seen(inputs: Inputs, benchmarks: Benchmarks, image_stats: Sequence[ImageStats], floor: float) -> Seen:
+def _match_images(inputs: Inputs, benchmarks: Benchmarks, image_stats: Sequence[ImageStats], floor: float) -> Seen:
     """Which images show which pictures: the same file, or alike at first look and in the close-up."""
     shown = [stats for stats in image_stats if stats.reason is None]
     thumbnails = picture.stack_pictures([stats.thumbnail for stats in shown])
@@ -139,7 +139,7 @@ def _seen(inputs: Inputs, benchmarks: Benchmarks, image_stats: Sequence[ImageSta
     return {image: found for image, found in seen.items() if found}
 
 
-def _findings(
+def _find_contamination(
     batch: Sequence[tuple[int, Sample]],
     benchmarks: Benchmarks,
     image_stats: Sequence[ImageStats],
@@ -158,10 +158,10 @@ def _findings(
         images = {index: node.image for index, node in enumerate(sample.nodes) if node.image is not None}
         pictures = {index: seen.get(image, {}) for index, image in images.items()}
         for index, found in pictures.items():
-            for item, score in _by_item(benchmarks, found).items():
+            for item, score in _group_by_item(benchmarks, found).items():
                 yield finding(row, index, "image", item, score)
         own = list(split_passages(row, sample, benchmarks))
-        for item in sorted({item for found in pictures.values() for item in _by_item(benchmarks, found)}):
+        for item in sorted({item for found in pictures.values() for item in _group_by_item(benchmarks, found)}):
             for node in sorted({node for passage in own for node in search.asks(passage, benchmarks.items[item])}):
                 yield finding(row, node, "text", item, 1.0)
         spoken += own
@@ -172,7 +172,7 @@ def _findings(
             yield finding(spoken[hit.passage].sample, node, "text", hit.item, hit.score)
 
 
-def _by_item(benchmarks: Benchmarks, found: Mapping[int, float]) -> dict[int, float]:
+def _group_by_item(benchmarks: Benchmarks, found: Mapping[int, float]) -> dict[int, float]:
     """The items about pictures, and the best similarity to one of each."""
     best = dict[int, float]()
     for shown, similarity in found.items():

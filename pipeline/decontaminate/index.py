@@ -1,4 +1,4 @@
-"""Step `index`: all benchmarks in the form that training data is held against.
+"""Step `index`: all benchmarks in the form that training data is compared with.
 
 Small enough for memory, and mapped where it is large.
 
@@ -100,7 +100,7 @@ class Items:
     table: pa.Table
 
     def __getitem__(self, row: int) -> Item:
-        return _item(self.table.slice(row, 1).to_pylist()[0])
+        return _parse_item(self.table.slice(row, 1).to_pylist()[0])
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Benchmarks:
     """The index as it is read."""
 
     vocabulary: Mapping[str, int]
-    spelt: Sequence[str]  # word of each number
+    words: Sequence[str]  # word of each number
     items: Items
     items_of: Sequence[Sequence[int]]  # of each picture
     common: Sequence[bool]  # of each picture
@@ -122,15 +122,15 @@ class Benchmarks:
 
 def read_index(inputs: Inputs) -> Benchmarks:
     """The index that the step left, from inputs named `benchmarks/<file>`."""
-    spelt = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
+    words = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
     arrays = {name: read_array(inputs[f"{FOLDER}/{name}.npy"]) for name in ARRAYS}
     pictures = list(read_rows(inputs[f"{FOLDER}/pictures.parquet"]))
     by_sha256 = defaultdict[str, list[int]](list)
     for row, shown in enumerate(pictures):
         by_sha256[shown["sha256"]].append(row)
     return Benchmarks(
-        vocabulary={word: number for number, word in enumerate(spelt) if number},
-        spelt=spelt,
+        vocabulary={word: number for number, word in enumerate(words) if number},
+        words=words,
         items=Items(pq.read_table(inputs[f"{FOLDER}/items.parquet"])),
         items_of=[shown["items"] for shown in pictures],
         common=[shown["common"] for shown in pictures],
@@ -143,7 +143,7 @@ def read_index(inputs: Inputs) -> Benchmarks:
     )
 
 
-def _item(row: Mapping[str, Any]) -> Item:
+def _parse_item(row: Mapping[str, Any]) -> Item:
     return Item(
         row["benchmark"],
         row["id"],
@@ -180,13 +180,13 @@ class BuildIndex:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the index. Neither the order of `inputs` nor how they are cut matters."""
-        raw = sorted(_read(inputs), key=lambda item: (item.benchmark, item.id))
-        spelt = sorted({word for item in raw for text in item.texts() for word in split_words(text)})
-        write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in spelt))
-        vocabulary = {word: number for number, word in enumerate(spelt, 1)}
+        raw = sorted(_read_items(inputs), key=lambda item: (item.benchmark, item.id))
+        words = sorted({word for item in raw for text in item.texts() for word in split_words(text)})
+        write_rows(folder / "words.parquet", WORDS, ({"word": word} for word in words))
+        vocabulary = {word: number for number, word in enumerate(words, 1)}
         shown = sorted({(item.benchmark, stats.sha256): stats for item in raw for stats in item.pictures}.items())
         rows = {key: row for row, (key, _) in enumerate(shown)}
-        items = [_numbered(item, vocabulary, rows) for item in raw]
+        items = [_number_item(item, vocabulary, rows) for item in raw]
         _write_close_ups(folder / "close_ups.npy", inputs, rows)
         self._write_pictures(folder, items, shown)
         _write_items(folder, items)
@@ -235,12 +235,12 @@ class _Raw:
         return (self.question, *self.choices, *self.answers)
 
 
-def _read(inputs: Inputs) -> Iterator[_Raw]:
+def _read_items(inputs: Inputs) -> Iterator[_Raw]:
     for name in sorted(inputs):
         if name.endswith(f"/{SAMPLES_FILE}"):
             image_stats = read_image_stats(inputs[name.removesuffix(SAMPLES_FILE) + IMAGE_STATS_FILE])
             for sample in read_samples(inputs[name]):
-                yield from _items(sample, image_stats)
+                yield from _make_items(sample, image_stats)
 
 
 def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], int]) -> None:
@@ -256,7 +256,7 @@ def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], 
     written.flush()
 
 
-def _items(sample: Sample, image_stats: Sequence[ImageStats]) -> Iterator[_Raw]:
+def _make_items(sample: Sample, image_stats: Sequence[ImageStats]) -> Iterator[_Raw]:
     """The items of a sample: one per turn, and one where there are no turns."""
     shown = [image_stats[node.image] for node in sample.nodes if node.image is not None]
     pictures = tuple(stats for stats in shown if stats.reason is None)
@@ -273,7 +273,7 @@ def _items(sample: Sample, image_stats: Sequence[ImageStats]) -> Iterator[_Raw]:
         yield _Raw(sample.id.source, str(sample.id), question, choices, texts["assistant"], pictures)
 
 
-def _numbered(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str, str], int]) -> Item:
+def _number_item(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[str, str], int]) -> Item:
     return Item(
         raw.benchmark,
         raw.id,
@@ -293,7 +293,7 @@ def _write_items(folder: Path, items: Sequence[Item]) -> None:
     )
     starts = np.concatenate([np.empty(0, np.int64), *(starts for _, starts, _ in found)])
     hashes = np.concatenate([np.empty(0, np.uint64), *(hashes for _, _, hashes in found)])
-    telling = _telling(items, holders, hashes)
+    telling = _select_telling(items, holders, hashes)
     own = starts + RUN <= np.array([item.question.size for item in items], np.int64)[holders]
     found_alone = np.unique(holders[telling & own])
     telling &= own | ~np.isin(holders, found_alone)
@@ -320,8 +320,13 @@ def _write_items(folder: Path, items: Sequence[Item]) -> None:
     )
 
 
-def _telling(items: Sequence[Item], holders: NDArray[np.uint32], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which runs are asked of at most COMMON sets of pictures of their benchmark; items without any count by their question."""
+def _select_telling(
+    items: Sequence[Item], holders: NDArray[np.uint32], hashes: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """Which runs are asked of at most COMMON sets of pictures of their benchmark.
+
+    Items without a picture count by their question.
+    """
     albums = dict[Any, int]()
     benchmarks = {name: number for number, name in enumerate(sorted({item.benchmark for item in items}))}
     album = np.array(

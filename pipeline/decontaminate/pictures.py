@@ -75,7 +75,7 @@ class Gallery:
         low = np.searchsorted(self.places, groups << GROUP, side="left")
         high = np.searchsorted(self.places, (groups << GROUP) | ((np.uint64(1) << GROUP) - np.uint64(1)), side="right")
         found = [np.empty(0, np.int64)]
-        for rows in _chunks(high - low):
+        for rows in _group_rows(high - low):
             counts = (high - low)[rows]
             mine = np.repeat(rows, counts)
             skipped = np.repeat(np.cumsum(counts) - counts, counts)
@@ -94,31 +94,36 @@ def make_close_up(data: bytes) -> NDArray[np.uint8]:
 
 
 def find_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of n pairs of close-ups show the same in the same colours, whichever of the two was cut; pure, each pair for itself.
+    """Which of n pairs of close-ups show the same in the same colours, whichever of the two was cut.
+
+    Pure, each pair for itself.
 
     What is cheap comes first, so that most pairs of a set made from templates cost little.
     """
-    left = np.flatnonzero(_tinted(_shrunk(one, 16), _shrunk(other, 16)))
+    left = np.flatnonzero(_compare_tints(_shrink_pictures(one, 16), _shrink_pictures(other, 16)))
     for side, floor in ((32, 0.0), (SIDE, ALIKE)):
         found = np.zeros(left.size, bool)
         for start in range(0, left.size, PAIRS):
             rows = left[start : start + PAIRS]
-            a, b = _shrunk(one[rows], side), _shrunk(other[rows], side)
-            found[start : start + PAIRS] = _same(a, b, floor)
+            a, b = _shrink_pictures(one[rows], side), _shrink_pictures(other[rows], side)
+            found[start : start + PAIRS] = _compare_windows(a, b, floor)
         left = left[found]
     kept = np.zeros(len(one), bool)
     kept[left] = True
     return kept
 
 
-def _shrunk(close_ups: NDArray[np.uint8], side: int) -> picture.Floats:
+def _shrink_pictures(close_ups: NDArray[np.uint8], side: int) -> picture.Floats:
     step = SIDE // side
     small: picture.Floats = close_ups.reshape(-1, side, step, side, step, 3).mean(axis=(2, 4))
     return small
 
 
-def _tinted(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
-    """Whether the tints in the middle of each of two pictures are about within the range of all of the other's: cutting takes none away there."""
+def _compare_tints(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
+    """Whether the tints in the middle of each picture are about within the range of all of the other's.
+
+    Cutting takes none away there.
+    """
     one, other = (pictures - np.roll(pictures, 1, axis=3) for pictures in (one, other))
     within = np.ones(len(one), bool)
     for inner, outer in ((one, other), (other, one)):
@@ -130,7 +135,7 @@ def _tinted(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
     return within
 
 
-def _same(one: picture.Floats, other: picture.Floats, floor: float) -> NDArray[np.bool_]:
+def _compare_windows(one: picture.Floats, other: picture.Floats, floor: float) -> NDArray[np.bool_]:
     """Whether some window of the first shows what a window of the second does."""
     grey, target = one.mean(axis=3), other.mean(axis=3)
     first, second, _ = choose_windows(grey, target)
@@ -142,18 +147,20 @@ def _same(one: picture.Floats, other: picture.Floats, floor: float) -> NDArray[n
             )
             for pictures, place in ((one, shows), (other, seen))
         )
-        found[rows] |= (_correlation(shown.mean(axis=3), wanted.mean(axis=3)) >= floor) & _coloured(shown, wanted)
+        found[rows] |= (_correlate_pictures(shown.mean(axis=3), wanted.mean(axis=3)) >= floor) & _compare_colours(
+            shown, wanted
+        )
     return found
 
 
-def _correlation(one: picture.Floats, other: picture.Floats) -> picture.Floats:
+def _correlate_pictures(one: picture.Floats, other: picture.Floats) -> picture.Floats:
     a, b = (pictures - pictures.mean(axis=(1, 2), keepdims=True) for pictures in (one, other))
     spread = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
     found: picture.Floats = (a * b).sum(axis=(1, 2)) / np.maximum(spread, 1e-9)
     return found
 
 
-def _coloured(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
+def _compare_colours(one: picture.Floats, other: picture.Floats) -> NDArray[np.bool_]:
     """Whether the colours of n pairs are the same, cell by cell."""
     rest = np.abs(one - other)
     size = rest.shape[1] // CELLS
@@ -172,7 +179,7 @@ def make_gallery(thumbnails: NDArray[np.uint8]) -> Gallery:
     return Gallery(places[order], owners[order], thumbnails)
 
 
-def _chunks(counts: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
+def _group_rows(counts: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
     """Rows in groups whose counts add up to about CHUNK."""
     groups = np.cumsum(counts) // CHUNK
     yield from (np.flatnonzero(groups == number) for number in np.unique(groups))

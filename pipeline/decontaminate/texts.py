@@ -67,8 +67,8 @@ class Search:
 
     def __init__(self, benchmarks: Benchmarks, share: float) -> None:
         self.benchmarks, self.share = benchmarks, share
-        self.weights = np.array([weigh_word(word) for word in benchmarks.spelt])
-        self.numeric = np.array([any(letter.isdigit() for letter in word) for word in benchmarks.spelt])
+        self.weights = np.array([weigh_word(word) for word in benchmarks.words])
+        self.numeric = np.array([any(letter.isdigit() for letter in word) for word in benchmarks.words])
 
     def hits(self, batch: Sequence[Passage], pictures: Sequence[frozenset[int] | None]) -> Iterator[Hit]:
         """Items that passages ask, each passage for itself, in order of passage and item. Pure.
@@ -84,7 +84,7 @@ class Search:
 
     def asks(self, passage: Passage, item: Item) -> tuple[int, ...]:
         """The nodes of a passage that ask just what an item asks, at any length; none if it does not."""
-        return _nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
+        return _list_nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
 
     def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """(passage, item, [(start in the passage, start in the item)]) of common runs, in order."""
@@ -108,10 +108,10 @@ class Search:
     def _filter(
         self, passage: Passage, item: Item, matched: Sequence[tuple[int, int]], shown: frozenset[int] | None
     ) -> tuple[float, tuple[int, ...]] | None:
-        """The share of the item's telling words that are there, and the nodes that hold them; None if that is too little."""
+        """The share of the item's telling words that are there, and their nodes; None if that is too little."""
         foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
         asked, best, nodes = item.asked, 0.0, set[int]()
-        for occurrence in _occurrences(matched, asked.size):
+        for occurrence in _split_occurrences(matched, asked.size):
             there, said = np.zeros(asked.size, bool), np.zeros(passage.words.size, bool)
             for place, start in occurrence:
                 there[start : start + RUN] = True
@@ -141,7 +141,7 @@ class Search:
         return weighs + listed >= least or self._answered(rest, first, last + 1, stop, item, foreign)
 
     def _listed(self, rest: Words, stop: int, item: Item) -> tuple[float, int]:
-        """What choices weigh that stand behind a place, one after the other in any order, and where the last one ends."""
+        """The weight of choices behind a place, one after the other in any order, and where the last one ends."""
         weighs, left = 0.0, list(item.choices)
         while True:
             ends = dict[tuple[int, int], int]()
@@ -175,8 +175,11 @@ class Search:
         return REACH if self.weights[answer].sum() >= 2 and not self.numeric[answer].all() else NEXT
 
 
-def _occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Common runs of a passage and an item, parted into the places where the passage may ask it: further apart than it is long."""
+def _split_occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Common runs of a passage and an item, split into the places where the passage may ask it.
+
+    Places are further apart than the item is long.
+    """
     group = list[tuple[int, int]]()
     for place, start in sorted(matched, key=lambda run: (run[0] - run[1], run)):
         if group and place - start - (group[-1][0] - group[-1][1]) > size:
@@ -187,5 +190,5 @@ def _occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list
         yield group
 
 
-def _nodes(passage: Passage, places: NDArray[np.int64], size: int) -> tuple[int, ...]:
+def _list_nodes(passage: Passage, places: NDArray[np.int64], size: int) -> tuple[int, ...]:
     return tuple(sorted({int(node) for place in places for node in passage.nodes[place : place + size]}))

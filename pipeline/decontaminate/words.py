@@ -46,7 +46,7 @@ def split_words(text: str) -> list[str]:
 
 
 def weigh_word(word: str) -> float:
-    """What a word counts: half where it is one character of a script without spaces, since words have about two there."""
+    """The weight of a word: half for a character of a script without spaces, whose words have about two."""
     return 0.5 if len(word) == 1 and any(start <= ord(word) <= stop for start, stop in UNSPACED) else 1.0
 
 

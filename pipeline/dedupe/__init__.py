@@ -37,7 +37,7 @@ class Dedupe:
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
     near_images: bool = False
     """Whether similar images count as the same in web documents, which show before and after, and under questions: sets
-    made from templates ask the same of scenes that differ by a block or a colour. Pages are held against their text as
+    made from templates ask the same of scenes that differ by a block or a colour. Pages are compared with their text as
     well."""
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     same_addresses: bool = False

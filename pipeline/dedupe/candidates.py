@@ -1,4 +1,6 @@
-"""Step `candidates`: which texts and images of one bucket are worth comparing, and which paragraphs come again, over all sources.
+"""Step `candidates`: which texts and images of one bucket are worth comparing.
+
+Also which paragraphs are repeated, over all sources.
 
 Looks at places alone, so it is cheap. A similar pair meets at many places; `pairs` measures it once.
 """
@@ -85,15 +87,15 @@ class FindCandidates:
         The order of `inputs` does not matter.
         """
         first_place, last_place = split_range(self.bucket, self.buckets, BUCKET_BITS)
-        repeats = find_repeated(*_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
+        repeats = find_repeated(*_read_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
         table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=PARAGRAPHS)
         pq.write_table(table, folder / "paragraph.repeats.parquet", compression="zstd")
         counts = {"repeated_paragraphs": Count(table.num_rows, table.num_rows)}
         for kind in (TEXT, IMAGE):
-            filed = _read(kind, inputs, first_place, last_place)
+            filed = _read_places(kind, inputs, first_place, last_place)
             first, second, excess = find_candidates(kind, filed.places, filed.keys, self.cap)
             path = folder / f"{kind.name}.candidates.parquet"
-            pq.write_table(_table(filed, first, second), path, compression="zstd", row_group_size=ROW_GROUP)
+            pq.write_table(_make_candidates(filed, first, second), path, compression="zstd", row_group_size=ROW_GROUP)
             counts[f"{kind.name}_candidates"] = count = Count()
             count.keep(first.size)
             count.lose(Reason.PAIR_CAP, excess)
@@ -103,7 +105,9 @@ class FindCandidates:
 def find_candidates(
     kind: Kind, places: Places, keys: NDArray[np.uint64], cap: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Rows of each pair of different keys to measure, once, the smaller key first; and the pairs at one place left out for `cap`.
+    """Rows of each pair of different keys to compare, once, the smaller key first.
+
+    Also the number of pairs at one place that were left out for `cap`.
 
     Args:
         kind: Says which rows make a group.
@@ -117,7 +121,7 @@ def find_candidates(
     for distance in range(1, min(cap, places.size - 1) + 1):
         row = np.flatnonzero(groups[distance:] == groups[:-distance])
         looked_at += int((places[row] == places[row + distance]).sum())
-        row = row[_alike(kind, places[row], places[row + distance]) & (keys[row] != keys[row + distance])]
+        row = row[_compare_hashes(kind, places[row], places[row + distance]) & (keys[row] != keys[row + distance])]
         found.append(np.stack([row, row + distance]))
     sizes = np.unique(places, return_counts=True)[1]
     excess = int((sizes * (sizes - 1) // 2).sum()) - looked_at
@@ -132,7 +136,7 @@ def find_candidates(
     return np.where(swapped, pairs[1], pairs[0]), np.where(swapped, pairs[0], pairs[1]), excess
 
 
-def _alike(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
+def _compare_hashes(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
     if not kind.hash_bits:
         return np.ones(one.size, bool)
     mask = np.uint64((1 << kind.hash_bits) - 1)
@@ -151,7 +155,7 @@ class _Filed:
     files: NDArray[np.int64]
 
 
-def _table(filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -> pa.Table:
+def _make_candidates(filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -> pa.Table:
     """CANDIDATES of pairs of rows."""
     columns: list[NDArray[Any]] = [filed.keys[first], filed.keys[second]]
     for rows in (first, second):
@@ -159,9 +163,9 @@ def _table(filed: _Filed, first: NDArray[np.int64], second: NDArray[np.int64]) -
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=CANDIDATES)
 
 
-def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
+def _read_places(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
     """The rows [first, last] of all partitions, one for each content and place, sorted by place and key."""
-    columns, files = _columns(kind.name, ("place", "key", "start", "stop"), inputs, first, last)
+    columns, files = _read_columns(kind.name, ("place", "key", "start", "stop"), inputs, first, last)
     places, keys, starts, stops = columns
     order = np.lexsort((files, keys, places))
     new = np.ones(order.size, bool)
@@ -170,10 +174,13 @@ def _read(kind: Kind, inputs: Inputs, first: int, last: int) -> _Filed:
     return _Filed(places[order], keys[order], starts[order], stops[order], files[order])
 
 
-def _columns(
+def _read_columns(
     thing: str, names: Sequence[str], inputs: Inputs, first: int, last: int
 ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-    """Columns of the rows with a place in [first, last], of all partitions in the order of their names; and whose each row is."""
+    """Columns of the rows with a place in [first, last], and the partition of each row.
+
+    Partitions are in the order of their names.
+    """
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{thing}.places.parquet")]
     parts = [read_span(path, names, first, last) for path in paths]
     files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
@@ -192,7 +199,7 @@ def read_span(path: Path, names: Sequence[str], first: int, last: int) -> list[N
     Reads the row groups that hold them, which lie side by side.
     """
     with pq.ParquetFile(path) as file:
-        groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, first, last)]
+        groups = [number for number in range(file.num_row_groups) if _overlaps_range(file, number, first, last)]
         table = file.read_row_groups(groups, columns=list(names))
     columns = [table.column(name).to_numpy() for name in names]
     start = np.searchsorted(columns[0], np.uint64(first), side="left")
@@ -200,6 +207,6 @@ def read_span(path: Path, names: Sequence[str], first: int, last: int) -> list[N
     return [column[start:stop] for column in columns]
 
 
-def _overlaps(file: pq.ParquetFile, number: int, first: int, last: int) -> bool:
+def _overlaps_range(file: pq.ParquetFile, number: int, first: int, last: int) -> bool:
     held = file.metadata.row_group(number).column(0).statistics
     return held is not None and held.has_min_max and held.min <= last and held.max >= first

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 
 def find_components(keys: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """The smallest key that each of `keys` is connected to, itself included; pure, and independent of the order of edges.
+    """The smallest key that each of `keys` is connected to, itself included.
+
+    Pure, and independent of the order of edges.
 
     Args:
         keys: Sorted, without repetition.
@@ -26,13 +28,13 @@ def find_components(keys: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) 
         lowered = labels.copy()
         np.minimum.at(lowered, labels[first], lowest)
         np.minimum.at(lowered, labels[second], lowest)
-        lowered = _shortcut(lowered)
+        lowered = _shorten_labels(lowered)
         if np.array_equal(lowered, labels):
             return keys[labels]
         labels = lowered
 
 
-def _shortcut(labels: NDArray[Any]) -> NDArray[Any]:
+def _shorten_labels(labels: NDArray[Any]) -> NDArray[Any]:
     """Follow labels of labels to their ends."""
     while True:
         further = labels[labels]

@@ -1,4 +1,6 @@
-"""The rules of web documents that OBELICS was cleaned by: what a domain says again and again, and documents that show the same addresses.
+"""OBELICS' rules for web documents.
+
+They concern what a domain repeats, and documents that show the same addresses.
 
 Section 3.2 and appendix A.1 of Laurencon et al. (2023): paragraphs that stand at least three times in the documents of
 one domain were removed, and of documents with the same set of image addresses one was kept. A paragraph is a text node.

@@ -15,7 +15,9 @@ Matrix = dict[str, dict[str, int]]
 
 
 def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, Any]:
-    """`{"images": ..., "texts": ...}`, each with `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
+    """The overlap of sources: `{"images": ..., "texts": ...}`.
+
+    Each has `sources` (source -> different contents), `exact` and `near` (row -> column -> number).
 
     The number in row A, column B says how many of A's different contents stand in another sample, of B: the same, or
     similar in the recipe's terms (the same included). So the diagonal says how many come again within a source. A text
@@ -30,19 +32,19 @@ def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, An
         "order", "source", key="text", label=pl.coalesce("label", "text")
     )
     images = images.select("order", "key", "label").join(samples.select("order", "source"), on="order")
-    return {"images": _overlap(images), "texts": _overlap(texts)}
+    return {"images": _measure_overlap(images), "texts": _measure_overlap(texts)}
 
 
-def _overlap(things: pl.DataFrame) -> dict[str, Any]:
+def _measure_overlap(things: pl.DataFrame) -> dict[str, Any]:
     """Of things with `order`, `source`, `key` and `label`."""
     sizes = things.group_by("source").agg(size=pl.col("key").n_unique())
     sources = dict(sizes.sort("source").iter_rows())
-    found = {name: _matrix(things, by, list(sources)) for name, by in (("exact", "key"), ("near", "label"))}
+    found = {name: _make_matrix(things, by, list(sources)) for name, by in (("exact", "key"), ("near", "label"))}
     return {"sources": sources, **found}
 
 
-def _matrix(things: pl.DataFrame, by: str, sources: list[str]) -> Matrix:
-    """Contents of each source that have their `by` in common with a sample of each source, not counting their only one."""
+def _make_matrix(things: pl.DataFrame, by: str, sources: list[str]) -> Matrix:
+    """Contents of each source that share their `by` with a sample of each source, not counting their only one."""
     holders = things.group_by(by, pl.col("source").alias("holder")).agg(samples=pl.col("order").n_unique())
     held = things.select("source", "key", "label").unique().join(holders, on=by)
     held = held.filter((pl.col("source") != pl.col("holder")) | (pl.col("samples") > 1))

@@ -84,8 +84,8 @@ class MeasurePairs:
         """Write `{text,image}.pairs.parquet`. The order of `inputs` does not matter."""
         counts = {}
         for kind in (TEXT, IMAGE):
-            found = _candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
-            table = _measured(kind, found, _evidence(kind, inputs))
+            found = _read_candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
+            table = _measure_pairs(kind, found, _map_evidence(kind, inputs))
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
             counts[f"{kind.name}_pairs"] = Count(found["one"].size, found["one"].size)
         return counts
@@ -95,7 +95,7 @@ Found = dict[str, NDArray[Any]]
 """Columns of CANDIDATES."""
 
 
-def _candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found:
+def _read_candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found:
     """The candidates of all buckets with their smaller key in [first, last], each once, sorted."""
     names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.candidates.parquet"))
     partitions = [read_span(inputs[name], tuple(CANDIDATES.names), first, last) for name in names]
@@ -109,13 +109,13 @@ def _candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found:
     return {name: column[order[new]] for name, column in columns.items()}
 
 
-def _evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
+def _map_evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
     """The evidence of all partitions, in the order of their names; mapped, not read."""
     names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.evidence.npy"))
     return [read_array(inputs[name]) for name in names]
 
 
-def _measured(kind: Kind, found: Found, evidence: list[NDArray[Any]]) -> pa.Table:
+def _measure_pairs(kind: Kind, found: Found, evidence: list[NDArray[Any]]) -> pa.Table:
     """PAIRS at or above the floor."""
     similarity = np.empty(found["one"].size)
     for start in range(0, similarity.size, BATCH):

@@ -2,8 +2,8 @@
 
 Both look at nothing but square luminance thumbnails and the pictures' sizes, so images are not decoded again. A copy
 may be recompressed, resized, brightened, cropped a little or carry a caption: then a window of one picture shows what a
-window of the other shows. Candidates and alignment need no more than 32 pixels a side; what tells a copy from a picture
-like it, such as the same dialogue in another language, shows at 64.
+window of the other shows. Candidates and alignment need no more than 32 pixels a side; what distinguishes a copy from a
+picture like it, such as the same dialogue in another language, shows at 64.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
 
 FLOOR = 0.9
-"""Least similarity that is told. Pairs that cannot reach it are given up on the way, and told as 0."""
+"""Least similarity that is returned. Pairs that cannot reach it are given up on the way, and returned as 0."""
 DISTORTED = 2.0
 """How much longer one picture may be in proportion than its copy. Sites squeeze wide pictures into squares; a scroll
 bar is no dialogue."""
@@ -104,7 +104,7 @@ def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
     neighbours agree in the leading bits.
     """
     batches = range(0, max(1, len(thumbnails)), 256)
-    signs = np.concatenate([_signs(thumbnails[start : start + 256]) for start in batches])
+    signs = np.concatenate([_compute_signs(thumbnails[start : start + 256]) for start in batches])
     weights = np.uint64(1) << np.arange(HASH_BITS, dtype=np.uint64)
     filed = []
     for table in range(1 << TABLE_BITS):
@@ -115,7 +115,9 @@ def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
 
 
 def measure_similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
-    """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0; pure, and each pair for itself.
+    """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0.
+
+    Pure, and each pair for itself.
 
     The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and
     Kanade, 1981). It does not matter which of the two was cut.
@@ -128,55 +130,58 @@ def measure_similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, 
     """
     found = np.zeros(len(one))
     ours, theirs = sizes or (np.full((len(one), 2), np.inf), np.full((len(one), 2), np.inf))
-    rows = np.arange(len(one)) if sizes is None else np.flatnonzero(_distortion(ours, theirs) <= DISTORTED)
+    rows = np.arange(len(one)) if sizes is None else np.flatnonzero(_measure_distortion(ours, theirs) <= DISTORTED)
     pixels = np.minimum(ours, theirs)[rows]
     a, b = one[rows].astype(np.float64), other[rows].astype(np.float64)
-    found[rows] = _similarity(a, b, pixels)
+    found[rows] = _measure_similarity(a, b, pixels)
     return np.where(found >= FLOOR, found, 0.0).round(4)
 
 
-def _distortion(one: Floats, other: Floats) -> Floats:
+def _measure_distortion(one: Floats, other: Floats) -> Floats:
     """(n,): by how much the ratio of height to width is another, at least 1."""
     change: Floats = (one[:, 0] * other[:, 1]) / (one[:, 1] * other[:, 0])
     return np.maximum(change, 1 / change)
 
 
-def _similarity(one: Floats, other: Floats, pixels: Floats) -> Floats:
+def _measure_similarity(one: Floats, other: Floats, pixels: Floats) -> Floats:
     """(n,): correlations; less than FLOOR where a pair was given up."""
     found = np.zeros(len(one))
-    small, small_other = _reduced(one, SMALL), _reduced(other, SMALL)
+    small, small_other = _reduce_pictures(one, SMALL), _reduce_pictures(other, SMALL)
     first, second, best = choose_windows(small, small_other)
     hopeful = np.flatnonzero(best >= HOPELESS)
-    as_they_lie = _compare(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
+    as_they_lie = _compare_windows(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
     rows = hopeful[as_they_lie >= PROMISING]
-    found[rows] = _compare(*(x[rows] for x in (one, other, first, second, pixels)))
+    found[rows] = _compare_windows(*(x[rows] for x in (one, other, first, second, pixels)))
     rows = hopeful[found[hopeful] < CERTAIN]
     going, first, second = align_pairs(*(x[rows] for x in (one, other, first, second)))
     rows = rows[going]
-    found[rows] = np.maximum(found[rows], _compare(one[rows], other[rows], first, second, pixels[rows]))
+    found[rows] = np.maximum(found[rows], _compare_windows(one[rows], other[rows], first, second, pixels[rows]))
     return found
 
 
-def _signs(thumbnails: Thumbnails) -> NDArray[np.bool_]:
+def _compute_signs(thumbnails: Thumbnails) -> NDArray[np.bool_]:
     """(n, windows, HASH_BITS) signs of the lowest frequencies but the mean, and but the highest ones."""
-    side, pixels, frequencies = thumbnails.shape[1], thumbnails.astype(np.float64), _cosines(32, 8)
+    side, pixels, frequencies = thumbnails.shape[1], thumbnails.astype(np.float64), _make_cosines(32, 8)
     signs = []
     for top, bottom, left, right in WINDOWS:
-        rows, columns = frequencies @ _area(32, top, bottom, side), frequencies @ _area(32, left, right, side)
+        rows, columns = (
+            frequencies @ _make_area_weights(32, top, bottom, side),
+            frequencies @ _make_area_weights(32, left, right, side),
+        )
         waves = (rows @ pixels @ columns.T).reshape(-1, 64)
         signs.append(waves[:, 1 : 1 + HASH_BITS].round(6) > 0)
     return np.stack(signs, axis=1)
 
 
 @cache
-def _cosines(size: int, count: int) -> Floats:
+def _make_cosines(size: int, count: int) -> Floats:
     """The `count` lowest frequencies of a DCT-II of `size` values."""
     waves: Floats = np.cos(np.pi * np.outer(np.arange(count), 2 * np.arange(size) + 1) / (2 * size))
     return waves
 
 
 @cache
-def _area(cells: int, start: float, stop: float, side: int) -> Floats:
+def _make_area_weights(cells: int, start: float, stop: float, side: int) -> Floats:
     """(cells, side): the mean over each of `cells` equal parts of [start, stop) of `side` pixels."""
     edges = np.linspace(start * side, stop * side, cells + 1)
     pixels = np.arange(side)
@@ -187,23 +192,23 @@ def _area(cells: int, start: float, stop: float, side: int) -> Floats:
 
 def choose_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
-    correlations = (_views(one) @ _views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
+    correlations = (_make_views(one) @ _make_views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
     best = correlations.argmax(axis=1)
     windows = np.array(WINDOWS)
     return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
 
 
-def _views(pixels: Floats) -> Floats:
+def _make_views(pixels: Floats) -> Floats:
     """(n, windows, COARSE * COARSE): all windows, with mean 0 and norm 1."""
     side = pixels.shape[1]
     views = [
-        _area(COARSE, top, bottom, side) @ pixels @ _area(COARSE, left, right, side).T
+        _make_area_weights(COARSE, top, bottom, side) @ pixels @ _make_area_weights(COARSE, left, right, side).T
         for top, bottom, left, right in WINDOWS
     ]
-    return _normal(np.stack(views, axis=1).reshape(len(pixels), len(WINDOWS), COARSE * COARSE))[0]
+    return _normalise_values(np.stack(views, axis=1).reshape(len(pixels), len(WINDOWS), COARSE * COARSE))[0]
 
 
-def _normal(values: Floats) -> tuple[Floats, Floats]:
+def _normalise_values(values: Floats) -> tuple[Floats, Floats]:
     """Values with mean 0 and norm 1 along the last axis, and what they were divided by."""
     centred = values - values.mean(axis=-1, keepdims=True)
     norm = np.maximum(np.sqrt((centred * centred).sum(axis=-1, keepdims=True)), 1e-3)
@@ -217,20 +222,20 @@ def align_pairs(one: Floats, other: Floats, first: Floats, second: Floats) -> tu
     """
     going, low, high = np.arange(len(one)), first - REACH, first + REACH
     for side, blur, steps, least in LEVELS:
-        picture, pattern = _reduced(one[going], side), _reduced(other[going], side)
+        picture, pattern = _reduce_pictures(one[going], side), _reduce_pictures(other[going], side)
         blurs, agreement = np.full((len(going), 2), blur), np.ones(len(going))
         for _ in range(steps):
-            step, agreement = _step(
-                *sample_windows(picture, first, blur), _sample(pattern, second, blurs, picture.shape[1] // 2)
+            step, agreement = _compute_step(
+                *sample_windows(picture, first, blur), _sample_windows(pattern, second, blurs, picture.shape[1] // 2)
             )
-            first, second = _shown_by_both((first + step).clip(low, high), second)
+            first, second = _select_shared_windows((first + step).clip(low, high), second)
         kept = agreement >= least
         going = going[kept]
         low, high, first, second = (edges[kept] for edges in (low, high, first, second))
     return going, first, second
 
 
-def _shown_by_both(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+def _select_shared_windows(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """Windows that show the same, without what lies outside the first picture."""
     first, second = first.reshape(-1, 2, 2), second.reshape(-1, 2, 2)  # by axis, then by end
     inside = first.clip(0, 1)
@@ -239,65 +244,75 @@ def _shown_by_both(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     return inside.reshape(-1, 4), kept.reshape(-1, 4)
 
 
-def _reduced(pixels: Floats, most: int | None) -> Floats:
+def _reduce_pictures(pixels: Floats, most: int | None) -> Floats:
     """Pictures with at most so many pixels a side."""
     side = pixels.shape[1]
     if most is None or side <= most:
         return pixels
-    area = _area(most, 0.0, 1.0, side)
+    area = _make_area_weights(most, 0.0, 1.0, side)
     reduced: Floats = area @ pixels @ area.T
     return reduced
 
 
 def sample_windows(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
-    """(n, points, points) each: the windows sampled with a Gaussian kernel, and their derivatives by row and by column."""
+    """(n, points, points) each: windows sampled with a Gaussian kernel, and their derivatives by row and column."""
     side, blurs = pixels.shape[1], np.full(len(pixels), blur)
-    rows, row_distance = _kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)
-    columns, column_distance = _kernel(windows[:, 2], windows[:, 3], side, side // 2, blurs)
+    rows, row_distance = _make_kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)
+    columns, column_distance = _make_kernel(windows[:, 2], windows[:, 3], side, side // 2, blurs)
     across = pixels @ columns.transpose(0, 2, 1)
-    sloping_rows, sloping_columns = _sloping(rows, row_distance / blur), _sloping(columns, column_distance / blur)
+    sloping_rows, sloping_columns = (
+        _differentiate_kernel(rows, row_distance / blur),
+        _differentiate_kernel(columns, column_distance / blur),
+    )
     return rows @ across, sloping_rows @ across, rows @ pixels @ sloping_columns.transpose(0, 2, 1)
 
 
-def _sample(pixels: Floats, windows: Floats, blurs: Floats, points: int) -> Floats:
+def _sample_windows(pixels: Floats, windows: Floats, blurs: Floats, points: int) -> Floats:
     """(n, points, points): the windows sampled with Gaussian kernels of (n, 2) standard deviations, down and across."""
     side = pixels.shape[1]
-    rows, _ = _kernel(windows[:, 0], windows[:, 1], side, points, blurs[:, 0])
-    columns, _ = _kernel(windows[:, 2], windows[:, 3], side, points, blurs[:, 1])
+    rows, _ = _make_kernel(windows[:, 0], windows[:, 1], side, points, blurs[:, 0])
+    columns, _ = _make_kernel(windows[:, 2], windows[:, 3], side, points, blurs[:, 1])
     sampled: Floats = rows @ pixels @ columns.transpose(0, 2, 1)
     return sampled
 
 
-def _kernel(start: Floats, stop: Floats, side: int, count: int, blurs: Floats) -> tuple[Floats, Floats]:
-    """(n, count, side) each: weights of the pixels at points of [start, stop), and their distance in standard deviations.
+def _make_kernel(start: Floats, stop: Floats, side: int, count: int, blurs: Floats) -> tuple[Floats, Floats]:
+    """(n, count, side) each: weights of the pixels at points of [start, stop), and their distances.
+
+    Distances are in standard deviations.
 
     Pixels outside the window weigh nothing.
     """
-    points = start[:, None] + (stop - start)[:, None] * _middles(count)
-    distance = (_middles(side) - points[:, :, None]) / blurs[:, None, None]
-    inside = (_middles(side) > start[:, None] - 0.5 / side) & (_middles(side) < stop[:, None] + 0.5 / side)
+    points = start[:, None] + (stop - start)[:, None] * _compute_middles(count)
+    distance = (_compute_middles(side) - points[:, :, None]) / blurs[:, None, None]
+    inside = (_compute_middles(side) > start[:, None] - 0.5 / side) & (
+        _compute_middles(side) < stop[:, None] + 0.5 / side
+    )
     weights: Floats = np.exp(-0.5 * distance * distance) * inside[:, None, :] + 1e-12
     weights /= weights.sum(axis=2, keepdims=True)
     return weights, distance
 
 
-def _sloping(weights: Floats, pull: Floats) -> Floats:
+def _differentiate_kernel(weights: Floats, pull: Floats) -> Floats:
     """The derivative of a kernel's weights by the point, given that of their logarithms."""
     slope: Floats = weights * pull
     slope -= weights * slope.sum(axis=2, keepdims=True)
     return slope
 
 
-def _middles(count: int) -> Floats:
+def _compute_middles(count: int) -> Floats:
     """The middles of `count` equal parts of [0, 1)."""
     return (np.arange(count) + 0.5) / count
 
 
-def _step(shown: Floats, down: Floats, right: Floats, target: Floats) -> tuple[Floats, Floats]:
-    """(n, 4): the step of (top, bottom, left, right) that brings what is shown closer to the target; (n,): their correlation before."""
+def _compute_step(shown: Floats, down: Floats, right: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """The step of (top, bottom, left, right), (n, 4), that brings what is shown closer to the target.
+
+    Also (n,): the correlation before the step.
+    """
     count, points = shown.shape[:2]
-    share = _middles(points)
-    (a, norm), (b, _) = (_normal(picture.reshape(count, points * points)) for picture in (shown, target))
+    share = _compute_middles(points)
+    (a, norm), (b, _) = (_normalise_values(picture.reshape(count, points * points)) for picture in (shown, target))
     agreement = (a * b).sum(axis=1)
     by_edge = [down * (1 - share)[:, None], down * share[:, None], right * (1 - share), right * share]
     slopes = np.stack(by_edge, axis=1).reshape(count, 4, points * points) / norm[:, None]
@@ -310,33 +325,33 @@ def _step(shown: Floats, down: Floats, right: Floats, target: Floats) -> tuple[F
     return step.clip(-0.05, 0.05), agreement
 
 
-def _compare(one: Floats, other: Floats, first: Floats, second: Floats, pixels: Floats) -> Floats:
+def _compare_windows(one: Floats, other: Floats, first: Floats, second: Floats, pixels: Floats) -> Floats:
     """(n,): the correlation of two windows, as they are or with the darker one as bright as the other."""
     blurs = np.maximum(0.5 / one.shape[1], RESOLVED / pixels)
     points = one.shape[1] * 3 // 4
-    shown, target = _sample(one, first, blurs, points), _sample(other, second, blurs, points)
-    telling = _moments(shown, target)[1].max(axis=0) >= FLAT * FLAT
+    shown, target = _sample_windows(one, first, blurs, points), _sample_windows(other, second, blurs, points)
+    telling = _compute_moments(shown, target)[1].max(axis=0) >= FLAT * FLAT
     telling[:, 0] = True
-    best = _correlate(shown, target, telling)
+    best = _correlate_samplings(shown, target, telling)
     unsure = np.flatnonzero(best < CERTAIN)
     shown, target, telling = shown[unsure], target[unsure], telling[unsure]
     lighter = (shown.mean(axis=(1, 2)) > target.mean(axis=(1, 2)))[:, None, None]
     dark, bright = np.where(lighter, target, shown), np.where(lighter, shown, target)
-    for brightened in _brightened(dark, bright):
-        best[unsure] = np.maximum(best[unsure], _correlate(brightened, bright, telling))
+    for brightened in _brighten_pictures(dark, bright):
+        best[unsure] = np.maximum(best[unsure], _correlate_samplings(brightened, bright, telling))
     return best
 
 
-def _brightened(dark: Floats, bright: Floats) -> Iterator[Floats]:
+def _brighten_pictures(dark: Floats, bright: Floats) -> Iterator[Floats]:
     """The darker pictures with each gain, and with the one at which they have the mean of the brighter ones."""
-    most, wanted, gain = 255 / _light(dark), bright.mean(axis=(1, 2)), np.ones(len(dark))
+    most, wanted, gain = 255 / _measure_light(dark), bright.mean(axis=(1, 2)), np.ones(len(dark))
     for _ in range(3):  # saturation swallows a part of each gain
         brightened = dark * np.minimum(gain[:, None, None], most)
         gain = (gain * wanted / np.maximum(brightened.mean(axis=(1, 2)), 1e-3)).clip(1, max(GAINS))
     yield from (dark * np.minimum(gain, most) for gain in (gain[:, None, None], *GAINS))
 
 
-def _light(sampled: Floats) -> Floats:
+def _measure_light(sampled: Floats) -> Floats:
     """The brightest of each point and its eight neighbours, at least 1.
 
     Where a picture is made brighter it saturates letter by letter, not point by point: of grey letters on white the
@@ -348,21 +363,24 @@ def _light(sampled: Floats) -> Floats:
     return np.maximum(light, 1.0)
 
 
-def _correlate(one: Floats, other: Floats, telling: NDArray[np.bool_]) -> Floats:
+def _correlate_samplings(one: Floats, other: Floats, telling: NDArray[np.bool_]) -> Floats:
     """(n,): correlations of two samplings, with the mean of the variances in place of their geometric mean.
 
     So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast.
     What counts is the least of the correlation of the windows and of what is left of them without the top or the bottom
     eighth, where that shows anything (`telling`): two pictures are not the same for having the same caption.
     """
-    shared, spreads = _moments(one, other)
+    shared, spreads = _compute_moments(one, other)
     correlations = shared / np.maximum(spreads, FLAT * FLAT).mean(axis=0)
     least: Floats = np.where(telling, correlations, 1.0).min(axis=1)
     return least
 
 
-def _moments(one: Floats, other: Floats) -> tuple[Floats, Floats]:
-    """Covariance (n, 3) and variances (2, n, 3) of two samplings: of all, without the top eighth, without the bottom one."""
+def _compute_moments(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+    """Covariance (n, 3) and variances (2, n, 3) of two samplings.
+
+    Of all points, without the top eighth, and without the bottom eighth.
+    """
     points = one.shape[1]
     eighth = points // 8
     rows = np.stack([one, other, one * one, other * other, one * other]).sum(axis=3)

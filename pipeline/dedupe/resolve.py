@@ -87,11 +87,11 @@ class Resolve:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Cluster, keep one of each cluster, and write why the others go."""
         samples, nodes = read_survivors(inputs, self.partitions, self.filters, self.priority, self._repeats(inputs))
-        texts = _clusters(samples.filter("long")["text"], _pairs(inputs, "text"), self.text)
+        texts = _find_clusters(samples.filter("long")["text"], _read_pairs(inputs, "text"), self.text)
         samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
         documents, images = _drop_documents(samples), nodes.filter(pl.col("kind") == "image")
         nodes = nodes.join(documents, on="order", how="anti")
-        clusters = _clusters(images["key"], _pairs(inputs, "image"), self.image)
+        clusters = _find_clusters(images["key"], _read_pairs(inputs, "image"), self.image)
         images = images.join(clusters, on="key").sort("order", "node")
         shown = images.join(documents, on="order", how="anti")
         pages = _drop_pages(samples.join(documents, on="order", how="anti"), shown)
@@ -102,7 +102,7 @@ class Resolve:
         self._write(folder, samples, pl.concat(drops).sort("order", "node"))
         overlap = compute_overlap(samples, images)
         (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
-        return _counts(samples, pl.concat(drops))
+        return _count_samples(samples, pl.concat(drops))
 
     def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
         """Places of the paragraphs that may have to go; the filters may have left less of them."""
@@ -166,15 +166,15 @@ class Resolve:
         for partition in self.partitions:
             found = by_partition[partition].iter_rows(named=True) if partition in by_partition else ()
             path = folder / name_resolved_verdicts(partition)
-            write_verdicts(path, [_verdict(row) for row in found])
+            write_verdicts(path, [_make_verdict(row) for row in found])
 
 
-def _pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
+def _read_pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind}.pairs.parquet")]
     return pl.read_parquet(paths).unique()
 
 
-def _clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:
+def _find_clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:
     """`key`, its cluster's `label`, and its `best` similarity to another of the cluster."""
     left = keys.unique().sort()
     pairs = pairs.filter(pl.col("similarity") >= threshold)
@@ -191,7 +191,7 @@ def _drop_documents(samples: pl.DataFrame) -> pl.DataFrame:
     texts = samples.filter((pl.col("unit") == DOCUMENT) & pl.col("long"))
     texts = texts.with_columns(keeper=pl.col("order").first().over("label"), kept=pl.col("text").first().over("label"))
     exact = pl.col("text") == pl.col("kept")
-    return _whole(
+    return _drop_samples(
         texts,
         reason=pl.when(exact).then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.NEAR_TEXT.value)),
         score=pl.when(exact).then(1.0).otherwise("best"),
@@ -201,7 +201,9 @@ def _drop_documents(samples: pl.DataFrame) -> pl.DataFrame:
 def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     """Pages, pairs and documents of little text whose images and text are those of another, or similar."""
     compared = samples.filter((pl.col("unit") == PAGE) | ((pl.col("unit") == DOCUMENT) & ~pl.col("long")))
-    compared = compared.with_columns(says=pl.coalesce("label", "text")).join(_albums(shown), on="order", how="left")
+    compared = compared.with_columns(says=pl.coalesce("label", "text")).join(
+        _collect_albums(shown), on="order", how="left"
+    )
     compared = compared.with_columns(pl.col("shows", "files").fill_null("")).sort("order")
     thing = ["shows", "says"]
     compared = compared.with_columns(
@@ -212,7 +214,7 @@ def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     exact = (
         pl.when(pl.col("files") == "").then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.EXACT_IMAGE.value))
     )
-    return _whole(
+    return _drop_samples(
         compared,
         reason=pl.when(~pl.col("same_files"))
         .then(pl.lit(Reason.NEAR_IMAGE.value))
@@ -234,7 +236,7 @@ def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     """Turns whose images, question and answer are those of another turn; samples all of whose turns are."""
     said = pl.concat_str("role", pl.col("key").cast(pl.String), separator=" ").str.join("\n")
     turns = spoken.filter(pl.col("role") != "system").group_by("order", "turn").agg(says=said, nodes="node")
-    turns = turns.join(_albums(shown), on="order").sort("order", "turn")
+    turns = turns.join(_collect_albums(shown), on="order").sort("order", "turn")
     thing = ["shows", "says"]
     turns = turns.with_columns(
         keeper=pl.col("order").first().over(thing),
@@ -257,27 +259,27 @@ def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([frame.select(DROPS.names()).cast(DROPS) for frame in (whole, partitions)])
 
 
-def _albums(shown: pl.DataFrame) -> pl.DataFrame:
+def _collect_albums(shown: pl.DataFrame) -> pl.DataFrame:
     """What images a sample shows, in their order: clusters, contents, and the least of their best similarities."""
     labels, keys = (pl.col(name).cast(pl.String).str.join(" ") for name in ("label", "key"))
     return shown.group_by("order", maintain_order=True).agg(shows=labels, files=keys, likeness=pl.col("best").min())
 
 
-def _whole(samples: pl.DataFrame, reason: pl.Expr, score: pl.Expr) -> pl.DataFrame:
+def _drop_samples(samples: pl.DataFrame, reason: pl.Expr, score: pl.Expr) -> pl.DataFrame:
     """Drops of the whole samples that are not their own keepers."""
     drops = samples.filter(pl.col("order") != pl.col("keeper"))
     drops = drops.select("order", "keeper", node=pl.lit(WHOLE_SAMPLE, pl.Int32), reason=reason, score=score)
     return drops.select(DROPS.names()).cast(DROPS)
 
 
-def _verdict(row: Mapping[str, object]) -> Verdict:
+def _make_verdict(row: Mapping[str, object]) -> Verdict:
     keeper = SampleId(*(row[f"keeper_{name}"] for name in SampleId._fields))  # type: ignore[arg-type]
     other = "" if row["keeper"] is None else str(keeper)
     return Verdict(row["sample"], row["node"], "dedupe", Reason(row["reason"]), row["score"], other)  # type: ignore[arg-type]
 
 
-def _counts(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
-    """The books over samples that the filters left, and over their nodes."""
+def _count_samples(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
+    """The counts over samples that the filters left, and over their nodes."""
     whole = drops.filter(pl.col("node") == WHOLE_SAMPLE).join(samples.select("order", "left"), on="order")
     counts = {"deduped": Count(), "deduped_nodes": Count()}
     for reason, left in whole.select("reason", "left").iter_rows():

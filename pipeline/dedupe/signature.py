@@ -1,4 +1,6 @@
-"""Step `signature`: what finding duplicates needs to know of a partition, so that its texts and images are not read again.
+"""Step `signature`: what finding duplicates needs to know of a partition.
+
+So its texts and images are not read again.
 
 Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things
 meet) and an array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples
@@ -99,13 +101,13 @@ class ComputeSignatures:
         image_stats = read_image_stats(inputs[IMAGE_STATS_FILE])
         texts: dict[int, NDArray[np.uint32]] = {}
         paragraphs: list[NDArray[np.uint64]] = []
-        rows = _outlines(read_samples(inputs[SAMPLES_FILE]), image_stats, texts, paragraphs)
+        rows = _make_outlines(read_samples(inputs[SAMPLES_FILE]), image_stats, texts, paragraphs)
         write_rows(folder / OUTLINE_FILE, OUTLINE, rows)
         _write_texts(folder, texts)
         _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
         return {
-            "texts_signed": _counted(sum(1 for shingles in texts.values() if _long(shingles))),
-            "images_signed": _counted(_write_images(folder, image_stats)),
+            "texts_signed": _count_kept(sum(1 for shingles in texts.values() if _is_long(shingles))),
+            "images_signed": _count_kept(_write_images(folder, image_stats)),
         }
 
 
@@ -133,13 +135,16 @@ def make_image_key(image_stats: ImageStats) -> int:
     return int(image_stats.sha256[:16], 16)
 
 
-def _outlines(
+def _make_outlines(
     samples: Iterator[Sample],
     image_stats: Sequence[ImageStats],
     texts: dict[int, NDArray[np.uint32]],
     paragraphs: list[NDArray[np.uint64]],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of OUTLINE; enters the shingles of each new text under its key, and the places of each document's paragraphs."""
+    """Rows of OUTLINE.
+
+    Enters the shingles of each new text under its key, and the places of each document's paragraphs.
+    """
     for sample in samples:
         compared, whole = choose_unit(sample), join_text(sample)
         key, domain = text.make_text_key(whole), hash_host(sample.url) if compared == DOCUMENT else None
@@ -154,7 +159,7 @@ def _outlines(
             "unit": compared,
             "host": domain,
             "text": key,
-            "long": compared != TURNS and _long(texts[key]),
+            "long": compared != TURNS and _is_long(texts[key]),
             "nodes": nodes,
         }
 
@@ -175,12 +180,12 @@ def _outline_node(node: Node, image_stats: Sequence[ImageStats]) -> dict[str, An
     return {**row, "key": None if shown.reason else make_image_key(shown), "url": address, "reason": shown.reason}
 
 
-def _long(shingles: NDArray[np.uint32]) -> bool:
+def _is_long(shingles: NDArray[np.uint32]) -> bool:
     return shingles.size >= SHORT
 
 
 def _write_texts(folder: Path, texts: Mapping[int, NDArray[np.uint32]]) -> None:
-    keys = [key for key, shingles in texts.items() if _long(shingles)]
+    keys = [key for key, shingles in texts.items() if _is_long(shingles)]
     stops = np.cumsum([texts[key].size for key in keys], dtype=np.int64)
     starts = np.concatenate([[0], stops[:-1]]) if keys else stops
     filed = [text.hash_bands(texts[key]) for key in keys]
@@ -212,13 +217,16 @@ def _write_places(
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
 ) -> None:
-    """Write PLACES: the i-th thing has the key keys[i], is filed at each of filed[i], and has the evidence [starts[i], stops[i])."""
+    """Write PLACES.
+
+    The i-th thing has the key keys[i], is filed at each of filed[i], and has the evidence [starts[i], stops[i]).
+    """
     per_thing = [len(places) for places in filed]
     places = np.concatenate(filed) if filed else np.empty(0, np.uint64)
     owners = np.repeat(np.arange(len(keys)), per_thing)
     owned = np.array(keys, np.uint64)[owners]
     order = np.lexsort((owned, places))
-    order = order[_differs(places[order]) | _differs(owned[order])]
+    order = order[_find_changes(places[order]) | _find_changes(owned[order])]
     columns = [places[order], owned[order], starts[owners[order]], stops[owners[order]]]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PLACES)
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
@@ -232,10 +240,10 @@ def _write_paragraphs(path: Path, paragraphs: Sequence[NDArray[np.uint64]]) -> N
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
 
 
-def _differs(values: NDArray[Any]) -> NDArray[np.bool_]:
+def _find_changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each value differs from the one before it."""
     return np.concatenate([np.ones(min(1, values.size), bool), values[1:] != values[:-1]])
 
 
-def _counted(number: int) -> Count:
+def _count_kept(number: int) -> Count:
     return Count(number, number)

@@ -61,19 +61,19 @@ def _read_part(
     lost = [
         (row["sample"], node)
         for row in touched.iter_rows(named=True)
-        for node in _lost(row, verdicts.get(row["sample"], []))
+        for node in _list_lost(row, verdicts.get(row["sample"], []))
     ]
     nodes = outline.select("partition", "sample", "nodes").explode("nodes").unnest("nodes")
     nodes = nodes.with_columns(node=pl.int_range(pl.len(), dtype=pl.Int32).over("sample"))
     gone = pl.DataFrame(lost, pl.Schema({"sample": pl.UInt32, "node": pl.Int32}), orient="row")
     nodes = nodes.join(gone, on=["sample", "node"], how="anti")
     left = nodes.group_by("sample").agg(left=pl.len())
-    nodes = _with_paragraphs(nodes.join(outline.select("sample", "unit", "host"), on="sample"), paragraphs)
+    nodes = _add_paragraphs(nodes.join(outline.select("sample", "unit", "host"), on="sample"), paragraphs)
     wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("paragraph").is_not_null()
     return outline.drop("nodes").join(left, on="sample"), nodes.filter(wanted).drop("reason", "host")
 
 
-def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
+def _add_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
     """The nodes, with the places of those that are wanted paragraphs."""
     hosts, keys = (nodes[name].fill_null(0).to_numpy() for name in ("host", "key"))
     places = hash_paragraphs(hosts, keys)
@@ -82,7 +82,7 @@ def _with_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.
     return nodes.with_columns(column)
 
 
-def _lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
+def _list_lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:
     """Indices of the nodes of an outlined sample that are gone."""
     nodes, image_stats = [], list[ImageStats]()
     for node in row["nodes"]:

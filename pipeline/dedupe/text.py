@@ -55,12 +55,12 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     """The set of shingles of a text as sorted 32-bit hashes; empty for a text without a letter or digit. Pure.
 
     A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a
-    token counts as another one than the same letter within, so tokens are told apart without a separator. Two texts of
-    1,000 shingles each have two different shingles of one hash with probability 0.0003.
+    token counts as another one than the same letter within, so tokens are distinguished without a separator. Two texts
+    of 1,000 shingles each have two different shingles of one hash with probability 0.0003.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     points = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)
-    kinds = _kinds()[np.minimum(points, TAIL)]
+    kinds = _classify_characters()[np.minimum(points, TAIL)]
     letters = np.flatnonzero(kinds)
     if not letters.size:
         return np.empty(0, np.uint32)
@@ -68,8 +68,8 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     starting[1:] |= kinds[1:] != kinds[:-1]
     starting[0] = True
     starting = starting[letters]
-    symbols = _symbols()[points[letters] | (starting.astype(np.uint32) << np.uint32(18))]
-    powers, inverse = _powers(letters.size)
+    symbols = _make_symbols()[points[letters] | (starting.astype(np.uint32) << np.uint32(18))]
+    powers, inverse = _compute_powers(letters.size)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(symbols * powers, dtype=np.uint64)])
     starts = np.append(np.flatnonzero(starting), letters.size)
     first, stop = (starts[:-SHINGLE], starts[SHINGLE:]) if starts.size > SHINGLE else (starts[:1], starts[-1:])
@@ -81,8 +81,11 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
 
 
 def hash_bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """(BANDS,) hashes of a set of at least one shingle; two sets agree in each with probability similarity ** ROWS. Pure."""
-    smallest = (shingles[None, :] * _multipliers()[:, None]).min(axis=1)
+    """(BANDS,) hashes of a set of at least one shingle. Pure.
+
+    Two sets agree in each with probability similarity ** ROWS.
+    """
+    smallest = (shingles[None, :] * _make_multipliers()[:, None]).min(axis=1)
     rows = smallest.reshape(BANDS, ROWS).astype(np.uint64)
     mixed = np.arange(1, BANDS + 1, dtype=np.uint64)
     for column in range(ROWS):
@@ -97,7 +100,7 @@ def compute_jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float
 
 
 @cache
-def _kinds() -> NDArray[np.uint8]:
+def _classify_characters() -> NDArray[np.uint8]:
     """What each code point below TAIL is: letters, marks and numbers make words, unless they stand alone."""
     kinds = np.fromiter((unicodedata.category(chr(point))[0] in "LMN" for point in range(TAIL + 1)), np.uint8, TAIL + 1)
     for start, stop in UNSPACED:
@@ -107,26 +110,26 @@ def _kinds() -> NDArray[np.uint8]:
 
 
 @cache
-def _symbols() -> NDArray[np.uint64]:
+def _make_symbols() -> NDArray[np.uint64]:
     """A random number for each code point, within a token and at its start."""
     return mix_bits(np.arange(2 * TAIL, dtype=np.uint64))
 
 
 @cache
-def _multipliers() -> NDArray[np.uint32]:
+def _make_multipliers() -> NDArray[np.uint32]:
     """Odd factors: multiplication by one permutes 32-bit values, so the smallest product is a MinHash."""
     return (mix_bits(np.arange(BANDS * ROWS, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
 
-def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _compute_powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """`count` powers of GOLDEN and of its inverse, modulo 2 ** 64."""
     size = 1 << max(10, (count - 1).bit_length())
-    powers, inverse = _cached_powers(size)
+    powers, inverse = _get_powers(size)
     return powers[:count], inverse[:count]
 
 
 @cache
-def _cached_powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _get_powers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     bases = GOLDEN, pow(GOLDEN, -1, 1 << 64)
     powers, inverse = (
         np.cumprod(np.concatenate([[np.uint64(1)], np.full(size - 1, base, np.uint64)])) for base in bases

@@ -1,4 +1,6 @@
-"""The benchmarks that training data is held against: read and through image stats in chains of their own, then put into one index.
+"""The benchmarks that training data is compared with.
+
+They are read and pass image stats in chains of their own, then become one index.
 
 They never become shards. Their files lie under steps/benchmarks/<benchmark>, with the split in its name:
 mmmu.validation.
@@ -23,12 +25,15 @@ STEPS = f"steps/{FOLDER}"
 
 
 def build_index(run: Build) -> tuple[File, ...]:
-    """The index of the recipe's benchmarks, made if it is not there, its files named `benchmarks/<file>`; none without a block."""
+    """The index of the recipe's benchmarks, made if it is missing; none without a block.
+
+    Its files are named `benchmarks/<file>`.
+    """
     settings = run.recipe.decontaminate
     if settings is None:
         return ()
     surveyed = survey_inputs(run, "benchmarks: survey", list(_list_splits(run)))
-    reading = [_reading_chain(run, partition) for partitions in surveyed.values() for partition in partitions]
+    reading = [_make_reading_chain(run, partition) for partitions in surveyed.values() for partition in partitions]
     files = tuple(
         replace(file, name=f"{chain.input_file.source}/{receipt.partition}/{file.name}")
         for chain, receipts in run.run_chains("benchmarks: read", reading)
@@ -41,7 +46,7 @@ def build_index(run: Build) -> tuple[File, ...]:
             "benchmarks: index", [Chain("all", (ChainStep(f"{STEPS}/index", settings.index()),), files=files)]
         )
     )
-    return _named(done[0][1][-1][1].files)
+    return _name_files(done[0][1][-1][1].files)
 
 
 def adopt_index(run: Build) -> tuple[File, ...]:
@@ -57,10 +62,10 @@ def adopt_index(run: Build) -> tuple[File, ...]:
     run.folders |= {f"{STEPS}/{source}/{step}" for source in splits for step in ("survey", "read", "image_stats")}
     run.folders.add(f"{STEPS}/index")
     (receipt,) = run.manifest(f"{STEPS}/index")
-    return _named(receipt.files)
+    return _name_files(receipt.files)
 
 
-def _named(files: Iterable[File]) -> tuple[File, ...]:
+def _name_files(files: Iterable[File]) -> tuple[File, ...]:
     return tuple(replace(file, name=f"{FOLDER}/{file.name}") for file in files)
 
 
@@ -73,7 +78,7 @@ def _list_splits(run: Build) -> Iterator[InputSet]:
             yield InputSet(split, f"{STEPS}/{split}", benchmark.options, root, of.pattern, of.subset, of.split)
 
 
-def _reading_chain(run: Build, partition: PlannedPartition) -> Chain:
+def _make_reading_chain(run: Build, partition: PlannedPartition) -> Chain:
     """Read and image stats of a partition."""
     input_file, against = partition.input_file, run.recipe.decontaminate.against if run.recipe.decontaminate else {}
     folder, benchmark = f"{STEPS}/{input_file.source}", input_file.source.partition(".")[0]

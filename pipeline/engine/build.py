@@ -1,11 +1,11 @@
 """The run: from a recipe to committed shards and lengths, by chains of tasks.
 
 survey      one chain per input file          cut it into partitions
-benchmarks  one chain per partition, then one  read, image stats, index what training data is held against
-curate      one chain per partition            read, fetch, image stats, seek, every filter, signature, contamination
+benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
+curate      one chain per partition            read, fetch, image stats, match, every filter, signature, contamination
 dedupe      one task per bucket, then one     pairs, resolve
-shard       one chain per partition, policy    ... render, measure
-apply verdicts      one chain per partition            what is kept, where there are no shards to say it
+shard       one chain per partition, policy    render, token lengths
+outcomes    one chain per partition            counts of what is kept, where no shards are made
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
@@ -26,7 +28,7 @@ from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
 from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
-from vlmill.pipeline.engine.partition_tables import list_table_histories, retrying
+from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
@@ -80,8 +82,11 @@ class Build:
     def survey(self) -> None:
         """Find the input files and cut them into partitions.
 
-        What is wrong with a list is said first, not after hours of reading.
+        What is wrong with a list or a tokenizer is said first, not after hours of reading.
         """
+        tokenizer = (self.base or self.root) / (self.recipe.tokenizer or "")
+        if tokenizer.is_file():
+            load_tokenizer(tokenizer, find_format(self.recipe.chat))
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
         input_sets = [
             InputSet(
@@ -113,17 +118,19 @@ class Build:
         """
         for name in self.recipe.sources:
             steps = ("survey", "read", "fetch") if self.recipe.source(name).fetches else ("survey", "read")
-            again = ("retry",) if retrying(self.recipe, name) else ()
+            again = ("retry",) if choose_retry_step(self.recipe, name) else ()
             self.folders |= {f"steps/{name}/{step}" for step in (*steps, *again)}
             raw: dict[str, tuple[File, ...]] = {}
             for step in steps[1:]:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
                     raw[receipt.partition] = (*raw.get(receipt.partition, ()), *receipt.files)
-            self.partitions[name] = [_adopted(name, partition, files) for partition, files in sorted(raw.items())]
+            self.partitions[name] = [
+                _adopt_partition(name, partition, files) for partition, files in sorted(raw.items())
+            ]
         self.index = benchmarks.adopt_index(self)
 
     def benchmarks(self) -> None:
-        """Index what training data is held against."""
+        """Build the index of benchmarks."""
         self.index = benchmarks.build_index(self)
 
     def curate(self) -> None:
@@ -162,7 +169,7 @@ class Build:
         )
 
     def shard(self) -> None:
-        """Render and measure every partition under every policy."""
+        """Render every partition, and count its token lengths, under every policy."""
         tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
         chains = []
         for policy in self.recipe.policies:
@@ -187,9 +194,9 @@ class Build:
         """Where the paths of a source's image files start."""
         return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
 
-    def _retrying(self, source: str) -> Retry | RetryImages | None:
+    def _prepare_retry(self, source: str) -> Retry | RetryImages | None:
         """The step that tries failed images once more, as this build runs it."""
-        step = retrying(self.recipe, source)
+        step = choose_retry_step(self.recipe, source)
         if isinstance(step, Retry):
             return replace(step, fetch=self._fetch(source))
         return replace(step, images=self._images(source)) if step else None
@@ -211,7 +218,7 @@ class Build:
             yield ChainStep(f"{folder}/read", read)
             if source.fetches:
                 yield ChainStep(f"{folder}/fetch", self._fetch(name))
-        yield from list_table_histories(name, self._retrying(name), again=retry)
+        yield from list_table_histories(name, self._prepare_retry(name), again=retry)
 
     def _curation(self, name: str) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
@@ -299,16 +306,16 @@ class Build:
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled."""
         self.watcher.phase(phase, len(chains))
-        books: dict[str, dict[tuple[str, str], Receipt]] = {}
+        by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         for index, receipts in self.executor.each(ChainRunner(self.root), chains, Chain.careful):
             for folder, receipt in receipts:
-                books.setdefault(folder, {})[receipt.partition, receipt.key] = (
+                by_folder.setdefault(folder, {})[receipt.partition, receipt.key] = (
                     receipt  # a chain per policy has its first steps in common
                 )
             self.watcher.done()
             yield chains[index], receipts
-        self.folders |= books.keys()
-        for folder, found in books.items():  # several of one part stay in their order
+        self.folders |= by_folder.keys()
+        for folder, found in by_folder.items():  # several of one part stay in their order
             write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
 
     def manifest(self, folder: str) -> list[Receipt]:
@@ -333,7 +340,7 @@ class Build:
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
 
 
-def _adopted(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
+def _adopt_partition(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
     """A partition by its name, without its input file."""
     number, chunk = (int(digits) for digits in partition.split("-"))
     return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw)

@@ -1,8 +1,8 @@
 """Chains: steps over one partition, run in one process, and the manifests of what was run.
 
-Every step finds its receipt or does its task. So a chain can be run again from its start at no cost, by anybody, after
-any death. This file knows no step by its class: what one does in a chain beyond its task stands in a class of its own
-that derives from `ChainStep` (see table_history.py), or in a method of the step (see `Careful`).
+Every step finds its receipt or does its task. So any process can run a chain again from its start
+at no cost, after any crash. This file knows no step by its class: what one does in a chain beyond its task is in a
+class that derives from `ChainStep` (see table_history.py), or in a method of the step (see `Careful`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Careful, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
@@ -122,7 +122,7 @@ class ChainPass:
         """Forget the chain's first step, which left the missing file, so that it is done again.
 
         A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the
-        addresses are read from the input file once more, and matched with the takedowns before anybody sees them.
+        addresses are read from the input file once more, and matched with the takedowns before any step sees them.
 
         Raises:
             StoreError: something else is missing, which must not be deleted.
@@ -173,11 +173,12 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
     """The receipts of a complete step, ordered by partition.
 
     Raises:
-        StoreError: the step is not complete.
+        NotBuiltError: the step is not complete.
+        StoreError: its manifest is damaged.
     """
     path = root / folder / "manifest.json"
     if not path.exists():
-        raise StoreError(
+        raise NotBuiltError(
             f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
         )
     return read_manifest_counts(path)[0]
@@ -198,6 +199,6 @@ def read_manifest_counts(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
 
 def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:
     """Roll up the receipts of a complete step, in their order; readers use nothing else."""
-    books = {level: count.to_json() for level, count in sorted(total_counts(receipts).items())}
-    manifest = {"folder": folder, "counts": books, "receipts": [receipt.to_json() for receipt in receipts]}
+    counts = {level: count.to_json() for level, count in sorted(total_counts(receipts).items())}
+    manifest = {"folder": folder, "counts": counts, "receipts": [receipt.to_json() for receipt in receipts]}
     write_atomically(root / folder / "manifest.json", manifest)

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -67,9 +68,9 @@ class OnRay:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
-        remote = ray.remote(num_cpus=1, max_retries=0)(_checked)
+        remote = ray.remote(num_cpus=1, max_retries=0)(_run_checked)
         waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
-        code = _code()
+        code = _hash_package()
         while waiting or flying:
             while waiting and len(flying) < 2 * self.width:
                 index = waiting.pop()
@@ -92,27 +93,27 @@ class OnRay:
                     raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
 
 
-def _checked(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
+def _run_checked(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
     """Run `function` in a worker, after a look at whether it has the driver's code."""
-    if _code() != expected:
+    if _hash_package() != expected:
         raise VlmillError(
-            f"a worker imports vlmill from {_folder()}, which is not the driver's code: start Ray with the same "
+            f"a worker imports vlmill from {_find_package()}, which is not the driver's code: start Ray with the same "
             "version on every node"
         )
     return function(item)
 
 
-def _folder() -> Path:
+def _find_package() -> Path:
     """The folder of the package `vlmill`."""
     return Path(vlmill.__file__).parent
 
 
 @cache
-def _code() -> str:
+def _hash_package() -> str:
     """sha256 over the names and contents of the Python files in CODE."""
     sha256 = hashlib.sha256()
     for name in CODE:
-        folder = _folder() / name
+        folder = _find_package() / name
         for path in sorted(folder.rglob("*.py")):
             sha256.update(f"{name}/{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return sha256.hexdigest()
@@ -120,27 +121,33 @@ def _code() -> str:
 
 @contextmanager
 def open_executor(workers: int | None, address: str | None) -> Iterator[Executor]:
-    """The executor that the command line asked for: `workers` 0 is inline, None is one per core; an `address` joins a cluster."""
+    """The executor that the command line names.
+
+    `workers` 0 runs tasks in this process, None is one worker per core; an `address` joins a cluster.
+    """
     if workers == 0 and address is None:
         yield Inline()
         return
-    with _cluster(workers, address, ONE_THREAD) as width:
+    with _open_cluster(workers, address, ONE_THREAD) as width:
         yield OnRay(width)
 
 
-def run_distributed(function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool) -> None:
+def run_distributed(
+    function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool, patience: timedelta
+) -> None:
     """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
 
-    Each has a GPU, or a CPU. What they print is not shown: Ray Train's own lines would bury it. Raises the first error
-    of a rank, or RecipeError where this machine has fewer GPUs.
+    Each has a GPU, or a CPU, and waits up to `patience` for the others (Ray's own default is half an hour). What they
+    print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or RecipeError where this
+    machine has fewer GPUs.
     """
     import ray  # noqa: PLC0415
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
 
-    code = _code()
+    code = _hash_package()
     with (
-        _cluster(ranks, address, {}, gpus=gpus),
+        _open_cluster(ranks, address, {}, gpus=gpus),
         tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
     ):
         here = int(ray.cluster_resources().get("GPU", 0))
@@ -148,9 +155,9 @@ def run_distributed(function: Callable[[], object], ranks: int, address: str | N
             way = f"--ranks {here}" if here else "--device cpu"
             raise RecipeError(f"--ranks {ranks}: each takes a GPU, and this machine has {here}; take {way}")
         trainer = TorchTrainer(
-            lambda: (_checked(code, lambda _: function(), None), None)[1],
+            lambda: (_run_checked(code, lambda _: function(), None), None)[1],
             scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            torch_config=TorchConfig("nccl" if gpus else "gloo", timeout_s=int(patience.total_seconds())),
             run_config=RunConfig(storage_path=scratch),
         )
         try:
@@ -160,7 +167,7 @@ def run_distributed(function: Callable[[], object], ranks: int, address: str | N
 
 
 @contextmanager
-def _cluster(
+def _open_cluster(
     workers: int | None, address: str | None, variables: Mapping[str, str], *, gpus: bool = False
 ) -> Iterator[int]:
     """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs.
@@ -173,7 +180,7 @@ def _cluster(
         # Workers put the driver's working directory ahead of site-packages: an empty one, and our package by name
         environment = {
             "working_dir": empty,
-            "py_modules": [str(_folder())],
+            "py_modules": [str(_find_package())],
             "excludes": ["recipes/quickstart"],  # data that no worker reads
             "env_vars": dict(variables),
         }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
-    """Source -> the folder whose books say what was kept.
+    """Source -> the folder whose counts say what was kept.
 
     Where a build makes no shards, samples are applied without, as far as it came.
     """

@@ -1,12 +1,12 @@
 """The tables of a partition as they stand: raw ones after every retry and takedown, and what was said of them since.
 
 Chains run the same steps while they build; this is for those who read a finished run: takedown, trace, verify and the
-ledger.
+report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class PartitionTables:
         return {name: root / file.path for name, file in self.files.items()}
 
 
-def retrying(recipe: Recipe, source: str) -> Retry | RetryImages | None:
+def choose_retry_step(recipe: Recipe, source: str) -> Retry | RetryImages | None:
     """The step that tries failed images of a source once more, if it has such; how it runs is the runner's business."""
     shape = recipe.source(source)
     return Retry(fetch=recipe.fetch_step(source)) if shape.fetches else RetryImages() if shape.opens else None
@@ -73,8 +73,10 @@ def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTa
     for step in steps:
         for receipt in read_manifest(root, f"steps/{source}/{step}"):
             receipts.setdefault(receipt.partition, []).append(receipt)
-    histories = list(list_table_histories(source, retrying(recipe, source)))
-    return [_raw(Store(root), source, partition, found, histories) for partition, found in sorted(receipts.items())]
+    histories = list(list_table_histories(source, choose_retry_step(recipe, source)))
+    return [
+        _find_tables(Store(root), source, partition, found, histories) for partition, found in sorted(receipts.items())
+    ]
 
 
 def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
@@ -83,31 +85,40 @@ def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[Part
     Raises:
         StoreError: the source was not through image stats to its end.
     """
-    return _with(list_raw_tables(root, recipe, source), _by_part(root, f"steps/{source}/image_stats"))
+    return _add_files(list_raw_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
 
 
-def list_filtered_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
-    """All that render reads of a source: raw tables, image stats, and the verdicts of everybody who speaks, by name.
+def list_filtered_tables(
+    root: Path, recipe: Recipe, source: str, steps: Sequence[str] | None = None
+) -> list[PartitionTables]:
+    """All that render reads of a source: raw tables, image stats, and the verdicts of all steps, by name.
+
+    Args:
+        root: The run's folder.
+        recipe: The run's.
+        source: Its name.
+        steps: Only the verdicts of these; None is all.
 
     Raises:
         StoreError: a filter or dedupe has not come to its end.
     """
     tables = list_tables_with_stats(root, recipe, source)
-    for name in recipe.all_verdict_steps():
+    wanted = recipe.all_verdict_steps() if steps is None else steps
+    for name in wanted:
         if name != "dedupe":
-            tables = _with(tables, _by_part(root, f"steps/{source}/{name}"))
-    if recipe.dedupe is None:
+            tables = _add_files(tables, _group_files(root, f"steps/{source}/{name}"))
+    if "dedupe" not in wanted:
         return tables
     (resolved,) = read_manifest(root, "steps/dedupe/resolve")
     verdicts = {file.name: replace(file, name=name_verdicts("dedupe")) for file in resolved.files}
-    return _with(tables, {at.partition: (verdicts[name_resolved_verdicts(str(at))],) for at in tables})
+    return _add_files(tables, {at.partition: (verdicts[name_resolved_verdicts(str(at))],) for at in tables})
 
 
-def _by_part(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
+def _group_files(root: Path, folder: str) -> dict[str, tuple[File, ...]]:
     return {receipt.partition: receipt.files for receipt in read_manifest(root, folder)}
 
 
-def _with(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -> list[PartitionTables]:
+def _add_files(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -> list[PartitionTables]:
     """The tables with more files, by partition.
 
     Raises:
@@ -118,7 +129,7 @@ def _with(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...]]) -
     return [replace(at, files=at.files | {file.name: file for file in more[at.partition]}) for at in tables]
 
 
-def _raw(
+def _find_tables(
     store: Store, source: str, partition: str, receipts: list[Receipt], histories: list[TableHistory]
 ) -> PartitionTables:
     known = [file for receipt in receipts for file in receipt.files]

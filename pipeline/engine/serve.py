@@ -1,4 +1,7 @@
-"""Folders that a recipe's sources name under `serve`, on loopback while a build runs: the fetch step asks them in place of the network."""
+"""Folders that a recipe's sources name under `serve`, on loopback while a build runs.
+
+The fetch step asks them in place of the network.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The contract, which the tests hold line by line:
 
 1. A partition exists if and only if a receipt exists with the key that the recipe asks for.
-2. A task works in a folder of its own under a unique temporary name beside its target. Its files are flushed to disk
+2. A task works in a separate folder under a unique temporary name beside its target. Its files are flushed to disk
 and renamed;
    then the receipt is, last.
 3. A receipt holds the key, the files' sha256 and the counts. A manifest rolls up the receipts of a step that is
@@ -32,7 +32,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.files import TEMPORARY, _flush, read_json, write_atomically
+from vlmill.pipeline.core.files import TEMPORARY, flush_path, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
 from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step
 
@@ -143,7 +143,7 @@ class Store:
         `elsewhere` says where inputs lie that are not in the folder: input files.
 
         Raises:
-            StoreError: other versions made the earlier partitions of this step; or a step whose books do not balance.
+            StoreError: other versions made the earlier partitions of this step; or a step whose counts do not balance.
         """
         done = self.find(task)
         if done is not None:
@@ -164,14 +164,14 @@ class Store:
         key, target = task.key(), self.root / task.folder
         files = []
         for path in sorted(folder.iterdir()):
-            _flush(path)
+            flush_path(path)
             sha256 = hash_file(path)
             name = f"{task.partition}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
             files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
             path.replace(target / name)
-        _flush(target)
-        books = {level: count.to_json() for level, count in sorted(counts.items())}
-        receipt = Receipt(key, task.partition, tuple(files), books, dict(task.step.made_by()))
+        flush_path(target)
+        by_level = {level: count.to_json() for level, count in sorted(counts.items())}
+        receipt = Receipt(key, task.partition, tuple(files), by_level, dict(task.step.made_by()))
         return self._sign(task, receipt)
 
     def _sign(self, task: Task, receipt: Receipt) -> Receipt:
@@ -232,8 +232,23 @@ class Store:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StoreError(
-                    f"{self.root}: another build is at work in this folder; wait for it, or give this one another --out"
+                    f"{self.root}: another build or a training is at work in this folder; wait for it, or give this "
+                    "one another --out"
                 ) from None
+            yield
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the folder against builds, beside others that read it.
+
+        Raises:
+            StoreError: a build is at work in it.
+        """
+        with (self.root / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{self.root}: a build is at work in this folder; train when it has ended") from None
             yield
 
     def sweep(self) -> None:
@@ -249,15 +264,15 @@ def _check_balance(task: Task, counts: Counts) -> None:
     for level, count in counts.items():
         if not count.balanced():
             raise StoreError(
-                f"{task.folder} {task.partition}: the books of {task.step.name} do not balance: {level} "
+                f"{task.folder} {task.partition}: the counts of {task.step.name} do not balance: {level} "
                 f"{count.to_json()}"
             )
 
 
 def total_counts(receipts: list[Receipt]) -> dict[str, Count]:
-    """The books of many receipts, added up by level."""
-    books: dict[str, Count] = {}
+    """The counts of many receipts, added up by level."""
+    totals: dict[str, Count] = {}
     for receipt in receipts:
         for level, line in receipt.counts.items():
-            books.setdefault(level, Count()).add(Count.from_json(line))
-    return books
+            totals.setdefault(level, Count()).add(Count.from_json(line))
+    return totals

@@ -1,4 +1,4 @@
-"""The first phase of all that is read, sources and benchmarks: find input files, hash them, and cut them into partitions."""
+"""The first phase, of sources and benchmarks: find input files, hash them, and cut them into partitions."""
 
 from __future__ import annotations
 

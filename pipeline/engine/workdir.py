@@ -1,4 +1,7 @@
-"""The folder of a run as a build finds and leaves it: locked, pinned, swept, with the recipe's lists, without what no manifest names."""
+"""The folder of a run as a build finds and leaves it.
+
+It is locked and pinned, has the recipe's lists, and is swept of what no manifest names.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file
+from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.inputs import hub
@@ -57,12 +61,14 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe
         pins[name] = {"root": place, "pinned": now}
     if pins:
         kept = {name: noted for name, noted in before.items() if name in roots}
-        write_atomically(path, format_yaml({**kept, **pins}))
+        write_atomically(path, seal_yaml(format_yaml({**kept, **pins})))
     return recipe.rooted({name: pin["pinned"] for name, pin in pins.items()})
 
 
 def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
-    """A file that the recipe names, copied into `lists/`: where every worker sees it, and an edit does not reach a build at work.
+    """A file that the recipe names, copied into `lists/`.
+
+    Every worker sees it there, and an edit does not reach a build that is running.
 
     Args:
         root: The run's folder.
@@ -92,7 +98,7 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
         except UnicodeDecodeError as error:
             raise RecipeError(f"{input_file} is no list: it has to be UTF-8 text ({error})") from None
     if editions.get(path) != place:
-        write_atomically(noted, format_yaml({**editions, path: place}))
+        write_atomically(noted, seal_yaml(format_yaml({**editions, path: place})))
     return File(name, place, sha256, input_file.stat().st_size)
 
 
@@ -104,16 +110,16 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
     Args:
         root: The run's folder.
         used: Where something was taken down: the folders of steps that the recipe has today. Then nothing else may
-            stay, not even what was fetched under an earlier recipe, since nobody can say what it holds.
+            stay, not even what was fetched under an earlier recipe, since its content is unknown.
     """
     if used is not None:
         for begun in sorted(root.glob("s*/**/made_by.json")):
             if str(begun.parent.relative_to(root)) not in used:
-                _empty(begun.parent)
+                _empty_folder(begun.parent)
     for manifest in sorted(root.glob("s*/**/manifest.json")):
         folder = manifest.parent
         receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
-        if used is None and _impure(receipts):
+        if used is None and _are_impure(receipts):
             continue
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
         signed = {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
@@ -122,8 +128,8 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
                 path.unlink()
 
 
-def _empty(folder: Path) -> None:
-    """Remove the files of a step, its receipts first and what it is found by last; folders of other steps below it stay."""
+def _empty_folder(folder: Path) -> None:
+    """Remove the files of a step, its receipts first and its manifest last; folders of other steps below it stay."""
     files = (path for path in folder.iterdir() if path.is_file())
     for path in sorted(files, key=lambda path: (path.name == "made_by.json", not path.name.endswith(".receipt.json"))):
         path.unlink()
@@ -132,15 +138,15 @@ def _empty(folder: Path) -> None:
 
 
 def forget_versions(root: Path) -> None:
-    """Forget under which versions steps were made: pure steps are removed to be made anew, impure ones stay as they are."""
+    """Forget under which versions steps were made: pure steps are removed and run again, impure ones stay."""
     for path in sorted(root.glob("s*/**/made_by.json")):
         receipts = (json.loads(receipt.read_bytes()) for receipt in sorted(path.parent.glob("*.receipt.json")))
-        if _impure(Receipt.from_json(receipt) for receipt in receipts):
+        if _are_impure(Receipt.from_json(receipt) for receipt in receipts):
             path.unlink()
         else:
             shutil.rmtree(path.parent)
 
 
-def _impure(receipts: Iterable[Receipt]) -> bool:
+def _are_impure(receipts: Iterable[Receipt]) -> bool:
     """Whether these are of an impure step: its files carry their own sha256 in their names."""
     return any(f".{file.sha256[:DIGITS]}." in file.path for receipt in receipts for file in receipt.files)

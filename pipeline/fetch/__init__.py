@@ -84,7 +84,7 @@ class Fetch:
     retries: Annotated[int, pydantic.Field(ge=0, le=100)] = field(default=2, metadata=RUNTIME)  # of one address
     threads: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=64, metadata=RUNTIME
-    )  # each may hold four bodies in memory: process.room
+    )  # each may hold four bodies in memory: process.compute_memory_limit
     user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # X-Robots-Tag names us by its first word
 
     def __post_init__(self) -> None:
@@ -128,16 +128,16 @@ class Fetch:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
         count = Count()
-        images, refused = inputs[IMAGES_FILE], _refused(inputs)
+        images, refused = inputs[IMAGES_FILE], _refuse_images(inputs)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
             wanted = (row["url"] for row in asked if _is_open(row) and row["image"] not in refused)
-            outcome = _outcomes(wanted, self, Path(scratch), _lists(inputs))
+            outcome = _download_addresses(wanted, self, Path(scratch), _list_opt_outs(inputs))
 
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
                     found = refused.get(row["image"]) or outcome(row["url"]) if _is_open(row) else None
-                    yield _outcome(row, found, count) if found else row
+                    yield _add_outcome(row, found, count) if found else row
 
             write_rows(folder / IMAGES_FILE, IMAGES, rows())
         return {"fetched": count}
@@ -155,7 +155,7 @@ class Retry:
     pure: ClassVar[bool] = False
 
     fetch: Fetch
-    round: pydantic.PositiveInt = 1  # each is a task of its own; it reads what the round before it left
+    round: pydantic.PositiveInt = 1  # each is a separate task; it reads what the round before it left
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -176,14 +176,16 @@ class Retry:
         return self.fetch.made_by()
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
+        """Write supplement.parquet: rows of images.parquet that have bytes now, those of earlier rounds included.
+
+        They are in image order.
 
         Counts `retried`: the addresses tried, and their outcomes.
 
         Raises:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
-        count, refused = Count(), _refused(inputs)
+        count, refused = Count(), _refuse_images(inputs)
         images, before = inputs[IMAGES_FILE], inputs.get(SUPPLEMENT_FILE)
         had = {row["image"] for row in read_rows(before, columns=["image"])} if before else set()
         passed = refused.keys() | had
@@ -193,8 +195,10 @@ class Retry:
             return (row for row in read_rows(images, columns) if row["image"] not in passed and _may_have_passed(row))
 
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            outcome = _outcomes((row["url"] for row in failed()), self.fetch, Path(scratch), _lists(inputs))
-            tried = (_outcome(row, outcome(row["url"]), count) for row in failed())
+            outcome = _download_addresses(
+                (row["url"] for row in failed()), self.fetch, Path(scratch), _list_opt_outs(inputs)
+            )
+            tried = (_add_outcome(row, outcome(row["url"]), count) for row in failed())
             gained = (row for row in tried if row["reason"] is None)
             earlier = read_rows(before, batch=32) if before else iter(())
             write_rows(
@@ -216,26 +220,26 @@ def _may_have_passed(row: Row) -> bool:
     )
 
 
-def _lists(inputs: Inputs) -> dict[str, Path]:
+def _list_opt_outs(inputs: Inputs) -> dict[str, Path]:
     """The lists of addresses that are opted out."""
     return {name: path for name, path in inputs.items() if any(fnmatchcase(name, wanted) for wanted in ADDRESSES)}
 
 
-def _refused(inputs: Inputs) -> dict[int, FetchOutcome]:
+def _refuse_images(inputs: Inputs) -> dict[int, FetchOutcome]:
     """The images that are not asked for, with the outcome of each."""
-    listed = OptOuts.given(_lists(inputs))
+    listed = OptOuts.given(_list_opt_outs(inputs))
     rows = read_rows(inputs[IMAGES_FILE], columns=["image", "url"])
     found = find_listed_images(listed, rows, inputs.get(SAMPLES_FILE))
     return {image: FetchOutcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
 
 
-def _outcomes(
+def _download_addresses(
     urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path]
 ) -> Callable[[str], FetchOutcome]:
     """Download all addresses, each once however it is spelled; what comes back knows the outcome of each."""
     distinct = dict[str, None]()
     for url in urls:
-        with suppress(FetchFailed):  # told to whoever asks for its outcome
+        with suppress(FetchFailed):  # raised again for whoever asks for its outcome
             distinct[parse_address(url).url] = None
     found = download_images(list(distinct), fetch, scratch, lists)
     _check_mirrors(found, fetch)
@@ -250,7 +254,9 @@ def _outcomes(
 
 
 def _check_mirrors(found: Mapping[str, FetchOutcome], fetch: Fetch) -> None:
-    """Keep no outcome where a mirror has gone: what fails then says nothing about addresses, and it would never be tried again.
+    """Keep no outcome where a mirror has gone.
+
+    What fails then says nothing about addresses, and it would never be tried again.
 
     Raises:
         VlmillError: something that was asked of a mirror failed, and it takes no connection any more.
@@ -267,8 +273,8 @@ def _check_mirrors(found: Mapping[str, FetchOutcome], fetch: Fetch) -> None:
                 ) from error
 
 
-def _outcome(row: Row, outcome: FetchOutcome, count: Count) -> Row:
-    """The row with its outcome, and a line in the books."""
+def _add_outcome(row: Row, outcome: FetchOutcome, count: Count) -> Row:
+    """The row with its outcome; enters that in `count`."""
     if outcome.reason is None:
         count.keep()
     else:

@@ -139,7 +139,7 @@ def apply_mirror(url: str, mirrors: Mapping[str, str]) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the internet may talk to, by the registries that `ipaddress` knows."""
+    """Whether an IP address is public by the registries that `ipaddress` knows."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in block for block in _CARRIERS))
 
@@ -147,7 +147,9 @@ def is_public(address: str) -> bool:
 def resolve_host(
     target: Target, allowed: Collection[str], resolver: Resolver
 ) -> list[tuple[socket.AddressFamily, Any]]:
-    """Families and socket addresses of a target, all of them public unless its host is in `allowed` (`host` or `host:port`).
+    """Families and socket addresses of a target.
+
+    All are public unless its host is in `allowed` (`host` or `host:port`).
 
     Raises:
         FetchFailed: NAME_LOOKUP; FORBIDDEN_ADDRESS if a single one is not public.

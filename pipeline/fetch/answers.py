@@ -25,7 +25,7 @@ _REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Words of X-Robots-Tag whose colon does not follow a crawler's name."""
 
-_NAME = re.compile(r"(?=.*[a-z*])[\w*.-]+")  # in linear time, whatever it is held against
+_NAME = re.compile(r"(?=.*[a-z*])[\w*.-]+")  # in linear time on any text
 """A crawler's name has a letter and no spaces, other than the hour of a date that a comma split off."""
 
 BUSY = frozenset({408, 425, 429})
@@ -66,7 +66,7 @@ def find_opt_out(headers: Iterable[str], crawler: str) -> str | None:
     """The word by which X-Robots-Tag headers keep an image from `crawler` (lower case), or None.
 
     A name before a word scopes it and those after it, up to the next name or the end of the header:
-    `otherbot: noai, vlmill: noindex`. Words without a name are for everybody.
+    `otherbot: noai, vlmill: noindex`. Words without a name are for all clients.
     """
     for header in headers:
         scope = "*"
@@ -165,7 +165,7 @@ def list_signatures() -> list[Callable[[bytes], bool | str]]:
 
 
 def parse_retry_after(retry_after: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date, 0 and more; None if there is none that can be read.
+    """Seconds that a Retry-After header asks for, as a number or a date, 0 and more; None if it is unreadable.
 
     Any number is possible, infinity too: the opener makes no pause that reaches beyond its deadline.
     """

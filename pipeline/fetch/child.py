@@ -5,7 +5,7 @@
 Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs
 lie, and `urls.arrow`; what is found out about address number `key` is appended to `answers.jsonl`, and its bytes to
 `bodies`, as it comes. The process ends when its standard input does, so it cannot outlive whoever started it, and may
-hold no more memory than it needs (`process.room`).
+hold no more memory than it needs (`process.compute_memory_limit`).
 
 img2dataset has no entry point below its command line. What is relied on, of 1.47's `downloader.py`: the arguments of
 `Downloader` and `download_shard`; that `download_image` goes through `urllib.request.urlopen` and hands on
@@ -39,7 +39,7 @@ from vlmill.pipeline.fetch.process import STACK
 
 
 class DownloadHooks(urllib.request.BaseHandler):
-    """The three things that img2dataset is given: what opens an address, what resizes an image, what writes a sample."""
+    """What img2dataset is given: what opens an address, what resizes an image, what writes a sample."""
 
     def __init__(self, opener: Opener, folder: Path) -> None:
         self.opener, self.media_types = opener, dict[str, str]()
@@ -98,13 +98,13 @@ def run_job(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_bytes())
     fetch = parse_block(Fetch, job["fetch"], "job.json")
     listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
-    hands = DownloadHooks(Opener(fetch, listed=listed), folder)
-    director = urllib.request.OpenerDirector()  # made by hand: build_opener() adds proxies, files and FTP
-    director.add_handler(hands)
+    hooks = DownloadHooks(Opener(fetch, listed=listed), folder)
+    director = urllib.request.OpenerDirector()  # not by build_opener(), which adds proxies, files and FTP
+    director.add_handler(hooks)
     urllib.request.install_opener(director)
     drive = load_downloader()(
-        sample_writer_class=lambda *_: hands,
-        resizer=hands.resize,
+        sample_writer_class=lambda *_: hooks,
+        resizer=hooks.resize,
         thread_count=fetch.threads,
         save_caption=False,
         extract_exif=False,
@@ -121,22 +121,21 @@ def run_job(folder: Path) -> None:
         disallowed_header_directives=None,
     )
     threading.stack_size(STACK)
-    _bound_memory(job["room"])
+    _bound_memory(job["memory"])
     drive.download_shard((0, str(folder / "urls.arrow")))
 
 
-def _bound_memory(room: int) -> None:
-    """Let the process hold `room` bytes more than it does now; beyond, what asks for memory gets MemoryError.
+def _bound_memory(more: int) -> None:
+    """Let the process hold `more` bytes beyond what it holds now; further requests for memory get MemoryError.
 
-    What is bounded is what the process may write to and shares with nobody (RLIMIT_DATA), as Linux counts it; elsewhere
-    nothing is.
+    Linux bounds the memory that the process may write to and does not share (RLIMIT_DATA); elsewhere none is bounded.
     """
     if sys.platform == "linux":
         (held,) = (
             line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:")
         )
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = (int(held) << 10) + room
+        limit = (int(held) << 10) + more
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 

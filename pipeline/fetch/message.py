@@ -6,7 +6,8 @@ without a colon, and keeps reading trailers for as long as they come.
 
     head      at most `MAX_HEAD` bytes, those of earlier 1xx answers included
     body      at most the bytes allowed; a promise of more is refused before anything is read
-    chunks    lines of at most `MAX_LINE` bytes, together at most `MAX_HEAD` and a sixteenth of the bytes allowed; trailers are not read
+    chunks    lines of at most `MAX_LINE` bytes, together at most `MAX_HEAD` and a sixteenth of the bytes allowed;
+              trailers are not read
 """
 
 from __future__ import annotations
@@ -79,13 +80,13 @@ def read_head(reader: io.BufferedIOBase) -> AnswerHead:
         start = line()
         status = _STATUS.fullmatch(start)
         if not status:
-            raise _not_http(f"status line {start[:80]!r}")
-        head = AnswerHead(int(status[1]), _fields(iter(line, b"")))
+            raise _make_http_failure(f"status line {start[:80]!r}")
+        head = AnswerHead(int(status[1]), _parse_headers(iter(line, b"")))
         if not 100 <= head.status < 200 or head.status == 101:
             return head
 
 
-def _fields(lines: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
+def _parse_headers(lines: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
     """Headers, folded ones joined. A line without a colon is none, and takes no other with it."""
     fields: list[tuple[str, list[str]]] = []
     values: list[str] = []  # of the header that a folded line goes on with
@@ -110,14 +111,14 @@ def read_body(reader: io.BufferedIOBase, head: AnswerHead, limit: int) -> bytes:
     """
     coding, promised = [word for word in head.words("transfer-encoding") if word != "identity"], None
     if coding == ["chunked"]:
-        pieces = _chunks(reader, limit)
+        pieces = _read_chunks(reader, limit)
     elif coding:
         raise FetchFailed(Reason.NOT_AN_IMAGE, f"Transfer-Encoding {', '.join(coding)!r}, which was not asked for")
     else:
-        promised = _length(head)
+        promised = _parse_length(head)
         if promised is not None and promised > limit:
             raise FetchFailed(Reason.TOO_MANY_BYTES, f"{promised} bytes promised, {limit} allowed")
-        pieces = _pieces(reader, limit + 1 if promised is None else promised)
+        pieces = _read_pieces(reader, limit + 1 if promised is None else promised)
     body = io.BytesIO()  # not a list: of the smallest pieces that would take 40 times their bytes
     for piece in pieces:
         if body.tell() + len(piece) > limit:
@@ -128,7 +129,7 @@ def read_body(reader: io.BufferedIOBase, head: AnswerHead, limit: int) -> bytes:
     return body.getvalue()
 
 
-def _length(head: AnswerHead) -> int | None:
+def _parse_length(head: AnswerHead) -> int | None:
     """The Content-Length; None where there is none, or none that is a number.
 
     Raises:
@@ -137,49 +138,53 @@ def _length(head: AnswerHead) -> int | None:
     words = [word for word in head.words("content-length") if word.isascii() and word.isdecimal()]
     lengths = {int(word.lstrip("0")[:20] or "0") for word in words}  # 20 digits are too many for any body
     if len(lengths) > 1:
-        raise _not_http(f"Content-Length {' and '.join(map(str, sorted(lengths)))}")
+        raise _make_http_failure(f"Content-Length {' and '.join(map(str, sorted(lengths)))}")
     return next(iter(lengths), None)
 
 
-def _pieces(reader: io.BufferedIOBase, size: int) -> Iterator[bytes]:
+def _read_pieces(reader: io.BufferedIOBase, size: int) -> Iterator[bytes]:
     """The next `size` bytes, or what there is of them."""
     while size and (piece := reader.read(min(size, PIECE))):
         size -= len(piece)
         yield piece
 
 
-def _chunks(reader: io.BufferedIOBase, limit: int) -> Iterator[bytes]:
+def _read_chunks(reader: io.BufferedIOBase, limit: int) -> Iterator[bytes]:
     """The bytes of a chunked body (RFC 9112, 7.1), up to its last chunk."""
     framing = MAX_HEAD + limit // 16
     while True:
         line = reader.readline(MAX_LINE)
-        size, framing = _size(line), framing - len(line)
+        size, framing = _parse_size(line), framing - len(line)
         if not size:
             return
         if framing < 0:
             raise FetchFailed(Reason.TOO_MANY_BYTES, f"over {MAX_HEAD + limit // 16} bytes of chunk sizes")
         if size > limit:
             raise FetchFailed(Reason.TOO_MANY_BYTES, f"a chunk of {size} bytes, {limit} allowed")
-        for piece in _pieces(reader, size):
+        for piece in _read_pieces(reader, size):
             size -= len(piece)
             yield piece
         end = reader.readline(2)
         if size or end in {b"", b"\r"}:
             raise _cut_chunk()
         if end not in {b"\r\n", b"\n"}:
-            raise _not_http(f"{end!r} after a chunk")
+            raise _make_http_failure(f"{end!r} after a chunk")
 
 
-def _size(line: bytes) -> int:
+def _parse_size(line: bytes) -> int:
     found = _SIZE.fullmatch(line)
     if found:
         return int(found[1], 16)
-    raise _not_http(f"chunk size {line[:80]!r}") if line.endswith(b"\n") or len(line) == MAX_LINE else _cut_chunk()
+    raise (
+        _make_http_failure(f"chunk size {line[:80]!r}")
+        if line.endswith(b"\n") or len(line) == MAX_LINE
+        else _cut_chunk()
+    )
 
 
 def _cut_chunk() -> FetchFailed:
     return FetchFailed(Reason.TRUNCATED_BODY, "it ends within a chunk", again=True)
 
 
-def _not_http(what: str) -> FetchFailed:
+def _make_http_failure(what: str) -> FetchFailed:
     return FetchFailed(Reason.CONNECTION, f"not HTTP: {what}", again=True)

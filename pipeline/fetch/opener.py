@@ -140,7 +140,7 @@ class Opener:
 
     def _attempt(self, url: str, clock: Clock) -> FetchedImage:
         for _ in range(MAX_REDIRECTS + 1):
-            with _failures(clock), self._exchange(parse_address(apply_mirror(url, self.mirrors)), clock) as reader:
+            with _name_failures(clock), self._exchange(parse_address(apply_mirror(url, self.mirrors)), clock) as reader:
                 head = read_head(reader)
                 location = head.get("location") if head.status in REDIRECTS else ""
                 if not location:
@@ -163,7 +163,7 @@ class Opener:
                 yield reader
 
     def _connect(self, target: Target, clock: Clock) -> socket.socket:
-        """A connection to the first checked address that takes one, with TLS for the target's name where it is https."""
+        """A connection to the first checked address that accepts one, with TLS for the target's name under https."""
         refusal: OSError = ConnectionError(f"{target.host} has no address")
         for family, address in resolve_host(target, self.allowed, self.resolver):
             connection = socket.socket(family, socket.SOCK_STREAM)
@@ -197,7 +197,7 @@ class Opener:
 
 
 @contextmanager
-def _failures(clock: Clock) -> Iterator[None]:
+def _name_failures(clock: Clock) -> Iterator[None]:
     """Name what the network raises."""
     try:
         yield

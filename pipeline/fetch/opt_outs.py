@@ -52,7 +52,7 @@ class OptOuts:
         Raises:
             RecipeError: an entry of a list is none, or a list no text; the message names file and line.
         """
-        return cls(**{kind: frozenset().union(*map(_reader(kind), paths)) for kind, paths in files.items()})
+        return cls(**{kind: frozenset().union(*map(_make_reader(kind), paths)) for kind, paths in files.items()})
 
     @classmethod
     def given(cls, inputs: Mapping[str, Path]) -> Self:
@@ -62,7 +62,7 @@ class OptOuts:
         if "takedowns.yaml" not in inputs:
             return listed
         gone = read_yaml(inputs["takedowns.yaml"])
-        urls, domains = map(normalise_address, gone.get("urls", ())), map(_host, gone.get("domains", ()))
+        urls, domains = map(normalise_address, gone.get("urls", ())), map(_normalise_host, gone.get("domains", ()))
         return replace(listed, urls={*listed.urls, *urls}, domains={*listed.domains, *domains})
 
     def names(self, url: str | None) -> bool:
@@ -70,12 +70,14 @@ class OptOuts:
         if not url:
             return False
         return (bool(self.urls) and normalise_address(url) in self.urls) or (
-            bool(self.domains) and any(name in self.domains for name in _domains(url))
+            bool(self.domains) and any(name in self.domains for name in _list_domains(url))
         )
 
 
 def find_listed_images(listed: OptOuts, images: Iterable[Mapping[str, Any]], samples: Path | None) -> dict[int, str]:
-    """The images of a partition that must not be asked for, and why: those that are listed, or that only listed documents show. Pure.
+    """The images of a partition that must not be requested, and why. Pure.
+
+    They are those that are listed, or that only listed documents show.
 
     Args:
         listed: The lists; those of digests have no say here.
@@ -99,7 +101,7 @@ def normalise_address(url: str) -> str:
 
     The scheme, a `www.` in front, the scheme's own port, user names and fragments are left out; the host is in lower
     case and in its ASCII form; a path is never empty; path and query are percent-encoded as a request has them, and
-    otherwise stay as they are, for a server may tell them apart.
+    otherwise stay as they are, for a server may distinguish them.
     """
     try:
         parts = urlsplit(url.strip())
@@ -108,10 +110,10 @@ def normalise_address(url: str) -> str:
         return url.strip()
     shown = "" if port is None or port == {"http": 80, "https": 443}.get(parts.scheme.lower()) else f":{port}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return f"{_host(parts.hostname).removeprefix('www.')}{shown}{quote(path, safe=KEPT, errors='replace')}"
+    return f"{_normalise_host(parts.hostname).removeprefix('www.')}{shown}{quote(path, safe=KEPT, errors='replace')}"
 
 
-def _host(name: str | None) -> str:
+def _normalise_host(name: str | None) -> str:
     """A host in lower case and in its ASCII form, as far as it has one."""
     name = (name or "").rstrip(".").lower()
     try:
@@ -120,10 +122,10 @@ def _host(name: str | None) -> str:
         return name
 
 
-def _domains(url: str) -> Iterator[str]:
+def _list_domains(url: str) -> Iterator[str]:
     """The host of an address, and every domain it is part of."""
     try:
-        labels = _host(urlsplit(url.strip()).hostname).split(".")
+        labels = _normalise_host(urlsplit(url.strip()).hostname).split(".")
     except ValueError:
         return
     yield from (".".join(labels[start:]) for start in range(len(labels)))
@@ -139,7 +141,7 @@ def _read_url(entry: str) -> str:
 
 
 def _read_domain(entry: str) -> str:
-    name = _host(entry.removeprefix("*").removeprefix("."))
+    name = _normalise_host(entry.removeprefix("*").removeprefix("."))
     if not name or any(sign in name for sign in "/:@ *"):
         raise ValueError("a domain is a name such as example.org")
     return name
@@ -154,32 +156,32 @@ def _read_digest(entry: str) -> str:
 READ: Mapping[str, Callable[[str], str]] = {"urls": _read_url, "domains": _read_domain, "sha256": _read_digest}
 
 
-def _reader(kind: str) -> Callable[[Path], Collection[str]]:
-    return lambda path: _entries(str(path), path.stat().st_mtime_ns, kind)
+def _make_reader(kind: str) -> Callable[[Path], Collection[str]]:
+    return lambda path: _read_entries(str(path), path.stat().st_mtime_ns, kind)
 
 
-def _called(path: Path) -> str:
-    """What the recipe calls a list: a run's copies are lists/<sha256>.<name>, and editing one would be in vain."""
+def _name_list(path: Path) -> str:
+    """What the recipe calls a list: a run's copies are lists/<sha256>.<name>, and editing one has no effect."""
     return path.name.partition(".")[2] if path.parent.name == "lists" else str(path)
 
 
 @lru_cache(16)  # a process works on one partition after the other with the same lists
-def _entries(path: str, changed: int, kind: str) -> frozenset[str]:
-    """What stands in a list; `changed` tells its editions apart."""
+def _read_entries(path: str, changed: int, kind: str) -> frozenset[str]:
+    """What stands in a list; `changed` distinguishes its editions."""
     del changed
-    found, name = set[str](), _called(Path(path))
+    found, name = set[str](), _name_list(Path(path))
     try:
         with Path(path).open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 entry = line.strip()
                 if entry and not entry.startswith("#"):
-                    found.add(_read(kind, entry, f"{name}, line {number}"))
+                    found.add(_read_entry(kind, entry, f"{name}, line {number}"))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{name} is no UTF-8 text ({error}); a list has one entry a line, not compressed") from None
     return frozenset(found)
 
 
-def _read(kind: str, entry: str, where: str) -> str:
+def _read_entry(kind: str, entry: str, where: str) -> str:
     try:
         return READ[kind](entry)
     except ValueError as error:

@@ -1,4 +1,6 @@
-"""Drives the child process that downloads, and holds it to account: every address asked for has an answer, or an error is raised.
+"""Drives the child process that downloads.
+
+Every requested address has an answer, or an error is raised.
 
 Part of fetch. Bytes come back in files of a scratch folder, so what is held in memory is a line per address.
 """
@@ -35,7 +37,9 @@ time-outs."""
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # should a release of img2dataset import it where 1.47 does not
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),  # bodies go back to the system when they are let go; see `room`
+    "MALLOC_MMAP_THRESHOLD_": str(
+        1 << 20
+    ),  # bodies go back to the system when they are let go; see `compute_memory_limit`
     "RES_OPTIONS": "timeout:3 attempts:2",  # of the C library's name lookups, which no thread can interrupt
 }
 
@@ -44,7 +48,7 @@ STACK = 1 << 20
 """Bytes of a thread's stack in the downloading process."""
 
 
-def room(fetch: Fetch, urls: Sequence[str]) -> int:
+def compute_memory_limit(fetch: Fetch, urls: Sequence[str]) -> int:
     """Bytes that a downloading process may hold beyond what it holds before it opens the first address.
 
     For each thread its stack and four bodies: one packed and one unpacked, one that waits to be written, and one for
@@ -92,7 +96,9 @@ class FetchOutcome:
 def download_images(
     urls: Sequence[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path] = MappingProxyType({})
 ) -> dict[str, FetchOutcome]:
-    """The outcome of each of `urls` (distinct, in the spelling of `address.parse_address`), in child processes one after the other.
+    """The outcome of each of `urls`, downloaded in child processes one after the other.
+
+    `urls` are distinct, in the spelling of `address.parse_address`.
 
     No redirect is followed to what stands on `lists` of opt-outs.
 
@@ -114,7 +120,7 @@ def download_images(
         folder = scratch / f"attempt-{attempt}"
         folder.mkdir()
         trouble = _run_child(missing, fetch, folder, lists)
-        outcomes.update(_answers(missing, folder))
+        outcomes.update(_read_answers(missing, folder))
         missing = [url for url in missing if url not in outcomes]
     if missing:
         raise VlmillError(
@@ -130,7 +136,7 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
     job = {
         "fetch": asdict(fetch),
         "lists": {name: str(path) for name, path in lists.items()},
-        "room": room(fetch, urls),
+        "memory": compute_memory_limit(fetch, urls),
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     table = pa.table({"url": urls})
@@ -143,7 +149,7 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own module
         try:
-            status = _wait(child, folder / "answers.jsonl", STALL_S + fetch.deadline_s)
+            status = _wait_for_child(child, folder / "answers.jsonl", STALL_S + fetch.deadline_s)
         finally:
             child.kill()
             child.communicate()
@@ -151,7 +157,7 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
     return f"{status}; its last words: {last or 'none'}"
 
 
-def _wait(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
+def _wait_for_child(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
     """Wait until the process ends, or has answered nothing for `stall_s` seconds."""
     size = -1
     while True:
@@ -163,7 +169,7 @@ def _wait(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
                 return f"answered nothing for {stall_s:g} s"
 
 
-def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, FetchOutcome]]:
+def _read_answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, FetchOutcome]]:
     """What a process wrote down, whole lines only: the last one may be cut where it died.
 
     Raises:
@@ -182,10 +188,10 @@ def _answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, FetchOutc
                 expected = "again" if key in seen else f"asked for 0 to {len(urls) - 1}"
                 raise VlmillError(f"fetch: img2dataset answered key {key}, {expected}")
             seen.add(key)
-            yield urls[key], _outcome(answer, urls[key], bodies)
+            yield urls[key], _parse_outcome(answer, urls[key], bodies)
 
 
-def _outcome(answer: dict[str, Any], url: str, bodies: Path) -> FetchOutcome:
+def _parse_outcome(answer: dict[str, Any], url: str, bodies: Path) -> FetchOutcome:
     if answer["failure"] is None:
         return FetchOutcome(None, None, answer["media_type"] or None, bodies, answer["offset"], answer["size"])
     failure = answer["failure"] or "an exception without a text"

@@ -29,7 +29,10 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """What a filter could not decide about a sample or one node of it: counted, and dropped only if a verdict says so too."""
+    """What a filter could not decide about a sample or one of its nodes.
+
+    It is counted, and dropped only if a verdict says so too.
+    """
 
     sample: int  # row in samples.parquet
     node: int  # index into Sample.nodes, or WHOLE_SAMPLE
@@ -121,7 +124,7 @@ class FilterStep:
         return self.filter.made_by()
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Filter a partition, in memory that does not grow with it but for the verdicts and the asked-for image stats."""
+        """Filter a partition; memory grows only with the verdicts and the image stats that the filter needs."""
         sizes: list[int] = []
 
         def noted() -> Iterator[tuple[int, Sample]]:
@@ -139,10 +142,10 @@ class FilterStep:
         findings = list(filter_.decide(noted(), image_stats))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / name_verdicts(self.name), verdicts)
-        return _counts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
+        return _count_verdicts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
 
 
-def _counts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:
+def _count_verdicts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:
     filtered, undecided = Count(), Count()
     lost: dict[tuple[int, int], Reason] = {}
     for verdict in verdicts:

@@ -49,7 +49,7 @@ from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.filters.base import Finding, Undecided
 
 NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({FILTER_NAME.pattern})\1""", re.MULTILINE)
-"""How a class says what its filter is called."""
+"""The attribute with the name of a filter."""
 
 SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["custom_filters"].values()]'
 """A program that prints the code that a lock holds."""
@@ -83,7 +83,7 @@ class CustomCode:
             )
 
     def names(self) -> frozenset[str]:
-        """What its filters are called, read without running it; perhaps also what other classes of it call themselves."""
+        """The names of its filters, read without running it; perhaps also what other classes of it call themselves."""
         return frozenset(found[2] for found in NAMED.finditer(self.code))
 
 
@@ -102,7 +102,7 @@ def find_named_code(
 ) -> list[tuple[str, str]]:
     """The code that a command line names: file name and code.
 
-    What the lock holds too goes by the name that it has there.
+    A file that the lock holds too has the name that it has there.
 
     Args:
         files: of --filter.
@@ -125,7 +125,9 @@ def find_named_code(
 
 
 def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequence[object] = ()) -> str:
-    """What is said where code would have to run that the command line did not name: its sha256, how to look at it, and the next command.
+    """The message where code would have to run that the command line did not name.
+
+    It gives the code's sha256, how to look at it, and the next command.
 
     Args:
         where: the lock or recipe that holds it.
@@ -195,7 +197,7 @@ class CustomFilter:
         except (Exception, SystemExit) as error:  # the latter would end the build without a word
             place = f"on sample {last}" if last else "before its first sample"
             raise RecipeError(
-                f"filter {self.name!r} ({self.file}{_line(error, self.file)}) failed {place}: "
+                f"filter {self.name!r} ({self.file}{_find_line(error, self.file)}) failed {place}: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
@@ -250,11 +252,11 @@ def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
     Raises:
         RecipeError: it is no Python, raises when it is imported, or holds no filter; the message names the line.
     """
-    module, written = _module(file, code), CustomCode(hash_code(code), code).names()
+    module, written = _load_module(file, code), CustomCode(hash_code(code), code).names()
     found: dict[str, type[Any]] = {}
     for kind in vars(module).values():
         if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "decide"):
-            name = _name(file, kind)
+            name = _name_filter(file, kind)
             if name not in written:
                 raise RecipeError(
                     f'{file}: the name of filter {kind.__name__} has to stand in its class as it is: name = "{name}"'
@@ -269,7 +271,7 @@ def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
     return found
 
 
-def _name(file: str, kind: type[Any]) -> str:
+def _name_filter(file: str, kind: type[Any]) -> str:
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not FILTER_NAME.fullmatch(name):
         raise RecipeError(
@@ -294,7 +296,7 @@ def _name(file: str, kind: type[Any]) -> str:
     return name
 
 
-def _module(file: str, code: str) -> ModuleType:
+def _load_module(file: str, code: str) -> ModuleType:
     module = ModuleType(f"vlmill_filter_{hash_code(code)[:12]}")
     sys.modules[module.__name__] = module  # where dataclasses look annotations up
     try:
@@ -302,11 +304,11 @@ def _module(file: str, code: str) -> ModuleType:
     except SyntaxError as error:
         raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"{file}{_line(error, file)}: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{file}{_find_line(error, file)}: {type(error).__name__}: {error}") from error
     return module
 
 
-def _line(error: BaseException, file: str) -> str:
+def _find_line(error: BaseException, file: str) -> str:
     """The last line of the file that an error went through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""

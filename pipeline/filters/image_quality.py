@@ -4,7 +4,8 @@ Two image stats of the one decode decide (`pipeline/steps/image_stats.py`): how 
 Laplacian does, which is low where edges are soft (Pech-Pacheco et al., ICPR 2000; data-juicer and NeMo Curator filter
 interleaved data by it). Their scales:
 
-    contrast     0 one flat colour, 0.7 a page number on a white page, 25 to 60 photographs and screenshots, 127.5 half black, half white
+    contrast     0 one flat colour, 0.7 a page number on a white page, 25 to 60 photographs and screenshots,
+                 127.5 half black, half white
     sharpness    0 flat, 5 soft shapes on one colour, 100 a blurred photograph, above 500 most others
 """
 

@@ -31,7 +31,8 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 UNREADABLE = frozenset({"Cc", "Cn", "Co", "Cs"})
 
 _UNSPACED = re.compile(
-    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+)"
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+)"
 )
 _PIECE = re.compile(r"[\w']+")
 
@@ -49,23 +50,28 @@ _CATEGORY = _Categories()
 
 
 def split_words(text: str) -> list[str]:
-    """What stands between spaces, in lower case, without special characters at its ends; numbers and signs are no words."""
+    """What stands between spaces, in lower case, without special characters at its ends.
+
+    Numbers and signs are no words.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     found: list[str] = []
     for piece in text.lower().split():
-        word = _stripped(piece)
+        word = _strip_piece(piece)
         if word.isascii() or not _UNSPACED.search(word):
             found += [word] if word else []
         else:
-            found += [pair for run in _UNSPACED.split(word) for pair in _in_pairs(run)]
+            found += [pair for run in _UNSPACED.split(word) for pair in _split_into_pairs(run)]
     return found
 
 
 def measure_character_repetition(text: str) -> float:
-    """Share of the most frequent runs of 10 characters among all: of as many kinds as the root of all kinds, if they repeat.
+    """Share of the most frequent runs of 10 characters among all, if they repeat.
 
-    Runs are told apart by 64-bit hashes: five times as fast as by themselves.
+    As many kinds of runs count as the square root of the number of all kinds.
+
+    Runs are distinguished by 64-bit hashes: five times as fast as by themselves.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     total = len(codes) - CHARACTERS + 1
@@ -91,7 +97,7 @@ def measure_special_characters(text: str) -> float:
 
 
 def measure_unreadable_characters(text: str) -> float:
-    """Share of the characters that stand for nothing: controls, private use, unassigned, and the mark of what was lost."""
+    """Share of characters that stand for nothing: controls, private use, unassigned, the replacement character."""
     if UNKNOWN not in text and text.replace("\n", "").isprintable():  # most texts are, and this takes no time
         return 0.0
     return sum(_CATEGORY[character] in UNREADABLE and not character.isspace() for character in text) / len(text)
@@ -108,7 +114,7 @@ def measure_share(words: Sequence[str], of: Collection[str]) -> float:
     return sum(word in of for word in words) / max(len(words), 1)
 
 
-def _stripped(piece: str) -> str:
+def _strip_piece(piece: str) -> str:
     start, stop = 0, len(piece)
     while start < stop and _CATEGORY[piece[start]][0] not in "LM":
         start += 1
@@ -117,7 +123,7 @@ def _stripped(piece: str) -> str:
     return piece[start:stop]
 
 
-def _in_pairs(run: str) -> list[str]:
+def _split_into_pairs(run: str) -> list[str]:
     if not _UNSPACED.match(run):
-        return [word] if (word := _stripped(run)) else []
+        return [word] if (word := _strip_piece(run)) else []
     return [run[start : start + 2] for start in range(0, len(run), 2)]

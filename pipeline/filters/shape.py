@@ -1,4 +1,4 @@
-"""Shape: drops images by side, pixels and ratio, and samples by how many images are left and how many words come to each.
+"""Shape: drops images by side, pixels and ratio, and samples by their images and words per image.
 
 The bounds published for OBELICS are sides of 150 to 20,000 pixels, ratios up to 2, and 1 to 30 images a document
 (Laurencon et al. 2023, arXiv:2306.16527, and its `config_filter_web_documents.yaml`). The defaults are wider in ratio,
@@ -71,7 +71,7 @@ class Shape:
         return {}
 
     def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
-        """Verdicts with the offending side or area in pixels, ratio, number of images, or of words for each, as their score.
+        """Verdicts scored by the offending side or area in pixels, ratio, number of images, or words per image.
 
         Images that failed have no size and get no verdict; they count as lost.
         """

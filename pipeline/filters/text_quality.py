@@ -1,7 +1,9 @@
-"""Text quality: drops paragraphs, then documents, that are no running text, by measures of ROOTS and OBELICS (see `measures`).
+"""Text quality: drops paragraphs, then documents, that are no running text.
+
+The measures are those of ROOTS and OBELICS (see `measures`).
 
 Nodes first: each text by itself. Then the sample: what is left of its texts, as one. The same bounds can be set for
-both. By default only what says one thing over and over goes, and what nobody can read, in any language; what was
+both. By default only what says one thing over and over goes, and what is unreadable, in any language; what was
 published for English web pages is
 
     - text_quality:          # OBELICS, config_filter_web_documents.yaml
@@ -120,7 +122,7 @@ class TextQuality:
                 raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
 
     def made_by(self) -> Mapping[str, str]:
-        """The tables of characters; with lists of words, these and what tells languages."""
+        """The tables of characters; with lists of words, these and the language model."""
         made_by = {"unicode": unicodedata.unidata_version}
         if self.node.by_list or self.sample.by_list:
             packages = ("stopwordsiso", "fasttext-predict")
@@ -157,7 +159,7 @@ class TextQuality:
     def _ask(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
         """The first fault of a text, and whether everything that was asked could be decided."""
         long = len(found) >= bounds.ratios_from
-        fault = _by_form(bounds, text, found, long=long)
+        fault = _find_fault_of_form(bounds, text, found, long=long)
         return self._by_list(bounds, text, found) if fault is None and long and bounds.by_list else (fault, True)
 
     def _by_list(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
@@ -179,7 +181,7 @@ class TextQuality:
         return frozenset(word.lower() for word in given) if given is not None else word_lists.FLAGGED.get(code)
 
 
-def _by_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
+def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
     """The first fault of a text that no list is needed for."""
     if bounds.min_words is not None and len(found) < bounds.min_words:
         return Reason.TOO_FEW_WORDS, len(found)

@@ -48,7 +48,7 @@ class AnyRes:
                 raise ValueError(f"pinpoints: at least one, in multiples of side ({self.side} px), not {lengths}")
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
-        """Tiles and overview for each image, or one letterboxed tile each where there are several and `many` says so."""
+        """Tiles and overview of each image; one letterboxed tile each where there are several and `many` says so."""
         lone = self._letterboxed if self.many == "letterbox" and len(sizes) > 1 else self._tiled
         return tuple(lone(check_size(size)) for size in sizes)
 

@@ -21,7 +21,10 @@ MOST_PIXELS = 1 << 26  # of the resized image, before the crop throws most of it
 
 @dataclass(frozen=True, config=STRICT)
 class Crop:
-    """Resize the shorter side (bicubic), then crop the centre: `CLIPImageProcessorPil`, whose two sizes are one here."""
+    """Resize the shorter side (bicubic), then crop the centre.
+
+    `CLIPImageProcessorPil` does the same; its two sizes are one here.
+    """
 
     kind: ClassVar[str] = "crop"
     version: ClassVar[int] = 1

@@ -25,7 +25,7 @@ MAX_PIXELS = 89_478_485
 """Pillow's own limit for a warning: 0.25 GB as RGB."""
 
 DEPTHS = (8, 10, 12, 14, 16)
-"""Bits that sensors and scanners have. Files say 16 for all of them, and few tell which of these they use."""
+"""Bits that sensors and scanners have. Files say 16 for all of them, and few state which of these they use."""
 
 
 class Undecodable(Exception):  # noqa: N818 - a verdict about an image, not a programming error
@@ -76,17 +76,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The pixels of an opened image: RGB, upright, transparency on white. Raises Undecodable."""
     with _read_errors():
         image.load()
-        image = _upright(image)
+        image = _turn_upright(image)
         if image.mode.startswith("I;16"):
-            return _eight_bits(image)
+            return _convert_to_eight_bits(image)
         if image.mode in {"I", "F"}:
             raise Undecodable(Reason.UNDECODABLE, f"mode {image.mode} has no agreed white")
         if "A" in image.getbands() or image.info.get("transparency") is not None:
-            return _on_white(image.convert("RGBA"))
+            return _composite_on_white(image.convert("RGBA"))
         return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF says.
 
     Broken EXIF turns nothing, as in browsers: it is no reason to lose the pixels.
@@ -98,14 +98,14 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _composite_on_white(image: Image.Image) -> Image.Image:
     """An RGBA image composited on white."""
     if image.getchannel("A").getextrema() == (255, 255):
         return image.convert("RGB")  # the same pixels, sooner
     return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _convert_to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey as 8 bits; the one transparent level that PNG allows becomes white.
 
     White is the highest level of the smallest of DEPTHS that holds all levels: 12-bit data read as 16-bit ones would be

@@ -55,7 +55,7 @@ class InternVL:
         """
         ratio, area = size[0] / size[1], size[0] * size[1]
         best, nearest = (1, 1), float("inf")
-        for columns, rows in _grids(self.fewest, self.most):
+        for columns, rows in _list_grids(self.fewest, self.most):
             distance = abs(ratio - columns / rows)
             if distance < nearest or (distance == nearest and area > 0.5 * self.side**2 * columns * rows):
                 best, nearest = (columns, rows), distance
@@ -80,7 +80,7 @@ class InternVL:
 
 
 @cache
-def _grids(fewest: int, most: int) -> tuple[tuple[int, int], ...]:
+def _list_grids(fewest: int, most: int) -> tuple[tuple[int, int], ...]:
     """All (columns, rows) of [fewest, most] tiles, small grids first, then narrow ones."""
     sides = range(1, most + 1)
     grids = ((columns, rows) for columns in sides for rows in sides if fewest <= columns * rows <= most)

@@ -61,7 +61,7 @@ class NaViT:
     def _drawn(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         parts = {"canvas": image.resize(layout.canvas, pixels.BILINEAR)}
         if layout.tiles > 1:
-            for number, box in enumerate(_quarters(layout.size)):
+            for number, box in enumerate(_cut_quarters(layout.size)):
                 quarter = image.crop(box)
                 parts[f"quarter{number}"] = quarter.resize(self._resized(quarter.size), pixels.BILINEAR)
         return parts
@@ -74,6 +74,6 @@ class NaViT:
         return [np.asarray(parts[name]) for name in (*quarters, "canvas")]
 
 
-def _quarters(size: Size) -> list[tuple[int, int, int, int]]:
+def _cut_quarters(size: Size) -> list[tuple[int, int, int, int]]:
     (width, height), (x, y) = size, (size[0] // 2, size[1] // 2)
     return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]

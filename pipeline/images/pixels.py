@@ -33,7 +33,7 @@ def resize_band(start: int, length: int, whole: int, side: int) -> tuple[int, in
 
 
 def get_letterbox_box(size: Size, side: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what an image of `size` can reach when it is padded to a square of `side` pixels."""
+    """(left, top, right, bottom) of an image of `size` that is padded to a square of `side` pixels."""
     whole = max(size)
     (left, right), (top, bottom) = (resize_band((whole - length) // 2, length, whole, side) for length in size)
     return left, top, right, bottom

@@ -35,7 +35,7 @@ class Unrenderable(Exception):  # noqa: N818 - a verdict about an image, not a p
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What becomes of one image, by arithmetic alone. Sizes are (width, height) in pixels."""
+    """The layout of one image, by arithmetic alone. Sizes are (width, height) in pixels."""
 
     size: Size  # of the original, after EXIF rotation
     canvas: Size  # of the picture that the tiles are cut from, without its padding

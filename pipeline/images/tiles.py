@@ -53,20 +53,20 @@ class Tiles:
 
     def _scaled(self, size: Size) -> Size:
         """Idefics3's `get_resize_output_image_size`: the short side becomes even; no side vanishes."""
-        width, height = _along(size, self.longest)
+        width, height = _scale_longest(size, self.longest)
         if size[0] >= size[1]:
             height += height % 2
         else:
             width += width % 2
         width, height = max(width, 1), max(height, 1)
         if max(width, height) > MOST_SIDE:
-            width, height = _along((width, height), MOST_SIDE)
+            width, height = _scale_longest((width, height), MOST_SIDE)
         return max(width, 1), max(height, 1)
 
     def _whole_tiles(self, size: Size) -> Size:
         """Idefics3's `resize_for_vision_encoder`: both sides up to multiples of a tile, the long one first."""
-        width, height = _along(size, _up(max(size), self.side))
-        return _up(width, self.side), _up(height, self.side)
+        width, height = _scale_longest(size, _round_up(max(size), self.side))
+        return _round_up(width, self.side), _round_up(height, self.side)
 
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         """`canvas`, and `overview` where there are several tiles."""
@@ -81,11 +81,11 @@ class Tiles:
         return cut if layout.overview is None else [*cut, np.asarray(parts["overview"])]
 
 
-def _along(size: Size, longest: int) -> Size:
+def _scale_longest(size: Size, longest: int) -> Size:
     """`size` with its longer side (the width of a square) set to `longest`, the other rounded down."""
     ratio = size[0] / size[1]
     return (longest, int(longest / ratio)) if size[0] >= size[1] else (int(longest * ratio), longest)
 
 
-def _up(length: int, unit: int) -> int:
+def _round_up(length: int, unit: int) -> int:
     return math.ceil(length / unit) * unit

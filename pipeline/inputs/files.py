@@ -33,7 +33,7 @@ class InputFile:
     number: int  # its place among the source's files, ordered by name
     name: str  # relative to the source's root, with "/"
     url: str  # where it lies now; in no key and no file
-    size: int = 0  # where it lies on the Hub
+    size: int = 0  # in bytes; 0 where its file system does not say
     sha256: str = ""  # of its content, where the listing knows it
     ranged: bool = False  # whether its source asks for parts of it, so that it need not be copied
 
@@ -66,25 +66,28 @@ def list_input_files(
         SourceError: there is none, or the Hub is not to be had.
     """
     if pattern is None and split is not None:
-        return _numbered(source, hub.find_split(root, subset, split), ranged)
+        return _number_files(source, hub.find_split(root, subset, split), ranged)
     if pattern is None:
         raise SourceError(f"source {source!r}: neither a pattern of files nor a split says what to read below {root}")
     if hub.is_hub(root):
-        return _numbered(source, hub.find_files(root, pattern), ranged)
+        return _number_files(source, hub.find_files(root, pattern), ranged)
     base = f"{root.rstrip('/')}/"
     filesystem, start = fsspec.core.url_to_fs(base)
     start = f"{start.rstrip('/')}/"
-    found = sorted(path[len(start) :] for path in filesystem.glob(start + pattern) if not filesystem.isdir(path))
+    listed = filesystem.glob(start + pattern, detail=True)
+    sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
+    found = sorted(sizes)
     if not found:
         raise SourceError(
             f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH"
         )
     return [
-        InputFile(source, number, name, filesystem.unstrip_protocol(start + name)) for number, name in enumerate(found)
+        InputFile(source, number, name, filesystem.unstrip_protocol(start + name), sizes[name])
+        for number, name in enumerate(found)
     ]
 
 
-def _numbered(source: str, entries: list[hub.HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:
+def _number_files(source: str, entries: list[hub.HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:
     ordered = sorted(entries, key=lambda entry: entry.name)
     return [
         InputFile(source, number, e.name, e.url, e.size, e.sha256, ranged(e.name)) for number, e in enumerate(ordered)
@@ -93,7 +96,10 @@ def _numbered(source: str, entries: list[hub.HubFile], ranged: Callable[[str], b
 
 @contextmanager
 def open_input(input_file: InputFile) -> Iterator[Path]:
-    """The input file as its source reads it: a file of the Hub by range if that is enough for the source, else a local file."""
+    """The input file as its source reads it.
+
+    A file of the Hub is read by range if that is enough for the source; else it is a local file.
+    """
     if input_file.on_hub and input_file.ranged:
         yield cast(
             "Path", hub.RemoteFile(input_file.url, input_file.size)
@@ -107,7 +113,7 @@ def open_input(input_file: InputFile) -> Iterator[Path]:
 def open_local(input_file: InputFile) -> Iterator[Path]:
     """The input file as a local file: itself where it is local, else a copy for as long as the context lasts."""
     if input_file.on_hub:
-        with _copied(input_file) as path:
+        with _copy_file(input_file) as path:
             yield path
         return
     filesystem, path = fsspec.core.url_to_fs(input_file.url)
@@ -121,7 +127,7 @@ def open_local(input_file: InputFile) -> Iterator[Path]:
 
 
 @contextmanager
-def _copied(input_file: InputFile) -> Iterator[Path]:
+def _copy_file(input_file: InputFile) -> Iterator[Path]:
     """A copy of a file on the Hub, checked against its sha256."""
     with tempfile.TemporaryDirectory(prefix="vlmill-input file-") as folder:
         copy = Path(folder) / Path(input_file.name).name
@@ -135,7 +141,10 @@ def _copied(input_file: InputFile) -> Iterator[Path]:
 
 
 def hash_input(input_file: InputFile) -> tuple[str, int]:
-    """sha256 and size of an input file, read in full unless the listing has them: its content decides every key that follows."""
+    """sha256 and size of an input file, read in full unless the listing has them.
+
+    Its content decides every key that follows.
+    """
     if input_file.sha256:
         return input_file.sha256, input_file.size
     try:

@@ -85,7 +85,7 @@ def is_repository(place: str) -> bool:
 
     Raises SourceError if it is on the Hub and malformed.
     """
-    return is_hub(place) and not _parse(place).path_in_repo
+    return is_hub(place) and not _parse_root(place).path_in_repo
 
 
 def pin_revision(root: str) -> str:
@@ -94,14 +94,16 @@ def pin_revision(root: str) -> str:
     Raises:
         SourceError: the root is malformed; or the repository or revision is not there, or not for us.
     """
-    where = _parse(root)
+    where = _parse_root(root)
     if where.revision and COMMIT.fullmatch(where.revision):
         return str(where.to_uri())
     revision = where.revision or constants.DEFAULT_REVISION
     where = replace(where, revision=revision)
     url = f"{constants.ENDPOINT}/api/datasets/{where.id}/revision/{quote(revision, safe='')}"
-    with _explained(where):
-        found = _get(url, params={"expand": ["sha"]}).json()  # HfApi.dataset_info asks once only, without a time limit
+    with _explain_errors(where):
+        found = _get_response(
+            url, params={"expand": ["sha"]}
+        ).json()  # HfApi.dataset_info asks once only, without a time limit
     commit = found.get("sha") if isinstance(found, dict) else None
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise SourceError(
@@ -116,12 +118,12 @@ def find_files(root: str, pattern: str) -> list[HubFile]:
     Raises:
         SourceError: there is none; the message has the nearest names.
     """
-    where = _parse(pin_revision(root))
+    where = _parse_root(pin_revision(root))
     folder = posixpath.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
     matches = re.compile(glob_translate(pattern)).match
-    found = [entry for entry in _listed(where, folder) if matches(entry.name)]
+    found = [entry for entry in _list_folder(where, folder) if matches(entry.name)]
     if not found:
-        names = [entry.name for entry in _listed(where, "")]
+        names = [entry.name for entry in _list_folder(where, "")]
         close = get_close_matches(pattern, names, n=5, cutoff=0.4) or sorted(names)[:5]
         raise SourceError(
             f"{where.to_uri()}: no file matches {pattern}; "
@@ -131,28 +133,30 @@ def find_files(root: str, pattern: str) -> list[HubFile]:
 
 
 def find_split(root: str, subset: str | None, split: str) -> list[HubFile]:
-    """The files of a split of a subset (config), as `datasets` reads them from the repository's README or its file names.
+    """The files of a split of a subset (config).
+
+    `datasets` reads them so from the repository's README or its file names.
 
     Raises:
         SourceError: there is no such subset or split; the message has the nearest.
     """
-    where = _parse(pin_revision(root))
+    where = _parse_root(pin_revision(root))
     if where.path_in_repo:
         raise SourceError(
             f"{root}: `subset` and `split` are those of a whole repository; leave {where.path_in_repo!r} out"
         )
-    with _explained(where):
-        files = _data_files(where, subset)
+    with _explain_errors(where):
+        files = _list_data_files(where, subset)
     if not files.get(split):
         raise SourceError(
             f"{root}: there is no split {split!r} in {subset or 'it'}; {suggest_names(split, list(files))}"
         )
     names = {url.removeprefix(f"{where.to_uri()}/") for url in files[split]}
     folder = posixpath.commonpath([posixpath.dirname(name) for name in names])
-    return [entry for entry in _listed(where, folder) if entry.name in names]
+    return [entry for entry in _list_folder(where, folder) if entry.name in names]
 
 
-def _data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
+def _list_data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
     """Split -> addresses of its files."""
     import datasets  # noqa: PLC0415 - takes a second, and few sources ask for it
 
@@ -177,11 +181,11 @@ def _data_files(where: HfUri, subset: str | None) -> Mapping[str, list[str]]:
         ) from error
 
 
-def _listed(where: HfUri, folder: str) -> list[HubFile]:
+def _list_folder(where: HfUri, folder: str) -> list[HubFile]:
     """Every file below a folder of the root; none where there is no such folder."""
     api = HfApi(endpoint=constants.ENDPOINT, library_name=LIBRARY)
     top = posixpath.join(where.path_in_repo, folder).rstrip("/")
-    with _explained(where):
+    with _explain_errors(where):
         try:
             items = list(
                 api.list_repo_tree(where.id, top or None, recursive=True, revision=where.revision, repo_type=where.type)
@@ -189,17 +193,19 @@ def _listed(where: HfUri, folder: str) -> list[HubFile]:
         except EntryNotFoundError:
             return []
     start = f"{where.path_in_repo}/" if where.path_in_repo else ""
-    return [_entry(where, item, start) for item in items if isinstance(item, RepoFile) and item.path.startswith(start)]
+    return [
+        _make_entry(where, item, start) for item in items if isinstance(item, RepoFile) and item.path.startswith(start)
+    ]
 
 
-def _entry(where: HfUri, item: RepoFile, start: str) -> HubFile:
+def _make_entry(where: HfUri, item: RepoFile, start: str) -> HubFile:
     sha256 = item.lfs.sha256 if item.lfs and SHA256.fullmatch(item.lfs.sha256) else ""
     return HubFile(
         item.path.removeprefix(start), str(replace(where, path_in_repo=item.path).to_uri()), int(item.size), sha256
     )
 
 
-def _parse(root: str) -> HfUri:
+def _parse_root(root: str) -> HfUri:
     """Raises SourceError for what is not hf://datasets/OWNER/NAME[@REVISION][/FOLDER]."""
     try:
         where = parse_hf_uri(root)
@@ -212,7 +218,7 @@ def _parse(root: str) -> HfUri:
     return where
 
 
-def _get(url: str, headers: Mapping[str, str] | None = None, **options: Any) -> Response:
+def _get_response(url: str, headers: Mapping[str, str] | None = None, **options: Any) -> Response:
     """The answer of the Hub, asked again after errors of the connection and the server, as long as Retry-After says."""
     sent = {**build_hf_headers(library_name=LIBRARY), **(headers or {})}
     response = http_backoff("GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, **options)
@@ -224,7 +230,7 @@ class _Ranges(io.RawIOBase):
     """A remote file, read by range."""
 
     def __init__(self, file: RemoteFile) -> None:
-        self._where, self._size, self._place = _parse(file.url), file.size, 0
+        self._where, self._size, self._place = _parse_root(file.url), file.size, 0
         self._url = hf_hub_url(
             self._where.id,
             self._where.path_in_repo,
@@ -259,8 +265,8 @@ class _Ranges(io.RawIOBase):
         """Bytes [start, stop), all of them: a shorter or longer answer is none."""
         wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         for _ in range(ATTEMPTS):
-            with _explained(self._where):
-                response = _get(self._url, wanted)
+            with _explain_errors(self._where):
+                response = _get_response(self._url, wanted)
                 data: bytes = response.content
             if response.status_code == 200 and len(data) == self._size <= WHOLE:
                 return data[start:stop]
@@ -278,7 +284,7 @@ class _Ranges(io.RawIOBase):
 
 
 @contextmanager
-def _explained(where: HfUri) -> Iterator[None]:
+def _explain_errors(where: HfUri) -> Iterator[None]:
     """Trouble with the Hub as a SourceError that says what to do."""
     try:
         yield
@@ -288,25 +294,25 @@ def _explained(where: HfUri) -> Iterator[None]:
             "with --source NAME=PATH"
         ) from error
     except HTTPError as error:
-        raise SourceError(f"{where.to_uri()}: {_reason(where, error)}") from error
+        raise SourceError(f"{where.to_uri()}: {_describe_error(where, error)}") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # no JSON, or none of the Hub's
         raise SourceError(
             f"{where.to_uri()}: {constants.ENDPOINT} answers what no Hub does ({error}); is HF_ENDPOINT right?"
         ) from error
 
 
-def _reason(where: HfUri, error: HTTPError) -> str:
+def _describe_error(where: HfUri, error: HTTPError) -> str:
     """What went wrong and what to do about it. Addresses stay out: those of storage are signed."""
     again = "Run the same command again later: what is done is kept"
     if not isinstance(error, HfHubHTTPError):
         return f"{constants.ENDPOINT} cannot be reached, or breaks off ({type(error).__name__}: {error}). {again}"
     if isinstance(error, RevisionNotFoundError):
-        return f"there is no such revision; {_revisions(where)}"
+        return f"there is no such revision; {_list_revisions(where)}"
     if isinstance(error, EntryNotFoundError):
         return "there is no such file in the repository"
     status = error.response.status_code
     if isinstance(error, RepositoryNotFoundError) or status in {401, 403, 404}:
-        return _refusal(where, error)
+        return _describe_refusal(where, error)
     if status == 429:
         return (
             f"the Hub has had too many requests from here, and still after waiting. {again}; with a token more are "
@@ -315,7 +321,7 @@ def _reason(where: HfUri, error: HTTPError) -> str:
     return f"the Hub answers {status}, and still after waiting. {again}"
 
 
-def _refusal(where: HfUri, error: HfHubHTTPError) -> str:
+def _describe_refusal(where: HfUri, error: HfHubHTTPError) -> str:
     """Why a repository does not open. The Hub does not tell strangers whether a private one exists."""
     token = "the token in use does not open it" if get_token() else "no token is set"
     give = "set HF_TOKEN to a token of an account that may read it, or run `hf auth login`"
@@ -329,7 +335,7 @@ def _refusal(where: HfUri, error: HfHubHTTPError) -> str:
     return f"there is no such dataset on {constants.ENDPOINT}, or it is private, and {token}. Check the name; or {give}"
 
 
-def _revisions(where: HfUri) -> str:
+def _list_revisions(where: HfUri) -> str:
     """The branches and tags of a repository, for an error."""
     try:
         refs = HfApi(endpoint=constants.ENDPOINT, library_name=LIBRARY).list_repo_refs(where.id, repo_type=where.type)

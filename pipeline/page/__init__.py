@@ -33,11 +33,11 @@ def render_page(package: str, template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(
-        style=_asset(__name__, STYLE), asset=lambda name: _asset(package, name), as_json=embed_json, **values
+        style=_read_asset(__name__, STYLE), asset=lambda name: _read_asset(package, name), as_json=embed_json, **values
     )
 
 
-def _asset(package: str, name: str) -> Markup:
+def _read_asset(package: str, name: str) -> Markup:
     return Markup(files(package).joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
 
 

@@ -24,9 +24,9 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.recipe.located import Located, locate, read_located
+from vlmill.pipeline.recipe.located import Located, locate_data, read_located
 from vlmill.pipeline.recipe.mapping import refuse_code
-from vlmill.pipeline.recipe.merge import merge, replace_values, select_value
+from vlmill.pipeline.recipe.merge import merge_mappings, replace_values, select_value
 from vlmill.pipeline.recipe.published import Mapped, expand_stages
 from vlmill.pipeline.recipe.rebase import rebase_paths
 
@@ -111,10 +111,10 @@ class Composer:
         taken = Located(dict[Any, Located](), whole.origin)
         for number, wanted in enumerate(spelt.include):
             entry = how["include"].value[number]
-            taken = merge(taken, self._take(wanted, entry.origin, path, above), replaced=spelt.replace)
+            taken = merge_mappings(taken, self._take(wanted, entry.origin, path, above), replaced=spelt.replace)
         if spelt.replace:
             taken = replace_values(taken, how["replace"])
-        return merge(taken, own)
+        return merge_mappings(taken, own)
 
     def _take(self, wanted: Include, origin: str, path: Path, above: Sequence[Path]) -> Located:
         """What an entry of `include` takes."""
@@ -132,7 +132,9 @@ class Composer:
             return Located({key: item for key, item in found.value.items() if key != OWN}, found.origin)
         result = Located(dict[Any, Located](), found.origin)
         for dotted in wanted.take:
-            result = merge(result, select_value(found, dotted, f"{origin}: include {wanted.recipe}: take {dotted}"))
+            result = merge_mappings(
+                result, select_value(found, dotted, f"{origin}: include {wanted.recipe}: take {dotted}")
+            )
         return result
 
     def _read(self, file: Path, chain: Sequence[Path]) -> Located:
@@ -191,6 +193,6 @@ def compose_file(path: Path, data: Mapping[str, Any], filters: Mapping[str, str]
     """
     whole = read_located(path)
     for key, value in data.items():
-        whole = whole.with_item(key, locate(value, f"--set {key}"))
+        whole = whole.with_item(key, locate_data(value, f"--set {key}"))
     composer = Composer(path.parent, filters)
     return composer.compose(whole, path), composer.mapped

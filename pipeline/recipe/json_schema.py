@@ -1,4 +1,6 @@
-"""The JSON Schema of a recipe, from its typed blocks: what editors complete from, and what the reference is written from.
+"""The JSON Schema of a recipe, from its typed blocks.
+
+Editors complete keys from it, and the reference is written from it.
 
 Descriptions come from where the code has them: docstrings, an `Attributes:` section, and the comment behind a field.
 """

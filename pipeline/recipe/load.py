@@ -1,26 +1,45 @@
-"""From a recipe's file and the command line's overrides to the effective recipe."""
+"""From a recipe's files and the command line's overrides to the effective recipe, whole or as far as it can be read."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.errors import RecipeError, list_errors, list_faults
+from vlmill.pipeline.core.readable import parse_readable
 from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import custom as custom_filters
+from vlmill.pipeline.recipe.changes import MappingInChange
 from vlmill.pipeline.recipe.include import COMPOSING, compose_file
-from vlmill.pipeline.recipe.located import Origins, add_origins, note_changes
-from vlmill.pipeline.recipe.mapping import find_recipe, refuse_code
-from vlmill.pipeline.recipe.overrides import add_custom_filters, list_locations, move_source, set_value
-from vlmill.pipeline.recipe.published import check_mapped, describe_left_out, select_used
-from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.recipe.subsets import expand_subsets
+from vlmill.pipeline.recipe.located import Origins
+from vlmill.pipeline.recipe.mapping import find_recipe
+from vlmill.pipeline.recipe.overrides import list_locations
+from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out, select_used
+from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.recipe.validate import validate_recipe
+
+LOCATED = ("kind", "options", "files", "root", "subset", "split", "images")
+"""Keys of a source without which its input files cannot be read."""
+
+
+@dataclass(frozen=True)
+class ReadableRecipe:
+    """A recipe as far as it can be read, and what is wrong with the rest of it.
+
+    A source that cannot be read is there as a name, so that what names it is no second fault. A stage whose policy
+    cannot be read is left out.
+    """
+
+    recipe: Recipe | None  # None where nothing of it can be read
+    mapping: Mapping[str, Any]
+    base: Path
+    faults: tuple[str, ...] = ()
+    unreadable: frozenset[str] = frozenset()  # sources and benchmarks whose files cannot be looked at
+    concerns: Callable[[str], bool] = lambda _: False  # whether a later fault follows from one of these
 
 
 @dataclass(frozen=True)
@@ -42,7 +61,7 @@ def load_recipe(
     filters: Sequence[tuple[str, str]] = (),
     held: Mapping[str, Any] | None = None,
 ) -> tuple[Recipe, dict[str, Any], Path]:
-    """The effective recipe, its YAML mapping, and the folder that its relative paths start from: see `compose_recipe`."""
+    """The effective recipe, its YAML mapping, and the folder where its relative paths start: see `compose_recipe`."""
     found = compose_recipe(name, sources, limit, sets, filters, {"custom_filters": held} if held else None)
     return found.recipe, found.data, found.base
 
@@ -70,89 +89,76 @@ def compose_recipe(
         RecipeError: names each wrong key or value, its file and line, and what was allowed.
         SourceError: subsets of a source cannot be listed.
     """
-    path, sets = find_recipe(name), dict(sets or {})
-    early = {key: parse_yaml(sets.pop(key), f"--set {key}") for key in COMPOSING if key in sets}
-    whole, mapped = compose_file(path, early, dict(filters))
-    work = _Mapping(whole.to_data(), dict(whole.list_origins()))
-    work.change("", lambda data: refuse_code(path, data, dict(filters)))
-    work.add_filters(filters, (locked or {}).get("custom_filters"))
-    work.override(path.parent, dict(sources or {}), sets, locked)
-    if limit is not None:
-        work.change("--limit", lambda data: data.update(limit=limit))
-    digests = [custom_filters.hash_code(code) for _, code in filters]
+    work, mapped = _begin_mapping(name, sets, filters)
+    for change in work.list_changes(find_recipe(name), sources, limit, sets, filters, locked):
+        change()
+    digests, where = [custom_filters.hash_code(code) for _, code in filters], find_recipe(name)
     mapped = select_used(mapped, work.data)
     try:
-        recipe = parse_block(Recipe, work.data, path.name).trusting(digests)
+        recipe = parse_block(Recipe, work.data, where.name).trusting(digests)
         check_mapped(mapped, recipe.list_groups())
         validate_recipe(recipe)
     except RecipeError as error:
-        raise RecipeError(add_origins(str(error), work.data, work.origins, path.name)) from None
-    return EffectiveRecipe(recipe, work.data, path.parent, work.origins, tuple(describe_left_out(work.data, mapped)))
+        raise RecipeError(*work.add_origins(error.faults, where.name)) from None
+    return EffectiveRecipe(recipe, work.data, where.parent, work.origins, tuple(describe_left_out(work.data, mapped)))
 
 
-class _Mapping:
-    """A recipe's mapping while it is changed, and the origin of every value in it."""
+def load_readable(
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    sets: Mapping[str, str] | None = None,
+    filters: Sequence[tuple[str, str]] = (),
+    locked: Mapping[str, Any] | None = None,
+) -> ReadableRecipe:
+    """The same as far as it can be read. What `validate_recipe` says is not yet among its faults.
 
-    def __init__(self, data: dict[str, Any], origins: Origins) -> None:
-        self.data, self.origins = data, origins
+    Raises:
+        RecipeError: there is no such recipe, it is no YAML mapping, or what it includes cannot be put together.
+    """
+    path = find_recipe(name)
+    work, mapped = _begin_mapping(name, sets, filters)
+    errors = list_errors(work.list_changes(path, sources, limit, sets, filters, locked))
+    found = parse_readable(Recipe, work.data, path.name)
+    recipe = found.block
+    faults = [*list_faults(errors), *found.faults]
+    if recipe is None:
+        return ReadableRecipe(None, work.data, path.parent, work.add_origins(faults, path.name))
+    digests = [custom_filters.hash_code(code) for _, code in filters]
+    try:
+        recipe = recipe.trusting(digests)
+    except RecipeError as error:
+        faults += error.faults
+    unreadable = frozenset(_list_unreadable(recipe, found.left_out, work.data))
+    kept = _keep_names(recipe, found.left_out)
+    faults += list_faults(list_errors([partial(check_mapped, mapped, kept.list_groups())]))
+    located = work.add_origins(dict.fromkeys(faults), path.name)
+    return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns)
 
-    def change(self, origin: str, how: Callable[[dict[str, Any]], object]) -> None:
-        """Change the mapping in place; what is new in it comes from `origin`."""
-        before = copy.deepcopy(self.data)
-        how(self.data)
-        note_changes(self.origins, before, self.data, origin)
 
-    def add_filters(self, filters: Sequence[tuple[str, str]], held: Mapping[str, Any] | None) -> None:
-        """Custom filters: those that a lock holds, which are known, and those that the command line names."""
-        if held:
-            others = {file: code for file, code in held.items() if file not in dict(filters)}
-            self.change("the lock", lambda data: data.update(custom_filters=others))
-        for file, code in filters:
-            self.change(f"--filter {file}", partial(add_custom_filters, file=file, code=code))
+def _begin_mapping(
+    name: str, sets: Mapping[str, str] | None, filters: Sequence[tuple[str, str]]
+) -> tuple[MappingInChange, list[Mapped]]:
+    """The mapping of a recipe's files put together, before the command line changes it."""
+    early = {key: parse_yaml(text, f"--set {key}") for key, text in (sets or {}).items() if key in COMPOSING}
+    whole, mapped = compose_file(find_recipe(name), early, dict(filters))
+    return MappingInChange(whole.to_data(), dict(whole.list_origins())), mapped
 
-    def override(
-        self, base: Path, moves: dict[str, str], sets: dict[str, str], locked: Mapping[str, Any] | None
-    ) -> None:
-        """Move sources, set values and make one source of each subset, whose own values are set after that."""
-        for name in [name for name in moves if name in list_locations(self.data)]:
-            self._move(name, moves.pop(name))
-        later = {key: sets.pop(key) for key in list(sets) if self._is_of_subset(key)}
-        self._set(sets)
-        before, self.data = self.data, expand_subsets(self.data, base, locked)
-        if self.data is not before:
-            self._note_subsets(before["sources"])
-        self._set(later)
-        for name, place in moves.items():
-            self._move(name, place)
 
-    def _move(self, name: str, place: str) -> None:
-        self.change(f"--source {name}", lambda data: move_source(data, name, place))
+def _list_unreadable(recipe: Recipe, left_out: frozenset[str], data: Mapping[str, Any]) -> Iterator[str]:
+    """Sources and benchmarks of a mapping whose files cannot be looked at, because of what was left out of them."""
+    against = recipe.decontaminate.against if recipe.decontaminate else {}
+    for name in list_locations(data):
+        settings = recipe.sources.get(name) or against.get(name)
+        block = f"sources.{name}." if name in (data.get("sources") or {}) else f"decontaminate.against.{name}."
+        lost = {left.removeprefix(block).partition(".")[0] for left in left_out if left.startswith(block)}
+        if settings is None or lost & {*LOCATED} or (lost and settings.files is None and settings.split is None):
+            yield name
 
-    def _set(self, sets: Mapping[str, str]) -> None:
-        for key, text in sets.items():
-            self.change(f"--set {key}", partial(set_value, key=key, text=text))
 
-    def _is_of_subset(self, key: str) -> bool:
-        """Whether a dotted key leads into a source that a subset has yet to become."""
-        sources, parts = self.data.get("sources"), key.split(".")
-        if parts[0] != "sources" or len(parts) < 2 or not isinstance(sources, dict) or parts[1] in sources:
-            return False
-        groups = [name for name, block in sources.items() if isinstance(block, dict) and block.get("subsets")]
-        return any(parts[1].startswith(f"{name}-") for name in groups)
-
-    def _note_subsets(self, before: Mapping[str, Any]) -> None:
-        """The origins of sources that came of subsets: those of the source that they were, or its `subsets`."""
-        for name, block in self.data["sources"].items():
-            if name in before:
-                continue
-            group = block["group"]
-            origin = self.origins["sources", group, "subsets"]
-            for key in [found for found in self.origins if found[:2] == ("sources", group)]:
-                if key[2:3] and key[2] in block and key[2] not in ("files", "subset", "split"):
-                    self.origins["sources", name, *key[2:]] = self.origins[key]
-            self.origins["sources", name] = origin
-            for key in block.keys() & {"files", "subset", "split", "group"}:
-                self.origins["sources", name, key] = origin
-        for key in [found for found in self.origins if found[:1] == ("sources",) and found[1:2]]:
-            if key[1] not in self.data["sources"]:
-                del self.origins[key]
+def _keep_names(recipe: Recipe, left_out: frozenset[str]) -> Recipe:
+    """The recipe with the names of sources that were left out, and without stages whose policy was left out."""
+    lost = {left.removeprefix("sources.") for left in left_out if left.startswith("sources.")}
+    missing = {name: SourceSettings(kind="chat", files="*") for name in sorted(lost) if "." not in name}
+    stages = tuple(stage for stage in recipe.stages if f"policies.{stage.policy}" not in left_out)
+    return replace(recipe, sources={**recipe.sources, **missing}, stages=stages)

@@ -66,11 +66,11 @@ def _locate_lines(data: Any, lines: Lines, path: Path, keys: Keys) -> Located:
     return Located(data, origin)
 
 
-def locate(data: Any, origin: str) -> Located:
+def locate_data(data: Any, origin: str) -> Located:
     """Plain data that all come from one place."""
     if isinstance(data, dict):
-        return Located({key: locate(item, origin) for key, item in data.items()}, origin)
-    return Located([locate(item, origin) for item in data] if isinstance(data, list) else data, origin)
+        return Located({key: locate_data(item, origin) for key, item in data.items()}, origin)
+    return Located([locate_data(item, origin) for item in data] if isinstance(data, list) else data, origin)
 
 
 NAMING = ("name", "source")
@@ -105,7 +105,7 @@ def _list_parts(found: Located) -> list[str]:
 
 
 def _step_inside(found: Located, part: str, fault: Callable[[str, str], RecipeError]) -> tuple[Keys, Located]:
-    """What a part of a dotted key means, with the keys on the way: two for a filter, whose name is its item's only key."""
+    """What a part of a dotted key means, with the keys on the way: two for a filter, whose item has its name as key."""
     place = _find_place(found, part)
     if place is None:
         raise fault(part, suggest_names(part, _list_parts(found)))
@@ -146,28 +146,28 @@ def note_changes(origins: Origins, before: Any, after: Any, origin: str, keys: K
     """Give `origin` to all values of `after` that `before` has not, in place; those that are gone are forgotten."""
     if type(before) is type(after) and isinstance(after, dict):
         for gone in before.keys() - after.keys():
-            _forget(origins, (*keys, gone))
+            _forget_origins(origins, (*keys, gone))
         for key, item in after.items():
             note_changes(origins, before.get(key, _Missing), item, origin, (*keys, key))
     elif type(before) is type(after) and isinstance(after, list) and len(after) >= len(before):
         for place, item in enumerate(after):
             note_changes(origins, before[place] if place < len(before) else _Missing, item, origin, (*keys, place))
     elif before is _Missing or before != after:
-        _forget(origins, keys)
-        origins |= dict(locate(after, origin).list_origins(keys))
+        _forget_origins(origins, keys)
+        origins |= dict(locate_data(after, origin).list_origins(keys))
 
 
 class _Missing:
     """In the place of a value that is not there."""
 
 
-def _forget(origins: Origins, keys: Keys) -> None:
+def _forget_origins(origins: Origins, keys: Keys) -> None:
     for gone in [found for found in origins if found[: len(keys)] == keys]:
         del origins[gone]
 
 
 def add_origins(message: str, data: Mapping[str, Any], origins: Origins, name: str) -> str:
-    """The lines of an error about a recipe's values, each with the place of the value that it names, where that is known."""
+    """The lines of an error about a recipe's values, each with the place of the value that it names, if known."""
     return "\n".join(_add_origin(line, data, origins, name) for line in message.splitlines())
 
 
@@ -176,7 +176,7 @@ def _add_origin(line: str, data: Mapping[str, Any], origins: Origins, name: str)
     if " " in dotted:
         return line
     keys: Keys = ()
-    found = Located({key: locate(item, "") for key, item in data.items()}, "")
+    found = Located({key: locate_data(item, "") for key, item in data.items()}, "")
     for part in dotted.split("."):
         if _find_place(found, part) is None:
             break

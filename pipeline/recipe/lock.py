@@ -10,6 +10,7 @@ from typing import Any
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.seal import CHANGED, find_seal_fault, seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import custom as custom_filters
@@ -19,7 +20,7 @@ from vlmill.pipeline.recipe.validate import check_names
 
 
 def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a recipe's mapping that shapes the output: without places, mirrors, threads, times and expectations."""
+    """The part of a recipe that shapes the output: without places, mirrors, threads, times and expectations."""
     runtime = {f.name for f in dataclasses.fields(Fetch) if not f.metadata.get("shapes_result", True)}
 
     def fetch(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, block in data["sources"].items()
     }
+    if isinstance(kept.get("chat"), Mapping):
+        kept["chat"] = {key: value for key, value in kept["chat"].items() if key not in {"path", "revision"}}
     if kept.get("decontaminate"):
         against = kept["decontaminate"]["against"].items()
         held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}
@@ -44,7 +47,7 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
     """Lock a folder to an effective recipe, or check that it is locked to this one.
 
-    Where nothing was made yet, the lock binds nobody.
+    A lock does not apply while nothing was made.
 
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
@@ -59,7 +62,7 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
                 "not touch is kept"
             )
         return
-    write_atomically(path, format_yaml(now))
+    write_atomically(path, seal_yaml(format_yaml(now)))
 
 
 def is_bound(root: Path) -> bool:
@@ -68,7 +71,9 @@ def is_bound(root: Path) -> bool:
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """The effective recipe that a folder is locked to, as a mapping; its names lead nowhere else, and its code is what its sha256 says.
+    """The effective recipe that a folder is locked to, as a mapping.
+
+    Its names are checked to stay in the folder, and its code to have the sha256 that it states.
 
     Raises:
         StoreError: no build was begun there, or the file is damaged.
@@ -77,6 +82,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     try:
+        _refuse_changed(path)
         data = read_mapping(path)
         check_names(parse_block(Recipe, data, LOCK))
     except RecipeError as error:
@@ -85,6 +91,22 @@ def read_lock(root: Path) -> dict[str, Any]:
             "which writes it anew"
         ) from error
     return data
+
+
+def _refuse_changed(path: Path) -> None:
+    if find_seal_fault(path) == CHANGED:
+        raise RecipeError(f"{path.name} {CHANGED}")
+
+
+def read_kept_sources(root: Path | None) -> dict[str, Any] | None:
+    """What of its lock a folder keeps in every later build of the same recipe: its sources, among them all subsets.
+
+    None where nothing was made yet.
+
+    Raises:
+        StoreError: the lock is damaged.
+    """
+    return {"sources": read_lock(root)["sources"]} if root is not None and is_bound(root) else None
 
 
 def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> Recipe:

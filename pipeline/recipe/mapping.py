@@ -1,4 +1,7 @@
-"""Recipes and locks as files: where they lie, the mappings in them, how two differ, and the code that they hold, which is not run."""
+"""Recipes and locks as files: where they lie, their mappings, how two differ.
+
+The code in them is found here and not run.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ def find_recipe(name: str) -> Path:
 
 
 def find_run(name: str, out: Path | None) -> Path:
-    """The folder of the run that is asked: `name` itself if it is one, else `out`, by default `build/` and the name of that recipe."""
+    """The folder of the run that is meant: `name` itself if it is one, else `out`.
+
+    `out` is by default `build/` and the name of that recipe.
+    """
     if (Path(name) / LOCK).is_file():
         return Path(name)
     return out or Path("build") / str(read_mapping(find_recipe(name)).get("name"))

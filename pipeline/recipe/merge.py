@@ -11,7 +11,9 @@ NAMED_LISTS = ("filters", "stages")
 """Lists whose items go by a name. Those of several files stand one behind the other."""
 
 
-def merge(one: Located, other: Located, dotted: str = "", replaced: Collection[str] = (), where: str = "") -> Located:
+def merge_mappings(
+    one: Located, other: Located, dotted: str = "", replaced: Collection[str] = (), where: str = ""
+) -> Located:
     """Two mappings as one: blocks are put together, and a value that both have has to be the same.
 
     Args:
@@ -30,14 +32,15 @@ def merge(one: Located, other: Located, dotted: str = "", replaced: Collection[s
         inside = dict(one.value)
         for key, item in other.value.items():
             name = f"{dotted}.{key}".lstrip(".")
-            inside[key] = merge(inside[key], item, name, replaced, where) if key in inside else item
+            inside[key] = merge_mappings(inside[key], item, name, replaced, where) if key in inside else item
         return Located(inside, one.origin)
     if dotted in NAMED_LISTS and isinstance(one.value, list) and isinstance(other.value, list):
         return _merge_named(one, other, dotted, replaced)
     if one.to_data() != other.to_data():
+        places = f"{_shorten_value(one)} ({one.origin}), and {_shorten_value(other)} ({other.origin})"
         raise RecipeError(
-            f"{where}{dotted}: {_shorten(one)} ({one.origin}), and {_shorten(other)} ({other.origin}); take it from "
-            f"one place, or say which value counts: replace: {{{dotted}: VALUE}}"
+            f"{where}{dotted}: {places}; take it from one place, or say which value counts: "
+            f"replace: {{{dotted}: VALUE}}"
         )
     return one
 
@@ -57,12 +60,12 @@ def _merge_named(one: Located, other: Located, dotted: str, replaced: Collection
 def _merge_item(one: Located, other: Located, dotted: str, replaced: Collection[str]) -> Located:
     """Two items of one name: stages, or filters, whose settings stand under the name."""
     if "name" in one.value:
-        return merge(one, other, dotted, replaced)
+        return merge_mappings(one, other, dotted, replaced)
     (mine,), (theirs,) = one.value.items(), other.value.items()
-    return one.with_item(mine[0], merge(mine[1], theirs[1], dotted, replaced))
+    return one.with_item(mine[0], merge_mappings(mine[1], theirs[1], dotted, replaced))
 
 
-def _shorten(found: Located) -> str:
+def _shorten_value(found: Located) -> str:
     return f"{found.to_data()!r:.80}"
 
 
@@ -74,15 +77,15 @@ def select_value(whole: Located, dotted: str, where: str) -> Located:
     """
     keys, value = find_keys(whole, dotted, _explain_missing(where))
     first, *rest = keys
-    return Located({first: _wrap(whole.value[first], rest, value)}, whole.origin)
+    return Located({first: _wrap_value(whole.value[first], rest, value)}, whole.origin)
 
 
-def _wrap(whole: Located, keys: Sequence[object], value: Located) -> Located:
+def _wrap_value(whole: Located, keys: Sequence[object], value: Located) -> Located:
     """`value` in the blocks that `keys` lead through, each with its `name` if it has one."""
     if not keys:
         return value
     first, *rest = keys
-    inside = _wrap(whole.value[first], rest, value)
+    inside = _wrap_value(whole.value[first], rest, value)
     if isinstance(whole.value, list):
         return Located([inside], whole.origin)
     named = {"name": whole.value["name"]} if "name" in whole.value else {}

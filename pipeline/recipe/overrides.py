@@ -40,7 +40,9 @@ DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"languag
 
 
 def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
-    """Take the filters in a file that the command line names into a recipe's mapping: its code, and each filter that is not there, as the last.
+    """Add the filters in a file that the command line names to a recipe's mapping.
+
+    The mapping gets the code, and each filter that is not there yet as the last one.
 
     Raises:
         RecipeError: there is no filter in it, or its name is taken.
@@ -60,11 +62,13 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
             raise RecipeError(f"--filter {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
     data["custom_filters"][file] = {"sha256": custom_filters.hash_code(code), "code": code}
     entries = _list_filters(data)
-    entries += [{name: None} for name in names if name not in _names(data)]
+    entries += [{name: None} for name in names if name not in _list_filter_names(data)]
 
 
 def set_value(data: dict[str, Any], key: str, text: str) -> None:
-    """Replace the value at a dotted key with what `text` says in YAML; a number steps into a list, a filter's name into that of filters.
+    """Replace the value at a dotted key with what `text` says in YAML.
+
+    A number steps into a list, a filter's name into the list of filters.
 
     A filter that the recipe does not name yet is asked last; without `filters.` in front its name is understood as
     well.
@@ -76,15 +80,15 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     *path, last = key.split(".")
     if key.partition(".")[0] == "custom_filters":
         raise RecipeError(f"--set {key}: code of filters comes from a file, with --filter FILE")
-    if path and path[0] not in data and path[0] in {*FILTERS, *_names(data)}:
+    if path and path[0] not in data and path[0] in {*FILTERS, *_list_filter_names(data)}:
         path.insert(0, "filters")
     if len(path) > 1 and path[0] == "filters":
         entries = _list_filters(data)
-        if path[1] not in _names(data) and not path[1].isdigit():
+        if path[1] not in _list_filter_names(data) and not path[1].isdigit():
             entries.append({path[1]: {}})
     place: Any = data
     for part in path:
-        place = _inside(place, part, key)
+        place = _find_inside(place, part, key)
     if isinstance(place, list):
         _replace_item(place, last, value, key)
     elif isinstance(place, dict):
@@ -106,7 +110,7 @@ def _replace_item(items: list[Any], last: str, value: Any, key: str) -> None:
         raise RecipeError(f"--set {key}: no {last!r} in this list of {len(items)}; its items are counted from 0")
 
 
-def _names(data: Mapping[str, Any]) -> list[str]:
+def _list_filter_names(data: Mapping[str, Any]) -> list[str]:
     """The filters that a recipe's mapping names."""
     entries = data.get("filters", DEFAULT_FILTERS)
     return (
@@ -129,11 +133,11 @@ def _get_names(item: Mapping[str, Any]) -> tuple[Any, Any]:
     return item.get("name"), item.get("source")
 
 
-def _inside(place: Any, part: str, key: str) -> Any:
+def _find_inside(place: Any, part: str, key: str) -> Any:
     if isinstance(place, list):
         named = [item for item in place if isinstance(item, dict) and (part in item or part in _get_names(item))]
         if named and part in named[0]:
-            return _inside(named[0], part, key)
+            return _find_inside(named[0], part, key)
         if named:
             return named[0]
         if part.isdecimal() and len(part) < 10 and int(part) < len(place):
@@ -147,7 +151,7 @@ def _inside(place: Any, part: str, key: str) -> Any:
 
 
 def list_locations(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are spelt out."""
+    """Blocks of a recipe's mapping that say where files lie: of its sources, and of benchmarks that are written out."""
     block, sources = data.get("decontaminate"), data.get("sources")
     against = block.get("against") if isinstance(block, dict) else None
     found = {**(against if isinstance(against, dict) else {}), **(sources if isinstance(sources, dict) else {})}
@@ -155,7 +159,9 @@ def list_locations(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def move_source(data: dict[str, Any], source: str, place: str) -> None:
-    """Point a source or benchmark at other files: a folder or repository keeps the pattern, a file or pattern replaces it.
+    """Point a source or benchmark at other files.
+
+    A folder or repository keeps the pattern, a file or pattern replaces it.
 
     A source's images are there too.
     """

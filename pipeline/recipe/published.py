@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.located import Located, read_located
-from vlmill.pipeline.recipe.merge import merge, replace_values
+from vlmill.pipeline.recipe.merge import merge_mappings, replace_values
 
 FORMS = {"shares": "share", "repeat": "repeat", "entries": "share"}
 """How a mixture lists its sources -> what a number behind one is."""
@@ -89,7 +89,7 @@ def expand_stages(whole: Located, take_preset: TakePreset, mapped: list[Mapped])
 
 
 def _expand_preset(model: Located, take_preset: TakePreset) -> Located:
-    use, beside = _split(PresetUse, model, "model")
+    use, beside = _split_block(PresetUse, model, "model")
     return _lay_beside(take_preset(use.preset, model.value["preset"].origin), beside, model, "model")
 
 
@@ -99,7 +99,7 @@ def _expand_stage(stage: Located, mapped: list[Mapped]) -> Located:
         return stage
     name = str(stage.value["name"].value) if "name" in stage.value else "?"
     where = f"stages.{name}.mixture"
-    use, beside = _split(PublishedUse, mixture, where)
+    use, beside = _split_block(PublishedUse, mixture, where)
     found = _read_stage(use.published, where, mixture.value["published"].origin)
     entries, others = _list_entries(found)
     sources = _map_entries(use, list(entries), where, mixture.origin)
@@ -115,7 +115,7 @@ def _expand_stage(stage: Located, mapped: list[Mapped]) -> Located:
     return stage.with_item("mixture", _lay_beside(made, beside, mixture, where))
 
 
-def _split(form: Any, block: Located, where: str) -> tuple[Any, dict[str, Located]]:
+def _split_block(form: Any, block: Located, where: str) -> tuple[Any, dict[str, Located]]:
     """The keys of a form in a block, read; and those beside them."""
     names = form.__dataclass_fields__
     use = parse_block(form, {key: item.to_data() for key, item in block.value.items() if key in names}, where)
@@ -126,7 +126,7 @@ def _lay_beside(made: Located, beside: dict[str, Located], block: Located, where
     """What was taken, with what the block replaces in it and what stands beside it."""
     if "replace" in block.value:
         made = replace_values(made, block.value["replace"], f"{where}: ")
-    return merge(made, Located(beside, block.origin), where=f"{where}.")
+    return merge_mappings(made, Located(beside, block.origin), where=f"{where}.")
 
 
 def list_published() -> dict[str, Path]:

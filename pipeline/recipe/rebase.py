@@ -37,12 +37,12 @@ def rebase_paths(whole: Located, folder: Path, base: Path) -> Located:
         return whole
 
     def rebase(found: Located) -> Located:
-        return Located(_rebase(found.value, folder, base), found.origin)
+        return Located(_rebase_path(found.value, folder, base), found.origin)
 
     for keys, key in ROOTED.items():
-        whole = _change(whole, (*keys, ANY), partial(_name_root, key))
+        whole = _change_values(whole, (*keys, ANY), partial(_name_root, key))
     for keys in PATHS:
-        whole = _change(whole, keys, rebase)
+        whole = _change_values(whole, keys, rebase)
     return whole
 
 
@@ -52,7 +52,7 @@ def _name_root(key: str, entry: Located) -> Located:
     return entry.with_item("root", Located(".", entry.origin))
 
 
-def _rebase(path: Any, folder: Path, base: Path) -> Any:
+def _rebase_path(path: Any, folder: Path, base: Path) -> Any:
     """Relative to `base` where the file lies below it, else whole."""
     if not isinstance(path, str) or "://" in path or Path(path).is_absolute():
         return path
@@ -61,15 +61,17 @@ def _rebase(path: Any, folder: Path, base: Path) -> Any:
     return os.path.normpath(folder / path)
 
 
-def _change(found: Located, keys: tuple[str, ...], change: Callable[[Located], Located]) -> Located:
+def _change_values(found: Located, keys: tuple[str, ...], change: Callable[[Located], Located]) -> Located:
     """The same with what stands at `keys` changed; ANY is every key or list place."""
     if not keys:
         return change(found)
     first, rest = keys[0], keys[1:]
     if isinstance(found.value, list):
-        inside = [_change(item, rest if first == ANY else keys, change) for item in found.value]
+        inside = [_change_values(item, rest if first == ANY else keys, change) for item in found.value]
         return Located(inside, found.origin)
     if not isinstance(found.value, dict):
         return found
     wanted = list(found.value) if first == ANY else [first] if first in found.value else []
-    return Located({**found.value, **{key: _change(found.value[key], rest, change) for key in wanted}}, found.origin)
+    return Located(
+        {**found.value, **{key: _change_values(found.value[key], rest, change) for key in wanted}}, found.origin
+    )

@@ -9,12 +9,14 @@ from typing import Any
 
 HEAD = """# Recipe reference
 
-Every key that a recipe may have. This page is written by `vlmill schema --markdown`, from the classes that a recipe is read into; do not edit it.
-An editor with a YAML language server completes and checks recipes by the JSON Schema: write it with `vlmill schema > recipe.schema.json`, and put
-`# yaml-language-server: $schema=recipe.schema.json` into the recipe's first line.
+Every key that a recipe may have. `vlmill schema --markdown` writes this page from the classes that a recipe is read
+into; do not edit it. An editor with a YAML language server completes and checks recipes by the JSON Schema: write it
+with `vlmill schema > recipe.schema.json`, and put `# yaml-language-server: $schema=recipe.schema.json` into the
+recipe's first line.
 
-Where `kind` or a filter's name says what else may stand in a block, each kind and each filter has a section. `--set KEY=VALUE` replaces any value
-for one command, with dots between keys: `--set filters.shape.max_ratio=5`, `--set stages.align.train.steps=200`.
+Where `kind` or a filter's name decides what else a block may hold, each kind and each filter has a section.
+`--set KEY=VALUE` replaces any value for one command, with dots between keys: `--set filters.shape.max_ratio=5`,
+`--set stages.align.train.steps=200`.
 """
 LARGEST = 1 << 53
 """From here on a bound only says that an integer has 64 bits."""
@@ -31,7 +33,7 @@ def write_reference(schema: Mapping[str, Any]) -> str:
 
 def _write_block(name: str, block: Mapping[str, Any], level: int) -> Iterator[str]:
     """A block with its keys, and below it what stands in these by kind or by name."""
-    yield f"{'#' * level} {name}\n\n{_mark(block.get('description', ''))}\n"
+    yield f"{'#' * level} {name}\n\n{_escape_cell(block.get('description', ''))}\n"
     properties = block.get("properties", {})
     if properties:
         yield "| key | value | default | meaning |\n|---|---|---|---|"
@@ -45,7 +47,7 @@ def _write_block(name: str, block: Mapping[str, Any], level: int) -> Iterator[st
 
 def _write_key(key: str, item: Mapping[str, Any], *, needed: bool) -> str:
     default = "needed" if needed else f"`{json.dumps(item['default'])}`" if "default" in item else ""
-    return f"| `{key}` | {_name_type(item)} | {default} | {_mark(item.get('description', ''))} |"
+    return f"| `{key}` | {_name_type(item)} | {default} | {_escape_cell(item.get('description', ''))} |"
 
 
 def _list_choices(block: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -103,6 +105,6 @@ def _name_bounds(item: Mapping[str, Any]) -> str:
     return f" {' '.join(said)}" if said else ""
 
 
-def _mark(text: str) -> str:
+def _escape_cell(text: str) -> str:
     """A text for a cell of a table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()

@@ -21,7 +21,7 @@ import pydantic
 from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import ChatField
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
@@ -51,12 +51,12 @@ class SourceSettings:
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
     subsets: Literal["*"] | tuple[str, ...] | None = (
-        None  # one source for each of these subsets, or for all: NAME-SUBSET; `{subset}` in `files` is a subset's folder
+        None  # a source for each of these subsets, or for all: NAME-SUBSET; `{subset}` in `files` is a subset's folder
     )
     group: str = ""  # a name by which mixtures mean several sources; of sources that are subsets, the source they were
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
-    licence: str = ""  # of samples that name none of their own
+    licence: str = ""  # of samples that name none
     priority: Annotated[int, pydantic.Field(ge=-(1 << 31), lt=1 << 31)] = (
         0  # of two duplicates the lower number is kept
     )
@@ -114,13 +114,13 @@ def _name_custom_filter(name: str, settings: Mapping[str, Any]) -> CustomFilter:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """What a run is made of. Each block is a frozen object of its own class, and the engine works with these."""
+    """What a run is made of. Each block is a frozen object, and the engine works with these."""
 
     name: str  # of the run; by default it is built in build/NAME
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
     seed: Seed = 0  # of mixtures
     limit: Amount | None = None  # rows per source, from the front
-    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none of its own
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
     image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
@@ -131,11 +131,13 @@ class Recipe:
         default_factory=dict
     )  # file name -> code; --filter puts it here, and no recipe
     dedupe: Dedupe | None = field(default_factory=Dedupe)  # which duplicates go; null: none
-    decontaminate: Decontamination | None = None  # which benchmarks the data are held against; null: none
+    decontaminate: Decontamination | None = None  # the benchmarks that data is compared with; null: none
     policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
-    chat: Annotated[str, KindOf(FORMATS)] = "vlmill"  # how conversations and images are written in tokens
+    chat: ChatField = (
+        "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's
+    )
     stages: tuple[Stage, ...] = ()  # of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
@@ -184,7 +186,7 @@ class Recipe:
         return dataclasses.replace(self, custom_filters=files)
 
     def find_members(self, name: str, entries: Collection[str] = ()) -> tuple[str, ...]:
-        """The sources that a mixture means by a name: one of that name, else a group, else those that a pattern matches.
+        """The sources that a mixture means by a name: one of that name, else a group, else what a pattern matches.
 
         Sources among the names of its `entries` are in no group and match no pattern.
         """
@@ -220,10 +222,10 @@ class Recipe:
         return dataclasses.replace(self, sources=sources, decontaminate=held)
 
     def verdict_steps(self) -> tuple[str, ...]:
-        """Whose verdicts count before dedupe's, in the order of attribution: the filters, and decontaminate where it drops."""
+        """Steps whose verdicts count before dedupe's, in order: the filters, and decontaminate where it drops."""
         dropping = self.decontaminate is not None and self.decontaminate.action == "drop"
         return (*(filter_.name for filter_ in self.filters), *(("decontaminate",) if dropping else ()))
 
     def all_verdict_steps(self) -> tuple[str, ...]:
-        """The names of all who write verdicts on samples, in the order in which they are heard."""
+        """The names of all steps that write verdicts on samples, in the order in which they count."""
         return (*self.verdict_steps(), *(() if self.dedupe is None else ("dedupe",)))

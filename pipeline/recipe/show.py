@@ -36,26 +36,26 @@ def format_effective(found: EffectiveRecipe, blocks: Mapping[str, type[Any]]) ->
 
 def _spell_recipe(recipe: Recipe, blocks: Mapping[str, type[Any]]) -> dict[str, Any]:
     """All fields of a recipe as plain data."""
-    whole = {name: value for name, value in _spell(recipe).items() if name != CODE}
-    whole["filters"] = [{filter_.name: _spell(filter_)} for filter_ in recipe.filters]
+    whole = {name: value for name, value in _spell_value(recipe).items() if name != CODE}
+    whole["filters"] = [{filter_.name: _spell_value(filter_)} for filter_ in recipe.filters]
     for name, policy in recipe.policies.items():
         whole["policies"][name] = {"kind": policy.kind, **whole["policies"][name]}
     for stage, plain in zip(recipe.stages, whole["stages"], strict=True):
         for name in ("mixture", "train"):
             if plain[name]:
                 where = f"stages.{stage.name}.{name}"
-                plain[name] = _spell(parse_block(blocks[name], dict(getattr(stage, name)), where))
+                plain[name] = _spell_value(parse_block(blocks[name], dict(getattr(stage, name)), where))
     if recipe.model:
-        whole["model"] = _spell(parse_block(blocks["model"], dict(recipe.model), "model"))
+        whole["model"] = _spell_value(parse_block(blocks["model"], dict(recipe.model), "model"))
     return whole
 
 
-def _spell(value: Any) -> Any:
+def _spell_value(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return {item.name: _spell(getattr(value, item.name)) for item in dataclasses.fields(value) if item.init}
+        return {item.name: _spell_value(getattr(value, item.name)) for item in dataclasses.fields(value) if item.init}
     if isinstance(value, Mapping):
-        return {name: _spell(item) for name, item in value.items()}
-    return [_spell(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _spell_value(item) for name, item in value.items()}
+    return [_spell_value(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _lay_over(whole: Any, said: Any) -> Any:

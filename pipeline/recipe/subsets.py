@@ -105,7 +105,7 @@ def _check_form(name: str, block: Mapping[str, Any]) -> None:
 
 
 def _recall_places(name: str, block: Mapping[str, Any], locked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Subset -> what tells its files from the others', as the run's lock has it; None where it has other ones or none."""
+    """Subset -> what tells its files from the others', as the run's lock has it; None where it has none or others."""
     group = {ours: held for ours, held in locked.items() if held.get("group") == name}
     places = {
         ours.removeprefix(f"{name}-"): {key: held[key] for key in ("files", "subset", "split") if key in held}

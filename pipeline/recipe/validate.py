@@ -1,4 +1,7 @@
-"""What makes a recipe one, beyond its form: names are folders, each source says which files are its own, and what blocks name is there."""
+"""What a recipe must satisfy beyond its form.
+
+Names are folders, each source says which files are its own, and what blocks name exists.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
@@ -90,6 +94,7 @@ def validate_recipe(recipe: Recipe) -> None:
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
         *(partial(_check_policy, recipe, stage) for stage in recipe.stages),
         partial(_check_stages, recipe),
+        partial(find_format, recipe.chat),
     )
 
 
@@ -136,7 +141,7 @@ def _check_fetch(recipe: Recipe, name: str) -> None:
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
     """One way or the other, a source or benchmark says which files are its own."""
     where, named = f"{block}.{name}", settings.subset is not None or settings.split is not None
-    if settings.files is None and not named:
+    if settings.files is None and not (named or getattr(settings, "subsets", None)):
         raise RecipeError(
             f"{where}.files: is missing; give a pattern below root (or, of a dataset on the Hugging Face Hub, `split`)"
         )

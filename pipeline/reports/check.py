@@ -1,97 +1,125 @@
-"""What can be known of a run before any work: whether its files are there and are what the recipe says, and about how much there is.
+"""What can be known of a run before any work: whether all that a build would open is there and is what the recipe says.
 
-Of each source the first rows of the first file are read. Nothing is written, and no address of an image is asked for.
+`vlmill check` and the start of a build ask the same questions here. Nothing is written, and no address of an image is
+asked for. How much there is, is estimated elsewhere (estimate.py).
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import fsspec
-from rich.table import Table
 from tokenizers import Tokenizer
 
-from vlmill.pipeline.core.errors import RecipeError, SourceError, list_faults
-from vlmill.pipeline.decontaminate import Benchmark
-from vlmill.pipeline.filters import ReadsLists
+from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.chat.settings import find_format
+from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
+from vlmill.pipeline.decontaminate import Benchmark, Split
+from vlmill.pipeline.fetch.opt_outs import OptOuts
+from vlmill.pipeline.filters import Filter, ReadsLists
+from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
+from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
-from vlmill.pipeline.sources import Source, SourceRow
+from vlmill.pipeline.sources import Source
 
-ROWS = 20
-"""Rows that are read of a source, at most."""
-LARGEST = 1 << 30
-"""Bytes of a file that is read in full to count its rows; what a larger one holds is not estimated. A copy is made of
-remote ones of this size at most."""
+AT_ONCE = 8
+"""Sources and benchmarks that are looked at together, since most of the time is spent waiting for the network."""
 
 
 @dataclass(frozen=True)
-class SourceEstimate:
-    """About how much a source holds; None where its rows could not be counted."""
+class InputCheck:
+    """What was found of all that a build would open."""
 
-    source: str
-    files: int
-    bytes: int  # of all its files
-    rows: int | None  # those of the first file, times all bytes over its bytes; with the recipe's limit
-    samples: int | None
-    images: int | None
-    measured: int  # rows that were read
-    unreadable: int  # of these
-    needed: int  # bytes that its tables will take: they hold what the files hold, as far as the limit leaves it
+    errors: tuple[VlmillError, ...]
+    files: Mapping[str, Sequence[InputFile]] = field(default_factory=dict)  # of each source that can be listed
 
 
 @dataclass(frozen=True)
-class CheckResult:
-    """All faults, and an estimate of each source that could be read."""
+class EarlierWork:
+    """What a folder that a build of the same recipe has begun already knows of sources and benchmarks."""
 
-    faults: list[str]
-    estimates: list[SourceEstimate]
-    free: int  # bytes on the disk of the run's folder
+    surveyed: frozenset[str] = frozenset()  # all their files were opened; the build lists them again by itself
+    read: frozenset[str] = frozenset()  # sources whose images were read or fetched as well
 
 
-def check_inputs(recipe: Recipe, base: Path, root: Path) -> CheckResult:
-    """Look at all that a build of a recipe would open.
+def check_inputs(
+    recipe: Recipe, base: Path, passed: Collection[str] = (), earlier: EarlierWork | None = None
+) -> InputCheck:
+    """Look at all that a build of a recipe would open. Trouble with one thing hides no other.
+
+    Of each source and benchmark the first row is read, or of a file that would have to be copied the first byte.
 
     Args:
-        recipe: one that is valid.
-        base: the folder that its relative paths start from.
-        root: the run's folder; it need not be there.
+        recipe: One that is valid, or as much of one as can be read.
+        base: The folder that its relative paths start from.
+        passed: Sources and benchmarks that are not looked at.
+        earlier: What the run's folder knows of some of them, so that it need not be asked.
     """
-    estimates = list[SourceEstimate]()
+    files, earlier = dict[str, Sequence[InputFile]](), earlier or EarlierWork()
     against = recipe.decontaminate.against if recipe.decontaminate else {}
+    sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
+    known = {*passed, *earlier.surveyed}
     checks: list[Callable[[], object]] = [
-        partial(_check_tokenizer, recipe, base),
-        partial(_check_lists, recipe, base),
-        *(partial(_check_folders, name, settings, base) for name, settings in recipe.sources.items()),
-        *(partial(_check_benchmark, name, benchmark, base) for name, benchmark in against.items()),
-        *(partial(_add_estimate, recipe, name, base, estimates) for name in recipe.sources),
+        partial(check_tokenizer, recipe, base),
+        *(partial(check_lists, filter_, base) for filter_ in recipe.filters),
+        *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
+        *(partial(_check_source, name, one, base, files) for name, one in sources.items() if name not in known),
+        *(partial(_check_benchmark, name, held, base) for name, held in against.items() if name not in known),
     ]
-    faults = list_faults(checks)
-    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    free, needed = shutil.disk_usage(existing).free, sum(found.needed for found in estimates)
-    if free < needed:
-        faults.append(f"{existing} has {free} bytes free, and the tables of the inputs alone take about {needed}")
-    return CheckResult(faults, estimates, free)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = [error for error in pool.map(_find_error, checks) if error is not None]
+    return InputCheck(tuple(found), {name: files[name] for name in sources if name in files})
 
 
-def make_check_table(result: CheckResult) -> Table:
-    """The estimates for a terminal."""
-    table = Table(title="about so much is there")
-    for name in ("source", "files", "GB", "rows", "samples", "images", "from"):
-        table.add_column(name, justify="left" if name in ("source", "from") else "right")
-    for found in result.estimates:
-        counts = ("?" if count is None else f"{count:,}" for count in (found.rows, found.samples, found.images))
-        based = f"{found.measured} rows" + (f", {found.unreadable} unreadable" if found.unreadable else "")
-        table.add_row(found.source, str(found.files), f"{found.bytes / 1e9:.2f}", *counts, based)
-    return table
+def find_earlier_work(root: Path, recipe: Recipe, data: Mapping[str, object]) -> EarlierWork:
+    """What of a recipe's sources and benchmarks a folder holds; nothing where it is locked to another recipe."""
+    if not is_bound(root) or read_lock(root) != select_shaping(data):
+        return EarlierWork()
+    splits = recipe.decontaminate.against if recipe.decontaminate else {}
+
+    def is_done(folder: str) -> bool:
+        return (root / "steps" / folder / "manifest.json").exists()
+
+    last = {name: "fetch" if recipe.source(name).fetches else "read" for name in recipe.sources}
+    surveyed = {name for name in recipe.sources if is_done(f"{name}/survey")}
+    held = {
+        name for name, one in splits.items() if all(is_done(f"benchmarks/{split}/survey") for split in one.splits(name))
+    }
+    return EarlierWork(
+        frozenset(surveyed | held), frozenset(name for name, step in last.items() if is_done(f"{name}/{step}"))
+    )
 
 
-def _check_tokenizer(recipe: Recipe, base: Path) -> None:
+def resolve_root(root: str, base: Path) -> str:
+    """A root as fsspec takes it; a relative one starts from `base`."""
+    return root if "://" in root else str((base / root).resolve())
+
+
+def is_copied(file: InputFile) -> bool:
+    """Whether a file has to be copied to this machine before a row of it can be read."""
+    local = "://" not in file.url or file.url.startswith(("file://", "local://"))
+    return not local and not (file.on_hub and file.ranged)
+
+
+def _find_error(check: Callable[[], object]) -> VlmillError | None:
+    try:
+        check()
+    except VlmillError as error:
+        return error
+    return None
+
+
+def check_tokenizer(recipe: Recipe, base: Path) -> None:
+    """Read the tokenizer of a recipe that names one.
+
+    Raises:
+        RecipeError: there is no such file, or it is no tokenizer.
+    """
     if recipe.tokenizer is None:
         return
     path = base / recipe.tokenizer
@@ -103,92 +131,92 @@ def _check_tokenizer(recipe: Recipe, base: Path) -> None:
         Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises no other class
         raise RecipeError(f"tokenizer: {path} is no tokenizer.json: {error}") from error
+    load_tokenizer(path, find_format(recipe.chat))
 
 
-def _check_lists(recipe: Recipe, base: Path) -> None:
-    wanted = [path for item in recipe.filters if isinstance(item, ReadsLists) for path in item.lists.values()]
-    if missing := [str(base / path) for path in wanted if not (base / path).is_file()]:
+def check_lists(filter_: Filter, base: Path) -> None:
+    """Look for the files that a filter reads, and at the entries of opt-out lists.
+
+    Raises:
+        RecipeError: a file is not there, or an entry of a list is none.
+    """
+    wanted = {name: base / path for name, path in filter_.lists.items()} if isinstance(filter_, ReadsLists) else {}
+    if missing := [str(path) for path in wanted.values() if not path.is_file()]:
         raise RecipeError(
             f"filters: there is no file {', '.join(missing)}; the path of a list is relative to the recipe"
         )
+    OptOuts.given(wanted)
 
 
 def _check_folders(name: str, settings: SourceSettings, base: Path) -> None:
     """Those of images and of what is served in place of addresses, where they are local."""
     places = {f"serve.{prefix}": folder for prefix, folder in settings.serve.items()}
     places |= {"images": settings.images} if settings.images else {}
-    for key, place in places.items():
-        if "://" not in place and not (base / place).is_dir():
-            raise RecipeError(f"sources.{name}.{key}: there is no folder {(base / place).resolve()}")
+    missing = {key: place for key, place in places.items() if "://" not in place and not (base / place).is_dir()}
+    if missing:
+        raise RecipeError(
+            *(f"sources.{name}.{key}: there is no folder {(base / place).resolve()}" for key, place in missing.items())
+        )
+
+
+def _check_source(name: str, settings: SourceSettings, base: Path, files: dict[str, Sequence[InputFile]]) -> None:
+    """List the files of a source and read from the first. `files` gets them."""
+    root = resolve_root(settings.root, base)
+
+    def look() -> None:
+        files[name] = list_input_files(
+            name, root, settings.files, subset=settings.subset, split=settings.split, ranged=settings.options.ranged
+        )
+        _check_file(settings.options, files[name][0])
+
+    _explain_access(name, root, look)
 
 
 def _check_benchmark(name: str, benchmark: Benchmark, base: Path) -> None:
-    root = _resolve(benchmark.root, base)
+    root, options = resolve_root(benchmark.root, base), benchmark.options
     for split, files in benchmark.splits(name).items():
-        found = list_input_files(
-            split, root, files.pattern, subset=files.subset, split=files.split, ranged=benchmark.options.ranged
-        )
-        _read_first(benchmark.options, found[0], 1)
+        _explain_access(split, root, partial(_check_split, options, split, root, files))
 
 
-def _resolve(root: str, base: Path) -> str:
-    return root if "://" in root else str((base / root).resolve())
+def _check_split(source: Source, name: str, root: str, files: Split) -> None:
+    listed = list_input_files(name, root, files.pattern, subset=files.subset, split=files.split, ranged=source.ranged)
+    _check_file(source, listed[0])
 
 
-def _add_estimate(recipe: Recipe, name: str, base: Path, estimates: list[SourceEstimate]) -> None:
-    """Read the first rows of a source, and add what they tell.
+def _explain_access(name: str, root: str, look: Callable[[], None]) -> None:
+    """Whatever a file system or a network raises, as a SourceError about one source."""
+    try:
+        look()
+    except VlmillError:
+        raise
+    except Exception as error:  # fsspec's file systems raise classes of many libraries
+        raise SourceError(
+            f"source {name!r}: {root} cannot be read ({type(error).__name__}: {error}); say where its files are with "
+            f"--source {name.partition('.')[0]}=PATH"
+        ) from error
+
+
+def _check_file(source: Source, file: InputFile) -> None:
+    """Read the first row of a file; whether it gives a sample is not asked, since a row that does not is data.
 
     Raises:
-        SourceError: it has no files, or the first has not its form.
+        SourceError: the file has not the form of its source.
     """
-    settings = recipe.sources[name]
-    source, root = settings.options, _resolve(settings.root, base)
-    found = list_input_files(
-        name, root, settings.files, subset=settings.subset, split=settings.split, ranged=source.ranged
-    )
-    sizes = [_get_size(file) for file in found]
-    first, number = _read_first(source, found[0], ROWS, sizes[0])
-    there = None if number is None else round(number * sum(sizes) / max(sizes[0], 1))
-    rows = there if there is None or recipe.limit is None else min(there, recipe.limit)
-    pages = [page for row in first for page in row.pages]
-    estimate = SourceEstimate(
-        source=name,
-        files=len(found),
-        bytes=sum(sizes),
-        rows=rows,
-        samples=_extrapolate(len(pages), len(first), rows),
-        images=_extrapolate(sum(len(page.pictures) for page in pages), len(first), rows),
-        measured=len(first),
-        unreadable=sum(not row.pages for row in first),
-        needed=sum(sizes) if not there or rows is None else sum(sizes) * rows // there,
-    )
-    estimates.append(estimate)
+    if is_copied(file):
+        _read_byte(file)
+        return
+    with open_input(file) as path:
+        if source.isolated:  # a row of it may be a document of many pages
+            source.survey(path)
+        else:
+            next(iter(source.rows(path, 0, 1)), None)
 
 
-def _extrapolate(count: int, measured: int, rows: int | None) -> int | None:
-    return None if rows is None or not measured else round(count * rows / measured)
-
-
-def _read_first(source: Source, file: InputFile, most: int, size: int = 0) -> tuple[Sequence[SourceRow], int | None]:
-    """The first rows of a file and how many it has; none of a remote one that would have to be copied and is large."""
-    local = "://" not in file.url or file.url.startswith("file://")
-    if size > LARGEST and not (local or file.ranged):
-        return (), None
-    try:
-        with open_input(file) as path:
-            number = len(source.survey(path)) if size <= LARGEST else None
-            wanted = most if number is None else min(most, number)
-            return tuple(islice(_read_rows(source, path, wanted), wanted)), number
-    except OSError as error:
-        raise SourceError(f"source {file.source!r}: {file.name} cannot be read: {error}") from error
-
-
-def _read_rows(source: Source, path: Path, wanted: int) -> Iterator[SourceRow]:
-    yield from source.rows(path, 0, wanted)
-
-
-def _get_size(file: InputFile) -> int:
+def _read_byte(file: InputFile) -> None:
+    """Read the first byte of a file elsewhere, to see that it can be read."""
     if file.on_hub:
-        return file.size
-    filesystem, path = fsspec.core.url_to_fs(file.url)
-    return int(filesystem.size(path) or 0)
+        with hub.RemoteFile(file.url, file.size).open() as remote:
+            remote.read(1)
+        return
+    with fsspec.open(file.url, "rb", block_size=1 << 16) as opened:
+        opened.read(1)

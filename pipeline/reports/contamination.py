@@ -5,16 +5,17 @@ Reads findings alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from rich import box
 from rich.table import Table
 
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import NotBuiltError
 from vlmill.pipeline.core.sample import read_image_stats, read_rows
 from vlmill.pipeline.core.step import Count
+from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.decontaminate.contamination import ContaminationFinding, read_findings
 from vlmill.pipeline.decontaminate.index import FOLDER
 from vlmill.pipeline.engine.chain import read_manifest
@@ -23,65 +24,109 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 
 
-@dataclass
-class Contact:
-    """What one source has of one benchmark: pairs of a sample's id and an item's, by how they were found."""
+@dataclass(frozen=True, slots=True)
+class FoundBy:
+    """How many items or samples were found, by image, by text, by both, and by any of the two."""
 
-    pairs: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: {"image": set(), "text": set()})
-
-    def to_json(self, examples: int) -> dict[str, Any]:
-        """Counts of items and samples, and the first examples by sample and item."""
-        image, text = self.pairs["image"], self.pairs["text"]
-        lines: dict[str, Any] = {
-            f"{what}_by_{how}": len({pair[place] for pair in pairs})
-            for place, what in enumerate(("samples", "items"))
-            for how, pairs in (("image", image), ("text", text), ("both", image & text), ("any", image | text))
-        }
-        found = sorted(image | text)[:examples]
-        shown = [
-            {
-                "sample": sample,
-                "item": item,
-                "by": [how for how, pairs in self.pairs.items() if (sample, item) in pairs],
-            }
-            for sample, item in found
-        ]
-        return {**lines, "examples": shown}
+    any: int
+    image: int
+    text: int
+    both: int
 
 
-def read_contamination(root: Path, examples: int) -> dict[str, Any]:
-    """`{"action", "benchmarks": {name: {"items", "unread", "sources": {source: counts and examples}}}}`.
+@dataclass(frozen=True, slots=True)
+class ContaminatedPair:
+    """A training sample and the benchmark item that it shows or asks."""
 
-    The name has the split in it.
+    sample: str
+    item: str
+    by: tuple[str, ...]  # image, text or both
 
-    `unread` says what could not be held against anything: how many `rows` and `images` came, and how many of them were
-    lost, by reason.
+
+@dataclass(frozen=True, slots=True)
+class SourceContamination:
+    """What one source holds of one benchmark."""
+
+    items: FoundBy  # of the benchmark
+    samples: FoundBy  # of the source
+    examples: tuple[ContaminatedPair, ...]  # the first by sample and item
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadOfBenchmark:
+    """How many rows or images of a benchmark came, and how many could not be read: these were compared with nothing."""
+
+    came: int
+    lost: Mapping[str, int]  # reason -> number
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkContamination:
+    """What the sources of a run hold of one benchmark."""
+
+    items: int
+    unread: Mapping[str, UnreadOfBenchmark]  # `rows` and `images`
+    sources: Mapping[str, SourceContamination]  # those with a finding
+
+
+@dataclass(frozen=True, slots=True)
+class Contamination:
+    """The findings of a run, counted."""
+
+    action: str  # of the recipe's decontaminate block: report keeps what is found, drop drops it
+    benchmarks: Mapping[str, BenchmarkContamination]  # by name with its split, such as `mmstar.val`
+
+
+def read_contamination(root: Path, examples: int) -> Contamination:
+    """Count the findings of a run by benchmark and source, with `examples` pairs of each at most.
 
     Raises:
-        StoreError: the run has no such block, or has not come so far.
+        NotBuiltError: the run's recipe has no decontaminate block, or the build has not come so far.
     """
     recipe = read_locked_recipe(root)
-    against = recipe.decontaminate
-    if against is None:
-        raise StoreError(
-            f"{root} was held against no benchmark: add a decontaminate block to its recipe, such as against: "
-            "benchmarks"
-        )
-    contacts = dict[str, dict[str, Contact]]()
+    action = check_decontaminated(root, recipe).action
+    pairs = dict[tuple[str, str], dict[str, set[tuple[str, str]]]]()
     for source in sorted(recipe.sources):
-        for finding in _findings(root, source):
-            contact = contacts.setdefault(finding.benchmark, {}).setdefault(source, Contact())
-            contact.pairs[finding.kind].add((finding.id, finding.item))
-    items = _items(root)
-    books = {
-        name: {
-            "items": items.get(name, 0),
-            "unread": count_unread(root, name),
-            "sources": {source: contact.to_json(examples) for source, contact in contacts.get(name, {}).items()},
-        }
+        for finding in _read_findings(root, source):
+            found = pairs.setdefault((finding.benchmark, source), {"image": set(), "text": set()})
+            found[finding.kind].add((finding.id, finding.item))
+    items = _count_items(root)
+    benchmarks = {
+        name: BenchmarkContamination(
+            items.get(name, 0),
+            count_unread(root, name),
+            {source: _count_pairs(found, examples) for (of, source), found in pairs.items() if of == name},
+        )
         for name in list_splits(recipe)
     }
-    return {"action": against.action, "benchmarks": books}
+    return Contamination(action, benchmarks)
+
+
+def check_decontaminated(root: Path, recipe: Recipe) -> Decontamination:
+    """The benchmarks that a run was compared with.
+
+    Raises:
+        NotBuiltError: its recipe names none.
+    """
+    if recipe.decontaminate is None:
+        raise NotBuiltError(
+            f"{root} was compared with no benchmark: add a decontaminate block to its recipe, such as against: "
+            "benchmarks"
+        )
+    return recipe.decontaminate
+
+
+def _count_pairs(found: Mapping[str, set[tuple[str, str]]], examples: int) -> SourceContamination:
+    image, text = found["image"], found["text"]
+    items, samples = (
+        FoundBy(*(len({pair[place] for pair in pairs}) for pairs in (image | text, image, text, image & text)))
+        for place in (1, 0)
+    )
+    shown = (
+        ContaminatedPair(*pair, tuple(how for how, pairs in found.items() if pair in pairs))
+        for pair in sorted(image | text)[:examples]
+    )
+    return SourceContamination(items, samples, tuple(shown))
 
 
 def list_splits(recipe: Recipe) -> list[str]:
@@ -90,8 +135,8 @@ def list_splits(recipe: Recipe) -> list[str]:
     return sorted(split for name, of in settings.against.items() for split in of.splits(name)) if settings else []
 
 
-def count_unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
-    """What of a benchmark could not be had: `{"rows": {"in", "lost": {reason: n}}, "images": the same}`.
+def count_unread(root: Path, name: str) -> dict[str, UnreadOfBenchmark]:
+    """What of a benchmark could not be read: of its `rows` and its `images`.
 
     Raises:
         StoreError: it was not read to its end.
@@ -103,7 +148,7 @@ def count_unread(root: Path, name: str) -> dict[str, dict[str, Any]]:
             for stats in read_image_stats(root / file.path, ()):
                 images.keep() if stats.reason is None else images.lose(stats.reason)
     return {
-        level: {"in": count.came, "lost": {str(reason): number for reason, number in sorted(count.lost.items())}}
+        level: UnreadOfBenchmark(count.came, {str(reason): number for reason, number in sorted(count.lost.items())})
         for level, count in (("rows", rows), ("images", images))
     }
 
@@ -115,23 +160,23 @@ def list_warnings(root: Path, recipe: Recipe) -> Iterator[str]:
         StoreError: one was not read to its end.
     """
     for name in list_splits(recipe):
-        for level, book in count_unread(root, name).items():
-            if book["lost"]:
-                lost = sum(book["lost"].values())
-                why = ", ".join(f"{reason} {number:,}" for reason, number in book["lost"].items())
+        for level, unread in count_unread(root, name).items():
+            if unread.lost:
+                lost = sum(unread.lost.values())
+                why = ", ".join(f"{reason} {number:,}" for reason, number in unread.lost.items())
                 yield (
-                    f"{name}: {lost:,} of {book['in']:,} {level} could not be read ({why}), and nothing was held "
-                    "against them"
+                    f"{name}: {lost:,} of {unread.came:,} {level} could not be read ({why}), and nothing was compared "
+                    "with them"
                 )
 
 
-def _findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
+def _read_findings(root: Path, source: str) -> Iterator[ContaminationFinding]:
     for receipt in read_manifest(root, f"steps/{source}/contamination"):
         for file in receipt.files:
             yield from read_findings(root / file.path)
 
 
-def _items(root: Path) -> dict[str, int]:
+def _count_items(root: Path) -> dict[str, int]:
     """How many samples each benchmark has."""
     found = dict[str, set[str]]()
     for receipt in read_manifest(root, f"steps/{FOLDER}/index"):
@@ -142,30 +187,25 @@ def _items(root: Path) -> dict[str, int]:
     return {name: len(ids) for name, ids in sorted(found.items())}
 
 
-def make_contamination_table(found: dict[str, Any]) -> Table:
-    """The report for people: a line per benchmark and source."""
-    made = Table(
-        title=f"Contamination (action: {found['action']})",
-        title_justify="left",
-        caption="by image, by text and by both, of the items and of the samples touched",
-        caption_justify="left",
-    )
+def make_contamination_table(found: Contamination) -> Table:
+    """A line for each benchmark and source: items and samples found, and how."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("benchmark", "of", "source", "items", "image", "text", "both", "samples", "image", "text", "both"):
-        made.add_column(name, justify="left" if name in {"benchmark", "source"} else "right")
-    for name, book in found["benchmarks"].items():
-        for source, line in book["sources"].items() or [("none", None)]:
-            counts = (
-                f"{line[f'{what}_by_{how}']:,}" if line else "0"
-                for what in ("items", "samples")
-                for how in ("any", "image", "text", "both")
+        table.add_column(name, justify="left" if name in {"benchmark", "source"} else "right", no_wrap=name != "source")
+    for name, benchmark in found.benchmarks.items():
+        for source, line in benchmark.sources.items():
+            numbers = (
+                f"{number:,}" for of in (line.items, line.samples) for number in (of.any, of.image, of.text, of.both)
             )
-            made.add_row(name, f"{book['items']:,}", source, *counts)
-    return made
+            table.add_row(name, f"{benchmark.items:,}", source, *numbers)
+        if not benchmark.sources:
+            table.add_row(name, f"{benchmark.items:,}", "none", *("-" for _ in range(8)))
+    return table
 
 
-def format_examples(found: dict[str, Any]) -> Iterator[str]:
-    """The examples for people."""
-    for name, book in found["benchmarks"].items():
-        for line in book["sources"].values():
-            for example in line["examples"]:
-                yield f"{name}: {example['sample']} has {example['item']} (by {' and '.join(example['by'])})"
+def format_examples(found: Contamination) -> Iterator[str]:
+    """The examples for people, a line each."""
+    for name, benchmark in found.benchmarks.items():
+        for line in benchmark.sources.values():
+            for example in line.examples:
+                yield f"{name}: {example.sample} has {example.item} (by {' and '.join(example.by)})"

@@ -1,4 +1,7 @@
-"""What a build kept of each source, and whether that is what was expected of it: said at its end, whatever phase it stopped at."""
+"""What a build kept of each source, and whether that is what was expected of it.
+
+It is said at the end, whatever phase the build stopped at.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import format_share
+from vlmill.pipeline.reports.funnel import format_share
 
 USUAL = 0.5
 """The share of a source's samples below which a build warns where the recipe expects nothing."""
@@ -24,7 +27,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class KeptOfSource:
-    """One source: what came of its rows."""
+    """One source: the outcome of its rows."""
 
     source: str
     rows: int
@@ -105,27 +108,27 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
     """
     for one in found:
         if one.little and not one.short:
-            yield f"warning: {_little(one, shown)}"
+            yield f"warning: {_describe_kept(one, shown)}"
         if one.files:
             yield (
                 f"warning: {one.source}: {one.files:,} images have no file under the source's `images` "
-                f"({_asked(one, shown, Reason.MISSING_FILE)}). Put the files there, or say where they are with "
+                f"({_make_command(one, shown, Reason.MISSING_FILE)}). Put the files there, or say where they are with "
                 f"--set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
             )
 
 
 def explain_shortfall(found: Sequence[KeptOfSource], shown: Path) -> str:
     """Why the build is not what was expected; nothing where it is."""
-    return "\n".join(_little(one, shown) for one in found if one.short)
+    return "\n".join(_describe_kept(one, shown) for one in found if one.short)
 
 
-def _little(one: KeptOfSource, shown: Path) -> str:
+def _describe_kept(one: KeptOfSource, shown: Path) -> str:
     """How much was kept, why not more, and what to ask next."""
     bound = f", expected are {one.expected:.1%}" if one.expected is not None else ""
-    why = f" ({one.reasons()}): {_asked(one, shown, one.why[0][0])}" if one.why else ""
+    why = f" ({one.reasons()}): {_make_command(one, shown, one.why[0][0])}" if one.why else ""
     kept_of = f"{one.samples.kept:,} of {one.samples.came:,} samples"
     return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}"
 
 
-def _asked(one: KeptOfSource, shown: Path, reason: Reason) -> str:
-    return f"vlmill ledger {shown} --source {one.source} --reason {reason}"
+def _make_command(one: KeptOfSource, shown: Path, reason: Reason) -> str:
+    return f"vlmill report {shown} --source {one.source} --reason {reason}"

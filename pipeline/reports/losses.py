@@ -1,4 +1,4 @@
-"""Single losses, with who said so and what was lost: what the ledger shows examples of."""
+"""Single losses, with who said so and what was lost: what the report shows examples of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdic
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.refused import refused
+from vlmill.pipeline.reports.refused import read_refused_rows
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
 EXCERPT = 300
@@ -23,14 +23,17 @@ EXCERPT = 300
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A sample or a node that was lost for a reason of its own: nodes that fell with their sample are not counted again."""
+    """A sample or a node that was lost for a reason of its own.
+
+    Nodes that were lost with their sample are not counted again.
+    """
 
     source: str
     partition: str
     id: str
     node: int  # or WHOLE_SAMPLE
     reason: Reason
-    filter: str  # who dropped it; empty where nobody did: it failed, or fell with something else
+    filter: str  # which filter dropped it; empty where none did: it failed, or fell with something else
     score: float | None  # as the filter measured it
     other: str  # the keeper's id, of duplicates
     kind: str  # of what was lost: sample, text or image; row or page where there was no sample
@@ -48,7 +51,7 @@ class Loss:
 def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every loss of a source, partition by partition, under the recipe's first policy.
 
-    What left no sample is not here: see `refusals`.
+    What left no sample is not here: see `list_refused_losses`.
 
     Raises:
         StoreError: the source is not filtered to its end.
@@ -61,12 +64,12 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     for tables in list_filtered_tables(root, recipe, source):
         drawn = {file.name: file for file in rendered.get(tables.partition, ())}
         tables.files.update({name: file for name, file in drawn.items() if name == name_verdicts("render")})
-        yield from _losses(root, tables, (*recipe.all_verdict_steps(), *(("render",) if drawn else ())))
+        yield from _read_losses(root, tables, (*recipe.all_verdict_steps(), *(("render",) if drawn else ())))
 
 
-def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
+def list_refused_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
-    for one in refused(root, recipe, source):
+    for one in read_refused_rows(root, recipe, source):
         yield Loss(
             source=source,
             partition=one.partition,
@@ -84,7 +87,7 @@ def refusals(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
         )
 
 
-def _losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequence[str]) -> Iterator[Loss]:
+def _read_losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequence[str]) -> Iterator[Loss]:
     paths = tables.paths(root)
     verdicts, image_stats = (
         read_verdicts_by_sample(paths, all_verdict_steps),
@@ -93,11 +96,11 @@ def _losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequence[str
     for row, sample in enumerate(read_samples(paths[SAMPLES_FILE])):
         mine = verdicts.get(row, [])
         outcome = apply_verdicts(sample, mine, image_stats)
-        for node, reason in _fates(outcome):
-            yield _loss(tables, sample, node, reason, mine, image_stats)
+        for node, reason in _list_lost(outcome):
+            yield _make_loss(tables, sample, node, reason, mine, image_stats)
 
 
-def _fates(outcome: Outcome) -> Iterator[tuple[int, Reason]]:
+def _list_lost(outcome: Outcome) -> Iterator[tuple[int, Reason]]:
     """What fell for a reason of its own: the sample, and nodes that fell for another."""
     if outcome.sample is not None:
         yield WHOLE_SAMPLE, outcome.sample
@@ -106,7 +109,7 @@ def _fates(outcome: Outcome) -> Iterator[tuple[int, Reason]]:
             yield node, reason
 
 
-def _loss(
+def _make_loss(
     tables: PartitionTables,
     sample: Sample,
     node: int,
@@ -137,8 +140,8 @@ def _loss(
 
 def choose_losses(found: Iterable[Loss], number: int) -> list[Loss]:
     """`number` of the losses by a hash of their ids: the same ones whatever their order and partitions."""
-    return heapq.nsmallest(number, found, key=_draw)
+    return heapq.nsmallest(number, found, key=_hash_loss)
 
 
-def _draw(loss: Loss) -> bytes:
+def _hash_loss(loss: Loss) -> bytes:
     return hashlib.sha256(f"{loss.id} {loss.node}".encode()).digest()

@@ -1,60 +1,67 @@
-"""What sources have in common, read from where dedupe counted it, with shares, and as tables for people."""
+"""What sources have in common, read from where dedupe counted it. A section of `vlmill report`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rich import box
 from rich.table import Table
 
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import NotBuiltError
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.funnel import format_share
 
-DEGREES = {"exact": "the same", "near": "the same or similar"}
+
+@dataclass(frozen=True, slots=True)
+class SourceOverlap:
+    """How many different images or texts of one source are in another source too, before dedupe dropped any."""
+
+    content: Literal["images", "texts"]
+    source: str
+    size: int  # different images or texts of the source
+    other: str  # the source itself for repetitions within it
+    exact: int  # of `size`: those that `other` has too
+    near: int  # of `size`: those to which `other` has the same or a similar one, by the recipe's thresholds
 
 
-def read_overlap(root: Path) -> dict[str, Any]:
-    """`{"images" and "texts": {"sources": {source: contents}, "exact" and "near": {row: {column: {"count", "share"}}}}}`.
+def read_overlap(root: Path) -> tuple[SourceOverlap, ...]:
+    """Every pair of sources, also those with nothing in common: images before texts, sources sorted.
 
     Raises:
-        StoreError: dedupe is not done, or the recipe has none.
+        NotBuiltError: dedupe is not done, or the recipe has none.
     """
     if read_locked_recipe(root).dedupe is None:
-        raise StoreError(f"{root}: its recipe says dedupe: null, so nothing was compared; give it a dedupe block")
+        raise NotBuiltError(f"{root}: its recipe says dedupe: null, so nothing was compared; give it a dedupe block")
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     (path,) = (root / file.path for file in receipt.files if file.name == "overlap.json")
-    found = json.loads(path.read_bytes())
-    return {thing: _with_shares(counts) for thing, counts in found.items()}
+    return tuple(_list_pairs(json.loads(path.read_bytes())))
 
 
-def _with_shares(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Each number with its share of the row's source."""
-    sizes = counts["sources"]
-    shared = {
-        degree: {
-            row: {column: {"count": number, "share": round(number / sizes[row], 6)} for column, number in cells.items()}
-            for row, cells in counts[degree].items()
-        }
-        for degree in DEGREES
-    }
-    return {"sources": sizes, **shared}
+def _list_pairs(found: Mapping[str, Mapping[str, Any]]) -> Iterator[SourceOverlap]:
+    contents: tuple[Literal["images", "texts"], ...] = ("images", "texts")
+    for content in contents:
+        counts = found[content]
+        for source, size in counts["sources"].items():
+            for other in counts["sources"]:
+                exact, near = (counts[degree][source][other] for degree in ("exact", "near"))
+                yield SourceOverlap(content, source, size, other, exact, near)
 
 
-def make_overlap_tables(found: Mapping[str, Any], *, counts: bool = False) -> Iterator[Table]:
-    """A table for each kind of content and degree of likeness: rows stand in columns."""
-    for thing, matrix in found.items():
-        for degree, words in DEGREES.items():
-            table = Table(
-                title=f"{thing}, {words}: how many of a row's stand in a column's source", title_justify="left"
-            )
-            table.add_column("source")
-            table.add_column(thing, justify="right")
-            for source in matrix["sources"]:
-                table.add_column(source, justify="right")
-            for row, size in matrix["sources"].items():
-                cells = (matrix[degree][row][column] for column in matrix["sources"])
-                table.add_row(row, f"{size:,}", *(f"{c['count']:,}" if counts else f"{c['share']:.2%}" for c in cells))
-            yield table
+def make_overlap_table(found: Sequence[SourceOverlap]) -> Table:
+    """A line for each pair of sources that have something in common."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("content", "source", "are in"):
+        table.add_column(name, overflow="fold")
+    for name in ("different", "exact", "exact or near"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pair in found:
+        if pair.near:
+            shared = (f"{number:,} {format_share(number, pair.size):>6}" for number in (pair.exact, pair.near))
+            place = "itself" if pair.other == pair.source else pair.other
+            table.add_row(pair.content, pair.source, place, f"{pair.size:,}", *shared)
+    return table

@@ -32,18 +32,18 @@ class Refused:
         return "row" if self.id.page == NO_PAGE else "page"
 
 
-def refused(root: Path, recipe: Recipe, source: str) -> Iterator[Refused]:
+def read_refused_rows(root: Path, recipe: Recipe, source: str) -> Iterator[Refused]:
     """Those of a source, in the order of its rows.
 
     Raises:
         StoreError: the source was not read to its end, or by a version that wrote nothing down.
     """
     for tables in list_raw_tables(root, recipe, source):
-        yield from of_partition(root, tables)
+        yield from read_refused_of_partition(root, tables)
 
 
-def of_partition(root: Path, tables: PartitionTables) -> Iterator[Refused]:
-    """Those of one partition. Raises StoreError as `refused`."""
+def read_refused_of_partition(root: Path, tables: PartitionTables) -> Iterator[Refused]:
+    """Those of one partition. Raises StoreError as `read_refused_rows`."""
     paths = tables.paths(root)
     if REFUSED_FILE not in paths:
         raise StoreError(
@@ -58,16 +58,16 @@ def of_partition(root: Path, tables: PartitionTables) -> Iterator[Refused]:
         )
 
 
-def find(root: Path, recipe: Recipe, wanted: SampleId) -> list[Refused]:
+def find_refused(root: Path, recipe: Recipe, wanted: SampleId) -> list[Refused]:
     """What was refused under an id: the row or page itself, the row of a page, or all such pages of a row."""
     return [
         one
-        for one in refused(root, recipe, wanted.source)
+        for one in read_refused_rows(root, recipe, wanted.source)
         if one.id[:3] == wanted[:3] and (one.id.page == wanted.page or NO_PAGE in {one.id.page, wanted.page})
     ]
 
 
-def lines(found: list[Refused]) -> Iterator[str]:
+def describe_refused(found: list[Refused]) -> Iterator[str]:
     """The story of what was refused, for people."""
     for one in found:
         yield str(one.id)

@@ -1,49 +1,108 @@
-"""How far a run is: which partitions exist, which are missing.
+"""How far a run is: which tasks of each step are done, which are missing. Reads manifests and receipts alone.
 
-Reads manifests and receipts alone. `ledger.py` says what became of things.
+`sections.py` reports on what the steps kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
+from vlmill.pipeline.reports.undecided import UndecidedCount, count_undecided
+from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """One step of one source: partitions done, of how many (None while nobody knows)."""
+class StepProgress:
+    """One step over one source, benchmark or stage."""
 
-    folder: str
-    done: int
-    partitions: int | None
+    phase: str  # of the build, as `--until` names it
+    step: str  # shards and token lengths with their policy
+    of: str  # the source, benchmark or stage; empty for steps over all sources
+    folder: str  # in the run's folder
+    done: int  # tasks that are committed
+    tasks: int | None  # of how many; None while nobody knows
+    complete: bool  # whether the step has its manifest
 
 
-def read_progress(root: Path) -> list[Progress]:
-    """How many partitions of each step are there, in the order of their folders.
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a run is, and what a person should know of it before its end."""
 
-    A step with a manifest is complete; in one without, partitions that have a receipt are counted.
+    steps: tuple[StepProgress, ...]  # those that were begun, in the order of their work
+    funnel: Mapping[str, LevelCounts]  # by source, as far as it is counted
+    undecided: tuple[UndecidedCount, ...]
+    unread: tuple[UnreadKeys, ...]
+
+
+def read_status(root: Path) -> Status:
+    """Read how far a run is.
+
+    Raises:
+        StoreError: the folder holds no run.
     """
-    expected = {source: _surveyed(root, source) for source in read_locked_recipe(root).sources}
-    found = []
-    for folder in sorted({path.parent for path in root.glob("s*/**/made_by.json")}):
-        name = str(folder.relative_to(root))
-        source = name.split("/")[1]
-        if (folder / "manifest.json").exists():
-            count = len(read_manifest_counts(folder / "manifest.json")[0])
-            found.append(Progress(name, count, count))
-        else:
-            partitions = {path.name.split(".", 1)[0] for path in folder.glob("*.receipt.json")}
-            found.append(Progress(name, len(partitions), None if name.endswith("survey") else expected.get(source)))
-    return found
+    return Status(
+        tuple(read_progress(root)), read_funnel(root), tuple(count_undecided(root)), tuple(list_unread_keys(root))
+    )
 
 
-def _surveyed(root: Path, source: str) -> int | None:
+def read_progress(root: Path) -> list[StepProgress]:
+    """How many tasks of each step are done, in the order of their work, then of sources, benchmarks and stages.
+
+    A step with a manifest is complete; in one without, tasks that have a receipt are counted.
+    """
+    recipe = read_locked_recipe(root)
+    expected = {source: _count_partitions(root, source) for source in recipe.sources}
+    folders = sorted({path.parent.relative_to(root) for path in root.glob("s*/**/made_by.json")})
+    found = [_read_step(root, folder, expected) for folder in folders]
+    return sorted(found, key=lambda step: (*_rank_step(recipe, step), step.of))
+
+
+def _read_step(root: Path, folder: Path, expected: Mapping[str, int | None]) -> StepProgress:
+    phase, step, of = _name_step(folder.parts)
+    manifest = root / folder / "manifest.json"
+    if manifest.exists():
+        count = len(read_manifest_counts(manifest)[0])
+        return StepProgress(phase, step, of, str(folder), count, count, complete=True)
+    done = len({path.name.split(".", 1)[0] for path in (root / folder).glob("*.receipt.json")})
+    tasks = None if step == "survey" else expected.get(of)
+    return StepProgress(phase, step, of, str(folder), done, tasks, complete=False)
+
+
+def _name_step(parts: Sequence[str]) -> tuple[str, str, str]:
+    """The phase, the step and what it is about, of a folder's path."""
+    place, first, *rest = parts
+    if place == "shards":
+        return "shard", " ".join([*rest[1:], rest[0]] if rest[1:] else ["render", *rest]), first
+    if first == "mixtures":
+        return "mixture", rest[1], rest[0]
+    if first in ("benchmarks", "dedupe"):
+        return first, rest[-1], rest[0] if rest[1:] else ""
+    return {"survey": "survey", "outcomes": "shard"}.get(rest[-1], "curate"), rest[-1], first
+
+
+def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
+    """The place of a step in the order of work; one that is not known comes last in its phase."""
+    filters = [filter_.name for filter_ in recipe.filters]
+    shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "lengths")]
+    order = ["survey", "read", "fetch", "retry", "takedown", "image_stats", "match", *filters, "signature"]
+    order += ["contamination", "decontaminate", "index", "candidates", "pairs", "resolve", *shards, "outcomes"]
+    order += ["select", "mix", "plan", "lock", "repetition"]
+    place = order.index(step.step) if step.step in order else len(order)
+    return PHASES.index(step.phase), place, step.step
+
+
+def _count_partitions(root: Path, source: str) -> int | None:
     """How many partitions the survey of a source found, or None before it is complete."""
     manifest = root / f"steps/{source}/survey/manifest.json"
     if not manifest.exists():
@@ -52,49 +111,34 @@ def _surveyed(root: Path, source: str) -> int | None:
     return sum(len(read_json(root / file["path"])) for receipt in receipts for file in receipt["files"])
 
 
-def make_status_table(root: Path) -> Table:
-    """What `vlmill status` prints: a line per source: its steps in the order of their work, with the partitions that are there."""
-    shown = Table(
-        title="Partitions",
-        title_justify="left",
-        caption="n: complete; n/m: to be continued by the same build command",
-        caption_justify="left",
-    )
-    shown.add_column("source")
-    shown.add_column("steps")
-    recipe = read_locked_recipe(root)
-    filters = [filter_.name for filter_ in recipe.filters]
-    order = [
-        "survey",
-        "read",
-        "fetch",
-        "retry",
-        "takedown",
-        "image_stats",
-        "match",
-        *filters,
-        "signature",
-        "contamination",
-        "decontaminate",
-        "candidates",
-        "pairs",
-        "resolve",
-        "outcomes",
-        *recipe.policies,
-        "select",
-        "mix",
-        "plan",
-        "lock",
-    ]
-    lines: dict[str, list[tuple[int, str]]] = {}
-    for step in read_progress(root):
-        source, *names = step.folder.split("/")[1:]
-        rank = next((place for place, name in enumerate(order) if name in names), len(order))
-        complete = (root / step.folder / "manifest.json").exists()
-        count = (
-            f"{step.done:,}" if complete else f"{step.done:,}/{step.partitions if step.partitions is not None else '?'}"
-        )
-        lines.setdefault(source, []).append((rank, f"{' '.join(names)} {count}"))
-    for source, steps in lines.items():
-        shown.add_row(source, ", ".join(text for _, text in sorted(steps)))
-    return shown
+def make_status_table(steps: Iterable[StepProgress]) -> Table:
+    """A line for each step over all sources: tasks that are done, and where some are missing."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("phase", "step"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("tasks", justify="right", no_wrap=True)
+    table.add_column("missing", overflow="fold")
+    before = ""
+    for (phase, step), found in _group_steps(steps).items():
+        table.add_row("" if phase == before else phase, step, _count_tasks(found), ", ".join(_list_missing(found)))
+        before = phase
+    return table
+
+
+def _group_steps(steps: Iterable[StepProgress]) -> dict[tuple[str, str], list[StepProgress]]:
+    groups = dict[tuple[str, str], list[StepProgress]]()
+    for step in steps:
+        groups.setdefault((step.phase, step.step), []).append(step)
+    return groups
+
+
+def _count_tasks(found: Sequence[StepProgress]) -> str:
+    done, tasks = sum(step.done for step in found), [step.tasks for step in found]
+    return f"{done:,} of {'?' if None in tasks else f'{sum(filter(None, tasks)):,}'}"
+
+
+def _list_missing(found: Sequence[StepProgress]) -> Iterator[str]:
+    for step in found:
+        if not step.complete:
+            left = "some" if step.tasks is None else f"{step.tasks - step.done:,}"
+            yield f"{left} of {step.of}" if step.of else left

@@ -37,11 +37,11 @@ class Effect:
     )  # id of a refused row -> the rule that its message and excerpt fall under
 
     def __bool__(self) -> bool:
-        return bool(self.remade or self.refused)
+        return bool(self.rebuilt or self.refused)
 
     @property
-    def remade(self) -> bool:
-        """Whether what was made of the partition is made anew; nothing is made of refused rows."""
+    def rebuilt(self) -> bool:
+        """Whether what was made of the partition is rebuilt; nothing is made of refused rows."""
         return bool(self.samples or self.images or self.never_had)
 
     @property
@@ -97,13 +97,13 @@ class FindIds:
         """The ids that a partition has, and what goes with them wherever it stands."""
         paths = at.paths(self.root)
         found, images, texts = list[str](), set[int](), set[str]()
-        for name, sample in _samples(paths, "text"):
+        for name, sample in _read_samples(paths, "text"):
             if name in self.ids:
                 found.append(name)
                 images |= {node["image"] for node in sample["nodes"] if node["image"] is not None}
                 texts.add(hash_text(sample["nodes"]))
-        found += [name for name in _refused(paths) if name in self.ids]
-        digests = {_digests(paths)[image] for image in images} if images else set()
+        found += [name for name in _read_refused(paths) if name in self.ids]
+        digests = {_read_digests(paths)[image] for image in images} if images else set()
         return found, TakedownList(sha256=tuple(digests - {""}), texts=tuple(texts - {""}))
 
 
@@ -120,15 +120,15 @@ class MatchPartitions:
         found = match_partition(self.rules, paths)
         if not found:
             return Effect(str(at))
-        digests = _digests(paths)
+        digests = _read_digests(paths)
         held = {image: rule for image, rule in found.images.items() if digests[image]}
         effect = Effect(
             str(at),
             images={digests[image]: rule for image, rule in held.items()},
             never_had=[rule for image, rule in sorted(found.images.items()) if image not in held],
-            refused={name: found.refused[row] for row, name in enumerate(_refused(paths)) if row in found.refused},
+            refused={name: found.refused[row] for row, name in enumerate(_read_refused(paths)) if row in found.refused},
         )
-        for row, (name, sample) in enumerate(_samples(paths)):
+        for row, (name, sample) in enumerate(_read_samples(paths)):
             lost = [node["required"] for node in sample["nodes"] if node["image"] in held]
             if row in found.samples:
                 effect.samples[name] = found.samples[row]
@@ -149,7 +149,7 @@ class FindKeptImages:
         """Which of `digests` a partition shows under an address that does not go."""
         paths = at.paths(self.root)
         going = match_partition(self.rules, paths).images
-        return {digest for image, digest in enumerate(_digests(paths)) if image not in going} & self.digests
+        return {digest for image, digest in enumerate(_read_digests(paths)) if image not in going} & self.digests
 
 
 def forecast_takedown(
@@ -161,28 +161,28 @@ def forecast_takedown(
         StoreError: the run is not complete, or holds no sample of an id.
     """
     everywhere = [at for source in sorted(recipe.sources) for at in list_filtered_tables(root, recipe, source)]
-    rules = before | _with_what_goes_along(root, asked - before, everywhere, executor)
-    effects = [effect for effect in _each(executor, MatchPartitions(root, rules), everywhere) if effect]
+    rules = before | _add_exact_copies(root, asked - before, everywhere, executor)
+    effects = [effect for effect in _map_partitions(executor, MatchPartitions(root, rules), everywhere) if effect]
     by_address = frozenset(
         digest
         for effect in effects
         for digest, rule in effect.images.items()
         if rule.startswith(("url ", "domain ")) and digest not in rules.sha256
     )
-    staying = _each(executor, FindKeptImages(root, rules, by_address), everywhere) if by_address else []
+    staying = _map_partitions(executor, FindKeptImages(root, rules, by_address), everywhere) if by_address else []
     gone = {name for effect in effects for name in effect.gone}
     return Forecast(
         rules=rules,
         effects=effects,
-        shards=list(_shards(root, recipe, {effect.place for effect in effects if effect.remade})),
-        near=[pair for at in everywhere for pair in _near(at.paths(root), gone)]
+        shards=list(_list_shards(root, recipe, {effect.place for effect in effects if effect.rebuilt})),
+        near=[pair for at in everywhere for pair in _find_duplicates(at.paths(root), gone)]
         if gone and recipe.dedupe is not None
         else [],
         copies=sorted(set[str]().union(*staying)),
     )
 
 
-def _each(
+def _map_partitions(
     executor: Executor, function: Callable[[PartitionTables], Result], everywhere: Sequence[PartitionTables]
 ) -> list[Result]:
     """Results in the order of the partitions."""
@@ -190,46 +190,49 @@ def _each(
     return [found[index] for index in range(len(everywhere))]
 
 
-def _with_what_goes_along(
+def _add_exact_copies(
     root: Path, asked: TakedownList, everywhere: Sequence[PartitionTables], executor: Executor
 ) -> TakedownList:
-    """The rules with the images and the text of the samples that are asked for by id: exact copies of these go, wherever they stand."""
+    """The rules with the images and the text of the samples that are named by id.
+
+    Exact copies of these go, wherever they stand.
+    """
     if not asked.ids:
         return asked
     sources = {SampleId.parse(name).source for name in asked.ids}
     asking = FindIds(root, frozenset(asked.ids))
     rules, seen = asked, set[str]()
-    for found, more in _each(executor, asking, [at for at in everywhere if at.source in sources]):
+    for found, more in _map_partitions(executor, asking, [at for at in everywhere if at.source in sources]):
         seen.update(found)
         rules |= more
     if unknown := sorted(set(asked.ids) - seen):
         raise StoreError(
-            f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill ledger {root} --reason REASON` "
+            f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill report {root} --reason REASON` "
             "shows ids of what was lost, the index beside a shard those of what was kept"
         )
     return rules
 
 
-def _samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Ids and rows of samples.parquet, with what this module looks at."""
     columns = (f"nodes.list.element.{name}" for name in ("kind", "image", "required", *more))
     for row in read_rows(paths[SAMPLES_FILE], [*SampleId._fields, *columns]):
         yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), row
 
 
-def _refused(paths: Mapping[str, Path]) -> Iterator[str]:
+def _read_refused(paths: Mapping[str, Path]) -> Iterator[str]:
     """Ids of the rows of refused.parquet, in order."""
     if REFUSED_FILE in paths:
         for row in read_rows(paths[REFUSED_FILE], SampleId._fields):
             yield str(SampleId(**row))
 
 
-def _digests(paths: Mapping[str, Path]) -> list[str]:
+def _read_digests(paths: Mapping[str, Path]) -> list[str]:
     """The sha256 of each image; empty where there are no bytes."""
     return [row["sha256"] for row in read_rows(paths[IMAGE_STATS_FILE], ["sha256"])]
 
 
-def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
+def _list_shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
     """Shards of the touched partitions."""
     for source in sorted({place.partition("/")[0] for place in touched}):
         for policy in recipe.policies:
@@ -238,12 +241,12 @@ def _shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
                     yield from (file.path for file in receipt.files if file.name.endswith(".tar"))
 
 
-def _near(paths: Mapping[str, Path], gone: set[str]) -> Iterator[tuple[str, Verdict]]:
+def _find_duplicates(paths: Mapping[str, Path], gone: set[str]) -> Iterator[tuple[str, Verdict]]:
     """Samples of a partition that dedupe dropped for one that goes now, and that do not go themselves."""
     verdicts = {
         verdict.sample: verdict for verdict in read_verdicts(paths[name_verdicts("dedupe")]) if verdict.other in gone
     }
     if verdicts:
-        for row, (name, _) in enumerate(_samples(paths)):
+        for row, (name, _) in enumerate(_read_samples(paths)):
             if row in verdicts and name not in gone:
                 yield name, verdicts[row]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from vlmill.pipeline.engine.partition_tables import list_filtered_tables
 from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.refused import Refused, find
+from vlmill.pipeline.reports.refused import Refused, find_refused
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
@@ -73,15 +73,15 @@ def trace_sample(root: Path, name: str) -> Traced:
         StoreError: the run has no such sample.
     """
     wanted = find_id(root, name)
-    recipe = _recipe(root, wanted)
+    recipe = _read_recipe(root, wanted)
     for tables in list_filtered_tables(root, recipe, wanted.source):
         paths = tables.paths(root)
         for row, sample in enumerate(read_samples(paths[SAMPLES_FILE])):
             if sample.id == wanted:
-                return _traced(root, recipe, tables.partition, paths, row, sample)
+                return _trace_sample(root, recipe, tables.partition, paths, row, sample)
     raise StoreError(
         f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
-        f"ledger {root} --reason REASON"
+        f"report {root} --reason REASON"
     )
 
 
@@ -92,10 +92,10 @@ def trace_refused(root: Path, name: str) -> list[Refused]:
         StoreError: `name` is no id and no shard's key, or the run has no such source, or has not read it.
     """
     wanted = find_id(root, name)
-    return find(root, _recipe(root, wanted), wanted)
+    return find_refused(root, _read_recipe(root, wanted), wanted)
 
 
-def _recipe(root: Path, wanted: SampleId) -> Recipe:
+def _read_recipe(root: Path, wanted: SampleId) -> Recipe:
     recipe = read_locked_recipe(root)
     if wanted.source not in recipe.sources:
         raise StoreError(
@@ -104,18 +104,20 @@ def _recipe(root: Path, wanted: SampleId) -> Recipe:
     return recipe
 
 
-def _traced(root: Path, recipe: Recipe, partition: str, paths: Mapping[str, Path], row: int, sample: Sample) -> Traced:
+def _trace_sample(
+    root: Path, recipe: Recipe, partition: str, paths: Mapping[str, Path], row: int, sample: Sample
+) -> Traced:
     source = sample.id.source
     image_stats = read_image_stats(paths[IMAGE_STATS_FILE])
     verdicts = [
-        verdict for name in recipe.all_verdict_steps() for verdict in _verdicts(paths[name_verdicts(name)], row)
+        verdict for name in recipe.all_verdict_steps() for verdict in _read_verdicts(paths[name_verdicts(name)], row)
     ]
     folders = {policy: f"shards/{source}/{policy}" for policy in recipe.policies}
     made = {policy: folder for policy, folder in folders.items() if (root / folder / "manifest.json").exists()}
     rendered = [
         (policy, verdict)
         for policy, folder in made.items()
-        for verdict in _verdicts(root / _file(root, folder, partition, name_verdicts("render")).path, row)
+        for verdict in _read_verdicts(root / _find_file(root, folder, partition, name_verdicts("render")).path, row)
     ]
     return Traced(
         sample=sample,
@@ -124,13 +126,13 @@ def _traced(root: Path, recipe: Recipe, partition: str, paths: Mapping[str, Path
         verdicts=verdicts,
         outcome=apply_verdicts(sample, verdicts, image_stats),
         rendered=rendered,
-        shards=[place for folder in made.values() for place in _places(root, folder, partition, sample.id)],
+        shards=[place for folder in made.values() for place in _find_members(root, folder, partition, sample.id)],
         taken_down=read_record(paths, "samples").get(row, ""),
         images_taken_down=read_record(paths, "images"),
     )
 
 
-def _file(root: Path, folder: str, partition: str, name: str) -> File:
+def _find_file(root: Path, folder: str, partition: str, name: str) -> File:
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
             if receipt.partition == partition and file.name == name:
@@ -138,17 +140,48 @@ def _file(root: Path, folder: str, partition: str, name: str) -> File:
     raise StoreError(f"{folder}: no {name} for {partition}; check the run with: vlmill verify {root}")
 
 
-def _verdicts(path: Path, row: int) -> list[Verdict]:
+def _read_verdicts(path: Path, row: int) -> list[Verdict]:
     return [verdict for verdict in read_verdicts(path) if verdict.sample == row]
 
 
-def _places(root: Path, folder: str, partition: str, wanted: SampleId) -> Iterator[str]:
+def _find_members(root: Path, folder: str, partition: str, wanted: SampleId) -> Iterator[str]:
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
             if receipt.partition == partition and file.name.endswith(INDEX_SUFFIX):
                 for row in read_rows(root / file.path, ["id", "row", "key"]):
                     if row["id"] == str(wanted):
                         yield f"{file.path.removesuffix(INDEX_SUFFIX)}.tar:{row['key']}"
+
+
+def trace_to_json(traced: Traced) -> dict[str, Any]:
+    """A sample for machines: each node with its reason, each image with what its decode found, and no pixels."""
+    sample = traced.sample
+    nodes = [
+        {**asdict(node), "reason": reason, "image": _image_to_json(node, traced)}
+        for node, reason in zip(sample.nodes, traced.outcome.nodes, strict=True)
+    ]
+    about = {name: getattr(sample, name) for name in ("url", "licence", "group")}
+    return {
+        "id": str(sample.id),
+        **about,
+        "signals": dict(sample.signals),
+        "partition": traced.partition,
+        "reason": traced.outcome.sample,
+        "nodes": nodes,
+        "verdicts": [asdict(verdict) for verdict in traced.verdicts],
+        "rendered": [{"policy": policy, **asdict(verdict)} for policy, verdict in traced.rendered],
+        "shards": traced.shards,
+        "taken_down": traced.taken_down,
+    }
+
+
+def _image_to_json(node: Node, traced: Traced) -> dict[str, Any] | None:
+    if node.image is None:
+        return None
+    stats = traced.image_stats[node.image]
+    names = ("reason", "sha256", "format", "width", "height", "contrast", "sharpness")
+    gone = traced.images_taken_down.get(node.image, "")
+    return {"number": node.image, "taken_down": gone, **{name: getattr(stats, name) for name in names}}
 
 
 def format_trace(traced: Traced) -> Iterator[str]:
@@ -171,7 +204,7 @@ def format_trace(traced: Traced) -> Iterator[str]:
             "brings them back"
         )
     for index, node in enumerate(sample.nodes):
-        yield f"  {index:>3} {_fate(traced.outcome.nodes[index])} {_content(node, traced)}"
+        yield f"  {index:>3} {_format_fate(traced.outcome.nodes[index])} {_describe_node(node, traced)}"
     for verdict in traced.verdicts:
         on = "the sample" if verdict.node == WHOLE_SAMPLE else f"node {verdict.node}"
         other = f", because of {verdict.other}" if verdict.other else ""
@@ -183,11 +216,11 @@ def format_trace(traced: Traced) -> Iterator[str]:
         yield f"  in {shard}"
 
 
-def _fate(reason: Any) -> str:
+def _format_fate(reason: Any) -> str:
     return f"{'- ' + str(reason) if reason else '+':<18}"
 
 
-def _content(node: Node, traced: Traced) -> str:
+def _describe_node(node: Node, traced: Traced) -> str:
     if node.image is not None and node.image in traced.images_taken_down:
         return f"image taken down by {traced.images_taken_down[node.image]}"
     if node.image is not None:

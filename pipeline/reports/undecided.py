@@ -23,7 +23,7 @@ class UndecidedCount:
     filter: str
     nodes: int  # it looked at
     undecided: int
-    outcome_by: str | None  # the setting that says what becomes of them
+    outcome_by: str | None  # the setting that decides their outcome
 
     @property
     def over(self) -> bool:
@@ -54,7 +54,7 @@ def count_undecided(root: Path) -> Iterator[UndecidedCount]:
             folder = f"steps/{source}/{filter_.name}"
             if not (root / folder / "manifest.json").exists():
                 continue
-            books = total_counts(read_manifest(root, folder))
-            if "undecided" in books and books["undecided"].came:
+            totals = total_counts(read_manifest(root, folder))
+            if "undecided" in totals and totals["undecided"].came:
                 setting = f"filters.{filter_.name}.in_doubt" if hasattr(filter_, "in_doubt") else None
-                yield UndecidedCount(source, filter_.name, books["filtered"].came, books["undecided"].came, setting)
+                yield UndecidedCount(source, filter_.name, totals["filtered"].came, totals["undecided"].came, setting)

@@ -1,6 +1,6 @@
 """Checks everything that a run promises about its files: every sha256, every count, every lock. Reads, never writes.
 
-Files are held against receipts, receipts against manifests; and the books of every step against what stands in the
+Files are compared with receipts, receipts with manifests; and the counts of every step with what stands in the
 tables, so that what one step kept is what the next one took in, from the rows of the input file to the samples of a
 mixture.
 """
@@ -17,11 +17,14 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, SUPPLEMENT_FILE, name_verdicts
+from vlmill.pipeline.core.seal import find_seal_fault
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables, list_raw_tables
-from vlmill.pipeline.engine.store import Receipt, Task, total_counts
+from vlmill.pipeline.engine.store import Task, total_counts
+from vlmill.pipeline.engine.workdir import EDITIONS, PINS
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.steps.count_outcomes import CountOutcomes
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
@@ -36,24 +39,27 @@ def verify_run(root: Path) -> Iterator[str]:
         StoreError: the folder holds no run.
     """
     recipe = read_locked_recipe(root)
-    read = [name for name in recipe.sources if _complete(root, *_raw_folders(recipe, name))]
+    read = [name for name in recipe.sources if _are_complete(root, *_list_raw_folders(recipe, name))]
     purged = {file.path for name in read for tables in list_raw_tables(root, recipe, name) for file in tables.purged}
-    broken = [line for manifest in list_manifests(root) for line in _manifest(root, manifest, purged)]
+    broken = [
+        *_verify_small_files(root),
+        *(line for manifest in list_manifests(root) for line in _verify_manifest(root, manifest, purged)),
+    ]
     yield from broken
     if broken:  # what is damaged is not counted
         return
-    filtered = [name for name in read if _complete(root, *_filtered_folders(recipe, name))]
+    filtered = [name for name in read if _are_complete(root, *_list_filtered_folders(recipe, name))]
     counted = {name: _Counted(root, recipe, name) for name in filtered}
-    for books in counted.values():
-        yield from books.broken()
+    for source in counted.values():
+        yield from source.broken()
     if len(filtered) == len(recipe.sources):
-        yield from _deduped(root, recipe, counted.values())
+        yield from _verify_dedupe(root, recipe, counted.values())
     for stage in recipe.stages:
         lock = root / "mixtures" / stage.name / "mixture.lock.json"
-        changed = list(_published(root, stage))
+        changed = list(_verify_published(root, stage))
         yield from changed
         if lock.exists() and not changed:
-            yield from _mixture(root, recipe, stage, lock)
+            yield from _verify_mixture(root, recipe, stage, lock)
 
 
 def list_manifests(root: Path) -> list[Path]:
@@ -61,31 +67,44 @@ def list_manifests(root: Path) -> list[Path]:
     return sorted([*root.glob("steps/**/manifest.json"), *root.glob("shards/**/manifest.json")])
 
 
-def _complete(root: Path, *folders: str) -> bool:
+def _are_complete(root: Path, *folders: str) -> bool:
     return all((root / folder / "manifest.json").exists() for folder in folders)
 
 
-def _raw_folders(recipe: Recipe, source: str) -> list[str]:
+def _list_raw_folders(recipe: Recipe, source: str) -> list[str]:
     steps = ("read", "fetch") if recipe.source(source).fetches else ("read",)
     return [f"steps/{source}/{step}" for step in steps]
 
 
-def _filtered_folders(recipe: Recipe, source: str) -> list[str]:
+def _list_filtered_folders(recipe: Recipe, source: str) -> list[str]:
     steps = ["image_stats", *recipe.verdict_steps(), *(["contamination"] if recipe.decontaminate is not None else [])]
     folders = [f"steps/{source}/{step}" for step in steps]
     return [*folders, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])]
 
 
+# -- files without receipts --------------------------------------------------------------------------------------------
+
+
+def _verify_small_files(root: Path) -> Iterator[str]:
+    """Files with their own digest, and copies of lists, whose names begin with theirs."""
+    for name in (LOCK, PINS, EDITIONS):
+        if (root / name).exists() and (fault := find_seal_fault(root / name)):
+            yield f"{name}: {fault}; the next build with --accept-changes writes it anew"
+    for path in sorted((root / "lists").glob("*.*")):
+        if str(path.relative_to(root)) != EDITIONS and not hash_file(path).startswith(path.name.partition(".")[0]):
+            yield f"{path.relative_to(root)}: its sha256 is not the one in its name; delete it and build again"
+
+
 # -- files and receipts ------------------------------------------------------------------------------------------------
 
 
-def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
-    """Its files are there and unchanged, and what was taken down is not; its receipts balance and add up to its books."""
+def _verify_manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
+    """Check a manifest: its files are unchanged, what was taken down is gone, receipts balance and add up."""
     receipts, counts = read_manifest_counts(path)
     for receipt in receipts:
         for file in receipt.files:
             if file.path not in purged:
-                yield from _file(
+                yield from _verify_file(
                     root, file.path, file.sha256, f" {receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
                 )
             elif (root / file.path).exists():
@@ -94,21 +113,24 @@ def _manifest(root: Path, path: Path, purged: set[str]) -> Iterator[str]:
             if not Count.from_json(line).balanced():
                 yield f"{path.parent.relative_to(root)} {receipt.partition}: {level} does not balance: {line}"
         written = path.parent / f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json"
-        if not _signed(written, receipt):
+        if not _holds_json(written, receipt.to_json()):
             yield f"{written.relative_to(root)}: differs from the manifest or is missing"
+    made_by = path.parent / "made_by.json"
+    if made_by.exists() and receipts and not any(_holds_json(made_by, dict(receipt.made_by)) for receipt in receipts):
+        yield f"{made_by.relative_to(root)}: is not what made the files beside it"
     if {level: count.to_json() for level, count in total_counts(receipts).items()} != counts:
         yield f"{path.relative_to(root)}: its counts are not the sum of its receipts"
 
 
-def _signed(path: Path, receipt: Receipt) -> bool:
-    """Whether a file holds this receipt."""
+def _holds_json(path: Path, value: Mapping[str, Any]) -> bool:
+    """Whether a file holds this JSON."""
     try:
-        return bool(read_json(path) == receipt.to_json())
+        return bool(read_json(path) == value)
     except (StoreError, FileNotFoundError):
         return False
 
 
-def _file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str]:
+def _verify_file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str]:
     """A file is there and unchanged. `receipt` names the one to delete, where there is one."""
     if not (root / path).exists():
         yield f"{path}: is missing; its receipt is{receipt}" if receipt else f"{path}: is missing"
@@ -116,11 +138,11 @@ def _file(root: Path, path: str, sha256: str, receipt: str = "") -> Iterator[str
         yield f"{path}: its sha256 is not the one in its receipt{receipt}"
 
 
-# -- books -------------------------------------------------------------------------------------------------------------
+# -- counts ------------------------------------------------------------------------------------------------------------
 
 
 class _Counted:
-    """The books of one source, and what its tables come to."""
+    """The counts of one source, and what its tables come to."""
 
     def __init__(self, root: Path, recipe: Recipe, source: str) -> None:
         self.root, self.recipe, self.source = root, recipe, source
@@ -137,7 +159,7 @@ class _Counted:
             if rules and match_partition(rules, tables.paths(self.root)):
                 yield f"{tables}: holds what stands in {LIST}; the next build takes it out"
         samples = {partition: found.samples for partition, found in self.found.items()}
-        pictures = {tables.partition: _with_bytes(self.root, tables) for tables in self.tables}
+        pictures = {tables.partition: _count_images_with_bytes(self.root, tables) for tables in self.tables}
         filtered = {partition: found.nodes_filtered for partition, found in self.found.items()}
         yield from self._taken_in("read", "pages", "kept", samples)
         yield from self._read()
@@ -147,14 +169,14 @@ class _Counted:
         if self.recipe.decontaminate is not None:
             yield from self._taken_in("contamination", "held_against_benchmarks", "in", samples)
         if "decontaminate" in self.recipe.verdict_steps():
-            nodes = {partition: found.books["nodes"].came for partition, found in self.found.items()}
+            nodes = {partition: found.counts["nodes"].came for partition, found in self.found.items()}
             yield from self._taken_in("decontaminate", "decontaminated", "in", nodes)
         yield from self._outcome()
         for policy in self.recipe.policies:
             folder = f"shards/{self.source}/{policy}"
-            if _complete(self.root, folder):
+            if _are_complete(self.root, folder):
                 yield from self._rendered(folder)
-            if _complete(self.root, f"{folder}/lengths"):
+            if _are_complete(self.root, f"{folder}/lengths"):
                 yield from self._measured(folder)
 
     def _read(self) -> Iterator[str]:
@@ -167,12 +189,15 @@ class _Counted:
                     yield f"{at}: read counts {level} {receipt.counts[level]}, its tables come to {line.to_json()}"
 
     def _outcome(self) -> Iterator[str]:
-        """Where samples were applied without shards, the verdicts come to the same; what was applied of others is of an earlier build."""
+        """Where verdicts were applied without shards, the counts agree.
+
+        What was applied to other tables is of an earlier build.
+        """
         folder, step = f"steps/{self.source}/outcomes", CountOutcomes(self.recipe.all_verdict_steps())
         keys = {at.partition: Task.over(at.files, folder, at.partition, step).key() for at in self.tables}
-        for receipt in read_manifest(self.root, folder) if _complete(self.root, folder) else ():
-            books = self.found[receipt.partition].books if keys.get(receipt.partition) == receipt.key else {}
-            for level, line in books.items():
+        for receipt in read_manifest(self.root, folder) if _are_complete(self.root, folder) else ():
+            counts = self.found[receipt.partition].counts if keys.get(receipt.partition) == receipt.key else {}
+            for level, line in counts.items():
                 if line.to_json() != receipt.counts[level]:
                     yield (
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
@@ -180,7 +205,7 @@ class _Counted:
                     )
 
     def _taken_in(self, step: str, level: str, side: str, wanted: Mapping[str, int]) -> Iterator[str]:
-        """A step's books agree with the tables, partition by partition."""
+        """A step's counts agree with the tables, partition by partition."""
         for receipt in read_manifest(self.root, f"steps/{self.source}/{step}"):
             said = receipt.counts[level][side]
             if said != wanted[receipt.partition]:
@@ -190,19 +215,19 @@ class _Counted:
                 )
 
     def _rendered(self, folder: str) -> Iterator[str]:
-        """Render's books are what the verdicts come to, its own included; and its shards hold what it kept."""
+        """Render's counts are what the verdicts come to, its own included; and its shards hold what it kept."""
         for receipt in read_manifest(self.root, folder):
             files = {file.name: self.root / file.path for file in receipt.files}
             tables = next(tables for tables in self.tables if tables.partition == receipt.partition)
             paths = {**tables.paths(self.root), name_verdicts("render"): files[name_verdicts("render")]}
-            books = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).books
-            for level, line in books.items():
+            counts = recount_partition(paths, (*self.recipe.all_verdict_steps(), "render")).counts
+            for level, line in counts.items():
                 if line.to_json() != receipt.counts[level]:
                     yield (
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
                         f"{line.to_json()}"
                     )
-            rows = sum(_rows(path) for name, path in files.items() if name.endswith(INDEX_SUFFIX))
+            rows = sum(_count_rows(path) for name, path in files.items() if name.endswith(INDEX_SUFFIX))
             if rows != receipt.counts["samples"]["kept"]:
                 yield (
                     f"{folder} {receipt.partition}: kept {receipt.counts['samples']['kept']} samples, its shards "
@@ -222,11 +247,11 @@ class _Counted:
                     yield f"{folder} {receipt.partition}: kept {kept} {level}, measured {measured}"
 
 
-def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterator[str]:
+def _verify_dedupe(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterator[str]:
     """What the filters left of all sources is what dedupe took in."""
     if recipe.dedupe is None:
         return
-    found = [found for books in counted for found in books.found.values()]
+    found = [found for source in counted for found in source.found.values()]
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
     for level, left in (
         ("deduped", sum(partition.samples_left for partition in found)),
@@ -236,32 +261,32 @@ def _deduped(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> Iterato
             yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the filters left {left}"
 
 
-def _with_bytes(root: Path, tables: PartitionTables) -> int:
+def _count_images_with_bytes(root: Path, tables: PartitionTables) -> int:
     """Images of a partition that have bytes, by the statistics of its tables; what a retry fetched had none before."""
     paths = tables.paths(root)
-    return sum(_filled(paths[name]) for name in (IMAGES_FILE, SUPPLEMENT_FILE) if name in paths)
+    return sum(_count_filled(paths[name]) for name in (IMAGES_FILE, SUPPLEMENT_FILE) if name in paths)
 
 
-def _filled(path: Path) -> int:
+def _count_filled(path: Path) -> int:
     with pq.ParquetFile(path) as file:
         column = file.schema_arrow.names.index("bytes")
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         return sum(group.num_rows - group.column(column).statistics.null_count for group in groups if group.num_rows)
 
 
-def _rows(table: Path) -> int:
+def _count_rows(table: Path) -> int:
     return int(pq.read_metadata(table).num_rows)
 
 
 # -- mixtures ----------------------------------------------------------------------------------------------------------
 
 
-def _published(root: Path, stage: Stage) -> Iterator[str]:
-    """The lock, plan, held-out list and statistics that people and trainers read are those that the stage's steps made."""
+def _verify_published(root: Path, stage: Stage) -> Iterator[str]:
+    """The lock, plan, held-out list and statistics in `mixtures/` are those that the stage's steps made."""
     made: dict[str, str] = {}
     for step, below in (("plan", "plan/"), ("lock", ""), ("repetition", "")):  # the last has the statistics anew
         folder = f"steps/mixtures/{stage.name}/{step}"
-        if not _complete(root, folder):
+        if not _are_complete(root, folder):
             return
         made |= {
             f"{below}{file.name}": file.sha256 for receipt in read_manifest(root, folder) for file in receipt.files
@@ -274,8 +299,11 @@ def _published(root: Path, stage: Stage) -> Iterator[str]:
             yield f"{path.relative_to(root)}: is not what the build wrote; the next build puts it right"
 
 
-def _mixture(root: Path, recipe: Recipe, stage: Stage, lock: Path) -> Iterator[str]:
-    """The lock's shards, plan blocks and held-out list are there and unchanged, and the shards are all that the policy has of a source."""
+def _verify_mixture(root: Path, recipe: Recipe, stage: Stage, lock: Path) -> Iterator[str]:
+    """The lock's shards, plan blocks and held-out list are unchanged.
+
+    Its shards are all that the policy has of a source.
+    """
     data = read_json(lock)
     selected = {
         receipt.partition: receipt.counts for receipt in read_manifest(root, f"steps/mixtures/{stage.name}/select")
@@ -283,20 +311,20 @@ def _mixture(root: Path, recipe: Recipe, stage: Stage, lock: Path) -> Iterator[s
     entries = {source["name"] for source in data["sources"]}
     for source in data["sources"]:
         members = recipe.find_members(source["name"], entries)
-        yield from _inputs(root, stage, source, members, selected)
+        yield from _verify_inputs(root, stage, source, members, selected)
         for shard in source["shards"]:
-            yield from _file(root, shard["path"], shard["sha256"])
+            yield from _verify_file(root, shard["path"], shard["sha256"])
     tokenizer = data["tokenizer"]
     if not (root / tokenizer["path"]).exists() or hash_file(root / tokenizer["path"]) != tokenizer["sha256"]:
         yield f"{tokenizer['path']}: is not the tokenizer that counted the tokens of mixtures/{stage.name}; build again"
     listed = (*data["plan"]["blocks"], *([data["held_out"]] if data.get("held_out") else []))
     for file in listed:
-        yield from _file(root, str(lock.parent.relative_to(root) / file["path"]), file["sha256"])
+        yield from _verify_file(root, str(lock.parent.relative_to(root) / file["path"]), file["sha256"])
     if sum(block["sequences"] for block in data["plan"]["blocks"]) != data["plan"]["sequences"]:
         yield f"{lock.relative_to(root)}: its blocks do not add up to {data['plan']['sequences']} sequences"
 
 
-def _inputs(
+def _verify_inputs(
     root: Path,
     stage: Stage,
     source: Mapping[str, Any],

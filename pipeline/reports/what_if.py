@@ -51,8 +51,8 @@ from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdict
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
 ANSWERED = ("filters", "custom_filters", "dedupe")
-"""Blocks of a recipe whose change is answered; with them the sources' priorities, and what becomes of what was found of
-benchmarks."""
+"""Blocks of a recipe whose change is answered; with them the sources' priorities, and the action on findings of
+contamination."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats")
 """Blocks that decide what filters see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
@@ -124,7 +124,7 @@ def answer_what_if(
             data.setdefault("custom_filters", {}).pop(file, None)
             add_custom_filters(data, file, code)
     else:
-        data, base, notes = _with_blocks(locked, name, filters)
+        data, base, notes = _replace_blocks(locked, name, filters)
     for key, text in sets.items():
         set_value(data, key, text)
     now = read_locked_recipe(root)
@@ -154,7 +154,7 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
         answer.notes += enter_dedupe(root, now, then, partitions, Path(folder))
         enter_render(root, now, partitions)
         for partition in partitions:
-            _compare(partition, answer)
+            _compare_partition(partition, answer)
     if answer.unasked and (OptOut.name in answer.asked or OptOut.name not in then.verdict_steps()):
         answer.notes.append(
             f"{answer.unasked} images were on a list of opt-outs and never asked for; "
@@ -165,7 +165,7 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
     return answer
 
 
-def _with_blocks(
+def _replace_blocks(
     locked: dict[str, Any], name: str, filters: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
@@ -177,7 +177,7 @@ def _with_blocks(
     entries += [{filter_: None} for filter_ in of_files if filter_ not in known]
     shaped = select_shaping(data)
     differing = [block for block in UPSTREAM if shaped.get(block) != locked.get(block)]
-    if shaped.get("decontaminate") and _held(shaped) != _held(locked):
+    if shaped.get("decontaminate") and _select_benchmarks(shaped) != _select_benchmarks(locked):
         differing.append("benchmarks")
     notes = [f"{', '.join(differing)} of {name} differ from the run's; the answer is for the run as it is"] * bool(
         differing
@@ -185,32 +185,32 @@ def _with_blocks(
     kept = {block: value for block, value in copy.deepcopy(locked).items() if block not in ANSWERED}
     if "decontaminate" in shaped and kept.get("decontaminate"):
         block = shaped["decontaminate"]
-        kept["decontaminate"] = block and {**_held(kept), "action": block.get("action", "report")}
+        kept["decontaminate"] = block and {**_select_benchmarks(kept), "action": block.get("action", "report")}
     return kept | {block: data[block] for block in ANSWERED if block in data}, base, notes
 
 
-def _held(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The benchmarks of a recipe's mapping and the thresholds, without what becomes of what is found."""
+def _select_benchmarks(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The benchmarks of a recipe's mapping and the thresholds, without the action on findings."""
     return {key: value for key, value in (data.get("decontaminate") or {}).items() if key != "action"}
 
 
 def _check_held(now: Recipe, data: Mapping[str, Any]) -> None:
     if data.get("decontaminate") is not None and now.decontaminate is None:
         raise RecipeError(
-            "decontaminate: this run was held against no benchmark, so nothing was found; build it with: vlmill "
+            "decontaminate: this run was compared with no benchmark, so nothing was found; build it with: vlmill "
             "build RECIPE --accept-changes"
         )
 
 
 def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse what the tables cannot tell."""
+    """Refuse what the tables cannot answer."""
 
     def others(data: Mapping[str, Any]) -> dict[str, Any]:
         sources = {
             name: {key: value for key, value in block.items() if key != "priority"}
             for name, block in data["sources"].items()
         }
-        held = {"decontaminate": _held(data)} if after.get("decontaminate") else {}
+        held = {"decontaminate": _select_benchmarks(data)} if after.get("decontaminate") else {}
         kept = {block: value for block, value in data.items() if block not in (*ANSWERED, "decontaminate")}
         return {**kept, **held, "sources": sources}
 
@@ -222,17 +222,17 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
         )
 
 
-def _compare(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
+def _compare_partition(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
     """Apply both sets of verdicts to every sample of a partition, and enter the difference."""
     kept = answer.sources.setdefault(partition.source, {level: Kept() for level in LEVELS})
     image_stats = read_image_stats(partition.tables[IMAGE_STATS_FILE], ())
     answer.unasked += sum(stats.reason is Reason.OPT_OUT_LIST for stats in image_stats)
-    now, then = (_gathered(verdicts) for verdicts in (partition.now, partition.then))
-    for row, sample in enumerate(_outlines(partition.tables)):
+    now, then = (_read_verdicts(verdicts) for verdicts in (partition.now, partition.then))
+    for row, sample in enumerate(_read_outlines(partition.tables)):
         before = after = apply_verdicts(sample, now.get(row, []), image_stats)
         if now.get(row) != then.get(row):
             after = apply_verdicts(sample, then.get(row, []), image_stats)
-        for level, place, was, will in _fates(sample, before, after):
+        for level, place, was, will in _list_differences(sample, before, after):
             line = kept[level]
             line.came += 1
             line.now += was is None
@@ -246,13 +246,15 @@ def _compare(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
                     change.examples.append(f"{sample.id}{place}")
 
 
-def _gathered(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
+def _read_verdicts(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
     return read_verdicts_by_sample(
         {name_verdicts(filter_): path for filter_, path in verdicts.items()}, tuple(verdicts)
     )
 
 
-def _fates(sample: Sample, before: Outcome, after: Outcome) -> Iterator[tuple[str, str, Reason | None, Reason | None]]:
+def _list_differences(
+    sample: Sample, before: Outcome, after: Outcome
+) -> Iterator[tuple[str, str, Reason | None, Reason | None]]:
     """Level, place in the sample, why it is lost now, why it would be."""
     yield "samples", "", before.sample, after.sample
     for index, (node, was, will) in enumerate(zip(sample.nodes, before.nodes, after.nodes, strict=True)):
@@ -261,7 +263,7 @@ def _fates(sample: Sample, before: Outcome, after: Outcome) -> Iterator[tuple[st
             yield "images", f" node {index}", was, will
 
 
-def _outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
+def _read_outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
     """Samples whose texts are empty, but for those that were taken down, which have none."""
     columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in OUTLINE)]
     gone = read_record(tables, "samples")

@@ -45,7 +45,7 @@ def list_partitions(root: Path, recipe: Recipe) -> list[WhatIfPartition]:
     ]
 
 
-def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
+def _list_tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
     """What a complete step left: partition -> name -> file."""
     return {
         receipt.partition: {file.name: root / file.path for file in receipt.files}
@@ -53,10 +53,10 @@ def _tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
     }
 
 
-def _enter(root: Path, folder: str, filter_: str, partitions: Sequence[WhatIfPartition]) -> None:
+def _enter_verdicts(root: Path, folder: str, filter_: str, partitions: Sequence[WhatIfPartition]) -> None:
     """Enter the verdicts that the run has of a filter."""
     for source in {partition.source for partition in partitions}:
-        tables = _tables(root, folder.format(source=source))
+        tables = _list_tables(root, folder.format(source=source))
         for partition in partitions:
             if partition.source == source:
                 partition.now[filter_] = tables[partition.name][name_verdicts(filter_)]
@@ -68,7 +68,7 @@ def enter_filters(
     """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
     before, asked = now.filters, list[str]()
     for filter_ in before:
-        _enter(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
+        _enter_verdicts(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
     for filter_ in then.filters:
         if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
             for partition in partitions:
@@ -92,13 +92,13 @@ def enter_decontamination(
     step = Decontaminate()
     dropping = [step.name in recipe.verdict_steps() for recipe in (now, then)]
     if dropping[0]:
-        _enter(root, f"steps/{{source}}/{step.name}", step.name, partitions)
+        _enter_verdicts(root, f"steps/{{source}}/{step.name}", step.name, partitions)
     if dropping == [True, True]:
         for partition in partitions:
             partition.then[step.name] = partition.now[step.name]
     elif dropping[1]:
         for source in sorted({partition.source for partition in partitions}):
-            found = _tables(root, f"steps/{source}/contamination")
+            found = _list_tables(root, f"steps/{source}/contamination")
             for partition in partitions:
                 if partition.source == source:
                     place = folder / source / partition.name / step.name
@@ -128,7 +128,11 @@ def enter_dedupe(
     if after is None:
         return []
     priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
-    if before == after and priorities[0] == priorities[1] and all(_same_filters(partition) for partition in partitions):
+    if (
+        before == after
+        and priorities[0] == priorities[1]
+        and all(_has_same_filters(partition) for partition in partitions)
+    ):
         for partition in partitions:
             partition.then["dedupe"] = partition.now["dedupe"]
         return []
@@ -137,11 +141,11 @@ def enter_dedupe(
             "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE "
             "--accept-changes"
         )
-    _resolve(root, after, priorities[1], partitions, folder / "resolve")
+    _resolve_duplicates(root, after, priorities[1], partitions, folder / "resolve")
     return []
 
 
-def _resolve(
+def _resolve_duplicates(
     root: Path, settings: Dedupe, priority: Mapping[str, int], partitions: Sequence[WhatIfPartition], folder: Path
 ) -> None:
     step = settings.resolve(
@@ -176,12 +180,12 @@ def enter_render(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition])
     """Enter what the first policy could not draw, as the funnel does."""
     policy = next(iter(now.policies), "")
     if all((root / f"shards/{partition.source}/{policy}/manifest.json").exists() for partition in partitions):
-        _enter(root, f"shards/{{source}}/{policy}", "render", partitions)
+        _enter_verdicts(root, f"shards/{{source}}/{policy}", "render", partitions)
         for partition in partitions:
             partition.then["render"] = partition.now["render"]
 
 
-def _same_filters(partition: WhatIfPartition) -> bool:
+def _has_same_filters(partition: WhatIfPartition) -> bool:
     """Whether all filters before dedupe say the same, in the same order."""
     before = [item for item in partition.now.items() if item[0] != "dedupe"]
     return before == list(partition.then.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class ByteRange:
     path: str  # relative to the place
     offset: int
     size: int
+    sha256: bytes | None = None  # that these bytes have to have; None: whatever is there is taken
 
 
 class ShardStorage:
@@ -46,14 +48,16 @@ class ShardStorage:
         """The bytes of spans, in order: from a folder one after the other; from elsewhere all are asked for at once.
 
         Raises:
-            StoreError: they cannot be had, or not all of them.
+            StoreError: they cannot be had, or not all of them, or they have another sha256.
         """
         found = self._local(spans) if self._remote is None else self._ranges(spans)
         for span, data in zip(spans, found, strict=True):
             if isinstance(data, Exception):
-                raise StoreError(f"{self._asked(span)}, and {_said(data)}. {self._cure(data)}") from data
+                raise StoreError(f"{self._asked(span)}, and {_describe_error(data)}. {self._cure(data)}") from data
             if len(data) != span.size:
                 raise self.damage(span, f"{len(data)} came")
+            if span.sha256 is not None and hashlib.sha256(data).digest() != span.sha256:
+                raise self.damage(span, "their sha256 is not the one in the shard's index")
             yield data
 
     def damage(self, span: ByteRange, found: str) -> StoreError:
@@ -93,5 +97,5 @@ class ShardStorage:
         return found
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

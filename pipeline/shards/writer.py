@@ -1,11 +1,12 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by render; read by measure, the trainer and trace. webdataset's TarWriter writes the tars, with what would
-differ between two machines or two runs fixed: no times, no owners, one mode.
+Written by `render`; read by `token_lengths`, the trainer and `trace`. webdataset's TarWriter writes the tars, with what
+would differ between two machines or two runs fixed: no times, no owners, one mode.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ INDEX = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),  # of the whole span, headers included
+        pa.field("sha256", pa.binary(32), nullable=False),  # of the span
+        pa.field("json_sha256", pa.binary(32), nullable=False),  # of its first member, from its header to its last byte
         pa.field("id", pa.string(), nullable=False),
         pa.field("file", pa.string(), nullable=False),
         pa.field("input_row", pa.int64(), nullable=False),
@@ -127,7 +130,7 @@ class ShardWriter:
 
     def add(self, entry: ShardSample) -> None:
         """Append a sample."""
-        members = _members(entry)
+        members = _make_members(entry)
         if self._tar is not None and self._is_full(members):
             self._close()
         if self._tar is None:
@@ -137,7 +140,7 @@ class ShardWriter:
             self._tar.write({"__key__": entry.key, name: data})
         row = len(self._index)
         self._index.append(_index_row(entry, row, begin, self._tar.tarstream.offset - begin))
-        self._lineage.append(_lineage_row(entry, row))
+        self._lineage.append(_make_lineage_row(entry, row))
 
     def _is_full(self, members: Mapping[str, bytes]) -> bool:
         blocks = sum(1 + -(-len(data) // BLOCK) for data in members.values())
@@ -157,9 +160,21 @@ class ShardWriter:
             return
         self._files.close()
         name = f"{self.shards - 1:02d}"
-        write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, self._index)
+        index = list(_add_digests(self.folder / f"{name}.tar", self._index))
+        write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, index)
         write_rows(self.folder / f"{name}{LINEAGE_SUFFIX}", LINEAGE, self._lineage)
         self._tar, self._index, self._lineage = None, [], []
+
+
+def _add_digests(tar: Path, index: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a shard's index with the sha256 of their spans, read back from the closed file."""
+    with tar.open("rb") as file:
+        for row in index:
+            file.seek(row["offset"])
+            span = file.read(row["size"])
+            head = span[: find_json_end(span)]
+            digests = {"sha256": hashlib.sha256(span), "json_sha256": hashlib.sha256(head)}
+            yield {**row, **{name: found.digest() for name, found in digests.items()}}
 
 
 def read_members(place: ShardStorage, spans: Sequence[ByteRange]) -> Iterator[dict[str, bytes]]:
@@ -196,7 +211,10 @@ def parse_members(span: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def find_json_end(span: bytes) -> int:
-    """Where the JSON of a sample, its first member, ends in its span, whose first block is enough; 0 where no sample begins."""
+    """Where the JSON of a sample, its first member, ends in its span; 0 where no sample begins.
+
+    The first block of the span is enough.
+    """
     try:
         return BLOCK + int(span[124:135], 8) if span[257:262] == b"ustar" else 0
     except ValueError:  # a header that is damaged
@@ -219,24 +237,24 @@ def read_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
     )
 
 
-def _members(entry: ShardSample) -> dict[str, bytes]:
+def _make_members(entry: ShardSample) -> dict[str, bytes]:
     """What stands behind a sample's key in the tar, in order: its JSON, then each part of each image."""
     parts = {
         f"{node}.{part}.{extension}": data
-        for node, image in _images(entry)
+        for node, image in _list_images(entry)
         for part, (extension, data) in image.parts.items()
     }
-    return {"json": _record(entry), **parts}
+    return {"json": _make_record(entry), **parts}
 
 
-def _images(entry: ShardSample) -> Iterator[tuple[int, Rendered]]:
+def _list_images(entry: ShardSample) -> Iterator[tuple[int, Rendered]]:
     """Each image with its node's place among the nodes that stay."""
     places = (place for place, node in enumerate(entry.kept) if entry.sample.nodes[node].image is not None)
     return zip(places, entry.images, strict=True)
 
 
-def _record(entry: ShardSample) -> bytes:
-    images, sample = dict(_images(entry)), entry.sample
+def _make_record(entry: ShardSample) -> bytes:
+    images, sample = dict(_list_images(entry)), entry.sample
     nodes: list[dict[str, Any]] = []
     for place, node in enumerate(sample.nodes[index] for index in entry.kept):
         shared: dict[str, Any] = {
@@ -273,7 +291,7 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
             "tiles": layout.tiles,
             "tokens": layout.tokens,
         }
-        for place, layout in ((place, image.layout) for place, image in _images(entry))
+        for place, layout in ((place, image.layout) for place, image in _list_images(entry))
     ]
     input_file = {
         "id": str(sample.id),
@@ -292,8 +310,8 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
     }
 
 
-def _lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
-    images, sample = dict(_images(entry)), entry.sample
+def _make_lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
+    images, sample = dict(_list_images(entry)), entry.sample
     nodes = [
         {
             "node": index,

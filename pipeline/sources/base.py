@@ -57,7 +57,10 @@ class SourceRow:
 
 
 class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row
-    """No sample can be made of a row: `reason`, with the message as its detail; `raw` is the row where nobody else has it."""
+    """No sample can be made of a row, for a `reason`; the message is its detail.
+
+    `raw` is the row where no other object has it.
+    """
 
     def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW, raw: object = None) -> None:
         super().__init__(detail)

@@ -71,7 +71,7 @@ KNOWN_PARTS = TEXT_PARTS | IMAGE_PARTS
 """Types of parts (OpenAI, transformers); Qwen leaves the type out, and names the value by it."""
 
 
-UNLEARNT = "all its answers are marked as not to be supervised"
+UNSUPERVISED = "all its answers are marked as not to be supervised"
 
 
 class ConversationImage(NamedTuple):
@@ -97,7 +97,9 @@ class Message:
 
 
 def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None) -> Page:
-    """The page of a conversation whose images stand where `<image>` or a part of type image does; those that name none are `beside`.
+    """The page of a conversation whose images stand where `<image>` or a part of type image does.
+
+    Images that no text names are `beside`.
 
     The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt
     beside the turns.
@@ -107,11 +109,11 @@ def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), sy
             be read.
     """
     nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
-    said = _spoken(messages, system)
+    said = _read_messages(messages, system)
     for turn, message in said:
-        for piece in _split(message):
+        for piece in _split_message(message):
             if isinstance(piece, str):
-                nodes.append(_text(message, turn, piece))
+                nodes.append(_make_text(message, turn, piece))
                 continue
             if isinstance(piece, ConversationImage):
                 one = piece
@@ -124,7 +126,7 @@ def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), sy
             shown.append(one)
     if waiting != len(beside):
         raise UnreadableRow(f"{waiting} times {MARK} for {len(beside)} images")
-    return Page(tuple(nodes), tuple(one.picture for one in shown), unread=_left(said))
+    return Page(tuple(nodes), tuple(one.picture for one in shown), unread=_list_unread(said))
 
 
 def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
@@ -135,7 +137,7 @@ def get_turns(row: Mapping[str, Any], names: Sequence[str] = TURNS) -> Any:
     """
     found = {name: row[name] for name in names if has_value(row.get(name))}
     said = [
-        [(message.role, message.pieces, message.supervised) for message in map(_said, range(len(turns)), turns)]
+        [(message.role, message.pieces, message.supervised) for message in map(_read_message, range(len(turns)), turns)]
         for turns in (found.values() if len(found) > 1 else ())
         if isinstance(turns, list)
     ]
@@ -149,15 +151,15 @@ def read_text_page(messages: Any, system: Any = None) -> Page:
 
     Raises UnreadableRow as `read_marked_page`.
     """
-    said = _spoken(messages, system)
+    said = _read_messages(messages, system)
     nodes = list[Node]()
     for turn, message in said:
         for piece in message.pieces:
             if not isinstance(piece, str):
                 raise UnreadableRow(f"a message of {message.role} shows an image", Reason.UNSUPPORTED_MEDIA)
             if piece.strip():
-                nodes.append(_text(message, turn, piece))
-    return Page(tuple(nodes), unread=_left(said))
+                nodes.append(_make_text(message, turn, piece))
+    return Page(tuple(nodes), unread=_list_unread(said))
 
 
 def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
@@ -169,7 +171,7 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
         UnreadableRow: a turn has no question or no answer, or something that is not read.
     """
     nodes = [Node("image", "user", image=place, required=True, url=url) for place, url in enumerate(images)]
-    for turn, text in enumerate(_listed(texts)):
+    for turn, text in enumerate(_list_turns(texts)):
         question, answer = (text.get(role) if isinstance(text, dict) else None for role in ("user", "assistant"))
         shown = bool(images) and not turn  # an image may be all that is asked
         if question is None or not (question.strip() or shown) or not (answer or "").strip():
@@ -178,9 +180,11 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
         input_file = text.get("source") or None
         if question.strip():
             nodes.append(Node("text", "user", turn, text=question, url=input_file))
-        nodes.append(Node("text", "assistant", turn, supervised=_supervised(turn, text), text=answer, url=input_file))
+        nodes.append(
+            Node("text", "assistant", turn, supervised=_is_supervised(turn, text), text=answer, url=input_file)
+        )
     if not any(node.supervised for node in nodes):
-        raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
+        raise UnreadableRow(UNSUPERVISED, Reason.EMPTY_ROW)
     return tuple(nodes)
 
 
@@ -196,7 +200,7 @@ def read_picture(place: str, address: Any) -> ConversationImage:
     if not isinstance(address, str) or not address.strip():
         raise UnreadableRow(f"{place} is {address!r}, expected a path")
     if address.startswith("data:"):
-        return ConversationImage(_decoded(address.partition(",")[2].strip()), None)
+        return ConversationImage(_decode_picture(address.partition(",")[2].strip()), None)
     if address.lower().startswith(("http://", "https://")):
         raise UnreadableRow(
             f"{place} lies on the web, and this kind fetches nothing: {address}", Reason.UNSUPPORTED_MEDIA
@@ -206,7 +210,7 @@ def read_picture(place: str, address: Any) -> ConversationImage:
     return ConversationImage(Picture(path=address), address)
 
 
-def _decoded(text: str) -> Picture:
+def _decode_picture(text: str) -> Picture:
     """The picture that a string in base64 is."""
     try:
         data = base64.b64decode(text, validate=True)
@@ -215,7 +219,7 @@ def _decoded(text: str) -> Picture:
     return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="no base64")
 
 
-def _split(message: Message) -> Iterator[str | ConversationImage | int]:
+def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
     """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out.
 
     Raises UnreadableRow at `<video>` and `<audio>`.
@@ -224,7 +228,7 @@ def _split(message: Message) -> Iterator[str | ConversationImage | int]:
         if not isinstance(piece, str):
             yield piece
             continue
-        if message.role == "user" and (medium := _asked_about(piece)):
+        if message.role == "user" and (medium := _find_medium(piece)):
             raise UnreadableRow(f"it asks about a {medium}", Reason.UNSUPPORTED_MEDIA)
         for place, text in enumerate(piece.split(MARK)):
             if place:
@@ -233,7 +237,7 @@ def _split(message: Message) -> Iterator[str | ConversationImage | int]:
                 yield text.strip("\r\n") if MARK in piece else text
 
 
-def _asked_about(text: str) -> str:
+def _find_medium(text: str) -> str:
     """`video` or `audio` where a mark of these stands beside a question, and is none of its words."""
     if not ("<video>" in text or "<audio>" in text) or "</" in text:
         return ""
@@ -242,25 +246,25 @@ def _asked_about(text: str) -> str:
     return found[1] if found else ""
 
 
-def _left(said: Sequence[tuple[int, Message]]) -> tuple[str, ...]:
+def _list_unread(said: Sequence[tuple[int, Message]]) -> tuple[str, ...]:
     """The keys of messages that were not read."""
     return tuple(f"message.{key}" for key in sorted({key for _, message in said for key in message.unread}))
 
 
-def _text(message: Message, turn: int, text: str) -> Node:
+def _make_text(message: Message, turn: int, text: str) -> Node:
     answer = message.role == "assistant"
     return Node("text", message.role, turn, supervised=answer and message.supervised, text=text)
 
 
-def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
+def _read_messages(messages: Any, system: Any) -> list[tuple[int, Message]]:
     """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns.
 
     Raises UnreadableRow.
     """
     spoken, turn, before = list[tuple[int, Message]](), -1, "assistant"
-    listed = [_said(place, message) for place, message in enumerate(_listed(messages))]
+    listed = [_read_message(place, message) for place, message in enumerate(_list_turns(messages))]
     if has_value(system):
-        prompt = Message("system", _pieces("the system prompt", system))
+        prompt = Message("system", _read_content("the system prompt", system))
         if listed[0].role == "system" and not listed[0].empty and listed[0].pieces != prompt.pieces:
             raise UnreadableRow(
                 "a system prompt stands beside the turns, another among them", Reason.UNSUPPORTED_CONTENT
@@ -281,11 +285,11 @@ def _spoken(messages: Any, system: Any) -> list[tuple[int, Message]]:
     if before == "user" or turn < 0:
         raise UnreadableRow("the last question has no answer" if turn >= 0 else "nobody asks anything")
     if not any(message.supervised for _, message in spoken if message.role == "assistant"):
-        raise UnreadableRow(UNLEARNT, Reason.EMPTY_ROW)
+        raise UnreadableRow(UNSUPERVISED, Reason.EMPTY_ROW)
     return spoken
 
 
-def _said(place: int, message: Any) -> Message:
+def _read_message(place: int, message: Any) -> Message:
     """A message of `from` and `value`, or of `role` and `content`. Raises UnreadableRow."""
     if not isinstance(message, dict):
         raise UnreadableRow(
@@ -299,7 +303,7 @@ def _said(place: int, message: Any) -> Message:
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
     left = list_unread(message, SAID, pictured=False) if more else ()
-    supervised = _supervised(place, message) if more else True
+    supervised = _is_supervised(place, message) if more else True
     content = get_given(message, VALUE) if more else None
     if content is None:
         content = next((message[key] for key in VALUE if message.get(key) is not None), None)
@@ -307,10 +311,10 @@ def _said(place: int, message: Any) -> Message:
         raise UnreadableRow(f"message {place} of {speaker} has no text")
     if role == "user" and message.get("train", message.get("training")) is True:
         raise UnreadableRow(f"message {place} is a question that is to be supervised", Reason.UNSUPPORTED_CONTENT)
-    return Message(role, _pieces(f"message {place}", content), supervised, left)
+    return Message(role, _read_content(f"message {place}", content), supervised, left)
 
 
-def _supervised(place: int, message: Mapping[str, Any]) -> bool:
+def _is_supervised(place: int, message: Mapping[str, Any]) -> bool:
     """Whether an answer is to be supervised, as far as it says.
 
     Raises UnreadableRow where it says neither yes nor no.
@@ -323,16 +327,16 @@ def _supervised(place: int, message: Mapping[str, Any]) -> bool:
     return all(told.values())
 
 
-def _pieces(place: str, content: Any) -> tuple[str | ConversationImage | int, ...]:
+def _read_content(place: str, content: Any) -> tuple[str | ConversationImage | int, ...]:
     """The texts and pictures of a content, which is a string or a list of parts. Raises UnreadableRow."""
     if isinstance(content, str):
         return (content,)
     if not isinstance(content, list):
         raise UnreadableRow(f"{place} is {type(content).__name__}, expected a text")
-    return tuple(_part(f"part {number} of {place}", part) for number, part in enumerate(content))
+    return tuple(_read_part(f"part {number} of {place}", part) for number, part in enumerate(content))
 
 
-def _part(place: str, part: Any) -> str | ConversationImage | int:
+def _read_part(place: str, part: Any) -> str | ConversationImage | int:
     """A text, a picture, or the number of one beside the turns. Raises UnreadableRow."""
     if isinstance(part, str):
         return part
@@ -346,12 +350,12 @@ def _part(place: str, part: Any) -> str | ConversationImage | int:
             raise UnreadableRow(f"{place} has no text")
         return str(said["text"])
     if kind in IMAGE_PARTS:
-        return _image(place, said)
+        return _read_image(place, said)
     media = isinstance(kind, str) and classify_key(kind) == "media"
     raise UnreadableRow(f"{place} is a {kind!r}", Reason.UNSUPPORTED_MEDIA if media else Reason.UNSUPPORTED_CONTENT)
 
 
-def _image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
+def _read_image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
     """The picture of a part, by its address or its bytes in base64; else the number of one beside the turns.
 
     Raises UnreadableRow.
@@ -361,14 +365,14 @@ def _image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
     if has_value(data := get_given(held, ("base64", "data"))):
         if not isinstance(data, str):
             raise UnreadableRow(f"{place} is {type(data).__name__}, expected base64")
-        return ConversationImage(_decoded(data.rpartition("base64,")[2]), None)
+        return ConversationImage(_decode_picture(data.rpartition("base64,")[2]), None)
     if has_value(address := get_given(held, (*sorted(IMAGE_PARTS), "path", "url"))):
         return read_picture(place, address)
     index = part.get("index")
     return index if isinstance(index, int) else NEXT
 
 
-def _listed(turns: Any) -> list[Any]:
+def _list_turns(turns: Any) -> list[Any]:
     """The turns of a row. Raises UnreadableRow where there are none."""
     if not turns:
         raise UnreadableRow("no turns", Reason.EMPTY_ROW)

@@ -2,17 +2,18 @@
 
 Parquet, TSV, CSV, JSON or JSON Lines.
 
-What training data is held against (pipeline/decontaminate); nobody trains on it. The recipe says which columns hold
+Training data is compared with it (pipeline/decontaminate); it is never trained on. The recipe says which columns hold
 what:
 
     question   a string
-    answers    a string, a number, a list of them, or of structs with `answer` (VQAv2): the references. A letter or a number counts as
-               the choice of that place where there are choices (A or 0 is the first)
-    choices    one column with a list (or a list written as a string, as MMMU has it), or several columns (A, B, C, D in MMBench)
-    images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings, lists of these
+    answers    the references: a string, a number, a list of them, or of structs with `answer` (VQAv2). Where there are
+               choices, a letter or a number counts as the choice of that place (A or 0 is the first)
+    choices    one column with a list (or a list written as a string, as in MMMU), or several (A, B, C, D in MMBench)
+    images     one or several columns (image_1 to image_7 in MMMU): structs of bytes and path, bytes, base64 strings,
+               lists of these
 
 An image that cannot be had stays a failed image of its sample: its question can still be looked for. So does a video or
-a sound that stands in a column of its own; other columns are left to the recipe, for nothing is supervised from them.
+a sound that stands in a separate column; other columns are left to the recipe, for nothing is supervised from them.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ PLACEHOLDER = re.compile(r"<image(?:[ _]?\d+)?>")
 class Evaluation(ParquetSource, JsonSource, SeparatedSource):
     """Questions with their images, choices and reference answers, from the columns named.
 
-    The name of a file tells its format.
+    The format of a file follows from its name.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -69,11 +70,11 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
 
     def ranged(self, name: str) -> bool:
         """Where it is Parquet."""
-        return _suffix(name) == ".parquet"
+        return _get_suffix(name) == ".parquet"
 
     def columns(self) -> Columns:
         """Those that are named, whatever they hold."""
-        named = (self.question, *_names(self.answers), *_names(self.choices), *_names(self.images))
+        named = (self.question, *_list_names(self.answers), *_list_names(self.choices), *_list_names(self.images))
         return {name: pa.null() for name in named}
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
@@ -86,23 +87,23 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
 
     def survey(self, path: Path) -> list[int]:
         """As the format does. Raises SourceError as well for a file of none of the formats."""
-        return _format(path).survey(self, path)
+        return _choose_format(path).survey(self, path)
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as `survey`."""
-        return _format(path).rows(self, path, start, stop)
+        return _choose_format(path).rows(self, path, start, stop)
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of one turn; BAD_ROW for values of another form, EMPTY_ROW where nothing is asked or shown."""
 
         def told(columns: Names) -> list[Any]:
-            return [value for name in _names(columns) for value in _flat(row.get(name))]
+            return [value for name in _list_names(columns) for value in _flatten_value(row.get(name))]
 
-        pictures = tuple(_picture(value) for value in told(self.images))
-        pictures += tuple(_failed(name) for name in self.unread(row) if classify_key(name) == "media")
-        choices = [_text(value) for value in told(self.choices)]
-        question = "\n".join(_text(value) for value in told(self.question))
-        answers = dict.fromkeys(_resolved(value, choices) for value in told(self.answers))
+        pictures = tuple(_read_picture(value) for value in told(self.images))
+        pictures += tuple(_fail_media(name) for name in self.unread(row) if classify_key(name) == "media")
+        choices = [_read_text(value) for value in told(self.choices)]
+        question = "\n".join(_read_text(value) for value in told(self.question))
+        answers = dict.fromkeys(_resolve_answer(value, choices) for value in told(self.answers))
         if not question and not pictures:
             raise UnreadableRow("neither question nor image", Reason.EMPTY_ROW)
         nodes = [Node("image", "user", image=place, required=True) for place in range(len(pictures))]
@@ -111,14 +112,14 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
         return Page(tuple(nodes), pictures)
 
 
-def _failed(name: str) -> Picture:
+def _fail_media(name: str) -> Picture:
     """What stands for a video or a sound."""
     return Picture(reason=Reason.UNSUPPORTED_MEDIA, detail=name)
 
 
-def _format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSource]:
+def _choose_format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSource]:
     """What reads a file."""
-    found = FORMATS.get(_suffix(str(path)))
+    found = FORMATS.get(_get_suffix(str(path)))
     if found is None:
         raise SourceError(
             f"{path}: expected an evaluation set in {', '.join(FORMATS)}; the name of the file tells which"
@@ -126,30 +127,33 @@ def _format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSource]:
     return found
 
 
-def _suffix(name: str) -> str:
+def _get_suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _names(columns: Names) -> tuple[str, ...]:
+def _list_names(columns: Names) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else columns
 
 
-def _flat(value: Any) -> Iterator[Any]:
-    """The values in a value: of lists, of lists written as strings, of structs with `answer`; nothing for null, empty and NaN."""
+def _flatten_value(value: Any) -> Iterator[Any]:
+    """The values in a value: of lists, of lists written as strings, of structs with `answer`.
+
+    Null, empty and NaN give nothing.
+    """
     if isinstance(value, str):
-        listed = _written_list(value)
+        listed = _parse_list(value)
         if listed is not None:
             value = listed
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _flat(item)
+            yield from _flatten_value(item)
     elif isinstance(value, dict) and "answer" in value:
-        yield from _flat(value["answer"])
+        yield from _flatten_value(value["answer"])
     elif not (value is None or value == "" or (isinstance(value, float) and math.isnan(value))):
         yield value
 
 
-def _written_list(value: str) -> list[Any] | None:
+def _parse_list(value: str) -> list[Any] | None:
     """The list that a string such as "['Yes', 'No']" writes, or None."""
     if not (value.startswith("[") and value.endswith("]")):
         return None
@@ -160,16 +164,16 @@ def _written_list(value: str) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def _text(value: Any) -> str:
+def _read_text(value: Any) -> str:
     """A question, choice or answer as a string. Raises UnreadableRow."""
     if isinstance(value, str | int | float):
         return PLACEHOLDER.sub(" ", str(value)).strip()
     raise UnreadableRow(f"a text is expected, not {type(value).__name__}")
 
 
-def _resolved(value: Any, choices: Sequence[str]) -> str:
+def _resolve_answer(value: Any, choices: Sequence[str]) -> str:
     """An answer, or the choice that it names by letter or by place from 0."""
-    text = _text(value)
+    text = _read_text(value)
     if text in choices and not isinstance(value, int):
         return text
     if len(text) == 1 and "A" <= text <= "Z":
@@ -179,7 +183,7 @@ def _resolved(value: Any, choices: Sequence[str]) -> str:
     return choices[place] if place < len(choices) else text
 
 
-def _picture(value: Any) -> Picture:
+def _read_picture(value: Any) -> Picture:
     """The picture in a value that is bytes, a struct of them, or base64. Raises UnreadableRow for any other form."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path") or ""

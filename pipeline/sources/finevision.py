@@ -1,4 +1,6 @@
-"""FineVision: Parquet of images, question-answer turns and ratings of each turn (HuggingFaceM4/FineVision, arXiv 2510.17269).
+"""FineVision: Parquet of images, question-answer turns and ratings of each turn.
+
+HuggingFaceM4/FineVision, arXiv 2510.17269.
 
 Models rated every turn from 1 to 5 on four axes; `<axis>_ratings` lists them, `<axis>_min` is the lowest. Both travel
 as signals, the rating of turn n as `<axis>_ratings.n`, and decide nothing here: in the paper, filtering by them hurt.
@@ -44,10 +46,12 @@ class FineVision(ParquetSource):
         images = row["images"] or []
         pictures = tuple(read_picture(place, image) for place, image in enumerate(images))
         texts = [text and {**text, "source": row["source"]} for text in row["texts"] or []]
-        return Page(read_answers(texts, [image["path"] for image in images]), pictures, signals=dict(_signals(row)))
+        return Page(
+            read_answers(texts, [image["path"] for image in images]), pictures, signals=dict(_read_signals(row))
+        )
 
 
-def _signals(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _read_signals(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The ratings that are there."""
     for axis in AXES:
         rated = {f"{axis}_ratings.{turn}": rating for turn, rating in enumerate(row[f"{axis}_ratings"] or [])}

@@ -1,4 +1,6 @@
-"""Conversations with several images in Parquet: Mantis-Instruct (arXiv 2405.01483), and LLaVA-NeXT and OneVision as the Hub has them.
+"""Conversations with several images in Parquet.
+
+Mantis-Instruct (arXiv 2405.01483), and LLaVA-NeXT and OneVision as the Hub has them.
 
 `images` is a list of images or one image, with bytes or the path of a file; the turns have `role` and `content`, or
 `from` and `value`, in which `<image>`, or a part of type image as TRL's sets have it, says where an image stands. Paths
@@ -50,7 +52,7 @@ class Interleaved(ParquetSource):
         return dict.fromkeys((*SYSTEM, *(name for name in OTHERS if name != self.turns)), pa.null())
 
     def shows(self) -> Collection[str]:
-        """The column of images, whatever it is called."""
+        """The column of images, under any of its names."""
         return (self.images,)
 
     def page(self, row: Mapping[str, Any]) -> Page:

@@ -58,21 +58,24 @@ FILE = re.compile(rf"\S.*\.({'|'.join([*sorted(VIDEO | AUDIO), *PICTURES])})(\?\
 
 
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], Meaning], ...]:
+def _compile_patterns() -> tuple[tuple[re.Pattern[str], Meaning], ...]:
     return tuple((re.compile(pattern), meaning) for pattern, meaning in MEANINGS)
 
 
 @lru_cache(maxsize=4096)
 def classify_key(key: str) -> Meaning:
     """What a key is, by its name."""
-    return next((found for pattern, found in _patterns() if pattern.fullmatch(key.lower())), "unknown")
+    return next((found for pattern, found in _compile_patterns() if pattern.fullmatch(key.lower())), "unknown")
 
 
 NOTHING = frozenset({"", "[]", "{}"})
 
 
 def has_value(value: Any) -> bool:
-    """Whether a value says anything: null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`."""
+    """Whether a value says anything.
+
+    Null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`.
+    """
     if isinstance(value, str):
         return (value if len(value) > LONGEST else value.strip()) not in NOTHING
     if isinstance(value, dict):
@@ -90,7 +93,7 @@ def get_given(row: Mapping[str, Any], names: Collection[str]) -> Any:
     """
     found = [name for name in names if has_value(row.get(name))]
     for other in found[1:]:
-        if _bare(row[other]) != _bare(row[found[0]]):
+        if _strip_value(row[other]) != _strip_value(row[found[0]]):
             reason = REASONS.get(classify_key(other), Reason.UNSUPPORTED_CONTENT)
             raise UnreadableRow(f"{found[0]} and {other} say different things", reason)
     return row[found[0]] if found else None
@@ -110,17 +113,17 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
     left = sorted(key for key in row if key not in reads)
     for key in left:
         found = classify_key(key)
-        if found in REASONS and _carries(found, row[key], pictured=pictured):
+        if found in REASONS and _carries_meaning(found, row[key], pictured=pictured):
             advice = (
                 "; kinds llava and interleaved read pictures" if found in {"image", "address"} and not pictured else ""
             )
-            raise UnreadableRow(f"{key} is not read: {_shown(row[key])}{advice}", REASONS[found])
+            raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}{advice}", REASONS[found])
         if found == "unknown" and not pictured and _names_file(row[key]):
-            raise UnreadableRow(f"{key} is not read: {_shown(row[key])}", Reason.UNSUPPORTED_MEDIA)
+            raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}", Reason.UNSUPPORTED_MEDIA)
     return tuple(key for key in left if classify_key(key) != "none" and has_value(row[key]))
 
 
-def _carries(found: Meaning, value: Any, *, pictured: bool) -> bool:
+def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:
     """Whether a key of a meaning says something with this value."""
     if found == "verdict":
         return value is False
@@ -135,16 +138,16 @@ def _names_file(value: Any) -> bool:
     return all(isinstance(item, str) and len(item) < LONGEST and FILE.fullmatch(item.strip()) for item in values)
 
 
-def _bare(value: Any) -> Any:
+def _strip_value(value: Any) -> Any:
     """A value without what says nothing in it, one in a list as the list."""
     if isinstance(value, Mapping):
-        return {key: _bare(item) for key, item in value.items() if has_value(item) or item is False}
+        return {key: _strip_value(item) for key, item in value.items() if has_value(item) or item is False}
     if isinstance(value, list | tuple):
-        return [_bare(item) for item in value]
+        return [_strip_value(item) for item in value]
     return value
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     """A value as details quote it."""
     said = str(value)
     return said if len(said) <= 60 else f"{said[:60]} ..."

@@ -51,12 +51,12 @@ class LlavaSource(JsonSource):
 
         Raises UnreadableRow as `conversation.read_marked_page`, and for an image that is no path.
         """
-        told = {name: _listed(row.get(name)) for name in IMAGES}
+        told = {name: _list_images(row.get(name)) for name in IMAGES}
         beside = [read_picture(f"image {place}", image) for place, image in enumerate(get_given(told, IMAGES) or [])]
         return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM))
 
 
-def _listed(images: Any) -> list[Any]:
+def _list_images(images: Any) -> list[Any]:
     """One image, or a list of them, as a list."""
     if images is None or images == "":
         return []

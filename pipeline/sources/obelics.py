@@ -1,4 +1,6 @@
-"""OBELICS: Parquet of web documents, paragraphs and image addresses in their order (HuggingFaceM4/OBELICS, arXiv 2306.16527).
+"""OBELICS: Parquet of web documents, paragraphs and image addresses in order.
+
+HuggingFaceM4/OBELICS, arXiv 2306.16527.
 
 `images` and `texts` are lists of one length; in each place one of them is null. `general_metadata` is JSON with the
 document's address. The column `metadata`, JSON with alt texts and sizes per image, is not read: nothing later asks for
@@ -29,7 +31,7 @@ PARAGRAPH_BREAK = "\n\n"
 class Obelics(ParquetSource):
     """Interleaved documents whose images have to be fetched."""
 
-    paragraphs: bool = False  # whether each paragraph is a node of its own, not each text between two images
+    paragraphs: bool = False  # whether each paragraph is a node, not each text between two images
 
     kind: ClassVar[str] = "obelics"
     fetches: ClassVar[bool] = True
@@ -57,10 +59,10 @@ class Obelics(ParquetSource):
                 nodes += [Node("text", supervised=True, text=part) for part in parts if part]
         if not nodes:
             raise UnreadableRow("neither text nor image", Reason.EMPTY_ROW)
-        return Page(tuple(nodes), tuple(pictures), url=_address(row["general_metadata"]))
+        return Page(tuple(nodes), tuple(pictures), url=_read_address(row["general_metadata"]))
 
 
-def _address(metadata: str | None) -> str:
+def _read_address(metadata: str | None) -> str:
     """The document's address; empty where upstream left its metadata out.
 
     Raises UnreadableRow where it is no JSON object.

@@ -1,4 +1,6 @@
-"""Pairs of an image and a caption: Parquet of addresses, as LAION and PMD are published, and WebDataset tars, as img2dataset leaves.
+"""Pairs of an image and a caption.
+
+Parquet of addresses, as LAION and PMD are published, and WebDataset tars, as img2dataset writes them.
 
 The caption has no role and is supervised: Idefics2 reads a pair as a short document, LLaVA's first stage leaves its
 question out, and in both every token of the caption is supervised. The image is required; a caption alone says nothing
@@ -44,7 +46,7 @@ IMG2DATASET = frozenset(
         "md5",
     }
 )
-"""What img2dataset notes of its own."""
+"""What img2dataset notes besides."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,7 +101,10 @@ class PairsWdsSource(TarSource):
         return (*PICTURES, "txt", "json")
 
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
-        """The image, then its caption; EMPTY_ROW where that is blank, BAD_ROW where it is no UTF-8 or the JSON is no object."""
+        """The image, then its caption.
+
+        EMPTY_ROW where that is blank, BAD_ROW where it is no UTF-8 or the JSON is no object.
+        """
         about = parse_json_object(key, members["json"]) if "json" in members else {}
         left = list_unread(about, {self.url, self.licence or "", *self.signals, *SAME, *IMG2DATASET}, pictured=True)
         try:

@@ -74,15 +74,15 @@ class RenderedText(TarSource):
 
     def _text(self, about: Mapping[str, Any]) -> list[str] | None:
         """The lines at the first place that has any; blank ones where no place has others."""
-        found = [lines for place in self.text if (lines := _lines(about, place.split("."))) is not None]
+        found = [lines for place in self.text if (lines := _read_lines(about, place.split("."))) is not None]
         return next((lines for lines in found if any(line.strip() for line in lines)), found[0] if found else None)
 
 
-def _lines(value: Any, keys: Sequence[str]) -> list[str] | None:
+def _read_lines(value: Any, keys: Sequence[str]) -> list[str] | None:
     """The strings at a dotted place, through lists; None where anything else is, or nothing."""
     if isinstance(value, list):
-        found = [_lines(item, keys) for item in value]
+        found = [_read_lines(item, keys) for item in value]
         return None if None in found else [line for lines in found for line in lines or []]
     if not keys:
         return [value] if isinstance(value, str) else None
-    return _lines(value.get(keys[0]), keys[1:]) if isinstance(value, dict) else None
+    return _read_lines(value.get(keys[0]), keys[1:]) if isinstance(value, dict) else None

@@ -1,4 +1,6 @@
-"""WebSight: Parquet of screenshots of made-up web pages and the HTML behind them (HuggingFaceM4/WebSight, arXiv 2403.09029).
+"""WebSight: Parquet of screenshots of made-up web pages and the HTML behind them.
+
+HuggingFaceM4/WebSight, arXiv 2403.09029.
 
 The idea that a model wrote each page from (`llm_generated_idea`, in v0.2) is not read: it says more than can be seen.
 """

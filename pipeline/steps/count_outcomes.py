@@ -1,4 +1,7 @@
-"""Step `apply verdicts`: the books of a partition where no shards are made of it, so that a run without policies knows what it keeps."""
+"""Step `outcomes`: the counts of a partition of which no shards are made.
+
+A run without policies so knows what it keeps.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class CountOutcomes:
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = True
 
-    filters: tuple[str, ...]  # whose verdicts count, in the order in which they are heard
+    filters: tuple[str, ...]  # whose verdicts count, in the order in which they count
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -34,4 +37,4 @@ class CountOutcomes:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Count."""
         del folder
-        return recount_partition(inputs, self.filters).books
+        return recount_partition(inputs, self.filters).counts

@@ -18,7 +18,10 @@ ROW_GROUPS = 4  # of images.parquet in memory, about 8 MB each
 
 
 class Pictures:
-    """The bytes of images by number, a few row groups in memory; what a retry fetched replaces what was fetched first."""
+    """The bytes of images by number, a few row groups in memory.
+
+    What a retry fetched replaces what was fetched first.
+    """
 
     def __init__(self, inputs: Mapping[str, Path]) -> None:
         self.first = _Column(inputs[IMAGES_FILE])

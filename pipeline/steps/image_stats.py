@@ -1,4 +1,4 @@
-"""Step `image_stats`: one decode per image, and all that later steps ask about it: size, hash, thumbnail, blankness, blur.
+"""Step `image_stats`: decodes each image once for all later steps: size, hash, thumbnail, contrast, sharpness.
 
 Filters and dedupe read these image stats and never the images. The hash is a function of whole luminance values that
 Pillow makes, and what is a float is rounded before it is compared or written, so the image stats are the same on every
@@ -65,13 +65,13 @@ class ComputeImageStats:
         return {library: version(library) for library in ("pillow", "numpy", "pyarrow")}
 
     def careful(self) -> Self:
-        """See Careful: images are decoded in a process of their own."""
+        """See Careful: images are decoded in a child process."""
         return replace(self, isolated=True)
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at every image, in order."""
         count = Count()
-        with Sandbox(_examine, self.seconds) as worker:
+        with Sandbox(_examine_image, self.seconds) as worker:
             write_image_stats(folder / IMAGE_STATS_FILE, self._facts(inputs, worker, count))
         return {"images_measured": count}
 
@@ -84,7 +84,7 @@ class ComputeImageStats:
                 yield ImageStats(image, Reason(str(row["reason"])))
                 continue
             if self.isolated:
-                image_stats = _outlive(worker, image, data, self.max_pixels)
+                image_stats = _examine_safely(worker, image, data, self.max_pixels)
             else:
                 image_stats = compute_image_stats(image, data, self.max_pixels)
             if image_stats.reason:
@@ -158,12 +158,14 @@ def measure_sharpness(luminance: Image.Image) -> float:
     return round((second * total - first * first) / total**2, 3)
 
 
-def _examine(image: int, data: bytes, max_pixels: int) -> Iterator[ImageStats]:
+def _examine_image(image: int, data: bytes, max_pixels: int) -> Iterator[ImageStats]:
     """What the child does."""
     yield compute_image_stats(image, data, max_pixels)
 
 
-def _outlive(worker: Sandbox[[int, bytes, int], ImageStats], image: int, data: bytes, max_pixels: int) -> ImageStats:
+def _examine_safely(
+    worker: Sandbox[[int, bytes, int], ImageStats], image: int, data: bytes, max_pixels: int
+) -> ImageStats:
     """The image stats about an image whose decoder may kill its process."""
     try:
         (image_stats,) = worker.run(image, data, max_pixels)

@@ -173,7 +173,10 @@ def _is_unicode(page: Page) -> bool:
 
 
 class _Unread:
-    """Counts the rows that had a key which was not read: `{"keys": {key: rows}, "beyond": mentions of keys past the first CAP}`."""
+    """Counts the rows that had a key which was not read.
+
+    `{"keys": {key: rows}, "beyond": mentions of keys past the first CAP}`.
+    """
 
     CAP = 1000
     LONGEST = 80  # characters of a key

@@ -46,7 +46,9 @@ SHOWN = ("sha256", "width", "height")
 
 @dataclass(frozen=True)
 class Render:
-    """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`: images that only rendering found fault with.
+    """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`.
+
+    The verdicts are of images that only rendering found fault with.
 
     Those verdicts stand behind all filters' in the order of attribution. Samples stand in the order of samples.parquet.
     """
@@ -59,7 +61,7 @@ class Render:
     bytes: int = 1 << 30  # at most, of a tar
 
     name: ClassVar[str] = "render"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     @property
@@ -69,7 +71,7 @@ class Render:
         return (*tables, *(name_verdicts(filter_) for filter_ in self.filters))
 
     def made_by(self) -> Mapping[str, str]:
-        """The libraries that draw, encode and write."""
+        """The libraries that render, encode and write."""
         codecs = {name: features.version(name) or "" for name in ("webp", "libjpeg_turbo")}
         return {"pillow": version("pillow"), "pyarrow": version("pyarrow"), **codecs}
 
@@ -77,10 +79,10 @@ class Render:
         """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
         counts = {"samples": Count(), "nodes": Count(), "images": Count()}
         verdicts, own = read_verdicts_by_sample(inputs, self.filters), list[Verdict]()
-        easel = _Easel(self.policy, read_image_stats(inputs[IMAGE_STATS_FILE], SHOWN), Pictures(inputs))
+        renderer = _Renderer(self.policy, read_image_stats(inputs[IMAGE_STATS_FILE], SHOWN), Pictures(inputs))
         with ShardWriter(folder, self.samples, self.bytes) as shards:
             for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
-                outcome, images, found = _draw(easel, row, sample, verdicts.get(row, []))
+                outcome, images, found = _render_sample(renderer, row, sample, verdicts.get(row, []))
                 own += found
                 count_sample(counts, sample, outcome)
                 if outcome.sample is None:
@@ -90,8 +92,8 @@ class Render:
         return counts
 
 
-def _draw(
-    easel: _Easel, row: int, sample: Sample, verdicts: Sequence[Verdict]
+def _render_sample(
+    renderer: _Renderer, row: int, sample: Sample, verdicts: Sequence[Verdict]
 ) -> tuple[Outcome, tuple[Rendered, ...], list[Verdict]]:
     """What stays of a sample, its images rendered, and verdicts on those that cannot be.
 
@@ -99,18 +101,18 @@ def _draw(
     """
     found: list[Verdict] = []
     while True:
-        outcome = apply_verdicts(sample, [*verdicts, *found], easel.image_stats)
+        outcome = apply_verdicts(sample, [*verdicts, *found], renderer.image_stats)
         shown = {index: image for index in outcome.kept if (image := sample.nodes[index].image) is not None}
         if outcome.sample is not None or not shown:
             return outcome, (), found
-        drawn = easel.draw(list(shown.values()))
+        drawn = renderer.draw(list(shown.values()))
         if not isinstance(drawn, dict):
             return outcome, drawn, found
         found += [Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn]
 
 
 @dataclass
-class _Easel:
+class _Renderer:
     """Draws images of a partition by number."""
 
     policy: Policy
@@ -151,9 +153,9 @@ class _Easel:
         drawn = self._anew(number, layout)
         if isinstance(drawn, Rendered):
             self.recent[number, layout] = drawn
-            self.weight += _weight(drawn)
+            self.weight += _count_bytes(drawn)
         while self.weight > RECENT_BYTES:
-            self.weight -= _weight(self.recent.popitem(last=False)[1])
+            self.weight -= _count_bytes(self.recent.popitem(last=False)[1])
         return drawn
 
     def _anew(self, number: int, layout: Layout) -> Rendered | Reason:
@@ -172,5 +174,5 @@ class _Easel:
         return Rendered(layout, encoded, self.image_stats[number].sha256)
 
 
-def _weight(image: Rendered) -> int:
+def _count_bytes(image: Rendered) -> int:
     return sum(len(data) for _, data in image.parts.values())

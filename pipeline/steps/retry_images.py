@@ -1,4 +1,6 @@
-"""Step `retry` of sources whose rows name image files: those that were not there are looked for again, into a supplement.
+"""Step `retry` of sources whose rows name image files.
+
+Files that were missing are looked for again, into a supplement.
 
 What `Retry` of pipeline/fetch is to addresses. What is there stays as it is, whatever lies in the folder today.
 """
@@ -18,7 +20,7 @@ from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources.files import Files
 
 NOT_HAD = (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS)
-"""What another content of the folder, or another folder, may put right."""
+"""What another content of the folder, or another folder, may change."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class RetryImages:
     version: ClassVar[int] = 1
     pure: ClassVar[bool] = False
 
-    round: int = 1  # each is a task of its own; it reads what the round before it left
+    round: int = 1  # each is a separate task; it reads what the round before it left
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths start from
 
     @property
@@ -46,7 +48,9 @@ class RetryImages:
         return {}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write supplement.parquet: rows of images.parquet that have bytes now, in image order, with those of earlier rounds.
+        """Write supplement.parquet: rows of images.parquet that have bytes now, those of earlier rounds included.
+
+        They are in image order.
 
         Counts `retried`: the files looked for, and their outcomes. One image is in memory at a time, besides those of a
         row group.

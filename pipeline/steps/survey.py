@@ -14,7 +14,7 @@ from vlmill.pipeline.sources import Source
 
 
 def cut_rows(weights: list[int], rows: int, size: int) -> list[tuple[int, int]]:
-    """Bounds [start, stop) of chunks with at most `rows` rows and about `size` bytes, at least one row each, in order."""
+    """Bounds [start, stop) of chunks, in order, with at most `rows` rows and about `size` bytes, one row at least."""
     bounds, start, held = [], 0, 0
     for row, weight in enumerate(weights):
         if row > start and (row - start >= rows or held + weight > size):

@@ -1,4 +1,4 @@
-"""The measure step: how long every sample of a shard is, in tokens and encoder inputs, for one tokenizer and chat format.
+"""Step `token_lengths`: how many tokens and encoder inputs each sample of a shard has, for a tokenizer and chat format.
 
 Comes after render; mixing, packing and the statistics read its tables instead of texts. It reads the shard's JSON
 members by the offsets in its index, and no image.
@@ -17,10 +17,11 @@ import pyarrow as pa
 from pydantic.dataclasses import dataclass
 from tokenizers import Tokenizer
 
-from vlmill.pipeline.chat.encode import FORMATS, ChatFormat, encode_nodes, load_tokenizer
+from vlmill.pipeline.chat.encode import ChatFormat, count_nodes, load_tokenizer
 from vlmill.pipeline.chat.image_tokens import IndexedImage
-from vlmill.pipeline.core.config import STRICT, suggest_names
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.chat.outline import TemplateRefused
+from vlmill.pipeline.chat.settings import ChatField, find_format
+from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.sample import Node, read_rows, write_rows
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -46,6 +47,7 @@ LENGTHS = pa.schema(
         pa.field("tiles", pa.int32(), nullable=False),
         pa.field("images", pa.int32(), nullable=False),
         pa.field("nodes", pa.list_(NODE_LENGTHS), nullable=False),
+        pa.field("reason", pa.string()),  # why the chat format has no form for it; then its lengths are 0
     ]
 )
 
@@ -54,16 +56,11 @@ LENGTHS = pa.schema(
 class CountTokens:
     """Counts the tokens of every node under a chat format; `tokenizer.json` among its inputs says which tokens."""
 
-    chat: str = "vlmill"
+    chat: ChatField = "vlmill"
 
-    name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 1
+    name: ClassVar[str] = "token_lengths"
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Refuse a chat format that does not exist."""
-        if self.chat not in FORMATS:
-            raise RecipeError(f"chat: there is no format {self.chat!r}; {suggest_names(self.chat, list(FORMATS))}")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -71,16 +68,16 @@ class CountTokens:
         return ("*.tar", f"*{INDEX_SUFFIX}", "tokenizer.json")
 
     def made_by(self) -> Mapping[str, str]:
-        """The tokenizer library and the table writer."""
-        return {"tokenizers": version("tokenizers"), "pyarrow": version("pyarrow")}
+        """The tokenizer library, the table writer, and the renderer of published templates."""
+        return {name: version(name) for name in ("tokenizers", "pyarrow", "jinja2")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<nn>.lengths.parquet` beside every `<nn>.index.parquet`, rows in the shard's order; counts samples and nodes."""
-        chat = FORMATS[self.chat]
+        """Write `<nn>.lengths.parquet` for every shard, in the shard's order; counts samples and nodes."""
+        chat = find_format(self.chat)
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()
         for number in sorted(name.removesuffix(INDEX_SUFFIX) for name in inputs if name.endswith(INDEX_SUFFIX)):
-            rows = _lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
+            rows = _count_lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
             samples.keep(write_rows(folder / f"{number}{LENGTHS_SUFFIX}", LENGTHS, rows))
         return {"samples": samples, "nodes": nodes}
 
@@ -93,32 +90,41 @@ def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
     return record
 
 
-def _lengths(
+def _count_lengths(
     shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
 ) -> Iterator[dict[str, Any]]:
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
         for row in read_rows(index, ["row", "offset", "images"]):
-            nodes = list(_nodes(read_nodes(read_record(file, row["offset"])), row["images"], tokenizer, chat))
+            found = read_nodes(read_record(file, row["offset"]))
+            try:
+                nodes, reason = list(_count_nodes(found, row["images"], tokenizer, chat)), None
+            except TemplateRefused as error:
+                nodes, reason = [_describe_node(node) for node in found], str(error.reason)
             counted.keep(len(nodes))
             sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
-            yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes}
+            yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes, "reason": reason}
 
 
-def _nodes(
+def _count_nodes(
     nodes: Sequence[Node], images: Sequence[Mapping[str, int]], tokenizer: Tokenizer, chat: ChatFormat
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
     pictured = [IndexedImage(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
-    for node, piece in zip(nodes, encode_nodes(nodes, pictured, tokenizer, chat), strict=True):
+    for node, (tokens, supervised) in zip(nodes, count_nodes(nodes, pictured, tokenizer, chat), strict=True):
         image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
-        yield {
-            "text": len(piece.ids) - image["tokens"],
-            "visual": image["tokens"],
-            "supervised": piece.supervised,
-            "tiles": image["tiles"],
-            "image": node.kind == "image",
-            "turn": node.turn,
-            "role": node.role,
-        }
+        yield _describe_node(node, tokens - image["tokens"], image["tokens"], supervised, image["tiles"])
+
+
+def _describe_node(node: Node, text: int = 0, visual: int = 0, supervised: int = 0, tiles: int = 0) -> dict[str, Any]:
+    """The entry of a node in NODE_LENGTHS."""
+    return {
+        "text": text,
+        "visual": visual,
+        "supervised": supervised,
+        "tiles": tiles,
+        "image": node.kind == "image",
+        "turn": node.turn,
+        "role": node.role,
+    }

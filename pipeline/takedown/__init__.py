@@ -1,7 +1,7 @@
 """Taking things down: what may not be in a run, and raw tables without it.
 
-    rules      the list (`takedowns.yaml` in the run's folder), law for every later build there
-    steps      seek: what of a partition stands on the list; remove: its raw tables without that
+    rules      the list (`takedowns.yaml` in the run's folder), applied by every later build there
+    steps      match: what of a partition falls under the list; redact: its raw tables without that
     forecast   what a list would change in a finished run, and what it would not
 
 `pipeline/engine/table_history.py` has both steps as parts of a chain: a chain matches after image stats, where the list

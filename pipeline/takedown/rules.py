@@ -84,12 +84,12 @@ class TakedownList:
 
         Addresses are compared as on lists of opt-outs, so https and `www.` name what http and the bare host do.
         """
-        urls, domains = {_compared(url): url for url in self.urls}, set(self.domains)
+        urls, domains = {_normalise_address(url): url for url in self.urls}, set(self.domains)
 
         def rule(url: str | None) -> str:
             if not url:
                 return ""
-            if listed := urls.get(_compared(url)):
+            if listed := urls.get(_normalise_address(url)):
                 return f"url {listed}"
             labels = get_host(url).split(".")
             found = (name for start in range(len(labels)) if (name := ".".join(labels[start:])) in domains)
@@ -105,7 +105,7 @@ def spell_address(url: str) -> str:
     return url.strip()
 
 
-def _compared(url: str) -> str:
+def _normalise_address(url: str) -> str:
     """What web addresses of the same thing have in common; anything else as it is."""
     with suppress(FetchFailed):
         return normalise_address(parse_address(url).url)

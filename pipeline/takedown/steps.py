@@ -115,10 +115,10 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
             standing.add(row["image"])
         if rule := address(row["url"]):
             images.setdefault(row["image"], rule)
-    whole = _whole(listed, address)
+    whole = _make_matcher(listed, address)
     samples, shown, orphans = dict[int, str](), set[int](), dict[int, str]()
     gone = read_record(inputs, "samples")
-    for number, row in enumerate(_samples(inputs[SAMPLES_FILE], texts=bool(listed.texts))):
+    for number, row in enumerate(_read_samples(inputs[SAMPLES_FILE], texts=bool(listed.texts))):
         if number in gone:
             continue
         numbers = [node["image"] for node in row["nodes"] if node["image"] is not None]
@@ -131,10 +131,10 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
             if node["image"] in standing and (rule := address(node["url"])):
                 images.setdefault(node["image"], rule)
     alone = {image: rule for image, rule in orphans.items() if image in standing and image not in shown}
-    return Matches(samples, {**alone, **images}, _refused(listed, address, inputs))
+    return Matches(samples, {**alone, **images}, _match_refused(listed, address, inputs))
 
 
-def _refused(listed: TakedownList, address: Callable[[str | None], str], inputs: Inputs) -> dict[int, str]:
+def _match_refused(listed: TakedownList, address: Callable[[str | None], str], inputs: Inputs) -> dict[int, str]:
     """Which rows of refused.parquet hold something that stands on the list; earlier versions of `read` left none."""
     ids, plain = set(listed.ids), {url for url in listed.urls if "://" not in url}
 
@@ -160,7 +160,7 @@ def _refused(listed: TakedownList, address: Callable[[str | None], str], inputs:
     return {number: found for number, row in standing if (found := rule(row))}
 
 
-def _whole(listed: TakedownList, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
+def _make_matcher(listed: TakedownList, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
     """A function that says which rule a row of samples.parquet falls under as a whole."""
     ids, texts = set(listed.ids), set(listed.texts)
 
@@ -175,7 +175,7 @@ def _whole(listed: TakedownList, address: Callable[[str | None], str]) -> Callab
     return rule
 
 
-def _samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
+def _read_samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
     """Rows of samples.parquet, with what rules look at."""
     columns = ("kind", "image", "url", "required", *(("text",) if texts else ()))
     return read_rows(path, [*SampleId._fields, "url", *(f"nodes.list.element.{name}" for name in columns)])
@@ -259,7 +259,7 @@ def redact_image(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a sample that was taken down: its id and group, and what kinds of nodes it had; no word, no address."""
+    """The row of a sample that was taken down: its id, group and kinds of nodes; no text, no address."""
     nodes = [{**node, "text": None, "image": None, "url": None} for node in row["nodes"]]
     return {**row, "nodes": nodes, "url": "", "licence": "", "signals": "{}"}
 

@@ -61,12 +61,12 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
         verdicts: Those on this sample, in recipe order of their filters.
         image_stats: Of all images of the partition; the index is the image's number.
     """
-    nodes = [_had(node, image_stats) for node in sample.nodes]
-    whole = _draw(sample.nodes, nodes)
-    for _, spoken in groupby(verdicts, key=lambda verdict: verdict.filter):
+    nodes = [_find_initial_loss(node, image_stats) for node in sample.nodes]
+    whole = _drop_turns(sample.nodes, nodes)
+    for _, found in groupby(verdicts, key=lambda verdict: verdict.filter):
         if whole:
             break
-        whole = _hear(list(spoken), nodes) or _draw(sample.nodes, nodes)
+        whole = _enter_verdicts(list(found), nodes) or _drop_turns(sample.nodes, nodes)
     return Outcome(whole, tuple(reason or whole for reason in nodes))
 
 
@@ -79,17 +79,17 @@ def read_verdicts_by_sample(inputs: Mapping[str, Path], filters: Sequence[str]) 
     return dict(found)
 
 
-def _had(node: Node, image_stats: Sequence[ImageStats]) -> Reason | None:
-    """Why there is nothing in a node, before anybody filters it."""
+def _find_initial_loss(node: Node, image_stats: Sequence[ImageStats]) -> Reason | None:
+    """Why a node is empty before any filter; None if it is not."""
     if node.image is not None:
         return image_stats[node.image].reason
     return Reason.TAKEN_DOWN if node.text is None else None
 
 
-def _hear(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
+def _enter_verdicts(verdicts: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
     """Enter one filter's verdicts on nodes; return its reason against the whole sample."""
     whole: Reason | None = None
-    for verdict in spoken:
+    for verdict in verdicts:
         if verdict.node == WHOLE_SAMPLE:
             whole = whole or verdict.reason
         else:
@@ -97,7 +97,7 @@ def _hear(spoken: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | Non
     return whole
 
 
-def _draw(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
+def _drop_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
     """Enter the turns that fall with what is lost; return why the whole sample falls with it, if it does."""
     for node, reason in zip(nodes, lost, strict=True):
         if node.required and reason not in {None, Reason.TURN_LOST}:
@@ -110,13 +110,13 @@ def _draw(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:
 
 
 def _lose_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> None:
-    spoken = [
+    texts = [
         (node.turn, why)
         for node, why in zip(nodes, lost, strict=True)
         if node.kind == "text" and node.role in TURN_ROLES
     ]
-    broken = {turn for turn, why in spoken if why}
-    last = max((turn for turn, _ in spoken if turn not in broken), default=-1)
+    broken = {turn for turn, why in texts if why}
+    last = max((turn for turn, _ in texts if turn not in broken), default=-1)
     for index, node in enumerate(nodes):
         falls = node.role in TURN_ROLES and node.turn in broken and (node.kind == "text" or node.turn > last)
         if falls and lost[index] is None:

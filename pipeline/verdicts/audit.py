@@ -1,4 +1,4 @@
-"""The books of a partition, counted again from its tables and verdicts. Those of receipts have to come to the same."""
+"""The counts of a partition, counted again from its tables and verdicts. Those of receipts have to come to the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Recount:
     nodes_filtered: int = 0  # that filters were shown: all but those of samples that were taken down
     samples_left: int = 0  # by the filters, before dedupe
     nodes_left: int = 0
-    books: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
+    counts: Counts = field(default_factory=lambda: {"samples": Count(), "nodes": Count(), "images": Count()})
 
     def enter(self, sample: Sample, outcome: Outcome, before: Outcome) -> None:
         """Add a sample with its fate, and that which it had before dedupe."""
@@ -31,28 +31,31 @@ class Recount:
         self.nodes_filtered += 0 if sample.taken_down else len(sample.nodes)
         self.samples_left += before.sample is None
         self.nodes_left += len(before.kept) if before.sample is None else 0
-        count_sample(self.books, sample, outcome)
+        count_sample(self.counts, sample, outcome)
 
 
-def count_sample(books: Counts, sample: Sample, outcome: Outcome) -> None:
-    """Enter a sample in the books, at all three levels; images are image nodes."""
+def count_sample(counts: Counts, sample: Sample, outcome: Outcome) -> None:
+    """Enter a sample in the counts, at all three levels; images are image nodes."""
     fates = [("samples", outcome.sample), *(("nodes", reason) for reason in outcome.nodes)]
     fates += [
         ("images", reason) for node, reason in zip(sample.nodes, outcome.nodes, strict=True) if node.kind == "image"
     ]
     for level, reason in fates:
         if reason is None:
-            books[level].keep()
+            counts[level].keep()
         else:
-            books[level].lose(reason)
+            counts[level].lose(reason)
 
 
 def count_read(inputs: Mapping[str, Path]) -> Counts:
-    """The books of `read`, counted again: a row is kept if a sample came of it, else lost for the first reason that it was refused for; pure."""
+    """The counts of `read`, counted again; pure.
+
+    A row is kept if it gave a sample, else lost for the first reason that it was refused for.
+    """
     rows, pages = Count(), Count()
     seen = {row["row"] for row in read_rows(inputs[SAMPLES_FILE], ["row"])}
     rows.keep(len(seen))
-    pages.keep(_rows_of(inputs[SAMPLES_FILE]))
+    pages.keep(_count_rows(inputs[SAMPLES_FILE]))
     for row in read_rows(inputs[REFUSED_FILE], ["row", "reason"]):
         pages.lose(Reason(row["reason"]))
         if row["row"] not in seen:
@@ -61,7 +64,7 @@ def count_read(inputs: Mapping[str, Path]) -> Counts:
     return {"rows": rows, "pages": pages}
 
 
-def _rows_of(table: Path) -> int:
+def _count_rows(table: Path) -> int:
     return int(pq.read_metadata(table).num_rows)
 
 
@@ -70,7 +73,7 @@ def recount_partition(inputs: Mapping[str, Path], all_verdict_steps: Sequence[st
 
     Args:
         inputs: `samples.parquet`, `image_stats.parquet` and the verdicts of all voices, by name.
-        all_verdict_steps: Who writes verdicts, in the order in which they are heard.
+        all_verdict_steps: The steps that write verdicts, in the order in which they count.
     """
     found, verdicts, image_stats = (
         Recount(),

@@ -9,6 +9,8 @@
     run.stage("align").stats
     run.train()
 
+    vlmill.compare_mixtures("demo:align", "demo:tune")
+
 The names below are the public API; the code is in `vlmill.api`. What else stands in the packages may change. Each name
 is imported when it is first asked for, so that `import vlmill` costs nothing.
 """
@@ -19,58 +21,110 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlmill.api.ablation import Ablation, ablate
     from vlmill.api.builds import LoadedRecipe, build, load_recipe
-    from vlmill.api.runs import DecodedPicture, Run, open_run
+    from vlmill.api.checks import CheckResult, check_recipe
+    from vlmill.api.mixtures import compare_mixtures, compare_published, import_mixture, list_published, load_published
+    from vlmill.api.run_tables import DecodedPicture
+    from vlmill.api.runs import Run, open_run
     from vlmill.api.stages import PlannedSample, StageMixture
-    from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError, VlmillError
+    from vlmill.api.takedown import Takedown
+    from vlmill.mixtures.published.catalogue import PublishedMixture
+    from vlmill.pipeline.core.errors import NotBuiltError, RecipeError, SourceError, StoreError, VlmillError
     from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId, Verdict
     from vlmill.pipeline.filters.base import Filter, Undecided
     from vlmill.pipeline.filters.custom import Drop
+    from vlmill.pipeline.reports.contamination import Contamination
+    from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate
+    from vlmill.pipeline.reports.losses import Loss
+    from vlmill.pipeline.reports.refused import Refused
+    from vlmill.pipeline.reports.status import Status
+    from vlmill.pipeline.reports.trace import Traced
     from vlmill.pipeline.reports.what_if import WhatIfAnswer
     from vlmill.train.batch import Batch
     from vlmill.train.settings import Machine
+    from vlmill.train.trace import SeenSegment
 
 __version__ = "0.1.0"
 
 __all__ = [
     "WHOLE_SAMPLE",
+    "Ablation",
     "Batch",
+    "CheckResult",
+    "Contamination",
     "DecodedPicture",
     "Drop",
     "Filter",
     "ImageStats",
     "LoadedRecipe",
+    "Loss",
     "Machine",
     "Node",
+    "NotBuiltError",
     "PlannedSample",
+    "PublishedMixture",
     "RecipeError",
+    "Refused",
     "Run",
+    "RunEstimate",
     "Sample",
     "SampleId",
+    "SeenSegment",
     "SourceError",
+    "SourceEstimate",
     "StageMixture",
+    "Status",
     "StoreError",
+    "Takedown",
+    "Traced",
     "Undecided",
     "Verdict",
     "VlmillError",
     "WhatIfAnswer",
     "__version__",
+    "ablate",
     "build",
+    "check_recipe",
+    "compare_mixtures",
+    "compare_published",
+    "import_mixture",
+    "list_published",
+    "load_published",
     "load_recipe",
     "open_run",
 ]
 
 _MODULES = {
+    "vlmill.api.ablation": ("Ablation", "ablate"),
     "vlmill.api.builds": ("LoadedRecipe", "build", "load_recipe"),
-    "vlmill.api.runs": ("DecodedPicture", "Run", "open_run"),
+    "vlmill.api.checks": ("CheckResult", "check_recipe"),
+    "vlmill.api.mixtures": (
+        "compare_mixtures",
+        "compare_published",
+        "import_mixture",
+        "list_published",
+        "load_published",
+    ),
+    "vlmill.api.run_tables": ("DecodedPicture",),
+    "vlmill.api.runs": ("Run", "open_run"),
     "vlmill.api.stages": ("PlannedSample", "StageMixture"),
-    "vlmill.pipeline.core.errors": ("RecipeError", "SourceError", "StoreError", "VlmillError"),
+    "vlmill.api.takedown": ("Takedown",),
+    "vlmill.mixtures.published.catalogue": ("PublishedMixture",),
+    "vlmill.pipeline.core.errors": ("NotBuiltError", "RecipeError", "SourceError", "StoreError", "VlmillError"),
     "vlmill.pipeline.core.sample": ("WHOLE_SAMPLE", "ImageStats", "Node", "Sample", "SampleId", "Verdict"),
     "vlmill.pipeline.filters.base": ("Filter", "Undecided"),
     "vlmill.pipeline.filters.custom": ("Drop",),
+    "vlmill.pipeline.reports.contamination": ("Contamination",),
+    "vlmill.pipeline.reports.estimate": ("RunEstimate", "SourceEstimate"),
+    "vlmill.pipeline.reports.losses": ("Loss",),
+    "vlmill.pipeline.reports.refused": ("Refused",),
+    "vlmill.pipeline.reports.status": ("Status",),
+    "vlmill.pipeline.reports.trace": ("Traced",),
     "vlmill.pipeline.reports.what_if": ("WhatIfAnswer",),
     "vlmill.train.batch": ("Batch",),
     "vlmill.train.settings": ("Machine",),
+    "vlmill.train.trace": ("SeenSegment",),
 }
 """Where the names of the API are defined; a test holds it against the imports above."""
 

@@ -2,7 +2,8 @@
 
 What it answers follows huggingface_hub's requests: `/api/datasets/ID/revision/REVISION`,
 `/api/datasets/ID/tree/REVISION/FOLDER` in pages, `/api/datasets/ID/refs`, and `/datasets/ID/resolve/REVISION/FILE`,
-which redirects to storage for large files. It ends every thread that it starts.
+which redirects to storage for large files; without `/datasets` it is a file of a model. It ends every thread that it
+starts.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ class Hub:
             (r"/api/datasets/([^/]+/[^/]+)/refs", self._refs),
             (r"/api/datasets/([^/]+/[^/]+)/revision/([^/]+)", self._revision),
             (r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", self._tree),
-            (r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
+            (r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
         ]
         for pattern, route in routes:
             if match := re.fullmatch(pattern, address.path):
@@ -328,7 +329,7 @@ def hang_up(visit: Visit) -> None:
 
 
 def cut(length: int | None) -> Answer:
-    """The right range, broken off in the middle: with the whole length promised, or with no word about the length (-1)."""
+    """The right range, broken off in the middle, with the whole length promised or with no length (-1)."""
 
     def answer(visit: Visit) -> None:
         start, stop = (int(number) for number in visit.headers["Range"].removeprefix("bytes=").split("-"))

@@ -28,34 +28,18 @@ ENGLISH = (
     "The gardener walked along the river every morning and counted the boats that were tied to the old wooden bridge."
 )
 
+_NOUNS = (
+    "amber basin cliff drift ember field grove hollow island jetty kernel lantern meadow north orchard pebble quarry "
+    "ridge stone tunnel valley willow acorn birch cedar daisy elder fern garlic hazel iris juniper kelp lotus maple "
+    "nettle olive poppy quince"
+)
+NOUNS = _NOUNS.split()
+
 
 def prose(number: int) -> str:
     """A paragraph that is like no other."""
-    words = [
-        "amber",
-        "basin",
-        "cliff",
-        "drift",
-        "ember",
-        "field",
-        "grove",
-        "hollow",
-        "island",
-        "jetty",
-        "kernel",
-        "lantern",
-        "meadow",
-        "north",
-        "orchard",
-        "pebble",
-        "quarry",
-        "ridge",
-        "stone",
-        "tunnel",
-    ]
-    chosen = [
-        words[int(digit, 16) % len(words)] + digit for digit in hashlib.sha256(str(number).encode()).hexdigest()[:24]
-    ]
+    digits = hashlib.sha256(str(number).encode()).hexdigest()[:24]
+    chosen = [NOUNS[int(digit, 16)] + digit for digit in digits]
     return f"Report {number} describes " + " and the ".join(chosen) + "."
 
 

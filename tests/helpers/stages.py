@@ -1,8 +1,10 @@
-"""Makes small runs that are ready to train on: shards, indices, lengths, plan and lock, in the formats of docs/formats.md."""
+"""Makes small runs that are ready to train on: shards, indices, lengths, plan and lock.
+
+They have the formats of docs/formats.md.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +24,7 @@ from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
+from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -120,6 +123,7 @@ def write_shards(
             "path": str(tar.relative_to(root)),
             "index": str(index.relative_to(root)),
             "sha256": hash_file(tar),
+            "index_sha256": hash_file(index),
             "samples": pq.read_metadata(index).num_rows,
         }
         for tar, index in zip(tars, indices, strict=True)
@@ -167,7 +171,10 @@ def write_run(
     chat: str = "vlmill",
     per_shard: int = 24,
 ) -> Path:
-    """A run with one mixture: sources in turns, every sample `epochs` times, packed in order; the last `hold_out` of each are held out."""
+    """A run with one mixture: sources in turns, every sample `epochs` times, packed in order.
+
+    The last `hold_out` of each source are held out.
+    """
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "tokenizer.json").exists():
         write_tokenizer(root / "tokenizer.json")
@@ -211,7 +218,7 @@ def write_run(
         "plan": {"sequences": len(packed), "blocks": blocks},
         "held_out": {"path": "held_out.parquet", "sha256": hash_file(folder / "held_out.parquet")},
     }
-    (folder / "mixture.lock.json").write_text(json.dumps(lock))
+    (folder / "mixture.lock.json").write_text(seal_json(lock))
     return root
 
 

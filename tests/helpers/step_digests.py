@@ -1,4 +1,4 @@
-"""Digests of the code that decides the bytes of each built-in step, filter, image policy and source, beside their versions.
+"""Digests of the code that decides the bytes of steps, filters, image policies and sources, with their versions.
 
 A digest is over the definition and every definition of the project that it names, and those that these name, without
 comments, docstrings and versions. What is found by value at run time (a policy, a source, a filter) has an entry of its
@@ -164,7 +164,10 @@ def is_version(node: ast.AST) -> bool:
 
 
 def normalise(value: Any) -> str:
-    """Code as text that is the same however it is formatted, without docstrings, versions and what Python versions add to empty nodes."""
+    """Code as text that does not depend on its format.
+
+    Without docstrings, versions and what Python versions add to empty nodes.
+    """
     if isinstance(value, list):
         kept = (item for item in value if not _is_text(item) and not (isinstance(item, ast.AST) and is_version(item)))
         return f"[{','.join(map(normalise, kept))}]"

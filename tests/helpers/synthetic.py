@@ -78,7 +78,7 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
 
 
 class Store:
-    """A folder of shards, and the steps of a stage run over it in the way the runner does: each sees what it declares to read."""
+    """A folder of shards, over which the steps of a stage run as in a build: each sees the files it declares."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -99,9 +99,8 @@ class Store:
             here = documents[start : start + per_shard]
             stem = f"shards/{source}/small/00000-0000.k.{number:02d}"
             (self.root / stem).parent.mkdir(parents=True, exist_ok=True)
-            shard = Shard(
-                source, "small", f"{stem}.tar", "0" * 64, len(here), f"{stem}.index.parquet", f"{stem}.lengths.parquet"
-            )
+            index, lengths = f"{stem}.index.parquet", f"{stem}.lengths.parquet"
+            shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), index, "0" * 64, lengths)
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
             shards.append(shard)

@@ -382,7 +382,7 @@ def obey(command: str, times: int = 1) -> Iterator[str | int]:
 
 
 def render_or_die(form: str, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:
-    """Stands in for the renderer: gives the first page of a document that begins with CRASH or HANG, then does what it says."""
+    """Stands in for the renderer: the first page of a document that begins with CRASH or HANG, then does that."""
     for number in wanted:
         if number and data.startswith(b"CRASH"):
             os.kill(os.getpid(), signal.SIGSEGV)

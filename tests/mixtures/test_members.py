@@ -9,7 +9,7 @@ import yaml
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import SHAPES, parquet
-from vlmill.mixtures.build import mixture_of, read_stats, validate_mixtures, verify_locks
+from vlmill.mixtures.build import read_stage_mixture, read_stats, validate_mixtures, verify_locks
 from vlmill.mixtures.members import list_members
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import RecipeError
@@ -39,7 +39,7 @@ def write_group(folder, *mixtures):
 def members(folder, **mixture):
     recipe, _, _ = load_recipe(str(write_group(folder, mixture)))
     stage = recipe.stages[0]
-    return dict(list_members(recipe, mixture_of(recipe, stage), "here"))
+    return dict(list_members(recipe, read_stage_mixture(recipe, stage), "here"))
 
 
 def test_an_entry_means_a_source_or_a_group_or_what_a_pattern_matches_without_those_that_have_their_own(tmp_path):

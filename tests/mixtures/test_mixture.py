@@ -18,8 +18,8 @@ from tests.helpers.synthetic import (
     text,
     web,
 )
-from vlmill.mixtures.algorithms.solve import MAX_EPOCHS, Binding, Solution, solve_mixture
-from vlmill.mixtures.config import MixtureEntry, MixtureSettings
+from vlmill.mixtures.algorithms.solve import Binding, Solution, solve_mixture
+from vlmill.mixtures.config import MAX_REPETITION, MixtureEntry, MixtureSettings
 from vlmill.mixtures.report.warnings import warn_of_settings
 from vlmill.mixtures.steps.select import check_where, list_selects
 from vlmill.mixtures.steps.selection import Selection
@@ -144,6 +144,26 @@ def test_where_all_caps_bind_the_budget_gives_way():
     assert str(solution.binding[-1]) == "the caps allow 8,000 tokens of a budget of 1,000,000"
 
 
+def test_what_two_capped_sources_leave_does_not_repeat_the_third_without_bound():
+    capped = {"share": 50, "max_repetition": 1}
+    entries = {"web": capped, "pairs": capped, "quiz": {"share": 10}}
+    available = [holdings(1000, 100_000), holdings(1000, 100_000), holdings(10, 1_000)]
+    solution = solve_mixture(mixture(entries=entries, unit="tokens", tokens=355_000), available)
+    assert solution.repetition == (1, 1, MAX_REPETITION)
+    assert [str(binding) for binding in solution.binding[-2:]] == [
+        "quiz may be passed 16 times, the mixture asks for 32.27",
+        "the caps allow 216,000 tokens of a budget of 355,000",
+    ]
+    raised = {**entries, "quiz": {"share": 10, "max_repetition": 200}}
+    assert solve_mixture(mixture(entries=raised, unit="tokens", tokens=355_000), available).repetition[2] == 155
+
+
+def test_repeats_say_themselves_how_often_and_are_bounded_by_nothing_else():
+    solution = solve_mixture(mixture(repeat={"web": 1, "quiz": 40}), [holdings(30, 3000), holdings(10, 100)])
+    assert solution.repetition == (1, 40)
+    assert not solution.binding
+
+
 def test_a_part_without_the_unit_of_shares_is_said_to_bind():
     solution = solve_mixture(
         mixture(shares={"web": 0.5, "chat": 0.5}, unit="images"), [holdings(30, 3000), holdings(10, 1000, images=0)]
@@ -179,7 +199,7 @@ def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
         [holdings(1, amount) for _, amount, _ in amounts],
     )
     used = np.array(solution.repetition)
-    caps = np.array([cap or MAX_EPOCHS for _, _, cap in amounts])
+    caps = np.array([cap or MAX_REPETITION for _, _, cap in amounts])
     levels = used * tokens / [share for share, _, _ in amounts]
     capped = used >= caps * (1 - 1e-9)
     assert np.all(used <= caps * (1 + 1e-9))
@@ -214,7 +234,13 @@ def image_stats(licences=None, too_long=0):
             2,
             "web may be passed 2 times, the mixture asks for 3",
         ),
-        ({"shares": {"web": 1}}, {}, 9, "passed 9 times; max_repetition would bound that"),
+        ({"shares": {"web": 1}}, {}, 9, "passed 9 times; a smaller max_repetition would bound that"),
+        (
+            {"shares": {"web": 1}},
+            {"binding": Binding("max_repetition", "web", 150, 16)},
+            16,
+            "web may be passed 16 times, the mixture asks for 150; that is the default, max_repetition allows more",
+        ),
         (
             {"shares": {"web": 1}},
             {"planned": 11},

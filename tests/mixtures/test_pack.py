@@ -68,7 +68,7 @@ SOURCES = st.lists(
 
 
 def window(sources):
-    """The columns of a window in which each source comes so many times, as evenly as may be: half of its samples, then the other."""
+    """The columns of a window in which each source comes so often, evenly: half of its samples, then the other."""
     uses = []
     for source, (costs, times) in enumerate(sources):
         for item in range(times):

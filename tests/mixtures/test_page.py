@@ -1,4 +1,4 @@
-"""The page of statistics: what it counts, what its cards show, what can be searched, and that it needs nothing but itself."""
+"""The page of statistics: its counts, its cards, its search, and that it loads nothing from elsewhere."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.pipeline.page import embed_json, escape_script, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.ledger import read_funnel, total_funnel
+from vlmill.pipeline.reports.funnel import read_funnel, total_funnel
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,9 @@ PARTIAL = {  # what a recipe has, and a sentence of its page when all of it is m
 REPORTS = (
     "stats",
     "status",
-    "ledger",
-    "overlap",
-    "contamination",
+    "report",
+    "report --section overlap",
+    "report --section contamination",
     "verify",
     "stats --json",
     "trace quiz/quiz.parquet#0",

@@ -90,7 +90,7 @@ def test_held_out_samples_are_in_no_row(store):
 @pytest.mark.parametrize("unit", ["samples", "images", "text", "visual", "supervised", "tokens"])
 def test_shares_hold_in_every_unit(store, unit):
     shares = {"web": 0.7, "quiz": 0.3}
-    _, stats = store.lock(mixture(shares=shares, unit=unit, epochs=8))
+    _, stats = store.lock(mixture(shares=shares, unit=unit, epochs=8, max_repetition=99))
     for source in stats["sources"]:
         assert source["realised"][unit] == pytest.approx(shares[source["name"]], abs=0.005)
 
@@ -111,7 +111,8 @@ def test_a_small_source_is_in_every_window_that_its_share_reaches(tmp_path):
     store = Store(tmp_path)
     store.add("large", lone([10] * 3000), per_shard=500)
     store.add("small", lone([10] * 3))
-    rows = store.plan(MixtureSettings(64, shares={"large": 0.95, "small": 0.05}, pack_window=100, windows_per_block=1))
+    shares = {"large": 0.95, "small": 0.05}
+    rows = store.plan(MixtureSettings(64, shares=shares, pack_window=100, windows_per_block=1, max_repetition=99))
     mix = json.loads(store.inputs["mix.json"].read_text())
     inside = Counter()
     for block in range(mix["blocks"] - 1):
@@ -214,7 +215,7 @@ def test_copies_are_half_an_epoch_apart_across_windows_too(tmp_path):
 def test_one_sample_takes_as_many_sequences_as_it_comes_times(tmp_path):
     store = Store(tmp_path)
     store.add("quiz", lone([10]))
-    rows = store.plan(mixture(shares={"quiz": 1}, epochs=100))
+    rows = store.plan(mixture(shares={"quiz": 1}, epochs=100, max_repetition=100))
     assert [[s["epoch"] for s in row["segments"]] for row in rows] == [[epoch] for epoch in range(100)]
     assert any(
         "no sequence holds a sample twice" in warning
@@ -233,7 +234,8 @@ def test_no_row_holds_a_sample_of_two_parts_of_a_source(store):
 def test_a_budget_of_sequences_is_met_nearly_where_sequences_stay_emptier(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10, 12, 14]))
-    assert len(store.plan(MixtureSettings(128, shares={"web": 1}, sequences=70))) == pytest.approx(70, rel=0.05)
+    asked = MixtureSettings(128, shares={"web": 1}, sequences=70, max_repetition=99)
+    assert len(store.plan(asked)) == pytest.approx(70, rel=0.05)
 
 
 def test_another_seed_is_another_order_of_the_same_samples(store):

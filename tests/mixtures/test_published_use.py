@@ -7,11 +7,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlmill.mixtures.build import mixture_of
+from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.published.catalogue import PublishedStage, compute_shares, list_names, load_published
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.load import compose_recipe
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 STAGES = [(name, stage) for name in list_names() for stage in load_published(name).stages]
 IDEFICS2 = {"published": "idefics2/stage2", "sources": {"obelics": "web", "pairs": "alt", "documents": "scans"}}
@@ -32,7 +32,7 @@ def write_recipe(folder, mixture, sources=("web", "alt", "scans"), **more):
 
 def read_mixture(path, **options):
     recipe = compose_recipe(path, **options).recipe
-    return mixture_of(recipe, recipe.stages[0])
+    return read_stage_mixture(recipe, recipe.stages[0])
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
@@ -98,7 +98,7 @@ def test_without_some_entries_the_others_keep_their_ratios_and_their_new_shares_
 )
 def test_what_is_not_mapped_or_not_there_is_named(tmp_path, change, message):
     with pytest.raises(RecipeError, match=message):
-        validate(compose_recipe(write_recipe(tmp_path, {**IDEFICS2, **change})).recipe)
+        validate_whole_recipe(compose_recipe(write_recipe(tmp_path, {**IDEFICS2, **change})).recipe)
 
 
 def test_the_lock_holds_the_mixture_and_not_its_name(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,16 +24,19 @@ def sha256(image):
     return f"{image:02x}" * 32
 
 
+def node(place, image):
+    return {"node": place, "url": f"http://{image}", "sha256": None if image is None else sha256(image)}
+
+
 def write(folder, shards, segments):
     """Lineage and a plan of two blocks. A shard is a list of samples, a sample a list of images or None for a text."""
     paths = [f"shards/web/small/{number}.tar" for number in range(len(shards))]
     files = {}
     for path, samples in zip(paths, shards, strict=True):
         rows = [
-            {"row": row, "id": f"{path}#{row}", "url": "", "licence": "",
-             "nodes": [{"node": place, "url": f"http://{image}", "sha256": None if image is None else sha256(image)} for place, image in enumerate(nodes)]}
-            for row, nodes in enumerate(samples)
-        ]  # fmt: skip
+            {"row": row, "id": f"{path}#{row}", "url": "", "licence": "", "nodes": list(map(node, count(), images))}
+            for row, images in enumerate(samples)
+        ]
         files[get_lineage_path(path)] = folder / f"{len(files)}.lineage.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), files[get_lineage_path(path)])
     blocks = []

@@ -1,17 +1,34 @@
-"""vlmill check: all that is wrong before any work, and how much there is."""
+"""vlmill check: all that is wrong before any work, how much there is, and that a build begins with it."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from tests.helpers.small import vlmill, write_recipe
+import vlmill as api
+from tests.helpers.small import RECIPE, vlmill, write_recipe
+from tests.helpers.upstream import cauldron, picture
+from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.estimate import estimate_stage_tokens
+from vlmill.pipeline.core.sample import read_images, read_samples
+from vlmill.pipeline.engine.partition_tables import list_raw_tables
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.estimate import extrapolate_costs
+from vlmill.pipeline.reports.sample_costs import Costs
+
+URL = "http://img.small.test/"
 
 
 @pytest.fixture
 def recipe(tmp_path):
     return write_recipe(tmp_path)
+
+
+def list_files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def read_check(capsys, *arguments):
@@ -20,51 +37,236 @@ def read_check(capsys, *arguments):
     return status, json.loads(shown.out), shown.err
 
 
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+FAULTS = {
+    "unknown key": ({"sources.quiz.licens": "x"}, "sources.quiz.licens: unknown key 'licens'"),
+    "wrong value": ({"fetch.threads": "many"}, "fetch.threads: Input should be a valid integer"),
+    "unknown kind": ({"sources.quiz.kind": "cauldro"}, "sources.quiz.kind: 'cauldro' is unknown"),
+    "unknown filter": ({"filters.languag.drop": "[zh]"}, "filters.languag: 'languag' is unknown"),
+    "unknown mixture source": ({"stages.align.mixture.shares.wep": "1"}, "no source 'wep'"),
+    "unknown policy": ({"stages.align.policy": "smal"}, "stages.align.policy: policy 'smal' does not stand"),
+    "tower size": ({"model.vision.image_size": "84"}, "policies.small.side is 56, and model.vision.image_size is 84"),
+    "chat format": ({"chat": "idefics"}, "chat: llava spells images as format 'vlmill' does"),
+    "family": ({"model.family": "lava"}, "model.family: there is no 'lava'"),
+    "budget": (
+        {"stages.align.mixture.epochs": "null", "stages.align.mixture.sequences": "3"},
+        "2 steps of 2 sequences want 4 sequences, and the plan has 3",
+    ),
+    "tokenizer": ({"tokenizer": "gone.json"}, "tokenizer: there is no file"),
+    "missing list": ({"filters.opt_out.domains": "[gone.txt]"}, "gone.txt; the path of a list is relative"),
+    "bad list": ({"filters.opt_out.sha256": "[recipe.yaml]"}, "recipe.yaml, line 1"),
+    "served folder": ({"sources.web.serve": f"{{{URL}: gone}}"}, f"sources.web.serve.{URL}: there is no folder"),
+    "image folder": ({"sources.quiz.images": "gone"}, "sources.quiz.images: there is no folder"),
+    "local files": ({"sources.papers.files": "gone.tar"}, "source 'papers': no file matches"),
+    "wrong form": ({"sources.scans.files": "quiz.parquet"}, "quiz.parquet"),
+    "wrong column": ({"sources.web.files": "quiz.parquet"}, "quiz.parquet"),
+    "file system": ({"sources.papers.root": "nosuch://bucket"}, "source 'papers': nosuch://bucket cannot be read"),
+    "benchmark": (
+        {"decontaminate": "{against: {held: {files: gone.parquet, kind: cauldron}}}"},
+        "source 'held': no file matches",
+    ),
+}
+
+
+def set_all(sets):
+    return [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_kind_of_fault_is_found_alone_and_ends_a_build_before_it_writes(kind, sound, capsys):
+    sets, message = FAULTS[kind]
+    run = sound.parent / f"run of {kind}"
+    assert vlmill("build", sound, "--out", run, "--workers", 0, *set_all(sets)) == 1
+    assert message in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_all_kinds_of_faults_in_one_recipe_are_said_at_once_by_check_and_build(recipe, capsys, tmp_path):
+    (tmp_path / "papers.tar").unlink()
+    (tmp_path / "tokenizer.json").write_text("{}")
+    extra = {
+        name: {**RECIPE["sources"]["quiz"], "files": "quiz.parquet"} for name in ("shapeless", "elsewhere", "keyed")
+    }
+    extra["shapeless"]["kind"] = "cauldro"
+    extra["elsewhere"]["root"] = "nosuch://bucket"
+    extra["keyed"]["licens"] = "x"
+    write_recipe(tmp_path, sources={**RECIPE["sources"], **extra}, fetch={"threads": "many"})
+    together = {
+        **FAULTS["unknown filter"][0],
+        **FAULTS["tower size"][0],
+        **FAULTS["missing list"][0],
+        **FAULTS["served folder"][0],
+        **FAULTS["benchmark"][0],
+        **FAULTS["budget"][0],
+        "stages.align.mixture.shares.shapeless": "0.1",
+    }
+    messages = (
+        "sources.shapeless.kind: 'cauldro' is unknown",
+        "sources.keyed.licens: unknown key 'licens'",
+        "fetch.threads: Input should be a valid integer",
+        "filters.languag: 'languag' is unknown",
+        "policies.small.side is 56",
+        "2 steps of 2 sequences want 4 sequences",
+        "tokenizer.json is no tokenizer.json",
+        "gone.txt; the path of a list is relative",
+        f"sources.web.serve.{URL}: there is no folder",
+        "source 'papers': no file matches",
+        "source 'elsewhere': nosuch://bucket cannot be read",
+        "source 'held': no file matches",
+    )
+    status, found, said = read_check(capsys, recipe, *set_all(together))
+    assert status == 1
+    assert [message for message in messages if not any(message in fault for fault in found["faults"])] == []
+    assert [message for message in messages if message not in said] == []
+    assert len(found["faults"]) == len(messages), "and nothing that follows from these alone"
+    assert {one["source"] for one in found["sources"]} == {"web", "quiz", "scans", "keyed"}
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0, *set_all(together)) == 1
+    said = capsys.readouterr().err
+    assert [message for message in messages if message not in said] == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_follows_from_a_fault_is_not_said_again(sound, capsys, tmp_path):
+    sets = ("--set", "tokenizer=[5]", "--set", "sources.web.filez=x", "--set", "policies.small.side=wide")
+    assert vlmill("build", sound, "--out", tmp_path / "run", "--workers", 0, *sets) == 1
+    said = capsys.readouterr().err
+    assert "tokenizer: Input should be a valid string" in said
+    assert "unknown key 'filez'" in said
+    assert "policies.small.side: Input should be a valid integer" in said
+    assert "stages need one" not in said
+    assert said.replace("(--set policies.small.side)", "").count("policies.small") == 1
+
+
+def test_the_api_builds_nothing_of_a_recipe_whose_inputs_are_not_there(recipe, tmp_path):
+    (tmp_path / "papers.tar").unlink()
+    (tmp_path / "scans.tar").unlink()
+    with pytest.raises(api.SourceError) as raised:
+        api.build(recipe, tmp_path / "run", workers=0)
+    assert len(raised.value.faults) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_too_small_is_a_fault(recipe, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5))
+    result = api.check_recipe(recipe)
+    assert "has 5 bytes free, and the run needs about" in result.faults[0]
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 1
+    assert "has 5 bytes free" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pretrained_tower_on_this_machine_is_compared_with_the_policy(recipe, tmp_path):
+    (tmp_path / "tower").mkdir()
+    (tmp_path / "tower/config.json").write_text(json.dumps({"vision_config": {"image_size": 84, "patch_size": 14}}))
+    settings = {"model.vision": {"kind": "pretrained", "path": str(tmp_path / "tower")}}
+    assert "model.vision.image_size is 84" in api.check_recipe(recipe, settings=settings).faults[0]
+
+
+# -- a build that goes on ----------------------------------------------------------------------------------------------
+
+
+def test_a_build_that_goes_on_does_not_look_for_images_that_it_has(recipe, tmp_path, capsys):
+    command = ("build", recipe, "--out", tmp_path / "run", "--workers", 0)
+    assert vlmill(*command, "--until", "curate") == 0
+    shutil.rmtree(tmp_path / "served")
+    assert vlmill(*command) == 0
+    assert vlmill("build", recipe, "--out", tmp_path / "other", "--workers", 0) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+# -- the estimate ------------------------------------------------------------------------------------------------------
+
+
 def test_what_is_there_is_counted_and_nothing_is_written(recipe, capsys, tmp_path):
-    before = sorted(tmp_path.rglob("*"))
-    status, found, _ = read_check(capsys, recipe, "--out", tmp_path / "run")
-    assert (status, found["faults"]) == (0, [])
+    before = list_files(tmp_path)
+    status, found, _ = read_check(capsys, recipe, "--out", tmp_path / "run", "--workers", 3)
+    assert (status, found["faults"], found["workers"]) == (0, [], 3)
     counts = {one["source"]: (one["rows"], one["samples"], one["images"]) for one in found["sources"]}
     assert counts == {"web": (8, 8, 9), "quiz": (8, 8, 8), "scans": (3, 3, 3), "papers": (1, 2, 2)}
-    assert sorted(tmp_path.rglob("*")) == before
-    assert vlmill("check", recipe) == 0
-    assert "before any filter" in capsys.readouterr().out
+    assert {one["source"]: one["rests_on"] for one in found["sources"]}["quiz"] == "8 rows of quiz.parquet"
+    assert found["totals"]["rows"] == 20
+    assert found["totals"]["hours"] > 0
+    assert list_files(tmp_path) == before
 
 
-def test_a_limit_bounds_the_estimate(recipe, capsys):
-    _, found, _ = read_check(capsys, recipe, "--limit", 4)
+def test_an_estimate_is_what_the_build_makes(recipe, tmp_path):
+    estimate = api.check_recipe(recipe).estimate
+    run = api.build(recipe, tmp_path / "run", workers=0)
+    settings = read_locked_recipe(run.folder)
+    for one in estimate.sources:
+        tables = [partition.paths(run.folder) for partition in list_raw_tables(run.folder, settings, one.source)]
+        samples = [sample for paths in tables for sample in read_samples(paths["samples.parquet"])]
+        assert (one.rows, one.samples) == (len({sample.id.row for sample in samples}), len(samples))
+        assert one.images == sum(node.image is not None for sample in samples for node in sample.nodes)
+        images = [len(row["bytes"] or b"") for paths in tables for row in read_images(paths)]
+        assert sum(images) * 0.6 < one.image_bytes < sum(images) * 1.5
+        shards = sum(tar.stat().st_size for tar in (run.folder / f"shards/{one.source}/small").glob("*.tar"))
+        assert 0 < one.shard_bytes["small"] <= shards
+        assert shards < 1.5 * one.shard_bytes["small"] + 10_240 * len(tables)  # a tar ends with up to so many zeros
+        tables_of_source = sum(path.stat().st_size for path in list_files(run.folder / f"steps/{one.source}"))
+        assert one.table_bytes / 1.5 < tables_of_source < one.table_bytes * 2.5  # receipts and verdicts of dedupe, too
+
+
+def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
+    for part in range(3):
+        rows = [([picture(n, (64, 64))], [(f"What is in {n}?", f"Thing {n}")]) for n in range(250)]
+        cauldron(tmp_path / f"quiz-{part}.parquet", rows)
+    source = {"kind": "cauldron", "files": "quiz-*.parquet"}
+    write_recipe(tmp_path, sources={"quiz": source}, stages=[], model={})
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
+    (quiz,) = found["sources"]
+    assert (quiz["rows"], quiz["samples"], quiz["images"]) == (750, 750, 750)
+    assert 0 < quiz["measured"] <= 100
+    assert quiz["rests_on"].endswith("rows of the first of 3 files")
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml", "--limit", 300)
+    assert [found["totals"][name] for name in ("rows", "samples", "images")] == [300, 300, 300]
+    assert found["totals"]["image_bytes"] == pytest.approx(quiz["image_bytes"] * 300 / 750, rel=0.2)
+
+
+def test_images_that_are_addresses_are_requests_and_what_they_hold_is_not_known(recipe, capsys):
+    _, found, _ = read_check(capsys, recipe, "--set", "sources.web.serve={}")
+    web = next(one for one in found["sources"] if one["source"] == "web")
+    assert web["requests"] == 8
+    assert (web["image_bytes"], web["table_bytes"], web["shard_bytes"]["small"]) == (None, None, None)
+    assert "images are addresses" in web["rests_on"]
+    assert web["seconds"]["fetch"] == pytest.approx(8 / 64)
+    assert found["totals"]["image_bytes"] is None
+    assert vlmill("check", recipe, "--set", "sources.web.serve={}") == 0
+    assert "A request is assumed to take 1 s" in capsys.readouterr().out
+
+
+def test_a_first_row_that_gives_no_sample_is_named_with_its_reason(recipe, capsys, tmp_path):
+    cauldron(tmp_path / "quiz.parquet", [([b""], [("What?", "That")]), ([picture(1, (64, 64))], [("What?", "This")])])
+    status, found, _ = read_check(capsys, recipe)
     quiz = next(one for one in found["sources"] if one["source"] == "quiz")
-    assert (quiz["rows"], quiz["samples"], quiz["images"]) == (4, 4, 4)
-    assert 0 < quiz["needed"] <= quiz["bytes"] // 2 + 1
-
-
-def test_all_faults_are_said_at_once(recipe, capsys, tmp_path):
-    (tmp_path / "papers.tar").unlink()
-    (tmp_path / "quiz.parquet").write_bytes(b"this is no table")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    wrong = ("--set", "policies.small.side=84", "--set", "filters.opt_out.domains=[gone.txt]")
-    status, found, said = read_check(
-        capsys, recipe, *wrong, "--set", "sources.web.serve={http://img.small.test/: gone}"
-    )
-    assert status == 1
-    for message in (
-        "policies.small.side is 84",
-        "tokenizer.json is no tokenizer.json",
-        "gone.txt; the path of a list is relative to the recipe",
-        "sources.web.serve.http://img.small.test/: there is no folder",
-        "source 'papers': no file matches",
-        "quiz",
-    ):
-        assert any(message in fault for fault in found["faults"]), message
-        assert message in said
-    assert {one["source"] for one in found["sources"]} == {"web", "scans"}
-
-
-def test_a_disk_that_is_too_small_is_a_fault(recipe, capsys, monkeypatch):
-    import shutil
-    from types import SimpleNamespace
-
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5))
+    assert (status, quiz["unreadable"]) == (0, 1)
+    assert "1 of them give no sample (row 0: " in quiz["rests_on"]
+    cauldron(tmp_path / "quiz.parquet", [([b""], [("What?", "That")])])
     status, found, _ = read_check(capsys, recipe)
     assert status == 1
-    assert "has 5 bytes free" in found["faults"][0]
+    assert "source 'quiz': no row that was read gives a sample" in found["faults"][0]
+
+
+def test_costs_of_a_partition_count_for_each_and_those_of_a_row_for_each():
+    measured = Costs(10, {"table_bytes": 1100.0}, {"read": 3.0})
+    empty = Costs(0, {"table_bytes": 100.0}, {"read": 1.0})
+    found = extrapolate_costs(measured, empty, 1000, 4)
+    assert (found.rows, found.amounts, found.seconds) == (1000, {"table_bytes": 100_400.0}, {"read": 204.0})
+    assert extrapolate_costs(measured, empty, 10, 1) == measured
+
+
+def test_tokens_of_a_stage_follow_from_its_budget():
+    def estimate(**budget):
+        return estimate_stage_tokens(MixtureSettings(sequence_length=100, **budget), {"web": 1000, "quiz": 50})
+
+    assert estimate(shares={"web": 1, "quiz": 1}, epochs=2) == 2100
+    assert estimate(repeat={"web": 1, "quiz": 4}) == 1200
+    assert estimate(shares={"web": 1}, tokens=77) == 77
+    assert estimate(shares={"web": 1}, sequences=3) == 300
+    assert estimate(shares={"web": 1, "other": 1}) is None

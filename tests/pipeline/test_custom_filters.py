@@ -21,7 +21,7 @@ from vlmill.pipeline.filters import CustomFilter, FilterStep, Undecided
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.trace import trace_sample
 from vlmill.pipeline.reports.verify import verify_run
 

@@ -1,4 +1,4 @@
-"""Decontamination: what was planted is found, what only looks like it is left alone, and the action changes nothing but the verdicts."""
+"""Decontamination: planted copies are found, lookalikes are left alone, the action changes only verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.helpers.small import vlmill
+from tests.helpers.small import NOUNS, vlmill
 from tests.helpers.upstream import cauldron, encoded, json_array, obelics, talk
 from tests.pipeline.test_dedupe_picture import drawing
 from vlmill.pipeline.core.errors import RecipeError, SourceError
@@ -38,7 +38,7 @@ from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
 from vlmill.pipeline.decontaminate.texts import Search, split_passages
 from vlmill.pipeline.decontaminate.words import RUN, find_runs, find_sequence, number_words, split_words
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.trace import trace_sample
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.sources import SOURCES
@@ -174,8 +174,8 @@ def dropped(data, built, tmp_path_factory):
 
 def reported(root, capsys):
     capsys.readouterr()
-    assert vlmill("contamination", root, "--json", "--samples", 99) == 0
-    return json.loads(capsys.readouterr().out)
+    assert vlmill("report", root, "--section", "contamination", "--json", "--examples", 99) == 0
+    return json.loads(capsys.readouterr().out)["contamination"]["found"]
 
 
 def examples(report):
@@ -215,8 +215,8 @@ def test_a_finding_names_the_item_and_its_split(built, capsys):
     assert found["web/web.parquet#1", "exam.test/test.parquet#0"] == "image"
     assert found["chat/chat.parquet#0", "exam.dev/dev.tsv#0"] == "text"
     line = report["benchmarks"]["exam.test"]["sources"]["quiz"]
-    assert (line["samples_by_image"], line["samples_by_text"], line["samples_by_both"]) == (4, 2, 1)
-    assert vlmill("contamination", built, "--samples", 1) == 0
+    assert line["samples"] == {"any": 5, "image": 4, "text": 2, "both": 1}
+    assert vlmill("report", built, "--section", "contamination", "--examples", 1) == 0
     assert "exam.dev: chat/chat.parquet#0 has exam.dev/dev.tsv#0 (by text)" in capsys.readouterr().out
 
 
@@ -262,47 +262,6 @@ def told(question, answer, role="user"):
     return asked_by(question, (), answer)
 
 
-NOUNS = [
-    "amber",
-    "basin",
-    "cliff",
-    "drift",
-    "ember",
-    "field",
-    "grove",
-    "hollow",
-    "island",
-    "jetty",
-    "kernel",
-    "lantern",
-    "meadow",
-    "north",
-    "orchard",
-    "pebble",
-    "quarry",
-    "ridge",
-    "stone",
-    "tunnel",
-    "valley",
-    "willow",
-    "acorn",
-    "birch",
-    "cedar",
-    "daisy",
-    "elder",
-    "fern",
-    "garlic",
-    "hazel",
-    "iris",
-    "juniper",
-    "kelp",
-    "lotus",
-    "maple",
-    "nettle",
-    "olive",
-    "poppy",
-    "quince",
-]
 LETTERS = "ABCD"
 
 
@@ -564,16 +523,16 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     assert vlmill("build", path, "--out", root, "--workers", 0, "--accept-changes", "--until", "survey") == 0
     assert vlmill("build", path, "--out", root, "--workers", 0) == 0
     warned = (
-        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was held against them",
-        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was held against them",
+        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was compared with them",
+        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was compared with them",
     )
     told = capsys.readouterr().out
     assert all(line in told for line in warned)
     assert reported(root, capsys)["benchmarks"]["paths"]["unread"] == {
-        "rows": {"in": 3, "lost": {"empty_row": 1}},
-        "images": {"in": 2, "lost": {"undecodable": 2}},
+        "rows": {"came": 3, "lost": {"empty_row": 1}},
+        "images": {"came": 2, "lost": {"undecodable": 2}},
     }
-    assert vlmill("contamination", root) == 0
+    assert vlmill("report", root) == 0
     shown = capsys.readouterr().out
     assert all(line in shown for line in warned)
 
@@ -582,7 +541,7 @@ def test_a_run_without_the_block_says_how_to_add_one(data, tmp_path, capsys):
     root = tmp_path / "run"
     path = recipe(data, decontaminate=None)
     assert vlmill("build", path, "--out", root, "--workers", 0, "--until", "survey") == 0
-    assert vlmill("contamination", root) == 1
+    assert vlmill("report", root, "--section", "contamination") == 1
     assert "add a decontaminate block" in capsys.readouterr().err
 
 

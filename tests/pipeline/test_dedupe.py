@@ -117,7 +117,7 @@ def write_part(folder: Path, items: list[Item]) -> None:
 
 
 def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, filters=("taste",), **knobs):
-    """All verdicts as {(sample, node): verdict}, from partitions of `cuts` samples, files handed over in shuffled order."""
+    """All verdicts as {(sample, node): verdict}, from partitions of `cuts` samples, files in shuffled order."""
     with tempfile.TemporaryDirectory() as temporary:
         root, dedupe = Path(folder or temporary), Dedupe(**{"buckets": 2, **knobs})
         partitions = {}
@@ -339,14 +339,31 @@ turns = st.lists(
 )
 drafts = st.lists(
     st.one_of(
-        st.builds(lambda text, names, gone, site: lambda row: web(row, text or "x", "About us", *(f"@{name}" for name in names), host=site, filtered=gone),
-                  texts, st.lists(pictures, max_size=3), filtered, st.sampled_from(["a.example", "b.example"])),
-        st.builds(lambda name, said, gone: lambda row: quiz(row, name, *said, source="web", filtered=gone), pictures, turns, filtered),
-        st.builds(lambda name, text, gone: lambda row: page(row, name, text, source="scans", filtered=gone), pictures, texts, filtered),
+        st.builds(
+            lambda text, names, gone, site: (
+                lambda row: web(row, text or "x", "About us", *(f"@{name}" for name in names), host=site, filtered=gone)
+            ),
+            texts,
+            st.lists(pictures, max_size=3),
+            filtered,
+            st.sampled_from(["a.example", "b.example"]),
+        ),
+        st.builds(
+            lambda name, said, gone: lambda row: quiz(row, name, *said, source="web", filtered=gone),
+            pictures,
+            turns,
+            filtered,
+        ),
+        st.builds(
+            lambda name, text, gone: lambda row: page(row, name, text, source="scans", filtered=gone),
+            pictures,
+            texts,
+            filtered,
+        ),
     ),
     min_size=1,
     max_size=14,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

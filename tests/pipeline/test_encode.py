@@ -1,4 +1,4 @@
-"""Encoding: pieces add up, segments keep their tokens, texts cannot forge special tokens, transformers' template agrees."""
+"""Encoding: nodes add up, segments keep their tokens, texts cannot forge special tokens, templates agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executors keep their one promise: every item once, in any order; errors as they were raised; our own code in workers."""
+"""The executors: every item once, in any order; errors as they were raised; our own code in workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 from ray import cloudpickle
@@ -93,4 +94,24 @@ def test_more_ranks_than_this_machine_has_gpus_are_refused_in_place_of_waiting(m
         monkeypatch.setattr(ray, name, lambda **_: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
     with pytest.raises(RecipeError, match="--ranks 2: each takes a GPU, and this machine has 1; take --ranks 1"):
-        run_distributed(lambda: None, 2, None, gpus=True)
+        run_distributed(lambda: None, 2, None, gpus=True, patience=timedelta(hours=2))
+
+
+def test_ranks_of_ray_wait_for_each_other_as_long_as_they_are_told(monkeypatch):
+    import ray
+    from ray.train import torch
+
+    class Trainer:
+        def __init__(self, *_, torch_config, **__):
+            asked.append((torch_config.backend, torch_config.timeout_s))
+
+        def fit(self):
+            pass
+
+    asked = []
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(torch, "TorchTrainer", Trainer)
+    run_distributed(lambda: None, 2, None, gpus=False, patience=timedelta(hours=2))
+    assert asked == [("gloo", 7200)]

@@ -55,13 +55,13 @@ def run(step, tmp_path, *rows, **more):
 @pytest.fixture
 def endings(monkeypatch):
     """How the downloading processes ended."""
-    ended, wait = [], process._wait
+    ended, wait = [], process._wait_for_child
 
     def noting(*args):
         ended.append(wait(*args))
         return ended[-1]
 
-    monkeypatch.setattr(process, "_wait", noting)
+    monkeypatch.setattr(process, "_wait_for_child", noting)
     return ended
 
 
@@ -171,17 +171,17 @@ def children():
 
 
 def test_a_process_that_dies_is_followed_by_one_that_asks_only_for_what_is_open(web, tmp_path, monkeypatch):
-    wait = process._wait
+    wait = process._wait_for_child
 
     def wait_once(child, answers, stall_s):
-        monkeypatch.setattr(process, "_wait", wait)
+        monkeypatch.setattr(process, "_wait_for_child", wait)
         while not answers.exists() or answers.read_bytes().count(b"\n") < 3:
             assert child.poll() is None
             web._server.closing.wait(0.02)
         child.kill()
         return wait(child, answers, stall_s)
 
-    monkeypatch.setattr(process, "_wait", wait_once)
+    monkeypatch.setattr(process, "_wait_for_child", wait_once)
     for shade in range(6):
         web.answers[f"/{shade}.png"] = later(0 if shade < 3 else 1, whole(picture(shade)))
     rows, _, _ = run(quick(web), tmp_path, *(web.url(f"/{shade}.png") for shade in range(6)))
@@ -239,7 +239,9 @@ def lost(key, failure="timed_out: silent for 10 s"):
 
 def test_the_line_that_a_death_cut_short_is_not_read(tmp_path):
     folder = answered(tmp_path / "a", lost(1), json.dumps(lost(0))[:-1])
-    assert dict(process._answers(["u0", "u1"], folder)) == {"u1": FetchOutcome(Reason.TIMED_OUT, "silent for 10 s")}
+    assert dict(process._read_answers(["u0", "u1"], folder)) == {
+        "u1": FetchOutcome(Reason.TIMED_OUT, "silent for 10 s")
+    }
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_the_line_that_a_death_cut_short_is_not_read(tmp_path):
 )
 def test_an_answer_that_cannot_be_is_an_error(tmp_path, lines, message):
     with pytest.raises(VlmillError, match=message):
-        dict(process._answers(["u0", "u1"], answered(tmp_path / "a", *lines)))
+        dict(process._read_answers(["u0", "u1"], answered(tmp_path / "a", *lines)))
 
 
 def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_error(tmp_path, monkeypatch):
@@ -275,7 +277,7 @@ def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_erro
 
 def test_an_address_that_takes_too_much_memory_fails_alone(web, tmp_path, monkeypatch, endings):
     web.answers["/vast.png"] = whole(gzip.compress(picture() + bytes(128 << 20), 1), Content_Encoding="gzip")
-    monkeypatch.setattr(process, "room", lambda *_: 48 << 20)
+    monkeypatch.setattr(process, "compute_memory_limit", lambda *_: 48 << 20)
     urls = [web.url(f"/good.png?{number}") for number in range(20)]
     urls.insert(10, web.url("/vast.png"))
     rows, _, _ = run(quick(web, max_bytes=1 << 30, timeout_s=30, deadline_s=60), tmp_path, *urls)
@@ -286,8 +288,8 @@ def test_an_address_that_takes_too_much_memory_fails_alone(web, tmp_path, monkey
 
 def test_the_memory_of_the_process_is_bounded_by_what_threads_and_bodies_need():
     default = Fetch()
-    assert process.room(default, []) == (256 << 20) + 64 * ((1 << 20) + 4 * (20 << 20))
-    assert process.room(default, ["http://x.org/"]) > process.room(default, [])
+    assert process.compute_memory_limit(default, []) == (256 << 20) + 64 * ((1 << 20) + 4 * (20 << 20))
+    assert process.compute_memory_limit(default, ["http://x.org/"]) > process.compute_memory_limit(default, [])
 
 
 PROBE = """
@@ -305,9 +307,9 @@ def test_img2dataset_is_the_one_that_we_know_and_loads_nothing_heavy():
     version, arguments, heavy = json.loads(done.stdout)
     assert version.startswith("1.47.")
     assert arguments == [
-        "sample_writer_class", "resizer", "thread_count", "save_caption", "extract_exif", "output_folder", "column_list", "timeout",
-        "number_sample_per_shard", "oom_shard_count", "compute_hash", "verify_hash_type", "encode_format", "retries", "user_agent_token",
-        "disallowed_header_directives", "blurring_bbox_col",
+        "sample_writer_class", "resizer", "thread_count", "save_caption", "extract_exif", "output_folder",
+        "column_list", "timeout", "number_sample_per_shard", "oom_shard_count", "compute_hash", "verify_hash_type",
+        "encode_format", "retries", "user_agent_token", "disallowed_header_directives", "blurring_bbox_col",
     ]  # fmt: skip
     assert heavy == []
 

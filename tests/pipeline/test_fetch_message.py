@@ -192,8 +192,9 @@ def test_no_answer_is_read_without_bound(start, again, reason):
 
 
 FRAGMENTS = [
-    OK, b"HTTP/1.1 103 Early Hints\r\n", b"HTTP/1.0 404\r\n", b"HTTP/1.1 ", b"099", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b" ", b":", b";",
-    b"Transfer-Encoding: chunked\r\n", b"Content-Length: ", b"Content-Encoding: gzip\r\n", b"-1", b"0", b"4", b"body", b"fffffffffffffffff", b"\xff",
+    OK, b"HTTP/1.1 103 Early Hints\r\n", b"HTTP/1.0 404\r\n", b"HTTP/1.1 ", b"099", b"\r\n", b"\r\n\r\n", b"\n", b"\r",
+    b"\0", b" ", b":", b";", b"Transfer-Encoding: chunked\r\n", b"Content-Length: ", b"Content-Encoding: gzip\r\n",
+    b"-1", b"0", b"4", b"body", b"fffffffffffffffff", b"\xff",
 ]  # fmt: skip
 
 
@@ -231,16 +232,19 @@ def packed(data: bytes, encoding: bytes = b"Content-Encoding: gzip") -> bytes:
 HALVES = gzip.compress(picture()[:40]) + gzip.compress(picture()[40:])
 
 PAUSES = [
-    b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT", b"Mon, 01 Jan 0000 00:00:00 GMT", b"Mon, 01 Jan 10000 00:00:00 GMT", b"Mon, 99 Xyz 2026 99:99:99 GMT",
-    b"Mon, 01 Jan 2026 00:00:00 +99999999999999999999", b"Mon, 01 Jan 2026 00:00:00", b"Sun Nov  6 08:49:37 1994", b"Mon, 01 Jan 0001 00:00:00 +2359",
-    b"Fri, 31 Dec 9999 23:59:59 -2359", b"", b" ", b",", b"-1", b"-99999999999999999999", b"1e400", b"nan", b"inf", b"1.5", b"9" * 400, b"9" * 5000, b"0x10",
-    b"\xb2", b"\xd9\xa7", b"\xff\xfe", b"\0", b"soon", b"Mon, 01 Jan", b"()", b"(", b"1 1 1 1 1", b"Jan " * 1000,
+    b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT", b"Mon, 01 Jan 0000 00:00:00 GMT",
+    b"Mon, 01 Jan 10000 00:00:00 GMT", b"Mon, 99 Xyz 2026 99:99:99 GMT",
+    b"Mon, 01 Jan 2026 00:00:00 +99999999999999999999", b"Mon, 01 Jan 2026 00:00:00", b"Sun Nov  6 08:49:37 1994",
+    b"Mon, 01 Jan 0001 00:00:00 +2359", b"Fri, 31 Dec 9999 23:59:59 -2359", b"", b" ", b",", b"-1",
+    b"-99999999999999999999", b"1e400", b"nan", b"inf", b"1.5", b"9" * 400, b"9" * 5000, b"0x10", b"\xb2", b"\xd9\xa7",
+    b"\xff\xfe", b"\0", b"soon", b"Mon, 01 Jan", b"()", b"(", b"1 1 1 1 1", b"Jan " * 1000,
 ]  # fmt: skip
 
 PLACES = [
     b"http://[::1", b"http://a..b/", b"http://a b/", b"http://a:99999/", b"http://a:x/", b"ttp:x",
-    b"http://\xff\xfe\xfd/", b"http://" + b"a" * 64 + b"/", b"http://" + b"a." * 20000 + b"/", b"http://user@a/", b"javascript:alert(1)", b"file:///etc/passwd",
-    b"/" + b"a" * (MAX_URL + 1), "http://\u2100.example/".encode(), b"http://\0/",
+    b"http://\xff\xfe\xfd/", b"http://" + b"a" * 64 + b"/", b"http://" + b"a." * 20000 + b"/", b"http://user@a/",
+    b"javascript:alert(1)", b"file:///etc/passwd", b"/" + b"a" * (MAX_URL + 1), "http://\u2100.example/".encode(),
+    b"http://\0/",
 ]  # fmt: skip
 
 TAGS = [
@@ -265,16 +269,22 @@ TABLE: dict[str, tuple[bytes, Reason | None]] = {
     "no-length": (packed(picture(), b"Content-Length: -5"), None),
     "members": (packed(HALVES), None),
     "members-and-padding": (packed(HALVES + bytes(100)), None),
-    "identity-and-gzip": (packed(gzip.compress(picture()), b"Content-Encoding: identity\r\nContent-Encoding: gzip"), None),
+    "identity-and-gzip": (
+        packed(gzip.compress(picture()), b"Content-Encoding: identity\r\nContent-Encoding: gzip"), None,
+    ),
     "half-a-member": (packed(HALVES[:-9]), Reason.TRUNCATED_BODY),
-    "gzip-gzip": (packed(gzip.compress(gzip.compress(picture())), b"Content-Encoding: gzip, gzip"), Reason.NOT_AN_IMAGE),
+    "gzip-gzip": (
+        packed(gzip.compress(gzip.compress(picture())), b"Content-Encoding: gzip, gzip"), Reason.NOT_AN_IMAGE,
+    ),
     "br": (packed(picture(), b"Content-Encoding: br"), Reason.NOT_AN_IMAGE),
     "zstd": (packed(picture(), b"Content-Encoding: zstd"), Reason.NOT_AN_IMAGE),
     "no-encoding": (packed(picture(), b"Content-Encoding: \xff\xfe"), Reason.NOT_AN_IMAGE),
     "bomb-of-members": (packed(gzip.compress(b"") * 3000), Reason.TOO_MANY_BYTES),
     "bomb": (packed(gzip.compress(bytes(1 << 24))), Reason.TOO_MANY_BYTES),
     "bomb-deflate": (packed(zlib.compress(bytes(1 << 24)), b"Content-Encoding: deflate"), Reason.TOO_MANY_BYTES),
-    "bomb-in-the-second-member": (packed(gzip.compress(picture()) + gzip.compress(bytes(1 << 24))), Reason.TOO_MANY_BYTES),
+    "bomb-in-the-second-member": (
+        packed(gzip.compress(picture()) + gzip.compress(bytes(1 << 24))), Reason.TOO_MANY_BYTES,
+    ),
     "packed-nothing": (packed(b""), Reason.EMPTY_BODY),
     "204": (only(b"204 No Content"), Reason.EMPTY_BODY),
     "205": (only(b"205 Reset"), Reason.EMPTY_BODY),
@@ -282,15 +292,24 @@ TABLE: dict[str, tuple[bytes, Reason | None]] = {
     "206": (good(b"Content-Range: bytes 0-68/1000", start=b"HTTP/1.1 206 Partial Content\r\n"), Reason.TRUNCATED_BODY),
     "206-bare": (good(start=b"HTTP/1.1 206 Partial Content\r\n"), Reason.TRUNCATED_BODY),
     "101": (only(b"101 Switching Protocols", b"Upgrade: h2c"), Reason.HTTP_UNEXPECTED),
-    **{str(status): (only(b"%d Elsewhere" % status), Reason.HTTP_UNEXPECTED) for status in (300, 301, 302, 303, 304, 305, 307, 308, 399)},
+    **{
+        str(status): (only(b"%d Elsewhere" % status), Reason.HTTP_UNEXPECTED)
+        for status in (300, 301, 302, 303, 304, 305, 307, 308, 399)
+    },
     "301-blank": (only(b"301 Moved", b"Location:  "), Reason.HTTP_UNEXPECTED),
     "301-itself": (only(b"301 Moved", b"Location: //"), Reason.TOO_MANY_REDIRECTS),
     "301-itself-again": (only(b"301 Moved", b"Location: http://"), Reason.TOO_MANY_REDIRECTS),
     "301-without-a-host": (only(b"301 Moved", b"Location: http:///none"), Reason.HTTP_CLIENT_ERROR),
     "304-elsewhere": (only(b"304 Not Modified", b"Location: /plain"), Reason.HTTP_UNEXPECTED),
     **{str(status): (only(b"%d No" % status), Reason.HTTP_CLIENT_ERROR) for status in (400, 416, 499)},
-    **{f"{status:03}": (only(b"%03d What" % status), Reason.HTTP_SERVER_ERROR) for status in (0, 99, 500, 599, 600, 999)},
-    **{status: (only(status.encode()), Reason.CONNECTION) for status in ("20", "2000", "-200", "+20", "2_0", "abc", "", "\xb2\xb2\xb2")},
+    **{
+        f"{status:03}": (only(b"%03d What" % status), Reason.HTTP_SERVER_ERROR)
+        for status in (0, 99, 500, 599, 600, 999)
+    },
+    **{
+        status: (only(status.encode()), Reason.CONNECTION)
+        for status in ("20", "2000", "-200", "+20", "2_0", "abc", "", "\xb2\xb2\xb2")
+    },
     "http-2": (b"HTTP/2 200 OK\r\n\r\n", Reason.CONNECTION),
     "icy": (b"ICY 200 OK\r\n\r\n", Reason.CONNECTION),
     "http-0.9": (picture(), Reason.CONNECTION),
@@ -302,8 +321,14 @@ TABLE: dict[str, tuple[bytes, Reason | None]] = {
     "te-gzip": (good(b"Transfer-Encoding: gzip"), Reason.NOT_AN_IMAGE),
     "robots-behind-a-broken-line": (good(b"no colon", b"X-Robots-Tag : noai"), Reason.OPTED_OUT),
     "robots-folded": (good(b"X-Robots-Tag: all,\r\n noai"), Reason.OPTED_OUT),
-    **{f"pause-{number}": (only(b"503 Busy", b"Retry-After: " + pause), Reason.HTTP_SERVER_ERROR) for number, pause in enumerate(PAUSES)},
-    **{f"place-{number}": (only(b"302 Found", b"Location: " + place), Reason.BAD_URL) for number, place in enumerate(PLACES)},
+    **{
+        f"pause-{number}": (only(b"503 Busy", b"Retry-After: " + pause), Reason.HTTP_SERVER_ERROR)
+        for number, pause in enumerate(PAUSES)
+    },
+    **{
+        f"place-{number}": (only(b"302 Found", b"Location: " + place), Reason.BAD_URL)
+        for number, place in enumerate(PLACES)
+    },
     **{f"tag-{number}": (good(b"X-Robots-Tag: " + tag), None) for number, tag in enumerate(TAGS)},
 }  # fmt: skip
 """Answers by a name, with the reason that an address with it is given; None where the picture is kept."""

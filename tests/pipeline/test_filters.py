@@ -114,7 +114,7 @@ def image_stats():
 
 
 def documents():
-    """Pages and conversations in three languages and three mixtures, with images of all sizes, addresses, ratings, and odd texts."""
+    """Pages and conversations in three languages and mixtures, with images of all sizes, ratings, odd texts."""
     pieces = [
         ENGLISH,
         "目的",

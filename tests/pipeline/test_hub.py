@@ -1,4 +1,4 @@
-"""Sources on the Hugging Face Hub, against one on loopback: what is asked, what comes, and what is said when it goes wrong."""
+"""Sources on the Hugging Face Hub, against one on loopback: requests, answers, and messages about failures."""
 
 from __future__ import annotations
 
@@ -526,10 +526,11 @@ def test_a_benchmark_of_the_shipped_list_is_read_from_the_hub_at_one_commit(here
     assert vlmill(*command) == 0
     assert yaml.safe_load((run / PINS).read_text())["mmstar"]["pinned"].endswith(f"MMStar@{first}")
     capsys.readouterr()
-    assert vlmill("contamination", run, "--json") == 0
-    assert {name: book["items"] for name, book in json.loads(capsys.readouterr().out)["benchmarks"].items()} == {
-        "mmstar.val": 3
-    }
+    assert vlmill("report", run, "--section", "contamination", "--json") == 0
+    assert {
+        name: book["items"]
+        for name, book in json.loads(capsys.readouterr().out)["contamination"]["found"]["benchmarks"].items()
+    } == {"mmstar.val": 3}
 
     repository.push(files(4))
     command.remove("--accept-changes")

@@ -200,7 +200,7 @@ def killed_by(image, data, max_pixels):
 
 
 def test_in_a_child_of_its_own_an_image_that_kills_its_decoder_is_a_fact(inspect, monkeypatch):
-    monkeypatch.setattr("vlmill.pipeline.steps.image_stats._examine", killed_by)
+    monkeypatch.setattr("vlmill.pipeline.steps.image_stats._examine_image", killed_by)
     images = [picture(), b"KILL", b"HANG", b"no image", picture(2)]
     before = set(psutil.Process().children())
     image_stats, books = inspect(images, isolated=True, seconds=1.0)

@@ -50,7 +50,8 @@ def test_a_recipe_takes_whole_files_blocks_and_single_entries(tmp_path):
                 "part}", "part.yaml}"
             )
             + "- {recipe: fragments/drop_chinese}\n- {recipe: quickstart, take: [policies.small, stages.align.train]}\n"
-            + "stages:\n- {name: align, policy: small, mixture: {shares: {web: 1}, sequence_length: 8}}\ntokenizer: t\n",
+            + "stages:\n- {name: align, policy: small, mixture: {shares: {web: 1}, sequence_length: 8}}\n"
+            + "tokenizer: t\n",
             part=f"name: part\n{WEB}",
         )
     )

@@ -1,4 +1,4 @@
-"""What a build kept is said at its end and held against what was expected; image files that were missing are looked for again."""
+"""What a build kept is reported at its end and compared with expectations; missing image files are retried."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_build_that_kept_little_says_why_and_what_to_do(folder, capsys, option
     assert build(folder, *options) == 0
     words = said(capsys)
     assert "talk 7 1 14.3% missing_file 6" in words
-    assert "warning: talk: kept 1 of 7 samples, 14.3% (missing_file 6): vlmill ledger" in words
+    assert "warning: talk: kept 1 of 7 samples, 14.3% (missing_file 6): vlmill report" in words
     assert "6 images have no file under the source's `images`" in words
     assert "--retry-failed" in words
     assert vlmill("status", folder / "run") == 0
@@ -65,7 +65,7 @@ def test_a_source_of_which_nothing_was_kept_is_an_error_after_all_was_committed(
     (folder / "rows.json").write_text(json.dumps([talk("gone.png"), {"conversations": "stringified"}]))
     assert build(folder, *options) == 1
     words = said(capsys)
-    assert "error: talk: kept 0 of 2 samples, 0.0% (bad_row 1, missing_file 1): vlmill ledger" in words
+    assert "error: talk: kept 0 of 2 samples, 0.0% (bad_row 1, missing_file 1): vlmill report" in words
     assert "built" not in words
     assert vlmill("verify", folder / "run") == 0
     assert build(folder, *options, "--set", "expect.kept=0") == 0

@@ -267,7 +267,7 @@ def test_chinese_is_dropped_if_nothing_is_said():
 
 def test_a_model_file_with_other_bytes_is_refused(tmp_path, monkeypatch):
     (tmp_path / "lid.176.ftz").write_bytes(b"another model")
-    monkeypatch.setattr(lid, "_path", lambda: tmp_path / "lid.176.ftz")
+    monkeypatch.setattr(lid, "_find_model", lambda: tmp_path / "lid.176.ftz")
     with pytest.raises(VlmillError, match="has sha256 .* not 8f3472cf"):
         lid.load_model.__wrapped__()
 

@@ -25,7 +25,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.engine.store import File, Task
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import LISTED, LISTED_PAGES
-from vlmill.pipeline.reports.ledger import find_steps_by_reason, read_funnel
+from vlmill.pipeline.reports.funnel import find_steps_by_reason, read_funnel
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.takedown.rules import LIST, parse_rules
 
@@ -193,7 +193,7 @@ def test_a_build_never_asks_for_what_is_listed_and_its_books_say_so(world, capsy
     assert find_steps_by_reason(root, "web")["opt_out_list"] == ["fetch", "opt_out"]
     assert vlmill("verify", root) == 0
     capsys.readouterr()
-    assert vlmill("ledger", root, "--reason", "opt_out_list", "--samples", 5) == 0
+    assert vlmill("report", root, "--reason", "opt_out_list", "--examples", 5) == 0
     assert capsys.readouterr().out.count("http://cdn.out.test/") == 2
     assert vlmill("trace", root, "web/web.parquet#1") == 0
     assert "- opt_out_list     image opt_out_list http://cdn.out.test/1.png" in capsys.readouterr().out

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from rich.console import Console
 
 from tests.pipeline.test_dedupe import (
     STORY,
@@ -19,12 +20,11 @@ from tests.pipeline.test_dedupe import (
     run,
     web,
 )
-from vlmill.pipeline.cli import app
 from vlmill.pipeline.dedupe.overlap import compute_overlap
 from vlmill.pipeline.dedupe.text import make_text_key
 from vlmill.pipeline.engine.chain import write_manifest
 from vlmill.pipeline.engine.store import File, Receipt
-from vlmill.pipeline.reports.overlap import read_overlap
+from vlmill.pipeline.reports.overlap import make_overlap_table, read_overlap
 
 things = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4), st.integers(0, 9)), max_size=30)
 
@@ -34,14 +34,21 @@ def counted(shown, same):
     sources = sorted({source for source, _, _ in shown})
     return {
         row: {
-            column: len({
-                key for source, order, key in shown if source == row
-                and any(holder == column and (holder, other) != (source, order) and same(key, held) for holder, other, held in shown)
-            })
+            column: len(
+                {
+                    key
+                    for source, order, key in shown
+                    if source == row
+                    and any(
+                        holder == column and (holder, other) != (source, order) and same(key, held)
+                        for holder, other, held in shown
+                    )
+                }
+            )
             for column in sources
         }
         for row in sources
-    }  # fmt: skip
+    }
 
 
 @settings(deadline=None)
@@ -77,14 +84,13 @@ def folder(tmp_path_factory):
     items = [
         web(0, STORY, "@p1", "@p2"),
         web(1, prose(60, 1), "@p3"),
-        document(0, edited(STORY, 40), "@bright1", source="blog"),
+        document(0, edited(STORY, 40), "@bright1", "@p1", source="blog"),
         document(1, prose(60, 1), "@p2", "@p2", source="blog"),
         quiz(0, "p1", ("What?", "This.")),
     ]
     run(items, folder=root / "work")
-    (root / "recipe.lock.yaml").write_text(json.dumps({
-        "name": "x", "sources": {name: {"kind": "obelics", "files": "*"} for name in ("web", "blog", "quiz")}, "dedupe": {},
-    }))  # fmt: skip
+    sources = {name: {"kind": "obelics", "files": "*"} for name in ("web", "blog", "quiz")}
+    (root / "recipe.lock.yaml").write_text(json.dumps({"name": "x", "sources": sources, "dedupe": {}}))
     path = root / "work/resolved/overlap.json"
     file = File("overlap.json", str(path.relative_to(root)), "0" * 64, path.stat().st_size)
     receipt = Receipt("0" * 64, "all", (file,), {}, {})
@@ -94,22 +100,24 @@ def folder(tmp_path_factory):
 
 
 def test_overlap_counts_what_is_the_same_and_what_is_similar_before_anything_is_dropped(folder):
-    found = read_overlap(folder)
-    assert found["images"]["sources"] == {"blog": 2, "quiz": 1, "web": 3}
-    assert found["images"]["exact"]["web"] == {
-        "blog": {"count": 1, "share": 0.333333}, "quiz": {"count": 1, "share": 0.333333}, "web": {"count": 0, "share": 0.0},
-    }  # fmt: skip
-    assert found["images"]["near"]["web"]["blog"]["count"] == 2
-    assert found["images"]["near"]["quiz"] == {
-        "blog": {"count": 1, "share": 1.0}, "quiz": {"count": 0, "share": 0.0}, "web": {"count": 1, "share": 1.0},
-    }  # fmt: skip
-    assert found["texts"]["exact"]["blog"]["web"]["count"] == 1
-    assert found["texts"]["near"]["blog"]["web"] == {"count": 2, "share": 1.0}
+    found = {
+        (pair.content, pair.source, pair.other): (pair.size, pair.exact, pair.near) for pair in read_overlap(folder)
+    }
+    assert {key[1]: sizes[0] for key, sizes in found.items() if key[0] == "images"} == {"blog": 3, "quiz": 1, "web": 3}
+    assert found["images", "web", "blog"] == (3, 2, 2)
+    assert found["images", "blog", "web"] == (3, 2, 3)
+    assert found["images", "blog", "quiz"] == (3, 1, 2)
+    assert found["images", "web", "quiz"] == (3, 1, 1)
+    assert found["images", "web", "web"] == (3, 0, 0)
+    assert found["images", "quiz", "blog"] == (1, 1, 1)
+    assert found["images", "quiz", "web"] == (1, 1, 1)
+    assert found["texts", "blog", "web"] == (2, 1, 2)
 
 
-def test_the_command_prints_shares_counts_or_json(folder):
-    def shown(*options):
-        return CliRunner().invoke(app, ["overlap", str(folder), *options])
-
-    assert json.loads(shown("--json").output) == read_overlap(folder)
-    assert shown().exit_code == shown("--counts").exit_code == 0
+def test_the_table_shows_what_sources_share_and_leaves_out_what_they_do_not(folder):
+    console = Console(width=80, file=io.StringIO())
+    console.print(make_overlap_table(read_overlap(folder)))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "images web blog 3 2 66.7% 2 66.7%" in lines
+    assert "texts blog web 2 1 50.0% 2 100.0%" in lines
+    assert not [line for line in lines if line.startswith("images web itself")], "nothing repeats there"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.helpers import upstream
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.excerpt import LONGEST, escape_text, find_addresses, make_excerpt
-from vlmill.pipeline.core.keys import canonicalise
+from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -297,7 +297,7 @@ def test_the_step_is_pure_unless_a_time_limit_or_other_files_have_a_say():
 
 def test_what_decides_the_bytes_is_in_the_key():
     def key(**options):
-        return canonicalise(Read(Pdfa(**options), "web", "f", 0, 1))
+        return canonicalise_value(Read(Pdfa(**options), "web", "f", 0, 1))
 
     assert key() == key(seconds=1.0)
     assert key() != key(long_side=640) != key(max_pages=1)

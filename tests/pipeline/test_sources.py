@@ -15,7 +15,7 @@ from tests.helpers import upstream
 from tests.helpers.upstream import SHAPES
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.keys import canonicalise
+from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_samples
 from vlmill.pipeline.sources import SOURCES
@@ -72,7 +72,7 @@ def several(shape, tmp_path):
 def test_the_table_names_each_source_as_it_calls_itself_and_its_options_have_a_key(shape):
     _, source = shape
     assert SOURCES[source.kind] is type(source)
-    assert "seconds" not in canonicalise(source)
+    assert "seconds" not in canonicalise_value(source)
     assert pickle.loads(pickle.dumps(source)) == source  # it travels to workers
 
 

@@ -547,8 +547,8 @@ def test_an_image_that_is_no_path_is_a_bad_row(tmp_path):
 
 
 def test_reading_files_that_rows_name_is_not_pure_and_their_place_is_in_no_key():
-    from vlmill.pipeline.core.keys import canonicalise
+    from vlmill.pipeline.core.keys import canonicalise_value
 
     here, there = (Read(LlavaSource(), "tune", "a", 0, 1, images=place) for place in ("/here", "/there"))
     assert not here.pure
-    assert canonicalise(here) == canonicalise(there)
+    assert canonicalise_value(here) == canonicalise_value(there)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.helpers.killing import killed_at
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.keys import canonicalise, hash_file, to_json
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file, to_json
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, select_files, total_counts
@@ -250,7 +250,7 @@ def test_canonical_json_does_not_depend_on_the_order_of_names(value):
         return [turned(i) for i in item] if isinstance(item, list) else item
 
     assert to_json(value) == to_json(turned(value))
-    assert json.loads(to_json(value)) == canonicalise(value)
+    assert json.loads(to_json(value)) == canonicalise_value(value)
 
 
 @pytest.mark.parametrize("value", [{1, 2}, Path("x"), float("nan"), object(), {1: 2}, b"x"])

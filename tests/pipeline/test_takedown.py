@@ -168,7 +168,7 @@ def test_a_page_and_a_question_go_with_the_picture_they_are_about(run):
 
 
 def funnel(root, source):
-    from vlmill.pipeline.reports.ledger import read_funnel as books
+    from vlmill.pipeline.reports.funnel import read_funnel as books
 
     return books(root)[source]
 

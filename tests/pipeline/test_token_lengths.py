@@ -16,6 +16,7 @@ from tests.helpers.stages import (
     write_tokenizer,
 )
 from vlmill.pipeline.chat.encode import FORMATS, join_segment, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, read_rows
 from vlmill.pipeline.shards.writer import BLOCK
@@ -118,4 +119,4 @@ def test_the_same_shard_gives_the_same_bytes(tmp_path):
 
 def test_an_unknown_chat_format_is_refused_with_the_nearest_name():
     with pytest.raises(RecipeError, match="did you mean 'vlmill'"):
-        CountTokens("vlmil")
+        parse_block(CountTokens, {"chat": "vlmil"}, "measure")

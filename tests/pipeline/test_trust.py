@@ -1,4 +1,4 @@
-"""What somebody else wrote is data: no code of a recipe, of a lock or of a run's folder runs unless the command line names it."""
+"""Foreign input is data: no code of a recipe, lock or run folder runs unless the command line names it."""
 
 from __future__ import annotations
 
@@ -85,10 +85,11 @@ COMMANDS = {
     "check": [(WORKS, "check recipe.yaml"), (REFUSES, "check inline.yaml")],
     "schema": [(WORKS, "schema")],
     "status": [(WORKS, "status run"), (WORKS, "status run --json")],
-    "ledger": [
-        (WORKS, "ledger run"),
-        (WORKS, "ledger run --reason filter:short"),
-        (WORKS, "ledger run --html ledger.html"),
+    "report": [
+        (WORKS, "report run"),
+        (WORKS, "report run --reason filter:short"),
+        (WORKS, "report run --html report.html"),
+        (REFUSES, "report run --section contamination"),  # it was compared with nothing
     ],
     "what-if": [
         (WORKS, "what-if run"),
@@ -98,9 +99,7 @@ COMMANDS = {
         (REFUSES, "what-if inline.yaml --out run"),
     ],
     "stats": [(WORKS, "stats run"), (WORKS, "stats run --html stats.html")],
-    "contamination": [(REFUSES, "contamination run")],  # it was held against nothing
     "diff": [(WORKS, "diff run run")],
-    "overlap": [(WORKS, "overlap run")],
     "trace": [(WORKS, "trace run quiz/quiz.parquet#0"), (WORKS, "trace run --step 0")],
     "verify": [(WORKS, "verify run")],
     "takedown": [

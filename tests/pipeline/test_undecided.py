@@ -11,7 +11,7 @@ from vlmill.pipeline.reports.undecided import count_undecided
 
 
 def run_of(root, doubts):
-    """A run whose language filter looked at 1,000 nodes of web, and left so many undecided in each of two partitions."""
+    """A run whose language filter looked at 1,000 nodes of web and left so many undecided in each of 2 partitions."""
     recipe = {
         "name": "x",
         "sources": {"web": {"kind": "obelics", "files": "*"}, "later": {"kind": "obelics", "files": "*"}},

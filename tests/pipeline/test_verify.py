@@ -42,7 +42,7 @@ def test_a_sound_run_has_nothing_to_say(built, capsys):
 
 
 def miscount(root, folder, level, change):
-    """Change the books of the first partition of a step, in receipt, manifest and sums alike: each of them balances still."""
+    """Change a step's counts of the first partition, in receipt, manifest and sums alike, so that each balances."""
     receipts = read_manifest(root, folder)
     first = json.loads(json.dumps(receipts[0].to_json()))
     change(first["counts"][level])
@@ -124,7 +124,7 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     kept = manifest.read_bytes()
     for text, said in (("{", "is damaged"), ("{}", "is no manifest"), ("[]", "is no manifest")):
         manifest.write_text(text)
-        for command in ("verify", "ledger", "status"):
+        for command in ("verify", "report", "status"):
             assert vlmill(command, run) == 1
             assert f"{manifest} {said}" in " ".join(capsys.readouterr().err.split())
     manifest.write_bytes(kept)
@@ -137,7 +137,7 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
 
 
 def accept_changes(run, change):
-    """Change a stage's lock as if its step had made it so: where it was made and where it is read, receipt and manifest alike."""
+    """Change a stage's lock as if its step had made it so, where it was made and where it is read."""
     receipts = read_manifest(run, "steps/mixtures/align/lock")
     (file,) = [file for file in receipts[0].files if file.name == "mixture.lock.json"]
     data = json.loads((run / file.path).read_bytes())

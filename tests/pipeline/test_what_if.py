@@ -12,7 +12,7 @@ import yaml
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.reports.ledger import read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.what_if import LEVELS, answer_what_if
 
 CHANGES = {
@@ -124,7 +124,7 @@ def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
             "3",
             r"(?s)what-if answers for filters, dedupe and the priorities.*partition.rows: 5 there, 3 here",
         ),
-        ("decontaminate.action", "drop", "this run was held against no benchmark"),
+        ("decontaminate.action", "drop", "this run was compared with no benchmark"),
         ("dedupe.cap", "3", "other buckets or another cap find other pairs"),
         ("dedupe.text", "0.01", "greater than or equal to"),
         ("shape.max_ratio", "[", "the value is no YAML"),

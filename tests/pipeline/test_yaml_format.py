@@ -19,7 +19,7 @@ from vlmill.pipeline.core.yaml_format import format_yaml, parse_yaml, read_yaml
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_lock, read_locked_recipe
 from vlmill.train.ablation.spec import read_ablation
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,7 +214,7 @@ def recipe(tmp_path_factory):
 
 def load_and_check(recipe, sets):
     loaded, _, _ = load_recipe(str(recipe), sets=sets)
-    validate(loaded)
+    validate_whole_recipe(loaded)
 
 
 @pytest.mark.parametrize(("key", "text", "message"), NUMBERS)

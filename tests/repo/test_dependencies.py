@@ -1,4 +1,4 @@
-"""What is asked for: the data side does without the trainer's packages, and ranges leave what stands beside vlmill as it is."""
+"""Dependencies: the data side does without the trainer's packages, and ranges are compatible with others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation against the repository: sizes, links, the tree of packages, and every command, file and recipe that it names."""
+"""The documentation against the repository: sizes, links, the tree of packages, commands, files and recipes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from vlmill.mixtures.published import catalogue as published
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for package in ("pipeline", "mixtures", "train") for path in (ROOT / package).rglob("*.py"))
@@ -63,13 +63,13 @@ def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
     text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     (tmp_path / "readme.yaml").write_text(text)
     recipe, _, _ = load_recipe(str(tmp_path / "readme.yaml"))
-    validate(recipe)
+    validate_whole_recipe(recipe)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_read_whole(path):
     recipe, _, _ = load_recipe(str(path))
-    validate(recipe)
+    validate_whole_recipe(recipe)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mixtures").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""What is installed is all of it and nothing else, and is imported whatever lies beside it: a wheel, and an editable install."""
+"""A wheel and an editable install hold everything and nothing else, and are imported whatever lies beside them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def wheel(tree, tmp_path_factory):
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment of its own, with the packages of this one behind it, and a folder of another project to work in."""
+    """A separate environment with this one's packages behind it, and a folder of another project to work in."""
 
     bin: Path
     package: Path  # where vlmill has to be imported from
@@ -75,7 +75,7 @@ class Installed:
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])
 def installed(request, tree, tmp_path_factory):
-    """Beside a package with the top-level name `recipes`, as torchtune 0.6.1 has, in a folder that holds `train.py`, `pipeline/` and more."""
+    """Beside a package named `recipes`, as torchtune 0.6.1 has, in a folder with `train.py`, `pipeline/` and more."""
     folder = tmp_path_factory.mktemp(request.param)
     venv.create(folder / "environment", with_pip=False)
     python = folder / "environment/bin/python"
@@ -114,7 +114,7 @@ def test_a_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel, tree):
         "vlmill/recipes/quickstart/tokenizer.json",
         "vlmill/mixtures/published/the_cauldron.yaml",
         "vlmill/mixtures/page/page.html.jinja",
-        "vlmill/pipeline/page/ledger.js",
+        "vlmill/pipeline/page/report.js",
         "vlmill/pipeline/page/style.css",
     }
 

@@ -1,4 +1,4 @@
-"""Who may import whom: packages run from train to mixtures to pipeline, and in pipeline from the command line down to core."""
+"""The import layers: from train to mixtures to pipeline, and in pipeline from the command line down to core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole build of the quickstart loses what its manifest says was planted, for the reason given there, and nothing else."""
+"""A whole build of the quickstart loses what its manifest says was planted, for that reason, and nothing else."""
 
 from __future__ import annotations
 

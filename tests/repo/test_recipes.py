@@ -8,12 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.helpers import upstream
+from tests.helpers.complete_recipes import list_complete_recipes
 from tests.helpers.upstream import SHAPES, talk
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
 
-OURS = {"quickstart", "smollm2"}
-"""Recipes of the quickstart's data."""
+OURS = {"quickstart", "smollm2", *list_complete_recipes()}
+"""Recipes of the quickstart's data, and those that go on to trained stages (tests/train/test_complete_recipes.py)."""
 
 RECIPES = sorted(path for path in Path(str(files("vlmill.recipes"))).glob("*.yaml") if path.stem not in OURS)
 

@@ -1,8 +1,12 @@
 """The numbers of a checkout that `tools/structure.py` prints, on a small one in both layouts."""
 
+from pathlib import Path
+
 import pytest
 
-from tools.structure import describe_checkout
+from tools.structure import describe_checkout, list_doubled_classes, list_one_word, read_modules
+
+ROOT = Path(__file__).parents[2]
 
 FILES = {
     "pipeline/__init__.py": "",
@@ -44,3 +48,12 @@ def test_entries_imports_and_names_are_counted(tmp_path, prefix):
 def test_another_folder_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="is no checkout of vlmill"):
         describe_checkout(tmp_path)
+
+
+def test_functions_say_verb_and_object_and_no_two_classes_share_a_name():
+    """Commands may be one word, as they are typed."""
+    modules = read_modules(ROOT)
+    public, private = list_one_word(modules)
+    assert [name for name in public if not name.startswith("pipeline/cli/")] == []
+    assert private == []
+    assert list_doubled_classes(modules) == []

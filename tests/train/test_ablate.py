@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import vlmill as api
 from tests.helpers.small import vlmill
-from tests.helpers.stages import COLOURS, picture, write_tokenizer
+from tests.helpers.stages import COLOURS, MACHINE, picture, write_tokenizer
 from tests.helpers.upstream import cauldron
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
@@ -205,6 +206,18 @@ def result(out):
     for variant in found["variants"].values():
         assert variant["cost"].pop("seconds") > 0
     return found
+
+
+def test_in_python_an_ablation_is_its_report_and_runs_and_what_is_trained_is_kept(place, whole):
+    logs = {path: path.stat().st_mtime_ns for path in whole.glob("*/*/train/*/log.jsonl")}
+    found = api.ablate(place / "spec.yaml", whole, workers=0, machine=MACHINE)
+    assert found.report == json.loads((whole / "ablation.json").read_bytes())
+    assert {(variant, seed) for variant, seed in found.runs} == {
+        (variant, seed) for variant in found.report["variants"] for seed in found.report["seeds"]
+    }
+    assert found.runs["frozen", found.report["seeds"][0]].verify() == []
+    assert [path.is_file() for path in found.plots] == [True, True]
+    assert {path: path.stat().st_mtime_ns for path in logs} == logs
 
 
 def test_variants_are_trained_with_every_seed_and_compared(whole):

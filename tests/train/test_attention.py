@@ -1,4 +1,4 @@
-"""Variable-length attention: what it is told of documents, that it equals what trains on a CPU, and where it stays out of the way.
+"""Variable-length attention: its arguments, that it equals what trains on a CPU, and where it is not used.
 
 The kernel itself runs on a GPU alone. Here an SDPA over one document after the other stands in its place, so what is
 held is all that we do around it.

@@ -1,4 +1,4 @@
-"""Exports under lmms-eval, against stand-ins for the few names of its interface that are used: base class, manifest, requests."""
+"""Exports under lmms-eval, against stand-ins for the names it needs: base class, manifest, requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model presets: each is a family under its own policy, builds with small towers, and takes the weights that one names."""
+"""Model presets: each fits its own policy, builds with small towers, and takes the weights that a recipe names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmill.pipeline.recipe.load import compose_recipe
 from vlmill.train.families import find_family
 from vlmill.train.model import create_model
 from vlmill.train.settings import Pretrained, read_model_settings
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 PRESETS = sorted(list_presets())
 TEXT = {"kind": "llama", "hidden_size": 64, "layers": 2, "heads": 2}
@@ -56,7 +56,7 @@ def shrink(block, side, patch):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fits_its_own_policy_and_says_where_its_values_are_from(tmp_path, preset):
     found = compose_recipe(write_recipe(tmp_path, preset, {}))
-    validate(found.recipe)
+    validate_whole_recipe(found.recipe)
     model = read_model_settings(found.recipe)
     assert isinstance(model.text, Pretrained)
     head = re.match(r"(?:#.*\n)+", list_presets()[preset].read_text())[0]
@@ -84,7 +84,7 @@ def test_a_preset_builds_with_small_towers(tmp_path, preset):
     if "." in name:  # a dotted key cannot name it
         sets = {"policies": yaml.safe_dump({"p": {**policy, **sizes}}), "stages.one.policy": "p"}
     recipe = compose_recipe(write_recipe(tmp_path, preset, model), sets=sets).recipe
-    validate(recipe)
+    validate_whole_recipe(recipe)
     family = find_family(read_model_settings(recipe), next(iter(recipe.policies.values())), recipe.chat)
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "t.json"), FORMATS[recipe.chat])
     model = create_model(family, tokenizer, FORMATS[recipe.chat], 0)

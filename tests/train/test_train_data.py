@@ -1,10 +1,11 @@
-"""The trainer's data: who reads which sequences, what a sequence holds, what is refused, and that the loader keeps nothing."""
+"""The trainer's data: who reads which sequences, what they hold, what is refused; the loader keeps nothing."""
 
 from __future__ import annotations
 
 import io
 import json
 import threading
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 
@@ -27,9 +28,9 @@ from vlmill.pipeline.chat.encode import IGNORE, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.images import pixels
 from vlmill.train.batch import PADDING, Document, pad_sequences
-from vlmill.train.data import Reader, decode_stored, load_batches
+from vlmill.train.data import Reader, decode_stored, load_batches, load_step_batches
 from vlmill.train.families import find_family
-from vlmill.train.steps import list_step_sequences
+from vlmill.train.settings import Training
 
 SOURCES = {"quiz": [question(number) for number in range(30)], "web": [article(number) for number in range(10)]}
 
@@ -53,22 +54,24 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
 
 
-# -- who reads which sequences
+# -- which steps
 
 
-@given(
-    ranks=st.sampled_from([1, 2, 4]),
-    accumulation=st.sampled_from([1, 2, 4]),
-    step=st.integers(0, 50),
-    plan=st.integers(16, 900),
-)
-def test_ranks_and_micro_batches_together_read_the_steps_sequences_in_order(ranks, accumulation, step, plan):
-    shares = [
-        list_step_sequences(step, 16, plan, accumulation=accumulation, rank=rank, ranks=ranks) for rank in range(ranks)
-    ]
-    assert all(len(share) == accumulation for share in shares)
-    together = [sequence for share in shares for micro in share for sequence in micro]
-    assert together == [(step * 16 + place) % plan for place in range(16)]
+def test_a_loader_that_begins_at_any_step_of_any_epoch_gives_what_one_from_the_start_gives(run):
+    planned = PlannedMixture(run, "align").sequences
+    training = Training(learning_rate={"text": 1.0}, sequences=2, epochs=3)
+    steps = 3 * planned // 2
+
+    def load(start):
+        with closing(load_step_batches(reader(run), training, range(start, steps), 0, 1, 2, 2)) as batches:
+            return [batch.ids.tolist() for (batch,) in batches]
+
+    whole = load(0)
+    assert len(whole) == steps
+    for start in (1, planned // 2, planned // 2 + 1, steps - 1):
+        assert load(start) == whole[start:]
+    each = planned // 2
+    assert whole[:each] != whole[each : 2 * each] != whole[2 * each : 3 * each]
 
 
 # -- what a sequence holds

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import torch
 from torch import distributed
 from transformers import AutoModelForImageTextToText
 
+from tests.helpers.ranks import DEAD, run_ranks
 from tests.helpers.stages import (
     MACHINE,
     article,
@@ -45,9 +43,6 @@ TRAINING = Training(
     evaluate=0,
     checkpoint_every=1,
 )
-DEAD = 9
-"""Exit status of a rank that was told to drop dead."""
-
 SEEN = ("tokens", "supervised", "tiles")
 
 
@@ -114,29 +109,7 @@ def train_on(ranks: int, root: Path, *arguments: str, die_before: int | None = N
 
     Arguments: a model, and a dtype.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    group = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    code = "import sys; from tests.train.test_train_distributed import child; child(*sys.argv[1:])"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(root), str(die_before), *arguments],
-            env={**group, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[2],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        for process in processes:
-            _, trouble = process.communicate(timeout=200)
-            assert process.returncode == (0 if die_before is None else DEAD), trouble
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    run_ranks(ranks, child, root, die_before, *arguments, status=0 if die_before is None else DEAD)
 
 
 def child(root: str, die_before: str, model: str = "null", dtype: str = "float32") -> None:
@@ -325,4 +298,4 @@ def test_scoring_takes_the_gpu_of_its_rank(tmp_path, calls, second_of_two):
     lock_recipe(tmp_path, {"steps": 1, "sequences": 1, "learning_rate": {"text": 1e-3}})
     with pytest.raises(BuildingError):
         evaluate_stage(tmp_path, export=tmp_path, machine=Machine(device="cuda", threads=1))
-    assert calls == [("current", 1)]
+    assert calls == [("current", 1), ("group", "nccl", torch.device("cuda", 1))]

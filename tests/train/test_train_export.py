@@ -62,13 +62,16 @@ for folder in sys.argv[2:]:
     trust = "fused" in folder  # its code lies in the folder
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=trust)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
-    asked = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What colour is it?"}]}]
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What colour is it?"}]
+    asked = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(asked, add_generation_prompt=True)
     inputs = processor(images=picture, text=text, return_tensors="pt")
     with torch.no_grad():
         logits = model(**inputs).logits[0, -1].tolist()
-    said = pipeline("image-text-to-text", model=model, processor=processor)(text=asked, max_new_tokens=4, return_full_text=False)
-    found = {"ids": inputs["input_ids"][0].tolist(), "logits": logits, "class": type(model).__name__, "said": said[0]["generated_text"]}
+    answer = pipeline("image-text-to-text", model=model, processor=processor)
+    said = answer(text=asked, max_new_tokens=4, return_full_text=False)[0]["generated_text"]
+    ids = inputs["input_ids"][0].tolist()
+    found = {"ids": ids, "logits": logits, "class": type(model).__name__, "said": said}
     print("found:", json.dumps(found))
 """
 

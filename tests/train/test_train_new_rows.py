@@ -1,4 +1,4 @@
-"""Rows of tokens that a pretrained language model lacks: which they are, where they start, and that nothing else moves with them."""
+"""Rows of tokens that a pretrained language model lacks: which, where they start, and that nothing else moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a stage: it learns, it can be interrupted anywhere, the next stage goes on from it, and it refuses what does not fit."""
+"""Training a stage: it learns, resumes anywhere, the next stage continues it, and it refuses what does not fit."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from tests.helpers.stages import (
     write_run,
 )
 from vlmill.mixtures.reader import PlannedMixture
-from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.train import checkpoint, loop
-from vlmill.train.evaluate import find_majority, list_turns
+from vlmill.train import checkpoint, evaluate, loop
+from vlmill.train.data import open_reader
+from vlmill.train.distributed import ProcessGroup
+from vlmill.train.evaluate import find_majority, list_turns, summarise_scores
+from vlmill.train.model import create_model
 from vlmill.train.run import train_stage
+from vlmill.train.scoring import PartialScores, Scorer
 from vlmill.train.settings import Training
 from vlmill.train.steps import count_steps
 
@@ -267,20 +270,14 @@ def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
     assert guess("Something never asked") == next(iter(COLOURS))
 
 
-def test_evaluation_does_not_depend_on_the_batch(run, uninterrupted, monkeypatch):
-    from vlmill.train import evaluate as module
-    from vlmill.train.data import Reader
-    from vlmill.train.families import find_family
-    from vlmill.train.model import create_model
-
+def test_evaluation_does_not_depend_on_the_batch(run, tmp_path, uninterrupted, monkeypatch):
     mixture = PlannedMixture(run, "align")
-    family = find_family(model_settings(), mixture.policy)
-    tokenizer = load_tokenizer(mixture.tokenizer, FORMATS["vlmill"])
-    model = create_model(family, tokenizer, mixture.chat, 0, start_from=uninterrupted.checkpoint)
-    reader = Reader(mixture, tokenizer, family, "answers")
-    together = module.summarise_scores(module.score_held_out(model, reader, torch.device("cpu"), 8), mixture)
-    monkeypatch.setattr(module, "BATCH", 1)
-    alone = module.summarise_scores(module.score_held_out(model, reader, torch.device("cpu"), 8), mixture)
+    reader = open_reader(mixture, model_settings(), "answers")
+    model = create_model(reader.family, reader.tokenizer, mixture.chat, 0, start_from=uninterrupted.checkpoint)
+    scorer = Scorer(model, reader, torch.device("cpu"), torch.float32, ProcessGroup())
+    together = summarise_scores(scorer.score_held_out(8, PartialScores(tmp_path / "together", "")), mixture)
+    monkeypatch.setattr(evaluate, "BATCH", 1)
+    alone = summarise_scores(scorer.score_held_out(8, PartialScores(tmp_path / "alone", "")), mixture)
     for name, score in alone.items():
         assert (score.samples, score.questions, score.exact, score.majority) == (
             together[name].samples,

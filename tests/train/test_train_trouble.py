@@ -23,7 +23,9 @@ from tests.helpers.stages import (
 )
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.train import checkpoint
+from vlmill.train.digests import write_digests
 from vlmill.train.log import Log
 from vlmill.train.run import train_stage
 from vlmill.train.settings import Machine, Training
@@ -106,6 +108,7 @@ def test_a_checkpoint_of_somebody_else_runs_nothing_and_the_file_is_named(traine
             (newest / file).write_bytes(pickle.dumps(Touches(tmp_path / "ran")))
         else:
             put_in(newest, kind, Touches(tmp_path / "ran"))
+        write_digests(newest, {name: hash_file(newest / name) for name in (".metadata", "__0_0.distcp")})
         with pytest.raises(StoreError, match=said):
             train(root)
         assert not (tmp_path / "ran").exists(), file

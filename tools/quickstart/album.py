@@ -70,7 +70,9 @@ class Album:
 
 
 def views(image: Image.Image) -> np.ndarray:
-    """What a picture looks like through a window at small shifts: (shifts, pixels) of whole numbers, mean 0 and length NORM.
+    """What a picture looks like through a window at small shifts.
+
+    (shifts, pixels) of whole numbers, mean 0 and length NORM.
 
     The window spans four fifths of the width and height; the product of two views is the correlation of what they show.
     """

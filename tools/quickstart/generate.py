@@ -1,4 +1,4 @@
-"""Make the quickstart data: about a thousand samples of three families, with everything in them that the pipeline exists for.
+"""Makes the quickstart data: a thousand samples of three families with every case that the pipeline handles.
 
     python -m tools.quickstart.generate [FOLDER]
 

@@ -39,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Duplicates: the member with the lowest source priority and then the smallest id is kept, the others are dropped."""
+    """Duplicates: the member with the lowest source priority, then the smallest id, is kept, others are dropped."""
 
     reason: str
     why: str

@@ -221,7 +221,10 @@ def _bad_rows(quiz: Quiz) -> None:
 
 
 def show_in(web: Web, quiz: Quiz) -> list[Twins]:
-    """Put pictures of question-answer rows into web documents, where they stay, and texts without a picture, which do not."""
+    """Put pictures of question-answer rows into web documents, where they stay.
+
+    Texts without a picture do not.
+    """
     named = [name for name in quiz.scenes if name.startswith("quiz-plain-")]
     by_name = {row.name: row for row in quiz.rows}
     for index in range(10):

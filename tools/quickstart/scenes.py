@@ -278,7 +278,7 @@ def questions(scene: Scene, rng: Random) -> list[Turn]:
 
 
 def _pair_questions(scene: Scene, rng: Random) -> list[Turn]:
-    """Questions about two shapes; which of them a question asks for is drawn, so that yes and no are equally frequent."""
+    """Questions about two shapes; the shape asked for is drawn, so that yes and no are equally frequent."""
     pair, relations = list(scene.shapes), joined(scene)
     asked, other = rng.sample(pair, 2)
     relation = rng.choice(relations)

@@ -209,7 +209,10 @@ def _edited(slot: Slot) -> Slot:
 
 
 def _copied_images(web: Web) -> None:
-    """Pictures that appear again under another address, the same bytes or re-encoded: in another document, or further down."""
+    """Pictures that appear again under another address, the same bytes or re-encoded.
+
+    In another document, or further down.
+    """
     recipes: list[tuple[str, str, Callable[[Scene], tuple[bytes, str]]]] = [
         ("exact_image", "the same file under another address", lambda scene: (encode(paint(scene), "png"), "png")),
         ("near_image", "the same picture as JPEG", lambda scene: (encode(paint(scene), "jpeg"), "jpg")),

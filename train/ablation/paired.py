@@ -41,7 +41,9 @@ class Difference:
 
 
 def linearise_ratios(sums: Table, weights: Table) -> Table:
-    """What each sample contributes to the score of its seed, a ratio of sums, to first order; a row's mean is its seed's score.
+    """What each sample contributes to the score of its seed, a ratio of sums, to first order.
+
+    A row's mean is its seed's score.
 
     Args:
         sums: of a measure, such as right answers or the loss of all tokens.
@@ -86,7 +88,9 @@ def _compute_difference(mean: float, variance: float, degrees: float) -> Differe
 
 
 def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values such that to call those below alpha differences is wrong anywhere with a chance of at most alpha (Holm 1979).
+    """Adjusted p-values (Holm 1979).
+
+    To call those below alpha differences is wrong anywhere with a chance of at most alpha.
 
     The smallest is multiplied by how many there are, the next by one fewer, and so on; none comes out below a smaller
     one, or above 1.

@@ -1,4 +1,4 @@
-"""What came of an ablation: scores and costs of every variant, and its difference from the baseline."""
+"""The report of an ablation: scores and costs of every variant, and its difference from the baseline."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.ablation import paired
 from vlmill.train.ablation.spec import Spec
+from vlmill.train.digests import check_result_file
 from vlmill.train.evaluate import HeldOut, read_answers
 from vlmill.train.metrics import METRICS
 from vlmill.train.run import ANSWERS, find_final_checkpoint
@@ -70,6 +71,7 @@ def _read_answers(folder: Path) -> dict[tuple[str, str], HeldOut]:
     """The last stage's held-out samples, by source and id."""
     stage = read_locked_recipe(folder).stages[-1].name
     find_final_checkpoint(folder, stage)
+    check_result_file(folder / "train" / stage, ANSWERS)
     return {(sample.source, sample.id): sample for sample in read_answers(folder / "train" / stage / ANSWERS)}
 
 
@@ -79,7 +81,10 @@ def _tabulate_contributions(
     ids: Sequence[tuple[str, str]],
     measure: str,
 ) -> tuple[dict[str, paired.Table], int]:
-    """Contributions (seeds, samples) by variant, and the number of samples: those with anything to measure in all runs."""
+    """Contributions (seeds, samples) by variant, and the number of samples.
+
+    Samples are those with a score in all runs.
+    """
     found = {run: [_measure_sample(samples[name], measure) for name in ids] for run, samples in answered.items()}
     kept = [place for place in range(len(ids)) if all(samples[place][1] for samples in found.values())]
     if not kept:
@@ -100,7 +105,7 @@ def _measure_sample(sample: HeldOut, measure: str) -> tuple[float, int]:
 
 
 def _average_costs(folders: Sequence[Path]) -> dict[str, float]:
-    """What a training of all stages cost, as a mean over seeds: steps, tokens, tiles, operations, seconds in its steps."""
+    """The mean cost over seeds of training all stages: steps, tokens, tiles, operations, seconds in its steps."""
     spent = [_sum_costs(folder) for folder in folders]
     return {name: float(np.mean([one[name] for one in spent])) for name in spent[0]}
 
@@ -153,7 +158,7 @@ def make_ablation_table(found: Mapping[str, Any]) -> Table:
 
 
 def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences on what the table can tell."""
+    """Sentences on what the table shows."""
     seeds = len(found["seeds"])
     if seeds == 1:
         yield (

@@ -19,6 +19,7 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import TEMPORARY, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_value
+from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.workdir import PINS
 from vlmill.pipeline.recipe.lock import select_shaping
@@ -125,5 +126,5 @@ def _link_run(folder: Path, data: Path, trial: Trial) -> None:
     for name in SHARED:
         if (data / name).exists() and not (folder / name).exists():
             (folder / name).symlink_to(os.path.relpath(data / name, folder))
-    text = format_yaml(select_shaping(trial.data))
+    text = seal_yaml(format_yaml(select_shaping(trial.data)))
     write_atomically(folder / LOCK, text)

@@ -1,4 +1,6 @@
-"""What an ablation compares: one YAML file, read once into a frozen object, and the recipe of each training that it takes.
+"""What an ablation compares.
+
+One YAML file, read once into a frozen object, and the recipe of each training that it takes.
 
 recipe: quickstart
 baseline: two-stages
@@ -27,7 +29,7 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.mapping import read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_name
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 DATA = "data"
 """The folder of what variants share, beside theirs."""
@@ -105,7 +107,9 @@ def read_ablation(path: Path) -> Spec:
 def list_trials(
     spec: Spec, sources: Mapping[str, str], limit: int | None, filters: Sequence[tuple[str, str]] = ()
 ) -> list[Trial]:
-    """Every training, the first seed's of all variants first; each recipe is checked, so that a mistake shows before any work.
+    """Every training, the first seed's of all variants first.
+
+    Each recipe is checked, so that a mistake shows before any work.
 
     Args:
         spec: the ablation.
@@ -142,7 +146,7 @@ def _load_trial(
         recipe, data, base = _load_recipe(spec, changes, sources, limit, filters)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}
         recipe, data, base = _load_recipe(spec, seeded, sources, limit, filters)
-        validate(recipe)
+        validate_whole_recipe(recipe)
     except RecipeError as error:
         raise RecipeError(f"variant {variant!r}: {error}") from error
     if not (recipe.stages and recipe.model):

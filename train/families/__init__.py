@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vlmill.pipeline.chat.settings import name_images
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
+    from vlmill.pipeline.chat.settings import Chat
     from vlmill.pipeline.images import Policy
     from vlmill.train.families.base import Family
     from vlmill.train.settings import ModelSettings
@@ -47,7 +49,7 @@ FAMILIES: Mapping[str, Declared] = {
 }
 
 
-def find_class(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> str:
+def find_class(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -> str:
     """Where in FAMILIES the class of a recipe's model stands, for one of its image policies and its chat format.
 
     Raises:
@@ -68,15 +70,18 @@ def find_class(settings: ModelSettings, policy: Policy, chat: str = "vlmill") ->
         raise RecipeError(
             f"model.connector.kind: {settings.family} has {' or '.join(declared.connectors)}, not {connector}"
         )
-    if chat != declared.chat:
+    if not isinstance(chat, str) and settings.family == "idefics":
+        raise RecipeError("chat: the processor of idefics has no chat template; write chat: idefics in the recipe")
+    if (images := name_images(chat)) != declared.chat:
+        key = "chat" if isinstance(chat, str) else "chat.images"
         raise RecipeError(
-            f"chat: {settings.family} spells images as format {declared.chat!r} does, not {chat!r}; "
-            f"write chat: {declared.chat} in the recipe"
+            f"{key}: {settings.family} spells images as format {declared.chat!r} does, not {images!r}; "
+            f"write {key}: {declared.chat} in the recipe"
         )
     return declared.classes[policy.kind]
 
 
-def find_family(settings: ModelSettings, policy: Policy, chat: str = "vlmill") -> Family:
+def find_family(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -> Family:
     """The family of a recipe's model, for one of its image policies and its chat format.
 
     Raises:

@@ -36,7 +36,7 @@ class Family(Protocol):
         ...
 
     def visual_tokens(self, layout: Layout) -> int:
-        """Features that the model class makes of an image, by transformers' own arithmetic; a policy must count the same."""
+        """Features per image by transformers' own arithmetic; a policy must count the same."""
         ...
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
@@ -48,7 +48,10 @@ class Family(Protocol):
         ...
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
-        """The processor of transformers, set to give from an image what the policy and `inputs` give; its image processor is `make_image_processor`'s."""
+        """The processor of transformers, set to give of an image what the policy and `inputs` give.
+
+        Its image processor is that of `make_image_processor`.
+        """
         ...
 
     def component(self, parameter: str) -> Component:

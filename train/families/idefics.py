@@ -92,7 +92,7 @@ class Idefics:
         return cast("PreTrainedModel", model)
 
     def _check_text(self, text: Any) -> None:
-        """The class has Llama's layers of its own, and cross-attention before some of them."""
+        """The class has its copy of Llama's layers, and cross-attention before some of them."""
         if text.model_type != "llama" or text.num_key_value_heads != text.num_attention_heads:
             raise RecipeError(
                 "model.text: family idefics has the layers of a Llama with as many key heads as heads, not of "
@@ -157,7 +157,10 @@ def find_last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor
 
 
 def make_causal_mask(positions: torch.Tensor) -> torch.Tensor:
-    """What is added to attention scores (sequences, 1, length, length): nothing towards what a token sees, the least number elsewhere."""
+    """What is added to attention scores (sequences, 1, length, length).
+
+    Nothing towards what a token sees, the least number elsewhere.
+    """
     document, place = (positions == 0).cumsum(1), torch.arange(positions.shape[1], device=positions.device)
     seen = (document[:, :, None] == document[:, None, :]) & (place[:, None] >= place)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]

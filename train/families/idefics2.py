@@ -92,7 +92,10 @@ class Idefics2:
         return layout.tiles * self._latents
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
-        """`pixel_values` (1, inputs of all images, 3, height, width), padded below and to the right, and the mask of what is not padding."""
+        """`pixel_values` (1, inputs of all images, 3, height, width), and the mask of what is not padding.
+
+        Inputs are padded below and to the right.
+        """
         if not batch.tiles:
             return {}
         images = vision.normalise_pixels(batch, self._vision)

@@ -77,7 +77,7 @@ class InternVLFamily:
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
         """See `Family`. The class asks its tokenizer for the marks of an image."""
-        start, end, video = chat.frame.specials
+        start, end, video = chat.image_tokens.specials
         marks = {"start_image_token": start, "end_image_token": end, "context_image_token": chat.image}
         named = PreTrainedTokenizerFast(
             tokenizer_object=tokenizer.backend_tokenizer,

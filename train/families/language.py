@@ -1,4 +1,4 @@
-"""Language models: from settings, local folders or the Hub, with room for every token of the recipe's tokenizer."""
+"""Language models: from settings, local folders or the Hub, with a row for every token of the recipe's tokenizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def count_vocabulary(tokenizer: Tokenizer) -> int:
 def configure_text(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -> Any:
     """The configuration of a model's language model."""
     text = settings.text
-    marks = {f"{name}_token_id": get_mark_id(tokenizer, getattr(chat, name)) for name in ("bos", "eos", "pad")}
+    said = {"bos": chat.bos, "eos": chat.eos, "pad": chat.pad}  # a published tokenizer may have no BOS
+    marks = {f"{name}_token_id": get_mark_id(tokenizer, mark) if mark else None for name, mark in said.items()}
     if isinstance(text, TextModel):
         plain = text.kind == "phi"  # a network without a gate
         return CONFIGS[text.kind](

@@ -1,4 +1,7 @@
-"""LLaVA: one tile per image (transformers' `LlavaForConditionalGeneration`); LLaVA-1.5, Prismatic and MobileVLM are its settings."""
+"""LLaVA: one tile per image (transformers' `LlavaForConditionalGeneration`).
+
+LLaVA-1.5, Prismatic and MobileVLM are settings of it.
+"""
 
 from __future__ import annotations
 

@@ -70,12 +70,12 @@ class LlavaNext:
         return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
-        """See `Family`: the overview's patches, and a row's patches and its newline for each row that is not padding."""
+        """See `Family`: the overview's patches, and the patches and newline of each row that is not padding."""
         rows, columns = count_shown(layout, self.policy, self._vision)
         return int((self.policy.side // self.policy.patch) ** 2 + rows * (columns + 1))
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:  # noqa: ARG002 - nothing depends on it
-        """`pixel_values` (tiles of all images, 3, side, side) and `image_sizes` (images, 2) as (height, width) of the originals."""
+        """`pixel_values` (tiles of all images, 3, side, side), and `image_sizes` (images, 2): height and width."""
         if not batch.tiles:
             return {}
         sizes = [(layout.size[1], layout.size[0]) for layout in batch.layouts]

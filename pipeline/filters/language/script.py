@@ -1,10 +1,10 @@
 """Which characters a text is made of, and which language's character sets know them.
 
-Part of the language filter. The national character sets are the evidence that tells Chinese from Japanese without kana:
-each lists what its language writes with, and Python carries them all. A character that no Chinese set has (関, 込) is
-Japanese; one that the Japanese set lacks (这, 們) is Chinese; and one set must hold all of a text, so 国際, simplified and
-traditional at once, is Japanese. The costs follow shares of running text, counted on 31,000 Han characters of news and
-law:
+Part of the language filter. The national character sets are the evidence that tells Chinese from Japanese
+without kana: each lists what its language writes with, and Python carries them all. A character that no Chinese
+set has (関, 込) is Japanese; one that the Japanese set lacks (这, 們) is Chinese; and one set must hold all of a
+text, so 国際, simplified and traditional at once, is Japanese. The costs follow shares of running text, counted
+on 31,000 Han characters of news and law:
 
     share of characters outside    Chinese, simplified    Chinese, traditional    Japanese
     GB 2312                        < 0.01 %               25 %                    26 %
@@ -59,7 +59,7 @@ SURROGATES = range(0xD840, 0xD88E)  # first halves of the Han planes in UTF-16
 
 def measure_traits(texts: Sequence[str]) -> np.ndarray:
     """Sums of every `Trait` over each text: float64 (texts, traits). Half and full width count the same. Pure."""
-    classes, values = _table()
+    classes, values = _make_table()
     counts = np.empty((len(texts), len(values)))
     for row, text in enumerate(texts):
         units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
@@ -68,12 +68,12 @@ def measure_traits(texts: Sequence[str]) -> np.ndarray:
 
 
 @cache
-def _table() -> tuple[np.ndarray, np.ndarray]:
+def _make_table() -> tuple[np.ndarray, np.ndarray]:
     """The class of each UTF-16 unit, and the traits of each class: all characters fall into fewer than 256."""
     numbers: dict[tuple[tuple[Trait, float], ...], int] = {(): 0}
     classes = np.zeros(1 << 16, np.uint8)
     for unit in range(1 << 16):
-        found = {Trait.HAN: 1.0} if unit in SURROGATES else _traits(chr(unit))
+        found = {Trait.HAN: 1.0} if unit in SURROGATES else _find_traits(chr(unit))
         if found:
             classes[unit] = numbers.setdefault(tuple(found.items()), len(numbers))
     values = np.zeros((len(numbers), len(Trait)))
@@ -83,10 +83,10 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
     return classes, values
 
 
-def _traits(character: str) -> Mapping[Trait, float]:  # noqa: PLR0911 - one line for each script
+def _find_traits(character: str) -> Mapping[Trait, float]:  # noqa: PLR0911 - one line for each script
     point = ord(character)
     if point in range(0x4E00, 0xA000) or point in range(0x3400, 0x4DC0):
-        return _han(character)
+        return _find_han_traits(character)
     if point in range(0xAC00, 0xD7A4) or point in range(0x3131, 0x318F):
         return {Trait.HANGUL: 1}
     if point in range(0x3041, 0x3097) or point in range(0x30A1, 0x30FB) or character in "ーゝゞヽヾ":
@@ -101,28 +101,30 @@ def _traits(character: str) -> Mapping[Trait, float]:  # noqa: PLR0911 - one lin
         return {Trait.HAN: 1, Trait.NOT_JAPANESE: MISSING, Trait.NOT_KOREAN: MISSING}
     folded = unicodedata.normalize("NFKC", character) if point >= 0x2E80 else character
     if len(folded) == 1 and folded != character:
-        return _traits(folded)
+        return _find_traits(folded)
     if character == "\N{IDEOGRAPHIC NUMBER ZERO}" or point in range(0x2E80, 0x2FD6) or point in range(0xF900, 0xFB00):
         return {Trait.HAN: 1}
     return {Trait.LETTER: 1} if character.isalpha() else {}
 
 
-def _han(character: str) -> Mapping[Trait, float]:
-    simplified, japanese = _code(character, "gb2312"), _code(character, "euc_jp")
+def _find_han_traits(character: str) -> Mapping[Trait, float]:
+    simplified, japanese = _encode_character(character, "gb2312"), _encode_character(character, "euc_jp")
     modern = len(japanese) == 2  # three bytes are JIS X 0212, which no modern text uses
     return {
         Trait.HAN: 1,
         Trait.NOT_SIMPLIFIED: 0 if simplified else MISSING,
-        Trait.NOT_TRADITIONAL: _not_traditional(_code(character, "big5hkscs"), elsewhere=bool(simplified) or modern),
+        Trait.NOT_TRADITIONAL: _score_not_traditional(
+            _encode_character(character, "big5hkscs"), elsewhere=bool(simplified) or modern
+        ),
         Trait.NOT_JAPANESE: 0 if modern else MISSING,
         Trait.OLD_JAPANESE: modern and japanese >= b"\xd0\xa1",  # level 2, from row 48 on
-        Trait.NOT_KOREAN: 0 if _code(character, "euc_kr") else UNUSUAL,
+        Trait.NOT_KOREAN: 0 if _encode_character(character, "euc_kr") else UNUSUAL,
         Trait.GRAMMAR: 1 if character in STRONG else 0.5 if character in WEAK else 0,
         Trait.FUNCTION: character in FUNCTION,
     }
 
 
-def _not_traditional(code: bytes, *, elsewhere: bool) -> float:
+def _score_not_traditional(code: bytes, *, elsewhere: bool) -> float:
     if not code:
         return MISSING
     if b"\xa4\x40" <= code <= b"\xc6\x7e":  # level 1
@@ -134,7 +136,7 @@ def _not_traditional(code: bytes, *, elsewhere: bool) -> float:
     )  # of Hong Kong's additions some are Cantonese (嚟), others simplified forms (国, 会)
 
 
-def _code(character: str, codec: str) -> bytes:
+def _encode_character(character: str, codec: str) -> bytes:
     try:
         return character.encode(codec)
     except UnicodeEncodeError:

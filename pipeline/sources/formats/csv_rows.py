@@ -36,7 +36,7 @@ class SeparatedSource(KeyedSource, Protocol):
 
     def survey(self, path: Path) -> list[int]:
         """Characters of each row. Raises SourceError where a column is missing."""
-        with _opened(path, self.columns()) as (_, records):
+        with _open_file(path, self.columns()) as (_, records):
             return [sum(map(len, record)) for record in records]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
@@ -44,13 +44,13 @@ class SeparatedSource(KeyedSource, Protocol):
 
         Raises as `survey`.
         """
-        with _opened(path, self.columns()) as (header, records):
+        with _open_file(path, self.columns()) as (header, records):
             wanted = enumerate(islice(records, start, stop), start)
-            yield from self.made((number, _row(header, record)) for number, record in wanted)
+            yield from self.made((number, _make_row(header, record)) for number, record in wanted)
 
 
 @contextmanager
-def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     """The names of the columns and the records, blank lines left out.
 
     What is no UTF-8 stays as half of a surrogate pair.
@@ -68,7 +68,7 @@ def _opened(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[
             raise SourceError(f"{path}: expected values separated by tabs or commas ({error})") from error
 
 
-def _row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:
+def _make_row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:
     if len(record) != len(header):
         return UnreadableRow(f"it has {len(record)} values, expected {len(header)}", raw=record)
     return dict(zip(header, record, strict=True))

@@ -69,16 +69,16 @@ class DocumentSource(Source, Protocol):
         """
         entries = tars.index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file, Sandbox(render_pages, self.seconds) as worker:
-            reader = _Reader(file, worker, self)
+            reader = _DocumentReader(file, worker, self)
             for number, entry in enumerate(entries, start):
                 try:
                     yield reader.document(number, entry)
                 except UnreadableRow as unfit:
-                    yield SourceRow(number, failed=((unfit.reason, str(unfit)),), excerpt=_named(entry))
+                    yield SourceRow(number, failed=((unfit.reason, str(unfit)),), excerpt=_name_document(entry))
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _DocumentReader:
     """An open tar and the child that makes pictures."""
 
     file: BinaryIO
@@ -93,18 +93,18 @@ class _Reader:
                 f"{entry.key} has {entry.size} bytes, allowed {self.source.max_bytes}", Reason.TOO_MANY_BYTES
             )
         texts, left = self._texts(entry)
-        wanted, failed = _choose(texts, self.source.max_pages)
+        wanted, failed = _choose_pages(texts, self.source.max_pages)
         data = tars.read_member(self.file, entry.members[suffix])
         pages = list[Page]()
         for place, picture in zip(wanted, self._pictures(FORMS[suffix], data, len(texts), list(wanted)), strict=True):
             if isinstance(picture, bytes):
-                pages.append(_page(place, wanted[place], picture, f"{entry.key}.{suffix}#page={place + 1}"))
+                pages.append(_make_page(place, wanted[place], picture, f"{entry.key}.{suffix}#page={place + 1}"))
             else:
                 failed[place] = picture[0], f"page {place}: {picture[1]}"
         others = sorted({*entry.members}.difference(self.source.suffixes, {"json"}))
         noted = (*(f".{suffix}" for suffix in others), *(f"json.{name}" for name in left))
         shown = tuple(replace(page, unread=noted) for page in pages)
-        return SourceRow(number, shown, tuple(failed.values()), tuple(failed), _named(entry) if failed else "")
+        return SourceRow(number, shown, tuple(failed.values()), tuple(failed), _name_document(entry) if failed else "")
 
     def _texts(self, entry: tars.TarRow) -> tuple[list[str | None], tuple[str, ...]]:
         """The text of each page, None where it has not the form; and what is not read beside the pages.
@@ -121,7 +121,7 @@ class _Reader:
             raise UnreadableRow(f"{entry.key}.json has no list of pages")
         if not pages:
             raise UnreadableRow(f"{entry.key}.json has no pages", Reason.EMPTY_ROW)
-        return [_text(page) for page in pages], list_unread(about, ("pages", *SAME), pictured=True)
+        return [_read_text(page) for page in pages], list_unread(about, ("pages", *SAME), pictured=True)
 
     def _pictures(self, form: Form, data: bytes, count: int, wanted: list[int]) -> Iterator[bytes | Loss]:
         """One item per wanted page: its picture, or the loss of it. The child is not asked for nothing."""
@@ -135,8 +135,11 @@ class _Reader:
                 yield error.reason, str(error)
 
 
-def _text(page: Any) -> str | None:
-    """The lines of a page, which upstream put in reading order, joined by newlines: `text` of IDL, `lines.text` of PDFA."""
+def _read_text(page: Any) -> str | None:
+    """The lines of a page, in upstream's reading order, joined by newlines.
+
+    IDL has them in `text`, PDFA in `lines.text`.
+    """
     page = (page.get("lines") or page) if isinstance(page, dict) else None
     lines = page.get("text") if isinstance(page, dict) else None
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
@@ -144,12 +147,12 @@ def _text(page: Any) -> str | None:
     return "\n".join(lines)
 
 
-def _named(entry: tars.TarRow) -> str:
+def _name_document(entry: tars.TarRow) -> str:
     """What stands for a document where something of it is shown: its members."""
     return escape_text(", ".join(member.name for member in entry.members.values()) or entry.key)
 
 
-def _choose(texts: list[str | None], max_pages: int) -> tuple[dict[int, str], Losses]:
+def _choose_pages(texts: list[str | None], max_pages: int) -> tuple[dict[int, str], Losses]:
     """The pages to make pictures of, with their texts, and the losses of the others."""
     wanted, failed = dict[int, str](), Losses()
     for place, text in enumerate(texts):
@@ -164,7 +167,7 @@ def _choose(texts: list[str | None], max_pages: int) -> tuple[dict[int, str], Lo
     return wanted, failed
 
 
-def _page(place: int, text: str, picture: bytes, url: str) -> Page:
+def _make_page(place: int, text: str, picture: bytes, url: str) -> Page:
     """The picture to read, then the text to say."""
     nodes = (Node("image", image=0, required=True, url=url), Node("text", supervised=True, text=text))
     return Page(nodes, (Picture(data=picture),), page=place)

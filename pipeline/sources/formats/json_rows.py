@@ -50,23 +50,23 @@ class JsonSource(KeyedSource, Protocol):
         Raises:
             SourceError: no row is a JSON object, none has one of the `keys`, or an array has no end.
         """
-        with _mapped(path) as data:
-            _check(path, data, self.keys())
-            return [stop - start for start, stop in _spans(path, data)]
+        with _map_file(path) as data:
+            _check_rows(path, data, self.keys())
+            return [stop - start for start, stop in _find_rows(path, data)]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
         """A page for each of the rows [start, stop) in order. Raises SourceError as `survey`, as far as it reads."""
-        with _mapped(path) as data:
-            _check(path, data, self.keys())
-            spans = islice(_spans(path, data), start, stop)
-            yield from self.made((number, _decoded(data[slice(*span)])) for number, span in enumerate(spans, start))
+        with _map_file(path) as data:
+            _check_rows(path, data, self.keys())
+            spans = islice(_find_rows(path, data), start, stop)
+            yield from self.made((number, _decode_row(data[slice(*span)])) for number, span in enumerate(spans, start))
 
 
 Buffer = bytes | mmap.mmap
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[Buffer]:
+def _map_file(path: Path) -> Iterator[Buffer]:
     """The bytes of a file."""
     try:
         file = path.open("rb")
@@ -80,17 +80,17 @@ def _mapped(path: Path) -> Iterator[Buffer]:
             yield data
 
 
-def _spans(path: Path, data: Buffer) -> Iterator[tuple[int, int]]:
+def _find_rows(path: Path, data: Buffer) -> Iterator[tuple[int, int]]:
     """(start, stop) of each row, in order."""
     begin = START.match(data)
     assert begin, "the pattern fits nothing at all as well"
     if begin[1]:
-        yield from _elements(path, data, begin.end())
+        yield from _find_elements(path, data, begin.end())
     else:
-        yield from _lines(data, begin.end())
+        yield from _find_lines(data, begin.end())
 
 
-def _lines(data: Buffer, place: int) -> Iterator[tuple[int, int]]:
+def _find_lines(data: Buffer, place: int) -> Iterator[tuple[int, int]]:
     while place < len(data):
         end = data.find(b"\n", place)
         end = len(data) if end < 0 else end
@@ -99,14 +99,14 @@ def _lines(data: Buffer, place: int) -> Iterator[tuple[int, int]]:
         place = end + 1
 
 
-def _elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, int]]:
+def _find_elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, int]]:
     """The elements of the array that begins before `place`."""
     start, depth, count = place, 1, 0
     while depth:
         found = (BETWEEN if depth == 1 else INSIDE).search(data, place)
         place, mark = (found.end(), found[0]) if found else (len(data), b"")
         if mark == b'"':
-            place = _string_end(data, place)
+            place = _find_string_end(data, place)
             continue
         if not mark:
             raise SourceError(f"{path}: the array has no end; the file stops within row {count}, fetch it again")
@@ -119,7 +119,7 @@ def _elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, int]]
         raise SourceError(f"{path}: something follows the end of the array at byte {place}")
 
 
-def _string_end(data: Buffer, place: int) -> int:
+def _find_string_end(data: Buffer, place: int) -> int:
     """Where the string ends whose opening quote lies before `place`; the end of the data if it does not."""
     while (quote := data.find(b'"', place)) >= 0:
         start = quote
@@ -131,7 +131,7 @@ def _string_end(data: Buffer, place: int) -> int:
     return len(data)
 
 
-def _decoded(data: bytes) -> dict[str, Any] | UnreadableRow:
+def _decode_row(data: bytes) -> dict[str, Any] | UnreadableRow:
     """A row, or why it is none."""
     try:
         row = json.loads(data.decode())
@@ -142,7 +142,7 @@ def _decoded(data: bytes) -> dict[str, Any] | UnreadableRow:
     )
 
 
-def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:
+def _check_rows(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:
     """Raise SourceError if rows are there, and none of them has something that is needed; the first usually has all."""
     for keys in needed:
         _check_one(path, data, keys)
@@ -150,8 +150,8 @@ def _check(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> Non
 
 def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
     first: dict[str, Any] | UnreadableRow | None = None
-    for start, stop in _spans(path, data):
-        row = _decoded(data[start:stop])
+    for start, stop in _find_rows(path, data):
+        row = _decode_row(data[start:stop])
         if isinstance(row, dict) and any(key in row for key in keys):
             return
         first = row if first is None or (isinstance(first, UnreadableRow) and isinstance(row, dict)) else first

@@ -1,4 +1,4 @@
-"""Sources whose rows have keys: each row is looked through for what would be left unread, before anything is made of it."""
+"""Sources whose rows have keys: each row is searched for keys that would be left unread before it is used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class KeyedSource(Source, Protocol):
         return [name for name in self.reads() if classify_key(name) in {"image", "address"}]
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """What becomes of a row. Raises UnreadableRow."""
+        """The sample, or the losses, of a row. Raises UnreadableRow."""
         ...
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:

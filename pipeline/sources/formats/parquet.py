@@ -75,7 +75,7 @@ class ParquetSource(KeyedSource, Protocol):
         Raises:
             SourceError: it is no Parquet file, or a column is missing or of another type.
         """
-        with _opened(path, self.columns(), self.optional()) as (file, _):
+        with _open_file(path, self.columns(), self.optional()) as (file, _):
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         return [group.total_byte_size // group.num_rows for group in groups for _ in range(group.num_rows)]
 
@@ -85,11 +85,11 @@ class ParquetSource(KeyedSource, Protocol):
         Raises:
             SourceError: as `survey`, and where the file is damaged.
         """
-        with _opened(path, self.columns(), self.optional()) as (file, names):
+        with _open_file(path, self.columns(), self.optional()) as (file, names):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
             left = {name: classify_key(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
             looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
-            rows = _rows(path, file, looked_at, start, stop)
+            rows = _read_rows(path, file, looked_at, start, stop)
             filled = ((number, row if isinstance(row, UnreadableRow) else {**missing, **row}) for number, row in rows)
             yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
 
@@ -106,7 +106,7 @@ def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = F
     raise UnreadableRow(f"image {place} has {'neither bytes nor a path' if paths else 'no bytes'}")
 
 
-def _rows(
+def _read_rows(
     path: Path, file: pq.ParquetFile, columns: list[str], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, Any] | UnreadableRow]]:
     """(number, row) of rows [start, stop) in order."""
@@ -114,13 +114,13 @@ def _rows(
     for group in range(file.num_row_groups):
         last = first + file.metadata.row_group(group).num_rows
         if first < stop and last > start:
-            numbered = enumerate(_batches(path, file, group, columns), first)
+            numbered = enumerate(_read_batches(path, file, group, columns), first)
             wanted = islice(numbered, max(start - first, 0), stop - first)  # nothing after `stop` is read
-            yield from ((number, _row(row)) for number, row in wanted)
+            yield from ((number, _read_row(row)) for number, row in wanted)
         first = last
 
 
-def _batches(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _read_batches(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of one row group as batches of one row each, `BATCH` of them in memory."""
     batches = file.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
     try:
@@ -130,16 +130,16 @@ def _batches(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -
         raise SourceError(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
 
 
-def _row(batch: pa.RecordBatch) -> dict[str, Any] | UnreadableRow:
+def _read_row(batch: pa.RecordBatch) -> dict[str, Any] | UnreadableRow:
     """The only row of `batch`. Parquet does not check that its strings are UTF-8."""
     try:
         row: dict[str, Any] = batch.to_pylist()[0]
     except UnicodeDecodeError:
-        return UnreadableRow("a string that is no UTF-8", raw=_readable(batch))
+        return UnreadableRow("a string that is no UTF-8", raw=_read_readable(batch))
     return row
 
 
-def _readable(batch: pa.RecordBatch) -> dict[str, Any]:
+def _read_readable(batch: pa.RecordBatch) -> dict[str, Any]:
     """What of the only row of `batch` can be shown."""
     row = dict[str, Any]()
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -151,23 +151,25 @@ def _readable(batch: pa.RecordBatch) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+def _open_file(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
     """The file and the columns to read, checked.
 
     It streams within row groups instead of holding whole column chunks.
     """
     try:
-        file = pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _remote(path)
+        file = (
+            pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _open_remote(path)
+        )
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: expected a Parquet file, found none ({error})") from error
     with file:
         schema = file.schema_arrow
         there = {name: kind for name, kind in optional.items() if name in schema.names}
-        _check(path, schema, {**columns, **there})
+        _check_schema(path, schema, {**columns, **there})
         yield file, [*columns, *there]
 
 
-def _remote(path: Any) -> pq.ParquetFile:
+def _open_remote(path: Any) -> pq.ParquetFile:
     """A file that is not on this machine, read by range."""
     file = path.open("rb")
     metadata = pq.read_metadata(file)
@@ -175,16 +177,16 @@ def _remote(path: Any) -> pq.ParquetFile:
     return pq.ParquetFile(file, metadata=metadata, buffer_size=REMOTE, pre_buffer=largest <= HELD)
 
 
-def _check(path: Path, schema: pa.Schema, columns: Columns) -> None:
+def _check_schema(path: Path, schema: pa.Schema, columns: Columns) -> None:
     for name, wanted in columns.items():
         if name not in schema.names:
             raise SourceError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")
         found, allowed = schema.field(name).type, wanted if isinstance(wanted, tuple) else (wanted,)
-        if not any(_fits(found, kind) for kind in allowed):
+        if not any(_fits_type(found, kind) for kind in allowed):
             raise SourceError(f"{path}: column {name!r} is {found}, expected {' or '.join(map(str, allowed))}")
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+def _fits_type(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of type `found` are those of `wanted`, however they are stored.
 
     A column of nulls fits everything.
@@ -192,13 +194,13 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     if kinds.is_null(found) or kinds.is_null(wanted):
         return True
     if kinds.is_dictionary(found):
-        return _fits(found.value_type, wanted)
+        return _fits_type(found.value_type, wanted)
     variants = next(group for group in VARIANTS if any(is_kind(wanted) for is_kind in group))
     if not any(is_kind(found) for is_kind in variants):
         return False
     if kinds.is_struct(wanted):
         return all(
-            found.get_field_index(field.name) >= 0 and _fits(found.field(field.name).type, field.type)
+            found.get_field_index(field.name) >= 0 and _fits_type(found.field(field.name).type, field.type)
             for field in wanted
         )
-    return not kinds.is_list(wanted) or _fits(found.value_type, wanted.value_type)
+    return not kinds.is_list(wanted) or _fits_type(found.value_type, wanted.value_type)

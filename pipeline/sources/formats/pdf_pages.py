@@ -56,16 +56,16 @@ def render_pages(form: Form, data: bytes, count: int, wanted: Sequence[int], lon
         elif form == "tif" and count == 1:
             yield data
         else:
-            yield _picture(form, document, number, long_side)
+            yield _render_picture(form, document, number, long_side)
 
 
 def _open_pdf(data: bytes) -> Any:
-    return _pdfium().PdfDocument(data)
+    return _load_pdfium().PdfDocument(data)
 
 
 @cache
-def _pdfium() -> Any:
-    """pypdfium2 with no fonts but pdfium's own 14: those of the machine would make pages differ from worker to worker."""
+def _load_pdfium() -> Any:
+    """pypdfium2 with no fonts but pdfium's own 14: fonts of the machine would make pages differ by worker."""
     import pypdfium2  # noqa: PLC0415 - only this child needs the library
     from pypdfium2 import raw  # noqa: PLC0415
 
@@ -74,22 +74,24 @@ def _pdfium() -> Any:
     return pypdfium2
 
 
-def _picture(form: Form, document: Any, number: int, long_side: int) -> bytes | str:
+def _render_picture(form: Form, document: Any, number: int, long_side: int) -> bytes | str:
     """One page as PNG, or why not: one bad page does not spoil the others."""
     try:
-        return _png(_page(document[number], long_side) if form == "pdf" else _frame(document, number))
+        return _encode_png(
+            _render_page(document[number], long_side) if form == "pdf" else _read_frame(document, number)
+        )
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - parsers raise whatever they run into
         return f"{type(error).__name__}: {error}"
 
 
-def _page(page: Any, long_side: int) -> Image.Image:
+def _render_page(page: Any, long_side: int) -> Image.Image:
     """A PDF page on white; grey where it has no colour.
 
     Forms are not filled in: the texts of upstream do not have them.
 
-    Raises ValueError for a page that comes out empty: it has text, so a font is missing, and nobody could read it
+    Raises ValueError for a page that comes out empty: it has text, so a font is missing, and it is unreadable
     there.
     """
     longest = max(page.get_size())
@@ -103,7 +105,7 @@ def _page(page: Any, long_side: int) -> Image.Image:
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 
 
-def _frame(image: Image.Image, number: int) -> Image.Image:
+def _read_frame(image: Image.Image, number: int) -> Image.Image:
     """A frame of a TIFF, in its own mode if PNG has that."""
     image.seek(number)
     check_pixels(image, MAX_PIXELS)
@@ -111,7 +113,7 @@ def _frame(image: Image.Image, number: int) -> Image.Image:
     return image.copy() if image.mode in PNG_MODES else to_rgb(image)
 
 
-def _png(image: Image.Image) -> bytes:
+def _encode_png(image: Image.Image) -> bytes:
     """The pixels alone: no profile, resolution or text. On text pages level 3 is a third faster than 6, and smaller."""
     image.info.clear()
     buffer = io.BytesIO()

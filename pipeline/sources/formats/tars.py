@@ -60,7 +60,10 @@ class TarRow:
 
 
 class TarSource(Source, Protocol):
-    """A source whose rows are the members of a tar that share a key: it names their suffixes, and says what a row becomes."""
+    """A source whose rows are the members of a tar that share a key.
+
+    It names their suffixes, and says what a row becomes.
+    """
 
     def needs(self) -> Needs:
         """The members that it cannot do without."""
@@ -71,7 +74,7 @@ class TarSource(Source, Protocol):
         return tuple(suffix for group in self.needs() for suffix in group)
 
     def page(self, key: str, members: Mapping[str, bytes]) -> Page:
-        """What becomes of a row with the key and these members, by suffix. Raises UnreadableRow."""
+        """The sample, or the losses, of a row with the key and these members, by suffix. Raises UnreadableRow."""
         ...
 
     def survey(self, path: Path) -> list[int]:
@@ -83,7 +86,7 @@ class TarSource(Source, Protocol):
         entries = index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file:
             yield from read_pages(
-                ((number, _members(file, entry, self.needs())) for number, entry in enumerate(entries, start)),
+                ((number, _read_members(file, entry, self.needs())) for number, entry in enumerate(entries, start)),
                 self._made,
             )
 
@@ -102,11 +105,13 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
         SourceError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
             needs.
     """
-    entries = [_entry(key, list(members)) for key, members in groupby(_headers(path), key=lambda member: member.key)]
-    if entries and not any(_has(entry, needs) for entry in entries):
+    entries = [
+        _make_entry(key, list(members)) for key, members in groupby(_read_headers(path), key=lambda member: member.key)
+    ]
+    if entries and not any(_has_members(entry, needs) for entry in entries):
         found = sorted({suffix for entry in entries for suffix in entry.members})
         raise SourceError(
-            f"{path}: no row has {_said(needs)}; its members are {', '.join(found) or 'without a suffix'}"
+            f"{path}: no row has {_describe_needs(needs)}; its members are {', '.join(found) or 'without a suffix'}"
         )
     return entries
 
@@ -117,8 +122,8 @@ def choose_members(entry: TarRow, needs: Needs) -> list[str]:
         raise UnreadableRow(entry.trouble)
     if media := sorted((VIDEO | AUDIO).intersection(entry.members)):
         raise UnreadableRow(f"{entry.key}.{media[0]}", Reason.UNSUPPORTED_MEDIA)
-    if not _has(entry, needs):
-        raise UnreadableRow(f"{entry.key} has {', '.join(sorted(entry.members))}; it needs {_said(needs)}")
+    if not _has_members(entry, needs):
+        raise UnreadableRow(f"{entry.key} has {', '.join(sorted(entry.members))}; it needs {_describe_needs(needs)}")
     pictures = [suffix for suffix in PICTURES if suffix in entry.members]
     if PICTURES in needs and len(pictures) > 1:
         raise UnreadableRow(f"{entry.key} has {' and '.join(pictures)}, of which one is read", Reason.UNSUPPORTED_MEDIA)
@@ -131,7 +136,7 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
     return file.read(member.size)
 
 
-def _members(file: BinaryIO, entry: TarRow, needs: Needs) -> tuple[str, dict[str, bytes]] | UnreadableRow:
+def _read_members(file: BinaryIO, entry: TarRow, needs: Needs) -> tuple[str, dict[str, bytes]] | UnreadableRow:
     """The key of a row, and its members by suffix."""
     try:
         choose_members(entry, needs)
@@ -140,15 +145,15 @@ def _members(file: BinaryIO, entry: TarRow, needs: Needs) -> tuple[str, dict[str
     return entry.key, {suffix: read_member(file, member) for suffix, member in entry.members.items()}
 
 
-def _has(entry: TarRow, needs: Needs) -> bool:
+def _has_members(entry: TarRow, needs: Needs) -> bool:
     return all(not entry.members.keys().isdisjoint(group) for group in needs)
 
 
-def _said(needs: Needs) -> str:
+def _describe_needs(needs: Needs) -> str:
     return " and ".join(" or ".join(group) for group in needs)
 
 
-def _entry(key: str, members: list[Member]) -> TarRow:
+def _make_entry(key: str, members: list[Member]) -> TarRow:
     size = sum(member.size for member in members)
     suffixes = [member.suffix for member in members]
     for member in members:
@@ -161,7 +166,7 @@ def _entry(key: str, members: list[Member]) -> TarRow:
     return TarRow(key, dict(zip(suffixes, members, strict=True)), size=size)
 
 
-def _headers(path: Path) -> Iterator[Member]:
+def _read_headers(path: Path) -> Iterator[Member]:
     """Every member but folders. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
     end = 0
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from vlmill.api.checks import refuse_faults
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
@@ -20,12 +21,13 @@ from vlmill.pipeline.engine.serve import serve_folders
 from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin_hub_roots, remove_unused
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
-from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_lock
-from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
+from vlmill.pipeline.recipe.load import ReadableRecipe
+from vlmill.pipeline.recipe.lock import lock_folder, read_kept_sources
+from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,34 @@ def load_with_code(
 
     Raises RecipeError as `load_recipe`.
     """
-    kept = {"sources": read_lock(run)["sources"]} if run is not None and is_bound(run) else None
-    found = load.compose_recipe(recipe, sources, limit, sets, code, kept)
-    validate(found.recipe)
+    found = load.compose_recipe(recipe, sources, limit, sets, code, read_kept_sources(run))
+    validate_whole_recipe(found.recipe)
     return LoadedRecipe(found.recipe, found.data, found.base, found.notes)
+
+
+def load_for_build(
+    recipe: str,
+    sources: Mapping[str, str],
+    limit: int | None,
+    sets: Mapping[str, str],
+    code: Sequence[tuple[str, str]],
+    root: Path,
+    *,
+    accept_changes: bool = False,
+) -> LoadedRecipe:
+    """The same for a build in the folder `root`: where it fails, what is wrong with the input files is said as well.
+
+    The folder's subsets of sources count unless changes are accepted.
+
+    Raises:
+        RecipeError: all faults of the recipe and of its inputs.
+    """
+    run = None if accept_changes else root
+    try:
+        return load_with_code(recipe, sources, limit, sets, code, run)
+    except RecipeError:
+        refuse_faults(load.load_readable(recipe, sources, limit, sets, code, read_kept_sources(run)), root)
+        raise
 
 
 def build(
@@ -105,8 +131,9 @@ def build(
 ) -> Run:
     """Carry a recipe's raw data to shards, mixtures and plans.
 
-    Call it again after any interruption, or with more workers: what is there is kept, the rest is made, and the bytes
-    are the same.
+    It begins with what `check_recipe` looks at, the estimate aside, and ends there if anything is wrong, before it
+    writes anything. Call it again after any interruption, or with more workers: what is there is kept, the rest is
+    made, and the bytes are the same.
 
     Args:
         recipe: A recipe file, the name of a shipped recipe, or what `load_recipe` made of one.
@@ -127,16 +154,17 @@ def build(
         RecipeError: the recipe asks for something that does not exist or contradicts itself.
         SourceError: an input file is missing or does not have the form that its source declares.
         StoreError: the folder is locked to another recipe, in use, or damaged.
-        VlmillError: less was kept of a source than the recipe expects, or nothing. What was made stays.
+        VlmillError: less was kept of a source than the recipe expects, or nothing. The folder keeps its data.
     """
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
     if isinstance(recipe, LoadedRecipe):
         loaded = recipe
     else:
-        loaded = load_recipe(recipe, run=None if accept_changes else find_run(str(recipe), Path(out) if out else None))
+        loaded = _load_unchanged(str(recipe), out, accept_changes=accept_changes)
     shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
-    root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers stand in folders of their own
+    refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
+    root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
     for note in loaded.notes:
         console.print(note, markup=False)
 
@@ -167,9 +195,17 @@ def build(
         console.print(line, markup=False)
     if short := kept.explain_shortfall(came, shown):
         raise VlmillError(
-            f"{short}\nWhat was made stays in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+            f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
         )
     return open_run(shown)
+
+
+def _load_unchanged(recipe: str, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
+    """A recipe as its file has it, for a build in `out`, or in the folder that it is built in by default."""
+    path = find_recipe(recipe)
+    root = Path(out) if out else Path("build") / str(read_mapping(path).get("name"))
+    code = find_named_code([], [], read_held_code(path))
+    return load_for_build(recipe, {}, None, {}, code, root, accept_changes=accept_changes)
 
 
 def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
@@ -209,7 +245,7 @@ def build_recipe(
         accept_changes: As in `build`.
         rebuild: As in `build`.
         retry_failed: As in `build`.
-        outcome: Is told source -> the folder whose counts say what was kept, before mixtures are made.
+        outcome: Receives source -> the folder whose counts say what was kept, before mixtures are made.
         console: Where progress is shown; None shows nothing.
     """
     with open_run_folder(root):

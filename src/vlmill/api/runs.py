@@ -1,193 +1,52 @@
-"""A run's folder, opened for reading and training: its tables, pictures and stages.
-
-Files are read when they are asked for, the recipe once.
-"""
+"""A run's folder, opened for reading and training: what `open_run` returns, with its stages, reports and work."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
-from PIL import Image
 from rich.console import Console
 
 from vlmill.api import tables
+from vlmill.api.run_tables import RunTables
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.sample import read_images
-from vlmill.pipeline.engine.partition_tables import PartitionTables, list_raw_tables
 from vlmill.pipeline.filters.custom import find_named_code
-from vlmill.pipeline.images.decode import Undecodable, decode_image
-from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
-from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import read_funnel
-from vlmill.pipeline.reports.trace import Traced, trace_sample
+from vlmill.pipeline.reports.contamination import Contamination, read_contamination
+from vlmill.pipeline.reports.funnel import sample_losses, select_funnel
+from vlmill.pipeline.reports.losses import Loss, list_losses, list_refused_losses
+from vlmill.pipeline.reports.overlap import read_overlap
+from vlmill.pipeline.reports.refused import Refused
+from vlmill.pipeline.reports.status import Status, read_status
+from vlmill.pipeline.reports.trace import Traced, find_id, trace_refused, trace_sample
 from vlmill.pipeline.reports.verify import verify_run
 from vlmill.pipeline.reports.what_if import WhatIfAnswer, answer_what_if
+from vlmill.pipeline.takedown.rules import parse_rules
+from vlmill.train.digests import verify_training
+from vlmill.train.settings import read_training_settings
+from vlmill.train.trace import find_steps, list_trained_stages
 
 if TYPE_CHECKING:
+    from vlmill.api.takedown import Takedown
     from vlmill.train.evaluate import Score
     from vlmill.train.run import Result
     from vlmill.train.settings import Machine
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedPicture:
-    """One image of a run as it came, decoded."""
-
-    source: str
-    partition: str
-    image: int  # its number in the partition, as samples name it
-    sha256: str  # of the bytes as they came: what lists of the filter `opt_out` and takedowns name
-    url: str | None  # None where the bytes came with the rows
-    picture: Image.Image  # RGB, upright, of the original size
-
-
 @dataclass(frozen=True)
-class Run:
+class Run(RunTables):
     """A run: the folder that a build fills.
 
     Attributes:
         folder: The run's folder, as it was given.
     """
-
-    folder: Path
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """The recipe that the folder is locked to.
-
-        Its custom filters are known by name, and none of their code runs.
-        """
-        return read_locked_recipe(self.folder)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The names of the sources, sorted: the order of every table."""
-        return tuple(sorted(self.recipe.sources))
-
-    # -- tables ----------------------------------------------------------------------------------------------------
-
-    def samples(self, source: str | None = None) -> pl.LazyFrame:
-        """All samples that were read, also those that are dropped later: what was kept is in the shards of a stage.
-
-        Columns: `source partition sample id file row page group licence url signals nodes`. `sample` is the number of
-        the row in its partition, by which verdicts name it; `signals` is JSON. A sample that was taken down has nodes
-        that hold nothing.
-
-        Args:
-            source: One source only.
-
-        Raises:
-            StoreError: the run has no such source, or it is not read to its end.
-        """
-        return tables.scan_samples(self.folder, self.recipe, self._chosen(source))
-
-    def images(self, source: str | None = None) -> pl.LazyFrame:
-        """All images, with their bytes as they came: select other columns where the bytes are not needed, for they are many.
-
-        Columns: `source partition image url reason detail media_type bytes`. `image` is the number by which nodes name
-        it; `reason` says why there are no bytes. See `pictures` for decoded ones.
-
-        Raises:
-            StoreError: as `samples`.
-        """
-        return tables.scan_images(self.folder, self.recipe, self._chosen(source))
-
-    def image_stats(self, source: str | None = None) -> pl.LazyFrame:
-        """What one decode found out about each image: `source partition image reason sha256 format mode width height frames contrast sharpness phash thumbnail`.
-
-        Raises:
-            StoreError: the run has no such source, or the build has not come to its image stats.
-        """
-        return tables.scan_image_stats(self.folder, self.recipe, self._chosen(source))
-
-    def verdicts(self, source: str | None = None) -> pl.LazyFrame:
-        """What filters, decontamination and dedupe drop: `source partition sample node filter reason score other`.
-
-        `node` is -1 where the whole sample is dropped. What an image policy cannot draw is not here, for it differs by
-        policy.
-
-        Raises:
-            StoreError: the run has no such source, or the build has not come to the end of dedupe.
-        """
-        return tables.scan_verdicts(self.folder, self.recipe, self._chosen(source))
-
-    def refused(self, source: str | None = None) -> pl.LazyFrame:
-        """Rows and pages of which no sample could be made: `source partition id file row page reason detail excerpt`.
-
-        `page` is -1 for a whole row.
-
-        Raises:
-            StoreError: as `samples`.
-        """
-        return tables.scan_refused(self.folder, self.recipe, self._chosen(source))
-
-    def funnel(self) -> pl.DataFrame:
-        """How many rows, samples, nodes and images were kept, dropped and failed, by source and reason.
-
-        Columns: `source level outcome reason count`; `outcome` is kept, dropped or failed, and `reason` is null of what
-        was kept. The counts of one source and level add up to what came in. Empty before anything is read.
-        """
-        return tables.make_funnel(read_funnel(self.folder))
-
-    def trace(self, sample: str) -> Traced:
-        """Everything about one sample: its nodes, verdicts, outcome and shards.
-
-        Args:
-            sample: Its id, such as `web/part-0.parquet#12`, or `SHARD.tar:KEY`.
-
-        Raises:
-            StoreError: the run has no such sample.
-        """
-        return trace_sample(self.folder, sample)
-
-    # -- pictures --------------------------------------------------------------------------------------------------
-
-    def picture(self, source: str, partition: str, image: int) -> Image.Image:
-        """One image as it came: RGB, upright, of its original size. The three arguments stand in every table.
-
-        Raises:
-            StoreError: there is no such image, or it has no bytes, or they cannot be decoded; the message says why.
-        """
-        where = f"image {image} of {source}/{partition}"
-        for at in self._partitions(source):
-            if at.partition == partition:
-                frame = tables.scan_partition_images(at.paths(self.folder)).filter(pl.col("image") == image)
-                for row in frame.select("reason", "bytes").collect().iter_rows(named=True):
-                    if row["bytes"] is None:
-                        raise StoreError(f"{where} was not had: {row['reason']}")
-                    return self._decode(row["bytes"], where)
-        raise StoreError(f"{self.folder} has no {where}; run.images() lists all")
-
-    def pictures(self, source: str | None = None) -> Iterator[DecodedPicture]:
-        """All images that can be decoded, in the order of `images`; a few in memory at a time.
-
-        Each is decoded when it is asked for.
-
-        Raises:
-            StoreError: as `samples`.
-        """
-        for name in self._chosen(source):
-            for at in self._partitions(name):
-                for row in read_images(at.paths(self.folder)):
-                    if row["bytes"] is None:
-                        continue
-                    try:
-                        picture = decode_image(row["bytes"], self._most_pixels)
-                    except Undecodable:  # image_stats() has the reason
-                        continue
-                    sha256 = hashlib.sha256(row["bytes"]).hexdigest()
-                    yield DecodedPicture(name, at.partition, row["image"], sha256, row["url"], picture)
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
@@ -211,11 +70,133 @@ class Run:
         """The mixtures of all stages that are mixed, by name."""
         return {name: self.stage(name) for name in self.stages if is_mixed(self.folder, name)}
 
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """How far the run is: the tasks of each step that are done, and what filters could not decide or nobody read.
+
+        [(step.step, step.of) for step in run.status().steps if not step.complete]
+        """
+        return read_status(self.folder)
+
+    def overlap(self) -> pl.DataFrame:
+        """How many different images and texts of one source are in another too, before dedupe dropped any.
+
+        Columns: `content source size other exact near`: of `size` different images or texts (`content`) of `source`,
+        `exact` are in `other` too, and to `near` it has the same or a similar one. A source beside itself counts
+        repetitions. A row for each pair of sources.
+
+        Raises:
+            StoreError: dedupe is not done, or the recipe has none.
+        """
+        return tables.make_overlap(read_overlap(self.folder))
+
+    def contamination(self, examples: int = 0) -> Contamination:
+        """How many items of benchmarks the training data holds, by benchmark, source and how they were found.
+
+            run.contamination().benchmarks["mmstar.val"].sources["web"].items.any
+
+        Args:
+            examples: Pairs of a sample and an item, of each benchmark and source at most; `findings` has all.
+
+        Raises:
+            StoreError: the recipe has no decontaminate block, or the build has not come so far.
+        """
+        return read_contamination(self.folder, examples)
+
+    def losses(self, source: str | None = None) -> Iterator[Loss]:
+        """Everything that was lost for a reason of its own: rows and pages without a sample, samples and nodes.
+
+        Verdicts are applied as for the shards of the recipe's first policy, so `reason` is what the funnel counts.
+
+            [loss for loss in run.losses("web") if loss.filter == "language" and loss.score > 0.9]
+
+        Raises:
+            StoreError: the run has no such source, or a filter or dedupe has not come to its end.
+        """
+        for name in self._chosen(source):
+            yield from list_refused_losses(self.folder, self.recipe, name)
+            yield from list_losses(self.folder, self.recipe, name)
+
+    def sample_losses(self, reason: str, source: str | None = None, examples: int = 20) -> list[Loss]:
+        """Examples of losses with one reason, chosen by a hash of their ids: the same ones every time.
+
+        Args:
+            reason: As the funnel names it, such as `near_text` or `filter:my_filter`.
+            source: One source only.
+            examples: So many at most.
+
+        Raises:
+            StoreError: nothing was lost for this reason; the message names those that occur.
+        """
+        return sample_losses(self.folder, select_funnel(self.folder, source, reason), reason, examples)
+
+    def trace(self, sample: str) -> Traced:
+        """Everything about one sample: its nodes, verdicts, outcome and shards.
+
+        Args:
+            sample: Its id, such as `web/part-0.parquet#12`, or `SHARD.tar:KEY`.
+
+        Raises:
+            StoreError: the run has no such sample, or no sample could be made of that row.
+        """
+        if self.trace_refused(sample):
+            raise StoreError(f"{sample}: no sample was made of this row or page; Run.trace_refused says why")
+        return trace_sample(self.folder, sample)
+
+    def trace_refused(self, row: str) -> list[Refused]:
+        """The row or page of this id of which no sample was made, or such pages of a row; none for a sample.
+
+        Raises:
+            StoreError: it is no id, or its source is not in the run or not read to its end.
+        """
+        return trace_refused(self.folder, row)
+
+    def find_steps(self, sample: str) -> dict[str, list[int]]:
+        """Stage -> the training steps that see a sample, in order; of stages that are mixed and have a `train` block.
+
+        Args:
+            sample: As in `trace`.
+
+        Raises:
+            StoreError: it is neither an id nor in that shard.
+        """
+        name = str(find_id(self.folder, sample))
+        return {stage: find_steps(self.folder, stage, name) for stage in list_trained_stages(self.folder)}
+
+    def render_report_page(self, source: str | None = None) -> str:
+        """One HTML page of the report: funnel, overlap, contamination, and pictures and texts of losses.
+
+            Path("report.html").write_text(run.render_report_page(), encoding="utf-8")
+
+        Raises:
+            StoreError: the run has no such source, or a filter or dedupe has not come to its end.
+        """
+        from vlmill.pipeline.page.report import render_report_page
+
+        return render_report_page(self.folder, source)
+
+    def render_stats_page(self, stage: str | None = None) -> str:
+        """One HTML page of the mixtures: plots, samples as the trainer sees them, search. It needs no network.
+
+        Args:
+            stage: One stage only; None is all that are mixed.
+
+        Raises:
+            RecipeError: the recipe has no such stage.
+            StoreError: the one stage is not mixed yet.
+        """
+        from vlmill.mixtures.page import render_mixture_page
+
+        losses = {item.name: read_training_settings(item).loss for item in self.recipe.stages if item.train}
+        return render_mixture_page(self.folder, stage, losses)
+
     # -- questions and work ----------------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
         """A line for each sha256, count or lock that is not as it was written; none where the run is sound."""
-        return list(verify_run(self.folder)) or list(verify_locks(self.folder))
+        made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
+        return [*made, *verify_training(self.folder)]
 
     def what_if(
         self,
@@ -240,6 +221,55 @@ class Run:
         code = find_named_code(list(map(str, filters)), trust_code, read_held_code(self.folder / LOCK))
         asked = str(self.folder) if recipe is None else str(recipe)
         return answer_what_if(asked, self.folder, format_settings(settings), code)[1]
+
+    def takedown(
+        self,
+        *,
+        urls: Sequence[str] = (),
+        sha256: Sequence[str] = (),
+        ids: Sequence[str] = (),
+        domains: Sequence[str] = (),
+        dry_run: bool = False,
+        workers: int | None = None,
+        ray: str | None = None,
+        filters: Sequence[str | Path] = (),
+        trust_code: Sequence[str] = (),
+        console: Console | None = None,
+    ) -> Takedown:
+        """Remove things for good: from tables, shards, mixtures, plans, and every later build in the folder.
+
+        Without any, an interrupted takedown is finished. A model that was trained before is not changed.
+
+            run.takedown(domains=["example.org"], dry_run=True).forecast.samples
+
+        Args:
+            urls: Addresses of images, or of documents, which go with the images that only they show.
+            sha256: Of the bytes of images as they came.
+            ids: Of samples, which go with exact copies of their images and of their document's text.
+            domains: Hosts, with their sub-domains.
+            dry_run: Find what would go, and change nothing.
+            workers: As in `build`.
+            ray: As in `build`.
+            filters: Files with the run's custom filters, whose code runs again.
+            trust_code: The sha256 of such code that the run's lock holds.
+            console: Where progress is shown; None shows nothing.
+
+        Raises:
+            StoreError: a value is not of its form, an id is not in the run, or the run is not complete.
+            RecipeError: code of custom filters would have to run and was not named.
+        """
+        from vlmill.api.takedown import take_down
+
+        return take_down(
+            self.folder,
+            parse_rules(urls, sha256, ids, domains),
+            dry_run=dry_run,
+            workers=workers,
+            ray=ray,
+            filters=list(map(str, filters)),
+            trust_code=trust_code,
+            console=console,
+        )
 
     def train(
         self,
@@ -277,7 +307,9 @@ class Run:
         export: str | Path | None = None,
         machine: Machine | None = None,
     ) -> dict[str, Score]:
-        """Score a trained stage on its held-out samples; nothing is written.
+        """Score a trained stage on its held-out samples.
+
+        Results are kept beside the stage until all are there, so an interrupted call goes on.
 
         Args:
             stage: None is the last one.
@@ -294,31 +326,6 @@ class Run:
         from vlmill.train.run import evaluate_stage
 
         return evaluate_stage(self.folder, stage, samples, Path(export) if export else None, machine)[1]
-
-    # ----------------------------------------------------------------------------------------------------------------
-
-    def _chosen(self, source: str | None) -> tuple[str, ...]:
-        if source is None:
-            return self.sources
-        if source not in self.sources:
-            raise StoreError(
-                f"{self.folder}: there is no source {source!r}; {suggest_names(source, list(self.sources))}"
-            )
-        return (source,)
-
-    def _partitions(self, source: str) -> list[PartitionTables]:
-        (name,) = self._chosen(source)
-        return list_raw_tables(self.folder, self.recipe, name)
-
-    @property
-    def _most_pixels(self) -> int:
-        return self.recipe.image_stats.max_pixels
-
-    def _decode(self, data: bytes, where: str) -> Image.Image:
-        try:
-            return decode_image(data, self._most_pixels)
-        except Undecodable as error:
-            raise StoreError(f"{where}: {error}") from error
 
 
 def open_run(folder: str | Path) -> Run:

@@ -1,4 +1,7 @@
-"""The mixture of one stage, for reading: its statistics, shards and plan, its samples in the order of training, and the trainer's batches."""
+"""The mixture of one stage, for reading.
+
+Its statistics, shards and plan, its samples in the order of training, and the trainer's batches.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.settings import read_model_settings, read_training_settings
 from vlmill.train.steps import count_steps
+from vlmill.train.trace import SeenSegment, list_seen
 
 if TYPE_CHECKING:
     from vlmill.train.batch import Batch
@@ -149,6 +153,14 @@ class StageMixture:
         for segment in self._mixture.held_out():
             (stored,) = self._mixture.read([segment])
             yield self._sample(None, segment, stored)
+
+    def list_seen(self, step: int) -> list[SeenSegment]:
+        """Everything that a training step sees, on all ranks, in the order of the plan: ids, nodes, tokens, images.
+
+        Raises:
+            RecipeError: the recipe says nothing of the stage's training, or it has no such step.
+        """
+        return list(list_seen(self.folder, self.name, step))
 
     def batches(
         self, start: int = 0, stop: int | None = None, *, rank: int = 0, ranks: int = 1, readers: int = 2

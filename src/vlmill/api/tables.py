@@ -6,13 +6,16 @@ other (`sample`, `image`), which count within a partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
 from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, NO_PAGE, REFUSED, SAMPLES, VERDICTS
+from vlmill.pipeline.decontaminate.contamination import FINDINGS
+from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import (
     PartitionTables,
     list_filtered_tables,
@@ -20,7 +23,8 @@ from vlmill.pipeline.engine.partition_tables import (
     list_tables_with_stats,
 )
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import Books
+from vlmill.pipeline.reports.funnel import LevelCounts
+from vlmill.pipeline.reports.overlap import SourceOverlap
 
 SAMPLE_ID = pl.format("{}/{}#{}", "source", "file", "row") + pl.when(pl.col("page") == NO_PAGE).then(
     pl.lit("")
@@ -28,6 +32,14 @@ SAMPLE_ID = pl.format("{}/{}#{}", "source", "file", "row") + pl.when(pl.col("pag
 """The text of a `SampleId`, of its four columns."""
 
 PLACE = {"source": pl.String, "partition": pl.String}
+OVERLAP = {
+    "content": pl.String,
+    "source": pl.String,
+    "size": pl.Int64,
+    "other": pl.String,
+    "exact": pl.Int64,
+    "near": pl.Int64,
+}
 FUNNEL = {"source": pl.String, "level": pl.String, "outcome": pl.String, "reason": pl.String, "count": pl.Int64}
 
 
@@ -44,7 +56,7 @@ def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
 
 
 def scan_images(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of images.parquet, with what a retry fetched in the place of what failed before."""
+    """`source partition`, and the columns of images.parquet; what a retry fetched replaces what failed before."""
     found = (
         _mark(at, scan_partition_images(at.paths(root)))
         for source in sources
@@ -72,15 +84,26 @@ def scan_image_stats(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.L
     return _join(found, IMAGE_STATS)
 
 
-def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition`, and the columns of verdict tables: of every filter, then of dedupe, in the order in which they count."""
+def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str], steps: Sequence[str]) -> pl.LazyFrame:
+    """`source partition`, and the columns of verdict tables of some steps, in the order in which these count."""
     found = (
         _mark(at, pl.scan_parquet(_path(root, at, f"{name}.verdicts.parquet")))
         for source in sources
-        for at in list_filtered_tables(root, recipe, source)
-        for name in recipe.all_verdict_steps()
+        for at in list_filtered_tables(root, recipe, source, steps)
+        for name in steps
     )
     return _join(found, VERDICTS)
+
+
+def scan_findings(root: Path, sources: Iterable[str]) -> pl.LazyFrame:
+    """`source partition`, and the columns of contamination.parquet."""
+    found = (
+        _mark(PartitionTables(source, receipt.partition, {}, ()), pl.scan_parquet(root / file.path))
+        for source in sources
+        for receipt in read_manifest(root, f"steps/{source}/contamination")
+        for file in receipt.files
+    )
+    return _join(found, FINDINGS)
 
 
 def scan_refused(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
@@ -94,13 +117,18 @@ def scan_refused(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyF
     return _join(found, REFUSED).with_columns(id=SAMPLE_ID).select(*first, pl.exclude(*first))
 
 
-def make_funnel(books: Mapping[str, Books]) -> pl.DataFrame:
+def make_overlap(found: Iterable[SourceOverlap]) -> pl.DataFrame:
+    """A row for each pair of sources and kind of content."""
+    return pl.DataFrame([asdict(pair) for pair in found], OVERLAP)
+
+
+def make_funnel(funnel: Mapping[str, LevelCounts]) -> pl.DataFrame:
     """A row for each number of the funnel; the counts of a source and level add up to what came in."""
-    return pl.DataFrame(list(_count_outcomes(books)), FUNNEL, orient="row")
+    return pl.DataFrame(list(_count_outcomes(funnel)), FUNNEL, orient="row")
 
 
-def _count_outcomes(books: Mapping[str, Books]) -> Iterator[tuple[str, str, str, str | None, int]]:
-    for source, levels in books.items():
+def _count_outcomes(funnel: Mapping[str, LevelCounts]) -> Iterator[tuple[str, str, str, str | None, int]]:
+    for source, levels in funnel.items():
         for level, line in levels.items():
             yield source, level, "kept", None, line["kept"]
             for outcome in ("dropped", "failed"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vlmill.pipeline.engine.executor import run_distributed
+from vlmill.train.distributed import PATIENCE
 from vlmill.train.log import follow_logs
 from vlmill.train.run import Result, train_stages
 from vlmill.train.settings import Machine
@@ -27,7 +28,8 @@ def train_run(
     """
     machine, console = machine or Machine(), console or Console(quiet=True)
     if ranks is not None:
-        whole = directory.absolute()  # ranks stand in folders of their own
+        whole = directory.absolute()  # ranks have other working folders
         with follow_logs(whole / "train", console):
-            run_distributed(partial(train_stages, whole, stage, machine), ranks, ray, gpus=machine.on_gpu)
+            work = partial(train_stages, whole, stage, machine)
+            run_distributed(work, ranks, ray, gpus=machine.on_gpu, patience=PATIENCE)
     return train_stages(directory, stage, machine, console)

@@ -1,4 +1,4 @@
-"""The ledger says of everything that came in what became of it, and shows examples that do not change from day to day."""
+"""The report says the outcome of everything that came in, and shows examples that do not change from day to day."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections import Counter
 
 import pytest
@@ -17,17 +18,18 @@ from tests.helpers.small import picture, vlmill, write_recipe
 from tests.helpers.upstream import pdf, pdfa_json, tar
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.page import render_page
-from vlmill.pipeline.page.ledger import SIDE, make_thumbnail
+from vlmill.pipeline.page.report import SIDE, make_thumbnail
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.ledger import (
+from vlmill.pipeline.reports.funnel import (
     find_steps_by_reason,
     format_share,
+    make_funnel_tables,
     make_lines,
-    make_tables,
     read_funnel,
     total_funnel,
 )
 from vlmill.pipeline.reports.losses import choose_losses, list_losses
+from vlmill.pipeline.reports.sections import CurationReport
 
 BOATS = """
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class Boats:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ledger")
+    folder = tmp_path_factory.mktemp("report")
     recipe = write_recipe(folder / "input files", dedupe={"buckets": 1}, stages=[])
     (folder / "boats.py").write_text(BOATS)
     own = ("--filter", folder / "boats.py")
@@ -59,14 +61,14 @@ def said(capsys):
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_every_loss_has_one_who_said_so(built):
+def test_every_loss_has_a_step(built):
     books = read_funnel(built)
     for source, levels in books.items():
-        speakers = find_steps_by_reason(built, source)
+        steps = find_steps_by_reason(built, source)
         reasons = {
             reason for line in levels.values() for partition in ("dropped", "failed") for reason in line[partition]
         }
-        assert reasons - {"required_lost", "turn_lost", "nothing_left"} <= speakers.keys()
+        assert reasons - {"required_lost", "turn_lost", "nothing_left"} <= steps.keys()
     web = find_steps_by_reason(built, "web")
     assert web["language"] == ["language"]
     assert web["http_client_error"] == web["not_an_image"] == ["fetch"]
@@ -95,13 +97,40 @@ def test_tables_fit_the_terminal(built, width):
         source: json.loads(re.sub(r"(?<=: )(\d+)", r"\g<1>00000", json.dumps(books)))
         for source, books in read_funnel(built).items()
     }
-    for table in make_tables(built, big, width):
+    for table in make_funnel_tables(built, big, width):
         console.print(table)
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     assert "…" not in shown
     assert "language" in shown
     assert re.search(r"\d{3},\d{3} +\d+", shown)
+
+
+def test_the_report_has_all_sections_and_says_which_the_run_has_not_and_why(built, capsys):
+    assert vlmill("report", built) == 0
+    words = said(capsys)
+    assert "Funnel: in = kept + dropped + failed all sources" in words
+    for source, levels in read_funnel(built).items():
+        assert f"{source} {levels['rows']['kept']:,} " in words.partition("kept of each source")[2]
+    assert "Overlap: images and texts of one source" in words
+    assert "no contamination:" in words
+    assert vlmill("report", built, "--section", "overlap") == 0
+    assert "Funnel" not in said(capsys)
+    assert vlmill("report", built, "--source", "quiz") == 0
+    words = said(capsys)
+    assert "all sources" not in words
+    assert "texts web" not in words
+
+
+def test_what_is_damaged_is_no_section_that_is_missing(built, tmp_path, capsys):
+    shutil.copytree(built, tmp_path / "run")
+    manifest = tmp_path / "run/steps/dedupe/resolve/manifest.json"
+    manifest.write_text("{}")
+    assert vlmill("report", tmp_path / "run") == 1
+    assert f"{manifest} is no manifest" in " ".join(capsys.readouterr().err.split())
+    manifest.unlink()
+    assert vlmill("report", tmp_path / "run") == 0
+    assert "no overlap: " in said(capsys)
 
 
 def test_shares_of_little_are_not_called_nothing():
@@ -127,41 +156,44 @@ def test_examples_are_the_same_in_any_order_and_fewer_are_the_first_of_more(buil
 
 
 def test_an_example_says_where_what_and_because_of_whom(built, capsys):
-    assert vlmill("ledger", built, "--reason", "not_an_image") == 0
+    assert vlmill("report", built, "--reason", "not_an_image") == 0
     assert "web/web.parquet#7 (node 2, image) http://img.small.test/page.png" in said(capsys)
-    assert vlmill("ledger", built, "--reason", "exact_text", "--json") == 0
+    assert vlmill("report", built, "--reason", "exact_text", "--json") == 0
     (example,) = json.loads(capsys.readouterr().out)["examples"]
     assert (example["id"], example["other"], example["filter"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
     assert example["text"].startswith("Report 0 describes")
-    assert vlmill("ledger", built, "--source", "web", "--reason", "language", "--samples", 1) == 0
+    assert vlmill("report", built, "--source", "web", "--reason", "language", "--examples", 1) == 0
     assert said(capsys).count("web/web.parquet#") == 1
 
 
 def test_what_a_custom_filter_drops_stands_under_its_name_everywhere(built, capsys):
     assert read_funnel(built)["web"]["nodes"]["dropped"]["filter:boats"] == 1
     assert find_steps_by_reason(built, "web")["filter:boats"] == ["boats"]
-    assert vlmill("ledger", built, "--reason", "filter:boats") == 0
+    assert vlmill("report", built, "--reason", "filter:boats") == 0
     assert "web/web.parquet#6 (node 0, text, boats 0.75) The gardener" in said(capsys)
-    assert vlmill("ledger", built, "--reason", "boats") == 1
+    assert vlmill("report", built, "--reason", "boats") == 1
     assert "did you mean 'filter:boats'?" in " ".join(capsys.readouterr().err.split())
     assert vlmill("verify", built) == 0
 
 
 def test_a_misspelt_reason_or_source_gets_the_nearest_and_the_list(built, capsys):
-    assert vlmill("ledger", built, "--reason", "langage") == 1
+    assert vlmill("report", built, "--reason", "langage") == 1
     words = " ".join(capsys.readouterr().err.split())
     assert "did you mean 'language'? allowed: " in words
     assert "http_client_error" in words
     assert "near_image" not in words, "only what occurs"
-    assert vlmill("ledger", built, "--source", "wbe") == 1
+    assert vlmill("report", built, "--source", "wbe") == 1
     assert "did you mean 'web'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("ledger", "--samples", 3), "give --reason too"),
-        (("ledger", "--html", "."), "is a directory"),
+        (("report", "--examples", 3), "give --reason R or --section contamination"),
+        (("report", "--section", "overlaps"), "did you mean 'overlap'?"),
+        (("report", "--section", "overlap", "--reason", "language"), "leave out --section overlap"),
+        (("report", "--section", "contamination"), "compared with no benchmark"),
+        (("report", "--html", "."), "is a directory"),
         (("stats", "--html", "."), "is a directory"),
         (("trace", "--step", 0), "has no stages, so nothing is trained in steps"),
     ],
@@ -182,7 +214,7 @@ def test_rows_without_a_sample_are_shown_by_partition(tmp_path, capsys):
     assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
     (reason,) = {**read_funnel(tmp_path / "run")["web"]["rows"]["failed"]}
     capsys.readouterr()
-    assert vlmill("ledger", tmp_path / "run", "--reason", reason) == 0
+    assert vlmill("report", tmp_path / "run", "--reason", reason) == 0
     words = said(capsys)
     assert words.startswith(
         "web/00000-0000: 1 rows of which no sample was made web/web.parquet#1 (the row) place 0 holds nothing {"
@@ -216,7 +248,7 @@ def odd(tmp_path_factory):
 
 
 def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_terminal_obeys(odd, capsys):
-    assert vlmill("ledger", odd, "--reason", "bad_row") == 0
+    assert vlmill("report", odd, "--reason", "bad_row") == 0
     out = capsys.readouterr().out
     assert "talk/rows.jsonl#1 (the row)" in out
     assert "message 1 is spoken by 'nobody'" in out
@@ -226,7 +258,7 @@ def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_termina
     assert vlmill("trace", odd, "talk/rows.jsonl#3") == 0
     assert "lost: empty_row (read): no turns the row begins: {" in said(capsys)
     assert vlmill("trace", odd, "talk/rows.jsonl#9") == 1
-    assert vlmill("ledger", odd, "--reason", "bad_row", "--json") == 0
+    assert vlmill("report", odd, "--reason", "bad_row", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["rows"] == found["pages"] == {"talk/00000-0000": 2}
     assert [(loss["id"], loss["kind"]) for loss in found["examples"]] == [
@@ -236,9 +268,9 @@ def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_termina
 
 
 def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys):
-    assert vlmill("ledger", odd) == 0
+    assert vlmill("report", odd) == 0
     assert "papers: pages without a sample: empty_row 1" in said(capsys)
-    assert vlmill("ledger", odd, "--source", "papers", "--reason", "empty_row") == 0
+    assert vlmill("report", odd, "--source", "papers", "--reason", "empty_row") == 0
     assert said(capsys) == (
         "papers/00000-0000: 0 rows of which no sample was made; 1 pages in all "
         "papers/docs.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
@@ -250,18 +282,18 @@ def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys)
 
 
 def test_the_page_shows_refused_rows(odd, tmp_path):
-    assert vlmill("ledger", odd, "--html", tmp_path / "a.html") == 0
+    assert vlmill("report", odd, "--html", tmp_path / "a.html") == 0
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert '<section class="group" data-source="talk" data-reason="bad_row">' in text
     assert "the row: message 1 is spoken by" in text
-    assert "2 lost, 2 shown; said by read" in text
+    assert "2 lost, 2 shown; by read" in text
 
 
-def test_machines_get_the_funnel_and_the_speakers(built, capsys):
-    assert vlmill("ledger", built, "--json", "--source", "web") == 0
+def test_machines_get_the_funnel_and_the_steps(built, capsys):
+    assert vlmill("report", built, "--json", "--source", "web") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["funnel"] == {"web": read_funnel(built)["web"]}
-    assert found["said_by"]["web"]["language"] == ["language"]
+    assert found["funnel"]["counts"] == {"web": read_funnel(built)["web"]}
+    assert found["funnel"]["steps"]["web"]["language"] == ["language"]
     assert vlmill("status", built) == 0
     kept = total_funnel(read_funnel(built))["samples"]
     assert f"{kept.kept} of {kept.came} samples" in said(capsys)
@@ -269,7 +301,7 @@ def test_machines_get_the_funnel_and_the_speakers(built, capsys):
 
 def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(built, tmp_path):
     for name in ("a.html", "b.html"):
-        assert vlmill("ledger", built, "--html", tmp_path / name) == 0
+        assert vlmill("report", built, "--html", tmp_path / name) == 0
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert text == (tmp_path / "b.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
@@ -281,7 +313,7 @@ def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(buil
     assert pictures
     for data in pictures:
         assert max(Image.open(io.BytesIO(base64.b64decode(data))).size) <= SIDE
-    assert vlmill("ledger", built, "--html", tmp_path / "c.html", "--json") == 1
+    assert vlmill("report", built, "--html", tmp_path / "c.html", "--json") == 1
 
 
 def test_what_strangers_wrote_is_shown_and_not_obeyed():
@@ -295,13 +327,15 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         "other": "",
         "url": "javascript:alert(2)",
     }
-    group = {"source": '"x', "reason": "language", "number": 1, "said_by": "language", "cards": [card]}
+    group = {"source": '"x', "reason": "language", "number": 1, "steps": "language", "cards": [card]}
     made = render_page(
         "vlmill.pipeline.page",
-        "ledger.html.jinja",
+        "report.html.jinja",
         name="<b>",
         policy="p",
         funnel={},
+        notes=["<i>"],
+        report=CurationReport(overlap=(), missing={"<u>": "<s>"}),
         share=format_share,
         sources=['"x'],
         reasons=["language"],
@@ -309,7 +343,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         groups=[group],
     )
     assert "<script>alert" not in made
-    assert "<b>" not in made
+    assert not [tag for tag in ("<b>", "<i>", "<u>", "<s>") if tag in made]
     assert "<img src=x" not in made
     assert "&lt;script&gt;alert(1)" in made
     assert 'href="javascript' not in made
@@ -318,7 +352,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
 def test_a_thumbnail_is_small_and_an_image_too_large_for_one_is_left_out(monkeypatch):
     data = base64.b64decode(make_thumbnail(picture(3, (640, 320))).partition("base64,")[2])
     assert Image.open(io.BytesIO(data)).size == (SIDE, SIDE // 2)
-    monkeypatch.setattr("vlmill.pipeline.page.ledger.MAX_PIXELS", 100)
+    monkeypatch.setattr("vlmill.pipeline.page.report.MAX_PIXELS", 100)
     assert make_thumbnail(picture(3, (640, 320))) == ""
 
 
@@ -335,11 +369,11 @@ def test_keys_of_rows_that_were_not_read_are_named_once_per_source_with_their_ro
     assert vlmill("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--workers", 0) == 0
     shown = ", ".join(f"x{row:02} (1)" for row in range(8))
     line = f"rows: keys not read: score (12 rows), topic (3), {shown} and 4 more"
-    for command in ("status", "ledger"):
+    for command in ("status", "report"):
         capsys.readouterr()
         assert vlmill(command, tmp_path / "run") == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert line in printed
         assert "clean: keys" not in printed
     assert vlmill("status", tmp_path / "run", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["unread"]["rows"]["topic"] == 3
+    assert json.loads(capsys.readouterr().out)["unread"][0]["rows"]["topic"] == 3

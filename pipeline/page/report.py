@@ -1,4 +1,4 @@
-"""`vlmill ledger --html`: the funnel, and a contact sheet of what was lost, grouped by reason and source.
+"""`vlmill report --html`: all sections of the report, and a contact sheet of losses, grouped by reason and source.
 
 The page is a function of the run's files. What it shows a part of, it says so.
 """
@@ -6,25 +6,20 @@ The page is a function of the run's files. What it shows a part of, it says so.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
 from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, decode_image
 from vlmill.pipeline.page import make_data_url, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.ledger import (
-    Books,
-    find_steps_by_reason,
-    format_share,
-    format_steps,
-    loss_to_json,
-    make_lines_by_source,
-)
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, refusals
+from vlmill.pipeline.reports.funnel import format_share, format_steps, loss_to_json, make_lines_by_source
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refused_losses
+from vlmill.pipeline.reports.sections import format_funnel_notes, read_report
 from vlmill.pipeline.steps.image_bytes import Pictures
 
 MOST = 300
@@ -36,22 +31,32 @@ Group = tuple[str, str]
 """Reason and source."""
 
 
-def render_funnel_page(root: Path, books: Mapping[str, Books]) -> str:
-    """The page of the sources in `books`: of every reason and source the same number of losses, as far as there are any.
+def render_report_page(root: Path, source: str | None = None) -> str:
+    """The page of a run: all sections that it has, and losses.
+
+    It shows the same number of losses of every reason and source, as far as there are any.
+
+    Args:
+        root: The run's folder.
+        source: One source only.
 
     Raises:
-        StoreError: a source is not filtered to its end.
+        StoreError: a source is not filtered to its end, or there is no such source.
     """
-    recipe = read_locked_recipe(root)
-    cards, numbers = _chosen(root, recipe, books)
-    thumbnails = dict(_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
-    speakers = {source: find_steps_by_reason(root, source) for source in books}
+    recipe, report = read_locked_recipe(root), read_report(root, source=source)
+    if report.funnel is None:
+        raise StoreError(str((report.missing or {})["funnel"]))
+    counts, steps = report.funnel.counts, report.funnel.steps
+    cards, numbers = _choose_losses(root, recipe, counts)
+    thumbnails = dict(_read_thumbnails(root, recipe, [loss for found in cards.values() for loss in found]))
     return render_page(
         "vlmill.pipeline.page",
-        "ledger.html.jinja",
+        "report.html.jinja",
         name=recipe.name,
         policy=next(iter(recipe.policies), "none"),
-        funnel=dict(make_lines_by_source(root, books)),
+        report=report,
+        funnel=dict(make_lines_by_source(root, counts)),
+        notes=list(format_funnel_notes(report.funnel)),
         share=format_share,
         sources=sorted({source for _, source in cards}),
         reasons=sorted({reason for reason, _ in cards}),
@@ -61,19 +66,21 @@ def render_funnel_page(root: Path, books: Mapping[str, Books]) -> str:
                 "reason": reason,
                 "source": source,
                 "number": numbers[reason, source],
-                "said_by": format_steps(reason, speakers[source]),
-                "cards": [_card(loss, thumbnails.get(_key(loss), "")) for loss in found],
+                "steps": format_steps(reason, steps[source]),
+                "cards": [_make_card(loss, thumbnails.get(_key_loss(loss), "")) for loss in found],
             }
             for (reason, source), found in sorted(cards.items())
         ],
     )
 
 
-def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Group, list[Loss]], Counter[Group]]:
+def _choose_losses(
+    root: Path, recipe: Recipe, sources: Iterable[str]
+) -> tuple[dict[Group, list[Loss]], Counter[Group]]:
     """The losses that are shown, and how many there are, in memory that does not grow with the run."""
     groups, numbers = defaultdict[Group, list[Loss]](list), Counter[Group]()
     for source in sources:
-        for loss in chain(refusals(root, recipe, source), list_losses(root, recipe, source)):
+        for loss in chain(list_refused_losses(root, recipe, source), list_losses(root, recipe, source)):
             group = groups[str(loss.reason), source]
             numbers[str(loss.reason), source] += 1
             group.append(loss)
@@ -83,17 +90,17 @@ def _chosen(root: Path, recipe: Recipe, sources: Iterable[str]) -> tuple[dict[Gr
     return {key: choose_losses(found, quota) for key, found in groups.items()}, numbers
 
 
-def _card(loss: Loss, thumbnail: str) -> dict[str, Any]:
+def _make_card(loss: Loss, thumbnail: str) -> dict[str, Any]:
     """A loss as the template shows it."""
     where = f"{loss.where}: {loss.detail}" if loss.detail else loss.where
     return {**loss_to_json(loss), "where": where, "thumbnail": thumbnail}
 
 
-def _key(loss: Loss) -> tuple[str, int]:
+def _key_loss(loss: Loss) -> tuple[str, int]:
     return loss.id, loss.node
 
 
-def _thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iterator[tuple[tuple[str, int], str]]:
+def _read_thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iterator[tuple[tuple[str, int], str]]:
     """Small pictures of the losses that have one, as addresses; each partition's table is opened once."""
     by_partition = defaultdict[tuple[str, str], list[Loss]](list)
     for loss in wanted:
@@ -106,11 +113,11 @@ def _thumbnails(root: Path, recipe: Recipe, wanted: Iterable[Loss]) -> Iterator[
             pictures = Pictures(raw.paths(root))
             for loss in sorted(by_partition[source, raw.partition], key=lambda loss: loss.image or 0):
                 if loss.image is not None:
-                    yield _key(loss), make_thumbnail(pictures.read(loss.image))
+                    yield _key_loss(loss), make_thumbnail(pictures.read(loss.image))
 
 
 def make_thumbnail(data: bytes) -> str:
-    """A picture, at most SIDE pixels long, as an address that holds it; empty where it is too large to be opened for this. Pure."""
+    """A picture, at most SIDE pixels long, as a data URI; empty where it is too large to be opened for this. Pure."""
     try:
         return make_data_url(decode_image(data, MAX_PIXELS), SIDE, quality=60)
     except Undecodable:

@@ -1,0 +1,255 @@
+"""How much a run will hold and how long it will take, from what a few rows of each source cost.
+
+Amounts are extrapolated by rows: what a partition of no rows costs, times the partitions, and what a row costs beyond
+that, times the rows. `extrapolate_costs` does so for any costs that were measured, whoever measured them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
+from vlmill.pipeline.core.sandbox import Sandbox
+from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
+from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
+from vlmill.pipeline.reports.sample_costs import Costs, MeasuredRows, SourceWork, measure_rows
+from vlmill.pipeline.sources import Source
+
+LARGEST = 1 << 30
+"""Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
+COUNTED = 100
+"""Parquet files whose footers are read to count rows; those of others follow by their bytes."""
+REQUEST_SECONDS = 1.0
+"""An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
+
+
+@dataclass(frozen=True)
+class SourceEstimate:
+    """About how much a source holds before filters, and what a build makes of it; None where that is not known."""
+
+    source: str
+    files: int
+    bytes: int  # of all its files
+    rows: int | None  # counted, or those of the first file times all bytes over its bytes; with the recipe's limit
+    samples: int | None
+    images: int | None  # that samples show, an image as often as it is shown
+    requests: int | None  # for images that are addresses and that no folder serves
+    image_bytes: int | None  # of images as they came
+    table_bytes: int | None  # of all that a build keeps besides shards, these images among it
+    shard_bytes: Mapping[str, int | None]  # by image policy, after filters and before duplicates go
+    tokens: Mapping[str, int | None]  # in these shards, by image policy
+    seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed
+    measured: int  # rows that were run through the steps
+    unreadable: int  # of these
+    rests_on: str
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """The estimates of all sources, and what they come to. A sum is None where a part of it is not known."""
+
+    sources: tuple[SourceEstimate, ...]
+    workers: int
+    stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
+    free: int = 0  # bytes on the disk of the run's folder
+
+    def add_up(self, name: str) -> int | None:
+        """The sum of a field over all sources."""
+        return _add_known([getattr(one, name) for one in self.sources])
+
+    def add_up_policies(self, name: str) -> dict[str, int | None]:
+        """The same of a field by image policy."""
+        policies = dict.fromkeys(policy for one in self.sources for policy in getattr(one, name))
+        return {policy: _add_known([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
+
+    @property
+    def needed(self) -> int:
+        """Bytes of disk, as far as they are known: tables and shards."""
+        shards = (size for one in self.sources for size in one.shard_bytes.values())
+        return sum(size or 0 for size in (*shards, *(one.table_bytes for one in self.sources)))
+
+    @property
+    def hours(self) -> float:
+        """Of all workers, as far as the work is known."""
+        return sum(second for one in self.sources for second in one.seconds.values()) / self.workers / 3600
+
+    @property
+    def totals(self) -> dict[str, object]:
+        """All sums by name."""
+        names = ("files", "bytes", "rows", "samples", "images", "requests", "image_bytes", "table_bytes")
+        sums: dict[str, object] = {name: self.add_up(name) for name in names}
+        split = {name: self.add_up_policies(name) for name in ("shard_bytes", "tokens")}
+        return {**sums, **split, "needed": self.needed, "hours": self.hours}
+
+
+def _add_known(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def extrapolate_costs(measured: Costs, empty: Costs, rows: int, partitions: int) -> Costs:
+    """The costs of `rows` rows in so many partitions, from those of a few. Pure.
+
+    Args:
+        measured: Of at least one row, in one partition.
+        empty: Of a partition of no rows.
+        rows: How many there are.
+        partitions: How many they are cut into.
+    """
+
+    def extrapolate_amounts(few: Mapping[str, float], none: Mapping[str, float]) -> dict[str, float]:
+        fixed = {name: min(none.get(name, 0), value) for name, value in few.items()}
+        return {name: fixed[name] * partitions + (few[name] - fixed[name]) * rows / measured.rows for name in few}
+
+    return Costs(
+        rows, extrapolate_amounts(measured.amounts, empty.amounts), extrapolate_amounts(measured.seconds, empty.seconds)
+    )
+
+
+def estimate_source(
+    recipe: Recipe,
+    base: Path,
+    name: str,
+    files: Sequence[InputFile],
+    child: Sandbox[[SourceWork, Path, int], MeasuredRows],
+) -> SourceEstimate:
+    """Run the first rows of a source through the steps of a build, and say what follows for all.
+
+    Args:
+        recipe: What would be built.
+        base: Where its relative paths start.
+        name: Of the source.
+        files: Its input files.
+        child: From `sample_costs.open_child`.
+
+    Raises:
+        SourceError: the first rows cannot be read, or a step fails over them.
+    """
+    first, source = files[0], recipe.source(name)
+    if is_copied(first) and first.size > LARGEST:
+        return _describe_source(recipe, name, files, None, MeasuredRows(Costs()))
+    try:
+        with open_input(first) as path:
+            counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
+            number = len(source.survey(path)) if counted else None
+            there = _count_rows(source, files, number)
+            measured = measure_rows(
+                child, make_work(recipe, base, name, first), path, 1 << 62 if number is None else number
+            )
+    except VlmillError:
+        raise
+    except Exception as error:  # the child process has the trace; file systems raise classes of many libraries
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason[0]}") from error
+    return _describe_source(recipe, name, files, there, measured)
+
+
+def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -> int | None:
+    """The rows of all files, where the first has `first`: counted where that is cheap, else by their bytes.
+
+    Of Parquet files here it is, since their footers know. None where the first was not counted, or sizes are not known.
+    """
+    if len(files) == 1 or first is None:
+        return first
+    if all(not is_copied(file) and not file.on_hub and source.ranged(file.name) for file in files[:COUNTED]):
+        counted = first
+        for file in files[1:COUNTED]:
+            with open_input(file) as path:
+                counted += len(source.survey(path))
+        sizes = sum(file.size for file in files), sum(file.size for file in files[:COUNTED])
+        return counted if len(files) <= COUNTED else round(counted * sizes[0] / max(sizes[1], 1))
+    return round(first * sum(file.size for file in files) / files[0].size) if files[0].size else None
+
+
+def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceWork:
+    """What a build does with the rows of a source, as far as one partition of it is enough to do it.
+
+    Filters whose code may not run, and what the check of the inputs finds fault with, are left aside.
+    """
+    settings = recipe.sources[name]
+    filters = [item for item in recipe.filters if _can_run(item, base)]
+    files = {key: base / path for item in filters if isinstance(item, ReadsLists) for key, path in item.lists.items()}
+    if recipe.tokenizer and not list_errors([partial(check_tokenizer, recipe, base)]):
+        files["tokenizer.json"] = base / recipe.tokenizer
+    return SourceWork(
+        name=name,
+        source=settings.options,
+        file=file.name,
+        images=resolve_root(settings.images or settings.root, base),
+        filters=tuple(filters),
+        files=files,
+        policies=recipe.policies,
+        chat=recipe.chat,
+        image_stats=recipe.image_stats,
+        signatures=recipe.dedupe is not None,
+        served={prefix: base / folder for prefix, folder in settings.serve.items()},
+    )
+
+
+def _can_run(filter_: Filter, base: Path) -> bool:
+    if isinstance(filter_, CustomFilter):
+        return filter_.code is not None
+    return not list_errors([partial(check_lists, filter_, base)])
+
+
+def _describe_source(
+    recipe: Recipe, name: str, files: Sequence[InputFile], there: int | None, measured: MeasuredRows
+) -> SourceEstimate:
+    """The estimate of a source whose files have so many rows in all."""
+    rows = there if there is None or recipe.limit is None else min(there, recipe.limit)
+    known = measured.costs.rows > 0 and rows is not None
+    per_file = -(-(rows or 0) // len(files))
+    partitions = len(files) * max(1, -(-per_file // recipe.partition.rows))
+    all_rows = extrapolate_costs(measured.costs, measured.empty, rows or 0, partitions) if known else Costs()
+    amounts, pictured = all_rows.amounts, not measured.costs.amounts.get("unknown")
+
+    def round_amount(key: str, *, there: bool = True) -> int | None:
+        return round(amounts[key]) if known and there and key in amounts else None
+
+    requests = (round_amount("addresses") if recipe.source(name).fetches else 0) if known else None
+    seconds = dict(all_rows.seconds)
+    if requests:
+        seconds["fetch"] = requests * REQUEST_SECONDS / recipe.fetch_step(name).threads
+    return SourceEstimate(
+        source=name,
+        files=len(files),
+        bytes=sum(file.size for file in files),
+        rows=rows,
+        samples=round_amount("samples"),
+        images=round_amount("images"),
+        requests=requests,
+        image_bytes=round_amount("image_bytes", there=pictured),
+        table_bytes=round_amount("table_bytes", there=pictured),
+        shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in recipe.policies},
+        tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in recipe.policies},
+        seconds=seconds,
+        measured=measured.costs.rows,
+        unreadable=int(measured.costs.amounts.get("unreadable", 0)),
+        rests_on=_explain_basis(files, measured, rows),
+    )
+
+
+def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int | None) -> str:
+    """What an estimate rests on, and what it leaves out."""
+    of = files[0].name if len(files) == 1 else f"the first of {len(files)} files"
+    said = [f"{measured.costs.rows} rows of {of}"]
+    if lost := int(measured.costs.amounts.get("unreadable", 0)):
+        said.append(f"{lost} of them give no sample ({measured.lost})")
+    if rows is None:
+        said.append("how many rows there are is not known: the file is too large to be read for that")
+    if measured.costs.amounts.get("unknown"):
+        said.append("images are addresses: what they hold is not known")
+    if measured.stopped:
+        said.append(f"no more rows were measured: {measured.stopped}")
+    return "; ".join(said)
+
+
+def count_workers(workers: int | None) -> int:
+    """The processes of a build that work: one per core, where nothing is said; with 0 the build works itself."""
+    return max(workers, 1) if workers is not None else os.cpu_count() or 1

@@ -1,0 +1,251 @@
+"""What the first rows of a source cost: the steps of a build run over them in a temporary folder, and are measured.
+
+`estimate.py` says what follows for all rows. The steps run in a child process under a time limit, since they decode
+whatever the rows hold. No address is asked for; what the recipe serves from a folder is read there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from urllib.parse import unquote
+
+from vlmill.pipeline.chat.settings import Chat
+from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, REFUSED_FILE, SAMPLES_FILE
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
+from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.dedupe import ComputeSignatures
+from vlmill.pipeline.engine.store import File, select_files
+from vlmill.pipeline.filters import Filter, FilterStep
+from vlmill.pipeline.images import Policy
+from vlmill.pipeline.sources import Source
+from vlmill.pipeline.steps.image_stats import ComputeImageStats
+from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.render import Render
+from vlmill.pipeline.steps.token_lengths import CountTokens
+
+ROWS = 100
+"""Rows that are measured of a source, at most."""
+FEW = 8
+"""Rows that are measured where one takes less than SECONDS."""
+SECONDS = 3.0
+"""How long the measured pass may take, as far as the first row tells."""
+LIMIT = 60.0
+"""Seconds after which a pass is given up."""
+
+UNKNOWN: dict[str, object] = {"reason": str(Reason.FETCH_ERROR)}
+"""What an image is that only a request would bring."""
+
+
+@dataclass(frozen=True)
+class SourceWork:
+    """What a build does with each partition of a source before it compares partitions, and after."""
+
+    name: str
+    source: Source
+    file: str  # relative to the source's root
+    images: str  # where the paths of image files start
+    filters: tuple[Filter, ...]
+    files: Mapping[str, Path]  # lists and tokenizer, by the names that steps know them by
+    policies: Mapping[str, Policy]
+    chat: Chat
+    image_stats: ComputeImageStats
+    signatures: bool  # whether duplicates are looked for
+    served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What some rows came to: amounts and bytes by name, seconds by step.
+
+    The costs of a whole run, added up, have the same form.
+    """
+
+    rows: int = 0
+    amounts: Mapping[str, float] = field(default_factory=dict)
+    """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
+    (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
+    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`."""
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all steps."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class MeasuredRows:
+    """The costs of the first rows of a source, and those of a partition of no rows, which every partition has."""
+
+    costs: Costs
+    empty: Costs = field(default_factory=Costs)
+    lost: str = ""  # why the first row that gave no sample did not
+    stopped: str = ""  # why no more rows were measured
+
+
+@contextmanager
+def open_child() -> Iterator[Sandbox[[SourceWork, Path, int], MeasuredRows]]:
+    """The child process that measures; one serves all sources."""
+    with Sandbox(run_passes, LIMIT) as child:
+        yield child
+
+
+def measure_rows(
+    child: Sandbox[[SourceWork, Path, int], MeasuredRows], work: SourceWork, path: Path, rows: int
+) -> MeasuredRows:
+    """Run the steps of a build over the first rows of a file, ROWS at most.
+
+    Args:
+        child: From `open_child`.
+        work: What is done with each row.
+        path: The file, as `open_input` gives it.
+        rows: How many it has.
+
+    Raises:
+        RuntimeError: a step failed; the message has the trace of the child process.
+    """
+    found = MeasuredRows(Costs())
+    try:
+        for found in child.run(work, path, min(rows, ROWS)):  # noqa: B007 - the last one has seen most rows
+            pass
+    except (ChildCrashed, ChildTimedOut) as error:
+        return replace(found, stopped=str(error))
+    return found
+
+
+def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[MeasuredRows]:
+    """Measure one row, then FEW, then as many as SECONDS allow.
+
+    The first pass of all is not counted: it imports libraries and loads models.
+    """
+    with tempfile.TemporaryDirectory(prefix="vlmill-check-") as name:
+        folder = Path(name)
+        _run_steps(work, path, min(rows, 1), folder / "warm")
+        empty, _ = _run_steps(work, path, 0, folder / "empty")
+        one, lost = _run_steps(work, path, min(rows, 1), folder / "one")
+        yield MeasuredRows(one, empty, lost)
+        found, wanted = one, min(rows, FEW) if one.total_seconds < SECONDS else 1
+        while wanted > found.rows:
+            found, lost = _run_steps(work, path, wanted, folder / f"{wanted}")
+            yield MeasuredRows(found, replace(empty, seconds=_split_seconds(empty, one, found)), lost)
+            wanted = min(rows, int(found.rows * SECONDS / max(found.total_seconds, 1e-4)))
+            wanted = wanted if wanted > 2 * found.rows else min(rows, found.rows)
+
+
+def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
+    """The time that does not depend on the number of rows, by step: the start of a child process counts, too."""
+    fixed = dict[str, float]()
+    for step, seconds in many.seconds.items():
+        first = one.seconds.get(step, 0.0)
+        per_row = max(seconds - first, 0.0) / (many.rows - 1)
+        fixed[step] = min(max(first - per_row, empty.seconds.get(step, 0.0)), seconds)
+    return fixed
+
+
+def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[Costs, str]:
+    """The costs of the first `rows` rows, and why the first lost one of them was lost."""
+    run = _Pass(folder, {**work.files, "input": path})
+    run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
+    amounts = _count_samples(run.files)
+    if work.source.fetches:
+        amounts.update(_fill_images(run, work.served))
+    else:
+        amounts["image_bytes"] = sum(len(row["bytes"] or b"") for row in read_rows(run.files[IMAGES_FILE], batch=32))
+    for step in _list_steps(work):
+        run.perform(step)
+    for policy, rendered in work.policies.items():
+        _render_policy(run, work, policy, rendered, amounts)
+    amounts["table_bytes"] = run.size
+    lost = next(read_rows(run.files[REFUSED_FILE]), None)
+    said = f"row {lost['row']}: {lost['reason']}: {lost['detail']}" if lost else ""
+    return Costs(rows, dict(amounts), dict(run.seconds)), said
+
+
+def _list_steps(work: SourceWork) -> Iterator[Step]:
+    yield work.image_stats
+    yield from map(FilterStep, work.filters)
+    if work.signatures:
+        yield ComputeSignatures()
+
+
+def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
+    """Make the shards of one policy and count their tokens."""
+    before = dict(run.files)
+    run.perform(Render(policy, tuple(filter_.name for filter_ in work.filters), 0, 0), f"render.{name}")
+    indices = [path for file, path in run.files.items() if file.endswith(INDEX_SUFFIX)]
+    amounts[f"shard_bytes.{name}"] = sum(row["size"] for path in indices for row in read_rows(path, ["size"]))
+    if "tokenizer.json" in run.files:
+        run.perform(CountTokens(work.chat), f"token_lengths.{name}")
+        lengths = [path for file, path in run.files.items() if file.endswith(LENGTHS_SUFFIX)]
+        counted = (row["text"] + row["visual"] for path in lengths for row in read_rows(path, ["text", "visual"]))
+        amounts[f"tokens.{name}"] = sum(counted)
+    run.files = before
+
+
+@dataclass
+class _Pass:
+    """Steps that run one after the other, and what they left."""
+
+    folder: Path
+    files: dict[str, Path]
+    seconds: dict[str, float] = field(default_factory=dict)
+    size: int = 0  # bytes of all files that steps left, besides shards
+
+    def perform(self, step: Step, label: str = "") -> None:
+        """Run a step over the files so far."""
+        folder = self.folder / (label or step.name)
+        folder.mkdir(parents=True)
+        wanted = select_files({name: File(name, "", "", 0) for name in self.files}, step.reads)
+        started = perf_counter()
+        step.run({name: self.files[name] for name in wanted}, folder)
+        self.seconds[label or step.name] = perf_counter() - started
+        self.files |= {path.name: path for path in folder.iterdir()}
+        self.size += sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".tar")
+
+
+def _count_samples(files: Mapping[str, Path]) -> Counter[str]:
+    amounts = Counter[str]()
+    for sample in read_samples(files[SAMPLES_FILE]):
+        amounts["samples"] += 1
+        amounts["images"] += sum(node.image is not None for node in sample.nodes)
+    amounts["unreadable"] = len({row["row"] for row in read_rows(files[REFUSED_FILE], ["row"])})
+    return amounts
+
+
+def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
+    """Give images that are addresses the bytes that a folder has of them, as fetching would; the others stay without.
+
+    Returns `addresses`, `unknown` and `image_bytes`.
+    """
+    amounts = Counter[str](addresses=0, unknown=0, image_bytes=0)
+
+    def fill_rows() -> Iterator[dict[str, object]]:
+        for row in read_rows(run.files[IMAGES_FILE], batch=32):
+            found = row
+            if row["url"] is not None and row["reason"] is None and row["bytes"] is None:
+                prefix = next((prefix for prefix in served if row["url"].startswith(prefix)), None)
+                amounts["addresses"] += prefix is None
+                amounts["unknown"] += prefix is None
+                found = row | (_read_served(row["url"].removeprefix(prefix), served[prefix]) if prefix else UNKNOWN)
+            amounts["image_bytes"] += len(found["bytes"] or b"")
+            yield found
+
+    path = run.folder / "filled.parquet"
+    write_rows(path, IMAGES, fill_rows())
+    run.files[IMAGES_FILE] = path
+    run.size += path.stat().st_size
+    return amounts
+
+
+def _read_served(name: str, folder: Path) -> dict[str, object]:
+    path = folder / unquote(name.partition("?")[0])
+    found = path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    return {"bytes": path.read_bytes()} if found else {"reason": str(Reason.HTTP_CLIENT_ERROR)}

@@ -1,0 +1,161 @@
+"""What is wrong with a recipe and what it would come to, before any work: `vlmill check`, and the start of a build."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vlmill.api.runs import format_settings
+from vlmill.mixtures.build import read_stage_mixture
+from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
+from vlmill.mixtures.members import list_members
+from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
+from vlmill.pipeline.filters.custom import find_named_code
+from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable
+from vlmill.pipeline.recipe.lock import read_kept_sources
+from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
+from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, count_workers, estimate_source
+from vlmill.pipeline.reports.sample_costs import open_child
+from vlmill.train.validate import list_recipe_errors
+
+LEAST_SHARE = 4
+"""A build is refused on a disk with less than this part of the bytes of its input files free: images are kept as they
+came, and no table of texts is that much smaller than the file it was read from."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """All that is wrong with a recipe and what it names, and about what a build of it comes to."""
+
+    faults: tuple[str, ...]
+    estimate: RunEstimate
+
+
+def check_recipe(
+    recipe: str | Path,
+    out: str | Path | None = None,
+    *,
+    sources: Mapping[str, str | Path] | None = None,
+    limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    filters: Sequence[str | Path] = (),
+    trust_code: Sequence[str] = (),
+    workers: int | None = None,
+) -> CheckResult:
+    """Say all that is wrong with a recipe and the files that it names, and estimate what a build would come to.
+
+    Nothing is written, no image is requested. The first rows of each source go through the steps of a build in a
+    temporary folder; what they took is the base of the estimate.
+
+    Args:
+        recipe: A recipe file, or the name of a shipped recipe such as `quickstart`.
+        out: The folder that the run would be built in, for its disk; None is `build/` and the recipe's name.
+        sources: As in `load_recipe`.
+        limit: As in `load_recipe`.
+        settings: As in `load_recipe`.
+        filters: As in `load_recipe`.
+        trust_code: As in `load_recipe`.
+        workers: Of the build whose hours are estimated, as in `build`.
+
+    Raises:
+        RecipeError: there is no such recipe, it is no YAML mapping, or it holds code that was not named.
+    """
+    code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
+    moved = {name: str(place) for name, place in (sources or {}).items()}
+    kept = read_kept_sources(find_run(str(recipe), Path(out) if out else None))
+    found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
+    return check_readable(found, Path(out) if out else None, workers)
+
+
+def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None) -> CheckResult:
+    """The same of a recipe that was read as far as it can be."""
+    recipe, root = found.recipe, out or Path("build") / str(found.mapping.get("name"))
+    free = shutil.disk_usage(_find_existing(root)).free
+    if recipe is None:
+        return CheckResult(found.faults, RunEstimate((), count_workers(workers), free=free))
+    inputs = check_inputs(recipe, found.base, found.unreadable)
+    estimates, failed = _estimate_sources(recipe, found.base, inputs)
+    stages = {stage.name: _estimate_stage(recipe, stage.name, estimates) for stage in recipe.stages}
+    estimate = RunEstimate(tuple(estimates), count_workers(workers), stages, free)
+    faults = [*_list_recipe_faults(found), *list_faults([*inputs.errors, *failed])]
+    faults += [
+        f"source {one.source!r}: no row that was read gives a sample: {one.rests_on}"
+        for one in estimates
+        if one.unreadable == one.measured > 0
+    ]
+    if free < estimate.needed:
+        faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
+    return CheckResult(tuple(dict.fromkeys(faults)), estimate)
+
+
+def refuse_faults(found: ReadableRecipe, root: Path) -> None:
+    """Begin a build: ask all that can be asked cheaply before anything is written.
+
+    Where a build of the same recipe has begun the folder, files that it has surveyed are not opened again. Folders of
+    images that it has read are not looked for.
+
+    Raises:
+        RecipeError: all faults, if one of them is in the recipe.
+        SourceError: all faults, if they are in input files alone.
+        VlmillError: all faults of several classes.
+    """
+    recipe = found.recipe
+    if recipe is None:
+        raise RecipeError(*found.faults)
+    wrong = _list_recipe_faults(found)
+    earlier = EarlierWork() if wrong else find_earlier_work(root, recipe, found.mapping)
+    inputs = check_inputs(recipe, found.base, found.unreadable, earlier)
+    full = [] if earlier.surveyed else list_errors([partial(_check_disk, recipe, root, inputs)])
+    raise_errors([*([RecipeError(*wrong)] if wrong else []), *inputs.errors, *full])
+
+
+def _list_recipe_faults(found: ReadableRecipe) -> list[str]:
+    """The faults of a recipe itself, without those that follow from others."""
+    later = list_faults(list_recipe_errors(found.recipe)) if found.recipe else []
+    return [*found.faults, *(fault for fault in later if not found.concerns(fault))]
+
+
+def _estimate_sources(recipe: Recipe, base: Path, inputs: InputCheck) -> tuple[list[SourceEstimate], list[VlmillError]]:
+    """The estimates of the sources that could be measured, and why others could not."""
+    estimates, errors = list[SourceEstimate](), list[VlmillError]()
+    with open_child() as child:
+        for name, files in inputs.files.items():
+            try:
+                estimates.append(estimate_source(recipe, base, name, files, child))
+            except VlmillError as error:
+                errors.append(error)
+    return estimates, errors
+
+
+def _estimate_stage(recipe: Recipe, name: str, estimates: Sequence[SourceEstimate]) -> int | None:
+    """The tokens of a stage's plan, where its mixture can be read."""
+    stage = next(stage for stage in recipe.stages if stage.name == name)
+    try:
+        mixture = read_stage_mixture(recipe, stage)
+    except RecipeError:
+        return None
+    known = {one.source: one.tokens.get(stage.policy) for one in estimates}
+    return estimate_stage_tokens(mixture, sum_by_entry(list_members(recipe, mixture, name), known))
+
+
+def _check_disk(recipe: Recipe, root: Path, inputs: InputCheck) -> None:
+    if recipe.limit is not None:
+        return  # only the rows themselves could say how much of the files is read
+    size = sum(file.size for files in inputs.files.values() for file in files)
+    existing = _find_existing(root)
+    if (free := shutil.disk_usage(existing).free) < size // LEAST_SHARE:
+        raise SourceError(
+            f"{existing} has {free:,} bytes free, and the input files have {size:,}: see how much a run needs with "
+            "vlmill check, and give another disk with --out, or fewer rows with --limit"
+        )
+
+
+def _find_existing(root: Path) -> Path:
+    """The folder itself, or the nearest above it that is there."""
+    return next(folder for folder in (root, *root.absolute().parents) if folder.exists())

@@ -1,0 +1,109 @@
+"""Takedowns, `vlmill takedown` in Python: what a list names goes from a run and from every later build there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from vlmill.mixtures.build import LOCK as MIXTURE
+from vlmill.mixtures.build import build_stages
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.engine.build import Build
+from vlmill.pipeline.engine.executor import Executor, open_executor
+from vlmill.pipeline.engine.outcomes import count_outcomes
+from vlmill.pipeline.engine.workdir import open_run_folder, remove_unused
+from vlmill.pipeline.filters.custom import explain_refusal, find_named_code, list_untrusted
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
+from vlmill.pipeline.recipe.mapping import read_held_code
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.takedown_forecast import Forecast, forecast_takedown
+from vlmill.pipeline.takedown.rules import LIST, TakedownList
+
+
+@dataclass(frozen=True)
+class Takedown:
+    """What a takedown removed, or would remove."""
+
+    forecast: Forecast
+    new: tuple[str, ...]  # the rules that were asked for and were not on the list, such as `domain example.org`
+    done: bool  # False of a dry run: nothing was changed
+    stages: Mapping[str, bool]  # those whose plan changed -> whether they were trained on the earlier plan
+
+
+def take_down(
+    folder: Path,
+    asked: TakedownList,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+    filters: Sequence[str] = (),
+    trust_code: Sequence[str] = (),
+    console: Console | None = None,
+    announce: Callable[[Takedown], None] | None = None,
+    command: Sequence[str] = (),
+) -> Takedown:
+    """Remove what falls under a list; see `Run.takedown`.
+
+    Args:
+        folder: The run's folder.
+        asked: What is to go, beside what is on the run's list already.
+        dry_run: As in `Run.takedown`, as all below.
+        workers: Worker processes.
+        ray: The address of a Ray cluster.
+        filters: Files with custom filters.
+        trust_code: The sha256 of code that the run's lock holds.
+        console: Where progress is shown; None shows nothing.
+        announce: Is told what will go, before anything is changed.
+        command: That was typed, for what is said where it does not name code which has to run.
+    """
+    code = find_named_code(filters, trust_code, read_held_code(folder / RECIPE))
+    recipe, before = read_locked_recipe(folder, code), TakedownList.read(folder)
+    if not (asked or before):
+        raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
+    unnamed = list_untrusted(recipe.custom_filters)
+    if unnamed and not dry_run:  # partitions that are made again are filtered again
+        raise RecipeError(explain_refusal(folder / RECIPE, unnamed, command))
+    root, new = folder.absolute(), tuple((asked - before).labels())
+    with open_executor(workers, ray) as pool:
+        forecast = forecast_takedown(root, recipe, asked, before, pool)
+        if announce:
+            announce(Takedown(forecast, new, done=False, stages={}))
+        if dry_run:
+            return Takedown(forecast, new, done=False, stages={})
+        stages = _carry_out(root, recipe, forecast.rules, pool, console or Console(quiet=True))
+    return Takedown(forecast, new, done=True, stages=stages)
+
+
+def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, console: Console) -> dict[str, bool]:
+    """Write the list, which is the commit, and make again what it touches.
+
+    Returns the stages whose plan changed, and whether they were trained.
+    """
+    with open_run_folder(root), ProgressBars(console) as watcher:
+        before = _read_locks(root, recipe)
+        listed = TakedownList.read(root) | rules  # another takedown may have come first
+        write_atomically(root / LIST, listed.to_yaml())
+        run = Build(root, recipe, None, pool, watcher, {})
+        run.adopt()
+        for phase in (run.curate, run.dedupe, run.shard):
+            phase()
+        count_outcomes(run, None)
+        try:
+            build_stages(run)
+        finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
+            remove_unused(root, run.folders)
+        after = _read_locks(root, recipe)
+    changed = [name for name in after if after[name] != before.get(name)]
+    return {name: (root / "train" / name).exists() for name in changed}
+
+
+def _read_locks(root: Path, recipe: Recipe) -> dict[str, bytes]:
+    paths = {stage.name: root / "mixtures" / stage.name / MIXTURE for stage in recipe.stages}
+    return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
