@@ -131,7 +131,7 @@ def load_readable(
         faults += error.faults
     unreadable = frozenset(_list_unreadable(recipe, found.left_out, work.data))
     kept = _keep_names(recipe, found.left_out)
-    faults += list_faults(list_errors([partial(check_mapped, mapped, kept.list_groups())]))
+    faults += list_faults(list_errors([partial(check_mapped, select_used(mapped, work.data), kept.list_groups())]))
     located = work.add_origins(dict.fromkeys(faults), path.name)
     return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns)
 

@@ -19,7 +19,7 @@ from tests.helpers.small import vlmill
 from tests.helpers.stages import MACHINE
 from tests.helpers.standins.serve import use_hub
 from vlmill.train.run import train_stages
-from vlmill.train.validate import validate
+from vlmill.train.validate import validate_whole_recipe
 
 RECIPES = list_complete_recipes()
 NEAR = 0.25
@@ -36,7 +36,7 @@ def hub(tmp_path_factory):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_complete_recipe_is_read_without_the_hub_and_shows_where_every_value_is_from(name, capsys):
     found = compose_complete(name)
-    validate(found.recipe)
+    validate_whole_recipe(found.recipe)
     assert found.recipe.name == name
     assert not vlmill("check", name, "--show")
     shown = capsys.readouterr().out
@@ -56,10 +56,11 @@ def list_planned(stats, published, epochs):
 
 
 def list_amounts(stats, published):
-    """Of each source of a plan by repeats: label, share of the unit, the share by published counts, samples planned."""
+    """Of each source of a plan by repeats of all of it: label, share, share by published counts, samples planned."""
     found = {source["name"]: published[source["name"]] for source in stats["sources"]}
     amounts = {name: (item.entry.repeat or 1) * (item.amount or 0) for name, item in found.items()}
-    if all(amounts.values()) and all(item.entry.share is None for item in found.values()):
+    whole = all(item.entry.share is None and item.entry.take == "all" for item in found.values())
+    if whole and all(amounts.values()):
         for source in stats["sources"]:
             wanted = amounts[source["name"]] / sum(amounts.values())
             yield source["name"], source["realised"][stats["unit"]], wanted, source["planned"]["samples"]
