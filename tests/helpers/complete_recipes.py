@@ -250,7 +250,7 @@ def _shrink_stage(
     entries = pick_entries(mixture, published, most)
     for entry in entries:
         if entry.get("sequence_length"):
-            entry["sequence_length"] = int(entry["sequence_length"] * times)
+            entry["sequence_length"] = max(LENGTH // 2, int(entry["sequence_length"] * times))
     kept = {
         key: value
         for key, value in mixture.items()
