@@ -1,8 +1,8 @@
 """Complete recipes made small: the same stages, mixtures and image policies, for stand-ins and towers of a few units.
 
 A complete recipe has stages and reads datasets from the Hub. `shrink_recipe` keeps what decides which samples a stage
-sees (sources, filters, entries with their shares, repeats, `take` and `where`) and how it trains (what is frozen, adapters,
-loss, noise), and replaces what costs time: towers, sides of images, lengths, batches and numbers of steps.
+sees (sources, filters, entries with their shares, repeats, `take` and `where`) and how it trains (what is frozen,
+adapters, loss, noise), and replaces what costs time: towers, sides of images, lengths, batches and numbers of steps.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _map_entries(use: Mapping[str, Any]) -> Iterator[tuple[str, PublishedEntry]]
         ours = sources.get(label) or sources["*"].replace("*", entry.source)
         seen[ours] += 1
         known = stage.published.get(label)
-        amount = getattr(known, stage.mixture.unit, None) if known else None
+        amount = known.totals(entry)[stage.mixture.unit] if known else None
         yield ours if seen[ours] == 1 else f"{ours}@{seen[ours]}", PublishedEntry(entry, amount)
 
 
@@ -116,7 +116,7 @@ def _map_entries(use: Mapping[str, Any]) -> Iterator[tuple[str, PublishedEntry]]
 FEWEST = 0.1
 """Of entries that are repeated less often, a few rows come to less than a sample."""
 NEAR = 3
-"""Sources of at most so many times the median of published amounts, or of a part of it, are among the few that are kept."""
+"""Sources of which so many times more or less was published than of the median one are not among the few."""
 
 
 def pick_entries(mixture: Mapping[str, Any], published: Mapping[str, PublishedEntry], most: int | None) -> list[Any]:
@@ -131,8 +131,14 @@ def pick_entries(mixture: Mapping[str, Any], published: Mapping[str, PublishedEn
     if known:
         middle = known[len(known) // 2]
         often = [entry for entry in often if middle / NEAR <= (amounts.get(entry["source"]) or 0) <= middle * NEAR]
-    places = sorted({round(place * (len(often) - 1) / (most - 1)) for place in range(most)})
-    return [often[place] for place in places]
+    return [often[place] for place in spread_evenly(len(often), most)]
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """At most so many places in a list of `count` items, its ends among them."""
+    return (
+        sorted({round(place * (count - 1) / (most - 1)) for place in range(most)}) if count > most else [*range(count)]
+    )
 
 
 def _list_entries(mixture: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -203,15 +209,20 @@ def shrink_recipe(
     small["policies"] = {name: _shrink_policy(policy) for name, policy in data["policies"].items()}
     small["filters"] = [_shrink_filter(filter_) for filter_ in data.get("filters", ())]
     small["stages"] = [_shrink_stage(stage, published.get(stage["name"], {}), most) for stage in data["stages"]]
-    used = {entry["source"] for stage in small["stages"] for entry in stage["mixture"]["entries"]}
-    small["sources"] = {name: source for name, source in small["sources"].items() if _is_meant(name, source, used)}
+    wanted = {entry["source"] for stage in small["stages"] for entry in stage["mixture"]["entries"]}
+    kept = {name for entry in wanted for name in _pick_members(small["sources"], entry, most)}
+    small["sources"] = {name: source for name, source in small["sources"].items() if name in kept}
     first = small["policies"][small["stages"][0]["policy"]]
     small["model"] = _shrink_model(data["model"], first.get("side", first.get("shortest")), first.get("patch", 14))
     return {**small, "tokenizer": "tokenizer.json", "partition": {"rows": 1000}}
 
 
-def _is_meant(name: str, source: Mapping[str, Any], used: set[str]) -> bool:
-    return name in used or source.get("group") in used or any(fnmatchcase(name, entry) for entry in used)
+def _pick_members(sources: Mapping[str, Any], entry: str, most: int | None) -> list[str]:
+    """The sources that an entry means: itself, or at most so many of its group."""
+    if entry in sources:
+        return [entry]
+    found = [name for name, source in sources.items() if source.get("group") == entry or fnmatchcase(name, entry)]
+    return found if most is None else [found[place] for place in spread_evenly(len(found), most)]
 
 
 def _shrink_filter(filter_: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Complete recipes, from the datasets that they name to trained stages: built from stand-ins, made small, and exported.
 
-What was published of a stage's mixture is compared with what a plan over the stand-ins comes to. `benchmarks/recipes.py`
-does the same over all entries of every mixture.
+What was published of a stage's mixture is compared with what a plan over the stand-ins comes to. The same over all
+entries of every mixture: `benchmarks/recipes.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlmill.train.validate import validate_whole_recipe
 
 RECIPES = list_complete_recipes()
 NEAR = 0.25
-"""Relative error of shares by published counts, beside that of two samples: filters do not lose as much of every source."""
+"""Relative error of shares by published counts, beside two samples: filters do not lose as much of every source."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_complete_recipe_is_read_without_the_hub_and_shows_where_every_value_i
 
 
 def list_planned(stats, published, epochs):
-    """Of each source of a plan: label, amount planned, the amount that the published entry asks for, and of a sample."""
+    """Of each source of a plan: label, amount planned, amount that the published entry asks for, that of a sample."""
     asked = {source["name"]: published[source["name"]].entry for source in stats["sources"]}
     shares = sum(entry.share or 0 for entry in asked.values())
     unit = stats["unit"] if shares else "samples"
