@@ -209,7 +209,7 @@ def _check_file(source: Source, file: InputFile) -> None:
         if source.isolated:  # a row of it may be a document of many pages
             source.survey(path)
         else:
-            next(iter(source.rows(path, 0, 1)), None)
+            next(iter(source.rows(path, range(1))), None)
 
 
 def _read_byte(file: InputFile) -> None:

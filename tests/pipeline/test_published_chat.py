@@ -32,6 +32,7 @@ from vlmill.pipeline.chat.reading import fill_chat, read_chat
 from vlmill.pipeline.chat.settings import PublishedChat, describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_rows
 
@@ -470,7 +471,8 @@ def test_lengths_say_why_a_sample_has_none_and_a_stage_loses_it_so(tmp_path):
     rows = list(read_rows(lengths))
     assert [row["reason"] for row in rows] == [None, "template_refused", None]
     assert [node["text"] for node in rows[1]["nodes"]] == [0, 0, 0]
-    shard = Shard("quiz", "small", file["path"], file["sha256"], 3, file["index"], str(lengths.relative_to(tmp_path)))
+    index, names = file["index"], str(lengths.relative_to(tmp_path))
+    shard = Shard("quiz", "small", file["path"], file["sha256"], 3, index, hash_file(tmp_path / index), names)
     mixture = MixtureSettings(shares={"quiz": 1}, sequence_length=100, tiles_per_sequence=4, held_out={"quiz": 0.99})
     for settings_, kept in ((mixture, 0), (replace(mixture, held_out={}), 2)):
         (step,) = list_selects(settings_, {"quiz": [shard]}, 0, find_format(chat).overhead).values()

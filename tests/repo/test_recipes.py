@@ -49,7 +49,7 @@ def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
     else:
         shape.write(path, [shape.row(0)])
     source = loaded.source(name)
-    (row,) = source.rows(path, 0, len(source.survey(path)))
+    (row,) = source.rows(path, range(len(source.survey(path))))
     assert len(row.pages) == 1
     assert not row.failed
 
