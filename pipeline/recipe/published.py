@@ -197,13 +197,13 @@ def _map_entries(use: PublishedUse, entries: list[str], where: str, origin: str)
 
 
 def select_used(mapped: Sequence[Mapped], data: Mapping[str, Any]) -> list[Mapped]:
-    """What was mapped and is still in a recipe: a file that includes another may replace its mixtures, or not take them.
+    """What was mapped and is still in a recipe: one that includes another may replace its mixtures, or not take them.
 
     Args:
         mapped: what was mapped in any of its files.
         data: the recipe's mapping, with all that it includes.
     """
-    sources = set[tuple[str, str]]()
+    sources = set[tuple[Any, Any]]()
     for stage in data.get("stages") or ():
         mixture = stage.get("mixture") if isinstance(stage, dict) else None
         entries = mixture.get("entries") if isinstance(mixture, dict) else None

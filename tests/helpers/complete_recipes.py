@@ -226,7 +226,7 @@ def _pick_members(sources: Mapping[str, Any], entry: str, most: int | None) -> l
 
 
 def _shrink_filter(filter_: Mapping[str, Any]) -> dict[str, Any]:
-    """The same filter for stand-ins, whose pictures and texts are small: without bounds of sides, words and repetition."""
+    """The same filter for stand-ins, whose pictures and texts are small: no bounds of sides, words and repetition."""
     ((name, settings),) = filter_.items()
     made = dict(settings or {})
     if "min_side" in made:

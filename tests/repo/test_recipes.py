@@ -68,7 +68,8 @@ def test_a_recipe_without_stages_is_built_from_local_rows_to_shards_and_says_wha
         (tmp_path / f"{seed}.png").write_bytes(upstream.picture(seed, (64, 64)))
     rows = [SHAPES["llava"].row(row) for row in range(4)]  # the last one's image is not there
     path = upstream.json_array(tmp_path / "rows.json", rows)
-    run = ["build", "llava_instruct_665k", "--source", f"llava_instruct_665k={path}", "--limit", "100", "--out", str(tmp_path / "out")]
+    name, out = "llava_instruct_665k", tmp_path / "out"
+    run = ["build", name, "--source", f"{name}={path}", "--limit", "100", "--out", str(out)]
     done = CliRunner().invoke(app, [*run, "--workers", "0"])
     assert done.exit_code == 0, done.output
     assert "vlmill status" in done.output
@@ -100,8 +101,9 @@ def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):
 
 
 def test_source_moves_the_images_along_and_set_goes_before_it(tmp_path):
-    here = {"llava_instruct_665k": str(tmp_path / "rows.json")}
-    assert load_recipe("llava_instruct_665k")[0].sources["llava_instruct_665k"].images == "/data/llava"
-    assert load_recipe("llava_instruct_665k", here)[0].sources["llava_instruct_665k"].images is None
-    both = load_recipe("llava_instruct_665k", here, sets={"sources.llava_1_5.images": "/pictures"})[0].sources["llava_instruct_665k"]
+    name = "llava_instruct_665k"
+    here = {name: str(tmp_path / "rows.json")}
+    assert load_recipe(name)[0].sources[name].images == "/data/llava"
+    assert load_recipe(name, here)[0].sources[name].images is None
+    both = load_recipe(name, here, sets={f"sources.{name}.images": "/pictures"})[0].sources[name]
     assert (both.root, both.images) == (str(tmp_path), "/pictures")

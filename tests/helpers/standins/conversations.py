@@ -268,7 +268,7 @@ DATASETS = (
         kind="llava",
         images="the folder that the archives were unpacked to",
         licence="cc-by-4.0",
-        known="tree page of the repository: files, licence; loaders of others: keys, lists of paths, roles that are swapped",
+        known="tree page of the repository: files, licence; loaders of others: keys, lists of paths, swapped roles",
         guessed="folders in the archives, other keys of metadata; an empty answer",
     ),
 )
