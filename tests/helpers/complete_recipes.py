@@ -152,14 +152,16 @@ def _list_entries(mixture: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(entry) for entry in entries]
 
 
+MOST = 5
+"""Times the usual number of rows that a stand-in has at most; over all entries amounts differ by orders of ten."""
 SAMPLE = 12
 """Rows of a stand-in whose answers are measured."""
 
 
 def choose_rows(
-    recipe: Recipe, published: Mapping[str, Mapping[str, PublishedEntry]], mean: int, folder: Path
+    recipe: Recipe, published: Mapping[str, Mapping[str, PublishedEntry]], usual: int, folder: Path
 ) -> dict[str, int]:
-    """Rows of stand-ins with which repeats come to the published shares: dataset -> rows, `mean` on average.
+    """Rows of stand-ins with which repeats come to the published shares: dataset -> rows, `usual` for the median.
 
     Where a mixture counts tokens of answers, rows of long answers are fewer. `folder` gets a few rows of each.
     """
@@ -174,8 +176,9 @@ def choose_rows(
                 supervised = stage.mixture.get("unit") == "supervised"
                 length = measure_answers(recipe, name, names[0], folder) if supervised else 1
                 wanted |= dict.fromkeys(names, found.amount / length / len(names))
-        total = sum(wanted.values())
-        rows |= {dataset: max(2, round(mean * amount * len(wanted) / total)) for dataset, amount in wanted.items()}
+        middle = sorted(wanted.values())[len(wanted) // 2] if wanted else 0
+        parts = {dataset: min(MOST, max(1 / MOST, amount / middle)) for dataset, amount in wanted.items()}
+        rows |= {dataset: max(2, round(usual * part)) for dataset, part in parts.items()}
     return rows
 
 
@@ -325,7 +328,7 @@ def build_small(name: str, hub: Hub, folder: Path, most: int | None = 4, rows: i
         hub: gets the stand-ins; `use_hub` must point at it.
         folder: an empty one for the recipe, the stand-ins and the run.
         most: entries of each mixture that are kept; None for all.
-        rows: of a subset of a stand-in, on average where counts were published.
+        rows: of a subset of a stand-in, where counts were published of one with the median amount.
     """
     published = read_published(name)
     data = shrink_recipe(compose_complete(name).data, published, most)
@@ -346,3 +349,23 @@ def build_small(name: str, hub: Hub, folder: Path, most: int | None = 4, rows: i
     if vlmill("build", path, "--out", run, "--workers", 0, *options):
         raise AssertionError(f"the build of {name} from stand-ins failed; its message stands above")
     return SmallBuild(data, run, published)
+
+
+def list_planned(
+    stats: Mapping[str, Any], published: Mapping[str, PublishedEntry], epochs: float
+) -> Iterator[tuple[str, float, float, float]]:
+    """Of each source of a plan: label, amount planned, amount that the published entry asks for, that of a sample.
+
+    Args:
+        stats: of the stage.
+        published: of the stage, see `read_published`.
+        epochs: of the mixture.
+    """
+    asked = {source["name"]: published[source["name"]].entry for source in stats["sources"]}
+    shares = sum(entry.share or 0 for entry in asked.values())
+    unit = stats["unit"] if shares else "samples"
+    total = sum(source["planned"][unit] for source in stats["sources"])
+    for source in stats["sources"]:
+        entry, planned, there = asked[source["name"]], source["planned"], source["available"]
+        wanted = total * entry.share / shares if shares else (entry.repeat or 1) * epochs * there["samples"]
+        yield source["name"], planned[unit], wanted, 1 if unit == "samples" else 2 * there[unit] / there["samples"]

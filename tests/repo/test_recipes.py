@@ -21,6 +21,8 @@ RECIPES = sorted(path for path in Path(str(files("vlmill.recipes"))).glob("*.yam
 NAMED = {  # rows of datasets whose columns are not those that the shape has without options
     "llava_next_data": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
     "llava_onevision_data": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
+    "lnqa": {"image": upstream.image(0), "qa": [{"question": "Q", "answer": "A"}]},
+    "pixelprose": {"url": "http://img.test/0", "vlm_caption": "A dog"},
     "laion_coco": {"URL": "http://img.test/0", "top_caption": "A dog", "LICENSE": "?", "similarity": 0.3},
 }
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from tests.helpers.complete_recipes import build_small, compose_complete, list_complete_recipes
+from tests.helpers.complete_recipes import build_small, compose_complete, list_complete_recipes, list_planned
 from tests.helpers.hub import Hub
 from tests.helpers.small import vlmill
 from tests.helpers.stages import MACHINE
@@ -41,18 +41,6 @@ def test_a_complete_recipe_is_read_without_the_hub_and_shows_where_every_value_i
     assert not vlmill("check", name, "--show")
     shown = capsys.readouterr().out
     assert all(f"- name: {stage.name}  # " in shown for stage in found.recipe.stages)
-
-
-def list_planned(stats, published, epochs):
-    """Of each source of a plan: label, amount planned, amount that the published entry asks for, that of a sample."""
-    asked = {source["name"]: published[source["name"]].entry for source in stats["sources"]}
-    shares = sum(entry.share or 0 for entry in asked.values())
-    unit = stats["unit"] if shares else "samples"
-    total = sum(source["planned"][unit] for source in stats["sources"])
-    for source in stats["sources"]:
-        entry, planned, there = asked[source["name"]], source["planned"], source["available"]
-        wanted = total * entry.share / shares if shares else (entry.repeat or 1) * epochs * there["samples"]
-        yield source["name"], planned[unit], wanted, 1 if unit == "samples" else 2 * there[unit] / there["samples"]
 
 
 def list_amounts(stats, published):
