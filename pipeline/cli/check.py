@@ -94,7 +94,8 @@ def check(
     if as_json:
         print_json({"faults": result.faults, **asdict(estimate), "totals": estimate.totals})
     else:
-        console.print(make_source_table(estimate))
+        if estimate.sources:
+            console.print(make_source_table(estimate))
         for line in (*list_totals(estimate), *list_assumptions(estimate)):
             console.print(line, markup=False, soft_wrap=True)
     if result.faults:

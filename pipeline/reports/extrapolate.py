@@ -19,6 +19,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.scaling import count_source_rows
 from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.estimate_table import format_size, format_time
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.verify import list_manifests
 
@@ -96,8 +97,8 @@ def extrapolate_run(root: Path) -> RunForecast:
 
 def make_extrapolation_table(found: RunForecast, workers: int) -> Table:
     """The forecast for a terminal."""
-    table = Table(title=f"the whole run, about ({found.hours(workers):,.1f} hours on {workers} cores)")
-    for name in ("source", "rows", "samples", "images", "requests", "GB", "core hours"):
+    table = Table(title=f"the whole run, about ({format_time(3600 * found.hours(workers))} on {workers} cores)")
+    for name in ("source", "rows", "samples", "images", "requests", "disk", "time of one core"):
         table.add_column(name, justify="left" if name == "source" else "right")
     for of in found.sources:
         counts = (f"{count:,}" for count in (of.rows, of.samples, of.images, of.requests))
@@ -108,8 +109,7 @@ def make_extrapolation_table(found: RunForecast, workers: int) -> Table:
 
 
 def _format_amounts(found: Amounts) -> tuple[str, str]:
-    hours = f"{found.seconds / 3600:,.2f}" if found.timed else "?"
-    return f"{found.bytes / 1e9:,.2f}", hours
+    return format_size(round(found.bytes)), format_time(found.seconds) if found.timed else "?"
 
 
 def _forecast_source(

@@ -91,6 +91,6 @@ def test_check_prints_the_whole_run(recipe, scaled, capsys):  # noqa: F811
     assert vlmill("check", recipe, "--from-run", scaled) == 0
     printed = capsys.readouterr().out
     assert "2,000" in printed
-    assert "core hours" in printed
+    assert "time of one core" in printed
     assert vlmill("check", recipe, "--from-run", scaled, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sources"][1]["rows"] == SIZES["web"]

@@ -218,8 +218,8 @@ def test_every_value_is_shown_with_its_origin_and_what_is_shown_is_the_same_reci
     found = compose_recipe(top, **options)
     shown = format_effective(found, BLOCKS)
     for line in (
-        f"name: top  # {tmp_path}/top.yaml, line 1",
-        f"seed: 6  # {tmp_path}/top.yaml, line 3",
+        "name: top  # top.yaml, line 1",
+        "seed: 6  # top.yaml, line 3",
         "limit: 9  # --limit",
         "    priority: 4  # --set sources.web.priority",
         "    root: /data/quiz  # --source quiz",
