@@ -8,6 +8,7 @@ adapters, loss, noise), and replaces what costs time: towers, sides of images, l
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -31,22 +32,35 @@ from vlmill.pipeline.recipe.schema import Recipe
 
 LENGTH = 1024
 """Tokens of a packed sequence, in the place of the recipe's longest."""
-LOCAL = {"camel_ai_math": ("camel-ai/math", "math.jsonl")}
+LOCAL = {
+    "camel_ai_math": ("camel-ai/math", "math.jsonl"),
+    "lrv_instruct": ("FuxiaoLiu/LRV-Instruction", "lrv_instruct.json"),
+}
 """Sources of files that people have to make of a dataset: the dataset, and what its stand-in has in their place."""
 TEXT_KINDS = ("mistral", "qwen2", "phi3", "llama")
 VISION_KINDS = ("siglip", "clip", "dinov2")
 
 
 def list_complete_recipes() -> list[str]:
-    """The shipped recipes that have stages and read the Hub."""
-    found = sorted(Path(str(files("vlmill.recipes"))).glob("*.yaml"))
-    return [path.stem for path in found if _is_complete(path.read_text(encoding="utf-8"))]
+    """The shipped recipes that have stages, of their own or of one that they include, and read the Hub."""
+    return [path.stem for path in sorted(Path(str(files("vlmill.recipes"))).glob("*.yaml")) if _is_complete(path.stem)]
 
 
-def _is_complete(text: str) -> bool:
-    block = yaml.safe_load(text)
-    included = [entry["recipe"] for entry in block.get("include", ())]
-    return bool(block.get("stages")) and any(not name.startswith("presets/") for name in included)
+def _is_complete(name: str) -> bool:
+    block = _read_file(name)
+    others = [other for other in _list_included(block) if not other.startswith("presets/")]
+    return bool(others) and ("stages" in block or any(map(_is_complete, others)))
+
+
+def _read_file(name: str) -> dict[str, Any]:
+    """What stands in the file of a shipped recipe or fragment, without what it includes."""
+    text = (Path(str(files("vlmill.recipes"))) / f"{name}.yaml").read_text(encoding="utf-8")
+    block: dict[str, Any] = yaml.safe_load(text)
+    return block
+
+
+def _list_included(block: Mapping[str, Any]) -> list[str]:
+    return [entry["recipe"] for entry in block.get("include", ())]
 
 
 @cache
@@ -69,9 +83,13 @@ class PublishedEntry:
 def read_published(name: str) -> dict[str, dict[str, PublishedEntry]]:
     """Stage -> our label -> published entry, of the stages for which a recipe's file names a published mixture.
 
-    Read from the files themselves, beside the code that composes recipes.
+    Read from the files themselves, beside the code that composes recipes. One without stages includes another's.
     """
-    block = yaml.safe_load((Path(str(files("vlmill.recipes"))) / f"{name}.yaml").read_text(encoding="utf-8"))
+    block = _read_file(name)
+    if "stages" not in block:
+        (other,) = filter(_is_complete, _list_included(block))
+        replaced = {key.split(".")[1] for key in block["replace"] if re.fullmatch(r"stages\.\w+\.mixture", key)}
+        return {stage: entries for stage, entries in read_published(other).items() if stage not in replaced}
     return {
         stage["name"]: dict(_map_entries(stage["mixture"]))
         for stage in block["stages"]
@@ -154,11 +172,10 @@ def choose_rows(
         wanted = dict[str, float]()
         for name, found in entries.items():
             if found and found.entry.share is None and found.amount and name in recipe.sources:
-                (dataset,) = list_datasets(replace(recipe, sources={name: recipe.sources[name]})) or [LOCAL[name][0]]
-                length = (
-                    measure_answers(recipe, name, dataset, folder) if stage.mixture.get("unit") == "supervised" else 1
-                )
-                wanted[dataset] = found.amount / length
+                names = list_datasets(replace(recipe, sources={name: recipe.sources[name]})) or [LOCAL[name][0]]
+                supervised = stage.mixture.get("unit") == "supervised"
+                length = measure_answers(recipe, name, names[0], folder) if supervised else 1
+                wanted |= dict.fromkeys(names, found.amount / length / len(names))
         middle = sorted(wanted.values())[len(wanted) // 2] if wanted else 0
         parts = {dataset: min(MOST, max(1 / MOST, amount / middle)) for dataset, amount in wanted.items()}
         rows |= {dataset: max(2, round(usual * part)) for dataset, part in parts.items()}
@@ -193,6 +210,7 @@ def shrink_recipe(
     """
     small = {key: copy.deepcopy(value) for key, value in data.items() if key not in ("decontaminate", "partition")}
     small["policies"] = {name: _shrink_policy(policy) for name, policy in data["policies"].items()}
+    small["filters"] = [_shrink_filter(filter_) for filter_ in data.get("filters", ())]
     small["stages"] = [_shrink_stage(stage, published.get(stage["name"], {}), most) for stage in data["stages"]]
     wanted = {entry["source"] for stage in small["stages"] for entry in stage["mixture"]["entries"]}
     kept = {name for entry in wanted for name in _pick_members(small["sources"], entry, most)}
@@ -208,6 +226,17 @@ def _pick_members(sources: Mapping[str, Any], entry: str, most: int | None) -> l
         return [entry]
     found = [name for name, source in sources.items() if source.get("group") == entry or fnmatchcase(name, entry)]
     return found if most is None else [found[place] for place in spread_evenly(len(found), most)]
+
+
+def _shrink_filter(filter_: Mapping[str, Any]) -> dict[str, Any]:
+    """The same filter for stand-ins, whose pictures and texts are small: no bounds of sides, words and repetition."""
+    ((name, settings),) = filter_.items()
+    made = dict(settings or {})
+    if "min_side" in made:
+        made["min_side"] = 8
+    for level in {"node", "sample"} & made.keys():
+        made[level] = {key: value for key, value in made[level].items() if "words" not in key and "repet" not in key}
+    return {name: made}
 
 
 def _shrink_policy(policy: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,11 +264,11 @@ def _shrink_stage(
     entries = pick_entries(mixture, published, most)
     for entry in entries:
         if entry.get("sequence_length"):
-            entry["sequence_length"] = int(entry["sequence_length"] * times)
+            entry["sequence_length"] = max(LENGTH // 2, int(entry["sequence_length"] * times))
     kept = {
         key: value
         for key, value in mixture.items()
-        if key not in ("shares", "repeat", "tokens", "sequences", "held_out")
+        if key not in ("shares", "repeat", "tokens", "sequences", "held_out", "max_repetition")
     }
     kept |= {"entries": entries, "sequence_length": int(mixture["sequence_length"] * times)}
     kept["epochs"] = mixture.get("epochs", 1)
@@ -314,6 +343,9 @@ def build_small(name: str, hub: Hub, folder: Path, most: int | None = 4, rows: i
     fill_hub(hub, written)
     moved = [f"{source}={written[repository].root / file}" for source, (repository, file) in local.items()]
     options = [part for move in moved for part in ("--source", move)] + list_settings(recipe, written)
+    for source, (repository, _) in local.items():
+        if recipe.sources[source].images:
+            options += ["--set", f"sources.{source}.images={written[repository].pictures}"]
     if vlmill("build", path, "--out", run, "--workers", 0, *options):
         raise AssertionError(f"the build of {name} from stand-ins failed; its message stands above")
     return SmallBuild(data, run, published)

@@ -105,3 +105,15 @@ def test_the_lock_holds_the_mixture_and_not_its_name(tmp_path):
     data = compose_recipe(write_recipe(tmp_path, IDEFICS2)).data
     assert "published" not in str(data)
     assert data["stages"][0]["mixture"]["entries"][0] == {"source": "web", "share": 45}
+
+
+def test_a_mixture_that_is_replaced_or_not_taken_needs_no_sources(tmp_path):
+    write_recipe(tmp_path, IDEFICS2)
+    inside = {"recipe": "recipe.yaml", "take": ["sources.web", "policies", "tokenizer"]}
+    own = {"name": "b", "include": [inside]}
+    for more in ({}, {"replace": {"stages.one.mixture": {"shares": {"web": 1}, "sequence_length": 64}}}):
+        taken = [*inside["take"], *(["stages"] if more else [])]
+        (tmp_path / "b.yaml").write_text(yaml.safe_dump({**own, **more, "include": [{**inside, "take": taken}]}))
+        found = compose_recipe(str(tmp_path / "b.yaml"))
+        assert [stage.mixture for stage in found.recipe.stages] == list(more.get("replace", {}).values())
+        assert found.notes == ()

@@ -44,10 +44,11 @@ def test_a_complete_recipe_is_read_without_the_hub_and_shows_where_every_value_i
 
 
 def list_amounts(stats, published):
-    """Of each source of a plan by repeats: label, share of the unit, the share by published counts, samples planned."""
+    """Of each source of a plan by repeats of all of it: label, share, share by published counts, samples planned."""
     found = {source["name"]: published[source["name"]] for source in stats["sources"]}
     amounts = {name: (item.entry.repeat or 1) * (item.amount or 0) for name, item in found.items()}
-    if all(amounts.values()) and all(item.entry.share is None for item in found.values()):
+    whole = all(item.entry.share is None and item.entry.take == "all" for item in found.values())
+    if whole and all(amounts.values()):
         for source in stats["sources"]:
             wanted = amounts[source["name"]] / sum(amounts.values())
             yield source["name"], source["realised"][stats["unit"]], wanted, source["planned"]["samples"]
