@@ -189,7 +189,7 @@ def measure_answers(recipe: Recipe, name: str, dataset: str, folder: Path) -> fl
     file = standin.root / next(
         file for file in sorted(standin.files) if not settings.files or fnmatchcase(file, settings.files)
     )
-    read = [row.pages[0].nodes for row in source.rows(file, 0, len(source.survey(file)))]
+    read = [row.pages[0].nodes for row in source.rows(file, range(len(source.survey(file))))]
     texts = ["".join(node.text or "" for node in nodes if node.supervised) for nodes in read]
     kept = [len(text) for text in texts if text.isascii()]
     return sum(kept) / len(kept)
