@@ -47,7 +47,7 @@ class Expect:
 class SourceSettings:
     """One named source of a recipe."""
 
-    kind: Annotated[str, KindOf(SOURCES)]  # a row shape
+    kind: Annotated[str, KindOf(SOURCES)]  # a row shape; needed where no included file names it
     files: str | None = None  # pattern below root
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split

@@ -153,7 +153,7 @@ def _list_entries(mixture: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 MOST = 5
-"""Times the usual number of rows that a stand-in has at most; over all entries amounts differ by orders of ten."""
+"""Times the usual number of rows that a stand-in has at most, since amounts differ by orders of magnitude."""
 SAMPLE = 12
 """Rows of a stand-in whose answers are measured."""
 
@@ -161,7 +161,7 @@ SAMPLE = 12
 def choose_rows(
     recipe: Recipe, published: Mapping[str, Mapping[str, PublishedEntry]], usual: int, folder: Path
 ) -> dict[str, int]:
-    """Rows of stand-ins with which repeats come to the published shares: dataset -> rows, `usual` for the median.
+    """Rows of stand-ins with which repeats come to the published shares; dataset -> rows, `usual` for a median amount.
 
     Where a mixture counts tokens of answers, rows of long answers are fewer. `folder` gets a few rows of each.
     """

@@ -49,6 +49,7 @@ def test_the_small_recipe_keeps_to_it():
         (("partition", "rows"), 0),
         (("sources", "web", "kind"), "obelix"),
         (("sources", "web", "licens"), "x"),
+        (("sources", "web"), {"files": "x"}),  # without a kind, and nothing is included
         (("sources", "papers", "options"), {"long_sides": 5}),
         (("sources", "papers", "options"), {"paragraphs": True}),  # of another kind
         (("filters", 1, "shape", "max_ration"), 2),
