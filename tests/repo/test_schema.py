@@ -61,6 +61,7 @@ def test_the_small_recipe_keeps_to_it():
         (("stages", 0, "train", "learning_rate", "texts"), 0.1),
         (("model", "text", "kind"), "gpt"),
         (("model", "vision", "layers"), 0),
+        (("decontaminate",), {"action": "drop"}),  # against nothing, and nothing is included
         (("custom_filters",), {}),  # comes with --filter
     ],
     ids=str,
