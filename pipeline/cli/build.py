@@ -125,7 +125,12 @@ def build(
         retry_failed=retry_failed,
         console=console,
     )
-    if run.stages:
+    if until not in (None, "mixture"):
+        console.print(
+            f"built {run.folder} until {until}. Next: vlmill status {run.folder}; the same command without --until "
+            "goes on"
+        )
+    elif run.stages:
         console.print(
             f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, vlmill train "
             f"{run.folder}"

@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.progress import ProgressBars
-from vlmill.pipeline.core.step import get_parameters
+from vlmill.pipeline.core.step import Step, get_parameters
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import ChainStep, read_manifest
 from vlmill.pipeline.engine.executor import Inline
 from vlmill.pipeline.engine.table_history import TableHistory
 from vlmill.pipeline.engine.workdir import EDITIONS
-from vlmill.pipeline.filters import ReadsLists
+from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
 from vlmill.pipeline.recipe.mapping import list_differences
 from vlmill.pipeline.recipe.schema import Recipe
 
@@ -141,7 +142,14 @@ def _make_step(
     found: ChainStep, chain: Sequence[str], direct: tuple[str, ...], more: Mapping[str, Any] | None = None
 ) -> ForecastStep:
     parameters = canonicalise_value({**get_parameters(found.step), **(more or {})})
-    return ForecastStep(found.folder, parameters, tuple(chain), found.step.reads, direct)
+    return ForecastStep(found.folder, parameters, tuple(chain), _list_reads(found.step), direct)
+
+
+def _list_reads(step: Step) -> tuple[str, ...]:
+    """What a step reads; of a custom filter that the command line did not name, all that a filter may."""
+    if isinstance(step, FilterStep) and isinstance(step.filter, CustomFilter) and step.filter.code is None:
+        return (SAMPLES_FILE, IMAGE_STATS_FILE)
+    return step.reads
 
 
 def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
