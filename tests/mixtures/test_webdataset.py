@@ -1,7 +1,6 @@
 """A stage as a webdataset pipeline: the samples that our own reader has, less those held out, decoded."""
 
 import io
-import json
 import pickle
 import shutil
 
@@ -13,6 +12,7 @@ from tests.helpers.stages import article, question, write_run
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.webdataset import open_webdataset
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.seal import read_sealed_json, seal_json
 from vlmill.pipeline.shards.writer import read_nodes
 
 
@@ -63,8 +63,8 @@ def test_a_source_of_two_entries_comes_once(built, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(built, run)
     path = run / "mixtures" / "align" / "mixture.lock.json"
-    lock = json.loads(path.read_text())
-    path.write_text(json.dumps({**lock, "sources": [*lock["sources"], {**lock["sources"][0], "label": "again"}]}))
+    lock = read_sealed_json(path, "")
+    path.write_text(seal_json({**lock, "sources": [*lock["sources"], {**lock["sources"][0], "label": "again"}]}))
     assert sum(1 for _ in open_webdataset(run, "align")) == 18
 
 

@@ -93,7 +93,7 @@ def test_a_sample_is_traced_to_its_origin_and_a_drop_to_its_filter(built, capsys
 
 def test_status_and_stats_speak_to_people_and_machines(built, capsys):
     assert vlmill("status", built) == 0
-    assert "language 4 of 4" in " ".join(capsys.readouterr().out.split())
+    assert "language 6 of 6" in " ".join(capsys.readouterr().out.split())
     assert vlmill("status", built, "--json") == 0
     assert json.loads(capsys.readouterr().out)["funnel"]["web"]["rows"]["in"] == 8
     assert vlmill("stats", built) == 0
@@ -252,7 +252,7 @@ def test_a_phase_that_does_not_exist(capsys, folder):
 
 def test_a_second_build_in_the_same_folder(capsys, folder):
     with Store(folder / "run").locked():
-        assert "another build is at work" in refused(capsys, folder)
+        assert "another build or a training is at work" in refused(capsys, folder)
 
 
 def test_a_full_disk_is_said_and_what_was_made_is_kept(recipe, built, tmp_path):

@@ -248,10 +248,10 @@ def test_what_was_taken_down_by_address_is_not_asked_for_by_any_other_folder(wor
     assert vlmill("verify", root) == 0
 
 
-def test_a_list_that_is_none_is_named_as_the_recipe_has_it_before_anything_is_read(world, capsys):
+def test_a_list_that_is_none_is_named_before_anything_is_read(world, capsys):
     web, recipe, root = world
     (recipe.parent / "out.txt").write_text("# of today\nhttp://out.test/\n")
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 1
-    assert "error: out.txt, line 2: 'http://out.test/': a domain is a name" in capsys.readouterr().err
+    assert "/out.txt, line 2: 'http://out.test/': a domain is a name" in capsys.readouterr().err
     assert not list(root.glob("steps/*"))
     assert web.asked() == []

@@ -22,6 +22,7 @@ from tests.pipeline.test_custom_filters import FILTER as FIVE
 from vlmill.pipeline import cli
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.engine.store import Receipt
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.load import load_recipe
@@ -66,7 +67,7 @@ def folder(tmp_path_factory):
     code = f"open({str(folder / 'ran')!r}, 'w').close()\n{FILTER}"
     held = {"custom_filters": {"mine.py": {"sha256": custom_filters.hash_code(code), "code": code}}}
     lock = folder / "run/recipe.lock.yaml"
-    lock.write_text(yaml.safe_dump(yaml.safe_load(lock.read_text()) | held))
+    lock.write_text(seal_yaml(yaml.safe_dump(yaml.safe_load(lock.read_text()) | held)))
     (folder / "inline.yaml").write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | held))
     (folder / "ablation.yaml").write_text(
         yaml.safe_dump({"recipe": "inline.yaml", "baseline": "a", "variants": {"a": {}, "b": {"seed": 1}}})

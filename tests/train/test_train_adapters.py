@@ -68,7 +68,7 @@ def test_new_adapters_change_nothing_and_merged_ones_everything_they_learned(tok
     assert (learned - states(family, plain, tokenizer)).abs().max() > 1e-2
     adapters.merge_adapters(model)
     assert set(model.state_dict()) == set(plain.state_dict())
-    torch.testing.assert_close(states(family, model, tokenizer), learned, atol=1e-5, rtol=0)
+    torch.testing.assert_close(states(family, model, tokenizer), learned, atol=1e-4, rtol=0)  # of more than 1e-2
 
 
 def test_a_stage_of_adapters_hands_a_plain_model_to_the_next_and_to_transformers(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -26,6 +25,7 @@ from tests.helpers.stages import (
 from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.chat.encode import IGNORE, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.seal import read_sealed_json, seal_json
 from vlmill.pipeline.images import pixels
 from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader, decode_stored, load_batches, load_step_batches
@@ -223,9 +223,9 @@ def changed(run, tmp_path, change):
     for path in (run / "mixtures" / "align").iterdir():
         if path.name != "mixture.lock.json":
             (folder / path.name).symlink_to(path)
-    lock = json.loads((run / "mixtures" / "align" / "mixture.lock.json").read_bytes())
+    lock = read_sealed_json(run / "mixtures" / "align" / "mixture.lock.json", "")
     change(lock)
-    (folder / "mixture.lock.json").write_text(json.dumps(lock))
+    (folder / "mixture.lock.json").write_text(seal_json(lock))
     return tmp_path
 
 
