@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.chat.settings import Chat
+from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, REFUSED_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
@@ -29,6 +30,7 @@ from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.sources import Source
+from vlmill.pipeline.sources.files import LARGEST
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
@@ -253,6 +255,8 @@ def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
 
 
 def _read_served(name: str, folder: Path) -> dict[str, object]:
-    path = folder / unquote(name.partition("?")[0])
-    found = path.is_file() and path.resolve().is_relative_to(folder.resolve())
-    return {"bytes": path.read_bytes()} if found else {"reason": str(Reason.HTTP_CLIENT_ERROR)}
+    try:
+        with open_confined(folder, unquote(name.partition("?")[0])) as file:
+            return {"bytes": read_bounded(file, LARGEST)}
+    except (FileRefused, OSError, ValueError):  # ValueError: a name with a null byte
+        return {"reason": str(Reason.HTTP_CLIENT_ERROR)}

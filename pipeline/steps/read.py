@@ -54,7 +54,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     source: Source
     name_of_source: str
