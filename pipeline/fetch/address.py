@@ -156,12 +156,12 @@ def apply_mirror(url: str, mirrors: Mapping[str, str]) -> str:
     if not prefix:
         return url
     rest = url[len(prefix) :]
-    if _climbs(rest.partition("?")[0]):
+    if _leads_out(rest.partition("?")[0]):
         raise FetchFailed(Reason.FORBIDDEN_ADDRESS, f"{rest} leads out of the mirror of {prefix}")
     return mirrors[prefix] + rest
 
 
-def _climbs(path: str) -> bool:
+def _leads_out(path: str) -> bool:
     """Whether a server could take a segment for `..`: encoded once or more, behind a backslash, before a parameter."""
     for _ in range(MAX_ENCODED):
         path, before = unquote(path), path
