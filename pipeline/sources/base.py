@@ -7,7 +7,7 @@ becomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
@@ -17,6 +17,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, Node
 
 Raw = TypeVar("Raw")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,18 @@ class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row
         self.reason, self.raw = reason, raw
 
 
+def pick_items(items: Iterable[Item], numbers: Sequence[int]) -> Iterator[tuple[int, Item]]:
+    """(number, item) of the items of these numbers, which rise; nothing behind the last of them is asked for."""
+    remaining = iter(numbers)
+    wanted = next(remaining, None)
+    for number, item in enumerate(items) if wanted is not None else ():
+        if number == wanted:
+            yield number, item
+            wanted = next(remaining, None)
+            if wanted is None:
+                return
+
+
 def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[Raw], Page]) -> Iterator[SourceRow]:
     """One page per row, or why there is none; `rows` holds an UnreadableRow in place of a row that cannot be read."""
     for number, row in rows:
@@ -98,6 +111,9 @@ class Source(Protocol):
         """Bytes of each row of an input file, in order, without decoding it. Raises SourceError on a wrong form."""
         ...
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """Rows [start, stop) in order, each exactly once. Bad rows are yielded with `failed`, never raised."""
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """The rows of these numbers, which rise, each exactly once. Bad rows are yielded with `failed`, never raised.
+
+        Of the others as little is read as the format allows.
+        """
         ...

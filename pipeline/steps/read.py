@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -36,11 +36,12 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.files import Files
+from vlmill.pipeline.steps.row_sample import choose_rows
 
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an input file.
+    """Step: rows [start, stop) of an input file, in a scaled run those of them whose hash is below `bound`.
 
     Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
 
@@ -62,6 +63,7 @@ class Read:
     start: int
     stop: int
     licence: str = ""
+    bound: int | None = None  # of the rows' hashes (row_sample.py); None: every row
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
     @property
@@ -80,7 +82,7 @@ class Read:
         return {library: version(library) for library in libraries}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Read every row.
+        """Read every row that was chosen.
 
         Raises:
             SourceError: the file has not the form of the source, or has not all the rows.
@@ -109,10 +111,11 @@ class Read:
         return {"rows": rows, "pages": pages}
 
     def _rows(self, input_file: Path) -> Iterator[SourceRow]:
-        """The rows, each exactly once."""
-        for expected, row in zip_longest(
-            range(self.start, self.stop), self.source.rows(input_file, self.start, self.stop)
-        ):
+        """The chosen rows, each exactly once."""
+        numbers: Sequence[int] = range(self.start, self.stop)
+        if self.bound is not None:
+            numbers = choose_rows(self.name_of_source, self.file, self.start, self.stop, self.bound)
+        for expected, row in zip_longest(numbers, self.source.rows(input_file, numbers)):
             if row is None or row.row != expected:
                 found = "the end" if row is None else f"row {row.row}"
                 wanted = "the end" if expected is None else f"row {expected}"

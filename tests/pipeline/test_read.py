@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -52,7 +52,7 @@ class Told:
     def survey(self, path: Path) -> list[int]:
         return [1] * len(self.told)
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         yield from self.told
 
 
