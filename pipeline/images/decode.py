@@ -12,15 +12,19 @@ every machine. What no header tells is for whoever calls this in a child process
 from __future__ import annotations
 
 import io
+import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlmill.pipeline.core.reasons import Reason
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors about files go to standard error
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000")
 """What browsers show and scanners write. Pillow's other 35 readers stay shut: some start programs (EPS, WMF), many are
@@ -138,7 +142,8 @@ def count_frames(image: Image.Image) -> int:
 def to_rgb(image: Image.Image) -> Image.Image:
     """The pixels of an opened image: RGB, upright, transparency on white. Raises Undecodable."""
     with _read_errors():
-        image.load()
+        with _mute_libtiff() if image.format == "TIFF" else nullcontext():
+            image.load()
         image = _turn_upright(image)
         if image.mode.startswith("I;16"):
             return _convert_to_eight_bits(image)
@@ -181,6 +186,24 @@ def _convert_to_eight_bits(image: Image.Image) -> Image.Image:
     if (level := image.info.get("transparency")) is not None:
         grey[pixels == level] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+@contextmanager
+def _mute_libtiff() -> Iterator[None]:
+    """Keep from the terminal what libtiff writes to standard error about a file; Pillow has no handle to stop it."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed, so nothing is shown anyway
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
 
 
 @contextmanager

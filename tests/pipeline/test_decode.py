@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
 
@@ -285,3 +286,26 @@ def test_a_decoder_warns_nobody(monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 40 x 30 are more, and less than twice as many
     assert decode_image(picture()).size == (40, 30)
     assert not recwarn.list
+
+
+def damage_strip(compression: str) -> bytes:
+    """A bilevel TIFF with another strip than it says."""
+    noise = np.random.default_rng(0).integers(0, 2, (60, 600), np.uint8) * 255
+    data = bytearray(encoded(Image.fromarray(noise).convert("1"), "TIFF", compression=compression))
+    offset, size = (Image.open(io.BytesIO(data)).tag_v2[tag][0] for tag in (273, 279))
+    data[offset + size // 3 : offset + size // 3 + 40] = b"\xff" * 40
+    return bytes(data)
+
+
+def test_a_decoder_prints_nothing(capfd):
+    wrong_count = b"II*\0\x08\0\0\0\x01\0\x15\x01\x04\0\x01\0\0\0\xff\xff\xff\0\0\0\0\0"
+    files = (damage_strip("group4"), damage_strip("packbits"), wrong_count)
+    for data in files[:2]:
+        with contextlib.suppress(OSError):
+            Image.open(io.BytesIO(data)).load()
+    assert "Decode" in capfd.readouterr().err  # what libtiff has to say of them
+    for data in files:
+        with contextlib.suppress(Undecodable):
+            decode_image(data)
+    os.write(2, b"what others say stays")
+    assert capfd.readouterr() == ("", "what others say stays")

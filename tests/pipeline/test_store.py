@@ -205,7 +205,7 @@ def test_books_that_do_not_balance_are_refused(tmp_path):
 def test_a_second_build_in_the_same_folder_is_refused(tmp_path):
     with (
         Store(tmp_path).locked(),
-        pytest.raises(StoreError, match="another build is at work"),
+        pytest.raises(StoreError, match="another build or a training is at work"),
         Store(tmp_path).locked(),
     ):
         pass
