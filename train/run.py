@@ -22,6 +22,7 @@ from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.keys import hash_value, to_json
 from vlmill.pipeline.core.progress import Watcher
+from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -92,7 +93,7 @@ def _train_stages(directory: Path, stage: str | None, machine: Machine | None, c
             start_from=find_final_checkpoint(directory, names[before]) if before >= 0 else None,
             policy=recipe.policies[item.policy],
             machine=machine,
-            console=console or Console(highlight=False),
+            console=console or make_console(),
         )
         results.append(result)
     return results
@@ -143,7 +144,7 @@ def train_stage(
             settings.
         RecipeError: model, policy and plan do not fit.
     """
-    machine, console = machine or Machine(), console or Console(quiet=True)
+    machine, console = machine or Machine(), console or make_console(quiet=True)
     mixture = PlannedMixture(directory, stage, machine.shards)
     if policy is not None and policy != mixture.policy:
         raise StoreError(

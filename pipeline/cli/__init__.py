@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import vlmill
@@ -21,6 +20,8 @@ from vlmill.pipeline.cli.takedown import takedown
 from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.core.files import explain_full_disk
+from vlmill.pipeline.core.terminal import make_console
 
 app = typer.Typer(
     name="vlmill",
@@ -80,7 +81,7 @@ def main() -> None:
     try:
         app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        _print_error(explain_full_disk(error) or str(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
@@ -90,8 +91,24 @@ def main() -> None:
             f"this command needs the package of the module {module}; run, in the clone of vlmill: pip install "
             f"'.[{EXTRAS[module]}]'"
         )
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(hint)}")
+        _print_error(hint)
         sys.exit(1)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted. Run the same command again to go on.")
+        make_console(stderr=True).print("interrupted. Run the same command again to go on.")
         sys.exit(130)
+    except Exception as error:
+        if not (hint := explain_full_disk(error) or _explain_table(error)):
+            raise
+        _print_error(hint)
+        sys.exit(1)
+
+
+def _explain_table(error: Exception) -> str:
+    """What to do about a table that a library cannot read; empty for other errors."""
+    if type(error).__module__.partition(".")[0] not in {"pyarrow", "polars"}:
+        return ""
+    return f"a table cannot be read ({error}); vlmill verify DIR says which file is damaged, and the way out"
+
+
+def _print_error(message: str) -> None:
+    make_console(stderr=True, wrap=False).print(f"[bold red]error:[/] {escape(message)}")

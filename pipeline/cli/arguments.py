@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.terminal import format_json, make_console
 
 WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+console = make_console(width=None if sys.stdout.isatty() else WIDE)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, as given to build --out.")]
 FilterFiles = Annotated[
@@ -64,7 +63,7 @@ def get_command(context: typer.Context) -> list[str]:
 
 def print_json(value: Any) -> None:
     """Write a value with sorted keys to standard output."""
-    sys.stdout.write(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.write(format_json(value) + "\n")
 
 
 def format_scale(scale: float | None) -> dict[str, str]:

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vlmill.pipeline.cli.arguments import (
     FilterFiles,
@@ -18,6 +17,7 @@ from vlmill.pipeline.cli.arguments import (
     get_command,
     print_json,
 )
+from vlmill.pipeline.core.terminal import make_console
 
 if TYPE_CHECKING:
     from vlmill.api.takedown import Takedown
@@ -78,7 +78,7 @@ def takedown(
         ray=ray,
         filters=filter_ or [],
         trust_code=trust_code or [],
-        console=Console(stderr=True) if as_json else console,
+        console=make_console(stderr=True) if as_json else console,
         announce=None if as_json else partial(_print_forecast, goes="would go" if dry_run else "goes"),
         command=get_command(context),
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from vlmill.pipeline.cli.arguments import (
     FilterFiles,
@@ -18,6 +17,7 @@ from vlmill.pipeline.cli.arguments import (
     print_json,
 )
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.terminal import make_console
 
 Device = Annotated[str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")]
 Ranks = Annotated[
@@ -140,7 +140,7 @@ def evaluate(
     for name in shown:
         if name not in METRICS:
             raise RecipeError(f"--metrics {name}: there is no such metric; {suggest_names(name, list(METRICS))}")
-    with ProgressBars(Console(stderr=True) if as_json else console) as watcher:
+    with ProgressBars(make_console(stderr=True) if as_json else console) as watcher:
         machine = Machine(device=device, threads=threads, shards=_resolve_shards(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import StoreError, VlmillError
 
 TEMPORARY = ".tmp-"
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of errors that say that no more can be written."""
+
+
+def explain_full_disk(error: BaseException, place: Path | None = None) -> str:
+    """What to do where an error, or one that led to it, is about a full disk; empty for any other.
+
+    Args:
+        error: Libraries wrap the system's error in their own, or tell it in words.
+        place: What was written; else what the error names.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        full, named = True, error.filename
+    else:
+        full, named = os.strerror(errno.ENOSPC) in str(error) and not isinstance(error, VlmillError), None
+    if not full:
+        return explain_full_disk(error.__cause__, place) if error.__cause__ else ""
+    where = place or named or "a file of this command"
+    return (
+        f"{where} cannot be written: no space is left on its disk, or in your quota of it; make room and run the same "
+        "command again: what is committed is kept"
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -29,6 +53,9 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
     """Write JSON (or a text) under a temporary name, flush it, and move it into place. Says whether it was written.
 
     With `only_if_absent` a file that is there stays, and the answer is False; so is one that holds the same already.
+
+    Raises:
+        StoreError: the disk is full.
     """
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
@@ -48,6 +75,11 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
         else:
             temporary.replace(path)
         flush_path(path.parent)
+    except OSError as error:
+        if hint := explain_full_disk(error, path):
+            raise StoreError(hint) from error
+        raise
+    else:
         return True
     finally:
         temporary.unlink(missing_ok=True)

@@ -63,12 +63,13 @@ class Reason(StrEnum):
     EMPTY_BODY = "empty_body", FAILED
     OPTED_OUT = "opted_out", FAILED  # X-Robots-Tag
     NOT_AN_IMAGE = "not_an_image", FAILED
-    OUT_OF_MEMORY = "out_of_memory", FAILED  # the downloading process may hold no more
+    OUT_OF_MEMORY = "out_of_memory", FAILED  # the process that downloads or decodes may hold no more
     FETCH_ERROR = "fetch_error", FAILED  # the downloader itself failed over what a server said
     MISSING_FILE = "missing_file", FAILED  # an image file that a row names by its path
     # failed: an image
     UNDECODABLE = "undecodable", FAILED
-    TOO_MANY_PIXELS = "too_many_pixels", FAILED
+    TOO_MANY_PIXELS = "too_many_pixels", FAILED  # together, or on a side
+    TOO_MANY_SCANS = "too_many_scans", FAILED  # of a JPEG: each is a pass over all pixels
     UNRENDERABLE = "unrenderable", FAILED  # the image policy has no answer for this size
     CRASHED = "crashed", FAILED  # the decoder died of it
     # dropped: a decision of a filter

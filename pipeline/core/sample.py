@@ -313,6 +313,10 @@ def _choose_coding(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+DAMAGED_TABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises over a Parquet file: a name or text that is no UTF-8 gets past its own checks."""
+
+
 def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file in order, one batch in memory at a time.
 
@@ -323,7 +327,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256
         with pq.ParquetFile(path, pre_buffer=False) as file:  # buffering ahead would hold the bytes of all row groups
             for part in file.iter_batches(batch_size=batch, columns=list(columns) if columns else None):
                 yield from part.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED_TABLE as error:
         raise StoreError(
             f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
         ) from error

@@ -91,6 +91,17 @@ class OnRay:
                     waiting.append(index)
                 except ray.exceptions.RayTaskError as error:
                     raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
+                except ray.exceptions.RayError as error:
+                    raise StoreError(_explain_end(error)) from error
+
+
+def _explain_end(error: Exception) -> str:
+    """What to do where Ray itself ended, or a process that it cannot do without."""
+    said = str(error).strip().partition("\n")[0]
+    return (
+        f"Ray ended while the build ran ({type(error).__name__}: {said}); run the same command again: what is "
+        "committed is kept. If the machine lacks memory, take fewer --workers; --workers 0 does without Ray"
+    )
 
 
 def _run_checked(expected: str, function: Callable[[Item], Result], item: Item) -> Result:

@@ -5,14 +5,17 @@ The fetch step asks them in place of the network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 
+from vlmill.pipeline.core.confined import FileRefused, open_confined
 from vlmill.pipeline.recipe.schema import Recipe
 
 
@@ -24,12 +27,28 @@ class FolderServer(ThreadingHTTPServer):
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Answers with the files of a folder and logs nothing."""
+    """Answers with the regular files of a folder, and with none that links lead to outside; logs nothing."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""
+
+    def send_head(self) -> BinaryIO | None:
+        """Send the head of an answer; the file, if there is one, is for the base class to copy."""
+        path = self.translate_path(self.path)
+        try:
+            if path.endswith("/"):
+                raise FileNotFoundError(path)
+            file = open_confined(Path(self.directory), str(Path(path).relative_to(self.directory)))
+        except (FileRefused, OSError, ValueError):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", self.guess_type(path))
+        self.send_header("Content-Length", str(os.fstat(file.fileno()).st_size))
+        self.end_headers()
+        return file
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.files import TEMPORARY, flush_path, read_json, write_atomically
+from vlmill.pipeline.core.errors import StoreError, VlmillError
+from vlmill.pipeline.core.files import TEMPORARY, explain_full_disk, flush_path, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
 from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step
 
@@ -143,7 +143,8 @@ class Store:
         `elsewhere` says where inputs lie that are not in the folder: input files.
 
         Raises:
-            StoreError: other versions made the earlier partitions of this step; or a step whose counts do not balance.
+            StoreError: other versions made the earlier partitions of this step; a step whose counts do not balance; a
+                full disk; or a step failed over a file that is not what its receipt says.
         """
         done = self.find(task)
         if done is not None:
@@ -151,9 +152,27 @@ class Store:
         self._check_made_by(task)
         with self._working_folder(task) as folder:
             paths = {name: self.root / file.path for name, file in {**task.side_inputs, **task.inputs}.items()}
-            counts = task.step.run({**paths, **elsewhere}, folder)
-            _check_balance(task, counts)
-            return self._commit(task, folder, counts)
+            try:
+                counts = task.step.run({**paths, **elsewhere}, folder)
+                _check_balance(task, counts)
+                return self._commit(task, folder, counts)
+            except VlmillError:
+                raise
+            except Exception as error:
+                if hint := explain_full_disk(error, self.root / task.folder) or self._explain_damage(task, error):
+                    raise StoreError(hint) from error
+                raise
+
+    def _explain_damage(self, task: Task, error: Exception) -> str:
+        """Which files of the run that a failed task read are damaged; empty where none is, and the step is at fault."""
+        read = [file for name, file in {**task.side_inputs, **task.inputs}.items() if name != "input"]
+        paths = [file.path for file in read if _is_damaged(self.root / file.path, file.sha256)]
+        if not paths:
+            return ""
+        return (
+            f"{task.folder} {task.partition}: {', '.join(paths)} is damaged, and not what its receipt says "
+            f"({type(error).__name__}: {error}); vlmill verify {self.root} says what else is, and the way out"
+        )
 
     def forget(self, folder: str, receipt: Receipt) -> None:
         """Undo a receipt, so that its task is done again."""
@@ -258,6 +277,10 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _is_damaged(path: Path, sha256: str) -> bool:
+    return not path.exists() or hash_file(path) != sha256
 
 
 def _check_balance(task: Task, counts: Counts) -> None:

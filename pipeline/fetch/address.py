@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from vlmill.pipeline.core.reasons import Reason
 
@@ -37,9 +37,23 @@ _CARRIERS = tuple(
 """IPv6 blocks that lead to an IPv4 address or to a site, which may be private; releases of `ipaddress` differ over
 some."""
 
+_PRIVATE_IN_FACT = tuple(
+    ipaddress.ip_network(block)
+    for block in (
+        "168.63.129.16/32",  # the host of a virtual machine in Azure, its metadata and keys among them
+        "192.88.99.0/24",  # relays of 6to4, RFC 7526
+        "2001:20::/28",  # ORCHIDv2, names and no places, RFC 7343
+        "3fff::/20",  # documentation, RFC 9637
+        "5f00::/16",  # segments of a domain, RFC 9602
+    )
+)
+"""Blocks that the registry calls global, or that older releases of `ipaddress` do not know, and that lead to no host of
+the internet."""
+
 MAX_URL = 1 << 16
 MAX_HOST = 253
-"""Characters of an address, and of a host in its ASCII form (RFC 1035)."""
+MAX_ENCODED = 8
+"""Characters of an address, and of a host in its ASCII form (RFC 1035); how often a mirrored path may be encoded."""
 
 Resolver = Callable[..., list[Any]]
 """`socket.getaddrinfo`, or what stands in for it in tests."""
@@ -133,15 +147,37 @@ def resolve_redirect(url: str, location: str) -> str:
 
 
 def apply_mirror(url: str, mirrors: Mapping[str, str]) -> str:
-    """`url` with the longest prefix that has a mirror replaced by it."""
+    """`url` with the longest prefix that has a mirror replaced by it.
+
+    Raises:
+        FetchFailed: FORBIDDEN_ADDRESS for a path with `..`, however it is spelled, which could lead out of the mirror.
+    """
     prefix = max((prefix for prefix in mirrors if url.startswith(prefix)), key=len, default="")
-    return mirrors[prefix] + url[len(prefix) :] if prefix else url
+    if not prefix:
+        return url
+    rest = url[len(prefix) :]
+    if _leads_out(rest.partition("?")[0]):
+        raise FetchFailed(Reason.FORBIDDEN_ADDRESS, f"{rest} leads out of the mirror of {prefix}")
+    return mirrors[prefix] + rest
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a server could take a segment for `..`: encoded once or more, behind a backslash, before a parameter."""
+    for _ in range(MAX_ENCODED):
+        path, before = unquote(path), path
+        if path == before:
+            break
+    else:
+        return True
+    return any(segment.partition(";")[0].strip() == ".." for segment in path.replace("\\", "/").split("/"))
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is public by the registries that `ipaddress` knows."""
+    """Whether an IP address is public by the registries that `ipaddress` knows, and in fact."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in block for block in _CARRIERS))
+    return ip.is_global and not (
+        ip.is_multicast or ip.is_reserved or any(ip in block for block in (*_CARRIERS, *_PRIVATE_IN_FACT))
+    )
 
 
 def resolve_host(

@@ -107,9 +107,7 @@ class Opener:
         self.mirrors = {
             parse_address(prefix).url: parse_address(mirror).url for prefix, mirror in rules.mirrors.items()
         }
-        self.allowed = {host.lower() for host in rules.allow_hosts} | {
-            parse_address(mirror).endpoint for mirror in self.mirrors.values()
-        }
+        self.allowed = frozenset(host.lower() for host in rules.allow_hosts)
 
     def open(self, url: str) -> FetchedImage:
         """The image at `url`, tried again with growing pauses where that may help and the deadline leaves time.
@@ -140,7 +138,7 @@ class Opener:
 
     def _attempt(self, url: str, clock: Clock) -> FetchedImage:
         for _ in range(MAX_REDIRECTS + 1):
-            with _name_failures(clock), self._exchange(parse_address(apply_mirror(url, self.mirrors)), clock) as reader:
+            with _name_failures(clock), self._exchange(*self._choose_target(url), clock) as reader:
                 head = read_head(reader)
                 location = head.get("location") if head.status in REDIRECTS else ""
                 if not location:
@@ -150,10 +148,19 @@ class Opener:
                 raise FetchFailed(Reason.OPT_OUT_LIST, f"redirected to {url}, which is on a list of opt-outs")
         raise FetchFailed(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}")
 
+    def _choose_target(self, url: str) -> tuple[Target, frozenset[str]]:
+        """Where to ask for an address, and which hosts may be private.
+
+        A mirror is one of them for what it stands for, and not for who names or redirects to it by itself.
+        """
+        mirrored = apply_mirror(url, self.mirrors)
+        target = parse_address(mirrored)
+        return target, self.allowed if mirrored == url else self.allowed | {target.endpoint}
+
     @contextmanager
-    def _exchange(self, target: Target, clock: Clock) -> Iterator[io.BufferedIOBase]:
+    def _exchange(self, target: Target, allowed: frozenset[str], clock: Clock) -> Iterator[io.BufferedIOBase]:
         """Send a request; the answer is there to read."""
-        with self._connect(target, clock) as connection:
+        with self._connect(target, allowed, clock) as connection:
             wire = ClockedSocket(connection, clock)
             wire.sendall(
                 f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: {self.rules.user_agent}\r\n"
@@ -162,10 +169,10 @@ class Opener:
             with io.BufferedReader(wire, PIECE) as reader:
                 yield reader
 
-    def _connect(self, target: Target, clock: Clock) -> socket.socket:
+    def _connect(self, target: Target, allowed: frozenset[str], clock: Clock) -> socket.socket:
         """A connection to the first checked address that accepts one, with TLS for the target's name under https."""
         refusal: OSError = ConnectionError(f"{target.host} has no address")
-        for family, address in resolve_host(target, self.allowed, self.resolver):
+        for family, address in resolve_host(target, allowed, self.resolver):
             connection = socket.socket(family, socket.SOCK_STREAM)
             try:
                 connection.settimeout(clock.wait())

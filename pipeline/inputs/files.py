@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import fsspec
 
@@ -41,6 +41,24 @@ class InputFile:
     def on_hub(self) -> bool:
         """Whether it lies on the Hugging Face Hub."""
         return hub.is_hub(self.url)
+
+
+def find_filesystem(url: str) -> tuple[Any, str]:
+    """The file system of fsspec that an address or a path is on, and the path there.
+
+    Raises:
+        SourceError: no installed package reads such an address.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        wanted = url.partition("://")[0]
+        raise SourceError(
+            f"{url}: reading {wanted}:// needs one more package ({error}); install it with pip"
+        ) from error
+    except ValueError as error:
+        raise SourceError(f"{url}: {error}") from error
+    return filesystem, str(path)
 
 
 def list_input_files(
@@ -72,7 +90,7 @@ def list_input_files(
     if hub.is_hub(root):
         return _number_files(source, hub.find_files(root, pattern), ranged)
     base = f"{root.rstrip('/')}/"
-    filesystem, start = fsspec.core.url_to_fs(base)
+    filesystem, start = find_filesystem(base)
     start = f"{start.rstrip('/')}/"
     listed = filesystem.glob(start + pattern, detail=True)
     sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
@@ -116,13 +134,15 @@ def open_local(input_file: InputFile) -> Iterator[Path]:
         with _copy_file(input_file) as path:
             yield path
         return
-    filesystem, path = fsspec.core.url_to_fs(input_file.url)
+    filesystem, place = find_filesystem(input_file.url)
     if "file" in filesystem.protocol:
-        yield Path(path)
+        if Path(place).exists() and not Path(place).is_file():
+            raise SourceError(f"{place} is no regular file; leave it out of the source's pattern of files")
+        yield Path(place)
         return
     with tempfile.TemporaryDirectory(prefix="vlmill-input file-") as folder:
-        copy = Path(folder) / Path(path).name
-        filesystem.get_file(path, str(copy))
+        copy = Path(folder) / Path(place).name
+        filesystem.get_file(place, str(copy))
         yield copy
 
 

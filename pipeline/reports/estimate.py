@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
-from vlmill.pipeline.core.sandbox import Sandbox
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
-from vlmill.pipeline.reports.sample_costs import Costs, MeasuredRows, SourceWork, measure_rows
+from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 
@@ -118,7 +117,7 @@ def estimate_source(
     base: Path,
     name: str,
     files: Sequence[InputFile],
-    child: Sandbox[[SourceWork, Path, int], MeasuredRows],
+    child: Child,
 ) -> SourceEstimate:
     """Run the first rows of a source through the steps of a build, and say what follows for all.
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.step import Step, get_parameters
+from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import ChainStep, read_manifest
@@ -57,7 +57,7 @@ class StepForecast:
 
 def list_forecast_steps(root: Path, recipe: Recipe) -> list[ForecastStep]:
     """The steps of a recipe but those of mixtures, each behind those that it reads from."""
-    run = Build(root, recipe, None, Inline(), ProgressBars(Console(quiet=True)), {})
+    run = Build(root, recipe, None, Inline(), ProgressBars(make_console(quiet=True)), {})
     steps = [*_list_benchmarks(recipe), *(step for name in recipe.sources for step in _list_chain(run, name))]
     resolved = tuple(_list_dedupe(recipe))
     return [*steps, *resolved, *(step for name in recipe.sources for step in _list_shards(run, name, bool(resolved)))]

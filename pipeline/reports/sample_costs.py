@@ -10,12 +10,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 from urllib.parse import unquote
 
+from pydantic import TypeAdapter, ValidationError
+
 from vlmill.pipeline.chat.settings import Chat
+from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, REFUSED_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
@@ -26,6 +30,7 @@ from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.sources import Source
+from vlmill.pipeline.sources.files import LARGEST
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
@@ -39,6 +44,8 @@ SECONDS = 3.0
 """How long the measured pass may take, as far as the first row tells."""
 LIMIT = 60.0
 """Seconds after which a pass is given up."""
+MEMORY = 4 << 30
+"""Bytes that a pass may take: it holds models of languages, and the decoders' own children take theirs."""
 
 UNKNOWN: dict[str, object] = {"reason": str(Reason.FETCH_ERROR)}
 """What an image is that only a request would bring."""
@@ -91,16 +98,18 @@ class MeasuredRows:
     stopped: str = ""  # why no more rows were measured
 
 
+Child = Sandbox[[SourceWork, Path, int], dict[str, Any]]
+"""What measures, in a process of its own."""
+
+
 @contextmanager
-def open_child() -> Iterator[Sandbox[[SourceWork, Path, int], MeasuredRows]]:
+def open_child() -> Iterator[Child]:
     """The child process that measures; one serves all sources."""
-    with Sandbox(run_passes, LIMIT) as child:
+    with Sandbox(run_passes, LIMIT, MEMORY) as child:
         yield child
 
 
-def measure_rows(
-    child: Sandbox[[SourceWork, Path, int], MeasuredRows], work: SourceWork, path: Path, rows: int
-) -> MeasuredRows:
+def measure_rows(child: Child, work: SourceWork, path: Path, rows: int) -> MeasuredRows:
     """Run the steps of a build over the first rows of a file, ROWS at most.
 
     Args:
@@ -114,15 +123,15 @@ def measure_rows(
     """
     found = MeasuredRows(Costs())
     try:
-        for found in child.run(work, path, min(rows, ROWS)):  # noqa: B007 - the last one has seen most rows
-            pass
-    except (ChildCrashed, ChildTimedOut) as error:
+        for told in child.run(work, path, min(rows, ROWS)):  # the last one has seen most rows
+            found = TypeAdapter(MeasuredRows).validate_python(told)
+    except (ChildCrashed, ChildTimedOut, ValidationError) as error:
         return replace(found, stopped=str(error))
     return found
 
 
-def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[MeasuredRows]:
-    """Measure one row, then FEW, then as many as SECONDS allow.
+def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[dict[str, Any]]:
+    """Measure one row, then FEW, then as many as SECONDS allow; each yields the fields of a MeasuredRows.
 
     The first pass of all is not counted: it imports libraries and loads models.
     """
@@ -131,11 +140,11 @@ def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[MeasuredRows
         _run_steps(work, path, min(rows, 1), folder / "warm")
         empty, _ = _run_steps(work, path, 0, folder / "empty")
         one, lost = _run_steps(work, path, min(rows, 1), folder / "one")
-        yield MeasuredRows(one, empty, lost)
+        yield asdict(MeasuredRows(one, empty, lost))
         found, wanted = one, min(rows, FEW) if one.total_seconds < SECONDS else 1
         while wanted > found.rows:
             found, lost = _run_steps(work, path, wanted, folder / f"{wanted}")
-            yield MeasuredRows(found, replace(empty, seconds=_split_seconds(empty, one, found)), lost)
+            yield asdict(MeasuredRows(found, replace(empty, seconds=_split_seconds(empty, one, found)), lost))
             wanted = min(rows, int(found.rows * SECONDS / max(found.total_seconds, 1e-4)))
             wanted = wanted if wanted > 2 * found.rows else min(rows, found.rows)
 
@@ -246,6 +255,8 @@ def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
 
 
 def _read_served(name: str, folder: Path) -> dict[str, object]:
-    path = folder / unquote(name.partition("?")[0])
-    found = path.is_file() and path.resolve().is_relative_to(folder.resolve())
-    return {"bytes": path.read_bytes()} if found else {"reason": str(Reason.HTTP_CLIENT_ERROR)}
+    try:
+        with open_confined(folder, unquote(name.partition("?")[0])) as file:
+            return {"bytes": read_bounded(file, LARGEST)}
+    except (FileRefused, OSError, ValueError):  # ValueError: a name with a null byte
+        return {"reason": str(Reason.HTTP_CLIENT_ERROR)}

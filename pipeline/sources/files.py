@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import errno
+import lzma
+import tarfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
+from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.inputs.files import find_filesystem
 from vlmill.pipeline.sources.base import Picture
 
 NO_FILE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """What a path of upstream can be wrong with; any other trouble is the machine's."""
+
+DAMAGED = (
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+"""What readers of archives raise over a member that is damaged, encrypted, or a link or device."""
+
+LARGEST = 1 << 28
+"""Bytes of one image file: an uncompressed picture of the most pixels that are decoded has as many."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +50,40 @@ class Files:
     def load(self, path: str) -> Picture:
         """The picture at a path: its bytes, or why there are none. What leads out of the folder is not looked for.
 
+        Of a folder on this machine regular files alone are read, and links that stay in it are followed.
+
         Raises:
             SourceError: the folder itself is not there, or a file in it may not be read.
         """
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or "://" in path or "\0" in path:
             return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail="leads out of the folder of images")
-        filesystem, start = self._opened
         try:
-            return Picture(data=filesystem.cat_file(f"{start}/{pure}" if start else str(pure)))
+            return Picture(data=self._read(pure))
+        except FileRefused as refused:
+            outside = refused.reason is Reason.FORBIDDEN_ADDRESS
+            said = "leads out of the folder of images" if outside else f"{path} {refused.detail}"
+            return Picture(reason=refused.reason, detail=said)
+        except DAMAGED as error:
+            return Picture(reason=Reason.MISSING_FILE, detail=f"{path}: {error}")
         except OSError as error:
             if error.errno in NO_FILE or isinstance(error, FileNotFoundError):
                 return Picture(reason=Reason.MISSING_FILE, detail=path)
             raise SourceError(f"{self.folder}/{path} cannot be read: {error}") from error
 
+    def _read(self, path: PurePosixPath) -> bytes:
+        """The bytes of a file. Raises FileRefused, OSError and DAMAGED."""
+        filesystem, start = self._opened
+        if isinstance(filesystem, LocalFileSystem):
+            with open_confined(Path(start or "/"), str(path)) as file:
+                return read_bounded(file, LARGEST)
+        with filesystem.open(f"{start}/{path}" if start else str(path), "rb") as file:
+            return read_bounded(file, LARGEST)
+
     @cached_property
     def _opened(self) -> tuple[Any, str]:
         """The file system, and the folder in it."""
-        filesystem, start = fsspec.core.url_to_fs(self.folder)
+        filesystem, start = find_filesystem(self.folder)
         start = start.rstrip("/")
         if start and not filesystem.isdir(start):
             raise SourceError(

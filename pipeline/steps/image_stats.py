@@ -3,6 +3,9 @@
 Filters and dedupe read these image stats and never the images. The hash is a function of whole luminance values that
 Pillow makes, and what is a float is rounded before it is compared or written, so the image stats are the same on every
 machine of one architecture.
+
+Images are decoded in a child process, one for many, under limits of memory and time: an image that breaks them becomes
+a failed image, and the worker goes on.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import asdict, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from PIL import Image
@@ -24,7 +27,7 @@ from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, read_images, write_image_stats
-from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox, borrow_sandbox
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, count_frames, open_image, to_rgb
 
@@ -46,14 +49,14 @@ class ComputeImageStats:
     """
 
     name: ClassVar[str] = "image_stats"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     max_pixels: Amount = MAX_PIXELS  # of an image; one with more is not decoded
-    isolated: bool = field(default=False, metadata=RUNTIME)  # after a worker died: decode in a child, and outlive it
+    isolated: bool = field(default=True, metadata=RUNTIME)  # in a child process, under limits of memory and time
     seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
         default=120.0, metadata=RUNTIME
-    )  # for one image, where isolated
+    )  # for one image, where isolated; 0.01 are usual
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -71,12 +74,12 @@ class ComputeImageStats:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at every image, in order."""
         count = Count()
-        with Sandbox(_examine_image, self.seconds) as worker:
+        with borrow_sandbox(_examine_image, self.seconds) as worker:
             write_image_stats(folder / IMAGE_STATS_FILE, self._facts(inputs, worker, count))
         return {"images_measured": count}
 
     def _facts(
-        self, inputs: Inputs, worker: Sandbox[[int, bytes, int], ImageStats], count: Count
+        self, inputs: Inputs, worker: Sandbox[[bytes, int], dict[str, Any]], count: Count
     ) -> Iterator[ImageStats]:
         for row in read_images(inputs):
             image, data = row["image"], row["bytes"]
@@ -96,20 +99,23 @@ class ComputeImageStats:
 
 def compute_image_stats(image: int, data: bytes, max_pixels: int = MAX_PIXELS) -> ImageStats:
     """The image stats about image number `image`; pure. A failed decode is a reason, not an exception."""
-    sha256 = hashlib.sha256(data).hexdigest()
+    return replace(_decode_stats(data, max_pixels), image=image, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _decode_stats(data: bytes, max_pixels: int) -> ImageStats:
+    """What a decode finds, without number and sha256."""
     try:
         opened = open_image(data, max_pixels)
         mode = opened.mode
         picture = to_rgb(opened)
         frames = count_frames(opened)
     except Undecodable as error:
-        return ImageStats(image, error.reason, sha256)
+        return ImageStats(0, error.reason)
     luminance = picture.convert("L")
     small = luminance.resize((32, 32), Image.Resampling.LANCZOS)
     return ImageStats(
-        image=image,
+        image=0,
         reason=None,
-        sha256=sha256,
         format=opened.format or "",
         mode=mode,
         width=picture.width,
@@ -158,17 +164,50 @@ def measure_sharpness(luminance: Image.Image) -> float:
     return round((second * total - first * first) / total**2, 3)
 
 
-def _examine_image(image: int, data: bytes, max_pixels: int) -> Iterator[ImageStats]:
+FIELDS = ImageStats(0, None)
+"""Of what types the answers of a child are."""
+
+
+def _examine_image(data: bytes, max_pixels: int) -> Iterator[dict[str, Any]]:
     """What the child does."""
-    yield compute_image_stats(image, data, max_pixels)
+    stats = _decode_stats(data, max_pixels)
+    yield {**asdict(stats), "thumbnail": stats.thumbnail.hex()}
 
 
 def _examine_safely(
-    worker: Sandbox[[int, bytes, int], ImageStats], image: int, data: bytes, max_pixels: int
+    worker: Sandbox[[bytes, int], dict[str, Any]], image: int, data: bytes, max_pixels: int
 ) -> ImageStats:
-    """The image stats about an image whose decoder may kill its process."""
-    try:
-        (image_stats,) = worker.run(image, data, max_pixels)
-    except (ChildCrashed, ChildTimedOut) as error:
-        return ImageStats(image, error.reason, hashlib.sha256(data).hexdigest())
-    return image_stats
+    """The image stats about an image whose decoder may kill its process.
+
+    A child that died is no proof against the image: it may have died of what earlier ones left in its memory. So the
+    image is tried once more in a new one.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    for attempt in range(2):
+        try:
+            (answer,) = worker.run(data, max_pixels)
+            return _read_answer(image, sha256, answer)
+        except ChildTimedOut as error:
+            return ImageStats(image, error.reason, sha256)
+        except (ChildCrashed, ValueError, TypeError) as error:  # ValueError, TypeError: no stats, from a broken decoder
+            worker.close()
+            if attempt:
+                return ImageStats(image, getattr(error, "reason", Reason.CRASHED), sha256)
+    raise AssertionError("unreachable")
+
+
+def _read_answer(image: int, sha256: str, answer: Mapping[str, Any]) -> ImageStats:
+    """The image stats in a child's answer, of the types and within the bounds that the table has.
+
+    Raises:
+        ValueError: they are not; TypeError where it is no mapping or has other fields.
+    """
+    reason = None if answer["reason"] is None else Reason(answer["reason"])
+    told = {**answer, "thumbnail": bytes.fromhex(answer["thumbnail"])}
+    stats = replace(ImageStats(**told), image=image, reason=reason, sha256=sha256)
+    for name in ImageStats.__slots__:
+        value, kind = getattr(stats, name), type(getattr(FIELDS, name))
+        fits = type(value) is kind and (kind is not int or 0 <= value < 1 << (64 if name == "phash" else 31))
+        if name != "reason" and not fits:
+            raise ValueError(f"{name} is {value!r}")
+    return stats

@@ -55,7 +55,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     source: Source
     name_of_source: str

@@ -28,7 +28,7 @@ class RetryImages:
     """Step: look once more, and for each `round` once, for the image files that were not had."""
 
     name: ClassVar[str] = "retry"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     pure: ClassVar[bool] = False
 
     round: int = 1  # each is a separate task; it reads what the round before it left

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -365,8 +366,8 @@ SHAPES: dict[str, Shape] = {
 # What a child process may run into. These stand here because a child imports its function by name.
 
 
-def obey(command: str, times: int = 1) -> Iterator[str | int]:
-    """Yield, fail, crash, hang or eat memory, as told."""
+def obey(command: str, times: int = 1, forged: str = "") -> Iterator[str | int]:
+    """Yield, fail, crash, hang, eat memory or write hexadecimal digits to the caller as they are, as told."""
     for _ in range(times):
         yield os.getpid() if command == "pid" else command.upper()
     if command == "raise":
@@ -378,7 +379,12 @@ def obey(command: str, times: int = 1) -> Iterator[str | int]:
     if command == "hang":
         time.sleep(600)
     if command == "eat":
-        bytearray(64 << 30)
+        bytearray(times << 20)
+    if command == "noise":
+        os.write(2, b"a warning of a decoder")
+    if command == "forge":
+        os.write(int(sys.argv[1]), bytes.fromhex(forged))
+        time.sleep(600)
 
 
 def render_or_die(form: str, data: bytes, count: int, wanted: Sequence[int], long_side: int) -> Iterator[bytes | str]:

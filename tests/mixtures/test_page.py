@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from vlmill.mixtures.page import counts, render_mixture_page, search
 from vlmill.mixtures.page.gallery import SEAM, SEAM_WIDTH, draw_tiles, make_cards
@@ -55,6 +56,7 @@ def test_a_page_needs_no_network(html):
     assert not re.findall(r"(?:src|href)=\"(?!#)", own)
     assert not re.findall(r"url\(|@import", own)
     assert len(re.findall("<script", html)) >= 4
+    assert list_allowed_scripts(html) == list_run_scripts(html)
 
 
 def test_the_command_writes_the_same_page(built, html, tmp_path, capsys):

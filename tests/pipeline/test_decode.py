@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
 
@@ -14,7 +15,15 @@ from transformers.image_transforms import convert_to_rgb
 
 from tests.helpers.upstream import encoded, picture
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.images.decode import FORMATS, Undecodable, decode_image
+from vlmill.pipeline.images.decode import (
+    FORMATS,
+    MAX_SCANS,
+    MAX_SIDE,
+    Undecodable,
+    count_scans,
+    decode_image,
+    read_webp_size,
+)
 
 WHITE = (255, 255, 255)
 
@@ -209,3 +218,94 @@ def test_damage_ends_in_a_picture_or_in_undecodable_and_in_nothing_else(name, da
 
 def test_the_formats_are_those_of_browsers_and_scanners():
     assert not {"EPS", "WMF", "PSD", "ICO", "PCD", "MPEG", "FITS"}.intersection(FORMATS)
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def repeat_last_scan(data: bytes, times: int) -> bytes:
+    """A progressive JPEG whose last scan stands there so many times more."""
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    return data[:-2] + scan * times + data[-2:]
+
+
+def lossless_webp_header(width: int, height: int) -> bytes:
+    """34 bytes that say the size of a lossless WebP, and no pixels."""
+    body = b"\x2f" + ((width - 1) | (height - 1) << 14).to_bytes(4, "little") + bytes(9)
+    return b"RIFF" + struct.pack("<I", 12 + len(body)) + b"WEBPVP8L" + struct.pack("<I", len(body)) + body
+
+
+def refuse(data: bytes) -> Reason:
+    with pytest.raises(Undecodable) as caught:
+        decode_image(data)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)])
+def test_a_side_is_bounded_beside_the_number_of_pixels(size):
+    assert refuse(encoded(Image.new("1", size))) is Reason.TOO_MANY_PIXELS
+    assert decode_image(encoded(Image.new("1", tuple(min(side, MAX_SIDE) for side in size)))).size != size
+
+
+@pytest.mark.parametrize("size", [(16384, 16384), (16384, 5500)])
+def test_the_size_of_a_webp_is_known_before_room_is_made_for_it(size, monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("its reader makes room for two canvases"))
+    assert refuse(lossless_webp_header(*size)) is Reason.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, {"icc_profile": bytes(200)}]
+)
+def test_the_size_that_a_webp_says_first_is_that_of_its_picture(options):
+    assert read_webp_size(picture(1, (301, 97), "WEBP", **options)) == (301, 97)
+    assert read_webp_size(picture(1, (301, 97), "PNG")) is None
+
+
+def test_scans_of_a_jpeg_are_bounded_before_one_is_decoded(monkeypatch):
+    data = picture(1, (64, 48), "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    assert decode_image(repeat_last_scan(data, MAX_SCANS - scans)).size == (64, 48)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    assert refuse(repeat_last_scan(data, MAX_SCANS - scans + 1)) is Reason.TOO_MANY_SCANS
+
+
+def test_scans_that_are_none_of_the_picture_do_not_count():
+    data, scan = picture(1, (64, 48), "JPEG"), b"\xff\xda\0\x02" * 2000
+    thumbnail = b"\xff\xe5" + struct.pack(">H", 2 + len(scan)) + scan
+    assert decode_image(data[:2] + thumbnail + data[2:]).size == (64, 48)
+    assert decode_image(data + scan).size == (64, 48)
+
+
+@given(data=st.binary(max_size=400), times=st.integers(0, 150))
+def test_any_bytes_have_a_number_of_scans_and_never_more_than_asked_for(data, times):
+    found = count_scans(b"\xff\xd8" + data + b"\xff\xda\0\x02" * times, 100)
+    assert 0 <= found <= 101
+
+
+def test_a_decoder_warns_nobody(monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 40 x 30 are more, and less than twice as many
+    assert decode_image(picture()).size == (40, 30)
+    assert not recwarn.list
+
+
+def damage_strip(compression: str) -> bytes:
+    """A bilevel TIFF with another strip than it says."""
+    noise = np.random.default_rng(0).integers(0, 2, (60, 600), np.uint8) * 255
+    data = bytearray(encoded(Image.fromarray(noise).convert("1"), "TIFF", compression=compression))
+    offset, size = (Image.open(io.BytesIO(data)).tag_v2[tag][0] for tag in (273, 279))
+    data[offset + size // 3 : offset + size // 3 + 40] = b"\xff" * 40
+    return bytes(data)
+
+
+def test_a_decoder_prints_nothing(capfd):
+    wrong_count = b"II*\0\x08\0\0\0\x01\0\x15\x01\x04\0\x01\0\0\0\xff\xff\xff\0\0\0\0\0"
+    files = (damage_strip("group4"), damage_strip("packbits"), wrong_count)
+    for data in files[:2]:
+        with contextlib.suppress(OSError):
+            Image.open(io.BytesIO(data)).load()
+    assert "Decode" in capfd.readouterr().err  # what libtiff has to say of them
+    for data in files:
+        with contextlib.suppress(Undecodable):
+            decode_image(data)
+    os.write(2, b"what others say stays")
+    assert capfd.readouterr() == ("", "what others say stays")

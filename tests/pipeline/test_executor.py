@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from ray import cloudpickle
 
-from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.engine.executor import Inline, open_executor, run_distributed
 
 
@@ -63,6 +63,18 @@ def test_every_item_comes_back_once_with_its_index(pool):
 def test_an_error_for_people_arrives_as_it_was_raised(pool):
     with pytest.raises(VlmillError, match="number 2 is not to be had"):
         list(pool.each(refusing, [Item(number) for number in range(4)], careful))
+
+
+@pytest.mark.parametrize("name", ["LocalRayletDiedError", "RaySystemError", "RuntimeEnvSetupError"])
+def test_the_end_of_ray_itself_is_an_error_that_says_what_to_do(ray_pool, monkeypatch, name):
+    import ray
+
+    def end(*_):
+        raise getattr(ray.exceptions, name)("the raylet is gone")
+
+    monkeypatch.setattr(ray, "get", end)
+    with pytest.raises(StoreError, match=rf"Ray ended.*{name}.*run the same command again.*--workers 0"):
+        list(ray_pool.each(doubled, [Item(0)], careful))
 
 
 def test_an_item_that_kills_its_worker_is_tried_again_with_care(ray_pool):

@@ -86,7 +86,8 @@ PRIVATE = [
     "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.2.1", "192.168.1.1",
     "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::7f00:1", "::ffff:127.0.0.1",
     "::ffff:8.8.8.8", "64:ff9b::7f00:1", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "fc00::1",
-    "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1",
+    "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1", "168.63.129.16", "192.88.99.1", "2001:2f::1",
+    "2001:20::1", "3fff::1", "3fff:fff:ffff::1", "5f00::1", "::ffff:168.63.129.16", "2002:a83f:8110::1",
 ]  # fmt: skip
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"]
 
@@ -156,6 +157,27 @@ def test_the_longest_mirrored_prefix_is_rewritten():
     assert apply_mirror("http://a.org/1.jpg", mirrors) == "http://b.org/x/1.jpg"
     assert apply_mirror("http://a.org/deep/1.jpg?q", mirrors) == "http://c.org/1.jpg?q"
     assert apply_mirror("http://other.org/http://a.org/", mirrors) == "http://other.org/http://a.org/"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["..", "../x", "a/../x", "%2e%2e/x", "%2E./x", "a%2f..%2fx", "%252e%252e/x", "..%5cx", "..;a=b/x", "a/.%2e?q"],
+)
+def test_no_path_leads_out_of_a_mirror(path):
+    with pytest.raises(FetchFailed) as caught:
+        apply_mirror(f"http://a.org/{path}", {"http://a.org/": "http://b.org/x/"})
+    assert caught.value.reason is Reason.FORBIDDEN_ADDRESS
+    assert apply_mirror(f"http://a.org/{path}", {"http://c.org/": "http://b.org/x/"}) == f"http://a.org/{path}"
+
+
+def test_a_path_that_is_encoded_again_and_again_is_soon_refused():
+    with pytest.raises(FetchFailed, match="forbidden_address"):
+        apply_mirror(f"http://a.org/%{'25' * 30_000}2e./x", {"http://a.org/": "http://b.org/x/"})
+
+
+@pytest.mark.parametrize("path", ["...", "a..b", "a/.b/..c", "?x=/../y", "%20%25", "a%2e%2eb", "100%.png"])
+def test_dots_that_are_names_are_mirrored(path):
+    assert apply_mirror(f"http://a.org/{path}", {"http://a.org/": "http://b.org/x/"}) == f"http://b.org/x/{path}"
 
 
 def test_a_redirect_is_relative_to_where_it_came_from_and_may_hold_raw_utf_8():

@@ -274,6 +274,31 @@ def test_a_mirror_is_asked_in_place_of_the_original_and_may_be_private(web):
         mirrored.open("http://images.example.test/loopback.png")
 
 
+def test_a_mirror_is_open_for_what_it_stands_for_and_for_nothing_else_on_its_host(web):
+    def resolver(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    web.answers["/images/in.png"] = whole(picture())
+    web.answers["/images/to-secret.png"] = moved(web.url("/good.png?secret"))
+    web.answers["/images/to-itself.png"] = moved("/in.png")
+    web.answers["/to-mirror.png"] = moved(web.url("/images/in.png"))
+    given = rules(web, allow_hosts=("other.test",), mirrors={"http://images.test/": web.url("/images/")})
+    mirrored = Opener(given, resolver)
+    assert mirrored.open("http://images.test/in.png").data == picture()
+    assert mirrored.open("http://images.test/to-itself.png").data == picture()
+    for url in (
+        web.url("/good.png?secret"),  # as a document may name it
+        web.url("/images/in.png?named"),
+        "http://images.test/../good.png?secret",
+        "http://images.test/%2e%2e/good.png?secret",
+        "http://images.test/to-secret.png",
+        f"http://other.test:{web.port}/to-mirror.png",
+    ):
+        with pytest.raises(FetchFailed, match="forbidden_address"):
+            mirrored.open(url)
+    assert web.asked("/good.png?secret") == []
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A key and a certificate for `good.test`, signed by itself."""

@@ -3,9 +3,9 @@
 import hashlib
 import os
 import signal
+from dataclasses import asdict
 
 import numpy as np
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +15,11 @@ from PIL import Image
 from tests.helpers.upstream import encoded, picture
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, ImageStats, read_image_stats, write_rows
+from vlmill.pipeline.core.sandbox import IDLE, Sandbox
 from vlmill.pipeline.steps.image_stats import (
     THUMBNAIL,
     ComputeImageStats,
+    _examine_image,
     compute_image_stats,
     compute_phash,
     measure_contrast,
@@ -190,24 +192,82 @@ def test_blur_falls_as_a_picture_is_blurred_and_does_not_depend_on_its_scale():
 # -- isolated --------------------------------------------------------------------------------------------------------
 
 
-def killed_by(image, data, max_pixels):
-    """A decoder that dies of one image."""
+@pytest.fixture(autouse=True, scope="module")
+def no_child_is_left():
+    yield
+    for sandboxes in IDLE.values():
+        for sandbox in sandboxes:
+            sandbox.close()
+
+
+SOUND = {**asdict(compute_image_stats(0, picture())), "thumbnail": "00"}
+LIES = (
+    {"width": 1 << 40},
+    {"width": -1},
+    {"height": "8"},
+    {"phash": 1 << 64},
+    {"thumbnail": "xx"},
+    {"reason": "no reason"},
+    {"format": None},
+    {"contrast": 1},
+    {"more": 1},
+)
+
+
+def obey_image(data, max_pixels):
+    """A decoder that does what its image says."""
     if data == b"KILL":
         os.kill(os.getpid(), signal.SIGSEGV)
     if data == b"HANG":
         signal.pause()
-    yield compute_image_stats(image, data, max_pixels)
+    if data == b"EAT":
+        bytearray(3 << 30)
+    if data.startswith(b"LIE"):
+        yield {**SOUND, **LIES[int(data[3:])]}
+    elif data == b"LIST":
+        yield [1, 2]
+    else:
+        yield from _examine_image(data, max_pixels)
+        POISONED.append(data == b"POISON")
+        if len(POISONED) > 1 and any(POISONED[:-1]):
+            os.abort()
 
 
-def test_in_a_child_of_its_own_an_image_that_kills_its_decoder_is_a_fact(inspect, monkeypatch):
-    monkeypatch.setattr("vlmill.pipeline.steps.image_stats._examine_image", killed_by)
-    images = [picture(), b"KILL", b"HANG", b"no image", picture(2)]
-    before = set(psutil.Process().children())
-    image_stats, books = inspect(images, isolated=True, seconds=1.0)
-    assert [stats.reason for stats in image_stats] == [None, "crashed", "timed_out", "undecodable", None]
+POISONED = []
+
+
+@pytest.fixture
+def obeying(monkeypatch):
+    monkeypatch.setattr("vlmill.pipeline.steps.image_stats._examine_image", obey_image)
+
+
+def test_an_image_that_breaks_its_decoder_is_a_fact_and_the_others_are_as_ever(inspect, obeying):
+    images = [picture(), b"KILL", b"HANG", b"EAT", b"no image", picture(2)]
+    image_stats, books = inspect(images, seconds=1.0)
+    reasons = [None, "crashed", "timed_out", "out_of_memory", "undecodable", None]
+    assert [stats.reason for stats in image_stats] == reasons
     assert image_stats[1].sha256 == hashlib.sha256(b"KILL").hexdigest()
-    assert books["failed"] == {"crashed": 1, "timed_out": 1, "undecodable": 1}
-    assert set(psutil.Process().children()) <= before
+    assert books["failed"] == {"crashed": 1, "timed_out": 1, "out_of_memory": 1, "undecodable": 1}
+
+
+def test_a_child_that_an_earlier_image_poisoned_costs_no_later_one(inspect, obeying):
+    image_stats, _ = inspect([b"POISON", picture(1), picture(2)])
+    assert [stats.reason for stats in image_stats] == ["undecodable", None, None]
+
+
+@pytest.mark.parametrize("number", range(len(LIES)))
+def test_facts_that_no_table_holds_are_those_of_a_broken_decoder(inspect, obeying, number):
+    image_stats, _ = inspect([b"LIE%d" % number, b"LIST", picture(1)])
+    assert [stats.reason for stats in image_stats] == ["crashed", "crashed", None]
+
+
+def test_one_child_serves_all_images_and_the_next_partition_too(inspect, monkeypatch):
+    started = []
+    start = Sandbox._start
+    monkeypatch.setattr(Sandbox, "_start", lambda sandbox: started.append(sandbox) or start(sandbox))
+    for _ in range(2):
+        inspect([picture(seed) for seed in range(5)], seconds=119.0)
+    assert len(started) == 1
 
 
 def test_isolation_changes_no_byte_and_no_key(inspect, tmp_path):

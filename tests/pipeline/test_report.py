@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import picture, vlmill, write_recipe
 from tests.helpers.upstream import pdf, pdfa_json, tar
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
@@ -306,6 +307,7 @@ def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(buil
     assert text == (tmp_path / "b.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
     assert "default-src 'none'" in text
+    assert list_allowed_scripts(text) == list_run_scripts(text)
     assert "url(" not in text
     assert "web/web.parquet#4" in text
     assert '<section class="group" data-source="web" data-reason="filter:boats">' in text

@@ -4,6 +4,7 @@ import json
 import pickle
 from itertools import pairwise
 
+import fsspec
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 from tests.helpers import upstream
 from tests.helpers.upstream import SHAPES
 from vlmill.pipeline.core.config import parse_block
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import SourceError, StoreError
 from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import Node, read_samples
+from vlmill.pipeline.core.sample import Node, read_rows, read_samples
+from vlmill.pipeline.inputs.files import InputFile, hash_input, list_input_files
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.evaluation import Evaluation
+from vlmill.pipeline.sources.files import Files
 from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.interleaved import Interleaved
 from vlmill.pipeline.sources.obelics import Obelics
@@ -376,6 +379,41 @@ def test_a_damaged_row_group_is_an_error_not_a_loss(tmp_path):
     with pytest.raises(SourceError, match="row group 1 is damaged"):
         rows(Obelics(), path)
     assert len(rows(Obelics(), path, 6, 9)) == 3
+
+
+def test_no_flipped_byte_of_a_footer_ends_in_anything_but_an_error_that_names_the_file(tmp_path):
+    path = upstream.obelics(tmp_path / "o.parquet", [["a text", "http://img.test/1"], ["another"]])
+    whole, said = path.read_bytes(), set()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    names = [whole.index(name, footer) for name in (b"images", b"metadata", b"texts")]
+    for place in (*names, *range(footer, len(whole), 13)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :])
+        for read, error in ((rows, SourceError), (lambda _, path: list(read_rows(path)), StoreError)):
+            try:
+                read(Obelics(), path)
+            except error as caught:
+                said.add((str(path) in str(caught), type(caught.__cause__)))
+    assert (True, UnicodeDecodeError) in said
+    assert all(named for named, _ in said)
+
+
+def test_an_address_that_needs_one_more_package_names_it(monkeypatch):
+    def lack(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lack)
+    for use in (
+        lambda: list_input_files("web", "s3://bucket/web", "*.parquet"),
+        lambda: Files("s3://bucket/images").load("a.png"),
+        lambda: hash_input(InputFile("web", 0, "a", "s3://bucket/a")),
+    ):
+        with pytest.raises(SourceError, match=r"s3://bucket/.*Install s3fs to access S3"):
+            use()
+
+
+def test_an_address_of_no_known_kind_is_an_error_of_its_source():
+    with pytest.raises(SourceError, match="spam://bucket"):
+        list_input_files("web", "spam://bucket", "*.parquet")
 
 
 def test_the_survey_of_a_parquet_file_weighs_rows_by_their_group(tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zlib
 
 import psutil
 import pytest
@@ -177,6 +178,24 @@ def test_a_document_that_kills_or_stops_its_reader_loses_the_pages_not_yet_given
     assert [page.page for page in bad.pages] == [0]
     assert reasons(bad) == [reason] * 2
     assert [page.pictures[0].data for page in good.pages] == [b"FINE#0", b"FINE#1", b"FINE#2"]
+
+
+def pdf_of_blanks(size):
+    """A page whose instructions are so many blanks, packed."""
+    page, packed_blanks = upstream.pdf([["one"]]), zlib.compress(b" " * size, 1)
+    start, end = page.rindex(b"<</Length"), page.rindex(b"endstream")
+    head = f"<</Filter/FlateDecode/Length {len(packed_blanks)}>>stream\n".encode()
+    return page[:start] + head + packed_blanks + b"\n" + page[end:]
+
+
+def test_a_document_may_take_no_more_memory_than_its_child_has(tmp_path, monkeypatch):
+    text = upstream.pdfa_json([["one"]])
+    large = {"json": text, "pdf": pdf_of_blanks(300 << 20)}
+    path = packed(tmp_path / "t", {"large": large, "good": {"json": text, "pdf": upstream.pdf([["one"]])}})
+    monkeypatch.setattr("vlmill.pipeline.sources.formats.documents.MEMORY", 200 << 20)
+    bad, good = rows(Pdfa(), path)
+    assert reasons(bad) == [Reason.CRASHED]
+    assert len(good.pages) == 1
 
 
 def test_members_belong_together_by_their_name_up_to_the_first_dot(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -218,6 +219,64 @@ def test_a_damaged_receipt_is_named(tmp_path):
     receipt.write_text("{")
     with pytest.raises(StoreError, match="is no receipt"):
         Store(tmp_path).find(shout(tmp_path))
+
+
+@dataclass(frozen=True)
+class Fill(Shout):
+    """A step whose library finds the disk full, and says so in its own words."""
+
+    words: str = ""
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        if self.words:
+            raise RuntimeError(self.words)
+        (folder / "large").write_bytes(bytes(2 << 20))
+        return {}
+
+
+def raise_full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("place", ["flush_path", "hash_file", "write_atomically"])
+def test_a_full_disk_at_a_commit_is_an_error_that_names_the_place_and_the_cure(tmp_path, monkeypatch, place):
+    task = shout(tmp_path)
+    with monkeypatch.context() as patch:
+        if place == "write_atomically":
+            patch.setattr("vlmill.pipeline.core.files.os.fsync", raise_full)
+        else:
+            patch.setattr(f"vlmill.pipeline.engine.store.{place}", raise_full)
+        with pytest.raises(
+            StoreError, match=r"(steps/web/shout|made_by\.json) cannot be written: no space.*make room and run"
+        ):
+            Store(tmp_path).perform(task)
+    assert Store(tmp_path).perform(task).counts == {"letters": {"in": 5, "kept": 5, "dropped": {}, "failed": {}}}
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_full_disk_is_known_by_the_words_of_a_library_too(tmp_path):
+    task = replace(shout(tmp_path), step=Fill(words="write failed: No space left on device (os error 28)"))
+    with pytest.raises(StoreError, match="no space is left"):
+        Store(tmp_path).perform(task)
+    with pytest.raises(RuntimeError, match="write failed: no idea"):
+        Store(tmp_path).perform(replace(task, step=Fill(words="write failed: no idea")))
+
+
+@dataclass(frozen=True)
+class Choke(Shout):
+    """A step that fails whatever it is given."""
+
+    def run(self, inputs: Inputs, folder: Path) -> Counts:
+        raise ValueError("a library's words")
+
+
+def test_a_step_that_fails_over_a_damaged_file_is_an_error_that_names_the_file(tmp_path):
+    task = replace(shout(tmp_path), step=Choke())
+    with pytest.raises(ValueError, match="a library's words"):  # the file is sound, so the step is at fault
+        Store(tmp_path).perform(task)
+    (tmp_path / "text").write_text("hellp")
+    with pytest.raises(StoreError, match=r"text is damaged.*a library's words.*vlmill verify"):
+        Store(tmp_path).perform(task)
 
 
 def test_written_only_if_absent(tmp_path):

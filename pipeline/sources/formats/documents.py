@@ -21,7 +21,7 @@ from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.excerpt import escape_text
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
+from vlmill.pipeline.core.sandbox import MEMORY, ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats import tars
@@ -31,6 +31,9 @@ from vlmill.pipeline.sources.pairs import SAME
 
 FORMS: dict[str, Form] = {"tif": "tif", "tiff": "tif", "pdf": "pdf"}
 """What the member of a suffix is."""
+
+PIXEL_BYTES = 8
+"""Bytes that a child may take for each pixel of a rendered page: the bitmap, its channels, and its PNG."""
 
 Loss = tuple[Reason, str]
 Losses = dict[int, Loss]  # by page
@@ -68,7 +71,8 @@ class DocumentSource(Source, Protocol):
         Raises SourceError as `tars.index_rows`.
         """
         entries = tars.index_rows(path, self.needs())
-        with path.open("rb") as file, Sandbox(render_pages, self.seconds) as worker:
+        memory = MEMORY + PIXEL_BYTES * self.long_side**2
+        with path.open("rb") as file, Sandbox(render_pages, self.seconds, memory) as worker:
             reader = _DocumentReader(file, worker, self)
             for number, entry in pick_items(entries, numbers):
                 try:

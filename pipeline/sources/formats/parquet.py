@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.sample import DAMAGED_TABLE
 from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.known_keys import REASONS, classify_key
@@ -128,7 +129,7 @@ def _read_batches(path: Path, file: pq.ParquetFile, group: int, columns: list[st
     try:
         for batch in batches:
             yield from (batch.slice(place, 1) for place in range(batch.num_rows))
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED_TABLE as error:
         raise SourceError(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
 
 
@@ -162,10 +163,12 @@ def _open_file(path: Path, columns: Columns, optional: Columns) -> Iterator[tupl
         file = (
             pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _open_remote(path)
         )
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: expected a Parquet file, found none ({error})") from error
+        schema = file.schema_arrow  # read only when it is asked for
+    except DAMAGED_TABLE as error:
+        raise SourceError(
+            f"{path}: expected a Parquet file, found none or a damaged one ({error}); fetch it again"
+        ) from error
     with file:
-        schema = file.schema_arrow
         there = {name: kind for name, kind in optional.items() if name in schema.names}
         _check_schema(path, schema, {**columns, **there})
         yield file, [*columns, *there]

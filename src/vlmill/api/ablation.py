@@ -14,6 +14,7 @@ from vlmill.api.builds import build_recipe
 from vlmill.api.runs import Run, open_run
 from vlmill.api.training import train_run
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.train.ablation.plot import write_plot
@@ -70,7 +71,7 @@ def ablate(
         RecipeError: the file or a variant's recipe is wrong, or a plan has too few sequences for a variant's steps.
         StoreError: a folder was made for another recipe, or runs have too few held-out samples in common.
     """
-    path, console = find_ablation(str(spec)), console or Console(quiet=True)
+    path, console = find_ablation(str(spec)), console or make_console(quiet=True)
     asked, places = read_ablation(path), {name: str(place) for name, place in (sources or {}).items()}
     planned = list_trials(asked, places, limit, find_named_code(list(map(str, filters)), [], {}))
     shown = Path(out) if out else Path("build") / f"ablate-{path.stem}"

@@ -16,6 +16,7 @@ from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
 from vlmill.pipeline.engine.executor import open_executor
 from vlmill.pipeline.engine.outcomes import count_outcomes
@@ -174,7 +175,7 @@ def build(
         loaded = recipe
     else:
         loaded = _load_unchanged(str(recipe), out, accept_changes=accept_changes)
-    shown, console = Path(out) if out else Path("build") / loaded.name, console or Console(quiet=True)
+    shown, console = Path(out) if out else Path("build") / loaded.name, console or make_console(quiet=True)
     refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
     for note in loaded.notes:
@@ -303,7 +304,7 @@ def build_recipe(
             forget_versions(root)
         with (
             serve_folders(recipe, base) as serving,
-            ProgressBars(console or Console(quiet=True)) as watcher,
+            ProgressBars(console or make_console(quiet=True)) as watcher,
             open_executor(workers, ray) as pool,
         ):
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)

@@ -14,6 +14,7 @@ from vlmill.mixtures.report.card import write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.executor import Executor, open_executor
 from vlmill.pipeline.engine.outcomes import count_outcomes
@@ -78,7 +79,7 @@ def take_down(
             announce(Takedown(forecast, new, done=False, stages={}))
         if dry_run:
             return Takedown(forecast, new, done=False, stages={})
-        stages = _carry_out(root, recipe, forecast.rules, pool, console or Console(quiet=True))
+        stages = _carry_out(root, recipe, forecast.rules, pool, console or make_console(quiet=True))
     return Takedown(forecast, new, done=True, stages=stages)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.executor import run_distributed
 from vlmill.train.distributed import PATIENCE
 from vlmill.train.log import follow_logs
@@ -26,7 +27,7 @@ def train_run(
 
     With `ranks` first in so many processes of Ray, then this one reads what they left.
     """
-    machine, console = machine or Machine(), console or Console(quiet=True)
+    machine, console = machine or Machine(), console or make_console(quiet=True)
     if ranks is not None:
         whole = directory.absolute()  # ranks have other working folders
         with follow_logs(whole / "train", console):
