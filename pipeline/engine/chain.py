@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vlmill.pipeline.core.errors import NotBuiltError, StoreError
+from vlmill.pipeline.core.errors import BadFileError, NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Careful, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
@@ -167,6 +167,20 @@ class ChainRunner:
             if step.changes_earlier_files(chain_pass):
                 return chain.started_anew()
         return tuple(chain_pass.receipts)
+
+
+@dataclass(frozen=True)
+class TryChain:
+    """Runs chains and gives back what is wrong with their input files, so that the others are run as well."""
+
+    runner: ChainRunner
+
+    def __call__(self, chain: Chain) -> tuple[tuple[str, Receipt], ...] | BadFileError:
+        """The receipts of the chain, or the error of its input file."""
+        try:
+            return self.runner(chain)
+        except BadFileError as error:
+            return error
 
 
 def read_manifest(root: Path, folder: str) -> list[Receipt]:

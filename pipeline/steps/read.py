@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
 from vlmill.pipeline.core.names import IMAGES_FILE, REFUSED_FILE, SAMPLES_FILE, UNREAD_FILE
 from vlmill.pipeline.core.reasons import Reason
@@ -34,7 +34,7 @@ from vlmill.pipeline.core.sample import (
     sample_to_row,
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.sources import Page, Picture, Source, SourceRow
+from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.files import Files
 
 
@@ -54,7 +54,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     source: Source
     name_of_source: str
@@ -62,6 +62,7 @@ class Read:
     start: int
     stop: int
     licence: str = ""
+    on_bad_file: OnBadFile = "error"
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
     @property
@@ -83,7 +84,8 @@ class Read:
         """Read every row.
 
         Raises:
-            SourceError: the file has not the form of the source, or has not all the rows.
+            BadFileError: the file has not the form of the source, or is damaged, and is not skipped.
+            SourceError: it has not all the rows.
         """
         rows, pages, unread = Count(), Count(), _Unread()
         with (
@@ -110,9 +112,7 @@ class Read:
 
     def _rows(self, input_file: Path) -> Iterator[SourceRow]:
         """The rows, each exactly once."""
-        for expected, row in zip_longest(
-            range(self.start, self.stop), self.source.rows(input_file, self.start, self.stop)
-        ):
+        for expected, row in zip_longest(range(self.start, self.stop), self._sound_rows(input_file)):
             if row is None or row.row != expected:
                 found = "the end" if row is None else f"row {row.row}"
                 wanted = "the end" if expected is None else f"row {expected}"
@@ -121,6 +121,22 @@ class Read:
                     f"found {found}"
                 )
             yield row
+
+    def _sound_rows(self, input_file: Path) -> Iterator[SourceRow]:
+        """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.
+
+        Raises BadFileError for one that is not skipped.
+        """
+        following = self.start
+        try:
+            for row in self.source.rows(input_file, self.start, self.stop):
+                following = row.row + 1
+                yield row
+        except BadFileError as error:
+            if self.on_bad_file == "error":
+                raise
+            fault = str(error).removeprefix(f"{input_file}: ")
+            yield from (SourceRow(row, failed=((Reason.BAD_FILE, fault),)) for row in range(following, self.stop))
 
     def _samples(self, row: SourceRow, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
         """The samples of a row, and of what else there might have been the rows of REFUSED."""

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, read_pages
 from vlmill.pipeline.sources.known_keys import AUDIO, PICTURES, VIDEO
@@ -78,11 +78,11 @@ class TarSource(Source, Protocol):
         ...
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row's members. Raises SourceError as `index_rows`."""
+        """Bytes of each row's members. Raises BadFileError as `index_rows`."""
         return [entry.size for entry in index_rows(path, self.needs())]
 
     def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order. Raises SourceError as `index_rows`."""
+        """A page for each of the rows [start, stop) in order. Raises BadFileError as `index_rows`."""
         entries = index_rows(path, self.needs())[start:stop]
         with path.open("rb") as file:
             yield from read_pages(
@@ -102,7 +102,7 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
     """The rows of a tar in order; only its headers are read.
 
     Raises:
-        SourceError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
+        BadFileError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
             needs.
     """
     entries = [
@@ -110,7 +110,7 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
     ]
     if entries and not any(_has_members(entry, needs) for entry in entries):
         found = sorted({suffix for entry in entries for suffix in entry.members})
-        raise SourceError(
+        raise BadFileError(
             f"{path}: no row has {_describe_needs(needs)}; its members are {', '.join(found) or 'without a suffix'}"
         )
     return entries
@@ -174,14 +174,16 @@ def _read_headers(path: Path) -> Iterator[Member]:
         with tarfile.open(path, "r:", errors="replace") as tar:
             while info := tar.next():
                 if info.size < 0 or tar.offset <= end or info.offset_data + info.size > length:
-                    raise SourceError(f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again")
+                    raise BadFileError(f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again")
                 end = tar.offset
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
                 if not info.isdir():
                     yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
             end = tar.offset
-    except (tarfile.TarError, OSError) as error:
-        raise SourceError(f"{path}: expected an uncompressed tar, found none or a damaged one ({error})") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error
+    except tarfile.TarError as error:
+        raise BadFileError(f"{path}: expected an uncompressed tar, found none or a damaged one ({error})") from error
     _check_end(path, end)
 
 
@@ -191,9 +193,9 @@ def _check_end(path: Path, end: int) -> None:
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
         if len(block) < tarfile.BLOCKSIZE or any(block):
-            raise SourceError(f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again")
+            raise BadFileError(f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again")
         while block := file.read(1 << 20):
             if any(block):
-                raise SourceError(
+                raise BadFileError(
                     f"{path}: holds data after its end at byte {end}; are these several tars in one file?"
                 )
