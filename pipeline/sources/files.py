@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import posixpath
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -27,15 +28,17 @@ class Files:
     def load(self, path: str) -> Picture:
         """The picture at a path: its bytes, or why there are none. What leads out of the folder is not looked for.
 
+        A path is relative to the folder; an absolute one, or a `file://` address, may lie in a folder of this machine.
+
         Raises:
             SourceError: the folder itself is not there, or a file in it may not be read.
         """
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or "://" in path or "\0" in path:
-            return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail="leads out of the folder of images")
         filesystem, start = self._opened
+        inside = _find_inside(path, start if "file" in filesystem.protocol else "")
+        if inside is None:
+            return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail="leads out of the folder of images")
         try:
-            return Picture(data=filesystem.cat_file(f"{start}/{pure}" if start else str(pure)))
+            return Picture(data=filesystem.cat_file(f"{start}/{inside}" if start else inside))
         except OSError as error:
             if error.errno in NO_FILE or isinstance(error, FileNotFoundError):
                 return Picture(reason=Reason.MISSING_FILE, detail=path)
@@ -52,3 +55,31 @@ class Files:
                 "sources.NAME.images=FOLDER"
             )
         return filesystem, start
+
+
+def _find_inside(path: str, folder: str) -> str | None:
+    """The path relative to the folder of images, None where it leads out of it.
+
+    Args:
+        path: as a row has it.
+        folder: of this machine, in which absolute paths may lie; empty where there is none.
+    """
+    if folder and path.startswith("file:///"):
+        path = path.removeprefix("file://")
+    if "://" in path or "\0" in path:
+        return None
+    pure = PurePosixPath(posixpath.normpath(posixpath.join(folder, path)))
+    if not folder:
+        return None if pure.is_absolute() or pure.parts[:1] == ("..",) else str(pure)
+    if not pure.is_relative_to(folder):  # it may still be called by another name, through a link
+        same = (parent for parent in pure.parents if PurePosixPath(path).is_absolute() and _is_same(parent, folder))
+        folder = str(next(same, folder))
+    return str(pure.relative_to(folder)) if pure.is_relative_to(folder) else None
+
+
+def _is_same(one: PurePosixPath, other: str) -> bool:
+    """Whether both paths are the same folder."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False

@@ -35,6 +35,7 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
+from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.files import Files
 
 
@@ -164,13 +165,19 @@ class Read:
         return Sample(
             id=document._replace(page=page.page),
             nodes=tuple(
-                node if node.image is None else replace(node, image=numbers[node.image]) for node in page.nodes
+                node if node.image is None else replace(node, image=numbers[node.image], url=_name_address(node.url))
+                for node in page.nodes
             ),
             group=page.group or ("" if page.page == NO_PAGE else str(document)),
             licence=page.licence or self.licence,
             url=page.url,
             signals=page.signals,
         )
+
+
+def _name_address(url: str | None) -> str | None:
+    """The address of an image; None where the image itself stands in it."""
+    return None if is_data_uri(url) else url
 
 
 NO_UTF8 = "a string holds half of a surrogate pair, which no text in UTF-8 can hold"
@@ -262,6 +269,8 @@ class _Images:
 
     def number(self, picture: Picture) -> int:
         """The picture's row in the image table. Each file is read once, and files with the same bytes are one image."""
+        if picture.data is None and is_data_uri(address := picture.path or picture.url):
+            return self.number(read_data_uri(address or ""))
         if picture.path is not None:
             if picture.path not in self._paths:
                 found = self._files.load(picture.path)

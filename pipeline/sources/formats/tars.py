@@ -1,18 +1,18 @@
 """WebDataset tars: which members make up a row, and where their bytes lie. Nothing is ever unpacked to disk.
 
 A row is a run of members whose names agree up to the first dot of the last path component; the rest of the name, in
-lower case, is the member's suffix (as `group_by_keys` in the webdataset package has it). A member that no row can be
-made of becomes a row with a `trouble`, so that everything in the tar is counted.
+lower case, is the member's suffix (as `group_by_keys` in the webdataset package has it). As there, members without a
+suffix do not end a row that they stand in. A member that no row can be made of becomes a row with a `trouble`, so that
+everything in the tar is counted; but hidden files (`._0001.jpg` and `.DS_Store` of macOS) are no data.
 """
 
 from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from vlmill.pipeline.core.errors import BadFileError, SourceError
@@ -105,15 +105,31 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
         BadFileError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
             needs.
     """
-    entries = [
-        _make_entry(key, list(members)) for key, members in groupby(_read_headers(path), key=lambda member: member.key)
-    ]
+    entries = [_make_entry(members) for members in _group_members(_read_headers(path))]
     if entries and not any(_has_members(entry, needs) for entry in entries):
         found = sorted({suffix for entry in entries for suffix in entry.members})
         raise BadFileError(
             f"{path}: no row has {_describe_needs(needs)}; its members are {', '.join(found) or 'without a suffix'}"
         )
     return entries
+
+
+def _group_members(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """The members of each row; one without a suffix follows, alone, the row that it stands in."""
+    row, alone = list[Member](), list[Member]()
+    for member in members:
+        if row and member.suffix and row[0].key != member.key:
+            yield row
+            yield from ([one] for one in alone)
+            row, alone = [], []
+        if member.suffix:
+            row.append(member)
+        elif row:
+            alone.append(member)
+        else:
+            yield [member]
+    yield from ([row] if row else [])
+    yield from ([one] for one in alone)
 
 
 def choose_members(entry: TarRow, needs: Needs) -> list[str]:
@@ -153,7 +169,8 @@ def _describe_needs(needs: Needs) -> str:
     return " and ".join(" or ".join(group) for group in needs)
 
 
-def _make_entry(key: str, members: list[Member]) -> TarRow:
+def _make_entry(members: list[Member]) -> TarRow:
+    key = members[0].key
     size = sum(member.size for member in members)
     suffixes = [member.suffix for member in members]
     for member in members:
@@ -167,7 +184,7 @@ def _make_entry(key: str, members: list[Member]) -> TarRow:
 
 
 def _read_headers(path: Path) -> Iterator[Member]:
-    """Every member but folders. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
+    """Every member but folders and hidden files. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
     end = 0
     try:
         length = path.stat().st_size
@@ -177,7 +194,7 @@ def _read_headers(path: Path) -> Iterator[Member]:
                     raise BadFileError(f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again")
                 end = tar.offset
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-                if not info.isdir():
+                if not info.isdir() and not PurePosixPath(info.name).name.startswith("."):
                     yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
             end = tar.offset
     except OSError as error:
