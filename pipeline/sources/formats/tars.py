@@ -184,7 +184,10 @@ def _make_entry(members: list[Member]) -> TarRow:
 
 
 def _read_headers(path: Path) -> Iterator[Member]:
-    """Every member but folders and hidden files. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
+    """Every member but folders and hidden files.
+
+    `tarfile` takes a damaged header for the end of the archive, hence the checks.
+    """
     end = 0
     try:
         length = path.stat().st_size
