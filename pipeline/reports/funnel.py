@@ -20,6 +20,7 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
+from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.losses import Loss, choose_losses, list_bad_files, list_losses, list_refused_losses
@@ -81,7 +82,7 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     """Reason -> the steps that lost something of a source for it, in the order of their work; nothing for consequences.
 
     A reason that no step's counts name is the policy's, which could not draw an image, or that of an image file which
-    `read` did not get.
+    `read` did not get; a sample that other steps left too few images is dropped by `shape`.
     """
     recipe = read_locked_recipe(root)
     steps = ["survey", "read", "fetch", "retry", "takedown", "image_stats", *recipe.all_verdict_steps()]
@@ -92,8 +93,15 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
             found[reason].append(step)
     for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
         for reason in sorted(_list_reasons(_read_counts(root, folder)) - CONSEQUENCES - found.keys()):
-            found[reason] = ["render" if reason in DRAWING else "read"]
+            found[reason] = [_name_other_step(reason)]
     return dict(found)
+
+
+def _name_other_step(reason: str) -> str:
+    """The step that a reason is due to which no step's counts name."""
+    if reason == Reason.TOO_FEW_IMAGES:
+        return Shape.name
+    return "render" if reason in DRAWING else "read"
 
 
 def _list_reasons(counts: LevelCounts) -> set[str]:

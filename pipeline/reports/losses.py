@@ -11,7 +11,15 @@ from pathlib import Path
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.names import BAD_FILE, IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict, read_image_stats, read_samples
+from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
+    WHOLE_SAMPLE,
+    ImageStats,
+    Sample,
+    Verdict,
+    read_image_stats,
+    read_samples,
+)
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
@@ -137,7 +145,11 @@ def _make_loss(
     verdicts: Sequence[Verdict],
     image_stats: Sequence[ImageStats],
 ) -> Loss:
-    said = [verdict for verdict in verdicts if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE}]
+    said = [
+        verdict
+        for verdict in verdicts
+        if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE, LEAST_IMAGES}
+    ]
     verdict = said[0] if said else None
     lost = sample.nodes if node == WHOLE_SAMPLE else sample.nodes[node : node + 1]
     shown = [node.image for node in lost if node.image is not None and image_stats[node.image].reason is None]
