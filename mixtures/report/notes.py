@@ -53,8 +53,8 @@ def write_notes(
     if shared := count_shared_pictures(root, lock, root / "mixtures" / stage / lock["held_out"]["path"]):
         yield (
             f"{shared:,} of {lock['held_out']['samples']:,} held-out samples show a picture that another sample shows "
-            "which is trained on, so they are no fair test: pictures are held out within a source alone, and by document "
-            "where more than a tenth of the source hangs together"
+            "which is trained on, so they are no fair test: pictures are held out within a source alone, and by "
+            "document where more than a tenth of the source hangs together"
         )
     tokenizer = root / lock["tokenizer"]["path"]
     if not tokenizer.exists() or hash_file(tokenizer) != lock["tokenizer"]["sha256"]:

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlmill.mixtures.report.stats import to_json
 from vlmill.mixtures import get_lineage_path
+from vlmill.mixtures.report.stats import to_json
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
