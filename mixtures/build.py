@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -33,6 +34,7 @@ from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import Chain, ChainStep
+from vlmill.pipeline.engine.scaling import compute_read_fraction
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
@@ -40,8 +42,12 @@ from vlmill.pipeline.recipe.schema import Recipe, Stage
 LOCK = "mixture.lock.json"
 
 
-def read_stage_mixture(recipe: Recipe, stage: Stage) -> MixtureSettings:
-    """The mixture of a stage, every source of it in the recipe.
+def read_stage_mixture(
+    recipe: Recipe, stage: Stage, read: Mapping[str, float] = MappingProxyType({})
+) -> MixtureSettings:
+    """The mixture of a stage at the recipe's scale, every source of it in the recipe.
+
+    `read` says which fraction of each source's rows a scaled run read, once that is known.
 
     Raises:
         RecipeError: a wrong key or value, or a source that the recipe does not have.
@@ -49,7 +55,7 @@ def read_stage_mixture(recipe: Recipe, stage: Stage) -> MixtureSettings:
     where = f"stages.{stage.name}.mixture"
     mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
     list_members(recipe, mixture, where)
-    return mixture
+    return mixture.scaled(recipe.scale, read)
 
 
 def validate_mixtures(recipe: Recipe) -> None:
@@ -91,7 +97,8 @@ class _Stage:
 
     def __init__(self, run: Build, stage: Stage) -> None:
         self.run, self.stage, self.folder = run, stage, f"steps/mixtures/{stage.name}"
-        self.mixture = read_stage_mixture(run.recipe, stage)
+        self.read = self._compute_read_fractions()
+        self.mixture = read_stage_mixture(run.recipe, stage, self.read)
         self.chat = find_format(run.recipe.chat)
 
     def build(self) -> None:
@@ -101,7 +108,7 @@ class _Stage:
             name: [shard for source in sources for shard in self._shards(source)] for name, sources in members.items()
         }
         selected = self._select({source: [shard for shard, _ in found] for source, found in shards.items()}, shards)
-        mixed = self._one("mix", Mix(self.stage.name, self.mixture, self.run.recipe.seed), selected)
+        mixed = self._one("mix", self._make_mix(), selected)
         blocks = self._plan((*mixed, *selected))
         lock = Lock(
             shards={source: tuple(shard for shard, _ in found) for source, found in shards.items()},
@@ -125,6 +132,22 @@ class _Stage:
         )
         files = {file.name: file for file in (*locked, *counted)}  # with the statistics that know of repetition
         publish_stage(self.run.root, self.stage.name, tuple(files.values()), blocks)
+
+    def _compute_read_fractions(self) -> dict[str, float]:
+        """The fraction of the rows that a scaled run read, of each source or group that the mixture names."""
+        if self.run.recipe.scale == 1:
+            return {}
+        mixture = read_stage_mixture(self.run.recipe, self.stage)
+        members = list_members(self.run.recipe, mixture, f"stages.{self.stage.name}.mixture")
+        return {
+            name: compute_read_fraction(self.run.root, self.run.recipe, sources) for name, sources in members.items()
+        }
+
+    def _make_mix(self) -> Mix:
+        """The mix step, which weighs what a scaled run read of a source as if it were exactly the scale of it."""
+        scale = self.run.recipe.scale
+        weights = {name: scale / fraction for name, fraction in self.read.items()}
+        return Mix(self.stage.name, self.mixture, self.run.recipe.seed, weights)
 
     def _policy(self) -> Any:
         return self.run.recipe.policies[self.stage.policy]

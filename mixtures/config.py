@@ -30,7 +30,7 @@ Unit = Literal["samples", "images", "text", "visual", "supervised", "tokens"]
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-Totals = Mapping[str, int]
+Totals = Mapping[str, float]
 """Amounts by unit; also `tiles`, `segments` where they are known."""
 
 POSITIVE = (
@@ -92,6 +92,13 @@ class MixtureEntry:
         amount = self.take.partition(":")[2]
         wanted = math.ceil(number * float(amount[:-1]) / 100) if amount.endswith("%") else int(amount)
         return min(wanted, number)
+
+    def scaled(self, fraction: float) -> MixtureEntry:
+        """The same for a run that read this fraction of the source's rows: `take` of a number is as much less."""
+        how, _, amount = self.take.partition(":")
+        if not amount or amount.endswith("%"):
+            return self
+        return replace(self, take=f"{how}:{max(1, round(int(amount) * fraction))}")
 
 
 def _allow_mapping(schema: dict[str, Any]) -> None:
@@ -175,6 +182,24 @@ class MixtureSettings:
         entries += tuple(MixtureEntry(name, share=share) for name, share in self.shares.items())
         entries += tuple(MixtureEntry(name, repeat=repeat) for name, repeat in self.repeat.items())
         return tuple(replace(entry, max_repetition=entry.max_repetition or self.max_repetition) for entry in entries)
+
+    def scaled(self, scale: float, read: Mapping[str, float]) -> MixtureSettings:
+        """The same for a scaled run: budgets in tokens and sequences, and what entries take, are as much less.
+
+        Epochs, caps in epochs and percentages stay, since what they count is less already.
+
+        Args:
+            scale: the run's scale.
+            read: source -> the fraction of its rows that was read, where known; else it is taken to be the scale.
+        """
+        if scale == 1:
+            return self
+        return replace(
+            self,
+            tokens=None if self.tokens is None else self.tokens * scale,
+            sequences=None if self.sequences is None else self.sequences * scale,
+            entries=tuple(entry.scaled(read.get(entry.source, scale)) for entry in self.entries),
+        )
 
     @property
     def by_share(self) -> bool:

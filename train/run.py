@@ -87,7 +87,7 @@ def _train_stages(directory: Path, stage: str | None, machine: Machine | None, c
         result = train_stage(
             directory,
             item.name,
-            read_training_settings(item),
+            read_training_settings(item, recipe.scale),
             model,
             start_from=find_final_checkpoint(directory, names[before]) if before >= 0 else None,
             policy=recipe.policies[item.policy],
@@ -254,7 +254,7 @@ def evaluate_stage(
     if not names or stage not in (None, *names):
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
-    training, device = read_training_settings(chosen), take_device(machine)
+    training, device = read_training_settings(chosen, recipe.scale), take_device(machine)
     mixture = PlannedMixture(directory, chosen.name, machine.shards)
     reader = open_reader(mixture, read_model_settings(recipe), training.loss)
     with prepare_torch(machine, device), join_process_group(device) as group:

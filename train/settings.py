@@ -5,6 +5,7 @@ Read before any work begins, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -191,10 +192,12 @@ def read_model_settings(recipe: Recipe) -> ModelSettings:
     return parse_block(ModelSettings, dict(recipe.model), "model")
 
 
-def read_training_settings(stage: Stage) -> Training:
-    """The `train` block of a stage.
+def read_training_settings(stage: Stage, scale: float) -> Training:
+    """The `train` block of a stage, with steps and warm-up at the scale of its recipe, rounded down; one step at least.
 
     Raises:
         RecipeError: it is missing or wrong.
     """
-    return parse_block(Training, dict(stage.train), f"stages.{stage.name}.train")
+    training = parse_block(Training, dict(stage.train), f"stages.{stage.name}.train")
+    steps = None if training.steps is None else max(1, int(training.steps * scale))
+    return replace(training, steps=steps, warm_up=int(training.warm_up * scale))

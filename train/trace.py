@@ -44,8 +44,8 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
         RecipeError: there is no such stage, or it has no such step.
         StoreError: the mixture is missing.
     """
-    found = _find_stage(root, stage)
-    mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
+    found, scale = _find_stage(root, stage)
+    mixture, training = PlannedMixture(root, found.name), read_training_settings(found, scale)
     steps = count_steps(training, mixture.sequences)
     if not 0 <= step < steps:
         raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
@@ -63,8 +63,8 @@ def find_steps(root: Path, stage: str, name: str) -> list[int]:
         RecipeError: there is no such stage.
         StoreError: the mixture is missing.
     """
-    found = _find_stage(root, stage)
-    mixture, training = PlannedMixture(root, found.name), read_training_settings(found)
+    found, scale = _find_stage(root, stage)
+    mixture, training = PlannedMixture(root, found.name), read_training_settings(found, scale)
     steps = count_steps(training, mixture.sequences)
     sequences = [
         sequence
@@ -84,17 +84,19 @@ def list_trained_stages(root: Path) -> list[str]:
     return [stage.name for stage in stages if stage.train and (root / "mixtures" / stage.name).exists()]
 
 
-def _find_stage(root: Path, name: str | None) -> Stage:
-    stages = {stage.name: stage for stage in read_locked_recipe(root).stages}
+def _find_stage(root: Path, name: str | None) -> tuple[Stage, float]:
+    """A stage by its name, or the only one; and the scale of the recipe."""
+    recipe = read_locked_recipe(root)
+    stages = {stage.name: stage for stage in recipe.stages}
     if name is None and len(stages) == 1:
-        return next(iter(stages.values()))
+        return recipe.stages[0], recipe.scale
     if not stages:
         raise RecipeError(f"--step: {root} has no stages, so nothing is trained in steps")
     if name is None:
         raise RecipeError(f"--step: the recipe has several stages, say which with --stage: {', '.join(stages)}")
     if name not in stages:
         raise RecipeError(f"--stage {name}: the recipe has no such stage; {suggest_names(name, list(stages))}")
-    return stages[name]
+    return stages[name], recipe.scale
 
 
 class _Lineages:

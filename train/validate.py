@@ -57,7 +57,9 @@ def list_recipe_errors(recipe: Recipe) -> list[VlmillError]:
             partial(_check_budget, known, stage)
             for stage in known.stages
             if recipe.model
-            and not list_errors([partial(read_stage_mixture, recipe, stage), partial(read_training_settings, stage)])
+            and not list_errors(
+                [partial(read_stage_mixture, recipe, stage), partial(read_training_settings, stage, recipe.scale)]
+            )
         ),
     ]
 
@@ -75,7 +77,7 @@ def validate_training(recipe: Recipe) -> None:
     model = read_model_settings(recipe)
     policies = {stage.policy: recipe.policies[stage.policy] for stage in recipe.stages}
     pass_all(
-        *(partial(read_training_settings, stage) for stage in recipe.stages),
+        *(partial(read_training_settings, stage, recipe.scale) for stage in recipe.stages),
         *(partial(find_class, model, policy, recipe.chat) for policy in policies.values()),
         *(partial(_check_tower, model, name, policy) for name, policy in policies.items()),
     )
@@ -118,10 +120,13 @@ def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> di
 
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:
-    """Where the mixture's budget is in sequences, the plan will have about as many."""
-    budget = read_stage_mixture(recipe, stage).sequences
+    """Where the mixture's budget is in sequences, the plan will have about as many.
+
+    A scaled run may be too short to train on, and is still made to see what the whole run costs.
+    """
+    budget = read_stage_mixture(recipe, stage).sequences if recipe.scale == 1 else None
     if budget is not None:
         try:
-            count_steps(read_training_settings(stage), int(budget))
+            count_steps(read_training_settings(stage, recipe.scale), int(budget))
         except RecipeError as error:
             raise RecipeError(f"stages.{stage.name}.{error} (mixture.sequences)") from error

@@ -54,7 +54,7 @@ def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
     amounts = [
         entry["entry"]["share"]
         if entry["entry"]["share"] is not None
-        else (entry["entry"]["repeat"] or 1.0) * entry["available"][unit]
+        else (entry["entry"]["repeat"] or 1.0) * entry["available"][unit] * entry["weight"]
         for entry in mix["entries"]
     ]
     return [_round_ratio(amount, sum(amounts)) for amount in amounts]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from vlmill.mixtures.algorithms.order import merge_sources
 from vlmill.mixtures.algorithms.pack import pack_segments
 from vlmill.mixtures.algorithms.solve import Solution, solve_mixture
-from vlmill.mixtures.config import MixtureSettings
+from vlmill.mixtures.config import MAX_EPOCHS, MixtureSettings, Totals
 from vlmill.mixtures.report.warnings import warn_of_settings
 from vlmill.mixtures.steps.selection import FILES, Selection
 from vlmill.mixtures.steps.window import find_stretches, gather_segments
@@ -37,9 +37,12 @@ class Mix:
     stage: str
     mixture: MixtureSettings
     seed: int
+    weights: Mapping[str, float] = field(
+        default_factory=dict
+    )  # source -> what one of its samples counts as; 1 if absent
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property
@@ -60,10 +63,10 @@ class Mix:
         entries = [Selection.open(inputs, label, mixture.unit, self.seed, mixture.shard_window) for label in labels]
         selected = [json.loads(inputs[f"{label}/selection.json"].read_text(encoding="utf-8")) for label in labels]
         available = [entry["available"] for entry in selected]
-        solution = solve_mixture(mixture, available)
+        solution = self._solve(available)
         counts = _count_samples(mixture, entries, solution)
         if mixture.sequences is not None:
-            solution = solve_mixture(mixture, available, _estimate_fill(mixture, entries, counts))
+            solution = self._solve(available, _estimate_fill(mixture, entries, counts))
             counts = _count_samples(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
         starts = _count_starts(entries, counts, mixture.pack_window * mixture.windows_per_block)
@@ -77,8 +80,16 @@ class Mix:
             "blocks": len(starts) - 1,
             "samples": sum(counts),
             "entries": [
-                {"label": label, **chosen, "repetition": count / max(entry.walk.size, 1), "planned": plan}
-                for label, chosen, entry, count, plan in zip(labels, selected, entries, counts, planned, strict=True)
+                {
+                    "label": label,
+                    **chosen,
+                    "weight": weight,
+                    "repetition": count / max(entry.walk.size, 1),
+                    "planned": plan,
+                }
+                for label, chosen, weight, entry, count, plan in zip(
+                    labels, selected, self._list_weights(), entries, counts, planned, strict=True
+                )
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
@@ -86,6 +97,25 @@ class Mix:
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
         return {"samples": Count(sum(counts), sum(counts))}
+
+    def _list_weights(self) -> list[float]:
+        """What a sample of each entry counts as."""
+        return [self.weights.get(entry.source, 1.0) for entry in self.mixture.resolved()]
+
+    def _solve(self, available: Sequence[Totals], fill: float = 1.0) -> Solution:
+        """The solution over weighted amounts, as epochs of what is there.
+
+        A scaled run keeps a few rows more or less of a source than its scale says. Weighted so that they count as
+        exactly the scale, shares, epochs and caps come to what the whole run has.
+        """
+        weights = self._list_weights()
+        weighted = [
+            {unit: amount * weight for unit, amount in totals.items()}
+            for totals, weight in zip(available, weights, strict=True)
+        ]
+        solution = solve_mixture(self.mixture, weighted, fill)
+        epochs = zip(solution.repetition, weights, strict=True)
+        return replace(solution, repetition=tuple(min(passes * weight, MAX_EPOCHS) for passes, weight in epochs))
 
 
 def _count_samples(mixture: MixtureSettings, entries: Sequence[Selection], solution: Solution) -> list[int]:

@@ -65,3 +65,8 @@ def get_command(context: typer.Context) -> list[str]:
 def print_json(value: Any) -> None:
     """Write a value with sorted keys to standard output."""
     sys.stdout.write(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+
+
+def format_scale(scale: float | None) -> dict[str, str]:
+    """What `--scale` sets in a recipe."""
+    return {} if scale is None else {"scale": repr(scale)}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlmill.pipeline.cli.arguments import FilterFiles, TrustCode, console, get_command, parse_pairs
+from vlmill.pipeline.cli.arguments import FilterFiles, TrustCode, console, format_scale, get_command, parse_pairs
 from vlmill.pipeline.core.errors import RecipeError
 
 
@@ -42,6 +42,14 @@ def build(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,6 +99,7 @@ def build(
 
         vlmill build quickstart --out demo
         vlmill build my.yaml --out run --limit 1000 --set partition.rows=500
+        vlmill build my.yaml --out try --scale 0.001
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --filter my_filter.py
@@ -98,7 +107,7 @@ def build(
     from vlmill.api.builds import build, load_for_build
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
 
-    sets = parse_pairs(set_, "--set")
+    sets = parse_pairs(set_, "--set") | format_scale(scale)
     there = out or Path("build") / str(sets.get("name", read_mapping(find_recipe(recipe)).get("name")))
     code = _name_code(
         recipe, there, filter_ or [], trust_code or [], get_command(context), accept_changes=accept_changes
@@ -116,7 +125,12 @@ def build(
         retry_failed=retry_failed,
         console=console,
     )
-    if run.stages:
+    if until not in (None, "mixture"):
+        console.print(
+            f"built {run.folder} until {until}. Next: vlmill status {run.folder}; the same command without --until "
+            "goes on"
+        )
+    elif run.stages:
         console.print(
             f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, vlmill train "
             f"{run.folder}"

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from vlmill.pipeline.cli.arguments import FilterFiles, JsonFlag, TrustCode, console, parse_pairs, print_json
+from vlmill.pipeline.cli.arguments import (
+    FilterFiles,
+    JsonFlag,
+    TrustCode,
+    console,
+    format_scale,
+    parse_pairs,
+    print_json,
+)
 from vlmill.pipeline.core.errors import VlmillError
 
 
@@ -24,6 +32,14 @@ def check(
         typer.Option(metavar="NAME=PATH", help="Take the files of a source from elsewhere, as build does."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
     ] = None,
@@ -34,6 +50,10 @@ def check(
     ] = False,
     trust_code: TrustCode = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Those of the build whose hours are estimated.")] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Extrapolate the whole run from a run of the recipe at a --scale."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say all that is wrong with a recipe and what it names, all at once, and about what a build of it comes to.
@@ -46,21 +66,26 @@ def check(
 
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000
+        vlmill build my.yaml --out try --scale 0.001 && vlmill check my.yaml --from-run try
         vlmill check my.yaml --show
     """
+    if from_run is not None:
+        _show_extrapolation(from_run, workers, as_json=as_json)
+        return
     from vlmill.api.checks import check_recipe
     from vlmill.pipeline.cli.show import show_recipe
     from vlmill.pipeline.reports.estimate_table import list_assumptions, list_totals, make_source_table
 
+    sets = parse_pairs(set_, "--set") | format_scale(scale)
     if show:
-        show_recipe(recipe, parse_pairs(source, "--source"), limit, parse_pairs(set_, "--set"), filter_, trust_code)
+        show_recipe(recipe, parse_pairs(source, "--source"), limit, sets, filter_, trust_code)
         return
     result = check_recipe(
         recipe,
         out,
         sources=parse_pairs(source, "--source"),
         limit=limit,
-        settings=parse_pairs(set_, "--set"),
+        settings=sets,
         filters=filter_ or [],
         trust_code=trust_code or [],
         workers=workers,
@@ -69,8 +94,26 @@ def check(
     if as_json:
         print_json({"faults": result.faults, **asdict(estimate), "totals": estimate.totals})
     else:
-        console.print(make_source_table(estimate))
+        if estimate.sources:
+            console.print(make_source_table(estimate))
         for line in (*list_totals(estimate), *list_assumptions(estimate)):
             console.print(line, markup=False, soft_wrap=True)
     if result.faults:
         raise VlmillError(*result.faults)
+
+
+def _show_extrapolation(root: Path, workers: int | None, *, as_json: bool) -> None:
+    """Print what the whole run comes to, from a scaled one."""
+    from vlmill.pipeline.reports.estimate import count_workers
+    from vlmill.pipeline.reports.extrapolate import extrapolate_run, make_extrapolation_table
+
+    found = extrapolate_run(root)
+    if as_json:
+        print_json(asdict(found))
+        return
+    console.print(make_extrapolation_table(found, count_workers(workers)))
+    console.print(
+        "Fewer samples will be kept: a scaled run finds fewer duplicates. Reading is estimated too high, since a part "
+        "of a file costs more per row than all of it.",
+        markup=False,
+    )

@@ -239,7 +239,7 @@ def suggest_names(name: str, allowed: Iterable[str]) -> str:
     """`did you mean 'x'? ` where something is near, and the list of what is allowed."""
     names = sorted(allowed)
     close = difflib.get_close_matches(str(name)[:80], names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names)}"
+    return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names) or 'none'}"
 
 
 def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:

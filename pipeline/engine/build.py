@@ -26,12 +26,14 @@ from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
-from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, TryChain, read_manifest, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
+from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
+from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
@@ -102,12 +104,13 @@ class Build:
             for name, settings in self.recipe.sources.items()
         ]
         for source, partitions in survey_inputs(self, "survey", input_sets).items():
-            self.partitions[source] = limit_rows(partitions, self.recipe.limit)
-            if not self.partitions[source]:
+            limited = limit_rows(partitions, self.recipe.limit)
+            if not limited:
                 raise RecipeError(
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it "
                     f"elsewhere with --source {source}=PATH"
                 )
+            self.partitions[source] = scale_rows(limited, self.recipe.scale)
 
     def adopt(self) -> None:
         """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them.
@@ -191,6 +194,14 @@ class Build:
         files = (*(partition.raw or (partition.file,)), *self._lists, *self.index)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
+    def list_steps(self, source: str) -> tuple[ChainStep, ...]:
+        """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
+        return (*self._raw(_make_placeholder(source), retry=False), *self._curation(source))
+
+    def list_shard_steps(self, source: str, policy: str) -> tuple[ChainStep, ...]:
+        """The same of the steps that follow for a policy: render, and token lengths where there is a tokenizer."""
+        return self._sharding(_make_placeholder(source), policy)
+
     def _images(self, source: str) -> str:
         """Where the paths of a source's image files start."""
         return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
@@ -215,6 +226,7 @@ class Build:
                 stop=partition.stop,
                 licence=settings.licence,
                 on_bad_file=settings.on_bad_file,
+                bound=partition.bound,
                 images=self._images(name),
             )
             yield ChainStep(f"{folder}/read", read)
@@ -314,11 +326,14 @@ class Build:
         self.watcher.phase(phase, len(chains))
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
-        for index, receipts in self.executor.each(TryChain(ChainRunner(self.root)), chains, Chain.careful):
-            if isinstance(receipts, BadFileError):
-                bad[index] = receipts
+        log = TimingLog(self.root)
+        for index, done in self.executor.each(TimedChainRunner(self.root), chains, Chain.careful):
+            if isinstance(done, BadFileError):
+                bad[index] = done
                 self.watcher.done()
                 continue
+            receipts, timings = done
+            log.append(timings)
             for folder, receipt in receipts:
                 by_folder.setdefault(folder, {})[receipt.partition, receipt.key] = (
                     receipt  # a chain per policy has its first steps in common
@@ -361,10 +376,15 @@ class Build:
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
 
 
+def _make_placeholder(source: str) -> PlannedPartition:
+    """A partition of no file."""
+    return PlannedPartition(InputFile(source, 0, "", ""), File("input", "", "", 0), 0, 0, 0)
+
+
 def _adopt_partition(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
     """A partition by its name, without its input file."""
     number, chunk = (int(digits) for digits in partition.split("-"))
-    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw)
+    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw=raw)
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

@@ -7,6 +7,7 @@ class that derives from `ChainStep` (see table_history.py), or in a method of th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,6 +73,15 @@ class Chain:
         return replace(self, steps=tuple(step.started_anew() for step in self.steps))
 
 
+@dataclass(frozen=True, slots=True)
+class TaskTiming:
+    """How long a task took that was done, not found."""
+
+    folder: str
+    key: str
+    seconds: float
+
+
 @dataclass
 class ChainPass:
     """One pass over a chain: the files that the next step sees, and the receipts so far."""
@@ -80,6 +90,7 @@ class ChainPass:
     chain: Chain
     files: dict[str, File] = field(default_factory=dict)  # by name; a later step's replaces an earlier one's
     receipts: list[tuple[str, Receipt]] = field(default_factory=list)
+    timings: list[TaskTiming] = field(default_factory=list)
 
     @classmethod
     def begin(cls, store: Store, chain: Chain) -> Self:
@@ -113,10 +124,14 @@ class ChainPass:
         for file in (*task.inputs.values(), *task.side_inputs.values()):
             if file.name != "input" and not (self.store.root / file.path).exists():
                 raise MissingFile(file)
+        begun = time.perf_counter()
         if self.chain.input_file is None or "input" not in task.inputs:
-            return self.store.perform(task)
-        with open_input(self.chain.input_file) as path:
-            return self.store.perform(task, {"input": path})
+            receipt = self.store.perform(task)
+        else:
+            with open_input(self.chain.input_file) as path:
+                receipt = self.store.perform(task, {"input": path})
+        self.timings.append(TaskTiming(folder, receipt.key, round(time.perf_counter() - begun, 4)))
+        return receipt
 
     def forget_first(self, missing: MissingFile) -> None:
         """Forget the chain's first step, which left the missing file, so that it is done again.
@@ -142,6 +157,10 @@ class MissingFile(Exception):  # noqa: N818 - not yet an error: it may be made a
         self.file = file
 
 
+TimedReceipts = tuple[tuple[tuple[str, Receipt], ...], tuple[TaskTiming, ...]]
+"""(folder, receipt) of every step of a chain, and how long each task took that was done."""
+
+
 @dataclass(frozen=True)
 class ChainRunner:
     """Runs chains of one run; travels to workers."""
@@ -150,13 +169,19 @@ class ChainRunner:
 
     def __call__(self, chain: Chain) -> tuple[tuple[str, Receipt], ...]:
         """(folder, receipt) of every step of the chain, doing what is still to be done."""
-        while isinstance(done := self._run_once(chain), Chain):
-            chain = done
-        return done
+        return self.run_timed(chain)[0]
 
-    def _run_once(self, chain: Chain) -> tuple[tuple[str, Receipt], ...] | Chain:
-        """The same, or the chain to run in its place, because it begins with something less than it did."""
+    def run_timed(self, chain: Chain) -> TimedReceipts:
+        """The same, and how long each task took that was done."""
+        timings = list[TaskTiming]()
+        while isinstance(done := self._run_once(chain, timings), Chain):
+            chain = done
+        return done, tuple(timings)
+
+    def _run_once(self, chain: Chain, timings: list[TaskTiming]) -> tuple[tuple[str, Receipt], ...] | Chain:
+        """The receipts, or the chain to run in its place, because it begins with something less than it did."""
         chain_pass = ChainPass.begin(Store(self.root), chain)
+        chain_pass.timings = timings
         for step in chain.steps:
             try:
                 for folder, receipt in step.run(chain_pass):
@@ -170,15 +195,18 @@ class ChainRunner:
 
 
 @dataclass(frozen=True)
-class TryChain:
-    """Runs chains and gives back what is wrong with their input files, so that the others are run as well."""
+class TimedChainRunner:
+    """Runs chains of one run, and says how long each task took; travels to workers.
 
-    runner: ChainRunner
+    What is wrong with an input file is given back, so that the other chains are run as well.
+    """
 
-    def __call__(self, chain: Chain) -> tuple[tuple[str, Receipt], ...] | BadFileError:
-        """The receipts of the chain, or the error of its input file."""
+    root: Path
+
+    def __call__(self, chain: Chain) -> TimedReceipts | BadFileError:
+        """The receipts of the chain and the times of what was done, or the error of its input file."""
         try:
-            return self.runner(chain)
+            return ChainRunner(self.root).run_timed(chain)
         except BadFileError as error:
             return error
 

@@ -34,13 +34,14 @@ class InputSet:
 
 @dataclass(frozen=True)
 class PlannedPartition:
-    """A partition: rows [start, stop) of an input file."""
+    """A partition: rows [start, stop) of an input file, in a scaled run those with a hash below `bound`."""
 
     input_file: InputFile
     file: File
     chunk: int
     start: int
     stop: int
+    bound: int | None = None  # of the hashes of the rows that are read; None: every row
     raw: tuple[File, ...] = ()  # what was read and fetched of it, where no input file is asked any more
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -39,6 +40,13 @@ class Undecided:
 
 
 Finding = Verdict | Undecided
+
+
+def take_sources(samples: Iterable[tuple[int, Sample]], sources: Sequence[str]) -> Iterator[tuple[int, Sample]]:
+    """The samples of these sources: names, or patterns such as `cauldron-*`; of all where none is named."""
+    for row, sample in samples:
+        if not sources or any(fnmatchcase(sample.id.source, name) for name in sources):
+            yield row, sample
 
 
 class Filter(Protocol):

@@ -222,7 +222,8 @@ class CustomFilter:
         known = [field.name for field in dataclasses.fields(kind)]
         for name in self.settings:
             if name not in known:
-                raise RecipeError(f"{where}: unknown key {name!r}; {suggest_names(name, known)}")
+                hint = "" if known else "; a setting is a field with a type, such as `share: float = 0.9`"
+                raise RecipeError(f"{where}: unknown key {name!r}; {suggest_names(name, known)}{hint}")
         return parse_block(kind, dict(self.settings), where)
 
 

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, Sample, Verdict
+from vlmill.pipeline.filters.base import take_sources
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -31,6 +32,7 @@ class ImageQuality:
             stays. Colours of one luminance look alike to it: raise it with care where shapes are asked about.
         min_sharpness: variance of the Laplacian of luminance, at a longer side of 256 pixels at most. Off by default:
             drawings and diagrams have large flat areas, and lie as low as blurred photographs.
+        sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
 
     name: ClassVar[str] = "image_quality"
@@ -39,6 +41,7 @@ class ImageQuality:
 
     min_contrast: Annotated[float, Field(ge=0)] | None = 0.25
     min_sharpness: Annotated[float, Field(ge=0)] | None = None
+    sources: tuple[str, ...] = ()
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing but this file."""
@@ -46,7 +49,7 @@ class ImageQuality:
 
     def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
         """Verdicts with the contrast or sharpness as their score. Images that failed get none."""
-        for row, sample in samples:
+        for row, sample in take_sources(samples, self.sources):
             for index, node in enumerate(sample.nodes):
                 if node.image is not None and image_stats[node.image].reason is None:
                     fault = self._fault(image_stats[node.image])

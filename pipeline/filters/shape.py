@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import LEAST_IMAGES, WHOLE_SAMPLE, ImageStats, Sample, Verdict
+from vlmill.pipeline.filters.base import take_sources
 from vlmill.pipeline.filters.measures import split_words
 
 
@@ -37,6 +38,7 @@ class Shape:
         min_words_per_image: words of all its texts over images left; galleries have few. Asked only where an image is
             left.
         max_words_per_image: the same; books with one cover have many.
+        sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
 
     name: ClassVar[str] = "shape"
@@ -52,6 +54,7 @@ class Shape:
     max_images: int | None = Field(default=None, ge=0)
     min_words_per_image: float | None = Field(default=None, ge=0)
     max_words_per_image: float | None = Field(default=None, ge=0)
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for least, most, thing in (
@@ -73,7 +76,7 @@ class Shape:
 
         Images that failed have no size and get no verdict; they count as lost.
         """
-        for row, sample in samples:
+        for row, sample in take_sources(samples, self.sources):
             left = 0
             for index, node in enumerate(sample.nodes):
                 if node.image is None or image_stats[node.image].reason is not None:

@@ -35,7 +35,7 @@ from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Role, Sample, Verdict
 from vlmill.pipeline.filters import word_lists
-from vlmill.pipeline.filters.base import Finding, Undecided
+from vlmill.pipeline.filters.base import Finding, Undecided, take_sources
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.measures import (
     measure_character_repetition,
@@ -103,6 +103,7 @@ class TextQuality:
         sample: bounds of all texts of a sample together.
         roles: whose texts are filtered: none are documents and pages, user and assistant the turns of conversations.
         flagged_words: lists by language code, in place of ours.
+        sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
 
     name: ClassVar[str] = "text_quality"
@@ -113,6 +114,7 @@ class TextQuality:
     sample: TextBounds = field(default_factory=TextBounds)
     roles: tuple[Role, ...] = ("none",)
     flagged_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for code in self.flagged_words:
@@ -130,7 +132,7 @@ class TextQuality:
     def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts with the offending number of words, or share, as their score."""
         del image_stats
-        for row, sample in samples:
+        for row, sample in take_sources(samples, self.sources):
             if any(node.role in self.roles for node in sample.nodes):
                 yield from self._sample(row, sample)
 

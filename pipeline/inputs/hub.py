@@ -283,18 +283,23 @@ class _Ranges(io.RawIOBase):
         return response.status_code == 206 and response.headers.get("Content-Range") in ranges
 
 
+class HubUnreachableError(SourceError):
+    """The Hub does not answer at all, or must not be asked: the same is true of every other repository."""
+
+
 @contextmanager
 def _explain_errors(where: HfUri) -> Iterator[None]:
     """Trouble with the Hub as a SourceError that says what to do."""
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise SourceError(
+        raise HubUnreachableError(
             f"{where.to_uri()}: HF_HUB_OFFLINE forbids to ask the Hub; unset it, or point the source to a copy "
             "with --source NAME=PATH"
         ) from error
     except HTTPError as error:
-        raise SourceError(f"{where.to_uri()}: {_describe_error(where, error)}") from error
+        kind = SourceError if isinstance(error, HfHubHTTPError) else HubUnreachableError
+        raise kind(f"{where.to_uri()}: {_describe_error(where, error)}") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # no JSON, or none of the Hub's
         raise SourceError(
             f"{where.to_uri()}: {constants.ENDPOINT} answers what no Hub does ({error}); is HF_ENDPOINT right?"

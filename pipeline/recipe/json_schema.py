@@ -57,6 +57,10 @@ def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> 
     _allow_taking(stage["mixture"], found, "PublishedUse", "published", list_published_stages())
     recipe["required"] = ["name"]
     recipe["anyOf"] = [{"required": ["sources"]}, {"required": ["include"]}]
+    # A source and `decontaminate` may add to included ones, and have then what those have.
+    source, against = (found[block].pop("required") for block in ("SourceSettings", "Decontamination"))
+    whole = {"sources": {"additionalProperties": {"required": source}}, "decontaminate": {"required": against}}
+    recipe["if"], recipe["then"] = {"not": {"required": ["include"]}}, {"properties": whole}
     return {"$schema": DIALECT, **recipe, "title": "Recipe of vlmill", "$defs": dict(sorted(found.items()))}
 
 

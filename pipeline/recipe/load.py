@@ -18,7 +18,7 @@ from vlmill.pipeline.recipe.include import COMPOSING, compose_file
 from vlmill.pipeline.recipe.located import Origins
 from vlmill.pipeline.recipe.mapping import find_recipe
 from vlmill.pipeline.recipe.overrides import list_locations
-from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out
+from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out, select_used
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.recipe.validate import validate_recipe
 
@@ -93,6 +93,7 @@ def compose_recipe(
     for change in work.list_changes(find_recipe(name), sources, limit, sets, filters, locked):
         change()
     digests, where = [custom_filters.hash_code(code) for _, code in filters], find_recipe(name)
+    mapped = select_used(mapped, work.data)
     try:
         recipe = parse_block(Recipe, work.data, where.name).trusting(digests)
         check_mapped(mapped, recipe.list_groups())
@@ -130,7 +131,7 @@ def load_readable(
         faults += error.faults
     unreadable = frozenset(_list_unreadable(recipe, found.left_out, work.data))
     kept = _keep_names(recipe, found.left_out)
-    faults += list_faults(list_errors([partial(check_mapped, mapped, kept.list_groups())]))
+    faults += list_faults(list_errors([partial(check_mapped, select_used(mapped, work.data), kept.list_groups())]))
     located = work.add_origins(dict.fromkeys(faults), path.name)
     return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns)
 

@@ -54,15 +54,23 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
     """
     path, now = root / LOCK, select_shaping(data)
     if is_bound(root) and not accept_changes:
-        before = read_lock(root)
-        if before != now:
+        before, here = _leave_out_descriptions(read_lock(root)), _leave_out_descriptions(now)
+        if before != here:
             raise StoreError(
-                f"{root} is locked to another recipe:\n{list_differences(before, now)}\n"
+                f"{root} is locked to another recipe:\n{list_differences(before, here)}\n"
                 "Take another folder with --out, or change this one with --accept-changes: what the change does "
                 "not touch is kept"
             )
-        return
     write_atomically(path, seal_yaml(format_yaml(now)))
+
+
+def _leave_out_descriptions(shaping: Mapping[str, Any]) -> dict[str, Any]:
+    """The lock without what only describes sources."""
+    sources = {
+        name: {key: value for key, value in block.items() if key not in {"homepage", "citation"}}
+        for name, block in shaping["sources"].items()
+    }
+    return {**shaping, "sources": sources}
 
 
 def is_bound(root: Path) -> bool:

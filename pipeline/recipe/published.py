@@ -13,7 +13,7 @@ Both become plain values before the recipe is read further. Published mixtures a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from fnmatch import fnmatchcase
 from importlib.resources import files
@@ -194,6 +194,21 @@ def _map_entries(use: PublishedUse, entries: list[str], where: str, origin: str)
     if not kept:
         raise RecipeError(f"{where}: `without` leaves no entry of {use.published} ({origin})")
     return {name: use.sources.get(name) or str(every).replace(EVERY, name.partition("@")[0]) for name in kept}
+
+
+def select_used(mapped: Sequence[Mapped], data: Mapping[str, Any]) -> list[Mapped]:
+    """What was mapped and is still in a recipe: one that includes another may replace its mixtures, or not take them.
+
+    Args:
+        mapped: what was mapped in any of its files.
+        data: the recipe's mapping, with all that it includes.
+    """
+    sources = set[tuple[Any, Any]]()
+    for stage in data.get("stages") or ():
+        mixture = stage.get("mixture") if isinstance(stage, dict) else None
+        entries = mixture.get("entries") if isinstance(mixture, dict) else None
+        sources |= {(stage.get("name"), entry.get("source")) for entry in entries or () if isinstance(entry, dict)}
+    return [item for item in mapped if (item.stage, item.source) in sources]
 
 
 def describe_left_out(data: dict[str, Any], mapped: Sequence[Mapped]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ PATHS: tuple[tuple[str, ...], ...] = (
 )
 """Where paths stand that start from the recipe's folder."""
 
-ROOTED: tuple[tuple[str, ...], ...] = (("sources",), ("decontaminate", "against"))
-"""Blocks whose entries have a `root`, which is the recipe's folder where they name none."""
+ROOTED = {("sources",): "kind", ("decontaminate", "against"): "files"}
+"""Blocks whose entries have a `root`, which is the recipe's folder where they name none -> the key without which an
+entry only adds to one of an included file, and has its root."""
 
 
 def rebase_paths(whole: Located, folder: Path, base: Path) -> Located:
@@ -37,15 +39,15 @@ def rebase_paths(whole: Located, folder: Path, base: Path) -> Located:
     def rebase(found: Located) -> Located:
         return Located(_rebase_path(found.value, folder, base), found.origin)
 
-    for keys in ROOTED:
-        whole = _change_values(whole, (*keys, ANY), _name_root)
+    for keys, key in ROOTED.items():
+        whole = _change_values(whole, (*keys, ANY), partial(_name_root, key))
     for keys in PATHS:
         whole = _change_values(whole, keys, rebase)
     return whole
 
 
-def _name_root(entry: Located) -> Located:
-    if not isinstance(entry.value, dict) or "root" in entry.value:
+def _name_root(key: str, entry: Located) -> Located:
+    if not isinstance(entry.value, dict) or "root" in entry.value or key not in entry.value:
         return entry
     return entry.with_item("root", Located(".", entry.origin))
 

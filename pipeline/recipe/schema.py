@@ -6,7 +6,8 @@ A recipe and the overrides of the command line make the effective recipe; a fold
 `recipe.lock.yaml`. Both are data: no code in them runs unless the command line names it (pipeline/filters/custom.py),
 and their names may be no way out of a folder (pipeline/recipe/validate.py). What only says where things lie or how fast
 they are had (`root`, `images`, `serve`, the fetch block's mirrors, threads and times), or what is expected of a build
-(`expect`), is not in the lock, as it is in no key.
+(`expect`), is not in the lock, as it is in no key. What only describes a source (`homepage`, `citation`) is in the lock
+for the data card, and binds nobody.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Expect:
 class SourceSettings:
     """One named source of a recipe."""
 
-    kind: Annotated[str, KindOf(SOURCES)]  # a row shape
+    kind: Annotated[str, KindOf(SOURCES)]  # a row shape; needed where no included file names it
     files: str | None = None  # pattern below root
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
@@ -57,6 +58,8 @@ class SourceSettings:
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
     licence: str = ""  # of samples that name none
+    homepage: str = field(default="", metadata=RUNTIME)  # where people read about it; for the data card
+    citation: str = field(default="", metadata=RUNTIME)  # what to cite, such as arXiv:2306.16527; for the data card
     priority: Annotated[int, pydantic.Field(ge=-(1 << 31), lt=1 << 31)] = (
         0  # of two duplicates the lower number is kept
     )
@@ -121,6 +124,7 @@ class Recipe:
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
     seed: Seed = 0  # of mixtures
     limit: Amount | None = None  # rows per source, from the front
+    scale: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0  # fraction of each source's rows, and of every budget
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
@@ -29,9 +31,18 @@ def format_effective(found: EffectiveRecipe, blocks: Mapping[str, type[Any]]) ->
     data = {key: value for key, value in found.data.items() if key != CODE}
     whole = _lay_over(_spell_recipe(found.recipe, blocks), data)
     whole = {item.name: whole[item.name] for item in dataclasses.fields(Recipe) if item.name in whole}
-    lines = [*(f"# {note}" for note in found.notes), *_write_mapping(whole, (), found.origins, "")]
-    lines += [f"# code of custom filters in {file} ({found.origins[CODE, file]})" for file in found.data.get(CODE, {})]
+    origins = {keys: _shorten_origin(origin, found.base) for keys, origin in found.origins.items()}
+    lines = [*(f"# {note}" for note in found.notes), *_write_mapping(whole, (), origins, "")]
+    lines += [f"# code of custom filters in {file} ({origins[CODE, file]})" for file in found.data.get(CODE, {})]
     return "\n".join(lines) + "\n"
+
+
+def _shorten_origin(origin: str, base: Path) -> str:
+    """A file's place as seen from the recipe's folder, or from the folder of shipped recipes."""
+    for folder, name in ((base, ""), (Path(str(files("vlmill.recipes"))), "vlmill/recipes/")):
+        if origin.startswith(f"{folder}/"):
+            return name + origin.removeprefix(f"{folder}/")
+    return origin
 
 
 def _spell_recipe(recipe: Recipe, blocks: Mapping[str, type[Any]]) -> dict[str, Any]:

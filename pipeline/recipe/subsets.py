@@ -4,8 +4,9 @@
       cauldron: {kind: cauldron, root: hf://datasets/HuggingFaceM4/the_cauldron@main, subsets: "*"}
 
 Where the source has `files`, `{subset}` in it stands for a subset's folder. Else the `configs` in the head of the
-dataset's README.md say what its subsets are, and where there are none each folder is one. The lock of a run holds the
-sources that came of it, and a later build of that run keeps to them.
+dataset's README.md say what its subsets are, and where there are none each folder is one. `{subset}` may stand in
+`images` as well. The lock of a run holds the sources that came of it, and a later build of that run keeps to them.
+Subsets of a dataset on the Hub that are named beside `files` are taken without asking the Hub.
 """
 
 from __future__ import annotations
@@ -80,8 +81,14 @@ def _expand_source(name: str, block: Mapping[str, Any], base: Path, locked: Mapp
         ours = name_subset(name, subset)
         if ours in made:
             raise RecipeError(f"{where}: two subsets would both be the source {ours!r}, one of them {subset!r}")
-        made[ours] = {**shared, **place, "group": name}
+        made[ours] = {**_name_images(shared, subset), **place, "group": name}
     return dict(sorted(made.items()))
+
+
+def _name_images(shared: Mapping[str, Any], subset: str) -> dict[str, Any]:
+    """What the subsets of a source have in common, with the subset's name in the place of `{subset}` in `images`."""
+    images = shared.get("images")
+    return {**shared, **({"images": images.replace(PLACE, subset)} if isinstance(images, str) else {})}
 
 
 def _check_form(name: str, block: Mapping[str, Any]) -> None:
@@ -129,10 +136,8 @@ def _find_places(name: str, block: Mapping[str, Any], base: Path, wanted: Collec
     root = root if "://" in root else str((base / root).resolve())
     pattern = block.get("files")
     if pattern is not None:
-        found = {
-            subset: {"files": pattern.replace(PLACE, glob.escape(subset))}
-            for subset in _list_folders(name, root, pattern)
-        }
+        listed = wanted if wanted and hub.is_hub(root) else _list_folders(name, root, pattern)
+        found = {subset: {"files": pattern.replace(PLACE, glob.escape(subset))} for subset in listed}
     else:
         found = _read_configs(name, root, split)
         if not found:

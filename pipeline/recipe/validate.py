@@ -5,6 +5,7 @@ Names are folders, each source says which files are its own, and what blocks nam
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
@@ -87,6 +88,7 @@ def validate_recipe(recipe: Recipe) -> None:
     pass_all(
         partial(check_names, recipe),
         partial(_check_sources, recipe),
+        partial(_check_filters, recipe),
         *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
         *(partial(_check_fetch, recipe, name) for name in recipe.sources),
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
@@ -99,6 +101,17 @@ def validate_recipe(recipe: Recipe) -> None:
 def _check_sources(recipe: Recipe) -> None:
     if not recipe.sources:
         raise RecipeError("sources: a recipe needs at least one")
+
+
+def _check_filters(recipe: Recipe) -> None:
+    """Each source that a filter is asked of is there, or a pattern would let all pass by mistake."""
+    for filter_ in recipe.filters:
+        for name in getattr(filter_, "sources", ()) if filter_.name in FILTERS else ():
+            if not fnmatch.filter(recipe.sources, name):
+                raise RecipeError(
+                    f"filters.{filter_.name}.sources: the recipe has no source {name!r}; "
+                    f"{suggest_names(name, recipe.sources)}"
+                )
 
 
 def _check_stages(recipe: Recipe) -> None:

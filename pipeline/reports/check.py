@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from tokenizers import Tokenizer
@@ -64,16 +65,37 @@ def check_inputs(
     against = recipe.decontaminate.against if recipe.decontaminate else {}
     sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
     known = {*passed, *earlier.surveyed}
+    places = {name: partial(_check_source, name, one, base, files) for name, one in sources.items()}
+    places |= {name: partial(_check_benchmark, name, held, base) for name, held in against.items()}
+    places = {name: check for name, check in places.items() if name not in known}
+    unreachable = _try_hub(recipe, places)
     checks: list[Callable[[], object]] = [
         partial(check_tokenizer, recipe, base),
         *(partial(check_lists, filter_, base) for filter_ in recipe.filters),
         *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
-        *(partial(_check_source, name, one, base, files) for name, one in sources.items() if name not in known),
-        *(partial(_check_benchmark, name, held, base) for name, held in against.items() if name not in known),
+        *places.values(),
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = [error for error in pool.map(_find_error, checks) if error is not None]
-    return InputCheck(tuple(found), {name: files[name] for name in sources if name in files})
+    return InputCheck((*found, *unreachable), {name: files[name] for name in sources if name in files})
+
+
+def _try_hub(recipe: Recipe, places: dict[str, Any]) -> list[VlmillError]:
+    """Where many places are on the Hub, look at one first. If the Hub does not answer, the others leave `places`.
+
+    A request is repeated for some 20 s, and the answer would be the same for each.
+    """
+    roots = recipe.roots()
+    on_hub = [name for name in places if hub.is_hub(roots[name])]
+    if len(on_hub) <= AT_ONCE:
+        return []
+    error = _find_error(places[on_hub[0]])
+    if not isinstance(error, hub.HubUnreachableError):
+        return []
+    for name in on_hub:
+        del places[name]
+    others = f"{len(on_hub) - 1} more are on the Hub and were not looked at: {', '.join(on_hub[1:])}"
+    return [error, SourceError(others)]
 
 
 def find_earlier_work(root: Path, recipe: Recipe, data: Mapping[str, object]) -> EarlierWork:
@@ -209,7 +231,7 @@ def _check_file(source: Source, file: InputFile) -> None:
         if source.isolated:  # a row of it may be a document of many pages
             source.survey(path)
         else:
-            next(iter(source.rows(path, 0, 1)), None)
+            next(iter(source.rows(path, range(1))), None)
 
 
 def _read_byte(file: InputFile) -> None:

@@ -110,8 +110,8 @@ def check_decontaminated(root: Path, recipe: Recipe) -> Decontamination:
     """
     if recipe.decontaminate is None:
         raise NotBuiltError(
-            f"{root} was compared with no benchmark: add a decontaminate block to its recipe, such as against: "
-            "benchmarks"
+            f"{root} was compared with no benchmark: add a decontaminate block to its recipe, such as include: "
+            "[{recipe: fragments/benchmarks}]"
         )
     return recipe.decontaminate
 

@@ -20,6 +20,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Costs, MeasuredRows, SourceWork, measure_rows
 from vlmill.pipeline.sources import Source
+from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 
 LARGEST = 1 << 30
 """Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
@@ -202,7 +203,7 @@ def _describe_source(
     recipe: Recipe, name: str, files: Sequence[InputFile], there: int | None, measured: MeasuredRows
 ) -> SourceEstimate:
     """The estimate of a source whose files have so many rows in all."""
-    rows = there if there is None or recipe.limit is None else min(there, recipe.limit)
+    rows = there if there is None else _count_taken(recipe, there)
     known = measured.costs.rows > 0 and rows is not None
     per_file = -(-(rows or 0) // len(files))
     partitions = len(files) * max(1, -(-per_file // recipe.partition.rows))
@@ -253,3 +254,9 @@ def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int
 def count_workers(workers: int | None) -> int:
     """The processes of a build that work: one per core, where nothing is said; with 0 the build works itself."""
     return max(workers, 1) if workers is not None else os.cpu_count() or 1
+
+
+def _count_taken(recipe: Recipe, rows: int) -> int:
+    """How many of a source's rows its limit and scale leave; a scale decides by hash, so about as many."""
+    limited = rows if recipe.limit is None else min(rows, recipe.limit)
+    return limited if recipe.scale == 1 else min(limited, max(round(limited * recipe.scale), LEAST_ROWS))

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from vlmill.pipeline.reports.estimate import REQUEST_SECONDS, RunEstimate
 
-COLUMNS = ("source", "files", "GB", "rows", "samples", "images", "requests", "tables GB", "shards GB", "hours", "from")
+COLUMNS = ("source", "files", "size", "rows", "samples", "images", "requests", "tables", "shards", "time", "from")
 
 
 def make_source_table(estimate: RunEstimate) -> Table:
-    """A row for each source; hours are those of all workers together."""
+    """A row for each source; the time is that of all workers together."""
     table = Table(title="about so much is there")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("source", "from") else "right")
     for one in estimate.sources:
-        counts = (f"{n:,}" if n is not None else "?" for n in (one.rows, one.samples, one.images, one.requests))
-        shards = [size for size in one.shard_bytes.values() if size is not None]
-        sizes = (one.bytes, one.table_bytes, sum(shards) if len(shards) == len(one.shard_bytes) else None)
-        gigabytes = [_format_gigabytes(size) for size in sizes]
-        hours = f"{sum(one.seconds.values()) / estimate.workers / 3600:.3g}" if one.seconds else "?"
-        table.add_row(one.source, str(one.files), gigabytes[0], *counts, *gigabytes[1:], hours, one.rests_on)
+        counts = (_format_count(count) for count in (one.rows, one.samples, one.images, one.requests))
+        sizes = (format_size(size) for size in (one.table_bytes, _add_known(list(one.shard_bytes.values()))))
+        time = format_time(sum(one.seconds.values()) / estimate.workers) if one.seconds else "?"
+        table.add_row(one.source, str(one.files), format_size(one.bytes), *counts, *sizes, time, one.rests_on)
     return table
 
 
 def list_totals(estimate: RunEstimate) -> Iterator[str]:
-    """The totals, a line each."""
-    requests = estimate.add_up("requests")
-    yield f"network: {'?' if requests is None else f'{requests:,}'} requests for images"
+    """The totals, a line each; nothing where no source could be looked at."""
+    if not estimate.sources:
+        return
+    yield f"network: {_format_count(estimate.add_up('requests'))} requests for images"
     yield (
-        f"disk: tables {_format_gigabytes(estimate.add_up('table_bytes'))} GB, images as they came among them "
-        f"{_format_gigabytes(estimate.add_up('image_bytes'))} GB; shards: "
-        + (_join_amounts(estimate.add_up_policies("shard_bytes"), _format_gigabytes, " GB") or "none, without policies")
-        + f"; {estimate.free / 1e9:.2f} GB are free"
+        f"disk: tables {_add_sizes([one.table_bytes for one in estimate.sources])}, images as they came among them "
+        f"{_add_sizes([one.image_bytes for one in estimate.sources])}; shards: "
+        + (", ".join(_list_shards(estimate)) or "none, without policies")
+        + f"; {format_size(estimate.free)} are free"
     )
     if estimate.stage_tokens:
-        yield f"tokens: {_join_amounts(estimate.stage_tokens, lambda count: '?' if count is None else f'{count:,}')}"
-    yield f"time: {estimate.hours:.3g} hours with {estimate.workers} workers like one process on this machine"
+        yield f"tokens: {_join_amounts(estimate.stage_tokens, _format_count)}"
+    yield f"time: {format_time(3600 * estimate.hours)} with {estimate.workers} workers like one process on this machine"
 
 
 def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
     """What was assumed, and what is not in the estimate."""
+    if not estimate.sources:
+        return
     yield "Samples and images are counted before any filter, shards and tokens after filters and before duplicates go."
     yield (
-        "Hours are those of the rows that were measured, times all rows: without the comparison for duplicates, "
+        "The time is that of the rows that were measured, times all rows: without the comparison for duplicates, "
         "benchmarks, mixing, hashing input files, copying them from elsewhere, and the start of workers."
     )
     if estimate.add_up("requests") != 0:
@@ -55,9 +57,39 @@ def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
         )
 
 
-def _format_gigabytes(size: int | None) -> str:
-    return "?" if size is None else f"{size / 1e9:.2f}" if size >= 10_000_000 else f"{size / 1e9:.5f}"
+def format_size(size: int | None) -> str:
+    """Bytes as `1.2 GB`; `?` for what is not known."""
+    return "?" if size is None else decimal(size)
 
 
-def _join_amounts(amounts: Mapping[str, int | None], form: Callable[[int | None], str], unit: str = "") -> str:
-    return ", ".join(f"{name} {form(amount)}{unit}" for name, amount in amounts.items())
+def format_time(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever is short to read."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _format_count(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}"
+
+
+def _add_known(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _add_sizes(sizes: Sequence[int | None]) -> str:
+    """The sum of sizes, or of those that are known."""
+    known = [size for size in sizes if size is not None]
+    if known and len(known) < len(sizes):
+        return f"at least {decimal(sum(known))}"
+    return format_size(_add_known(sizes))
+
+
+def _list_shards(estimate: RunEstimate) -> Iterator[str]:
+    for policy in estimate.add_up_policies("shard_bytes"):
+        yield f"{policy} {_add_sizes([one.shard_bytes.get(policy) for one in estimate.sources])}"
+
+
+def _join_amounts(amounts: Mapping[str, int | None], form: Callable[[int | None], str]) -> str:
+    return ", ".join(f"{name} {form(amount)}" for name, amount in amounts.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeVar
@@ -20,6 +20,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, Node
 
 Raw = TypeVar("Raw")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,18 @@ class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row
     def __init__(self, detail: str, reason: Reason = Reason.BAD_ROW, raw: object = None) -> None:
         super().__init__(detail)
         self.reason, self.raw = reason, raw
+
+
+def pick_items(items: Iterable[Item], numbers: Sequence[int]) -> Iterator[tuple[int, Item]]:
+    """(number, item) of the items of these numbers, which rise; nothing behind the last of them is asked for."""
+    remaining = iter(numbers)
+    wanted = next(remaining, None)
+    for number, item in enumerate(items) if wanted is not None else ():
+        if number == wanted:
+            yield number, item
+            wanted = next(remaining, None)
+            if wanted is None:
+                return
 
 
 def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[Raw], Page]) -> Iterator[SourceRow]:
@@ -135,9 +148,10 @@ class Source(Protocol):
         """Bytes of each row of an input file, in order, without decoding it. Raises BadFileError on a wrong form."""
         ...
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """Rows [start, stop) in order, each exactly once. Bad rows are yielded with `failed`, never raised.
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """The rows of these numbers, which rise, each exactly once. Bad rows are yielded with `failed`, never raised.
 
+        Of the others as little is read as the format allows.
         Raises BadFileError where the file is damaged: no row from there on can be told from another.
         """
         ...

@@ -89,9 +89,9 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
         """As the format does. Raises BadFileError as well for a file of none of the formats."""
         return _choose_format(path).survey(self, path)
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """As the format does. Raises BadFileError as `survey`."""
-        return _choose_format(path).rows(self, path, start, stop)
+        return _choose_format(path).rows(self, path, numbers)
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of one turn; BAD_ROW for values of another form, EMPTY_ROW where nothing is asked or shown."""

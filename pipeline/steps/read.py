@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -37,11 +37,12 @@ from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.files import Files
+from vlmill.pipeline.steps.row_sample import choose_rows
 
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an input file.
+    """Step: rows [start, stop) of an input file, in a scaled run those of them whose hash is below `bound`.
 
     Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
 
@@ -55,7 +56,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     source: Source
     name_of_source: str
@@ -64,6 +65,7 @@ class Read:
     stop: int
     licence: str = ""
     on_bad_file: OnBadFile = "error"
+    bound: int | None = None  # of the rows' hashes (row_sample.py); None: every row
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
     @property
@@ -82,7 +84,7 @@ class Read:
         return {library: version(library) for library in libraries}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Read every row.
+        """Read every row that was chosen.
 
         Raises:
             BadFileError: the file has not the form of the source, or is damaged, and is not skipped.
@@ -112,8 +114,11 @@ class Read:
         return {"rows": rows, "pages": pages}
 
     def _rows(self, input_file: Path) -> Iterator[SourceRow]:
-        """The rows, each exactly once."""
-        for expected, row in zip_longest(range(self.start, self.stop), self._sound_rows(input_file)):
+        """The chosen rows, each exactly once."""
+        numbers: Sequence[int] = range(self.start, self.stop)
+        if self.bound is not None:
+            numbers = choose_rows(self.name_of_source, self.file, self.start, self.stop, self.bound)
+        for expected, row in zip_longest(numbers, self._sound_rows(input_file, numbers)):
             if row is None or row.row != expected:
                 found = "the end" if row is None else f"row {row.row}"
                 wanted = "the end" if expected is None else f"row {expected}"
@@ -123,21 +128,22 @@ class Read:
                 )
             yield row
 
-    def _sound_rows(self, input_file: Path) -> Iterator[SourceRow]:
+    def _sound_rows(self, input_file: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.
 
         Raises BadFileError for one that is not skipped.
         """
         following = self.start
         try:
-            for row in self.source.rows(input_file, self.start, self.stop):
+            for row in self.source.rows(input_file, numbers):
                 following = row.row + 1
                 yield row
         except BadFileError as error:
             if self.on_bad_file == "error":
                 raise
             fault = str(error).removeprefix(f"{input_file}: ")
-            yield from (SourceRow(row, failed=((Reason.BAD_FILE, fault),)) for row in range(following, self.stop))
+            hidden = (row for row in numbers if row >= following)
+            yield from (SourceRow(row, failed=((Reason.BAD_FILE, fault),)) for row in hidden)
 
     def _samples(self, row: SourceRow, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
         """The samples of a row, and of what else there might have been the rows of REFUSED."""

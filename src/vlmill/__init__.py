@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlmill.api.ablation import Ablation, ablate
-    from vlmill.api.builds import LoadedRecipe, build, load_recipe
+    from vlmill.api.builds import LoadedRecipe, build, forecast_changes, load_recipe
     from vlmill.api.checks import CheckResult, check_recipe
     from vlmill.api.mixtures import compare_mixtures, compare_published, import_mixture, list_published, load_published
     from vlmill.api.run_tables import DecodedPicture
@@ -88,6 +88,7 @@ __all__ = [
     "check_recipe",
     "compare_mixtures",
     "compare_published",
+    "forecast_changes",
     "import_mixture",
     "list_published",
     "load_published",
@@ -97,7 +98,7 @@ __all__ = [
 
 _MODULES = {
     "vlmill.api.ablation": ("Ablation", "ablate"),
-    "vlmill.api.builds": ("LoadedRecipe", "build", "load_recipe"),
+    "vlmill.api.builds": ("LoadedRecipe", "build", "forecast_changes", "load_recipe"),
     "vlmill.api.checks": ("CheckResult", "check_recipe"),
     "vlmill.api.mixtures": (
         "compare_mixtures",

@@ -187,8 +187,8 @@ class Shape:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def beside(self, row: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-        """A row that says more: in its keys, or in those of its JSON where it is made of members."""
-        if not any(isinstance(value, bytes) for value in row.values()):
+        """A row that says more: in its keys, or in those of its JSON where it is made of members, all bytes."""
+        if not all(isinstance(value, bytes) for value in row.values()):
             return {**more, **row}
         about = json.loads(row.get("json", b"{}"))
         return {**row, "json": json.dumps({**more, **about}).encode()}

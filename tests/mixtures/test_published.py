@@ -36,7 +36,7 @@ def test_percentages_follow_from_the_counts_but_where_they_are_known_not_to(name
         for label, known in found.published.items()
         if known.percent is not None and abs(known.percent - shares[label]) > 0.05
     }
-    assert wrong == set(found.disagree)
+    assert wrong == set(found.disagree), f"counts make {shares}; what is off by over 0.05 stands in `disagree`"
     assert set(found.published) <= set(found.mixture.labels())
 
 

@@ -85,7 +85,7 @@ def test_without_some_entries_the_others_keep_their_ratios_and_their_new_shares_
         ({"without": ["pars"]}, r"no entry 'pars'"),
         ({"without": ["pairs"]}, "pairs is mapped in `sources` and left out in `without`"),
         ({"sources": {"*": "my-*"}, "without": ["obelics", "pairs", "documents"]}, "leaves no entry"),
-        ({"published": "idefics3/stage2"}, r"no 'idefics3/stage2'; did you mean 'idefics2'\?"),
+        ({"published": "idefics4/stage2"}, r"no 'idefics4/stage2'; did you mean 'idefics[23]'\?"),
         ({"published": "idefics2/stage3"}, r"idefics2 has no stage 'stage3'; did you mean"),
         ({"published": "idefics2"}, "has no stage ''"),
         ({"published": "../idefics2/stage1"}, "there is no '../idefics2/stage1'"),
@@ -105,3 +105,15 @@ def test_the_lock_holds_the_mixture_and_not_its_name(tmp_path):
     data = compose_recipe(write_recipe(tmp_path, IDEFICS2)).data
     assert "published" not in str(data)
     assert data["stages"][0]["mixture"]["entries"][0] == {"source": "web", "share": 45}
+
+
+def test_a_mixture_that_is_replaced_or_not_taken_needs_no_sources(tmp_path):
+    write_recipe(tmp_path, IDEFICS2)
+    inside = {"recipe": "recipe.yaml", "take": ["sources.web", "policies", "tokenizer"]}
+    own = {"name": "b", "include": [inside]}
+    for more in ({}, {"replace": {"stages.one.mixture": {"shares": {"web": 1}, "sequence_length": 64}}}):
+        taken = [*inside["take"], *(["stages"] if more else [])]
+        (tmp_path / "b.yaml").write_text(yaml.safe_dump({**own, **more, "include": [{**inside, "take": taken}]}))
+        found = compose_recipe(str(tmp_path / "b.yaml"))
+        assert [stage.mixture for stage in found.recipe.stages] == list(more.get("replace", {}).values())
+        assert found.notes == ()

@@ -270,3 +270,18 @@ def test_tokens_of_a_stage_follow_from_its_budget():
     assert estimate(shares={"web": 1}, tokens=77) == 77
     assert estimate(shares={"web": 1}, sequences=3) == 300
     assert estimate(shares={"web": 1, "other": 1}) is None
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_for_many_sources_and_the_others_are_named(
+    tmp_path, capsys, monkeypatch, waits
+):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    subsets = [f"s{number}" for number in range(12)]
+    source = {"kind": "cauldron", "root": "hf://datasets/acme/sets@main", "files": "{subset}/*", "subsets": subsets}
+    path = tmp_path / "far.yaml"
+    path.write_text(json.dumps({"name": "far", "sources": {"far": source}}))
+    status, _, error = read_check(capsys, path)
+    assert status == 1
+    assert error.count("http://127.0.0.1:9 cannot be reached") == 1
+    assert "11 more are on the Hub and were not looked at: far-s1, far-s10, far-s11, far-s2" in error
+    assert len(waits) == 5  # of one repository

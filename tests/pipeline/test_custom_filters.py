@@ -60,6 +60,11 @@ def test_what_it_drops_has_its_name_as_the_reason():
     assert verdict == Verdict(1, 0, "short", Reason("filter:short"), 2.0)
 
 
+def test_a_filter_without_fields_has_no_settings_and_the_refusal_says_what_is_one():
+    with pytest.raises(RecipeError, match="unknown key 'least'; allowed: none; a setting is a field with a type"):
+        own(FILTER.replace("least: int = 5", "least = 5"), least=2)
+
+
 def test_its_fields_are_its_settings_and_others_are_refused():
     assert list(own(least=2).decide(samples("no"), [])) == []
     with pytest.raises(RecipeError, match=r"filters.short: unknown key 'leest'; did you mean 'least'\?"):

@@ -550,7 +550,7 @@ def test_a_run_without_the_block_says_how_to_add_one(data, tmp_path, capsys):
 
 def rows_of(path, **options):
     source = SOURCES["evaluation"](**options)
-    return list(source.rows(path, 0, len(source.survey(path))))
+    return list(source.rows(path, range(len(source.survey(path)))))
 
 
 def test_an_evaluation_row_may_have_its_images_answers_and_choices_in_many_forms(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -189,6 +190,15 @@ def test_every_filter_of_the_table_is_in_this_harness():
 
 def test_every_filter_finds_something_to_drop_here_so_that_the_rest_means_something(filter_):
     assert any(isinstance(finding, Verdict) for finding in findings(filter_))
+
+
+@pytest.mark.parametrize("name", [name for name, filter_ in FILTERS.items() if filter_ is not OptOut])
+def test_a_filter_is_asked_of_the_sources_that_it_names_alone(name):
+    filter_ = next(filter_ for filter_ in EXAMPLE_FILTERS.values() if filter_.name == name)
+    everything = findings(filter_)
+    assert everything
+    for names, of_made in ((("made",), True), (("web", "ma*"), True), (("web",), False), (("made-a",), False)):
+        assert findings(replace(filter_, sources=names)) == (everything if of_made else [])
 
 
 def test_verdicts_name_samples_and_nodes_that_exist_once_each_and_a_reason_of_the_list(filter_):

@@ -87,6 +87,14 @@ def test_paths_in_an_included_file_start_from_its_own_folder(tmp_path):
     assert Path(shipped.recipe.sources["web"].root).is_absolute()
 
 
+def test_what_an_included_file_adds_to_a_source_of_its_own_includes_leaves_its_root_alone(tmp_path):
+    add = "name: part\ninclude: [{recipe: base.yaml}]\nsources: {web: {priority: 3}}\n"
+    base = "name: base\nsources: {web: {kind: cauldron, files: a, root: data}}\n"
+    top = write(tmp_path, top="name: a\ninclude: [{recipe: sub/part.yaml}]\n", sub__part=add, sub__base=base)
+    web = compose_recipe(top).recipe.sources["web"]
+    assert (web.root, web.priority) == ("sub/data", 3)
+
+
 def test_a_recipe_of_includes_builds_what_one_file_builds_and_its_lock_holds_all(tmp_path):
     whole = write_recipe(tmp_path)
     data = yaml.safe_load(whole.read_text())
@@ -210,8 +218,8 @@ def test_every_value_is_shown_with_its_origin_and_what_is_shown_is_the_same_reci
     found = compose_recipe(top, **options)
     shown = format_effective(found, BLOCKS)
     for line in (
-        f"name: top  # {tmp_path}/top.yaml, line 1",
-        f"seed: 6  # {tmp_path}/top.yaml, line 3",
+        "name: top  # top.yaml, line 1",
+        "seed: 6  # top.yaml, line 3",
         "limit: 9  # --limit",
         "    priority: 4  # --set sources.web.priority",
         "    root: /data/quiz  # --source quiz",

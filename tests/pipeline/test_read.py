@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -53,7 +53,7 @@ class Told:
     def survey(self, path: Path) -> list[int]:
         return [1] * len(self.told)
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         yield from self.told
 
 
@@ -184,7 +184,7 @@ def test_a_row_that_the_code_of_a_source_breaks_on_is_a_bad_row_that_says_where(
     samples, _, books = read(Breaking(), path)
     assert [sample.id.row for sample in samples] == [0, 3]
     assert books["rows"]["failed"] == {"bad_row": 2}
-    failed = [row for row in Breaking().rows(path, 0, 4) if row.failed]
+    failed = [row for row in Breaking().rows(path, range(4)) if row.failed]
     line = Breaking.page.__code__.co_firstlineno + 3
     assert [row.failed[0][1] for row in failed] == [
         f"tests.pipeline.test_read:{line}: KeyError: 'first'",
@@ -205,7 +205,7 @@ def test_trouble_with_the_machine_is_no_bad_row(tmp_path, monkeypatch, error):
     path.write_text(json.dumps([{"conversations": TURNS}]))
     monkeypatch.setattr(Breaking, "broken", error)
     with pytest.raises(type(error)):
-        list(Breaking().rows(path, 0, 1))
+        list(Breaking().rows(path, range(1)))
 
 
 def test_a_row_of_which_nothing_came_and_nothing_was_said_is_empty(read, tmp_path):

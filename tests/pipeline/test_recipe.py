@@ -64,6 +64,10 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
         ({"filters": [{"langauge": None}]}, r"did you mean 'language'\?"),
         ({"filters": [{"language": None}, {"language": None}]}, "may stand once"),
         ({"filters": [{"shape": {"max_ration": 2}}]}, r"did you mean 'max_ratio'\?"),
+        (
+            {"filters": [{"shape": {"sources": ["web", "w*", "weeb"]}}]},
+            r"filters\.shape\.sources: .*no source 'weeb'; did you mean 'web'",
+        ),
         ({"seed": "many"}, r"seed: .*integer.*'many'"),
         ({"policies": {"small": {"kind": "letterbux"}}}, r"did you mean 'letterbox'\?"),
         (

@@ -33,7 +33,7 @@ ADDRESS = "http://img.test/a.png"
 
 
 def rows(source, path, start=0, stop=None):
-    return list(source.rows(path, start, len(source.survey(path)) if stop is None else stop))
+    return list(source.rows(path, range(start, len(source.survey(path)) if stop is None else stop)))
 
 
 def reasons(row):
@@ -89,7 +89,14 @@ def test_rows_read_in_pieces_are_the_rows_read_at_once(several):
     source, path = several
     whole = rows(source, path)
     for cuts in ([0, 2, 2, 5],) if source.isolated else ([0, 2, 2, 5], [0, 1, 3, 5], [0, 4, 5]):
-        assert [row for start, stop in pairwise(cuts) for row in source.rows(path, start, stop)] == whole
+        assert [row for start, stop in pairwise(cuts) for row in source.rows(path, range(start, stop))] == whole
+
+
+def test_some_rows_of_a_file_are_those_of_all_its_rows(several):
+    source, path = several
+    whole = rows(source, path)
+    for numbers in ([1, 4],) if source.isolated else ([0], [4], [1, 3], [0, 2, 3], [0, 4], []):
+        assert list(source.rows(path, numbers)) == [whole[number] for number in numbers]
 
 
 def test_the_survey_weighs_every_row(several):
@@ -219,7 +226,7 @@ def test_a_file_of_another_format_is_an_error_that_names_it(shape, tmp_path, con
     if source.kind in {"idl", "pdfa", "pairs_wds", "rendered_text"} and not any(content):
         assert source.survey(path) == []  # a tar of nothing is zeros
         return
-    for use in (source.survey, lambda path: list(source.rows(path, 0, 1))):
+    for use in (source.survey, lambda path: list(source.rows(path, range(1)))):
         with pytest.raises(SourceError, match=r"other\.format.*expected"):
             use(path)
 
@@ -228,7 +235,7 @@ def test_a_file_without_rows_has_none(shape, tmp_path):
     found, source = shape
     path = found.write(tmp_path / "empty", [])
     assert source.survey(path) == []
-    assert list(source.rows(path, 0, 0)) == []
+    assert list(source.rows(path, range(0))) == []
 
 
 # -- Parquet ---------------------------------------------------------------------------------------------------------
@@ -354,7 +361,7 @@ def test_other_layouts_of_the_same_type_are_read_as_well(tmp_path, text):
 def test_a_parquet_file_of_another_form_is_named_with_what_was_found_and_expected(tmp_path, table, said):
     path = tmp_path / "other.parquet"
     pq.write_table(table, path)
-    for use in (Obelics().survey, lambda path: list(Obelics().rows(path, 0, 1))):
+    for use in (Obelics().survey, lambda path: list(Obelics().rows(path, range(1)))):
         with pytest.raises(SourceError, match=said) as wrong:
             use(path)
         assert "other.parquet" in str(wrong.value)
@@ -545,5 +552,5 @@ def test_where_rendered_text_stands_can_be_said(tmp_path):
 def test_any_cut_of_a_parquet_file_gives_the_same_rows(tmp_path_factory, cuts):
     path = upstream.obelics(tmp_path_factory.mktemp("o") / "o", [[f"text {row}", ADDRESS] for row in range(7)] + [[]])
     bounds = [0, *sorted(cuts), 8]
-    pieces = [row for start, stop in pairwise(bounds) for row in Obelics().rows(path, start, stop)]
+    pieces = [row for start, stop in pairwise(bounds) for row in Obelics().rows(path, range(start, stop))]
     assert pieces == rows(Obelics(), path)

@@ -18,7 +18,7 @@ from vlmill.pipeline.sources.pdfa import Pdfa
 
 
 def rows(source, path, start=0, stop=None):
-    return list(source.rows(path, start, len(source.survey(path)) if stop is None else stop))
+    return list(source.rows(path, range(start, len(source.survey(path)) if stop is None else stop)))
 
 
 def reasons(row):

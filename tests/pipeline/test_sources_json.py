@@ -27,7 +27,7 @@ GOOD = {"conversations": talk("Q", "A")}
 
 
 def rows(source, path, start=0, stop=None):
-    return list(source.rows(path, start, len(source.survey(path)) if stop is None else stop))
+    return list(source.rows(path, range(start, len(source.survey(path)) if stop is None else stop)))
 
 
 def fates(source, path):

@@ -24,7 +24,7 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.sources import SOURCES
 
 RECIPES = {path.stem: load_recipe(str(path))[0] for path in sorted(Path(str(files("vlmill.recipes"))).glob("*.yaml"))}
-PUBLISHED = {name: recipe for name, recipe in RECIPES.items() if list_datasets(recipe)}
+PUBLISHED = {name: recipe for name, recipe in RECIPES.items() if list_datasets(recipe) and not recipe.stages}
 
 
 UNUSUAL = (
@@ -57,7 +57,7 @@ def read_file(standin, commit, name):
     root = f"hf://datasets/{dataset.repository}@{commit}"
     (file,) = list_input_files("source", root, name, ranged=source.ranged)
     with open_input(file) as path:
-        rows = list(source.rows(path, 0, len(source.survey(path))))
+        rows = list(source.rows(path, range(len(source.survey(path)))))
     refused = {row.row: tuple(reason.value for reason, _ in row.failed) for row in rows if row.failed}
     return sum(len(row.pages) for row in rows), refused
 
@@ -151,9 +151,9 @@ def test_the_page_about_datasets_is_made_of_the_registry():
 def test_a_context_stands_before_its_question_and_strings_are_spoken_by_turns(tmp_path):
     about = json_lines(tmp_path / "a.jsonl", [{"ask": "Why?", "say": "So.", "about": " B "}, {"ask": "Q", "say": "A"}])
     source = SOURCES["instructions"](question="ask", answer="say", context="about")
-    said = [[(node.role, node.text) for node in row.pages[0].nodes] for row in source.rows(about, 0, 2)]
+    said = [[(node.role, node.text) for node in row.pages[0].nodes] for row in source.rows(about, range(2))]
     assert said == [[("user", " B \nWhy?"), ("assistant", "So.")], [("user", "Q"), ("assistant", "A")]]
     turns = json_lines(tmp_path / "b.jsonl", [{"conversations": ["A", "B", "C", "D"]}])
-    (row,) = SOURCES["chat"]().rows(turns, 0, 1)
+    (row,) = SOURCES["chat"]().rows(turns, range(1))
     spoken = [(node.role, node.turn, node.supervised) for node in row.pages[0].nodes]
     assert spoken == [("user", 0, False), ("assistant", 0, True), ("user", 1, False), ("assistant", 1, True)]

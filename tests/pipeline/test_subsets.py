@@ -106,6 +106,24 @@ def test_without_configs_each_folder_is_a_subset_and_a_pattern_says_which_files(
     }
 
 
+def test_subsets_named_beside_files_are_taken_without_the_hub_and_their_images_may_be_archives(here, tmp_path):
+    images = f"zip://::{ROOT}/{{subset}}/train_images.zip"
+    path = recipe(
+        tmp_path, root=ROOT, files="{subset}/train-*.parquet", images=images, subsets=["ai2d", "spot-the-diff"]
+    )
+    found = load_recipe(path)[0].sources
+    assert {name: (place.files, place.images) for name, place in found.items()} == {
+        f"all-{name}": (f"{name}/train-*.parquet", f"zip://::{ROOT}/{name}/train_images.zip")
+        for name in ("ai2d", "spot-the-diff")
+    }
+    assert not here.requests
+    local = recipe(
+        tmp_path, root=copy_locally(tmp_path / "copy", FILES), files="{subset}/train-*.parquet", subsets=["b"]
+    )
+    with pytest.raises(RecipeError, match=r"has no 'b'"):
+        load_recipe(local)
+
+
 def test_values_of_one_subset_are_set_by_its_name_and_its_files_can_be_elsewhere(tmp_path):
     root = copy_locally(tmp_path / "copy", FILES)
     sets = {"sources.all-ai2d.priority": "4", "sources.all.licence": "CC0-1.0"}

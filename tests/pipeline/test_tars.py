@@ -39,7 +39,7 @@ def test_a_tar_of_macos_has_the_rows_without_the_attributes(tmp_path, folder):
         for suffix, data in (("jpg", picture(number)), ("json", b"{}"), ("txt", f"Plate {number}".encode())):
             members += [(f"{folder}._{number:04}.{suffix}", APPLE), (f"{folder}{number:04}.{suffix}", data)]
     path = write_tar(tmp_path / "mac.tar", [(f"{folder}.DS_Store", APPLE), *members])
-    rows = list(PairsWdsSource().rows(path, 0, 3))
+    rows = list(PairsWdsSource().rows(path, range(3)))
     assert len(PairsWdsSource().survey(path)) == len(rows) == 3
     assert [row.pages[0].nodes[-1].text for row in rows] == ["Plate 0", "Plate 1", "Plate 2"]
     assert [row.pages[0].pictures[0].data for row in rows] == [picture(number) for number in range(3)]
@@ -53,7 +53,7 @@ def test_a_member_without_a_suffix_is_a_bad_row_and_cuts_no_other(tmp_path):
         ("b.jpg", picture(1)),
         ("b.txt", b"B"),
     ]
-    rows = list(PairsWdsSource().rows(write_tar(tmp_path / "a.tar", members), 0, 3))
+    rows = list(PairsWdsSource().rows(write_tar(tmp_path / "a.tar", members), range(3)))
     assert [bool(row.pages) for row in rows] == [True, False, True]
     assert rows[1].failed == ((Reason.BAD_ROW, "README has no name of the form key.suffix"),)
 

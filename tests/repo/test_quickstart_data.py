@@ -128,7 +128,7 @@ def read():
         reader = SOURCES[kind](**options)
         for file in generate.FILES[source]:
             path = DATA / source / file
-            for row in reader.rows(path, 0, len(reader.survey(path))):
+            for row in reader.rows(path, range(len(reader.survey(path)))):
                 failed[f"{source}/{file}#{row.row}"] += [reason for reason, _ in row.failed]
                 found |= {str(SampleId(source, file, row.row, page.page)): page for page in row.pages}
     return found, {row: Counter(reasons) for row, reasons in failed.items() if reasons}

@@ -8,18 +8,21 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.helpers import upstream
+from tests.helpers.complete_recipes import list_complete_recipes
 from tests.helpers.upstream import SHAPES, talk
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
 
-OURS = {"quickstart", "smollm2"}
-"""Recipes of the quickstart's data."""
+OURS = {"quickstart", "smollm2", *list_complete_recipes()}
+"""Recipes of the quickstart's data, and those that go on to trained stages (tests/train/test_complete_recipes.py)."""
 
 RECIPES = sorted(path for path in Path(str(files("vlmill.recipes"))).glob("*.yaml") if path.stem not in OURS)
 
 NAMED = {  # rows of datasets whose columns are not those that the shape has without options
-    "llava_next": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
-    "llava_onevision": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
+    "llava_next_data": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
+    "llava_onevision_data": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
+    "lnqa": {"image": upstream.image(0), "qa": [{"question": "Q", "answer": "A"}]},
+    "pixelprose": {"url": "http://img.test/0", "vlm_caption": "A dog"},
     "laion_coco": {"URL": "http://img.test/0", "top_caption": "A dog", "LICENSE": "?", "similarity": 0.3},
 }
 
@@ -48,7 +51,7 @@ def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
     else:
         shape.write(path, [shape.row(0)])
     source = loaded.source(name)
-    (row,) = source.rows(path, 0, len(source.survey(path)))
+    (row,) = source.rows(path, range(len(source.survey(path))))
     assert len(row.pages) == 1
     assert not row.failed
 
@@ -67,13 +70,14 @@ def test_a_recipe_without_stages_is_built_from_local_rows_to_shards_and_says_wha
         (tmp_path / f"{seed}.png").write_bytes(upstream.picture(seed, (64, 64)))
     rows = [SHAPES["llava"].row(row) for row in range(4)]  # the last one's image is not there
     path = upstream.json_array(tmp_path / "rows.json", rows)
-    run = ["build", "llava_1_5", "--source", f"llava_1_5={path}", "--limit", "100", "--out", str(tmp_path / "out")]
+    name, out = "llava_instruct_665k", tmp_path / "out"
+    run = ["build", name, "--source", f"{name}={path}", "--limit", "100", "--out", str(out)]
     done = CliRunner().invoke(app, [*run, "--workers", "0"])
     assert done.exit_code == 0, done.output
     assert "vlmill status" in done.output
     assert "no stages" in " ".join(done.output.split())
     assert "vlmill train" not in done.output
-    assert len(list((tmp_path / "out/shards/llava_1_5/square").glob("*.tar"))) == 1
+    assert len(list((tmp_path / "out/shards/llava_instruct_665k/square").glob("*.tar"))) == 1
     funnel = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--json"])
     assert '"missing_file": 1' in funnel.output
     stats = CliRunner().invoke(app, ["stats", str(tmp_path / "out")])
@@ -99,8 +103,9 @@ def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):
 
 
 def test_source_moves_the_images_along_and_set_goes_before_it(tmp_path):
-    here = {"llava_1_5": str(tmp_path / "rows.json")}
-    assert load_recipe("llava_1_5")[0].sources["llava_1_5"].images == "/data/llava"
-    assert load_recipe("llava_1_5", here)[0].sources["llava_1_5"].images is None
-    both = load_recipe("llava_1_5", here, sets={"sources.llava_1_5.images": "/pictures"})[0].sources["llava_1_5"]
+    name = "llava_instruct_665k"
+    here = {name: str(tmp_path / "rows.json")}
+    assert load_recipe(name)[0].sources[name].images == "/data/llava"
+    assert load_recipe(name, here)[0].sources[name].images is None
+    both = load_recipe(name, here, sets={f"sources.{name}.images": "/pictures"})[0].sources[name]
     assert (both.root, both.images) == (str(tmp_path), "/pictures")

@@ -287,7 +287,7 @@ class Recipe:
     """As much of a recipe as the check looks at."""
 
     def __init__(self, model):
-        self.model, self.chat, self.policies = model, "vlmill", {"small": ANYRES}
+        self.model, self.chat, self.policies, self.scale = model, "vlmill", {"small": ANYRES}, 1.0
         self.stages = [
             SimpleNamespace(name="align", policy="small", train={"steps": 1, "learning_rate": {"text": 1e-3}})
         ]
@@ -299,5 +299,5 @@ def test_a_recipe_is_checked_before_anything_is_built():
     with pytest.raises(RecipeError, match="families that take anyres"):
         validate_training(Recipe({"family": "llava", **towers}))
     with pytest.raises(RecipeError, match="stages.align.train.step: unknown key"):
-        read_training_settings(SimpleNamespace(name="align", train={"step": 1}))
+        read_training_settings(SimpleNamespace(name="align", train={"step": 1}), 1.0)
     validate_training(Recipe({}))  # a recipe that only builds needs no model

@@ -64,7 +64,7 @@ def prepare_runs(
         for stage in trial.recipe.stages:
             planned = PlannedMixture(places[trial.variant, trial.seed], stage.name).sequences
             try:
-                count_steps(read_training_settings(stage), planned)
+                count_steps(read_training_settings(stage, trial.recipe.scale), planned)
             except RecipeError as error:
                 raise RecipeError(f"variant {trial.variant!r}, stage {stage.name!r}: {error}") from error
     return places

@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT, suggest_names
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict
-from vlmill.pipeline.filters.base import Finding, Undecided
+from vlmill.pipeline.filters.base import Finding, Undecided, take_sources
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.language.evidence import (
     Column,
@@ -59,6 +59,7 @@ class Language:
         threshold: probability from which a node counts as unwanted, and below one minus which as wanted; between the
             two it is undecided. The default takes two nats, more than the model alone can say.
         in_doubt: the outcome of an undecided node.
+        sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
 
     name: ClassVar[str] = "language"
@@ -70,6 +71,7 @@ class Language:
     sample_share: float = Field(default=0.8, gt=0.0, le=1.0)
     threshold: float = Field(default=0.88, gt=0.5, lt=1.0)
     in_doubt: Literal["keep", "drop"] = "keep"
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.drop is not None and self.keep is not None:
@@ -89,7 +91,7 @@ class Language:
     def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Finding]:
         """Verdicts with the probability that a node, or the share of a sample, is unwanted as their score."""
         del image_stats
-        waiting = iter(samples)
+        waiting = take_sources(samples, self.sources)
         while batch := list(islice(waiting, BATCH)):
             yield from self.filter_batch(batch, Weights())
 

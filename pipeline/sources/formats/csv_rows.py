@@ -6,14 +6,13 @@ All values are strings. A quoted one may hold line breaks, so where a row begins
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from vlmill.pipeline.core.errors import BadFileError
-from vlmill.pipeline.sources.base import SourceRow, UnreadableRow
+from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.formats.parquet import Columns
 
@@ -39,14 +38,13 @@ class SeparatedSource(KeyedSource, Protocol):
         with _open_file(path, self.columns()) as (_, records):
             return [sum(map(len, record)) for record in records]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order; BAD_ROW where values are missing or too many.
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """A page for each of the rows of these numbers; BAD_ROW where values are missing or too many.
 
         Raises as `survey`.
         """
         with _open_file(path, self.columns()) as (header, records):
-            wanted = enumerate(islice(records, start, stop), start)
-            yield from self.made((number, _make_row(header, record)) for number, record in wanted)
+            yield from self.made((number, _make_row(header, record)) for number, record in pick_items(records, numbers))
 
 
 @contextmanager

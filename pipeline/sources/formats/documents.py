@@ -24,7 +24,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, try_row
+from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, pick_items, try_row
 from vlmill.pipeline.sources.formats import tars
 from vlmill.pipeline.sources.formats.pdf_pages import Form, render_pages
 from vlmill.pipeline.sources.known_keys import list_unread
@@ -63,15 +63,15 @@ class DocumentSource(Source, Protocol):
         """Bytes of each document's members. Raises SourceError as `tars.index_rows`."""
         return [entry.size for entry in tars.index_rows(path, self.needs())]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """One sample per page of the documents [start, stop): the image, then its text.
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """One sample per page of the documents of these numbers: the image, then its text.
 
         Raises SourceError as `tars.index_rows`.
         """
-        entries = tars.index_rows(path, self.needs())[start:stop]
+        entries = tars.index_rows(path, self.needs())
         with path.open("rb") as file, Sandbox(render_pages, self.seconds) as worker:
             reader = _DocumentReader(file, worker, self)
-            for number, entry in enumerate(entries, start):
+            for number, entry in pick_items(entries, numbers):
                 made = try_row(partial(reader.document, number), entry)
                 if isinstance(made, UnreadableRow):
                     made = SourceRow(number, failed=((made.reason, str(made)),), excerpt=_name_document(entry))

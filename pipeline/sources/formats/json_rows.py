@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from vlmill.pipeline.core.errors import BadFileError, SourceError
-from vlmill.pipeline.sources.base import SourceRow, UnreadableRow
+from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 
 INSIDE = re.compile(rb'["{}\[\]]')
@@ -54,12 +53,12 @@ class JsonSource(KeyedSource, Protocol):
             _check_rows(path, data, self.keys())
             return [stop - start for start, stop in _find_rows(path, data)]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order. Raises BadFileError as `survey`, as far as it reads."""
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """A page for each of the rows of these numbers. Raises BadFileError as `survey`, as far as it reads."""
         with _map_file(path) as data:
             _check_rows(path, data, self.keys())
-            spans = islice(_find_rows(path, data), start, stop)
-            yield from self.made((number, _decode_row(data[slice(*span)])) for number, span in enumerate(spans, start))
+            spans = pick_items(_find_rows(path, data), numbers)
+            yield from self.made((number, _decode_row(data[slice(*span)])) for number, span in spans)
 
 
 Buffer = bytes | mmap.mmap

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from vlmill.pipeline.core.errors import BadFileError, SourceError
-from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow
+from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.known_keys import REASONS, classify_key
 
@@ -79,8 +79,10 @@ class ParquetSource(KeyedSource, Protocol):
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         return [group.total_byte_size // group.num_rows for group in groups for _ in range(group.num_rows)]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order; BAD_ROW for one with a string that is no UTF-8.
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """A page for each of the rows of these numbers; BAD_ROW for one with a string that is no UTF-8.
+
+        Row groups with none of them are not read.
 
         Raises:
             BadFileError: as `survey`, and where the file is damaged.
@@ -89,7 +91,7 @@ class ParquetSource(KeyedSource, Protocol):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
             left = {name: classify_key(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
             looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
-            rows = _read_rows(path, file, looked_at, start, stop)
+            rows = _read_rows(path, file, looked_at, numbers)
             filled = ((number, row if isinstance(row, UnreadableRow) else {**missing, **row}) for number, row in rows)
             yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
 
@@ -107,16 +109,16 @@ def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = F
 
 
 def _read_rows(
-    path: Path, file: pq.ParquetFile, columns: list[str], start: int, stop: int
+    path: Path, file: pq.ParquetFile, columns: list[str], numbers: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any] | UnreadableRow]]:
-    """(number, row) of rows [start, stop) in order."""
+    """(number, row) of the rows of these numbers, which rise."""
     first = 0
     for group in range(file.num_row_groups):
         last = first + file.metadata.row_group(group).num_rows
-        if first < stop and last > start:
-            numbered = enumerate(_read_batches(path, file, group, columns), first)
-            wanted = islice(numbered, max(start - first, 0), stop - first)  # nothing after `stop` is read
-            yield from ((number, _read_row(row)) for number, row in wanted)
+        wanted = [number - first for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, last)]]
+        if wanted:
+            found = pick_items(_read_batches(path, file, group, columns), wanted)
+            yield from ((first + number, _read_row(row)) for number, row in found)
         first = last
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -22,10 +22,10 @@ class RecordSource(ParquetSource, JsonSource, Protocol):
         """As the format does. Raises SourceError as the format."""
         return ParquetSource.survey(self, path) if is_parquet(str(path)) else JsonSource.survey(self, path)
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as the format."""
         found = ParquetSource if is_parquet(str(path)) else JsonSource
-        return found.rows(self, path, start, stop)
+        return found.rows(self, path, numbers)
 
 
 def is_parquet(name: str) -> bool:

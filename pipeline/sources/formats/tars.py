@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, read_pages
+from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, pick_items, read_pages
 from vlmill.pipeline.sources.known_keys import AUDIO, PICTURES, VIDEO
 
 Needs = Sequence[Sequence[str]]
@@ -81,12 +81,12 @@ class TarSource(Source, Protocol):
         """Bytes of each row's members. Raises BadFileError as `index_rows`."""
         return [entry.size for entry in index_rows(path, self.needs())]
 
-    def rows(self, path: Path, start: int, stop: int) -> Iterator[SourceRow]:
-        """A page for each of the rows [start, stop) in order. Raises BadFileError as `index_rows`."""
-        entries = index_rows(path, self.needs())[start:stop]
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """A page for each of the rows of these numbers. Raises BadFileError as `index_rows`."""
+        entries = pick_items(index_rows(path, self.needs()), numbers)
         with path.open("rb") as file:
             yield from read_pages(
-                ((number, _read_members(file, entry, self.needs())) for number, entry in enumerate(entries, start)),
+                ((number, _read_members(file, entry, self.needs())) for number, entry in entries),
                 self._made,
             )
 

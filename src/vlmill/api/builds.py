@@ -12,7 +12,9 @@ from rich.console import Console
 from vlmill.api.checks import refuse_faults
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
-from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.mixtures.forecast import list_mixture_steps
+from vlmill.mixtures.report.card import remove_card, write_card
+from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
 from vlmill.pipeline.engine.executor import open_executor
@@ -22,11 +24,18 @@ from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
 from vlmill.pipeline.recipe.load import ReadableRecipe
-from vlmill.pipeline.recipe.lock import lock_folder, read_kept_sources
+from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_kept_sources, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
+from vlmill.pipeline.reports.forecast import (
+    StepForecast,
+    find_changed_files,
+    forecast_steps,
+    list_forecast_steps,
+    make_forecast_table,
+)
 from vlmill.train.validate import validate_whole_recipe
 
 
@@ -50,6 +59,7 @@ def load_recipe(
     *,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
+    scale: float | None = None,
     settings: Mapping[str, Any] | None = None,
     filters: Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
@@ -62,6 +72,7 @@ def load_recipe(
         sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or
             `hf://datasets/OWNER/NAME@REVISION`.
         limit: Only so many rows of each source, from the front.
+        scale: Only this fraction of each source's rows, chosen by hash, and of every budget, so that shares stay.
         settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
         filters: Python files with custom filters. Their code runs.
         trust_code: The sha256 of custom filters' code that the recipe holds, and that may run.
@@ -72,7 +83,8 @@ def load_recipe(
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    return load_with_code(str(recipe), moved, limit, format_settings(settings), code, Path(run) if run else None)
+    sets = format_settings({**(settings or {}), **({} if scale is None else {"scale": scale})})
+    return load_with_code(str(recipe), moved, limit, sets, code, Path(run) if run else None)
 
 
 def load_with_code(
@@ -217,6 +229,40 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
             yield from (f"{stage}: {note}" for note in stats["notes"])
 
 
+def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tuple[StepForecast, ...]:
+    """What building a recipe in the folder of a run keeps of it and makes again, and why, before any work.
+
+    Reads the folder's lock and manifests, and compares the tokenizer and lists with the run's copies. Input files and
+    vlmill itself are taken to be those of the run.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        StoreError: the folder holds no run, or its lock is damaged.
+    """
+    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
+    return _forecast(Path(out).absolute(), loaded.recipe, loaded.base)
+
+
+def _forecast(root: Path, recipe: Recipe, base: Path) -> tuple[StepForecast, ...]:
+    before, now = (
+        [*list_forecast_steps(root, item), *list_mixture_steps(item)] for item in (read_locked_recipe(root), recipe)
+    )
+    return forecast_steps(root, before, now, find_changed_files(root, recipe, base))
+
+
+def _show_forecast(root: Path, recipe: Recipe, base: Path, console: Console) -> None:
+    """Print what a change touches. A lock that cannot be read is about to be written anew, and forecasts nothing."""
+    if not is_bound(root):
+        return
+    try:
+        forecasts = _forecast(root, recipe, base)
+    except StoreError as error:
+        console.print(f"What is kept of the run cannot be said ahead: {error}", markup=False)
+        return
+    if any(found.outcome != "kept" for found in forecasts):
+        console.print(make_forecast_table(forecasts))
+
+
 def build_recipe(
     root: Path,
     recipe: Recipe,
@@ -249,6 +295,8 @@ def build_recipe(
         console: Where progress is shown; None shows nothing.
     """
     with open_run_folder(root):
+        if accept_changes and console:
+            _show_forecast(root, recipe, base, console)
         lock_folder(root, data, accept_changes=accept_changes)
         recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
         if rebuild:
@@ -267,5 +315,7 @@ def build_recipe(
                     outcome(folders)
             if until in (None, "mixture"):
                 build_stages(run)
+        remove_card(root)
         if until is None:
             remove_unused(root, run.folders if run.rules else None)
+            write_card(root)

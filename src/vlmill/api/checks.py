@@ -145,7 +145,7 @@ def _estimate_stage(recipe: Recipe, name: str, estimates: Sequence[SourceEstimat
 
 
 def _check_disk(recipe: Recipe, root: Path, inputs: InputCheck) -> None:
-    if recipe.limit is not None:
+    if recipe.limit is not None or recipe.scale < 1:
         return  # only the rows themselves could say how much of the files is read
     size = sum(file.size for files in inputs.files.values() for file in files)
     existing = _find_existing(root)

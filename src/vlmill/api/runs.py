@@ -15,6 +15,7 @@ from vlmill.api import tables
 from vlmill.api.run_tables import RunTables
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
+from vlmill.mixtures.report.card import verify_card
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.filters.custom import find_named_code
@@ -188,15 +189,17 @@ class Run(RunTables):
         """
         from vlmill.mixtures.page import render_mixture_page
 
-        losses = {item.name: read_training_settings(item).loss for item in self.recipe.stages if item.train}
+        losses = {
+            item.name: read_training_settings(item, self.recipe.scale).loss for item in self.recipe.stages if item.train
+        }
         return render_mixture_page(self.folder, stage, losses)
 
     # -- questions and work ----------------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
-        """A line for each sha256, count or lock that is not as it was written; none where the run is sound."""
+        """A line for each sha256, count, lock or data card that is not as it was written; none in a sound run."""
         made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
-        return [*made, *verify_training(self.folder)]
+        return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
 
     def what_if(
         self,

@@ -181,7 +181,9 @@ class StageMixture:
         from vlmill.train.data import load_step_batches, open_reader
 
         recipe = read_locked_recipe(self.folder)
-        training = read_training_settings(next(stage for stage in recipe.stages if stage.name == self.name))
+        training = read_training_settings(
+            next(stage for stage in recipe.stages if stage.name == self.name), recipe.scale
+        )
         reader = open_reader(self._mixture, read_model_settings(recipe), training.loss)
         most = count_steps(training, self.sequences)
         steps = range(start, most if stop is None else min(stop, most))

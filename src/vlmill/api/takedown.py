@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.build import build_stages
+from vlmill.mixtures.report.card import write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.progress import ProgressBars
@@ -99,6 +100,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
             build_stages(run)
         finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
             remove_unused(root, run.folders)
+        write_card(root)
         after = _read_locks(root, recipe)
     changed = [name for name in after if after[name] != before.get(name)]
     return {name: (root / "train" / name).exists() for name in changed}

@@ -154,6 +154,29 @@ def write_mid(tree: Tree, rows: Mapping[str, int]) -> None:
             _write_archives(tree, f"{subset}/{subset}_images", packed.items())
 
 
+def write_m4(tree: Tree, rows: Mapping[str, int]) -> None:
+    """Conversations about one to three pictures in one array; the pictures in archives by set."""
+    tree.write_card("cc-by-4.0", task_categories=["visual-question-answering", "question-answering"])
+    material, good, packed = tree.material("default"), list[dict[str, Any]](), dict[str, bytes]()
+    for number in range(rows["default"]):
+        paths = [f"nlvr2/images/{number}_{place}.jpg" for place in range(1 + number % 3)]
+        for place, path in enumerate(paths):
+            drawing = material.picture(number * 3 + place, form="JPEG")
+            packed[path] = drawing.data
+            tree.write_picture(path, drawing)
+        turns = talk("<image>" * len(paths) + f"\n{material.question(number)}", material.sentences(number))
+        about = {"dataset": "nlvr2", "split": "train", "num_sample": rows["default"], "task_instruction": ""}
+        good.append({"sample_id": number, "image": paths, "conversations": turns, "metadata": about})
+    first = next(iter(packed))
+    swapped = [{**turn, "from": other} for turn, other in zip(good[0]["conversations"], ("gpt", "human"), strict=True)]
+    odd = [
+        ({"sample_id": 90, "image": [first], "conversations": swapped}, "bad_row"),
+        ({"sample_id": 91, "image": [first], "conversations": talk("<image>\nWhat?", "")}, "bad_row"),
+    ]
+    tree.write_json("m4_instruct_annotations.json", tree.mix(good, odd))
+    tree.write_zip("nlvr2.zip", packed)
+
+
 def _empty_answer(subset: str) -> Row:
     return {"id": "000090", "conversations": talk("What?", ""), "data_source": subset}, "bad_row"
 
@@ -236,5 +259,16 @@ DATASETS = (
         known="the tree pages of the repository; LLaVA-NeXT's upload script: keys and archives",
         guessed="folders in the archives, prompts. Archives here are not compressed",
         subsets=MID_SUBSETS,
+    ),
+    Dataset(
+        "lmms-lab/M4-Instruct-Data",
+        write_m4,
+        files="m4_instruct_annotations.json, archives by set",
+        shape="array of sample_id, image: list of paths, conversations, metadata of dataset and split",
+        kind="llava",
+        images="the folder that the archives were unpacked to",
+        licence="cc-by-4.0",
+        known="tree page of the repository: files, licence; loaders of others: keys, lists of paths, swapped roles",
+        guessed="folders in the archives, other keys of metadata; an empty answer",
     ),
 )

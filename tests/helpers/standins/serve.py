@@ -52,7 +52,8 @@ def list_settings(recipe: Recipe, written: Mapping[str, Standin]) -> list[str]:
         if recipe.source(name).fetches:
             settings.append(f"sources.{name}.serve={{'{ADDRESSES}': '{standin.served}'}}")
         elif source.images and "::" not in source.images:
-            settings.append(f"sources.{name}.images={standin.pictures}")
+            folder = standin.pictures / (source.files or "").partition("/")[0]  # of a set, where archives are per set
+            settings.append(f"sources.{name}.images={folder if folder.is_dir() else standin.pictures}")
     return [part for setting in settings for part in ("--set", setting)]
 
 

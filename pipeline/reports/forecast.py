@@ -1,0 +1,206 @@
+"""What a changed recipe makes of a run: which steps are kept and which run again, and why, said before any work begins.
+
+The recipe that the folder is locked to is compared with the new one, step by step: a step runs again where its own
+parameters differ, or where a step that it reads from runs again. Input files are taken to be those that were read. A
+step that runs again may leave the bytes that it left before; what reads them is then kept after all.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
+from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.core.step import Step, get_parameters
+from vlmill.pipeline.core.yaml_format import read_yaml
+from vlmill.pipeline.engine.build import Build
+from vlmill.pipeline.engine.chain import ChainStep, read_manifest
+from vlmill.pipeline.engine.executor import Inline
+from vlmill.pipeline.engine.table_history import TableHistory
+from vlmill.pipeline.engine.workdir import EDITIONS
+from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
+from vlmill.pipeline.recipe.mapping import list_differences
+from vlmill.pipeline.recipe.schema import Recipe
+
+Outcome = Literal["kept", "run again", "run", "removed"]
+"""`run`: it was not complete before. `removed`: the new recipe has no such step."""
+
+
+@dataclass(frozen=True)
+class ForecastStep:
+    """A step as a recipe has it, over one source or over all of them."""
+
+    folder: str
+    parameters: Mapping[str, Any]  # canonical
+    chain: tuple[str, ...] = ()  # folders of the steps before it in its chain; of files of one name the last counts
+    reads: tuple[str, ...] = ()  # names or patterns of the files that it reads of these
+    direct: tuple[str, ...] = ()  # folders that it reads all of, and files of the run's folder
+
+
+@dataclass(frozen=True)
+class StepForecast:
+    """What happens to one step, and why."""
+
+    folder: str
+    outcome: Outcome
+    tasks: int  # that were done of it
+    reasons: tuple[str, ...] = field(default=())  # what differs, or what it reads that is made again
+
+
+def list_forecast_steps(root: Path, recipe: Recipe) -> list[ForecastStep]:
+    """The steps of a recipe but those of mixtures, each behind those that it reads from."""
+    run = Build(root, recipe, None, Inline(), ProgressBars(Console(quiet=True)), {})
+    steps = [*_list_benchmarks(recipe), *(step for name in recipe.sources for step in _list_chain(run, name))]
+    resolved = tuple(_list_dedupe(recipe))
+    return [*steps, *resolved, *(step for name in recipe.sources for step in _list_shards(run, name, bool(resolved)))]
+
+
+def forecast_steps(
+    root: Path, before: Sequence[ForecastStep], now: Sequence[ForecastStep], changed: Iterable[str] = ()
+) -> tuple[StepForecast, ...]:
+    """What happens to each step of the new recipe, in order, then the steps that it no longer has.
+
+    Args:
+        root: the run's folder; nothing but its manifests is read.
+        before: the steps of the recipe that it is locked to.
+        now: those of the new one.
+        changed: files of the folder that are others now, such as `tokenizer.json`.
+    """
+    earlier, remade = {step.folder: step for step in before}, {*changed}
+    found = list[StepForecast]()
+    for step in now:
+        tasks, then = len(_read_names(root, step.folder)), earlier.get(step.folder)
+        reasons = _explain_change(then, step) if then else ()
+        reasons += tuple(f"reads {name}" for name in _find_inputs(root, step) if name in remade)
+        if then is None or not tasks:
+            found.append(StepForecast(step.folder, "run", tasks))
+        else:
+            found.append(StepForecast(step.folder, "run again" if reasons else "kept", tasks, reasons))
+        if found[-1].outcome != "kept":
+            remade.add(step.folder)
+    gone = [folder for folder in earlier if folder not in {step.folder for step in now}]
+    return (*found, *(StepForecast(folder, "removed", len(_read_names(root, folder))) for folder in gone))
+
+
+def find_changed_files(root: Path, recipe: Recipe, base: Path) -> list[str]:
+    """The tokenizer and the lists that are others than the run's copies, by the names that steps know them by."""
+    changed, copy = [], root / "tokenizer.json"
+    tokenizer = base / recipe.tokenizer if recipe.tokenizer else None
+    if tokenizer and tokenizer.is_file() and copy.exists() and hash_file(tokenizer) != hash_file(copy):
+        changed.append("tokenizer.json")
+    editions = read_yaml(root / EDITIONS) if (root / EDITIONS).exists() else {}
+    for lists in (filter_.lists for filter_ in recipe.filters if isinstance(filter_, ReadsLists)):
+        for name, path in lists.items():
+            old = root / editions.get(path, "")
+            if old.is_file() and (base / path).is_file() and hash_file(base / path) != hash_file(old):
+                changed.append(name)
+    return changed
+
+
+def make_forecast_table(forecasts: Sequence[StepForecast]) -> Table:
+    """The forecast for a terminal."""
+    table = Table(title="what the change touches")
+    for name in ("step", "tasks", "is", "why"):
+        table.add_column(name, justify="right" if name == "tasks" else "left")
+    for found in forecasts:
+        table.add_row(found.folder, str(found.tasks), found.outcome, "\n".join(found.reasons))
+    return table
+
+
+def _list_benchmarks(recipe: Recipe) -> Iterable[ForecastStep]:
+    if held := recipe.decontaminate:
+        parameters = {"index": get_parameters(held.index()), "against": held.against, "stats": recipe.image_stats}
+        yield ForecastStep("steps/benchmarks/index", canonicalise_value({**parameters, "partition": recipe.partition}))
+
+
+def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
+    """Survey, and the steps of a partition of a source."""
+    recipe, folder = run.recipe, f"steps/{source}"
+    settings = recipe.sources[source]
+    files = {"files": settings.files, "subset": settings.subset, "split": settings.split, "kind": settings.kind}
+    surveyed = {**files, "options": settings.options, "partition": recipe.partition}
+    yield ForecastStep(f"{folder}/survey", canonicalise_value(surveyed))
+    chain = [f"{folder}/survey"]
+    for found in run.list_steps(source):
+        if isinstance(found, TableHistory):
+            continue
+        taken = {"limit": recipe.limit, "scale": recipe.scale} if found.step.name == "read" else {}
+        directly = {"read": (chain[0],), "contamination": ("steps/benchmarks/index",)}
+        yield _make_step(found, chain, directly.get(found.step.name, ()), taken)
+        chain.append(found.folder)
+
+
+def _make_step(
+    found: ChainStep, chain: Sequence[str], direct: tuple[str, ...], more: Mapping[str, Any] | None = None
+) -> ForecastStep:
+    parameters = canonicalise_value({**get_parameters(found.step), **(more or {})})
+    return ForecastStep(found.folder, parameters, tuple(chain), _list_reads(found.step), direct)
+
+
+def _list_reads(step: Step) -> tuple[str, ...]:
+    """What a step reads; of a custom filter that the command line did not name, all that a filter may."""
+    if isinstance(step, FilterStep) and isinstance(step.filter, CustomFilter) and step.filter.code is None:
+        return (SAMPLES_FILE, IMAGE_STATS_FILE)
+    return step.reads
+
+
+def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
+    """Candidates, pairs and resolve, over all sources."""
+    if (settings := recipe.dedupe) is None:
+        return
+    signatures = tuple(f"steps/{source}/signature" for source in recipe.sources)
+    verdicts = tuple(f"steps/{source}/{name}" for source in recipe.sources for name in recipe.verdict_steps())
+    sources = {"sources": list(recipe.sources)}
+    priority = {name: source.priority for name, source in recipe.sources.items()}
+    resolve = settings.resolve(partitions=(), priority=priority, filters=recipe.verdict_steps())
+    folders = [f"steps/dedupe/{name}" for name in ("candidates", "pairs", "resolve")]
+    for folder, steps, direct in (
+        (folders[0], settings.candidates(), signatures),
+        (folders[1], settings.pairs(), (folders[0], *signatures)),
+        (folders[2], (resolve,), (*folders[:2], *signatures, *verdicts)),
+    ):
+        parameters = {"steps": [get_parameters(step) for step in steps], **sources}
+        yield ForecastStep(folder, canonicalise_value(parameters), direct=direct)
+
+
+def _list_shards(run: Build, source: str, deduped: bool) -> Iterable[ForecastStep]:
+    """Render and token lengths of a source under every policy."""
+    chain = [found.folder for found in run.list_steps(source) if not isinstance(found, TableHistory)]
+    for policy in run.recipe.policies:
+        render, *lengths = run.list_shard_steps(source, policy)
+        yield _make_step(render, chain, ("steps/dedupe/resolve",) if deduped else ())
+        for found in lengths:
+            yield _make_step(found, (render.folder,), ("tokenizer.json",))
+
+
+def _explain_change(then: ForecastStep, now: ForecastStep) -> tuple[str, ...]:
+    """The parameters in which two forms of a step differ."""
+    lines = list_differences(dict(then.parameters), dict(now.parameters)).splitlines()
+    return tuple(line.strip() for line in lines)
+
+
+def _find_inputs(root: Path, step: ForecastStep) -> list[str]:
+    """The folders and files that a step reads from."""
+    makers: dict[str, str] = {}
+    for folder in step.chain:
+        for names in _read_names(root, folder):
+            makers |= dict.fromkeys(names, folder)
+    wanted = [folder for name, folder in makers.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)]
+    unmade = [folder for folder in step.chain if not _read_names(root, folder)]
+    named = [want for want in step.reads if "*" not in want and want not in makers]
+    return list(dict.fromkeys([*step.direct, *wanted, *unmade, *named]))
+
+
+def _read_names(root: Path, folder: str) -> list[list[str]]:
+    """The names of the files of each task of a complete step; none where it is not complete."""
+    if not (root / folder / "manifest.json").exists():
+        return []
+    return [[file.name for file in receipt.files] for receipt in read_manifest(root, folder)]

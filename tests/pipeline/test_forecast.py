@@ -1,0 +1,129 @@
+"""The forecast of a changed recipe says what the build then does: which steps are kept, which run again, and why."""
+
+import shutil
+
+import pytest
+import yaml
+from tokenizers import Tokenizer
+
+from tests.helpers.small import vlmill, write_recipe
+from vlmill.api.builds import forecast_changes, load_recipe
+from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.reports.verify import list_manifests
+
+IMAGE_STEPS = {"read", "fetch", "image_stats", "signature"}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("input files"))
+
+
+@pytest.fixture(scope="module")
+def built(recipe, tmp_path_factory):
+    root = tmp_path_factory.mktemp("built") / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
+    return root
+
+
+@pytest.fixture
+def run(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "run")
+
+
+def read_keys(root):
+    """Folder -> the keys of its tasks."""
+    return {
+        str(path.parent.relative_to(root)): {receipt["key"] for receipt in read_json(path)["receipts"]}
+        for path in list_manifests(root)
+    }
+
+
+def rerun(recipe, root, **settings):
+    """What the forecast says runs again or anew, with its reasons; held against what a build then runs."""
+    loaded = load_recipe(recipe, settings=settings)
+    forecasts = {found.folder: found for found in forecast_changes(loaded, root)}
+    named = {folder: found.reasons for folder, found in forecasts.items() if found.outcome in ("run", "run again")}
+    before = read_keys(root)
+    sets = [argument for key, value in settings.items() for argument in ("--set", f"{key}={yaml.safe_dump(value)}")]
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--accept-changes", *sets) == 0
+    after = read_keys(root)
+    ran = {folder for folder, keys in after.items() if keys != before.get(folder)}
+    assert ran <= {*named}, "a step ran again that the forecast called kept"
+    gone = {folder for folder, found in forecasts.items() if found.outcome == "removed"}
+    assert {*before} - {*forecasts} <= {f"steps/{source}/outcomes" for source in loaded.recipe.sources}
+    assert not gone & {*named}
+    return named, ran
+
+
+def test_the_same_recipe_keeps_everything(recipe, run):
+    assert rerun(recipe, run) == ({}, set())
+
+
+def test_a_changed_tokenizer_counts_lengths_and_mixes_anew_and_nothing_else(recipe, run, tmp_path):
+    copy = shutil.copytree(recipe.parent, tmp_path / "input files") / recipe.name
+    tokenizer = Tokenizer.from_file(str(copy.parent / "tokenizer.json"))
+    tokenizer.add_tokens(["garden", "describes"])
+    tokenizer.save(str(copy.parent / "tokenizer.json"))
+    named, ran = rerun(copy, run)
+    assert {*named} == ran
+    assert all(folder.endswith("/lengths") or folder.startswith("steps/mixtures/") for folder in named)
+    assert named["shards/web/small/lengths"] == ("reads tokenizer.json",)
+    assert {folder.split("/")[1] for folder in named if folder.endswith("/lengths")} == {
+        "web",
+        "quiz",
+        "scans",
+        "papers",
+    }
+
+
+def test_a_changed_tile_side_renders_anew_and_what_follows(recipe, run):
+    named, ran = rerun(recipe, run, **{"policies.small.side": 28, "model.vision.image_size": 28})
+    assert {*named} == ran
+    assert named["shards/quiz/small"] == ("policy.side: 56 there, 28 here",)
+    assert named["shards/quiz/small/lengths"] == ("reads shards/quiz/small",)
+    assert all(folder.startswith(("shards/", "steps/mixtures/")) for folder in named)
+
+
+def test_a_changed_threshold_of_a_filter_touches_no_image_before_shards(recipe, run):
+    named, ran = rerun(recipe, run, **{"filters.shape.max_ratio": 9})
+    assert ran >= {"steps/web/shape", "steps/quiz/shape"}
+    assert named["steps/quiz/shape"] == ("filter.max_ratio: 10.0 there, 9.0 here",)
+    assert not [folder for folder in named if folder.split("/")[-1] in IMAGE_STEPS]
+    assert not [folder for folder in named if folder.endswith("/language")]
+    assert "reads steps/quiz/shape" in named["shards/quiz/small"]
+
+
+def test_another_language_model_or_training_changes_nothing_that_a_build_makes(recipe, run):
+    assert rerun(recipe, run, **{"model.text.kind": "qwen2", "stages.align.train.steps": 1}) == ({}, set())
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({"partition.rows": 3}, "steps/web/survey"),
+        ({"limit": 2}, "steps/quiz/read"),
+        ({"image_stats.max_pixels": 10**8}, "steps/web/image_stats"),
+        ({"sources.quiz.priority": 3}, "steps/dedupe/resolve"),
+        ({"dedupe": None}, "shards/web/small"),
+        ({"seed": 9}, "steps/mixtures/align/select"),
+        ({"stages.align.mixture.epochs": 2}, "steps/mixtures/align/mix"),
+        ({"stages.align.mixture.shares.web": 0.5}, "steps/mixtures/align/select"),
+        ({"filters": [{"shape": {"max_ratio": 10}}]}, "steps/dedupe/resolve"),
+    ],
+)
+def test_the_first_step_that_a_change_touches_says_why_and_no_step_before_it_runs(recipe, run, settings, first):
+    named, ran = rerun(recipe, run, **settings)
+    assert first in ran
+    assert next(iter(named)).split("/")[-1] == first.split("/")[-1]
+    assert named[first]
+
+
+def test_a_build_prints_the_forecast_before_it_works(recipe, run, capsys):
+    arguments = ("build", recipe, "--out", run, "--workers", 0, "--accept-changes")
+    assert vlmill(*arguments, "--set", "filters.shape.max_ratio=3") == 0
+    printed = capsys.readouterr().out
+    assert "max_ratio" in printed
+    assert printed.index("what the change touches") < printed.index("curate")
+    assert vlmill(*arguments, "--set", "filters.shape.max_ratio=3") == 0
+    assert "what the change touches" not in capsys.readouterr().out
