@@ -17,12 +17,12 @@ from typing import Any
 import polars as pl
 
 from vlmill.mixtures import get_lineage_path, get_source
-from vlmill.mixtures.steps.hold_out import list_pictures
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.shards.lineage import list_pictures
 
 PLACE = ("source", "file", "row", "page")
 

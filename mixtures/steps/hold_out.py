@@ -16,6 +16,7 @@ import polars as pl
 
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.pipeline.dedupe.components import find_components
+from vlmill.pipeline.shards.lineage import list_pictures
 
 LARGEST = 0.1
 """Share of a source's samples that may be held out together at most, or the fraction that is asked for if larger."""
@@ -38,12 +39,6 @@ def read_rows_with_pictures(index: pl.DataFrame, lineage: Path) -> Rows:
     """
     documents = index.select(pl.when(pl.col("group") == "").then("id").otherwise("group").alias("document"))
     return Rows(documents["document"], list_pictures(pl.scan_parquet(lineage)).collect())
-
-
-def list_pictures(lineage: pl.LazyFrame) -> pl.LazyFrame:
-    """`row` and `sha256` of every image node of a lineage table."""
-    nodes = lineage.select("row", "nodes").explode("nodes").unnest("nodes")
-    return nodes.filter(pl.col("sha256").is_not_null()).select("row", "sha256")
 
 
 def choose_held_out(shards: Sequence[Rows], source: str, seed: int, fraction: float) -> list[np.ndarray]:
