@@ -61,14 +61,14 @@ def stats(
     from vlmill.mixtures.report.stats import make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
 
+    if html is not None:  # which shows samples and losses of a run without stages as well
+        _write_page(directory, stage, html)
+        return
     found = read_stats(directory, stage)
     if not found:
         raise NotBuiltError(
             f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
         )
-    if html is not None:
-        _write_page(directory, stage, html)
-        return
     if as_json:
         print_json(found)
         return

@@ -64,6 +64,7 @@ def test_a_source_that_skips_bad_files_counts_them_and_shows_what_is_wrong(recip
     skips = ("--set", "sources.talk.on_bad_file=skip", "--set", "sources.pairs.on_bad_file=skip")
     root = tmp_path / "run"
     assert vlmill("build", recipe, "--out", root, "--workers", 0, *skips) == 0
+    assert "warning: talk: bad input files were skipped, 2 in all" in " ".join(capsys.readouterr().out.split())
     funnel = read_funnel(root)
     assert funnel["talk"]["files"] == {"in": 4, "kept": 2, "dropped": {}, "failed": {"bad_file": 2}}
     assert funnel["talk"]["rows"]["in"] == funnel["talk"]["rows"]["kept"] == 2 * ROWS
