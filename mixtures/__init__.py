@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vlmill.pipeline.core.names import LINEAGE_SUFFIX
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -29,6 +31,16 @@ class Shard:
     index: str  # <nn>.index.parquet
     index_sha256: str
     lengths: str  # <nn>.lengths.parquet
+
+    @property
+    def lineage(self) -> str:
+        """<nn>.lineage.parquet."""
+        return get_lineage_path(self.path)
+
+
+def get_lineage_path(shard: str) -> str:
+    """The path of the lineage beside a shard's tar."""
+    return shard.removesuffix(".tar") + LINEAGE_SUFFIX
 
 
 def get_source(path: str) -> str:

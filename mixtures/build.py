@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from vlmill.mixtures import Shard
+from vlmill.mixtures import Shard, get_lineage_path
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.members import list_members
 from vlmill.mixtures.report.notes import write_notes
@@ -152,9 +152,9 @@ class _Stage:
     def _policy(self) -> Any:
         return self.run.recipe.policies[self.stage.policy]
 
-    def _shards(self, source: str) -> list[tuple[Shard, tuple[File, File]]]:
+    def _shards(self, source: str) -> list[tuple[Shard, tuple[File, ...]]]:
         """A source's shards under the stage's policy, with index and lengths, in the order of their names."""
-        folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, File]]]()
+        folder, found = f"shards/{source}/{self.stage.policy}", list[tuple[Shard, tuple[File, ...]]]()
         lengths = {
             receipt.partition: {file.name: file for file in receipt.files}
             for receipt in self.run.manifest(f"{folder}/lengths")
@@ -163,6 +163,7 @@ class _Stage:
             files = {file.name: file for file in receipt.files} | lengths[receipt.partition]
             for number in sorted(name.removesuffix(".tar") for name in files if name.endswith(".tar")):
                 tar, index, length = (files[f"{number}.{form}"] for form in ("tar", "index.parquet", "lengths.parquet"))
+                lineage = files[f"{number}{LINEAGE_SUFFIX}"]
                 shard = Shard(
                     source,
                     self.stage.policy,
@@ -173,7 +174,7 @@ class _Stage:
                     index.sha256,
                     length.path,
                 )
-                found.append((shard, (index, length)))
+                found.append((shard, (index, length, lineage)))
         return found
 
     def _lineage(self, sources: Iterable[str]) -> tuple[File, ...]:
@@ -187,7 +188,7 @@ class _Stage:
         )
 
     def _select(
-        self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, File]]]]
+        self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, ...]]]]
     ) -> tuple[File, ...]:
         steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
         chains = [
@@ -257,8 +258,9 @@ def verify_locks(root: Path) -> Iterator[str]:
         folder = root / "mixtures" / stage.name
         if (folder / LOCK).exists():
             lock = read_json(folder / LOCK)
+            listed = [shard for source in lock["sources"] for shard in source["shards"]]
             tables = [
-                shard[name] for source in lock["sources"] for shard in source["shards"] for name in ("index", "lengths")
+                path for shard in listed for path in (shard["index"], shard["lengths"], get_lineage_path(shard["path"]))
             ]
             inputs = {path: root / path for path in tables}
             inputs |= {

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlmill.mixtures import get_lineage_path
 from vlmill.mixtures.report.stats import to_json
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -60,11 +61,6 @@ class Repetition:
         found = measure_repetition(lock, blocks, inputs)
         (folder / "stats.json").write_text(to_json({**stats, "repetition": found}), encoding="utf-8")
         return {"images_shown": Count(found["images"], found["images"])}
-
-
-def get_lineage_path(shard: str) -> str:
-    """The path of the lineage beside a shard's tar."""
-    return shard.removesuffix(".tar") + LINEAGE_SUFFIX
 
 
 def measure_repetition(lock: Mapping[str, Any], plan: Sequence[Path], lineage: Mapping[str, Path]) -> dict[str, Any]:

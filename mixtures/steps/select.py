@@ -25,6 +25,7 @@ from vlmill.mixtures import Shard
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
 from vlmill.mixtures.steps.cut import Nodes, cut_sample
+from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -74,16 +75,17 @@ class Select:
     sequence_length: int
     tiles_per_sequence: int
     overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
-    held_out: float = 0.0  # fraction of documents
+    held_out: float = 0.0  # fraction of documents, with all that show a picture of theirs
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Index and lengths of every shard."""
-        return tuple(path for shard in self.shards for path in (shard.index, shard.lengths))
+        """Index and lengths of every shard; where samples are held out, the lineage, which knows their pictures."""
+        pictures = tuple(shard.lineage for shard in self.shards if self.held_out)
+        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures)
 
     def made_by(self) -> Mapping[str, str]:
         """The readers of the tables, one of which evaluates `where`."""
@@ -96,7 +98,8 @@ class Select:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
-        states = [self._classify(inputs, shard) for shard in self.shards]
+        kept_out = self._kept_out(inputs)
+        states = [self._classify(inputs, shard, held) for shard, held in zip(self.shards, kept_out, strict=True)]
         self._take(states)
         rows = sum(shard.samples for shard in self.shards)
         sizes = _map_array(folder / "sizes.npy", SIZES, rows)
@@ -118,26 +121,31 @@ class Select:
         (folder / "selection.json").write_text(report.to_json(self, totals), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
-    def _classify(self, inputs: Inputs, shard: Shard) -> np.ndarray:
+    def _classify(self, inputs: Inputs, shard: Shard, kept_out: np.ndarray) -> np.ndarray:
         """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat template refuses is not held out."""
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
             states[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
-        if self.held_out:
-            names = _read_table(inputs[shard.index], shard, ("id", "group"))
-            documents = names.select(pl.when(pl.col("group") == "").then("id").otherwise("group")).to_series()
-            states[self._kept_out(shard.source, documents)] = KEPT_OUT
+        states[kept_out] = KEPT_OUT
         reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
             states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
         return states
 
-    def _kept_out(self, source: str, documents: pl.Series) -> np.ndarray:
-        """Which rows are held out: by document, so that its pages stay together, and alike in every stage and entry."""
-        bound = int(self.held_out * 2**64)
-        names = documents.unique(maintain_order=True)
-        kept_out = [make_order_key(self.seed, "held_out", source, name) < bound for name in names]
-        return documents.is_in(names.filter(pl.Series(kept_out, dtype=pl.Boolean)).implode()).to_numpy()
+    def _kept_out(self, inputs: Inputs) -> list[np.ndarray]:
+        """Which rows of each shard are held out, each source by itself: alike in every stage and entry."""
+        if not self.held_out:
+            return [np.zeros(shard.samples, bool) for shard in self.shards]
+        found: dict[str, np.ndarray] = {}
+        for source in dict.fromkeys(shard.source for shard in self.shards):
+            here = [shard for shard in self.shards if shard.source == source]
+            rows = [
+                read_rows_with_pictures(_read_table(inputs[shard.index], shard, ("id", "group")), inputs[shard.lineage])
+                for shard in here
+            ]
+            held = choose_held_out(rows, source, self.seed, self.held_out)
+            found |= {shard.path: rows_out for shard, rows_out in zip(here, held, strict=True)}
+        return [found[shard.path] for shard in self.shards]
 
     def _take(self, states: Sequence[np.ndarray]) -> None:
         """Pass over the eligible rows that `take` does not want, in place."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -53,6 +55,25 @@ def read_options(
     """Options before the name of a command."""
 
 
+RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate"})
+"""Commands that keep what they did when they are interrupted."""
+
+
+def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            way = " What is done is kept: run the same command again to go on." if command.__name__ in RESUMED else ""
+            make_console(stderr=True, wrap=False).print(f"interrupted.{way}")
+            raise typer.Exit(130) from None
+
+    return run
+
+
 for command in (
     check,
     build,
@@ -69,7 +90,7 @@ for command in (
     ablate,
     schema,
 ):
-    app.command(command.__name__.replace("_", "-"))(command)
+    app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))
 app.add_typer(mixtures, name="mixtures")
 
 EXTRAS = {"torch": "train", "transformers": "train", "cv2": "train", "scipy": "train", "tensorboardX": "train"}
@@ -94,7 +115,7 @@ def main() -> None:
         _print_error(hint)
         sys.exit(1)
     except KeyboardInterrupt:
-        make_console(stderr=True).print("interrupted. Run the same command again to go on.")
+        make_console(stderr=True).print("interrupted.")  # while it was still being read what to do
         sys.exit(130)
     except Exception as error:
         if not (hint := explain_full_disk(error) or _explain_table(error)):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
@@ -61,17 +61,17 @@ def stats(
     from vlmill.mixtures.report.stats import make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
 
-    if html is not None:
+    if html is not None:  # which shows samples and losses of a run without stages as well
         _write_page(directory, stage, html)
         return
     found = read_stats(directory, stage)
+    if not found:
+        raise NotBuiltError(
+            f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
+        )
     if as_json:
         print_json(found)
         return
-    if not found:
-        console.print(
-            f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
-        )
     for stats_of_stage in found.values():
         console.print(make_stats_table(stats_of_stage, console.width))
         console.print(summarise_repetition(stats_of_stage["repetition"]))

@@ -16,7 +16,7 @@ from vlmill.pipeline.cli.arguments import (
     parse_pairs,
     print_json,
 )
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
 from vlmill.pipeline.core.terminal import make_console
 
 Device = Annotated[str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")]
@@ -143,6 +143,10 @@ def evaluate(
     with ProgressBars(make_console(stderr=True) if as_json else console) as watcher:
         machine = Machine(device=device, threads=threads, shards=_resolve_shards(shards))
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
+    if not scores:
+        raise NotBuiltError(
+            f"stage {name} has no held-out samples; set them in its mixture: held_out: {{SOURCE: 0.05}}"
+        )
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return
     if as_json:
@@ -150,10 +154,8 @@ def evaluate(
         print_json(
             {source: {k: v for k, v in asdict(score).items() if k not in hidden} for source, score in scores.items()}
         )
-    elif scores:
-        console.print(make_score_table(scores, name, shown))
     else:
-        console.print(f"stage {name} has no held-out samples; set them in its mixture: held_out: {{SOURCE: 0.05}}")
+        console.print(make_score_table(scores, name, shown))
 
 
 def ablate(

@@ -25,6 +25,10 @@ class SourceError(VlmillError):
     """An input file is missing or does not have the form that its source declares."""
 
 
+class BadFileError(SourceError):
+    """The bytes of an input file are cut or damaged, or not of the form that its source declares."""
+
+
 class StoreError(VlmillError):
     """A folder does not keep the store contract: locked to another recipe, in use, or damaged."""
 

@@ -33,6 +33,8 @@ class Reason(StrEnum):
         reason._value_, reason.failed = code, kind == FAILED
         return reason
 
+    # failed: an input file, or the rows of it that damage hides
+    BAD_FILE = "bad_file", FAILED
     # failed: a row of the input file
     BAD_ROW = "bad_row", FAILED  # the row has not the form of its source
     BAD_PAGE = "bad_page", FAILED  # the page of a document cannot be read

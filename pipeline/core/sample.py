@@ -26,6 +26,8 @@ Role = Literal["none", "system", "user", "assistant"]
 
 NO_PAGE = -1
 WHOLE_SAMPLE = -1
+LEAST_IMAGES = -2
+"""In the place of a node: the verdict holds for the sample once it has fewer images left than its score says."""
 
 
 class SampleId(NamedTuple):
@@ -105,7 +107,7 @@ class Verdict:
     """A filter's decision to drop a sample or one node of it. There is no verdict for what stays."""
 
     sample: int  # row in samples.parquet
-    node: int  # index into Sample.nodes, or WHOLE_SAMPLE
+    node: int  # index into Sample.nodes, WHOLE_SAMPLE or LEAST_IMAGES
     filter: str
     reason: Reason
     score: float = 0.0  # quantised to 4 decimals when written

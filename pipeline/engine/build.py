@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.errors import BadFileError, RecipeError, list_faults
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
@@ -99,6 +99,7 @@ class Build:
                 settings.files,
                 settings.subset,
                 settings.split,
+                settings.on_bad_file,
             )
             for name, settings in self.recipe.sources.items()
         ]
@@ -224,6 +225,7 @@ class Build:
                 start=partition.start,
                 stop=partition.stop,
                 licence=settings.licence,
+                on_bad_file=settings.on_bad_file,
                 bound=partition.bound,
                 images=self._images(name),
             )
@@ -316,11 +318,21 @@ class Build:
     def run_chains(
         self, phase: str, chains: Sequence[Chain]
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
-        """Run chains through the executor; when all are run, write the manifest of every folder they filled."""
+        """Run chains through the executor; when all are run, write the manifest of every folder they filled.
+
+        Raises:
+            BadFileError: input files are bad, with a line for each; the other chains are run before it is said.
+        """
         self.watcher.phase(phase, len(chains))
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
+        bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, (receipts, timings) in self.executor.each(TimedChainRunner(self.root), chains, Chain.careful):
+        for index, done in self.executor.each(TimedChainRunner(self.root), chains, Chain.careful):
+            if isinstance(done, BadFileError):
+                bad[index] = done
+                self.watcher.done()
+                continue
+            receipts, timings = done
             log.append(timings)
             for folder, receipt in receipts:
                 by_folder.setdefault(folder, {})[receipt.partition, receipt.key] = (
@@ -328,9 +340,19 @@ class Build:
                 )
             self.watcher.done()
             yield chains[index], receipts
+        self._raise_bad_files([(chains[index], bad[index]) for index in sorted(bad)])
         self.folders |= by_folder.keys()
         for folder, found in by_folder.items():  # several of one part stay in their order
             write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
+
+    def _raise_bad_files(self, found: Sequence[tuple[Chain, BadFileError]]) -> None:
+        """Raise one error for all of them, with the option that goes on without those of each source."""
+        if found:
+            sources = sorted(
+                {chain.input_file.source for chain, _ in found if chain.input_file} & {*self.recipe.sources}
+            )
+            ways = [f"to go on without it: --set sources.{source}.on_bad_file=skip" for source in sources]
+            raise BadFileError(*list_faults(error for _, error in found), *ways)
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""

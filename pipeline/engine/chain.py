@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vlmill.pipeline.core.errors import NotBuiltError, StoreError
+from vlmill.pipeline.core.errors import BadFileError, NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Careful, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
@@ -157,6 +157,10 @@ class MissingFile(Exception):  # noqa: N818 - not yet an error: it may be made a
         self.file = file
 
 
+TimedReceipts = tuple[tuple[tuple[str, Receipt], ...], tuple[TaskTiming, ...]]
+"""(folder, receipt) of every step of a chain, and how long each task took that was done."""
+
+
 @dataclass(frozen=True)
 class ChainRunner:
     """Runs chains of one run; travels to workers."""
@@ -167,7 +171,7 @@ class ChainRunner:
         """(folder, receipt) of every step of the chain, doing what is still to be done."""
         return self.run_timed(chain)[0]
 
-    def run_timed(self, chain: Chain) -> tuple[tuple[tuple[str, Receipt], ...], tuple[TaskTiming, ...]]:
+    def run_timed(self, chain: Chain) -> TimedReceipts:
         """The same, and how long each task took that was done."""
         timings = list[TaskTiming]()
         while isinstance(done := self._run_once(chain, timings), Chain):
@@ -192,13 +196,19 @@ class ChainRunner:
 
 @dataclass(frozen=True)
 class TimedChainRunner:
-    """Runs chains of one run, and says how long each task took; travels to workers."""
+    """Runs chains of one run, and says how long each task took; travels to workers.
+
+    What is wrong with an input file is given back, so that the other chains are run as well.
+    """
 
     root: Path
 
-    def __call__(self, chain: Chain) -> tuple[tuple[tuple[str, Receipt], ...], tuple[TaskTiming, ...]]:
-        """The receipts of the chain, and the times of what was done."""
-        return ChainRunner(self.root).run_timed(chain)
+    def __call__(self, chain: Chain) -> TimedReceipts | BadFileError:
+        """The receipts of the chain and the times of what was done, or the error of its input file."""
+        try:
+            return ChainRunner(self.root).run_timed(chain)
+        except BadFileError as error:
+            return error
 
 
 def read_manifest(root: Path, folder: str) -> list[Receipt]:

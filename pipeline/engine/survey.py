@@ -11,7 +11,7 @@ from vlmill.pipeline.core.names import CUTS_FILE
 from vlmill.pipeline.engine.chain import Chain, ChainStep
 from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.inputs.files import InputFile, hash_input, list_input_files
-from vlmill.pipeline.sources import Source
+from vlmill.pipeline.sources import OnBadFile, Source
 from vlmill.pipeline.steps.survey import Survey
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class InputSet:
     pattern: str | None  # which files below the root; None for those of a split
     subset: str | None = None
     split: str | None = None
+    on_bad_file: OnBadFile = "error"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
     """The partitions of every set by its name, ordered by their own. A chain for each input file.
 
     Raises:
-        SourceError: a set has no files, or they cannot be listed.
+        SourceError: a set has no files, they cannot be listed, or some are bad and not skipped.
     """
     by_name = {inputs.name: inputs for inputs in input_sets}
     input_files = [
@@ -96,7 +97,8 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
 
 def _survey_chain(run: Build, inputs: InputSet, input_file: InputFile, file: File) -> Chain:
     bounds = run.recipe.partition
-    step = ChainStep(f"{inputs.folder}/survey", Survey(inputs.source, bounds.rows, bounds.bytes))
+    survey = Survey(inputs.source, bounds.rows, bounds.bytes, input_file.name, inputs.on_bad_file)
+    step = ChainStep(f"{inputs.folder}/survey", survey)
     return Chain(f"{input_file.number:05d}", (step,), input_file, (file,))
 
 

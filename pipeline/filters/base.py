@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
     WHOLE_SAMPLE,
     ImageStats,
     Sample,
@@ -149,6 +150,8 @@ def _count_verdicts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: S
     filtered, undecided = Count(), Count()
     lost: dict[tuple[int, int], Reason] = {}
     for verdict in verdicts:
+        if verdict.node == LEAST_IMAGES:
+            continue  # a condition, which drops nothing yet
         nodes = range(sizes[verdict.sample]) if verdict.node == WHOLE_SAMPLE else (verdict.node,)
         lost.update({(verdict.sample, node): verdict.reason for node in nodes if (verdict.sample, node) not in lost})
     for reason in lost.values():

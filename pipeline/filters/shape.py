@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict
+from vlmill.pipeline.core.sample import LEAST_IMAGES, WHOLE_SAMPLE, ImageStats, Sample, Verdict
 from vlmill.pipeline.filters.base import take_sources
 from vlmill.pipeline.filters.measures import split_words
 
@@ -32,7 +32,8 @@ class Shape:
         max_ratio: longer over shorter side; above 10 are rules and borders. A set of text lines needs more.
         min_pixels: width times height.
         max_pixels: width times height.
-        min_images: images that a sample must have left, after failures and these bounds.
+        min_images: images that a sample must have left, after failures, these bounds and whatever else drops images:
+            other filters, dedupe, an image policy that cannot draw them.
         max_images: images that it may have left.
         min_words_per_image: words of all its texts over images left; galleries have few. Asked only where an image is
             left.
@@ -41,7 +42,7 @@ class Shape:
     """
 
     name: ClassVar[str] = "shape"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     image_stats: ClassVar[tuple[str, ...]] = ("width", "height")
 
     min_side: int = Field(default=32, ge=1)
@@ -88,6 +89,8 @@ class Shape:
             fault = self._fault_of_sample(sample, left)
             if fault:
                 yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
+            elif self.min_images:  # more may fall later
+                yield Verdict(row, LEAST_IMAGES, self.name, Reason.TOO_FEW_IMAGES, self.min_images)
 
     def _fault_of_sample(self, sample: Sample, left: int) -> tuple[Reason, float] | None:
         if left < self.min_images:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-LLAVA_NEXT = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+LLAVA_NEXT = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+"""The grids (rows, columns) of LLaVA-NeXT, whose side is 336."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,17 +36,20 @@ class AnyRes:
 
     side: Side = 336  # of a tile, the encoder's input
     patch: Side = 14  # of the encoder
-    pinpoints: tuple[tuple[Side, Side], ...] = LLAVA_NEXT  # (height, width) that a canvas may have
+    pinpoints: tuple[tuple[Side, Side], ...] = ()  # (height, width) that a canvas may have; else LLaVA-NeXT's grids
     cap: Side | None = None  # N of anyres_max_N: visual tokens beyond N tiles' are interpolated away
     many: Literal["tiles", "letterbox"] = "tiles"  # what images get that are not alone in their sample
     fill: tuple[Channel, Channel, Channel] = (127, 127, 127)  # of a letterbox
     quality: Quality = None
 
     def __post_init__(self) -> None:
-        """Refuse pinpoints that tiles cannot fill."""
-        for lengths in self.pinpoints or ((),):
-            if not lengths or any(length < 1 or length % self.side for length in lengths):
-                raise ValueError(f"pinpoints: at least one, in multiples of side ({self.side} px), not {lengths}")
+        """Derive pinpoints from the side where none are given; refuse those that tiles cannot fill."""
+        if not self.pinpoints:
+            grids = tuple((rows * self.side, columns * self.side) for rows, columns in LLAVA_NEXT)
+            object.__setattr__(self, "pinpoints", grids)
+        for lengths in self.pinpoints:
+            if any(length % self.side for length in lengths):
+                raise ValueError(f"pinpoints: multiples of side ({self.side} px), not {lengths}")
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and overview of each image; one letterboxed tile each where there are several and `many` says so."""

@@ -31,7 +31,7 @@ from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
-from vlmill.pipeline.sources import SOURCES, Source
+from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
 
@@ -67,6 +67,7 @@ class SourceSettings:
         default_factory=dict, validate_default=True
     )  # of the row shape
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
+    on_bad_file: OnBadFile = "error"  # a cut or damaged input file ends the build, or is counted and left out (skip)
     fetch: Annotated[Mapping[str, Any], Overrides(Fetch)] = field(
         default_factory=dict
     )  # what differs from the recipe's fetch block

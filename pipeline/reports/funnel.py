@@ -20,11 +20,12 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
+from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_losses, list_refused_losses
+from vlmill.pipeline.reports.losses import Loss, choose_losses, list_bad_files, list_losses, list_refused_losses
 
-LEVELS = ("rows", "samples", "nodes", "images")
+LEVELS = ("files", "rows", "samples", "nodes", "images")
 CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
 DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
 """Why a policy cannot draw an image."""
@@ -38,18 +39,22 @@ LevelCounts = dict[str, dict[str, Any]]
 def read_funnel(root: Path) -> dict[str, LevelCounts]:
     """Source -> its funnel.
 
-    `rows` are counted where the input file is read; samples, nodes and images where shards are made, under the recipe's
-    first policy (the others differ only in images that they cannot render), or where there are none, where samples were
-    applied.
+    `files` are counted by the survey, and shown where one was skipped; `rows` where the input file is read; samples,
+    nodes and images where shards are made, under the recipe's first policy (the others differ only in images that they
+    cannot render), or where there are none, where samples were applied.
     """
     recipe = read_locked_recipe(root)
     funnel: dict[str, LevelCounts] = {}
     for source in sorted(recipe.sources):
         lines = {
+            **_read_counts(root, f"steps/{source}/survey"),
             **_read_counts(root, f"steps/{source}/read"),
             **_read_outcome(root, recipe, source),
         }
         funnel[source] = {level: lines[level] for level in LEVELS if level in lines}
+    if not any(lines["files"]["failed"] for lines in funnel.values() if "files" in lines):
+        for lines in funnel.values():
+            lines.pop("files", None)
     return funnel
 
 
@@ -77,10 +82,10 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
     """Reason -> the steps that lost something of a source for it, in the order of their work; nothing for consequences.
 
     A reason that no step's counts name is the policy's, which could not draw an image, or that of an image file which
-    `read` did not get.
+    `read` did not get; a sample that other steps left too few images is dropped by `shape`.
     """
     recipe = read_locked_recipe(root)
-    steps = ["read", "fetch", "retry", "takedown", "image_stats", *recipe.all_verdict_steps()]
+    steps = ["survey", "read", "fetch", "retry", "takedown", "image_stats", *recipe.all_verdict_steps()]
     found = defaultdict[str, list[str]](list)
     for step in steps:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
@@ -88,8 +93,15 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
             found[reason].append(step)
     for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
         for reason in sorted(_list_reasons(_read_counts(root, folder)) - CONSEQUENCES - found.keys()):
-            found[reason] = ["render" if reason in DRAWING else "read"]
+            found[reason] = [_name_other_step(reason)]
     return dict(found)
+
+
+def _name_other_step(reason: str) -> str:
+    """The step that a reason is due to which no step's counts name."""
+    if reason == Reason.TOO_FEW_IMAGES:
+        return Shape.name
+    return "render" if reason in DRAWING else "read"
 
 
 def _list_reasons(counts: LevelCounts) -> set[str]:
@@ -131,7 +143,7 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
     check_source(root, source)
     funnel = read_funnel(root)
     funnel = {name: lines for name, lines in funnel.items() if source in {None, name}}
-    if not any(funnel.values()):
+    if not any("rows" in lines for lines in funnel.values()):
         raise StoreError(f"{root}: nothing is read yet; run the build to its end: vlmill build RECIPE --out {root}")
     occurring = sorted(
         {found for name, lines in funnel.items() for found in {*_list_reasons(lines), *_list_page_reasons(root, name)}}
@@ -286,9 +298,11 @@ def sample_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str, nu
 
 def _find_losses(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:
     """What a source lost for a reason; tables that hold nothing of it are not read."""
+    if Reason.BAD_FILE.value == reason:
+        yield from list_bad_files(root, source)
     if reason in _list_page_reasons(root, source):
         yield from (loss for loss in list_refused_losses(root, recipe, source) if loss.reason == reason)
-    if reason in _list_reasons({level: line for level, line in counts.items() if level != "rows"}):
+    if reason in _list_reasons({level: line for level, line in counts.items() if level not in {"files", "rows"}}):
         yield from (loss for loss in list_losses(root, recipe, source) if loss.reason == reason)
 
 
@@ -298,7 +312,7 @@ def read_row_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str) 
     A row that was lost as a whole counts among the pages, once.
     """
     found = dict[str, tuple[int, int]]()
-    for source in (name for name in funnel if funnel[name]):
+    for source in (name for name in funnel if "rows" in funnel[name]):
         for receipt in read_manifest(root, f"steps/{source}/read"):
             rows, pages = (
                 Count.from_json(receipt.counts[level]).lost.get(Reason(reason), 0) for level in ("rows", "pages")

@@ -34,6 +34,7 @@ class KeptOfSource:
     pages: int  # that they fan out to; a row that is lost as a whole counts as one
     samples: Count  # of these pages: which are kept as samples, and why the others are not; without what was taken down
     files: int  # places where an image is shown whose file was not had
+    skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
 
     @property
@@ -82,7 +83,8 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         files = sum(outcome["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
         opens = recipe.source(source).opens
         rows, pages = read["rows"].came, read["pages"].came
-        found.append(KeptOfSource(source, rows, pages, samples, files if opens else 0, recipe.expected(source)))
+        bad = total_counts(read_manifest(root, f"steps/{source}/survey"))["files"].lost[Reason.BAD_FILE]
+        found.append(KeptOfSource(source, rows, pages, samples, files if opens else 0, bad, recipe.expected(source)))
     return found
 
 
@@ -102,13 +104,18 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
 
 
 def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[str]:
-    """A line for each source of which little was kept, or that misses image files, with the next command.
+    """A line, with the next command, for each source of which little was kept, or files were skipped or are missing.
 
     `shown` is the run's folder.
     """
     for one in found:
         if one.little and not one.short:
             yield f"warning: {_describe_kept(one, shown)}"
+        if one.skipped:
+            yield (
+                f"warning: {one.source}: bad input files were skipped, {one.skipped:,} in all "
+                f"({_make_command(one, shown, Reason.BAD_FILE)}); the shares above count the rows of the others"
+            )
         if one.files:
             yield (
                 f"warning: {one.source}: {one.files:,} images have no file under the source's `images` "

@@ -8,9 +8,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
+from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.core.names import BAD_FILE, IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict, read_image_stats, read_samples
+from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
+    WHOLE_SAMPLE,
+    ImageStats,
+    Sample,
+    Verdict,
+    read_image_stats,
+    read_samples,
+)
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
@@ -30,13 +39,13 @@ class Loss:
 
     source: str
     partition: str
-    id: str
+    id: str  # of the sample, row or page; the name of an input file
     node: int  # or WHOLE_SAMPLE
     reason: Reason
     filter: str  # which filter dropped it; empty where none did: it failed, or fell with something else
     score: float | None  # as the filter measured it
     other: str  # the keeper's id, of duplicates
-    kind: str  # of what was lost: sample, text or image; row or page where there was no sample
+    kind: str  # of what was lost: sample, text or image; row, page or file where there was no sample
     text: str  # the beginning of it
     url: str  # of the image, or of the document
     image: int | None  # that can be shown: its number in the partition
@@ -70,21 +79,40 @@ def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
 def list_refused_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
     """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
     for one in read_refused_rows(root, recipe, source):
-        yield Loss(
-            source=source,
-            partition=one.partition,
-            id=str(one.id),
-            node=WHOLE_SAMPLE,
-            reason=one.reason,
-            filter="",
-            score=None,
-            other="",
-            kind=one.kind,
-            text=one.excerpt,
-            url="",
-            image=None,
-            detail=one.detail or (f"taken down by {one.taken_down}" if one.taken_down else ""),
-        )
+        detail = one.detail or (f"taken down by {one.taken_down}" if one.taken_down else "")
+        yield _make_refused_loss(source, one.partition, str(one.id), one.reason, one.kind, one.excerpt, detail)
+
+
+def list_bad_files(root: Path, source: str) -> Iterator[Loss]:
+    """Every input file of a source that was skipped as a whole. Raises StoreError where it is not surveyed."""
+    for receipt in read_manifest(root, f"steps/{source}/survey"):
+        for file in receipt.files:
+            if file.name == BAD_FILE:
+                found = read_json(root / file.path)
+                yield _make_refused_loss(
+                    source, receipt.partition, found["file"], Reason.BAD_FILE, "file", "", found["fault"]
+                )
+
+
+def _make_refused_loss(
+    source: str, partition: str, name: str, reason: Reason, kind: str, text: str, detail: str
+) -> Loss:
+    """What no sample was made of."""
+    return Loss(
+        source=source,
+        partition=partition,
+        id=name,
+        node=WHOLE_SAMPLE,
+        reason=reason,
+        filter="",
+        score=None,
+        other="",
+        kind=kind,
+        text=text,
+        url="",
+        image=None,
+        detail=detail,
+    )
 
 
 def _read_losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequence[str]) -> Iterator[Loss]:
@@ -117,7 +145,11 @@ def _make_loss(
     verdicts: Sequence[Verdict],
     image_stats: Sequence[ImageStats],
 ) -> Loss:
-    said = [verdict for verdict in verdicts if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE}]
+    said = [
+        verdict
+        for verdict in verdicts
+        if verdict.reason is reason and verdict.node in {node, WHOLE_SAMPLE, LEAST_IMAGES}
+    ]
     verdict = said[0] if said else None
     lost = sample.nodes if node == WHOLE_SAMPLE else sample.nodes[node : node + 1]
     shown = [node.image for node in lost if node.image is not None and image_stats[node.image].reason is None]

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.core.names import CUTS_FILE
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -108,7 +109,8 @@ def _count_partitions(root: Path, source: str) -> int | None:
     if not manifest.exists():
         return None
     receipts = read_json(manifest)["receipts"]
-    return sum(len(read_json(root / file["path"])) for receipt in receipts for file in receipt["files"])
+    files = (file for receipt in receipts for file in receipt["files"] if file["name"] == CUTS_FILE)
+    return sum(len(read_json(root / file["path"])) for file in files)
 
 
 def make_status_table(steps: Iterable[StepProgress]) -> Table:

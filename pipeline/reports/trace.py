@@ -11,6 +11,7 @@ from typing import Any
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
     WHOLE_SAMPLE,
     ImageStats,
     Node,
@@ -205,15 +206,22 @@ def format_trace(traced: Traced) -> Iterator[str]:
         )
     for index, node in enumerate(sample.nodes):
         yield f"  {index:>3} {_format_fate(traced.outcome.nodes[index])} {_describe_node(node, traced)}"
-    for verdict in traced.verdicts:
-        on = "the sample" if verdict.node == WHOLE_SAMPLE else f"node {verdict.node}"
-        other = f", because of {verdict.other}" if verdict.other else ""
-        yield f"  {verdict.filter} drops {on}: {verdict.reason} (score {verdict.score:.4g}{other})"
+    yield from (f"  {line}" for verdict in traced.verdicts if (line := _describe_verdict(verdict, traced.outcome)))
     for policy, verdict in traced.rendered:
         yield f"  policy {policy} cannot draw node {verdict.node}: {verdict.reason}"
     yield f"  {'lost: ' + str(traced.outcome.sample) if traced.outcome.sample else 'kept'}"
     for shard in traced.shards:
         yield f"  in {shard}"
+
+
+def _describe_verdict(verdict: Verdict, outcome: Outcome) -> str:
+    """What a verdict says, in words; nothing where it is a condition that the sample meets."""
+    if verdict.node == LEAST_IMAGES:
+        few = f"{verdict.filter} drops the sample: {verdict.reason} (fewer than {verdict.score:.0f} are left)"
+        return few if outcome.sample is verdict.reason else ""
+    on = "the sample" if verdict.node == WHOLE_SAMPLE else f"node {verdict.node}"
+    other = f", because of {verdict.other}" if verdict.other else ""
+    return f"{verdict.filter} drops {on}: {verdict.reason} (score {verdict.score:.4g}{other})"
 
 
 def _format_fate(reason: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow
+from vlmill.pipeline.sources.base import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.chat import Chat
 from vlmill.pipeline.sources.evaluation import Evaluation
@@ -24,7 +24,7 @@ from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.websight import WebSight
 
-__all__ = ["SOURCES", "Page", "Picture", "Source", "SourceRow"]
+__all__ = ["SOURCES", "OnBadFile", "Page", "Picture", "Source", "SourceRow"]
 
 SOURCES: Mapping[str, type[Source]] = {
     "cauldron": Cauldron,

@@ -7,11 +7,14 @@ becomes.
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar
 
+from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, Node
@@ -81,17 +84,51 @@ def pick_items(items: Iterable[Item], numbers: Sequence[int]) -> Iterator[tuple[
 
 
 def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[Raw], Page]) -> Iterator[SourceRow]:
-    """One page per row, or why there is none; `rows` holds an UnreadableRow in place of a row that cannot be read."""
+    """One page per row, or why there is none; `rows` holds an UnreadableRow in place of a row that cannot be read.
+
+    A row that `page` breaks on is BAD_ROW; the errors of MACHINE are raised.
+    """
     for number, row in rows:
-        try:
-            if isinstance(row, UnreadableRow):
-                raise row
-            yield SourceRow(number, (page(row),))
-        except UnreadableRow as unfit:
+        made = row if isinstance(row, UnreadableRow) else try_row(page, row)
+        if isinstance(made, UnreadableRow):
             raw = row.raw if isinstance(row, UnreadableRow) else row
-            yield SourceRow(
-                number, failed=((unfit.reason, str(unfit)),), excerpt="" if raw is None else make_excerpt(raw)
-            )
+            excerpt = "" if raw is None else make_excerpt(raw)
+            yield SourceRow(number, failed=((made.reason, str(made)),), excerpt=excerpt)
+        else:
+            yield SourceRow(number, (made,))
+
+
+MACHINE = (VlmillError, OSError, MemoryError)
+"""What no row is at fault for."""
+
+Made = TypeVar("Made")
+
+
+def try_row(make: Callable[[Raw], Made], row: Raw) -> Made | UnreadableRow:
+    """What `make` makes of a row, or why it makes nothing: the source says so, or its code breaks on the row.
+
+    Of broken code the detail names the place and the exception. Raises what MACHINE lists.
+    """
+    try:
+        return make(row)
+    except UnreadableRow as unfit:
+        return unfit
+    except MACHINE:
+        raise
+    except Exception as error:  # noqa: BLE001 - one row that the code was not written for must not end a build
+        return UnreadableRow(f"{_find_place(error)}: {type(error).__name__}: {error}".removesuffix(": "))
+
+
+def _find_place(error: Exception) -> str:
+    """`module:line` of the innermost frame that is not of Python's own library."""
+    frames = [(frame.f_globals.get("__name__", "?"), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    ours = [place for place in frames if place[0].partition(".")[0] not in sys.stdlib_module_names]
+    module, line = (ours or frames)[-1]
+    return f"{module}:{line}"
+
+
+OnBadFile = Literal["error", "skip"]
+"""What a build does about an input file that is cut, damaged or of another form."""
 
 
 class Source(Protocol):
@@ -108,12 +145,13 @@ class Source(Protocol):
         return False
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row of an input file, in order, without decoding it. Raises SourceError on a wrong form."""
+        """Bytes of each row of an input file, in order, without decoding it. Raises BadFileError on a wrong form."""
         ...
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """The rows of these numbers, which rise, each exactly once. Bad rows are yielded with `failed`, never raised.
 
         Of the others as little is read as the format allows.
+        Raises BadFileError where the file is damaged: no row from there on can be told from another.
         """
         ...

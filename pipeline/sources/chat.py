@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import Page
 from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_text_page
 from vlmill.pipeline.sources.formats.parquet import Columns
@@ -50,13 +50,15 @@ class Chat(RecordSource):
         return (*TURNS, *SYSTEM)
 
     def survey(self, path: Path) -> list[int]:
-        """As the format does. Raises SourceError as well for a table without turns."""
+        """As the format does. Raises BadFileError as well for a table without turns."""
         found = super().survey(path)
         if is_parquet(str(path)):
             with path.open("rb") as file:
                 names = pq.read_schema(file).names
             if not {*names}.intersection(TURNS):
-                raise SourceError(f"{path}: it has no column {' or '.join(TURNS)}; it has {', '.join(names) or 'none'}")
+                raise BadFileError(
+                    f"{path}: it has no column {' or '.join(TURNS)}; it has {', '.join(names) or 'none'}"
+                )
         return found
 
     def page(self, row: Mapping[str, Any]) -> Page:

@@ -7,8 +7,6 @@ image that is not there teaches to make things up.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, Role
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.data_uris import is_data_uri, read_base64, read_data_uri
 from vlmill.pipeline.sources.known_keys import (
     AUDIO,
     VIDEO,
@@ -199,8 +198,8 @@ def read_picture(place: str, address: Any) -> ConversationImage:
         address = None if has_value(data) else get_given(address, ("path", "url"))
     if not isinstance(address, str) or not address.strip():
         raise UnreadableRow(f"{place} is {address!r}, expected a path")
-    if address.startswith("data:"):
-        return ConversationImage(_decode_picture(address.partition(",")[2].strip()), None)
+    if is_data_uri(address):
+        return ConversationImage(read_data_uri(address), None)
     if address.lower().startswith(("http://", "https://")):
         raise UnreadableRow(
             f"{place} lies on the web, and this kind fetches nothing: {address}", Reason.UNSUPPORTED_MEDIA
@@ -208,15 +207,6 @@ def read_picture(place: str, address: Any) -> ConversationImage:
     if address.rpartition(".")[2].lower() in VIDEO | AUDIO:
         raise UnreadableRow(f"{place} is {address}", Reason.UNSUPPORTED_MEDIA)
     return ConversationImage(Picture(path=address), address)
-
-
-def _decode_picture(text: str) -> Picture:
-    """The picture that a string in base64 is."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="no base64")
 
 
 def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
@@ -365,7 +355,7 @@ def _read_image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
     if has_value(data := get_given(held, ("base64", "data"))):
         if not isinstance(data, str):
             raise UnreadableRow(f"{place} is {type(data).__name__}, expected base64")
-        return ConversationImage(_decode_picture(data.rpartition("base64,")[2]), None)
+        return ConversationImage(read_base64(data.rpartition("base64,")[2]), None)
     if has_value(address := get_given(held, (*sorted(IMAGE_PARTS), "path", "url"))):
         return read_picture(place, address)
     index = part.get("index")

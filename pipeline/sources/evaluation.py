@@ -31,7 +31,7 @@ import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.sources.base import Page, Picture, SourceRow, UnreadableRow
@@ -86,11 +86,11 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
         return tuple(name for name in row if name not in self.columns() and has_value(row[name]))
 
     def survey(self, path: Path) -> list[int]:
-        """As the format does. Raises SourceError as well for a file of none of the formats."""
+        """As the format does. Raises BadFileError as well for a file of none of the formats."""
         return _choose_format(path).survey(self, path)
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
-        """As the format does. Raises SourceError as `survey`."""
+        """As the format does. Raises BadFileError as `survey`."""
         return _choose_format(path).rows(self, path, numbers)
 
     def page(self, row: Mapping[str, Any]) -> Page:
@@ -121,7 +121,7 @@ def _choose_format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSou
     """What reads a file."""
     found = FORMATS.get(_get_suffix(str(path)))
     if found is None:
-        raise SourceError(
+        raise BadFileError(
             f"{path}: expected an evaluation set in {', '.join(FORMATS)}; the name of the file tells which"
         )
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import lzma
+import posixpath
 import tarfile
 import zipfile
 import zlib
@@ -50,16 +51,18 @@ class Files:
     def load(self, path: str) -> Picture:
         """The picture at a path: its bytes, or why there are none. What leads out of the folder is not looked for.
 
+        A path is relative to the folder; an absolute one, or a `file://` address, may lie in a folder of this machine.
         Of a folder on this machine regular files alone are read, and links that stay in it are followed.
 
         Raises:
             SourceError: the folder itself is not there, or a file in it may not be read.
         """
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or "://" in path or "\0" in path:
+        filesystem, start = self._opened
+        inside = _find_inside(path, start if isinstance(filesystem, LocalFileSystem) else "")
+        if inside is None:
             return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail="leads out of the folder of images")
         try:
-            return Picture(data=self._read(pure))
+            return Picture(data=self._read(PurePosixPath(inside)))
         except FileRefused as refused:
             outside = refused.reason is Reason.FORBIDDEN_ADDRESS
             said = "leads out of the folder of images" if outside else f"{path} {refused.detail}"
@@ -91,3 +94,31 @@ class Files:
                 "sources.NAME.images=FOLDER"
             )
         return filesystem, start
+
+
+def _find_inside(path: str, folder: str) -> str | None:
+    """The path relative to the folder of images, None where it leads out of it.
+
+    Args:
+        path: as a row has it.
+        folder: of this machine, in which absolute paths may lie; empty where there is none.
+    """
+    if folder and path.startswith("file:///"):
+        path = path.removeprefix("file://")
+    if "://" in path or "\0" in path:
+        return None
+    pure = PurePosixPath(posixpath.normpath(posixpath.join(folder, path)))
+    if not folder:
+        return None if pure.is_absolute() or pure.parts[:1] == ("..",) else str(pure)
+    if not pure.is_relative_to(folder):  # it may still be called by another name, through a link
+        same = (parent for parent in pure.parents if PurePosixPath(path).is_absolute() and _is_same(parent, folder))
+        folder = str(next(same, folder))
+    return str(pure.relative_to(folder)) if pure.is_relative_to(folder) else None
+
+
+def _is_same(one: PurePosixPath, other: str) -> bool:
+    """Whether both paths are the same folder."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False

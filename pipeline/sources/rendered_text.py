@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.formats.tars import Needs, TarSource, index_rows, read_member
 from vlmill.pipeline.sources.known_keys import PICTURES, list_unread
@@ -36,7 +36,7 @@ class RenderedText(TarSource):
     def survey(self, path: Path) -> list[int]:
         """Bytes of each row's members.
 
-        Raises SourceError as `tars.index_rows`, and where no row has a text at any of the places.
+        Raises BadFileError as `tars.index_rows`, and where no row has a text at any of the places.
         """
         entries = index_rows(path, self.needs())
         with path.open("rb") as file:
@@ -56,7 +56,7 @@ class RenderedText(TarSource):
         return replace(page, unread=tuple(f"json.{name}" for name in left))
 
     def _check(self, path: Path, members: Iterable[bytes]) -> None:
-        """Raise SourceError if there are objects, and none of them has a text; the first usually has."""
+        """Raise BadFileError if there are objects, and none of them has a text; the first usually has."""
         first: dict[str, Any] | None = None
         for data in members:
             try:
@@ -67,7 +67,7 @@ class RenderedText(TarSource):
                 return
             first = about if first is None else first
         if first is not None:
-            raise SourceError(
+            raise BadFileError(
                 f"{path}: no row has a text at {' or '.join(self.text)}; the first has {', '.join(first) or 'none'}. "
                 "Say where it is with the option `text`, in dotted keys"
             )

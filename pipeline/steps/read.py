@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
 from vlmill.pipeline.core.names import IMAGES_FILE, REFUSED_FILE, SAMPLES_FILE, UNREAD_FILE
 from vlmill.pipeline.core.reasons import Reason
@@ -34,7 +34,8 @@ from vlmill.pipeline.core.sample import (
     sample_to_row,
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
-from vlmill.pipeline.sources import Page, Picture, Source, SourceRow
+from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
+from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.files import Files
 from vlmill.pipeline.steps.row_sample import choose_rows
 
@@ -63,6 +64,7 @@ class Read:
     start: int
     stop: int
     licence: str = ""
+    on_bad_file: OnBadFile = "error"
     bound: int | None = None  # of the rows' hashes (row_sample.py); None: every row
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
@@ -85,7 +87,8 @@ class Read:
         """Read every row that was chosen.
 
         Raises:
-            SourceError: the file has not the form of the source, or has not all the rows.
+            BadFileError: the file has not the form of the source, or is damaged, and is not skipped.
+            SourceError: it has not all the rows.
         """
         rows, pages, unread = Count(), Count(), _Unread()
         with (
@@ -115,7 +118,7 @@ class Read:
         numbers: Sequence[int] = range(self.start, self.stop)
         if self.bound is not None:
             numbers = choose_rows(self.name_of_source, self.file, self.start, self.stop, self.bound)
-        for expected, row in zip_longest(numbers, self.source.rows(input_file, numbers)):
+        for expected, row in zip_longest(numbers, self._sound_rows(input_file, numbers)):
             if row is None or row.row != expected:
                 found = "the end" if row is None else f"row {row.row}"
                 wanted = "the end" if expected is None else f"row {expected}"
@@ -124,6 +127,23 @@ class Read:
                     f"found {found}"
                 )
             yield row
+
+    def _sound_rows(self, input_file: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.
+
+        Raises BadFileError for one that is not skipped.
+        """
+        following = self.start
+        try:
+            for row in self.source.rows(input_file, numbers):
+                following = row.row + 1
+                yield row
+        except BadFileError as error:
+            if self.on_bad_file == "error":
+                raise
+            fault = str(error).removeprefix(f"{input_file}: ")
+            hidden = (row for row in numbers if row >= following)
+            yield from (SourceRow(row, failed=((Reason.BAD_FILE, fault),)) for row in hidden)
 
     def _samples(self, row: SourceRow, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
         """The samples of a row, and of what else there might have been the rows of REFUSED."""
@@ -151,13 +171,19 @@ class Read:
         return Sample(
             id=document._replace(page=page.page),
             nodes=tuple(
-                node if node.image is None else replace(node, image=numbers[node.image]) for node in page.nodes
+                node if node.image is None else replace(node, image=numbers[node.image], url=_name_address(node.url))
+                for node in page.nodes
             ),
             group=page.group or ("" if page.page == NO_PAGE else str(document)),
             licence=page.licence or self.licence,
             url=page.url,
             signals=page.signals,
         )
+
+
+def _name_address(url: str | None) -> str | None:
+    """The address of an image; None where the image itself stands in it."""
+    return None if is_data_uri(url) else url
 
 
 NO_UTF8 = "a string holds half of a surrogate pair, which no text in UTF-8 can hold"
@@ -249,6 +275,8 @@ class _Images:
 
     def number(self, picture: Picture) -> int:
         """The picture's row in the image table. Each file is read once, and files with the same bytes are one image."""
+        if picture.data is None and is_data_uri(address := picture.path or picture.url):
+            return self.number(read_data_uri(address or ""))
         if picture.path is not None:
             if picture.path not in self._paths:
                 found = self._files.load(picture.path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vlmill.pipeline.core.names import name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
     WHOLE_SAMPLE,
     ImageStats,
     Node,
@@ -52,6 +53,8 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
       say so too) or was taken down, REQUIRED_LOST where a filter dropped it; any other image falls alone, and the rest
       keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
+    - a sample that has fewer images left than a filter asks for (a verdict on LEAST_IMAGES) is lost with that verdict's
+      reason, whatever took the images: this filter, one beside it, dedupe, or the policy that cannot draw them;
     - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else
       NOTHING_LEFT;
     - the nodes of a lost sample have the sample's reason, unless they had their own before.
@@ -62,11 +65,13 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
         image_stats: Of all images of the partition; the index is the image's number.
     """
     nodes = [_find_initial_loss(node, image_stats) for node in sample.nodes]
-    whole = _drop_turns(sample.nodes, nodes)
+    whole, least = _drop_turns(sample.nodes, nodes), list[Verdict]()
     for _, found in groupby(verdicts, key=lambda verdict: verdict.filter):
         if whole:
             break
-        whole = _enter_verdicts(list(found), nodes) or _drop_turns(sample.nodes, nodes)
+        said = list(found)
+        least += [verdict for verdict in said if verdict.node == LEAST_IMAGES]
+        whole = _enter_verdicts(said, nodes) or _drop_turns(sample.nodes, nodes) or _miss_images(sample, nodes, least)
     return Outcome(whole, tuple(reason or whole for reason in nodes))
 
 
@@ -92,9 +97,15 @@ def _enter_verdicts(verdicts: Sequence[Verdict], nodes: list[Reason | None]) -> 
     for verdict in verdicts:
         if verdict.node == WHOLE_SAMPLE:
             whole = whole or verdict.reason
-        else:
+        elif verdict.node != LEAST_IMAGES:
             nodes[verdict.node] = nodes[verdict.node] or verdict.reason
     return whole
+
+
+def _miss_images(sample: Sample, lost: Sequence[Reason | None], least: Sequence[Verdict]) -> Reason | None:
+    """Why a sample is lost that has too few images left; None if it has enough."""
+    left = sum(node.image is not None and why is None for node, why in zip(sample.nodes, lost, strict=True))
+    return next((verdict.reason for verdict in least if left < verdict.score), None)
 
 
 def _drop_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
@@ -19,6 +20,7 @@ from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.select import list_selects
 from vlmill.pipeline.core.step import Counts
+from vlmill.pipeline.shards.writer import LINEAGE
 from vlmill.pipeline.steps.token_lengths import LENGTHS
 
 OVERHEAD = 2
@@ -92,8 +94,9 @@ class Store:
         per_shard: int = 50,
         groups: Sequence[str] | None = None,
         licence: str = "CC0-1.0",
+        pictures: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Write a source."""
+        """Write a source; `pictures` are the numbers of those that each document shows, else all differ."""
         shards = []
         for number, start in enumerate(range(0, len(documents), per_shard)):
             here = documents[start : start + per_shard]
@@ -103,6 +106,8 @@ class Store:
             shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), index, "0" * 64, lengths)
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
+            shown = pictures or [[1000 * row + node for node in range(row % 3)] for row in range(len(documents))]
+            self._write_lineage(shard, shown[start : start + per_shard])
             shards.append(shard)
         self.shards[source] = tuple(shards)
 
@@ -132,6 +137,27 @@ class Store:
         pq.write_table(pa.Table.from_pylist(lengths, schema=LENGTHS), self.root / shard.lengths)
         for name in (shard.index, shard.lengths):
             self.inputs[name] = self.root / name
+
+    def _write_lineage(self, shard: Shard, pictures: Sequence[Sequence[int]]) -> None:
+        rows = [
+            {
+                "row": row,
+                "id": str(row),
+                "url": "",
+                "licence": "",
+                "nodes": [
+                    {
+                        "node": node,
+                        "url": None,
+                        "sha256": hashlib.sha256(f"{shard.source} {shown}".encode()).hexdigest(),
+                    }
+                    for node, shown in enumerate(numbers)
+                ],
+            }
+            for row, numbers in enumerate(pictures)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), self.root / shard.lineage)
+        self.inputs[shard.lineage] = self.root / shard.lineage
 
     def select(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Counts]:
         """Run the select step of every entry."""

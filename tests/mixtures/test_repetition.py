@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlmill.mixtures import get_lineage_path
 from vlmill.mixtures.steps.plan import SEQUENCES
-from vlmill.mixtures.steps.repetition import Repetition, get_lineage_path, measure_repetition, summarise_repetition
+from vlmill.mixtures.steps.repetition import Repetition, measure_repetition, summarise_repetition
 from vlmill.pipeline.shards.writer import LINEAGE
 
 FIELDS = ("source", "shard", "row", "first", "last")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
     WHOLE_SAMPLE,
     ImageStats,
     Node,
@@ -49,6 +50,20 @@ def test_a_sample_that_nobody_speaks_against_stays_whole():
     assert outcome.sample is None
     assert outcome.nodes == (None, None, None)
     assert outcome.kept == (0, 1, 2)
+
+
+def test_a_sample_falls_with_the_image_that_leaves_too_few_whoever_drops_it():
+    page = sample(text(), image(0), image(1), text())
+    least = Verdict(0, LEAST_IMAGES, "shape", Reason.TOO_FEW_IMAGES, 1)
+    late = [least, drop(1, "image_quality", Reason.BLANK_IMAGE), drop(2, "dedupe", Reason.NEAR_IMAGE)]
+    assert apply_verdicts(page, late[:2], [GOOD, GOOD]).sample is None
+    outcome = apply_verdicts(page, late, [GOOD, GOOD])
+    assert outcome.sample is Reason.TOO_FEW_IMAGES
+    few = Reason.TOO_FEW_IMAGES
+    assert outcome.nodes == (few, Reason.BLANK_IMAGE, Reason.NEAR_IMAGE, few)
+    early = [drop(1, "image_quality", Reason.BLANK_IMAGE), drop(2, "image_quality", Reason.BLANK_IMAGE), least]
+    assert apply_verdicts(page, early, [GOOD, GOOD]).sample is few
+    assert apply_verdicts(page, [least], [GOOD, DEAD]).sample is None
 
 
 def test_a_lost_image_of_a_document_falls_alone():

@@ -168,6 +168,12 @@ def test_llava_next_tiles_each_image_whatever_stands_beside_it():
     )
 
 
+def test_the_grids_of_anyres_follow_its_side():
+    assert AnyRes(side=336).pinpoints == ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    assert AnyRes(side=384).pinpoints == ((384, 768), (768, 384), (768, 768), (1152, 384), (384, 1152))
+    assert AnyRes(side=384).layout([(1200, 400)])[0].grid == (1, 3)
+
+
 def test_ties_between_pinpoints_go_to_the_one_listed_first():
     wide = AnyRes(pinpoints=((336, 672), (672, 336)))
     assert wide.layout([(100, 100)])[0].grid == (1, 2)
@@ -323,8 +329,7 @@ def test_a_quality_stores_jpeg_within_a_bound_of_the_pixels(kind):
 @pytest.mark.parametrize(
     ("kind", "values", "says"),
     [
-        ("anyres", {"side": 300}, "multiples of side"),
-        ("anyres", {"pinpoints": []}, "at least one"),
+        ("anyres", {"side": 300, "pinpoints": [[336, 672]]}, "multiples of side"),
         ("letterbox", {"quality": 101}, "less than or equal to 100"),
         ("tiles", {"sides": 364}, "did you mean 'side'"),
     ],

@@ -28,6 +28,7 @@ from vlmill.pipeline.core.sample import (
     read_samples,
 )
 from vlmill.pipeline.sources import Page, Picture, SourceRow
+from vlmill.pipeline.sources.base import UnreadableRow, try_row
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.idl import Idl
 from vlmill.pipeline.sources.llava import LlavaSource
@@ -160,6 +161,51 @@ def test_half_a_surrogate_pair_loses_its_page_not_the_run(read, tmp_path):
     assert [sample.nodes[1].text for sample in samples] == ["whole \U0001d400"]
     assert len(images) == 1
     assert books["pages"]["failed"] == {"bad_row": 1}
+
+
+class Breaking(LlavaSource):
+    """A source whose code breaks on some rows."""
+
+    broken: ClassVar[Exception | None] = None
+
+    def page(self, row):
+        if self.broken:
+            raise self.broken
+        return super().page({**row, "conversations": row["turns"]["first"]})
+
+
+TURNS = [{"from": "human", "value": "What grows here?"}, {"from": "gpt", "value": "Reeds."}]
+
+
+def test_a_row_that_the_code_of_a_source_breaks_on_is_a_bad_row_that_says_where(read, tmp_path):
+    path = tmp_path / "rows.json"
+    rows = [{"turns": {"first": TURNS}}, {"turns": {}}, {"turns": None}, {"turns": {"first": TURNS}}]
+    path.write_text(json.dumps([{**row, "conversations": TURNS} for row in rows]))
+    samples, _, books = read(Breaking(), path)
+    assert [sample.id.row for sample in samples] == [0, 3]
+    assert books["rows"]["failed"] == {"bad_row": 2}
+    failed = [row for row in Breaking().rows(path, range(4)) if row.failed]
+    line = Breaking.page.__code__.co_firstlineno + 3
+    assert [row.failed[0][1] for row in failed] == [
+        f"tests.pipeline.test_read:{line}: KeyError: 'first'",
+        f"tests.pipeline.test_read:{line}: TypeError: 'NoneType' object is not subscriptable",
+    ]
+    assert failed[0].excerpt.startswith('{"turns": {}')
+
+
+def test_the_place_of_an_error_is_in_the_source_and_not_in_the_library_that_it_called():
+    made = try_row(lambda text: json.loads(text)["a"], "{")
+    assert isinstance(made, UnreadableRow)
+    assert re.fullmatch(r"tests\.pipeline\.test_read:\d+: JSONDecodeError: Expecting .*", str(made))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), SourceError("no folder")])
+def test_trouble_with_the_machine_is_no_bad_row(tmp_path, monkeypatch, error):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"conversations": TURNS}]))
+    monkeypatch.setattr(Breaking, "broken", error)
+    with pytest.raises(type(error)):
+        list(Breaking().rows(path, range(1)))
 
 
 def test_a_row_of_which_nothing_came_and_nothing_was_said_is_empty(read, tmp_path):

@@ -11,6 +11,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 
 FAILED = {
+    "bad_file",
     *("bad_row", "bad_page", "empty_row", "unsupported_media", "unsupported_content"),
     *("bad_url", "forbidden_address", "name_lookup", "connection", "timed_out", "too_many_redirects"),
     *("http_client_error", "http_server_error", "http_unexpected", "truncated_body", "too_many_bytes", "empty_body"),

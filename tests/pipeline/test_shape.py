@@ -7,7 +7,7 @@ import pytest
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId
+from vlmill.pipeline.core.sample import LEAST_IMAGES, WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId
 from vlmill.pipeline.filters import Shape
 
 
@@ -54,6 +54,10 @@ def test_a_sample_goes_when_too_few_images_are_left_after_failures_and_bounds():
         (3, Reason.IMAGE_TOO_SMALL, 8),
         (WHOLE_SAMPLE, Reason.TOO_FEW_IMAGES, 1),
     ]
+
+
+def test_a_sample_with_enough_images_is_told_how_many_it_may_not_fall_below():
+    assert verdicts(Shape(min_images=2), (640, 480), (640, 480)) == [(LEAST_IMAGES, Reason.TOO_FEW_IMAGES, 2)]
 
 
 def test_a_sample_goes_when_too_many_images_are_left():

@@ -5,6 +5,8 @@ import contextlib
 import json
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from vlmill.pipeline.sources import conversation
 from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.chat import Chat
 from vlmill.pipeline.sources.llava import LlavaSource
+from vlmill.pipeline.sources.pairs import PairsSource
 from vlmill.pipeline.steps.read import Read
 
 GOOD = {"conversations": talk("Q", "A")}
@@ -509,7 +512,7 @@ def test_one_image_a_list_of_them_or_none(read, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_a_failed_image_and_so_is_a_path_out_of_the_folder(read, tmp_path):
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "images/folder").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(upstream.picture())
     paths = [
         "gone.png",
@@ -520,13 +523,65 @@ def test_a_file_that_is_not_there_is_a_failed_image_and_so_is_a_path_out_of_the_
         str(tmp_path / "secret.png"),
         "file:///etc/passwd",
     ]
-    samples, images, _ = read([about(path) for path in paths])
+    samples, images, _ = read([about(path) for path in paths], str(tmp_path / "images"))
     assert len(samples) == 7
     assert [image["reason"] for image in images] == ["missing_file"] * 2 + ["forbidden_address"] + ["missing_file"] + [
         "forbidden_address"
     ] * 3
     assert not any(image["bytes"] for image in images)
     assert str(tmp_path) not in images[0]["detail"]
+
+
+def test_paths_lead_to_an_image_by_whatever_name_the_folder_has(read, tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "coco").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "coco/0.png").write_bytes(upstream.picture())
+    paths = [
+        "coco/../coco/0.png",
+        str(folder / "coco/0.png"),
+        f"file://{folder}/coco/0.png",
+        str(tmp_path / "link/coco/0.png"),
+        "../folder/coco/0.png",
+        str(folder / "gone.png"),
+        f"{folder}/../other.png",
+        f"{folder}s/0.png",
+    ]
+    _, images, books = read([about(path) for path in paths], str(folder))
+    assert books["kept"] == len(paths)
+    assert [(image["bytes"] is not None, image["reason"]) for image in images] == [
+        (True, None),
+        (False, "missing_file"),
+        (False, "forbidden_address"),
+        (False, "forbidden_address"),
+    ]
+
+
+def test_an_address_that_holds_its_image_is_read_and_not_kept_as_an_address(read, tmp_path):
+    data = upstream.picture()
+    text = base64.b64encode(data).decode()
+    folded = "\n".join(text[at : at + 60] for at in range(0, len(text), 60))
+    there = [f"data:image/png;base64,{text}", f"DATA:image/png;BASE64,{folded}", "data:image/png;base64,?", "data:,"]
+    samples, images, _ = read([about(uri) for uri in there])
+    assert [(image["bytes"], image["url"], image["reason"]) for image in images] == [
+        (data, None, None),
+        (None, None, "undecodable"),
+        (None, None, "undecodable"),
+    ]
+    assert [node.image for sample in samples for node in sample.nodes if node.kind == "image"] == [0, 0, 1, 2]
+
+
+def test_an_address_that_holds_its_image_is_read_where_other_sources_name_images(tmp_path):
+    data, out = upstream.picture(), tmp_path / "out"
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"url": [uri], "caption": ["Reeds by the river."]}), path)
+    out.mkdir()
+    Read(PairsSource(), "web", "pairs.parquet", 0, 1).run({"input": path}, out)
+    (image,) = read_rows(out / "images.parquet")
+    assert (image["bytes"], image["url"]) == (data, None)
+    (sample,) = read_samples(out / "samples.parquet")
+    assert [node.url for node in sample.nodes if node.kind == "image"] == [None]
 
 
 def test_images_may_lie_in_an_archive(read, tmp_path):

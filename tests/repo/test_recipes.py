@@ -81,7 +81,8 @@ def test_a_recipe_without_stages_is_built_from_local_rows_to_shards_and_says_wha
     funnel = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--json"])
     assert '"missing_file": 1' in funnel.output
     stats = CliRunner().invoke(app, ["stats", str(tmp_path / "out")])
-    assert "no stages" in " ".join(stats.output.split())
+    assert stats.exit_code == 1
+    assert "has no stages, so it has no mixtures" in str(stats.exception)
 
 
 def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.formats.parquet import Columns
@@ -34,7 +34,7 @@ class SeparatedSource(KeyedSource, Protocol):
         return frozenset(self.columns())
 
     def survey(self, path: Path) -> list[int]:
-        """Characters of each row. Raises SourceError where a column is missing."""
+        """Characters of each row. Raises BadFileError where a column is missing."""
         with _open_file(path, self.columns()) as (_, records):
             return [sum(map(len, record)) for record in records]
 
@@ -60,10 +60,10 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
             header = next(records, [])
             for name in columns:
                 if name not in header:
-                    raise SourceError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}")
+                    raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}")
             yield header, records
         except csv.Error as error:
-            raise SourceError(f"{path}: expected values separated by tabs or commas ({error})") from error
+            raise BadFileError(f"{path}: expected values separated by tabs or commas ({error})") from error
 
 
 def _make_row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:

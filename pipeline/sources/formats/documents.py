@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, Protocol
 
@@ -23,7 +24,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.core.sandbox import MEMORY, ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, pick_items
+from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, pick_items, try_row
 from vlmill.pipeline.sources.formats import tars
 from vlmill.pipeline.sources.formats.pdf_pages import Form, render_pages
 from vlmill.pipeline.sources.known_keys import list_unread
@@ -75,10 +76,10 @@ class DocumentSource(Source, Protocol):
         with path.open("rb") as file, Sandbox(render_pages, self.seconds, memory) as worker:
             reader = _DocumentReader(file, worker, self)
             for number, entry in pick_items(entries, numbers):
-                try:
-                    yield reader.document(number, entry)
-                except UnreadableRow as unfit:
-                    yield SourceRow(number, failed=((unfit.reason, str(unfit)),), excerpt=_name_document(entry))
+                made = try_row(partial(reader.document, number), entry)
+                if isinstance(made, UnreadableRow):
+                    made = SourceRow(number, failed=((made.reason, str(made)),), excerpt=_name_document(entry))
+                yield made
 
 
 @dataclass(frozen=True, slots=True)

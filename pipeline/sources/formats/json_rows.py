@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 
@@ -47,14 +47,14 @@ class JsonSource(KeyedSource, Protocol):
         """Bytes of each row.
 
         Raises:
-            SourceError: no row is a JSON object, none has one of the `keys`, or an array has no end.
+            BadFileError: no row is a JSON object, none has one of the `keys`, or an array has no end.
         """
         with _map_file(path) as data:
             _check_rows(path, data, self.keys())
             return [stop - start for start, stop in _find_rows(path, data)]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
-        """A page for each of the rows of these numbers. Raises SourceError as `survey`, as far as it reads."""
+        """A page for each of the rows of these numbers. Raises BadFileError as `survey`, as far as it reads."""
         with _map_file(path) as data:
             _check_rows(path, data, self.keys())
             spans = pick_items(_find_rows(path, data), numbers)
@@ -108,14 +108,14 @@ def _find_elements(path: Path, data: Buffer, place: int) -> Iterator[tuple[int, 
             place = _find_string_end(data, place)
             continue
         if not mark:
-            raise SourceError(f"{path}: the array has no end; the file stops within row {count}, fetch it again")
+            raise BadFileError(f"{path}: the array has no end; the file stops within row {count}, fetch it again")
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1, b",": 0}[mark]
         if mark == b"," or not depth:
             if depth or data[start : place - 1].strip():  # after the last comma may stand nothing
                 yield start, place - 1
             start, count = place, count + 1
     if not END.match(data, place):
-        raise SourceError(f"{path}: something follows the end of the array at byte {place}")
+        raise BadFileError(f"{path}: something follows the end of the array at byte {place}")
 
 
 def _find_string_end(data: Buffer, place: int) -> int:
@@ -142,7 +142,7 @@ def _decode_row(data: bytes) -> dict[str, Any] | UnreadableRow:
 
 
 def _check_rows(path: Path, data: Buffer, needed: tuple[tuple[str, ...], ...]) -> None:
-    """Raise SourceError if rows are there, and none of them has something that is needed; the first usually has all."""
+    """Raise BadFileError if rows are there and none of them has something that is needed; the first usually has all."""
     for keys in needed:
         _check_one(path, data, keys)
 
@@ -155,11 +155,11 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
             return
         first = row if first is None or (isinstance(first, UnreadableRow) and isinstance(row, dict)) else first
     if isinstance(first, dict):
-        raise SourceError(
+        raise BadFileError(
             f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {', '.join(first) or 'none'}"
         )
     if first is not None:
-        raise SourceError(
+        raise BadFileError(
             f"{path}: expected a JSON array of objects, or an object per line (unpacked); it begins with "
             f"{bytes(data[:SHOWN])!r}"
         )

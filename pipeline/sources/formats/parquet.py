@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.sample import DAMAGED_TABLE
 from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
@@ -74,7 +74,7 @@ class ParquetSource(KeyedSource, Protocol):
         """Bytes of each row: the mean of its row group, uncompressed, which the footer knows.
 
         Raises:
-            SourceError: it is no Parquet file, or a column is missing or of another type.
+            BadFileError: it is no Parquet file, or a column is missing or of another type.
         """
         with _open_file(path, self.columns(), self.optional()) as (file, _):
             groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
@@ -86,7 +86,7 @@ class ParquetSource(KeyedSource, Protocol):
         Row groups with none of them are not read.
 
         Raises:
-            SourceError: as `survey`, and where the file is damaged.
+            BadFileError: as `survey`, and where the file is damaged.
         """
         with _open_file(path, self.columns(), self.optional()) as (file, names):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
@@ -130,7 +130,7 @@ def _read_batches(path: Path, file: pq.ParquetFile, group: int, columns: list[st
         for batch in batches:
             yield from (batch.slice(place, 1) for place in range(batch.num_rows))
     except DAMAGED_TABLE as error:
-        raise SourceError(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
+        raise _choose_error(error)(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
 
 
 def _read_row(batch: pa.RecordBatch) -> dict[str, Any] | UnreadableRow:
@@ -165,13 +165,22 @@ def _open_file(path: Path, columns: Columns, optional: Columns) -> Iterator[tupl
         )
         schema = file.schema_arrow  # read only when it is asked for
     except DAMAGED_TABLE as error:
-        raise SourceError(
+        raise _choose_error(error)(
             f"{path}: expected a Parquet file, found none or a damaged one ({error}); fetch it again"
         ) from error
     with file:
         there = {name: kind for name, kind in optional.items() if name in schema.names}
         _check_schema(path, schema, {**columns, **there})
         yield file, [*columns, *there]
+
+
+def _choose_error(error: Exception) -> type[SourceError]:
+    """Whether the file is at fault.
+
+    Arrow reports damage as a plain OSError too; that of a disk or a network has a number, or another class.
+    """
+    damaged = not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+    return BadFileError if damaged else SourceError
 
 
 def _open_remote(path: Any) -> pq.ParquetFile:
@@ -185,10 +194,10 @@ def _open_remote(path: Any) -> pq.ParquetFile:
 def _check_schema(path: Path, schema: pa.Schema, columns: Columns) -> None:
     for name, wanted in columns.items():
         if name not in schema.names:
-            raise SourceError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")
+            raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")
         found, allowed = schema.field(name).type, wanted if isinstance(wanted, tuple) else (wanted,)
         if not any(_fits_type(found, kind) for kind in allowed):
-            raise SourceError(f"{path}: column {name!r} is {found}, expected {' or '.join(map(str, allowed))}")
+            raise BadFileError(f"{path}: column {name!r} is {found}, expected {' or '.join(map(str, allowed))}")
 
 
 def _fits_type(found: pa.DataType, wanted: pa.DataType) -> bool:

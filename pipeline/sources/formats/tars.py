@@ -1,21 +1,21 @@
 """WebDataset tars: which members make up a row, and where their bytes lie. Nothing is ever unpacked to disk.
 
 A row is a run of members whose names agree up to the first dot of the last path component; the rest of the name, in
-lower case, is the member's suffix (as `group_by_keys` in the webdataset package has it). A member that no row can be
-made of becomes a row with a `trouble`, so that everything in the tar is counted.
+lower case, is the member's suffix (as `group_by_keys` in the webdataset package has it). As there, members without a
+suffix do not end a row that they stand in. A member that no row can be made of becomes a row with a `trouble`, so that
+everything in the tar is counted; but hidden files (`._0001.jpg` and `.DS_Store` of macOS) are no data.
 """
 
 from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, pick_items, read_pages
 from vlmill.pipeline.sources.known_keys import AUDIO, PICTURES, VIDEO
@@ -78,11 +78,11 @@ class TarSource(Source, Protocol):
         ...
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each row's members. Raises SourceError as `index_rows`."""
+        """Bytes of each row's members. Raises BadFileError as `index_rows`."""
         return [entry.size for entry in index_rows(path, self.needs())]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
-        """A page for each of the rows of these numbers. Raises SourceError as `index_rows`."""
+        """A page for each of the rows of these numbers. Raises BadFileError as `index_rows`."""
         entries = pick_items(index_rows(path, self.needs()), numbers)
         with path.open("rb") as file:
             yield from read_pages(
@@ -102,18 +102,34 @@ def index_rows(path: Path, needs: Needs) -> list[TarRow]:
     """The rows of a tar in order; only its headers are read.
 
     Raises:
-        SourceError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
+        BadFileError: it is no tar, is compressed, ends early, or holds something after its end; or no row has what it
             needs.
     """
-    entries = [
-        _make_entry(key, list(members)) for key, members in groupby(_read_headers(path), key=lambda member: member.key)
-    ]
+    entries = [_make_entry(members) for members in _group_members(_read_headers(path))]
     if entries and not any(_has_members(entry, needs) for entry in entries):
         found = sorted({suffix for entry in entries for suffix in entry.members})
-        raise SourceError(
+        raise BadFileError(
             f"{path}: no row has {_describe_needs(needs)}; its members are {', '.join(found) or 'without a suffix'}"
         )
     return entries
+
+
+def _group_members(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """The members of each row; one without a suffix follows, alone, the row that it stands in."""
+    row, alone = list[Member](), list[Member]()
+    for member in members:
+        if row and member.suffix and row[0].key != member.key:
+            yield row
+            yield from ([one] for one in alone)
+            row, alone = [], []
+        if member.suffix:
+            row.append(member)
+        elif row:
+            alone.append(member)
+        else:
+            yield [member]
+    yield from ([row] if row else [])
+    yield from ([one] for one in alone)
 
 
 def choose_members(entry: TarRow, needs: Needs) -> list[str]:
@@ -153,7 +169,8 @@ def _describe_needs(needs: Needs) -> str:
     return " and ".join(" or ".join(group) for group in needs)
 
 
-def _make_entry(key: str, members: list[Member]) -> TarRow:
+def _make_entry(members: list[Member]) -> TarRow:
+    key = members[0].key
     size = sum(member.size for member in members)
     suffixes = [member.suffix for member in members]
     for member in members:
@@ -167,21 +184,26 @@ def _make_entry(key: str, members: list[Member]) -> TarRow:
 
 
 def _read_headers(path: Path) -> Iterator[Member]:
-    """Every member but folders. `tarfile` takes a damaged header for the end of the archive, hence the checks."""
+    """Every member but folders and hidden files.
+
+    `tarfile` takes a damaged header for the end of the archive, hence the checks.
+    """
     end = 0
     try:
         length = path.stat().st_size
         with tarfile.open(path, "r:", errors="replace") as tar:
             while info := tar.next():
                 if info.size < 0 or tar.offset <= end or info.offset_data + info.size > length:
-                    raise SourceError(f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again")
+                    raise BadFileError(f"{path}: the tar ends at byte {length}, within {info.name}; fetch it again")
                 end = tar.offset
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-                if not info.isdir():
+                if not info.isdir() and not PurePosixPath(info.name).name.startswith("."):
                     yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
             end = tar.offset
-    except (tarfile.TarError, OSError) as error:
-        raise SourceError(f"{path}: expected an uncompressed tar, found none or a damaged one ({error})") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error
+    except tarfile.TarError as error:
+        raise BadFileError(f"{path}: expected an uncompressed tar, found none or a damaged one ({error})") from error
     _check_end(path, end)
 
 
@@ -191,9 +213,9 @@ def _check_end(path: Path, end: int) -> None:
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
         if len(block) < tarfile.BLOCKSIZE or any(block):
-            raise SourceError(f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again")
+            raise BadFileError(f"{path}: at byte {end} stands neither a member nor the end of the tar; fetch it again")
         while block := file.read(1 << 20):
             if any(block):
-                raise SourceError(
+                raise BadFileError(
                     f"{path}: holds data after its end at byte {end}; are these several tars in one file?"
                 )

@@ -1,0 +1,33 @@
+"""Images that stand in their own address: `data:image/png;base64,...` (RFC 2397), wherever a row names an image."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from urllib.parse import unquote_to_bytes
+
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.sources.base import Picture
+
+
+def is_data_uri(address: str | None) -> bool:
+    """Whether an address holds what it names."""
+    return address is not None and address[:5].lower() == "data:"
+
+
+def read_data_uri(address: str) -> Picture:
+    """The picture in a data URI; UNDECODABLE where there is none."""
+    head, _, body = address.partition(",")
+    if head.lower().endswith(";base64"):
+        return read_base64(unquote_to_bytes(body).decode("ascii", "replace") if "%" in body else body)
+    data = unquote_to_bytes(body)
+    return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="an empty data URI")
+
+
+def read_base64(text: str) -> Picture:
+    """The picture that a string in base64 is, UNDECODABLE where it is none; white space around or in it is ignored."""
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    return Picture(data=data) if data else Picture(reason=Reason.UNDECODABLE, detail="no base64")

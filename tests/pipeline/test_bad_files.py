@@ -1,0 +1,123 @@
+"""Bad input files: all are named at once, and a source that skips them counts each, and the rows that damage hides."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.helpers.small import vlmill
+from tests.helpers.upstream import picture, tar
+from vlmill.pipeline.core.errors import BadFileError, SourceError
+from vlmill.pipeline.reports.funnel import read_funnel, sample_losses
+from vlmill.pipeline.sources.formats.parquet import IMAGE, _choose_error
+from vlmill.pipeline.sources.websight import WebSight
+from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.survey import Survey
+
+ROWS = 6
+
+
+def write_rows(path, first, *, cut=0):
+    talk = [
+        [{"from": "human", "value": f"What is word {n}?"}, {"from": "gpt", "value": f"Word {n} is a reed."}]
+        for n in range(first, first + ROWS)
+    ]
+    data = json.dumps([{"conversations": turns} for turns in talk])
+    path.write_text(data[: len(data) - cut])
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Two sources: tables of JSON of which two of four are cut, and tars of which one of two is."""
+    (tmp_path / "js").mkdir()
+    (tmp_path / "tars").mkdir()
+    for number, cut in enumerate((0, 40, 0, 60)):
+        write_rows(tmp_path / f"js/{number}.json", 10 * number, cut=cut)
+    for number in range(2):
+        tar(tmp_path / f"tars/{number}.tar", {"a.png": picture(number), "a.txt": b"Reeds by the river."})
+    whole = (tmp_path / "tars/1.tar").read_bytes()
+    (tmp_path / "tars/1.tar").write_bytes(whole[:700])
+    sources = {
+        "talk": {"kind": "llava", "files": "js/*.json"},
+        "pairs": {"kind": "pairs_wds", "files": "tars/*.tar"},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "cut", "sources": sources, "dedupe": None}))
+    return path
+
+
+def test_all_bad_files_of_all_sources_are_named_with_the_way_to_go_on_without_them(recipe, tmp_path, capsys):
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 1
+    said = capsys.readouterr().err.replace("\n", " ")
+    for name in ("js/1.json", "js/3.json", "tars/1.tar"):
+        assert said.count(name) == 1, said
+    assert "js/0.json" not in said
+    for source in ("talk", "pairs"):
+        assert f"--set sources.{source}.on_bad_file=skip" in said
+
+
+def test_a_source_that_skips_bad_files_counts_them_and_shows_what_is_wrong(recipe, tmp_path, capsys):
+    skips = ("--set", "sources.talk.on_bad_file=skip", "--set", "sources.pairs.on_bad_file=skip")
+    root = tmp_path / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, *skips) == 0
+    assert "warning: talk: bad input files were skipped, 2 in all" in " ".join(capsys.readouterr().out.split())
+    funnel = read_funnel(root)
+    assert funnel["talk"]["files"] == {"in": 4, "kept": 2, "dropped": {}, "failed": {"bad_file": 2}}
+    assert funnel["talk"]["rows"]["in"] == funnel["talk"]["rows"]["kept"] == 2 * ROWS
+    assert funnel["pairs"]["files"]["failed"] == {"bad_file": 1}
+    shown = {loss.id: loss.detail for loss in sample_losses(root, funnel, "bad_file", 9)}
+    assert set(shown) == {"js/1.json", "js/3.json", "tars/1.tar"}
+    assert shown["js/1.json"] == "the array has no end; the file stops within row 5, fetch it again"
+    capsys.readouterr()
+    assert vlmill("report", root, "--reason", "bad_file") == 0
+    assert "js/3.json" in capsys.readouterr().out
+    assert vlmill("status", root) == 0
+
+
+def test_rows_behind_damage_are_lost_one_by_one_where_bad_files_are_skipped(tmp_path):
+    path = tmp_path / "rows.parquet"
+    images = [{"bytes": picture(n), "path": None} for n in range(8)]
+    table = pa.table({"image": pa.array(images, IMAGE), "text": [f"Word {n} of the list." for n in range(8)]})
+    pq.write_table(table, path, row_group_size=4, compression="zstd", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    start = pq.read_metadata(path).row_group(1).column(2).data_page_offset
+    data[start + 8 : start + 60] = bytes(52)
+    path.write_bytes(data)
+    source = WebSight()
+    with pytest.raises(BadFileError, match="row group 1 is damaged"):
+        Read(source, "web", "rows.parquet", 0, 8).run({"input": path}, make_folder(tmp_path, "error"))
+    step = Read(source, "web", "rows.parquet", 0, 8, on_bad_file="skip")
+    counts = step.run({"input": path}, make_folder(tmp_path, "skip"))
+    assert counts["rows"].to_json() == {"in": 8, "kept": 4, "dropped": {}, "failed": {"bad_file": 4}}
+    lost = pq.read_table(tmp_path / "skip" / "refused.parquet").to_pylist()
+    assert [row["row"] for row in lost] == [4, 5, 6, 7]
+    assert all(row["detail"].startswith("row group 1 is damaged") for row in lost)
+
+
+def make_folder(parent, name):
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def test_what_is_wrong_with_a_file_names_no_place_of_this_machine(recipe, tmp_path):
+    folder = make_folder(tmp_path, "survey")
+    source = WebSight()
+    path = tmp_path / "no.parquet"
+    path.write_bytes(b"nothing")
+    Survey(source, 10, 1000, "no.parquet", "skip").run({"input": path}, folder)
+    assert str(tmp_path) not in json.loads((folder / "bad_file.json").read_text())["fault"]
+
+
+def test_a_disk_or_network_that_fails_is_no_bad_file():
+    class NetworkError(OSError):
+        pass
+
+    assert _choose_error(pa.ArrowInvalid("Corrupt snappy data")) is BadFileError
+    assert _choose_error(OSError("Corrupt snappy compressed data")) is BadFileError
+    assert _choose_error(OSError(5, "Input/output error")) is SourceError
+    assert _choose_error(NetworkError("503")) is SourceError
