@@ -62,13 +62,13 @@ def make_card(root: Path) -> str:
     Raises:
         StoreError: the run is not complete.
     """
-    recipe, books = read_locked_recipe(root), read_funnel(root)
-    header = format_yaml(_describe_metadata(root, recipe, books), sort_keys=False)
+    recipe, funnel = read_locked_recipe(root), read_funnel(root)
+    header = format_yaml(_describe_metadata(root, recipe, funnel), sort_keys=False)
     sections = (
         f"# {recipe.name}\n\nMade by vlmill from the recipe in `{LOCK}`." + _describe_scale(recipe),
         _describe_sources(root, recipe),
-        _describe_counts(books),
-        _describe_losses(root, books),
+        _describe_counts(funnel),
+        _describe_losses(root, funnel),
         *(_describe_stage(root, stage.name) for stage in recipe.stages),
         _describe_contamination(root, recipe),
         _describe_rebuilding(root, recipe),
@@ -76,8 +76,8 @@ def make_card(root: Path) -> str:
     return f"---\n{header}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _describe_metadata(root: Path, recipe: Recipe, books: Mapping[str, LevelCounts]) -> dict[str, Any]:
-    whole = total_funnel(books)
+def _describe_metadata(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCounts]) -> dict[str, Any]:
+    whole = total_funnel(funnel)
     images = whole["images"].kept if "images" in whole else 0
     samples = whole["samples"].kept if "samples" in whole else 0
     pins = _read_pins(root)
@@ -148,14 +148,14 @@ def _count_files(root: Path, source: str) -> int:
     return len(read_manifest(root, f"steps/{source}/survey"))
 
 
-def _describe_counts(books: Mapping[str, LevelCounts]) -> str:
+def _describe_counts(funnel: Mapping[str, LevelCounts]) -> str:
     rows = [
         (source, level, *_format_count(Count.from_json(lines[level])))
-        for source, lines in books.items()
+        for source, lines in funnel.items()
         for level in LEVELS
         if level in lines
     ]
-    rows += [("**all**", level, *_format_count(count)) for level, count in total_funnel(books).items()]
+    rows += [("**all**", level, *_format_count(count)) for level, count in total_funnel(funnel).items()]
     table = _format_table(("source", "level", "in", "kept", "dropped", "failed"), rows)
     return f"## Counts\n\nin = kept + dropped + failed.\n\n{table}"
 
@@ -165,11 +165,11 @@ def _format_count(count: Count) -> tuple[str, str, str, str]:
     return str(count.came), str(count.kept), str(sum(count.lost.values()) - failed), str(failed)
 
 
-def _describe_losses(root: Path, books: Mapping[str, LevelCounts]) -> str:
+def _describe_losses(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
     """The filters with their settings, and what was lost by whom and for which reason."""
     filters = format_yaml(read_lock(root).get("filters", [{"language": None}]), sort_keys=False)
     rows = []
-    for source, lines in books.items():
+    for source, lines in funnel.items():
         steps = find_steps_by_reason(root, source)
         for level, line in lines.items():
             for reason, number in sorted({**line["dropped"], **line["failed"]}.items()):
