@@ -47,15 +47,21 @@ def read_stage_mixture(
 ) -> MixtureSettings:
     """The mixture of a stage at the recipe's scale, every source of it in the recipe.
 
-    `read` says which fraction of each source's rows a scaled run read, once that is known.
+    `read` says which fraction of each source's rows a scaled run read, once that is known. Mappings such as `shares`
+    are put in the order of their names, as keys and the folder's lock have them.
 
     Raises:
         RecipeError: a wrong key or value, or a source that the recipe does not have.
     """
     where = f"stages.{stage.name}.mixture"
-    mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
+    mixture = parse_block(MixtureSettings, {name: _sort_mapping(value) for name, value in stage.mixture.items()}, where)
     list_members(recipe, mixture, where)
     return mixture.scaled(recipe.scale, read)
+
+
+def _sort_mapping(value: Any) -> Any:
+    """A mapping in the order of its names; any other value as it is."""
+    return dict(sorted(value.items(), key=lambda item: str(item[0]))) if isinstance(value, Mapping) else value
 
 
 def validate_mixtures(recipe: Recipe) -> None:

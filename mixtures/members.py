@@ -11,7 +11,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 
 
 def list_members(recipe: Recipe, mixture: MixtureSettings, where: str) -> Mapping[str, tuple[str, ...]]:
-    """What each entry names -> the sources that it means, in the recipe's order.
+    """What each entry names -> the sources that it means, in the order of their names.
 
     A source with an entry of its own is in no group's and no pattern's.
 

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmill.mixtures.build import read_stage_mixture, validate_mixtures
+from vlmill.mixtures.build import LOCK, read_stage_mixture, validate_mixtures
 from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
+from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
 from vlmill.train.settings import (
@@ -29,6 +30,8 @@ from vlmill.train.settings import (
 from vlmill.train.steps import count_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vlmill.pipeline.images import Policy
     from vlmill.pipeline.recipe.schema import Recipe, Stage
 
@@ -117,6 +120,26 @@ def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> di
     fixed = family.startswith("llava") and said.get("model_type") != "dinov2"
     sizes = {key: said.get(key) for key in (("image_size", "patch_size") if fixed else ("patch_size",))}
     return {key: size for key, size in sizes.items() if isinstance(size, int)}
+
+
+def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
+    """A sentence with the next command for each stage of a built run whose training wants more than its plan has.
+
+    Args:
+        root: the run's folder.
+        recipe: that it is locked to.
+    """
+    for stage in recipe.stages:
+        if recipe.model and stage.train:
+            planned = read_json(root / "mixtures" / stage.name / LOCK)["plan"]["sequences"]
+            training = read_training_settings(stage, recipe.scale)
+            try:
+                count_steps(training, planned)
+            except RecipeError as error:
+                most = int(planned // training.sequences / recipe.scale)  # as the recipe has them, of the whole run
+                way = f"the same build with --accept-changes --set stages.{stage.name}.train.steps={most}"
+                larger = "; a larger --scale plans more" if recipe.scale < 1 else ""
+                yield f"{stage.name}: {error}{larger}" + (f". Next: {way}" if most else "")
 
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:

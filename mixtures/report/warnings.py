@@ -22,6 +22,8 @@ def warn_of_settings(
     selected: Sequence[Mapping[str, Any]],
     solution: Solution,
     planned: Sequence[Totals],
+    *,
+    scaled: bool = False,
 ) -> list[str]:
     """Warnings about a solved mixture: what binds, then the rest in the order of its entries; pure.
 
@@ -30,6 +32,7 @@ def warn_of_settings(
         selected: what the select step found of each entry (`selection.json`).
         solution: what the solver made of it.
         planned: what is planned of each entry, by unit.
+        scaled: the run is scaled, and the solver counted passes as those of the whole run.
     """
     capped = {binding.entry for binding in solution.binding if binding.constraint == "max_repetition"}
     unasked = {
@@ -38,7 +41,9 @@ def warn_of_settings(
         if entry.max_repetition is None and label in capped
     }
     warnings = [
-        f"{binding}; that is the default, max_repetition allows more" if binding.entry in unasked else str(binding)
+        ("in the whole run " if scaled and binding.constraint == "max_repetition" else "")
+        + str(binding)
+        + ("; that is the default, max_repetition allows more" if binding.entry in unasked else "")
         for binding in solution.binding
     ]
     twice = [source for source, number in Counter(entry.source for entry in mixture.resolved()).items() if number > 1]

@@ -42,7 +42,7 @@ class Mix:
     )  # source -> what one of its samples counts as; 1 if absent
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     @property
@@ -93,7 +93,7 @@ class Mix:
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
-            "warnings": warn_of_settings(mixture, selected, solution, planned),
+            "warnings": warn_of_settings(mixture, selected, solution, planned, scaled=bool(self.weights)),
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
         return {"samples": Count(sum(counts), sum(counts))}

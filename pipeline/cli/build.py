@@ -47,7 +47,8 @@ def build(
         typer.Option(
             min=0,
             max=1,
-            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same.",
+            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same. "
+            "Training steps and warm-up are scaled too.",
         ),
     ] = None,
     set_: Annotated[

@@ -52,6 +52,12 @@ class EffectiveRecipe:
     origins: Origins  # of every value in `data`
     notes: tuple[str, ...] = ()  # what a person should know of it
 
+    def find_moved(self) -> frozenset[str]:
+        """The sources and benchmarks whose root an option of the command line has set: `--source` or `--set`."""
+        blocks = (("sources",), ("decontaminate", "against"))
+        roots = (keys for keys in self.origins if keys[-1:] == ("root",) and keys[:-2] in blocks)
+        return frozenset(keys[-2] for keys in roots if self.origins[keys].startswith("--"))
+
 
 def load_recipe(
     name: str,

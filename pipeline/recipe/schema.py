@@ -124,7 +124,9 @@ class Recipe:
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
     seed: Seed = 0  # of mixtures
     limit: Amount | None = None  # rows per source, from the front
-    scale: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0  # fraction of each source's rows, and of every budget
+    scale: Annotated[float, pydantic.Field(gt=0, le=1)] = (
+        1.0  # fraction of each source's rows, every budget, steps and warm_up
+    )
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
@@ -193,13 +195,13 @@ class Recipe:
     def find_members(self, name: str, entries: Collection[str] = ()) -> tuple[str, ...]:
         """The sources that a mixture means by a name: one of that name, else a group, else what a pattern matches.
 
-        Sources among the names of its `entries` are in no group and match no pattern.
+        In the order of their names. Sources among the names of its `entries` are in no group and match no pattern.
         """
         if name in self.sources:
             return (name,)
         group = tuple(source for source, settings in self.sources.items() if name and settings.group == name)
         found = group or tuple(source for source in self.sources if "*" in name and fnmatchcase(source, name))
-        return tuple(source for source in found if source not in entries)
+        return tuple(sorted(source for source in found if source not in entries))
 
     def list_groups(self) -> list[str]:
         """The names of all sources and groups of them."""

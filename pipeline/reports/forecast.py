@@ -1,17 +1,18 @@
 """What a changed recipe makes of a run: which steps are kept and which run again, and why, said before any work begins.
 
 The recipe that the folder is locked to is compared with the new one, step by step: a step runs again where its own
-parameters differ, or where a step that it reads from runs again. Input files are taken to be those that were read. A
+parameters differ, or where a step that it reads from runs again. Input files are taken to be those that were read, but
+for those of sources and benchmarks that were moved: of these only their sha256 can tell, and the build computes them. A
 step that runs again may leave the bytes that it left before; what reads them is then kept after all.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rich.table import Table
 
@@ -30,8 +31,11 @@ from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
 from vlmill.pipeline.recipe.mapping import list_differences
 from vlmill.pipeline.recipe.schema import Recipe
 
-Outcome = Literal["kept", "run again", "run", "removed"]
-"""`run`: it was not complete before. `removed`: the new recipe has no such step."""
+Outcome = Literal["kept", "run again", "run again where the files differ", "run", "removed"]
+"""`run`: it was not complete before. `removed`: the new recipe has no such step. What reads from moved input files runs
+again where their sha256 differ."""
+
+UNDECIDED: Final = "run again where the files differ"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class ForecastStep:
     chain: tuple[str, ...] = ()  # folders of the steps before it in its chain; of files of one name the last counts
     reads: tuple[str, ...] = ()  # names or patterns of the files that it reads of these
     direct: tuple[str, ...] = ()  # folders that it reads all of, and files of the run's folder
+    inputs: tuple[str, ...] = ()  # sources and benchmarks whose input files it reads
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,11 @@ def list_forecast_steps(root: Path, recipe: Recipe) -> list[ForecastStep]:
 
 
 def forecast_steps(
-    root: Path, before: Sequence[ForecastStep], now: Sequence[ForecastStep], changed: Iterable[str] = ()
+    root: Path,
+    before: Sequence[ForecastStep],
+    now: Sequence[ForecastStep],
+    changed: Iterable[str] = (),
+    moved: Collection[str] = (),
 ) -> tuple[StepForecast, ...]:
     """What happens to each step of the new recipe, in order, then the steps that it no longer has.
 
@@ -73,19 +82,25 @@ def forecast_steps(
         before: the steps of the recipe that it is locked to.
         now: those of the new one.
         changed: files of the folder that are others now, such as `tokenizer.json`.
+        moved: sources and benchmarks whose input files lie elsewhere now.
     """
-    earlier, remade = {step.folder: step for step in before}, {*changed}
+    earlier, remade, undecided = {step.folder: step for step in before}, {*changed}, set[str]()
     found = list[StepForecast]()
     for step in now:
         tasks, then = len(_read_names(root, step.folder)), earlier.get(step.folder)
+        inputs = _find_inputs(root, step)
         reasons = _explain_change(then, step) if then else ()
-        reasons += tuple(f"reads {name}" for name in _find_inputs(root, step) if name in remade)
+        reasons += tuple(f"reads {name}" for name in inputs if name in remade)
+        doubts = tuple(f"input files of {name} were moved" for name in step.inputs if name in moved)
+        doubts += tuple(f"reads {name}" for name in inputs if name in undecided)
         if then is None or not tasks:
             found.append(StepForecast(step.folder, "run", tasks))
+        elif reasons:
+            found.append(StepForecast(step.folder, "run again", tasks, reasons))
         else:
-            found.append(StepForecast(step.folder, "run again" if reasons else "kept", tasks, reasons))
+            found.append(StepForecast(step.folder, UNDECIDED if doubts else "kept", tasks, doubts))
         if found[-1].outcome != "kept":
-            remade.add(step.folder)
+            (undecided if found[-1].outcome == UNDECIDED else remade).add(step.folder)
     gone = [folder for folder in earlier if folder not in {step.folder for step in now}]
     return (*found, *(StepForecast(folder, "removed", len(_read_names(root, folder))) for folder in gone))
 
@@ -107,7 +122,8 @@ def find_changed_files(root: Path, recipe: Recipe, base: Path) -> list[str]:
 
 def make_forecast_table(forecasts: Sequence[StepForecast]) -> Table:
     """The forecast for a terminal."""
-    table = Table(title="what the change touches")
+    read = "input files are taken to be those that were read, unless --source or --set moves them"
+    table = Table(title="what the change touches", caption=read)
     for name in ("step", "tasks", "is", "why"):
         table.add_column(name, justify="right" if name == "tasks" else "left")
     for found in forecasts:
@@ -118,7 +134,8 @@ def make_forecast_table(forecasts: Sequence[StepForecast]) -> Table:
 def _list_benchmarks(recipe: Recipe) -> Iterable[ForecastStep]:
     if held := recipe.decontaminate:
         parameters = {"index": get_parameters(held.index()), "against": held.against, "stats": recipe.image_stats}
-        yield ForecastStep("steps/benchmarks/index", canonicalise_value({**parameters, "partition": recipe.partition}))
+        parameters = canonicalise_value({**parameters, "partition": recipe.partition})
+        yield ForecastStep("steps/benchmarks/index", parameters, inputs=tuple(held.against))
 
 
 def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
@@ -127,7 +144,7 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
     settings = recipe.sources[source]
     files = {"files": settings.files, "subset": settings.subset, "split": settings.split, "kind": settings.kind}
     surveyed = {**files, "options": settings.options, "partition": recipe.partition}
-    yield ForecastStep(f"{folder}/survey", canonicalise_value(surveyed))
+    yield ForecastStep(f"{folder}/survey", canonicalise_value(surveyed), inputs=(source,))
     chain = [f"{folder}/survey"]
     for found in run.list_steps(source):
         if isinstance(found, TableHistory):
@@ -158,7 +175,7 @@ def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
         return
     signatures = tuple(f"steps/{source}/signature" for source in recipe.sources)
     verdicts = tuple(f"steps/{source}/{name}" for source in recipe.sources for name in recipe.verdict_steps())
-    sources = {"sources": list(recipe.sources)}
+    sources = {"sources": sorted(recipe.sources)}
     priority = {name: source.priority for name, source in recipe.sources.items()}
     resolve = settings.resolve(partitions=(), priority=priority, filters=recipe.verdict_steps())
     folders = [f"steps/dedupe/{name}" for name in ("candidates", "pairs", "resolve")]

@@ -78,6 +78,19 @@ def test_a_build_shows_notes_and_the_nearest_mixture_where_a_cap_binds(recipe, c
     assert "nearest mixture that can be had" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_build_says_that_training_wants_more_than_its_plan_has_and_the_steps_that_it_feeds(recipe, copy, capsys):
+    def build(steps):
+        change = ("--accept-changes", "--set", f"stages.align.train.steps={steps}")
+        assert vlmill("build", recipe, "--out", copy, "--workers", 0, *change) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    planned = json.loads((copy / "mixtures/align/mixture.lock.json").read_bytes())["plan"]["sequences"]
+    shown = build(1000)
+    assert f"align: train: 1000 steps of 2 sequences want 2000 sequences, and the plan has {planned};" in shown
+    assert f"Next: the same build with --accept-changes --set stages.align.train.steps={planned // 2}" in shown
+    assert "sequences want" not in build(planned // 2)
+
+
 def test_a_strict_mixture_is_refused_with_what_binds_and_the_ways_out(recipe, copy, capsys):
     change = [
         "--accept-changes",

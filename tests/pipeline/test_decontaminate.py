@@ -20,6 +20,8 @@ from PIL import Image
 from tests.helpers.small import NOUNS, vlmill
 from tests.helpers.upstream import cauldron, encoded, json_array, obelics, talk
 from tests.pipeline.test_dedupe_picture import drawing
+from vlmill.api.builds import forecast_changes
+from vlmill.api.builds import load_recipe as read_for_api
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -439,6 +441,17 @@ def test_the_books_of_a_report_lose_nothing(built):
         "found_by_text": 2,
     }
     assert not any(line["dropped"] or line["failed"] for line in counts.values())
+
+
+def test_the_forecast_of_a_moved_benchmark_says_that_its_files_decide(data, built, tmp_path):
+    moved = read_for_api(recipe(data), sources={"exam": f"{tmp_path}/"})
+    outcomes = {found.folder: found.outcome for found in forecast_changes(moved, built)}
+    unsure = {folder for folder, outcome in outcomes.items() if outcome == "run again where the files differ"}
+    assert unsure == {
+        "steps/benchmarks/index",
+        *(f"steps/{source}/contamination" for source in ("quiz", "chat", "web")),
+    }
+    assert {outcomes[folder] for folder in outcomes.keys() - unsure} == {"kept"}
 
 
 def test_another_action_looks_at_nothing_again(built, dropped):

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from tokenizers import Tokenizer
 
-from tests.helpers.small import vlmill, write_recipe
+from tests.helpers.small import product, vlmill, write_recipe
+from tests.helpers.upstream import cauldron, picture
 from vlmill.api.builds import forecast_changes, load_recipe
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.reports.verify import list_manifests
@@ -58,6 +59,31 @@ def rerun(recipe, root, **settings):
 
 def test_the_same_recipe_keeps_everything(recipe, run):
     assert rerun(recipe, run) == ({}, set())
+
+
+def reverse_mappings(value):
+    """The same data with the keys of every mapping in reverse order."""
+    if isinstance(value, dict):
+        return {key: reverse_mappings(item) for key, item in reversed(value.items())}
+    return [reverse_mappings(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def reversed_recipe(recipe):
+    """The recipe with sources, shares and all other keys in the reverse order; the lock sorts them."""
+    path = recipe.with_name("reversed.yaml")
+    path.write_text(yaml.safe_dump(reverse_mappings(yaml.safe_load(recipe.read_text())), sort_keys=False))
+    assert [*load_recipe(path).recipe.sources] == ["web", "scans", "quiz", "papers"]
+    return path
+
+
+def test_a_recipe_whose_sources_are_in_no_alphabetical_order_keeps_everything(reversed_recipe, run):
+    assert rerun(reversed_recipe, run, **{"stages.align.train.steps": 1}) == ({}, set())
+
+
+def test_the_order_of_sources_and_shares_in_a_recipe_changes_no_byte(reversed_recipe, built, tmp_path):
+    assert vlmill("build", reversed_recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    assert product(tmp_path / "run") == product(built)
 
 
 def test_a_changed_tokenizer_counts_lengths_and_mixes_anew_and_nothing_else(recipe, run, tmp_path):
@@ -117,6 +143,23 @@ def test_the_first_step_that_a_change_touches_says_why_and_no_step_before_it_run
     assert first in ran
     assert next(iter(named)).split("/")[-1] == first.split("/")[-1]
     assert named[first]
+
+
+def test_of_moved_input_files_the_forecast_says_that_the_files_decide(recipe, run, tmp_path):
+    (tmp_path / "moved").mkdir()
+    cauldron(tmp_path / "moved/quiz.parquet", [([picture(70, (200, 90))], [("What is it?", "A garden")])])
+    moves = {"quiz": f"{tmp_path}/moved/"}
+    assert {found.outcome for found in forecast_changes(load_recipe(recipe), run)} == {"kept"}
+    forecasts = {found.folder: found for found in forecast_changes(load_recipe(recipe, sources=moves), run)}
+    unsure = {folder for folder, found in forecasts.items() if found.outcome == "run again where the files differ"}
+    assert forecasts["steps/quiz/survey"].reasons == ("input files of quiz were moved",)
+    assert {"steps/quiz/read", "steps/dedupe/pairs", "shards/web/small", "steps/mixtures/align/mix"} <= unsure
+    assert all(found.outcome == "kept" for folder, found in forecasts.items() if folder.startswith("steps/web/"))
+    before, sources = read_keys(run), ("--source", f"quiz={moves['quiz']}")
+    assert vlmill("build", recipe, "--out", run, "--workers", 0, "--accept-changes", *sources) == 0
+    ran = {folder for folder, keys in read_keys(run).items() if keys != before.get(folder)}
+    assert "steps/quiz/read" in ran
+    assert ran - {"steps/quiz/outcomes"} <= unsure
 
 
 def test_a_build_prints_the_forecast_before_it_works(recipe, run, capsys):

@@ -222,6 +222,12 @@ def test_shares_are_those_of_the_whole_run(built, stage):
     assert declared[1] == pytest.approx(declared[0], abs=1e-3)
 
 
+def test_passes_that_a_cap_allows_are_said_to_be_of_the_whole_run_where_that_is_not_what_was_built(built):
+    said = {scale: read_stats(built(scale), "capped")["capped"]["notes"][0] for scale in (1, 0.1)}
+    assert said[1].startswith("quiz may be passed 2 times, the mixture asks for ")
+    assert said[0.1].startswith("in the whole run quiz may be passed 2 times, the mixture asks for ")
+
+
 def test_the_fraction_that_was_read_follows_from_what_the_run_holds(built):
     root, read = built(0.1), LEAST_ROWS + len(choose_rows("web", "web.jsonl", 0, SIZES["web"], int(0.1 * 2.0**64)))
     recipe = read_locked_recipe(root)

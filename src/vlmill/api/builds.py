@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from vlmill.pipeline.reports.forecast import (
     list_forecast_steps,
     make_forecast_table,
 )
-from vlmill.train.validate import validate_whole_recipe
+from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class LoadedRecipe:
     mapping: Mapping[str, Any]  # the same as YAML has it; a run's folder is locked to it
     base: Path  # where its relative paths start
     notes: tuple[str, ...] = ()  # what a person should know of it
+    moved: frozenset[str] = frozenset()  # sources and benchmarks whose root an option has set
 
     @property
     def name(self) -> str:
@@ -73,7 +74,8 @@ def load_recipe(
         sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or
             `hf://datasets/OWNER/NAME@REVISION`.
         limit: Only so many rows of each source, from the front.
-        scale: Only this fraction of each source's rows, chosen by hash, and of every budget, so that shares stay.
+        scale: Only this fraction of each source's rows, chosen by hash, of every budget, so that shares stay, and of
+            a stage's training steps and warm-up.
         settings: Dotted key -> value, such as `{"filters.language.drop": ["zh"]}`; a string is read as YAML.
         filters: Python files with custom filters. Their code runs.
         trust_code: The sha256 of custom filters' code that the recipe holds, and that may run.
@@ -102,7 +104,7 @@ def load_with_code(
     """
     found = load.compose_recipe(recipe, sources, limit, sets, code, read_kept_sources(run))
     validate_whole_recipe(found.recipe)
-    return LoadedRecipe(found.recipe, found.data, found.base, found.notes)
+    return LoadedRecipe(found.recipe, found.data, found.base, found.notes, found.find_moved())
 
 
 def load_for_build(
@@ -192,6 +194,7 @@ def build(
             loaded.base,
             workers,
             ray,
+            moved=loaded.moved,
             until=until,
             accept_changes=accept_changes,
             rebuild=rebuild,
@@ -222,41 +225,43 @@ def _load_unchanged(recipe: str, out: str | Path | None, *, accept_changes: bool
 
 
 def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
-    """What a person should look at after a build: contamination, and the notes of mixtures."""
+    """What a person should look at after a build: contamination, notes of mixtures, plans too short for training."""
     if until != "survey":
         yield from list_warnings(root, recipe)
     if recipe.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             yield from (f"{stage}: {note}" for note in stats["notes"])
+        yield from list_short_plans(root, recipe)
 
 
 def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tuple[StepForecast, ...]:
     """What building a recipe in the folder of a run keeps of it and makes again, and why, before any work.
 
     Reads the folder's lock and manifests, and compares the tokenizer and lists with the run's copies. Input files and
-    vlmill itself are taken to be those of the run.
+    vlmill itself are taken to be those of the run. Where `load_recipe` moved a source or benchmark, what follows from
+    its files is `run again where the files differ`.
 
     Raises:
         RecipeError: the recipe is wrong.
         StoreError: the folder holds no run, or its lock is damaged.
     """
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
-    return _forecast(Path(out).absolute(), loaded.recipe, loaded.base)
+    return _forecast(Path(out).absolute(), loaded.recipe, loaded.base, loaded.moved)
 
 
-def _forecast(root: Path, recipe: Recipe, base: Path) -> tuple[StepForecast, ...]:
+def _forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str]) -> tuple[StepForecast, ...]:
     before, now = (
         [*list_forecast_steps(root, item), *list_mixture_steps(item)] for item in (read_locked_recipe(root), recipe)
     )
-    return forecast_steps(root, before, now, find_changed_files(root, recipe, base))
+    return forecast_steps(root, before, now, find_changed_files(root, recipe, base), moved)
 
 
-def _show_forecast(root: Path, recipe: Recipe, base: Path, console: Console) -> None:
+def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str], console: Console) -> None:
     """Print what a change touches. A lock that cannot be read is about to be written anew, and forecasts nothing."""
     if not is_bound(root):
         return
     try:
-        forecasts = _forecast(root, recipe, base)
+        forecasts = _forecast(root, recipe, base, moved)
     except StoreError as error:
         console.print(f"What is kept of the run cannot be said ahead: {error}", markup=False)
         return
@@ -272,6 +277,7 @@ def build_recipe(
     workers: int | None = None,
     ray: str | None = None,
     *,
+    moved: Collection[str] = (),
     until: str | None = None,
     accept_changes: bool = False,
     rebuild: bool = False,
@@ -288,6 +294,7 @@ def build_recipe(
         base: Where its relative paths start.
         workers: As in `build`.
         ray: As in `build`.
+        moved: Sources and benchmarks whose root an option has set, for the forecast of a changed recipe.
         until: As in `build`.
         accept_changes: As in `build`.
         rebuild: As in `build`.
@@ -297,7 +304,7 @@ def build_recipe(
     """
     with open_run_folder(root):
         if accept_changes and console:
-            _show_forecast(root, recipe, base, console)
+            _show_forecast(root, recipe, base, moved, console)
         lock_folder(root, data, accept_changes=accept_changes)
         recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
         if rebuild:
