@@ -50,11 +50,14 @@ def read_stage_mixture(
     `read` says which fraction of each source's rows a scaled run read, once that is known.
 
     Raises:
-        RecipeError: a wrong key or value, or a source that the recipe does not have.
+        RecipeError: a wrong key or value, a source that the recipe does not have, or one that is held out of no entry.
     """
     where = f"stages.{stage.name}.mixture"
     mixture = parse_block(MixtureSettings, dict(stage.mixture), where)
-    list_members(recipe, mixture, where)
+    entries = list_members(recipe, mixture, where)
+    for name in mixture.held_out:
+        if name not in entries:
+            raise RecipeError(f"{where}.held_out: {name!r} is no entry of this mixture; {suggest_names(name, entries)}")
     return mixture.scaled(recipe.scale, read)
 
 

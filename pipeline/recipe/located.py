@@ -186,7 +186,7 @@ def add_origins(message: str, data: Mapping[str, Any], origins: Origins, name: s
 
 
 def _add_origin(line: str, data: Mapping[str, Any], origins: Origins, name: str) -> str:
-    dotted = line.partition(": ")[0].removeprefix(f"{name}.")
+    dotted = line.removeprefix(f"{name}: ").removeprefix(f"{name}.").partition(": ")[0]
     if " " in dotted:
         return line
     keys: Keys = ()
