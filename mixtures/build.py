@@ -51,11 +51,14 @@ def read_stage_mixture(
     are put in the order of their names, as keys and the folder's lock have them.
 
     Raises:
-        RecipeError: a wrong key or value, or a source that the recipe does not have.
+        RecipeError: a wrong key or value, a source that the recipe does not have, or one that is held out of no entry.
     """
     where = f"stages.{stage.name}.mixture"
     mixture = parse_block(MixtureSettings, {name: _sort_mapping(value) for name, value in stage.mixture.items()}, where)
-    list_members(recipe, mixture, where)
+    entries = list_members(recipe, mixture, where)
+    for name in mixture.held_out:
+        if name not in entries:
+            raise RecipeError(f"{where}.held_out: {name!r} is no entry of this mixture; {suggest_names(name, entries)}")
     return mixture.scaled(recipe.scale, read)
 
 

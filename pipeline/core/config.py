@@ -242,6 +242,13 @@ def suggest_names(name: str, allowed: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names) or 'none'}"
 
 
+def join_place(where: str, keys: Sequence[Any]) -> str:
+    """The place of a value in errors: `model.text.path` in a block, `my.yaml: model.text.path` in a file."""
+    inside = ".".join(map(str, keys))
+    separator = ": " if where.endswith((".yaml", ".yml")) else "."
+    return f"{where}{separator}{inside}" if inside else where
+
+
 def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
     """What pydantic's error `item` says of `values`, with the place as --set has it and what was allowed."""
     code, loc = item["type"], list(item["loc"])
@@ -251,7 +258,7 @@ def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
     )
     last = [loc.pop()] if unknown or missing else []
     path = drop_tags(values, loc)
-    place = ".".join([where, *map(str, [*name_items(values, path), *last])])
+    place = join_place(where, [*name_items(values, path), *last])
     if unknown:
         return f"{place}: unknown key {last[0]!r:.80}; {suggest_names(str(last[0]), _list_keys(kind, values, path))}"
     if missing:

@@ -53,7 +53,9 @@ def parse_readable(kind: type[T], values: Mapping[str, Any], where: str) -> Read
             found = error.errors(include_url=False)
         known = ReadablePart[T](None, left_out=frozenset(places))
         told = (explain_fault(kind, left, where, item) for item in found if item["type"] != SILENT)
-        faults += [fault for fault in dict.fromkeys(told) if not known.concerns(fault.removeprefix(f"{where}."))]
+        faults += [
+            fault for fault in dict.fromkeys(told) if not known.concerns(fault.removeprefix(where).lstrip(".: "))
+        ]
         paths = {path for item in found if (path := _find_place(left, item))}
         places |= {".".join(map(str, name_items(left, path))) for path in paths}
         before = copy.deepcopy(left)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
-from vlmill.pipeline.core.errors import BadFileError, RecipeError, list_faults
+from vlmill.pipeline.core.errors import BadFileError, RecipeError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
@@ -39,6 +39,7 @@ from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import FilterStep, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile
+from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
@@ -340,19 +341,10 @@ class Build:
                 )
             self.watcher.done()
             yield chains[index], receipts
-        self._raise_bad_files([(chains[index], bad[index]) for index in sorted(bad)])
+        raise_bad_files(self.recipe, [(chains[index].input_file, bad[index]) for index in sorted(bad)])
         self.folders |= by_folder.keys()
         for folder, found in by_folder.items():  # several of one part stay in their order
             write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
-
-    def _raise_bad_files(self, found: Sequence[tuple[Chain, BadFileError]]) -> None:
-        """Raise one error for all of them, with the option that goes on without those of each source."""
-        if found:
-            sources = sorted(
-                {chain.input_file.source for chain, _ in found if chain.input_file} & {*self.recipe.sources}
-            )
-            ways = [f"to go on without it: --set sources.{source}.on_bad_file=skip" for source in sources]
-            raise BadFileError(*list_faults(error for _, error in found), *ways)
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""

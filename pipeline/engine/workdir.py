@@ -46,11 +46,12 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe
     path = root / PINS
     before = read_yaml(path) if path.exists() else {}
     roots = recipe.roots()
+    commits = {place: hub.pin_revision(place) for place in dict.fromkeys(roots.values()) if hub.is_hub(place)}
     pins = {}
     for name, place in roots.items():
-        if not hub.is_hub(place):
+        if place not in commits:
             continue
-        now, then = hub.pin_revision(place), before.get(name, {})
+        now, then = commits[place], before.get(name, {})
         if not accept_changes and then.get("root") == place and then["pinned"] != now:
             raise StoreError(
                 f"source {name!r}: {place} has moved since this folder was begun\n"

@@ -90,14 +90,22 @@ def list_input_files(
     if hub.is_hub(root):
         return _number_files(source, hub.find_files(root, pattern), ranged)
     base = f"{root.rstrip('/')}/"
-    filesystem, start = find_filesystem(base)
+    try:
+        filesystem, start = find_filesystem(base)
+    except SourceError as error:
+        raise SourceError(
+            f"source {source!r}: {root} cannot be read ({error}); say where its files are with "
+            f"--source {source.partition('.')[0]}=PATH"
+        ) from error
     start = f"{start.rstrip('/')}/"
     listed = filesystem.glob(start + pattern, detail=True)
     sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
     found = sorted(sizes)
     if not found:
         raise SourceError(
-            f"source {source!r}: no file matches {base}{pattern}; say where they are with --source {source}=PATH"
+            f"source {source!r}: no file matches {base}{pattern}; say where they are with "
+            f"--source {source.partition('.')[0]}=PATH. PATH is a folder with files that match {pattern}, or a pattern "
+            f"such as {base}*.parquet, which takes the place of `files`"
         )
     return [
         InputFile(source, number, name, filesystem.unstrip_protocol(start + name), sizes[name])

@@ -9,11 +9,13 @@ address.
 from __future__ import annotations
 
 import io
+import logging
 import posixpath
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -110,6 +112,15 @@ def pin_revision(root: str) -> str:
             f"{where.to_uri()}: {constants.ENDPOINT} gives no commit for it; is HF_ENDPOINT that of a Hub?"
         )
     return str(replace(where, revision=commit).to_uri())
+
+
+def split_root(root: str) -> tuple[str, str]:
+    """The repository of a root at its revision, as another root, and the folder in it.
+
+    Raises SourceError if the root is malformed.
+    """
+    where = _parse_root(root)
+    return str(replace(where, path_in_repo="").to_uri()), where.path_in_repo
 
 
 def find_files(root: str, pattern: str) -> list[HubFile]:
@@ -287,9 +298,17 @@ class HubUnreachableError(SourceError):
     """The Hub does not answer at all, or must not be asked: the same is true of every other repository."""
 
 
+_ASKING: ContextVar[bool] = ContextVar("_ASKING", default=False)
+"""Whether this module asks the Hub right now."""
+
+logging.getLogger("huggingface_hub.utils._http").addFilter(lambda _: not _ASKING.get())
+"""Each retry is a warning there, with an address. What comes of them is said once, by an error."""
+
+
 @contextmanager
 def _explain_errors(where: HfUri) -> Iterator[None]:
-    """Trouble with the Hub as a SourceError that says what to do."""
+    """Trouble with the Hub as a SourceError that says what to do. Retries are not logged."""
+    before = _ASKING.set(True)
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -304,11 +323,13 @@ def _explain_errors(where: HfUri) -> Iterator[None]:
         raise SourceError(
             f"{where.to_uri()}: {constants.ENDPOINT} answers what no Hub does ({error}); is HF_ENDPOINT right?"
         ) from error
+    finally:
+        _ASKING.reset(before)
 
 
 def _describe_error(where: HfUri, error: HTTPError) -> str:
     """What went wrong and what to do about it. Addresses stay out: those of storage are signed."""
-    again = "Run the same command again later: what is done is kept"
+    again = "Run the same command again later (a build keeps what it has done), or read a copy with --source NAME=PATH"
     if not isinstance(error, HfHubHTTPError):
         return f"{constants.ENDPOINT} cannot be reached, or breaks off ({type(error).__name__}: {error}). {again}"
     if isinstance(error, RevisionNotFoundError):

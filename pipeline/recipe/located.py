@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,18 @@ def name_item(item: Located) -> str | None:
     return str(next(iter(item.value))) if len(item.value) == 1 else None
 
 
+def take_name(parts: Sequence[str], names: Collection[Any]) -> tuple[str, list[str]]:
+    """The name that the parts of a dotted key begin with, and the parts behind it. Names may hold dots.
+
+    Args:
+        parts: At least one.
+        names: Those that are there. The longest counts; where there is none of them, the first part is the name.
+    """
+    joined = (".".join(parts[:stop]) for stop in range(len(parts), 0, -1))
+    name = next((name for name in joined if name in names), parts[0])
+    return name, list(parts[name.count(".") + 1 :])
+
+
 def _find_place(found: Located, part: str) -> Any:
     """The key or list place that a part of a dotted key means, or None."""
     if isinstance(found.value, dict):
@@ -125,8 +137,10 @@ def find_keys(whole: Located, dotted: str, fault: Callable[[str, str], RecipeErr
         fault: Makes the error for a part that is not there, of the part and of what is there.
     """
     keys: Keys = ()
-    for part in dotted.split("."):
-        more, whole = _step_inside(whole, part, fault)
+    parts = dotted.split(".")
+    while parts:
+        name, parts = take_name(parts, _list_parts(whole))
+        more, whole = _step_inside(whole, name, fault)
         keys = (*keys, *more)
     return keys, whole
 
@@ -172,12 +186,14 @@ def add_origins(message: str, data: Mapping[str, Any], origins: Origins, name: s
 
 
 def _add_origin(line: str, data: Mapping[str, Any], origins: Origins, name: str) -> str:
-    dotted = line.partition(": ")[0].removeprefix(f"{name}.")
+    dotted = line.removeprefix(f"{name}: ").removeprefix(f"{name}.").partition(": ")[0]
     if " " in dotted:
         return line
     keys: Keys = ()
     found = Located({key: locate_data(item, "") for key, item in data.items()}, "")
-    for part in dotted.split("."):
+    parts = dotted.split(".")
+    while parts:
+        part, parts = take_name(parts, _list_parts(found))
         if _find_place(found, part) is None:
             break
         more, found = _step_inside(found, part, lambda part, _: RecipeError(part))

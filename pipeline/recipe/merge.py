@@ -21,7 +21,7 @@ def merge_mappings(
         other: values behind them.
         dotted: the key of both.
         replaced: dotted keys at which they may differ.
-        where: what stands before the key in errors.
+        where: what stands before the key in errors, and before the `replace` that decides.
 
     Raises:
         RecipeError: they say different things of a value; names both places.
@@ -40,7 +40,7 @@ def merge_mappings(
         places = f"{_shorten_value(one)} ({one.origin}), and {_shorten_value(other)} ({other.origin})"
         raise RecipeError(
             f"{where}{dotted}: {places}; take it from one place, or say which value counts: "
-            f"replace: {{{dotted}: VALUE}}"
+            f"{where}replace: {{{dotted}: VALUE}}"
         )
     return one
 

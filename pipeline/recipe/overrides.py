@@ -17,6 +17,7 @@ from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
 from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.recipe.located import take_name
 
 STEP_NAMES = (
     *(
@@ -68,7 +69,7 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
 def set_value(data: dict[str, Any], key: str, text: str) -> None:
     """Replace the value at a dotted key with what `text` says in YAML.
 
-    A number steps into a list, a filter's name into the list of filters.
+    A number steps into a list, a filter's name into the list of filters. Where names hold dots, the longest counts.
 
     A filter that the recipe does not name yet is asked last; without `filters.` in front its name is understood as
     well.
@@ -77,24 +78,46 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
         RecipeError: there is no such place, or the text is no YAML.
     """
     value = parse_yaml(text, f"--set {key}={text:.80}: the value")
-    *path, last = key.split(".")
     if key.partition(".")[0] == "custom_filters":
         raise RecipeError(f"--set {key}: code of filters comes from a file, with --filter FILE")
-    if path and path[0] not in data and path[0] in {*FILTERS, *_list_filter_names(data)}:
-        path.insert(0, "filters")
-    if len(path) > 1 and path[0] == "filters":
-        entries = _list_filters(data)
-        if path[1] not in _list_filter_names(data) and not path[1].isdigit():
-            entries.append({path[1]: {}})
+    parts = _add_named_filter(data, key.split("."))
     place: Any = data
-    for part in path:
-        place = _find_inside(place, part, key)
+    part = ""
+    last, parts = take_name(parts, _list_names(place))
+    while parts:
+        place, part = _find_inside(place, last, key), last
+        last, parts = take_name(parts, _list_names(place))
     if isinstance(place, list):
         _replace_item(place, last, value, key)
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise RecipeError(f"--set {key}: {path[-1]} holds {place!r:.80}, which has no {last!r}")
+        raise RecipeError(f"--set {key}: {part} holds {place!r:.80}, which has no {last!r}")
+
+
+def _add_named_filter(data: dict[str, Any], parts: list[str]) -> list[str]:
+    """The parts of a dotted key with `filters` in front of a filter's name; a filter that is not there yet is added."""
+    filters = {*FILTERS, *_list_filter_names(data)}
+    if parts[0] != "filters":
+        name, settings = take_name(parts, filters)
+        if not settings or parts[0] in data or name not in filters:
+            return parts
+        parts = ["filters", *parts]
+    if len(parts) == 1:
+        return parts
+    name, settings = take_name(parts[1:], filters)
+    if settings:
+        entries = _list_filters(data)
+        if name not in _list_filter_names(data) and not name.isdigit():
+            entries.append({name: {}})
+    return parts
+
+
+def _list_names(place: Any) -> list[Any]:
+    """What a part of a dotted key may name in a mapping, or in a list."""
+    if isinstance(place, list):
+        return [name for item in place if isinstance(item, dict) for name in (*item, *_get_names(item))]
+    return list(place) if isinstance(place, dict) else []
 
 
 def _replace_item(items: list[Any], last: str, value: Any, key: str) -> None:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import fsspec
 from tokenizers import Tokenizer
@@ -24,6 +23,7 @@ from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import Filter, ReadsLists
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
+from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.sources import Source
@@ -65,37 +65,76 @@ def check_inputs(
     against = recipe.decontaminate.against if recipe.decontaminate else {}
     sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
     known = {*passed, *earlier.surveyed}
-    places = {name: partial(_check_source, name, one, base, files) for name, one in sources.items()}
-    places |= {name: partial(_check_benchmark, name, held, base) for name, held in against.items()}
-    places = {name: check for name, check in places.items() if name not in known}
-    unreachable = _try_hub(recipe, places)
+    roots = {name: root for name, root in recipe.roots().items() if name not in known}
+    commits, refused, lost = _pin_roots({name: root for name, root in roots.items() if hub.is_hub(root)})
+    roots = {name: commits.get(name, resolve_root(root, base)) for name, root in roots.items() if name not in lost}
+    places = {
+        name: partial(_check_source, name, sources[name], root, files)
+        for name, root in roots.items()
+        if name in sources
+    }
+    places |= {
+        name: partial(_check_benchmark, name, against[name], root) for name, root in roots.items() if name in against
+    }
     checks: list[Callable[[], object]] = [
         partial(check_tokenizer, recipe, base),
         *(partial(check_lists, filter_, base) for filter_ in recipe.filters),
         *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
-        *places.values(),
+        *(partial(_check_place, recipe, name, check) for name, check in places.items()),
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = [error for error in pool.map(_find_error, checks) if error is not None]
-    return InputCheck((*found, *unreachable), {name: files[name] for name in sources if name in files})
+    return InputCheck((*found, *refused), {name: files[name] for name in sources if name in files})
 
 
-def _try_hub(recipe: Recipe, places: dict[str, Any]) -> list[VlmillError]:
-    """Where many places are on the Hub, look at one first. If the Hub does not answer, the others leave `places`.
+def _pin_roots(roots: Mapping[str, str]) -> tuple[dict[str, str], list[VlmillError], frozenset[str]]:
+    """Ask the Hub for the commit of each repository once, however many sources and benchmarks are in it.
 
-    A request is repeated for some 20 s, and the answer would be the same for each.
+    Of many repositories one is asked first. If the Hub does not answer, the others are not asked: a request is repeated
+    for some 20 s, and the answer would be the same for each.
+
+    Returns:
+        Name -> root at a commit; errors; and the names that have no root because of them.
     """
-    roots = recipe.roots()
-    on_hub = [name for name in places if hub.is_hub(roots[name])]
-    if len(on_hub) <= AT_ONCE:
-        return []
-    error = _find_error(places[on_hub[0]])
-    if not isinstance(error, hub.HubUnreachableError):
-        return []
-    for name in on_hub:
-        del places[name]
-    others = f"{len(on_hub) - 1} more are on the Hub and were not looked at: {', '.join(on_hub[1:])}"
-    return [error, SourceError(others)]
+    users = dict[str, list[str]]()
+    for name, root in roots.items():
+        users.setdefault(_find_repository(root), []).append(name)
+    repositories, answers = list(users), dict[str, str | VlmillError]()
+    first = repositories[:1] if len(repositories) > AT_ONCE else []
+    answers |= {repository: _pin_repository(repository) for repository in first}
+    if not any(isinstance(answer, hub.HubUnreachableError) for answer in answers.values()):
+        others = repositories[len(first) :]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            answers |= zip(others, pool.map(_pin_repository, others), strict=True)
+    pinned, errors = dict[str, str](), list[VlmillError]()
+    for repository, answer in answers.items():
+        if isinstance(answer, VlmillError):
+            errors.append(type(answer)(f"{', '.join(users[repository])}: {answer}"))
+        else:
+            pinned |= {name: _join_root(answer, roots[name]) for name in users[repository]}
+    if skipped := [name for repository in repositories if repository not in answers for name in users[repository]]:
+        errors.append(SourceError(f"{len(skipped)} more are on the Hub and were not looked at: {', '.join(skipped)}"))
+    return pinned, errors, frozenset(roots.keys() - pinned.keys())
+
+
+def _find_repository(root: str) -> str:
+    """The repository of a root at its revision; of a malformed root itself, which is refused when it is asked for."""
+    try:
+        return hub.split_root(root)[0]
+    except SourceError:
+        return root
+
+
+def _join_root(repository: str, root: str) -> str:
+    """The folder of a root in its repository at a commit."""
+    return f"{repository}/{hub.split_root(root)[1]}".rstrip("/")
+
+
+def _pin_repository(repository: str) -> str | VlmillError:
+    try:
+        return hub.pin_revision(repository)
+    except VlmillError as error:
+        return error
 
 
 def find_earlier_work(root: Path, recipe: Recipe, data: Mapping[str, object]) -> EarlierWork:
@@ -181,9 +220,14 @@ def _check_folders(name: str, settings: SourceSettings, base: Path) -> None:
         )
 
 
-def _check_source(name: str, settings: SourceSettings, base: Path, files: dict[str, Sequence[InputFile]]) -> None:
+def _check_place(recipe: Recipe, name: str, check: Callable[[], object]) -> None:
+    """Look at a source or benchmark; an error of its files names it, and its kind."""
+    with explain_bad_file(recipe, name):
+        check()
+
+
+def _check_source(name: str, settings: SourceSettings, root: str, files: dict[str, Sequence[InputFile]]) -> None:
     """List the files of a source and read from the first. `files` gets them."""
-    root = resolve_root(settings.root, base)
 
     def look() -> None:
         files[name] = list_input_files(
@@ -194,10 +238,9 @@ def _check_source(name: str, settings: SourceSettings, base: Path, files: dict[s
     _explain_access(name, root, look)
 
 
-def _check_benchmark(name: str, benchmark: Benchmark, base: Path) -> None:
-    root, options = resolve_root(benchmark.root, base), benchmark.options
+def _check_benchmark(name: str, benchmark: Benchmark, root: str) -> None:
     for split, files in benchmark.splits(name).items():
-        _explain_access(split, root, partial(_check_split, options, split, root, files))
+        _explain_access(split, root, partial(_check_split, benchmark.options, split, root, files))
 
 
 def _check_split(source: Source, name: str, root: str, files: Split) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
@@ -135,7 +136,7 @@ def estimate_source(
     if is_copied(first) and first.size > LARGEST:
         return _describe_source(recipe, name, files, None, MeasuredRows(Costs()))
     try:
-        with open_input(first) as path:
+        with explain_bad_file(recipe, name), open_input(first) as path:
             counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
             number = len(source.survey(path)) if counted else None
             there = _count_rows(source, files, number)

@@ -74,7 +74,6 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
         ),
         ({"entries": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
         ({"entries": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
-        ({"shares": {"web": 1}, "held_out": {"wep": 0.1}}, "did you mean 'web'"),
         ({"shares": {"web": 1}, "held_out": {"web": 1}}, "a fraction from 0 to below 1"),
         ({"share": {"web": 1}}, "unknown key 'share'; did you mean 'shares'"),
         ({"shares": {"web": 1}, "unit": "words"}, "unit"),

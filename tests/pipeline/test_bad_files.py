@@ -56,6 +56,8 @@ def test_all_bad_files_of_all_sources_are_named_with_the_way_to_go_on_without_th
     for name in ("js/1.json", "js/3.json", "tars/1.tar"):
         assert said.count(name) == 1, said
     assert "js/0.json" not in said
+    assert said.count("source talk (kind llava): ") == 2
+    assert said.count("if the files are of another row shape: --set sources.talk.kind=KIND") == 1
     for source in ("talk", "pairs"):
         assert f"--set sources.{source}.on_bad_file=skip" in said
 

@@ -45,6 +45,10 @@ FAULTS = {
     "unknown kind": ({"sources.quiz.kind": "cauldro"}, "sources.quiz.kind: 'cauldro' is unknown"),
     "unknown filter": ({"filters.languag.drop": "[zh]"}, "filters.languag: 'languag' is unknown"),
     "unknown mixture source": ({"stages.align.mixture.shares.wep": "1"}, "no source 'wep'"),
+    "unknown held-out entry": (
+        {"stages.align.mixture.held_out": "{wep: 0.1}"},
+        "stages.align.mixture.held_out: 'wep' is no entry of this mixture; did you mean 'web'?",
+    ),
     "unknown policy": ({"stages.align.policy": "smal"}, "stages.align.policy: policy 'smal' does not stand"),
     "tower size": ({"model.vision.image_size": "84"}, "policies.small.side is 56, and model.vision.image_size is 84"),
     "chat format": ({"chat": "idefics"}, "chat: llava spells images as format 'vlmill' does"),
@@ -59,8 +63,15 @@ FAULTS = {
     "served folder": ({"sources.web.serve": f"{{{URL}: gone}}"}, f"sources.web.serve.{URL}: there is no folder"),
     "image folder": ({"sources.quiz.images": "gone"}, "sources.quiz.images: there is no folder"),
     "local files": ({"sources.papers.files": "gone.tar"}, "source 'papers': no file matches"),
-    "wrong form": ({"sources.scans.files": "quiz.parquet"}, "quiz.parquet"),
-    "wrong column": ({"sources.web.files": "quiz.parquet"}, "quiz.parquet"),
+    "wrong form": ({"sources.scans.files": "quiz.parquet"}, "source scans (kind idl): "),
+    "wrong column": (
+        {"sources.web.files": "quiz.parquet"},
+        "if the files are of another row shape: --set sources.web.kind=KIND",
+    ),
+    "benchmark of another kind": (
+        {"decontaminate": "{against: {held: {files: quiz.parquet, kind: websight}}}"},
+        "another row shape: --set decontaminate.against.held.kind=KIND",
+    ),
     "file system": ({"sources.papers.root": "nosuch://bucket"}, "source 'papers': nosuch://bucket cannot be read"),
     "benchmark": (
         {"decontaminate": "{against: {held: {files: gone.parquet, kind: cauldron}}}"},
@@ -130,6 +141,14 @@ def test_all_kinds_of_faults_in_one_recipe_are_said_at_once_by_check_and_build(r
     said = capsys.readouterr().err
     assert [message for message in messages if message not in said] == []
     assert not (tmp_path / "run").exists()
+
+
+def test_an_entry_without_a_source_is_said_and_what_is_held_out_of_it_is_not(sound, capsys):
+    shares = {"stages.align.mixture.shares": "{webb: 1}", "stages.align.mixture.held_out": "{web: 0.1}"}
+    status, found, _ = read_check(capsys, sound, *set_all(shares))
+    assert status == 1
+    (fault,) = [fault for fault in found["faults"] if "mixture" in fault]
+    assert "the recipe has no source 'webb', and no group of sources; did you mean 'web'?" in fault
 
 
 def test_what_follows_from_a_fault_is_not_said_again(sound, capsys, tmp_path):
@@ -283,5 +302,21 @@ def test_a_hub_that_does_not_answer_is_asked_once_for_many_sources_and_the_other
     status, _, error = read_check(capsys, path)
     assert status == 1
     assert error.count("http://127.0.0.1:9 cannot be reached") == 1
-    assert "11 more are on the Hub and were not looked at: far-s1, far-s10, far-s11, far-s2" in error
+    assert "far-s0, far-s1, far-s10, far-s11, far-s2" in error
+    assert "Retrying" not in error
+    assert "--source NAME=PATH" in error
     assert len(waits) == 5  # of one repository
+
+
+def test_of_many_repositories_one_is_asked_first_and_the_others_are_named_if_the_hub_does_not_answer(
+    tmp_path, capsys, monkeypatch, waits
+):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    sources = {f"s{n}": {"kind": "cauldron", "root": f"hf://datasets/acme/s{n}", "files": "*"} for n in range(9)}
+    path = tmp_path / "far.yaml"
+    path.write_text(json.dumps({"name": "far", "sources": sources}))
+    status, _, error = read_check(capsys, path)
+    assert status == 1
+    assert error.count("http://127.0.0.1:9 cannot be reached") == 1
+    assert "8 more are on the Hub and were not looked at: s1, s2, s3" in error
+    assert len(waits) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from httpx2 import HTTPError
 from huggingface_hub import constants
+from huggingface_hub.utils import http_backoff
 
 from tests.helpers.hub import (
     Hub,
@@ -39,6 +42,7 @@ from vlmill.pipeline.engine.workdir import PINS, pin_hub_roots
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
 from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.reports.check import check_inputs
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa
@@ -326,6 +330,39 @@ def test_a_hub_that_stays_away_is_said_with_what_to_do(here, pages):
         with pytest.raises(SourceError, match=f"{message}.*Run the same command again"):
             read(here)
         here.heal()
+
+
+def test_retries_of_ours_are_not_logged_and_those_of_others_are(here, pages):
+    logger, records = logging.getLogger("huggingface_hub.utils._http"), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    here.repository("acme/pages", {"1.parquet": pages})
+    here.fault("/revision/", status(502), times=100)
+    try:
+        with pytest.raises(SourceError, match="read a copy with --source NAME=PATH"):
+            read(here)
+        assert records == []
+        with pytest.raises(HTTPError):
+            http_backoff("GET", f"{here.url}/api/datasets/acme/pages/revision/main", max_retries=1).raise_for_status()
+        assert records
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_a_repository_of_many_sources_is_asked_once_for_its_commit(here, pages, tmp_path):
+    commit = here.repository("acme/pages", {"1.parquet": pages}).commit("main")
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(
+            {"name": "far", "sources": {name: {"kind": "obelics", "root": ROOT, "files": "*"} for name in "abc"}}
+        )
+    )
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"))[0]
+    pinned = pin_hub_roots(tmp_path, recipe, accept_changes=False)
+    assert set(pinned.roots().values()) == {f"{ROOT}@{commit}"}
+    assert len(here.asked("/revision/")) == 1
+    assert check_inputs(recipe, tmp_path).errors == ()
+    assert len(here.asked("/revision/")) == 2
 
 
 @pytest.mark.parametrize("where", ["/revision/", "/tree/"])

@@ -147,6 +147,25 @@ def test_a_replacement_of_nothing_is_an_error(tmp_path, key, message):
         compose_recipe(write(tmp_path, top=top, part=WEB))
 
 
+@pytest.mark.parametrize("preset", ["llava-1.5-7b", "llava-v1.6-mistral-7b"])
+@pytest.mark.parametrize("key", ["policies.{}.side", "policies.{}"])
+def test_names_with_dots_are_taken_and_replaced(tmp_path, preset, key):
+    ((name, policy),) = yaml.safe_load(list_shipped()[f"presets/{preset}"].read_text())["policies"].items()
+    assert "." in name
+    value = 56 if key.endswith("side") else {**policy, "side": 56}
+    top = {"name": "a", "include": [{"recipe": f"presets/{preset}", "take": [f"policies.{name}"]}]}
+    found = compose_recipe(write(tmp_path, top=yaml.safe_dump({**top, "replace": {key.format(name): value}}) + WEB))
+    assert found.data["policies"] == {name: {**policy, "side": 56}}
+
+
+def test_a_value_beside_a_preset_is_decided_by_the_replace_of_the_model(tmp_path):
+    top = f"name: a\n{WEB}model: {{preset: llava-1.5-7b, text: {{path: /mine}}}}\n"
+    said = refused(write(tmp_path, top=top))
+    assert "say which value counts: model.replace: {text.path: VALUE}" in said
+    top = top.replace("text: {path: /mine}", "replace: {text.path: /mine}")
+    assert compose_recipe(write(tmp_path, top=top)).recipe.model["text"]["path"] == "/mine"
+
+
 def test_a_replacement_and_a_definition_of_the_same_value_are_two_definitions(tmp_path):
     top = "name: a\ninclude: [{recipe: p.yaml}]\nreplace: {sources.web.files: x}\nsources: {web: {files: y}}\n"
     assert "sources.web.files: 'x'" in refused(write(tmp_path, top=top, p=WEB))

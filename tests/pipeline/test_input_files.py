@@ -46,6 +46,10 @@ def test_where_nothing_is_found_the_way_to_say_where_it_is_is_named(tmp_path, me
             SourceError, match=r"no file matches .*/\*\.parquet; say where they are with --source web=PATH"
         ):
             list_input_files("web", root, "*.parquet")
+        with pytest.raises(
+            SourceError, match=r"--source exam=PATH.* a pattern such as .*/\*\.parquet, which takes the"
+        ):
+            list_input_files("exam.test", root, "data.json")
     with pytest.raises(SourceError, match="neither a pattern of files nor a split"):
         list_input_files("web", str(tmp_path), None)
 

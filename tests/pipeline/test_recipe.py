@@ -99,11 +99,11 @@ def test_all_mistakes_are_named_at_once(tmp_path):
     change = {"sources": {"web": {"kind": "obelix"}}, "seed": "x", "policies": {"small": {"kind": "crop", "fill": 1}}}
     with pytest.raises(RecipeError) as told:
         load_recipe(recipe_file(tmp_path, **change, filters=[{"shape": {"max_ratio": 0}}]))
-    assert [line.partition(": ")[0] for line in str(told.value).splitlines()] == [
-        "recipe.yaml.sources.web.kind",
-        "recipe.yaml.seed",
-        "recipe.yaml.filters.shape.max_ratio",
-        "recipe.yaml.policies.small.fill",
+    assert [": ".join(line.split(": ")[:2]) for line in str(told.value).splitlines()] == [
+        "recipe.yaml: sources.web.kind",
+        "recipe.yaml: seed",
+        "recipe.yaml: filters.shape.max_ratio",
+        "recipe.yaml: policies.small.fill",
     ]
 
 
@@ -157,6 +157,20 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     assert data["limit"] == 7
     with pytest.raises(RecipeError, match=r"no such source or benchmark; did you mean 'web'\?"):
         load_recipe(recipe_file(tmp_path), {"wep": "."})
+
+
+@pytest.mark.parametrize(("name", "other"), [("llava-1.5", "llava-1"), ("v1.6.2", "v1.6")])
+def test_a_name_with_dots_is_set_like_any_other_and_the_longest_name_counts(tmp_path, name, other):
+    policies = dict.fromkeys((name, other), GOOD["policies"]["small"])
+    path = recipe_file(tmp_path, policies=policies)
+    recipe = load_recipe(path, sets={f"policies.{name}.side": "28", f"policies.{other}.patch": "7"})[0]
+    assert (recipe.policies[name].side, recipe.policies[other].side) == (28, 56)
+    assert (recipe.policies[name].patch, recipe.policies[other].patch) == (14, 7)
+    whole = {f"policies.{name}": "{kind: letterbox, side: 42, patch: 14}"}
+    recipe = load_recipe(path, sets=whole)[0]
+    assert {each: policy.side for each, policy in recipe.policies.items()} == {name: 42, other: 56}
+    with pytest.raises(RecipeError, match=r"side.*recipe\.yaml, line|\(--set "):
+        load_recipe(path, sets={f"policies.{name}.side": "many"})
 
 
 def test_a_folder_is_locked_to_what_shapes_the_output_and_to_no_place(tmp_path):

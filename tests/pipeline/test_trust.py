@@ -36,7 +36,7 @@ FILTER = FIVE.replace("int = 5", "int = 8")
 HELD_OUT = [
     {
         **RECIPE["stages"][0],
-        "mixture": {**RECIPE["stages"][0]["mixture"], "held_out": {"quiz": 0.9}},
+        "mixture": {**RECIPE["stages"][0]["mixture"], "held_out": {"web": 0.5}},
     }
 ]
 

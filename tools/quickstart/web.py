@@ -323,7 +323,11 @@ def _dead_images(web: Web) -> None:
         ("not_an_image", "a vector drawing", web.put("drawing.svg", drawing)),
         ("empty_body", "an empty file", web.put("empty.png", b"")),
         ("bad_url", "a file of this machine", Slot(url="file:///etc/hostname")),
-        ("undecodable", "a data address with a damaged picture", Slot(url="data:image/gif;base64,R0lGODlhAQABAAAAACw=")),
+        (
+            "undecodable",
+            "a data address with a damaged picture",
+            Slot(url="data:image/gif;base64,R0lGODlhAQABAAAAACw="),
+        ),
         ("bad_url", "no host", Slot(url="http:///lost.png")),
         ("forbidden_address", "a private address", Slot(url="http://10.0.0.7/camera.jpg")),
         (

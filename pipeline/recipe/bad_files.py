@@ -1,0 +1,59 @@
+"""What is wrong with an input file, as a person needs it: with the source or benchmark, its row shape, and the remedy.
+
+What reads a file knows its path alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from vlmill.pipeline.core.errors import BadFileError, list_faults
+from vlmill.pipeline.inputs.files import InputFile
+from vlmill.pipeline.recipe.schema import Recipe
+
+
+@contextmanager
+def explain_bad_file(recipe: Recipe, name: str) -> Iterator[None]:
+    """A BadFileError about files of a source or benchmark, with what `list_bad_files` adds."""
+    try:
+        yield
+    except BadFileError as error:
+        raise BadFileError(*list_bad_files(recipe, name, error.faults)) from error
+
+
+def list_bad_files(recipe: Recipe, name: str, faults: Sequence[str]) -> tuple[str, ...]:
+    """Faults of input files with the source and its kind; the last says how to read another row shape.
+
+    Args:
+        recipe: Has the source or benchmark.
+        name: A source, a benchmark, or a split of one; else the faults stay as they are.
+        faults: At least one.
+    """
+    owner = name.partition(".")[0]
+    against = recipe.decontaminate.against if recipe.decontaminate else {}
+    settings = recipe.sources.get(owner) or against.get(owner)
+    if settings is None:
+        return tuple(faults)
+    word, block = ("source", "sources") if owner in recipe.sources else ("benchmark", "decontaminate.against")
+    *others, last = (f"{word} {owner} (kind {settings.kind}): {fault}" for fault in faults)
+    return (*others, f"{last}; if the files are of another row shape: --set {block}.{owner}.kind=KIND")
+
+
+def raise_bad_files(recipe: Recipe, found: Sequence[tuple[InputFile | None, BadFileError]]) -> None:
+    """Raise one error for all bad input files of a build, with the option that goes on without those of each source.
+
+    Args:
+        recipe: Has the sources and benchmarks.
+        found: What is wrong with each file; nothing is raised where there is none.
+    """
+    by_source = dict[str, list[BadFileError]]()
+    for file, error in found:
+        by_source.setdefault(file.source if file else "", []).append(error)
+    faults = [
+        fault for name, errors in by_source.items() for fault in list_bad_files(recipe, name, list_faults(errors))
+    ]
+    sources = sorted(by_source.keys() & recipe.sources.keys())
+    ways = [f"to go on without it: --set sources.{source}.on_bad_file=skip" for source in sources]
+    if faults:
+        raise BadFileError(*faults, *ways)
