@@ -44,8 +44,9 @@ SECONDS = 3.0
 """How long the measured pass may take, as far as the first row tells."""
 LIMIT = 60.0
 """Seconds after which a pass is given up."""
-MEMORY = 4 << 30
-"""Bytes that a pass may take: it holds models of languages, and the decoders' own children take theirs."""
+MEMORY = 64 << 30
+"""Bytes of address space that a pass may take. torch for GPUs, which the writer of shards loads, maps 3 GB alone; the
+decoders of images and documents have children with limits of their own."""
 
 UNKNOWN: dict[str, object] = {"reason": str(Reason.FETCH_ERROR)}
 """What an image is that only a request would bring."""
