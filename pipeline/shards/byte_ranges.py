@@ -88,6 +88,14 @@ class ShardStorage:
                 yield error
 
     def _ranges(self, spans: Sequence[ByteRange]) -> list[bytes | Exception]:
+        """The bytes of each span, or why they cannot be had; asked for twice, since servers close idle connections."""
+        found = self._ask(spans)
+        failed = [place for place, data in enumerate(found) if isinstance(data, Exception)]
+        for place, data in zip(failed, self._ask([spans[place] for place in failed]) if failed else (), strict=True):
+            found[place] = data
+        return found
+
+    def _ask(self, spans: Sequence[ByteRange]) -> list[bytes | Exception]:
         paths = [f"{self._start}/{span.path}" for span in spans]
         starts, ends = [span.offset for span in spans], [span.offset + span.size for span in spans]
         try:

@@ -122,13 +122,19 @@ def test_less_or_other_than_was_asked_for_names_shard_and_place(web, answer, sai
 
 
 def test_the_first_span_that_fails_is_the_one_that_is_named(web):
-    web.answers["/a.tar"], web.answers["/b.tar"] = ranged(BODY), first(1, whole(b"", 503), ranged(BODY))
+    web.answers["/a.tar"], web.answers["/b.tar"] = ranged(BODY), whole(b"", 503)
     coming = ShardStorage(web.url("")).read(
         [ByteRange("a.tar", 0, 3), ByteRange("b.tar", 1, 3), ByteRange("c.tar", 2, 3)]
     )
     assert next(coming) == BODY[:3]
     with pytest.raises(StoreError, match=r"b\.tar: 3 bytes at 1 .*503"):
         next(coming)
+
+
+def test_a_span_that_fails_once_is_asked_for_again(web):
+    web.answers["/a.tar"], web.answers["/b.tar"] = ranged(BODY), first(1, whole(b"", 503), ranged(BODY))
+    coming = ShardStorage(web.url("")).read([ByteRange("a.tar", 0, 3), ByteRange("b.tar", 1, 3)])
+    assert list(coming) == [BODY[:3], BODY[1:4]]
 
 
 def test_an_address_that_nothing_reads_is_refused():
