@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from vlmill.pipeline.core.reasons import Reason
 
@@ -114,15 +114,6 @@ class HasSideInputs(Step, Protocol):
     @property
     def side_inputs(self) -> tuple[str, ...]:
         """Names or patterns of files that are among the inputs of `run`, and not in the key."""
-        ...
-
-
-@runtime_checkable
-class Careful(Step, Protocol):
-    """A step that data may kill the process of, and that can outlive it at a price."""
-
-    def careful(self) -> Self:
-        """The same step for a second attempt, after a worker died. It leaves the same bytes."""
         ...
 
 

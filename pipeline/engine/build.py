@@ -328,7 +328,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in self.executor.each(TimedChainRunner(self.root), chains, Chain.careful):
+        for index, done in self.executor.each(TimedChainRunner(self.root), chains):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()

@@ -2,7 +2,7 @@
 
 Every step finds its receipt or does its task. So any process can run a chain again from its start
 at no cost, after any crash. This file knows no step by its class: what one does in a chain beyond its task is in a
-class that derives from `ChainStep` (see table_history.py), or in a method of the step (see `Careful`).
+class that derives from `ChainStep` (see table_history.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from vlmill.pipeline.core.errors import BadFileError, NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
-from vlmill.pipeline.core.step import Careful, Step
+from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
 from vlmill.pipeline.inputs.files import InputFile, open_input
 
@@ -42,10 +42,6 @@ class ChainStep:
         del chain_pass
         return False
 
-    def careful(self) -> ChainStep:
-        """The same for a second attempt, after a worker died of the chain."""
-        return replace(self, step=self.step.careful()) if isinstance(self.step, Careful) else self
-
     def started_anew(self) -> ChainStep:
         """The same in a chain that starts anew because a step behind it changed its files."""
         return self
@@ -63,10 +59,6 @@ class Chain:
     def __str__(self) -> str:
         """The name of the partition, for progress and errors."""
         return f"{self.steps[-1].folder} {self.partition}"
-
-    def careful(self) -> Chain:
-        """The same chain for a second attempt, after a worker died of it."""
-        return replace(self, steps=tuple(step.careful() for step in self.steps))
 
     def started_anew(self) -> Chain:
         """The same chain after a step changed files of those before it."""

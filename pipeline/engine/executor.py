@@ -32,12 +32,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 class Executor(Protocol):
     """Runs one function over many items."""
 
-    def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
-    ) -> Iterator[tuple[int, Result]]:
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """Yield (index of the item, its result) as results come.
 
-        An item that killed its process is tried again as `careful(item)`. The first error of a function is raised.
+        An item whose process died is tried again, elsewhere. The first error of a function is raised.
         """
         ...
 
@@ -45,11 +43,8 @@ class Executor(Protocol):
 class Inline:
     """Runs everything in this process, one item after the other."""
 
-    def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """See Executor. A process that dies of an item is this one, so `careful` has no use here."""
-        del careful
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+        """See Executor. A process that dies of an item is this one."""
         for index, item in enumerate(items):
             yield index, function(item)
 
@@ -62,9 +57,7 @@ class OnRay:
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], careful: Callable[[Item], Item]
-    ) -> Iterator[tuple[int, Result]]:
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
@@ -74,8 +67,7 @@ class OnRay:
         while waiting or flying:
             while waiting and len(flying) < 2 * self.width:
                 index = waiting.pop()
-                item = careful(items[index]) if attempts[index] else items[index]
-                flying[remote.remote(code, function, item)] = index
+                flying[remote.remote(code, function, items[index])] = index
             for reference in ray.wait(list(flying), num_returns=1)[0]:
                 index = flying.pop(reference)
                 try:

@@ -79,7 +79,7 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
             ranged=inputs.source.ranged,
         )
     ]
-    hashed = dict(run.executor.each(HashInputFile(), input_files, lambda input_file: input_file))
+    hashed = dict(run.executor.each(HashInputFile(), input_files))
     chains = [
         _survey_chain(run, by_name[input_file.source], input_file, hashed[place])
         for place, input_file in enumerate(input_files)

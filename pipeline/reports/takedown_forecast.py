@@ -186,7 +186,7 @@ def _map_partitions(
     executor: Executor, function: Callable[[PartitionTables], Result], everywhere: Sequence[PartitionTables]
 ) -> list[Result]:
     """Results in the order of the partitions."""
-    found = dict(executor.each(function, everywhere, lambda at: at))
+    found = dict(executor.each(function, everywhere))
     return [found[index] for index in range(len(everywhere))]
 
 

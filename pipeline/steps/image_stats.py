@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -53,10 +53,9 @@ class ComputeImageStats:
     pure: ClassVar[bool] = True
 
     max_pixels: Amount = MAX_PIXELS  # of an image; one with more is not decoded
-    isolated: bool = field(default=True, metadata=RUNTIME)  # in a child process, under limits of memory and time
     seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
         default=120.0, metadata=RUNTIME
-    )  # for one image, where isolated; 0.01 are usual
+    )  # for one image; 0.01 are usual
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -66,10 +65,6 @@ class ComputeImageStats:
     def made_by(self) -> Mapping[str, str]:
         """The decoders, and the library that writes the table."""
         return {library: version(library) for library in ("pillow", "numpy", "pyarrow")}
-
-    def careful(self) -> Self:
-        """See Careful: images are decoded in a child process."""
-        return replace(self, isolated=True)
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at every image, in order."""
@@ -86,10 +81,7 @@ class ComputeImageStats:
             if data is None:
                 yield ImageStats(image, Reason(str(row["reason"])))
                 continue
-            if self.isolated:
-                image_stats = _examine_safely(worker, image, data, self.max_pixels)
-            else:
-                image_stats = compute_image_stats(image, data, self.max_pixels)
+            image_stats = _examine_safely(worker, image, data, self.max_pixels)
             if image_stats.reason:
                 count.lose(image_stats.reason)
             else:

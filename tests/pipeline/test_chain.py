@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ import pytest
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import hash_file
-from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.engine.chain import Chain, ChainPass, ChainRunner, ChainStep
 from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.inputs.files import InputFile
@@ -42,16 +42,6 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Fragile(Copy):
-    """The same; data may kill its process."""
-
-    guarded: bool = field(default=False, metadata=RUNTIME)
-
-    def careful(self) -> Fragile:
-        return replace(self, guarded=True)
-
-
-@dataclass(frozen=True)
 class Once(ChainStep):
     """Asks for a new start until it has had one."""
 
@@ -76,14 +66,6 @@ def test_each_step_sees_what_those_before_it_left(tmp_path):
     assert [folder for folder, _ in receipts] == ["steps/a", "steps/b"]
     assert (tmp_path / receipts[-1][1].files[0].path).read_text() == "hello!?"
     assert ChainRunner(tmp_path)(chain(tmp_path, *steps)) == receipts
-
-
-def test_after_a_worker_died_steps_that_can_be_careful_are_and_their_keys_stay(tmp_path):
-    before = chain(tmp_path, ChainStep("steps/a", Fragile("text", "one")), ChainStep("steps/b", Copy("one", "two")))
-    after = before.careful()
-    assert [step.step for step in after.steps] == [Fragile("text", "one", guarded=True), Copy("one", "two")]
-    assert [step.folder for step in after.steps] == ["steps/a", "steps/b"]
-    assert ChainRunner(tmp_path)(after) == ChainRunner(tmp_path)(before)
 
 
 def test_a_step_that_changed_earlier_files_has_the_chain_start_anew(tmp_path):

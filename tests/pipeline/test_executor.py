@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from ray import cloudpickle
@@ -19,7 +20,7 @@ from vlmill.pipeline.engine.executor import Inline, open_executor, run_distribut
 @dataclass(frozen=True)
 class Item:
     number: int
-    careful: bool = False
+    died: Path | None = None  # is there once its worker has died
 
 
 def doubled(item: Item) -> int:
@@ -33,13 +34,10 @@ def refusing(item: Item) -> int:
 
 
 def deadly(item: Item) -> int:
-    if item.number == 1 and not item.careful:
+    if item.died and not item.died.exists():
+        item.died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return item.number + 100 * item.careful
-
-
-def careful(item: Item) -> Item:
-    return replace(item, careful=True)
+    return item.number
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +54,13 @@ def pool(request):
 
 def test_every_item_comes_back_once_with_its_index(pool):
     items = [Item(number) for number in range(20)]
-    assert sorted(pool.each(doubled, items, careful)) == [(number, 2 * number) for number in range(20)]
-    assert list(pool.each(doubled, [], careful)) == []
+    assert sorted(pool.each(doubled, items)) == [(number, 2 * number) for number in range(20)]
+    assert list(pool.each(doubled, [])) == []
 
 
 def test_an_error_for_people_arrives_as_it_was_raised(pool):
     with pytest.raises(VlmillError, match="number 2 is not to be had"):
-        list(pool.each(refusing, [Item(number) for number in range(4)], careful))
+        list(pool.each(refusing, [Item(number) for number in range(4)]))
 
 
 @pytest.mark.parametrize("name", ["LocalRayletDiedError", "RaySystemError", "RuntimeEnvSetupError"])
@@ -74,13 +72,13 @@ def test_the_end_of_ray_itself_is_an_error_that_says_what_to_do(ray_pool, monkey
 
     monkeypatch.setattr(ray, "get", end)
     with pytest.raises(StoreError, match=rf"Ray ended.*{name}.*run the same command again.*--workers 0"):
-        list(ray_pool.each(doubled, [Item(0)], careful))
+        list(ray_pool.each(doubled, [Item(0)]))
 
 
-def test_an_item_that_kills_its_worker_is_tried_again_with_care(ray_pool):
-    found = dict(ray_pool.each(deadly, [Item(0), Item(1), Item(2)], careful))
-    assert found[1] == 101
-    assert set(found) == {0, 1, 2}
+def test_an_item_whose_worker_died_is_tried_again(ray_pool, tmp_path):
+    items = [Item(0), Item(1, tmp_path / "died"), Item(2)]
+    assert dict(ray_pool.each(deadly, items)) == {0: 0, 1: 1, 2: 2}
+    assert (tmp_path / "died").exists()
 
 
 def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
@@ -90,7 +88,7 @@ def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
     (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the wrong pipeline')")
     script = (
         "import builtins\nfrom vlmill.pipeline.engine.executor import open_executor\nwith open_executor(1, None) as "
-        "pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2], abs)))"
+        "pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2])))"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False

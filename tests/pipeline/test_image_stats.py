@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from tests.helpers.upstream import encoded, picture
+from vlmill.pipeline.core.keys import make_key
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, ImageStats, read_image_stats, write_rows
+from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, ImageStats, read_image_stats, write_image_stats, write_rows
 from vlmill.pipeline.core.sandbox import IDLE, Sandbox
 from vlmill.pipeline.steps.image_stats import (
     THUMBNAIL,
@@ -189,7 +190,7 @@ def test_blur_falls_as_a_picture_is_blurred_and_does_not_depend_on_its_scale():
     assert measure_sharpness(sharp.resize((1024, 1024), Image.Resampling.NEAREST)) == measure_sharpness(sharp)
 
 
-# -- isolated --------------------------------------------------------------------------------------------------------
+# -- in a child process ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -270,13 +271,14 @@ def test_one_child_serves_all_images_and_the_next_partition_too(inspect, monkeyp
     assert len(started) == 1
 
 
-def test_isolation_changes_no_byte_and_no_key(inspect, tmp_path):
-    from vlmill.pipeline.core.keys import make_key
+def test_the_child_finds_what_a_decode_in_this_process_finds_to_the_byte(inspect, tmp_path):
+    images = [picture(), b"no image", picture(2, form="GIF")]
+    inspect(images)
+    here = (compute_image_stats(number, data) for number, data in enumerate(images))
+    write_image_stats(tmp_path / "here.parquet", here)
+    assert (tmp_path / "out" / "image_stats.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
 
-    written = []
-    for isolated in (False, True):
-        inspect([picture(), b"no image", picture(2, form="GIF")], isolated=isolated)
-        written.append((tmp_path / "out" / "image_stats.parquet").read_bytes())
-    assert written[0] == written[1]
-    assert make_key(ComputeImageStats(), {}) == make_key(ComputeImageStats(isolated=True, seconds=1.0), {})
+
+def test_the_time_limit_is_in_no_key():
+    assert make_key(ComputeImageStats(), {}) == make_key(ComputeImageStats(seconds=1.0), {})
     assert make_key(ComputeImageStats(), {}) != make_key(ComputeImageStats(max_pixels=1), {})

@@ -341,7 +341,7 @@ def test_no_later_build_brings_it_back(recipe, run):
 class Elsewhere:
     """Works as other processes would: whatever travels is pickled, and what was asked for last comes first."""
 
-    def each(self, function, items, careful):
+    def each(self, function, items):
         for index, item in reversed(list(enumerate(items))):
             there, sent = pickle.loads(pickle.dumps((function, item)))
             yield index, pickle.loads(pickle.dumps(there(sent)))
