@@ -17,6 +17,37 @@ WIDE = 160
 console = make_console(width=None if sys.stdout.isatty() else WIDE)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, as given to build --out.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
+]
+SourcePlaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME=PATH",
+        help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything "
+        "fsspec reads, or hf://datasets/OWNER/NAME@REVISION.",
+    ),
+]
+RowLimit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each source.")]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        min=0,
+        max=1,
+        help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same. "
+        "Training steps and warm-up are scaled too.",
+    ),
+]
+RecipeValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace one value of the recipe, for example filters.language.in_doubt=drop.",
+    ),
+]
 FilterFiles = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,15 +7,25 @@ from typing import Annotated
 
 import typer
 
-from vlmill.pipeline.cli.arguments import FilterFiles, TrustCode, console, format_scale, get_command, parse_pairs
+from vlmill.pipeline.cli.arguments import (
+    FilterFiles,
+    RecipeName,
+    RecipeValues,
+    RowLimit,
+    Scale,
+    SourcePlaces,
+    TrustCode,
+    console,
+    format_scale,
+    get_command,
+    parse_pairs,
+)
 from vlmill.pipeline.core.errors import RecipeError
 
 
 def build(
     context: typer.Context,
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
-    ],
+    recipe: RecipeName,
     out: Annotated[
         Path | None, typer.Option(help="The folder for the run's files. Default: build/ and the recipe's name.")
     ] = None,
@@ -33,32 +43,10 @@ def build(
             metavar="ADDRESS", help="Join a Ray cluster, for example auto or ray://head:10001. All nodes must see DIR."
         ),
     ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=PATH",
-            help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything "
-            "fsspec reads, or hf://datasets/OWNER/NAME@REVISION.",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same. "
-            "Training steps and warm-up are scaled too.",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Replace one value of the recipe, for example filters.language.in_doubt=drop.",
-        ),
-    ] = None,
+    source: SourcePlaces = None,
+    limit: RowLimit = None,
+    scale: Scale = None,
+    set_: RecipeValues = None,
     filter_: FilterFiles = None,
     trust_code: TrustCode = None,
     until: Annotated[

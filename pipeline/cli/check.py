@@ -11,6 +11,11 @@ import typer
 from vlmill.pipeline.cli.arguments import (
     FilterFiles,
     JsonFlag,
+    RecipeName,
+    RecipeValues,
+    RowLimit,
+    Scale,
+    SourcePlaces,
     TrustCode,
     console,
     format_scale,
@@ -21,29 +26,14 @@ from vlmill.pipeline.core.errors import VlmillError
 
 
 def check(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
-    ],
+    recipe: RecipeName,
     out: Annotated[
         Path | None, typer.Option(help="Where the run is to go, for its disk. Default: build/ and the name.")
     ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="Take the files of a source from elsewhere, as build does."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Only this fraction of each source's rows, chosen by hash, and of every budget: shares stay the same. "
-            "Training steps and warm-up are scaled too.",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the recipe.")
-    ] = None,
+    source: SourcePlaces = None,
+    limit: RowLimit = None,
+    scale: Scale = None,
+    set_: RecipeValues = None,
     filter_: FilterFiles = None,
     show: Annotated[
         bool,

@@ -12,6 +12,8 @@ from vlmill.pipeline.cli.arguments import (
     FilterFiles,
     Folder,
     JsonFlag,
+    RowLimit,
+    SourcePlaces,
     console,
     parse_pairs,
     print_json,
@@ -171,10 +173,8 @@ def ablate(
             "--from", metavar="DIR", help="An existing run whose files are reused where variants ask for the same."
         ),
     ] = None,
-    source: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="Read a source from another place, as in build.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each source.")] = None,
+    source: SourcePlaces = None,
+    limit: RowLimit = None,
     filter_: FilterFiles = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes of the builds, as in build.")] = None,
     device: Device = "auto",
