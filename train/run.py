@@ -163,9 +163,7 @@ def train_stage(
             last = run_stage(setup, console)
             _export_network(setup, model, last, dtype)
             del setup, network
-            whole = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, last)
-            scorer = Scorer(whole, reader, device, getattr(torch, training.dtype), group)
-            found = scorer.score_held_out(training.evaluate, scorer.keep_scores(last / WEIGHTS, folder))
+            found = _score_checkpoint(last, reader, training, device, group)
             scores = summarise_scores(found, mixture, group)
             if group.leads:
                 _write_results(folder, identity, dtype, found, scores)
@@ -174,6 +172,17 @@ def train_stage(
         if group.leads and result.scores:
             console.print(make_score_table(result.scores, stage))
     return result
+
+
+def _score_checkpoint(
+    last: Path, reader: Reader, training: Training, device: torch.device, group: ProcessGroup
+) -> list[HeldOut]:
+    """The answers of a stage's last checkpoint to its held-out samples; the model is read only if there are any."""
+    if not reader.mixture.held_out():
+        return []
+    whole = create_model(reader.family, reader.tokenizer, reader.mixture.chat, training.seed, last)
+    scorer = Scorer(whole, reader, device, getattr(torch, training.dtype), group)
+    return scorer.score_held_out(training.evaluate, scorer.keep_scores(last / WEIGHTS, last.parents[1]))
 
 
 def _build_network(

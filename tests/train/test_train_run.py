@@ -26,6 +26,7 @@ from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import checkpoint, evaluate, loop
+from vlmill.train import run as run_module
 from vlmill.train.data import open_reader
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.evaluate import find_majority, list_turns, summarise_scores
@@ -250,6 +251,14 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
 
 
 # -- scores
+
+
+def test_a_stage_that_holds_nothing_out_does_not_read_its_model_again_to_score_it(tmp_path, monkeypatch):
+    root = write_run(tmp_path, {"quiz": [question(number) for number in range(8)]}, hold_out=0, length=96)
+    made, create = [], run_module.create_model
+    monkeypatch.setattr(run_module, "create_model", lambda *given, **more: made.append(given) or create(*given, **more))
+    assert train(root, steps=1).scores == {}
+    assert len(made) == 1
 
 
 def test_turns_are_the_supervised_answers_with_what_was_asked():
