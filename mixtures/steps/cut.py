@@ -17,6 +17,10 @@ from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.reasons import Reason
 
 
+LEAST = 1 / 8
+"""Fraction of the space left in a segment that a text fills at least so that a sentence stays whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Nodes:
     """The lengths of a sample's nodes, one entry per node in each field."""
@@ -127,12 +131,14 @@ class _Document:
     def _find_place(self, at: int, placed: int) -> int:
         """Up to which of its tokens a text goes into the open segment; `placed` where none fits beside what is there.
 
-        A place that fits no sequence but is all there is (a sequence shorter than a word) is between two tokens.
+        An end of a sentence that leaves nearly all of the space empty does not count, as a longer one follows. Where
+        even a word fits no sequence, it is between two tokens.
         """
         most = placed + self.tokens - self.used
-        for places in (self.nodes.ends[at], self.nodes.words[at]):
+        least = placed + (most - placed) * LEAST
+        for places, bound in ((self.nodes.ends[at], least), (self.nodes.words[at], placed)):
             index = bisect_right(places, most)
-            if index and places[index - 1] > placed:
+            if index and places[index - 1] > bound:
                 return places[index - 1]
         return placed if self.used else most
 

@@ -35,11 +35,11 @@ SEGMENT = pa.struct(
         pa.field("row", pa.int32(), nullable=False),  # of the shard
         pa.field("first", pa.int32(), nullable=False),  # nodes [first, last) of the sample
         pa.field("last", pa.int32(), nullable=False),
-        pa.field("begin", pa.int32(), nullable=False),  # from this token of the first node
-        pa.field("end", pa.int32(), nullable=False),  # to this token of the last; -1: all of it
         pa.field("epoch", pa.int16(), nullable=False),  # of the source before this one
         pa.field("tokens", pa.int32(), nullable=False),  # with overhead
         pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("begin", pa.int32(), nullable=False),  # from this token of the first node
+        pa.field("end", pa.int32(), nullable=False),  # to this token of the last; -1: all of it
     ]
 )
 EDGE = 1e-6

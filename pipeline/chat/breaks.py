@@ -5,7 +5,7 @@ tokens and no others. Which places those are depends on the text; the mixture ch
 
 Sentences end as in UAX #29 (Unicode Text Segmentation), simplified: behind a mark that ends sentences, what closes
 brackets and quotations, and white space; behind the marks of Chinese and Japanese without any; and not behind a full
-stop before a small letter.
+stop before a small letter in the same line.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _STOPS = "!?.…։؟۔।॥။።፧፨᙮᠃᠉។៕།‼‽⁇⁈⁉⸮꓿�
 _WIDE_STOPS = "。！？．｡﹒﹖﹗"
 _LINE = "[\n\r\v\f\x85\u2028\u2029]"
 _ENDS = re.compile(rf"[{re.escape(_STOPS)}]{_CLOSING}\s+|[{_WIDE_STOPS}]{_CLOSING}\s*|{_LINE}(?:\s*{_LINE})?")
+_LINES = re.compile(_LINE)
 _SPACE = re.compile(r"\s+")
 
 
@@ -62,7 +63,7 @@ def _list_ends(text: str) -> Iterator[tuple[int, int]]:
     """Behind each line and sentence, the first and last place where a cut belongs: around its white space."""
     for found in _ENDS.finditer(text):
         start, stop = found.span()
-        if found[0].startswith(".") and text[stop : stop + 1].islower():
+        if found[0].startswith(".") and text[stop : stop + 1].islower() and not _LINES.search(found[0]):
             continue
         said = len(found[0].rstrip())
         yield start + said, stop

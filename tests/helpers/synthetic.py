@@ -27,8 +27,11 @@ OVERHEAD = 2
 Document = Mapping[str, Any]
 
 
-def text(tokens: int, role: str = "none", turn: int = 0) -> dict[str, Any]:
-    """The lengths of a text node."""
+NO_BREAKS = {"lead": 0, "ends": [], "words": []}
+
+
+def text(tokens: int, role: str = "none", turn: int = 0, ends: Sequence[int] = ()) -> dict[str, Any]:
+    """The lengths of a text node whose sentences end at `ends`."""
     supervised = tokens if role in {"none", "assistant"} else 0
     return {
         "text": tokens,
@@ -38,12 +41,15 @@ def text(tokens: int, role: str = "none", turn: int = 0) -> dict[str, Any]:
         "image": False,
         "turn": turn,
         "role": role,
+        **NO_BREAKS,
+        "ends": list(ends),
     }
 
 
 def image(tokens: int = 16, tiles: int = 1, role: str = "none", turn: int = 0) -> dict[str, Any]:
     """The lengths of an image node."""
-    return {"text": 0, "visual": tokens, "supervised": 0, "tiles": tiles, "image": True, "turn": turn, "role": role}
+    lengths = {"text": 0, "visual": tokens, "supervised": 0, "tiles": tiles}
+    return {**lengths, "image": True, "turn": turn, "role": role, **NO_BREAKS}
 
 
 def web(seed: int, documents: int, most_nodes: int = 8, longest: int = 60) -> list[list[dict[str, Any]]]:
