@@ -203,10 +203,10 @@ class PublishedFormat(ChatFormat):
         """See the function of that name in encode.py.
 
         Where the first turns have other tokens alone than before further ones, the last node of a turn has the
-        difference.
+        difference, and the `lead` of the next turn's nodes is as much less.
         """
         parts = self.encode_nodes(nodes, images, tokenizer, "answers")
-        counts = [len(part.ids) for part in parts]
+        counts = [part.count() for part in parts]
         borders = [at for at in range(1, len(nodes)) if nodes[at].turn != nodes[at - 1].turn]
         if all(node.role == "none" for node in nodes):
             borders = []
@@ -214,11 +214,12 @@ class PublishedFormat(ChatFormat):
         for at in borders:
             counted = self.overhead + sum(len(part.ids) for part in parts[:at])
             extra = self._count_extra(nodes, at, images, tokenizer, counted)
-            counts[at - 1] += extra - before
+            counts[at - 1] = counts[at - 1]._replace(tokens=counts[at - 1].tokens + extra - before)
+            counts[at:] = [count._replace(lead=count.lead + before - extra) for count in counts[at:]]
             before = extra
         if before:
-            counts[-1] -= before
-        return [part.count()._replace(tokens=count) for count, part in zip(counts, parts, strict=True)]
+            counts[-1] = counts[-1]._replace(tokens=counts[-1].tokens - before)
+        return counts
 
     def locate_tokens(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
         """See the function of that name in encode.py."""

@@ -88,8 +88,8 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
 class Store:
     """A folder of shards, over which the steps of a stage run as in a build: each sees the files it declares."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, overhead: int = OVERHEAD) -> None:
+        self.root, self.overhead = root, overhead
         self.shards: dict[str, tuple[Shard, ...]] = {}
         self.inputs: dict[str, Path] = {}
 
@@ -168,7 +168,7 @@ class Store:
     def select(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Counts]:
         """Run the select step of every entry."""
         counts = {}
-        for label, step in list_selects(mixture, self.shards, seed, OVERHEAD).items():
+        for label, step in list_selects(mixture, self.shards, seed, self.overhead).items():
             counts[label], files = self._run(step, self.root / "select" / label)
             self.inputs |= {f"{label}/{path.name}": path for path in files}
         return counts
@@ -191,12 +191,11 @@ class Store:
             rows += pq.read_table(files[0]).to_pylist()
         return rows
 
-    def lock(self, mixture: MixtureSettings, seed: int = 17) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run everything; the lock and the statistics."""
+    def lock(self, mixture: MixtureSettings, seed: int = 17, **about: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run everything; the lock and the statistics. `about` are the lock's policy, tokenizer and chat."""
         self.plan(mixture, seed)
-        step = Lock(
-            self.shards, {"kind": "letterbox"}, {"path": "tokenizer.json", "sha256": "0" * 64}, "vlmill", OVERHEAD
-        )
+        made = {"policy": {"kind": "letterbox"}, "tokenizer": {"path": "tokenizer.json", "sha256": "0" * 64}}
+        step = Lock(shards=self.shards, overhead=self.overhead, **{**made, "chat": "vlmill", **about})
         _, files = self._run(step, self.root / "lock")
         self.inputs |= {path.name: path for path in files}
         return tuple(json.loads(self.inputs[name].read_text()) for name in ("mixture.lock.json", "stats.json"))
