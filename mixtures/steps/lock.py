@@ -114,6 +114,7 @@ class Lock:
             "unit": unit,
             "settings": settings,
             "held_out": entry["held_out"],
+            "near": entry["near"],
             "repetition": entry["repetition"],
             "planned": entry["planned"],
             "available": entry["available"],
@@ -186,7 +187,7 @@ def verify_lock(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
     Args:
         lock: of a stage.
         inputs: the files it names: blocks and held-out rows by their `path`, tables by the shards' `index` and
-            `lengths`.
+            `lengths`, lineage and dedupe's pairs of images.
     """
     for block in lock["plan"]["blocks"]:
         yield from _verify_block(lock, block, inputs[block["path"]])
@@ -224,6 +225,7 @@ def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs
         tiles_per_sequence=lock["tiles_per_sequence"],
         overhead=lock["overhead"],
         held_out=source["held_out"],
+        near=source["near"],
         truncate=lock["truncate"],
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -32,9 +32,10 @@ from vlmill.mixtures.steps.entry_report import (
     REFUSED,
     EntryReport,
 )
-from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
+from vlmill.mixtures.steps.hold_out import NO_PAIRS, choose_held_out, read_near_pairs, read_rows_with_pictures
 from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.names import IMAGE_PAIRS_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Counts, Inputs
 
@@ -78,6 +79,7 @@ class Select:
     tiles_per_sequence: int
     overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
     held_out: float = 0.0  # fraction of documents, with all that show a picture of theirs
+    near: float | None = None  # similarity from which pictures are the same there, where dedupe measured it
     truncate: bool = False  # cut an answer that does not fit, in place of losing it
 
     name: ClassVar[str] = "select"
@@ -86,9 +88,10 @@ class Select:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Index and lengths of every shard; where samples are held out, the lineage, which knows their pictures."""
+        """Index and lengths of every shard; to hold out, the lineage, which knows pictures, and pairs of similar ones."""
         pictures = tuple(shard.lineage for shard in self.shards if self.held_out)
-        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures)
+        pairs = (f"*/{IMAGE_PAIRS_FILE}",) if self.held_out and self.near is not None else ()
+        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *pairs)
 
     def made_by(self) -> Mapping[str, str]:
         """The readers of the tables, one of which evaluates `where`."""
@@ -122,7 +125,8 @@ class Select:
         np.save(folder / "shards.npy", totals)
         np.save(folder / "held_out.npy", _list_places(held))
         available = {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)}
-        about = {"entry": asdict(self.entry), "held_out": self.held_out, "limit": self.limit, "available": available}
+        about = {name: getattr(self, name) for name in ("held_out", "near", "limit")}
+        about |= {"entry": asdict(self.entry), "available": available}
         (folder / "selection.json").write_text(report.to_json(about), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
@@ -141,6 +145,8 @@ class Select:
         """Which rows of each shard are held out, each source by itself: alike in every stage and entry."""
         if not self.held_out:
             return [np.zeros(shard.samples, bool) for shard in self.shards]
+        paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{IMAGE_PAIRS_FILE}")]
+        near = NO_PAIRS if self.near is None else read_near_pairs(paths, self.near)
         found: dict[str, np.ndarray] = {}
         for source in dict.fromkeys(shard.source for shard in self.shards):
             here = [shard for shard in self.shards if shard.source == source]
@@ -148,7 +154,7 @@ class Select:
                 read_rows_with_pictures(_read_table(inputs[shard.index], shard, ("id", "group")), inputs[shard.lineage])
                 for shard in here
             ]
-            held = choose_held_out(rows, source, self.seed, self.held_out)
+            held = choose_held_out(rows, source, self.seed, self.held_out, near)
             found |= {shard.path: rows_out for shard, rows_out in zip(here, held, strict=True)}
         return [found[shard.path] for shard in self.shards]
 
@@ -238,9 +244,15 @@ class Measured:
 
 
 def list_selects(
-    mixture: MixtureSettings, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int
+    mixture: MixtureSettings,
+    shards: Mapping[str, Sequence[Shard]],
+    seed: int,
+    overhead: int,
+    near: float | None = None,
 ) -> dict[str, Select]:
     """The select step of every entry, by the entry's label.
+
+    `near` is the similarity from which dedupe takes images for the same; None where it measured none.
 
     Raises:
         RecipeError: an entry names a source that has no shards here.
@@ -261,6 +273,7 @@ def list_selects(
             tiles_per_sequence=mixture.tiles_per_sequence,
             overhead=overhead,
             held_out=mixture.held_out.get(entry.source, 0.0),
+            near=near if mixture.held_out.get(entry.source) else None,
             truncate=mixture.truncate,
         )
     return steps

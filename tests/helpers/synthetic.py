@@ -101,8 +101,12 @@ class Store:
         groups: Sequence[str] | None = None,
         licence: str = "CC0-1.0",
         pictures: Sequence[Sequence[int]] | None = None,
+        shown_by: str | None = None,
     ) -> None:
-        """Write a source; `pictures` are the numbers of those that each document shows, else all differ."""
+        """Write a source; `pictures` are the numbers of those that each document shows, else all differ.
+
+        Pictures of a number are other ones in each source, unless they are those that `shown_by` shows.
+        """
         shards = []
         for number, start in enumerate(range(0, len(documents), per_shard)):
             here = documents[start : start + per_shard]
@@ -113,7 +117,7 @@ class Store:
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
             shown = pictures or [[1000 * row + node for node in range(row % 3)] for row in range(len(documents))]
-            self._write_lineage(shard, shown[start : start + per_shard])
+            self._write_lineage(shard, shown[start : start + per_shard], shown_by or source)
             shards.append(shard)
         self.shards[source] = tuple(shards)
 
@@ -144,7 +148,11 @@ class Store:
         for name in (shard.index, shard.lengths):
             self.inputs[name] = self.root / name
 
-    def _write_lineage(self, shard: Shard, pictures: Sequence[Sequence[int]]) -> None:
+    def key(self, source: str, picture: int) -> int:
+        """The head of a picture's sha256, as dedupe has it."""
+        return int(hashlib.sha256(f"{source} {picture}".encode()).hexdigest()[:16], 16)
+
+    def _write_lineage(self, shard: Shard, pictures: Sequence[Sequence[int]], source: str) -> None:
         rows = [
             {
                 "row": row,
@@ -155,7 +163,7 @@ class Store:
                     {
                         "node": node,
                         "url": None,
-                        "sha256": hashlib.sha256(f"{shard.source} {shown}".encode()).hexdigest(),
+                        "sha256": hashlib.sha256(f"{source} {shown}".encode()).hexdigest(),
                     }
                     for node, shown in enumerate(numbers)
                 ],
@@ -165,10 +173,10 @@ class Store:
         pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), self.root / shard.lineage)
         self.inputs[shard.lineage] = self.root / shard.lineage
 
-    def select(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Counts]:
+    def select(self, mixture: MixtureSettings, seed: int = 17, near: float | None = None) -> dict[str, Counts]:
         """Run the select step of every entry."""
         counts = {}
-        for label, step in list_selects(mixture, self.shards, seed, self.overhead).items():
+        for label, step in list_selects(mixture, self.shards, seed, self.overhead, near).items():
             counts[label], files = self._run(step, self.root / "select" / label)
             self.inputs |= {f"{label}/{path.name}": path for path in files}
         return counts
