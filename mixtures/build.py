@@ -208,7 +208,10 @@ class _Stage:
             Chain(
                 label,
                 (ChainStep(f"{self.folder}/select", step),),
-                files=(*pairs, *(replace(file, name=file.path) for _, pair in found[step.entry.source] for file in pair)),
+                files=(
+                    *pairs,
+                    *(replace(file, name=file.path) for _, pair in found[step.entry.source] for file in pair),
+                ),
             )
             for label, step in steps.items()
         ]

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.reasons import Reason
 
-
 LEAST = 1 / 8
 """Fraction of the space left in a segment that a text fills at least so that a sentence stays whole."""
 

@@ -52,8 +52,8 @@ UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
 AMOUNTS = ("segments", "images", "text", "visual", "supervised", "tokens", "tiles")
 BOUNDS = ("first", "last", "begin", "end")
 CUTS = np.dtype([("sample", "<i8"), *((name, "<i4") for name in (*BOUNDS, *AMOUNTS[1:]))])
-"""Segments of the samples that SIZES leaves out, in order: nodes [first, last), from token `begin` of the first to token
-`end` of the last (WHOLE: all)."""
+"""Segments of the samples that SIZES leaves out, in order: nodes [first, last), from token `begin` of the first to
+token `end` of the last (WHOLE: all)."""
 
 SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
 """Per shard: rows of its tables, and what its selected samples add up to."""
@@ -88,7 +88,7 @@ class Select:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Index and lengths of every shard; to hold out, the lineage, which knows pictures, and pairs of similar ones."""
+        """Index and lengths of every shard; to hold out, lineage, which knows pictures, and pairs of similar ones."""
         pictures = tuple(shard.lineage for shard in self.shards if self.held_out)
         pairs = (f"*/{IMAGE_PAIRS_FILE}",) if self.held_out and self.near is not None else ()
         return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *pairs)

@@ -21,9 +21,9 @@ STRETCH = 32
 """Tokens without an end of a line or sentence from which other places are listed as well: between words, or between
 characters where there are no words."""
 
-_CLOSING = r"""["'”’»›)\]}）］｝」』】〕〉》｣]{0,8}"""
-_STOPS = "!?.…։؟۔।॥။።፧፨᙮᠃᠉។៕།‼‽⁇⁈⁉⸮꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"  # Sentence_Terminal of living scripts
-_WIDE_STOPS = "。！？．｡﹒﹖﹗"
+_CLOSING = r"""["'”’»›)\]}）］｝」』】〕〉》｣]{0,8}"""  # noqa: RUF001 - closing marks of all scripts
+_STOPS = "!?.…։؟۔।॥။።፧፨᙮᠃᠉។៕།‼‽⁇⁈⁉⸮꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"  # noqa: RUF001 - Sentence_Terminal of living scripts
+_WIDE_STOPS = "。！？．｡﹒﹖﹗"  # noqa: RUF001 - those that no white space follows
 _LINE = "[\n\r\v\f\x85\u2028\u2029]"
 _ENDS = re.compile(rf"[{re.escape(_STOPS)}]{_CLOSING}\s+|[{_WIDE_STOPS}]{_CLOSING}\s*|{_LINE}(?:\s*{_LINE})?")
 _LINES = re.compile(_LINE)
@@ -77,7 +77,8 @@ def _match_gaps(gaps: Sequence[tuple[int, int]], starts: np.ndarray, free: np.nd
     places = starts[free]
     at = np.searchsorted(places, high, "right") - 1
     there = (at >= 0) & (places[at] >= low)
-    return np.unique(free[at[there]]).tolist()
+    found: list[int] = np.unique(free[at[there]]).tolist()
+    return found
 
 
 def _divide_stretch(text: str, first: int, last: int, starts: np.ndarray, free: np.ndarray) -> Iterator[int]:

@@ -227,9 +227,7 @@ class PublishedFormat(ChatFormat):
         before = names[BARE]
         given = [before + text + self.separator for text in texts]
         found = guarded.encode_batch(given, add_special_tokens=False)
-        return [
-            [(start - len(before), stop - len(before)) for start, stop in encoded.offsets[1:]] for encoded in found
-        ]
+        return [[(start - len(before), stop - len(before)) for start, stop in encoded.offsets[1:]] for encoded in found]
 
     def _count_extra(
         self, nodes: Sequence[Node], at: int, images: Sequence[ImageLayout], tokenizer: Tokenizer, counted: int

@@ -71,13 +71,13 @@ def test_long_lines_are_cut_between_words_or_characters():
 
 @st.composite
 def texts(draw):
-    part = st.sampled_from(["One two.", " ", "\n", "長い文。", "😀" * 3, "नमस्ते। ", "x" * 70, "… ", "a!? ", "\t\r\n"]) | st.text(
-        st.characters(codec="utf-8"), max_size=8
-    )
+    part = st.sampled_from(
+        ["One two.", " ", "\n", "長い文。", "😀" * 3, "नमस्ते। ", "x" * 70, "… ", "a!? ", "\t\r\n"]
+    ) | st.text(st.characters(codec="utf-8"), max_size=8)
     return "".join(draw(st.lists(part, max_size=40)))
 
 
-WORDS = Tokenizer(models.WordLevel({"one": 0}, unk_token="one"))  # noqa: S106 - the token of unknown words
+WORDS = Tokenizer(models.WordLevel({"one": 0}, unk_token="one"))
 WORDS.pre_tokenizer = pre_tokenizers.Whitespace()
 TOKENIZERS = {
     "bytes": None,

@@ -91,7 +91,7 @@ def their_mask(chat, messages):
 
 
 WORDS = st.one_of(
-    st.text(st.characters(exclude_characters="\ufdd0\ufdd1\ufdd2\ufdd3", codec="utf-8"), max_size=8),  # those are refused
+    st.text(st.characters(exclude_characters="\ufdd0\ufdd1\ufdd2\ufdd3", codec="utf-8"), max_size=8),
     st.sampled_from(
         [
             "red",
@@ -210,9 +210,7 @@ def test_counts_of_the_first_turns_are_the_tokens_of_a_segment_of_them(ready, na
         first = [node for node in nodes if node.turn < turn]
         whole = join_segment(first, shown_in(first), tokenizer, chat)
         assert chat.overhead + sum(count.tokens for count in counts[: len(first)]) == len(whole.ids)
-    assert (
-        sum(count.supervised for count in counts) == join_segment(nodes, shown_in(nodes), tokenizer, chat).supervised
-    )
+    assert sum(count.supervised for count in counts) == join_segment(nodes, shown_in(nodes), tokenizer, chat).supervised
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

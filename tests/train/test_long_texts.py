@@ -147,9 +147,7 @@ def test_the_parts_of_a_document_hold_its_tokens_and_labels_once(plan, name, los
         labels = [label for part in parts for label in part.labels[head:-1]]
         starts = accumulate([0, *(len(part.ids) - head - 1 for part in parts[:-1])])
         unseen = set() if head else set(starts)  # nothing stands before the first token of a part without BOS
-        assert labels == [
-            IGNORE if place in unseen else label for place, label in enumerate(whole.labels[head:-1])
-        ]
+        assert labels == [IGNORE if place in unseen else label for place, label in enumerate(whole.labels[head:-1])]
         assert [part.labels[-1] for part in parts[:-1]] == [IGNORE] * (len(parts) - 1)
         assert parts[-1].labels[-1] == whole.labels[-1]
         assert all(part.ids[:head] == whole.ids[:head] and part.ids[-1] == whole.ids[-1] for part in parts)
