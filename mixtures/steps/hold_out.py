@@ -1,9 +1,10 @@
 """Which documents of a source are held out, and with each all others that show one of its pictures.
 
-Part of the select step. Where dedupe measured pictures, one that is nearly the same counts as the same. Documents and pictures make a graph; what is connected is held out together, so no picture of a
-held-out sample is trained on. One thing limits this: where most of a source hangs together (scenes of one template, a
-logo on every page), the part that does is divided by the same pictures alone, and where that is no division either, by
-document; the stage's notes count the pictures on both sides.
+Part of the select step. Documents and pictures make a graph; what is connected is held out together, so no picture of a
+held-out sample is trained on. Where dedupe measured pictures, one that is nearly the same counts as the same. One thing
+limits this: where most of a source hangs together (scenes of one template, a logo on every page), the part that does is
+divided by the same pictures alone, and where that is no division either, by document; the stage's notes count the
+pictures on both sides.
 """
 
 from __future__ import annotations
