@@ -9,7 +9,7 @@ pictures on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import polars as pl
 
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.pipeline.dedupe.components import find_components
+from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
 from vlmill.pipeline.shards.lineage import list_pictures, parse_picture_keys
 
 LARGEST = 0.1
@@ -41,20 +42,6 @@ def read_rows_with_pictures(index: pl.DataFrame, lineage: Path) -> Rows:
     """
     documents = index.select(pl.when(pl.col("group") == "").then("id").otherwise("group").alias("document"))
     return Rows(documents["document"], list_pictures(pl.scan_parquet(lineage)).collect())
-
-
-NO_PAIRS = np.empty((0, 2), np.uint64)
-
-
-def read_near_pairs(paths: Iterable[Path], threshold: float) -> np.ndarray:
-    """Pictures that dedupe found similar, as (n, 2) heads of their sha256.
-
-    Args:
-        paths: the image pairs that dedupe measured.
-        threshold: similarity from which two are the same, as the recipe's dedupe has it.
-    """
-    tables = [pl.read_parquet(path).filter(pl.col("similarity") >= threshold) for path in paths]
-    return np.concatenate([NO_PAIRS, *(table.select("one", "other").to_numpy() for table in tables)])
 
 
 def choose_held_out(

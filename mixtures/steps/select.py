@@ -32,12 +32,13 @@ from vlmill.mixtures.steps.entry_report import (
     REFUSED,
     EntryReport,
 )
-from vlmill.mixtures.steps.hold_out import NO_PAIRS, choose_held_out, read_near_pairs, read_rows_with_pictures
+from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
 from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.names import IMAGE_PAIRS_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Counts, Inputs
+from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS, read_near_pairs
 
 WIDE = 1 << 16
 """What does not fit the 16 bits of `sizes.npy` stands in `cuts.npy`."""

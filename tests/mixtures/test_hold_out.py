@@ -11,7 +11,8 @@ import pytest
 from tests.helpers.synthetic import Store, quiz
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.report.shared_pictures import SharedPictures, find_shared_pictures
-from vlmill.mixtures.steps.hold_out import NO_PAIRS, Rows, choose_held_out
+from vlmill.mixtures.steps.hold_out import Rows, choose_held_out
+from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
 from vlmill.pipeline.dedupe.pairs import PAIRS
 
 
