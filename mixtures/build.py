@@ -29,9 +29,10 @@ from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
-from vlmill.pipeline.core.names import IMAGE_PAIRS_FILE, LINEAGE_SUFFIX
+from vlmill.pipeline.core.names import LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import Chain, ChainStep, read_manifest
 from vlmill.pipeline.engine.scaling import compute_read_fraction

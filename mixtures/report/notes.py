@@ -19,8 +19,8 @@ import polars as pl
 from vlmill.mixtures import get_source
 from vlmill.mixtures.report.shared_pictures import find_shared_pictures
 from vlmill.pipeline.core.keys import hash_file
-from vlmill.pipeline.core.names import IMAGE_PAIRS_FILE, INDEX_SUFFIX, OUTLINE_FILE
-from vlmill.pipeline.dedupe.near_pairs import read_near_pairs
+from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe

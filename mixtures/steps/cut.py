@@ -1,6 +1,6 @@
 """Cutting a sample that does not fit a sequence into segments that do.
 
-Part of the select step. A document (nodes without a role) is cut between nodes, and inside a text that does not fit: at
+Bounds of the select step. A document (nodes without a role) is cut between nodes, and inside a text that does not fit: at
 the last end of a line or sentence that does, else between words. All of its text is kept. An image is never cut; it
 stands in one segment, with text. A conversation keeps the turns from its first on that fit, because later turns lean on
 what was said and shown before; where the mixture says so, the answer that does not fit is truncated.
@@ -34,7 +34,7 @@ class Nodes:
     ends: Sequence[Sequence[int]]  # where a text may be cut, see Breaks
     words: Sequence[Sequence[int]]
 
-    def list_spans(self, part: Part) -> Iterator[tuple[int, int, int]]:
+    def list_spans(self, part: Bounds) -> Iterator[tuple[int, int, int]]:
         """The nodes of a segment, each with which of its tokens belong to it: [begin, end)."""
         for node in range(part.first, part.last):
             cut_off = node == part.last - 1 and part.end != WHOLE
@@ -46,7 +46,7 @@ class Nodes:
         return max(0, min(end, first + self.supervised[node]) - max(begin, first))
 
 
-class Part(NamedTuple):
+class Bounds(NamedTuple):
     """A segment: nodes [first, last), from token `begin` of the first to token `end` of the last."""
 
     first: int
@@ -59,7 +59,7 @@ class Part(NamedTuple):
 class CutSample:
     """Segments in order, without overlap, and the reason of every node that is in none."""
 
-    segments: list[Part] = field(default_factory=list)
+    segments: list[Bounds] = field(default_factory=list)
     lost: dict[int, Reason] = field(default_factory=dict)
 
 
@@ -148,7 +148,7 @@ class _Document:
         """
         if self.spoken:
             whole = not end
-            self.done.segments.append(Part(self.first, last + (not whole), self.begin, WHOLE if whole else end))
+            self.done.segments.append(Bounds(self.first, last + (not whole), self.begin, WHOLE if whole else end))
         else:
             self.done.lost |= dict.fromkeys(range(self.first, last), Reason.NO_TEXT)
         self.first, self.begin, self.used, self.shown, self.spoken = last, end, 0, 0, False
@@ -171,10 +171,10 @@ def _cut_turns(nodes: Nodes, tokens: int, tiles: int, *, truncate: bool) -> CutS
         )
     if "assistant" not in nodes.role[:last]:
         return CutSample(lost=dict.fromkeys(range(count), Reason.TOO_LONG))
-    return CutSample([Part(0, last)], dict.fromkeys(range(last, count), Reason.LATER_TURNS))
+    return CutSample([Bounds(0, last)], dict.fromkeys(range(last, count), Reason.LATER_TURNS))
 
 
-def _truncate_answer(nodes: Nodes, turn: int, tokens: int, tiles: int) -> Part | None:
+def _truncate_answer(nodes: Nodes, turn: int, tokens: int, tiles: int) -> Bounds | None:
     """All up to where a turn's answer stops fitting; None where what does not fit is no supervised answer.
 
     Args:
@@ -188,6 +188,6 @@ def _truncate_answer(nodes: Nodes, turn: int, tokens: int, tiles: int) -> Part |
         if tiles < 0:
             return None
         if nodes.tokens[at] > tokens:
-            return Part(0, at + 1, 0, tokens) if nodes.count_supervised(at, 0, tokens) else None
+            return Bounds(0, at + 1, 0, tokens) if nodes.count_supervised(at, 0, tokens) else None
         tokens -= nodes.tokens[at]
     return None

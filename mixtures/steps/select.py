@@ -22,7 +22,7 @@ import polars as pl
 from vlmill.mixtures import Shard
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
-from vlmill.mixtures.steps.cut import Nodes, Part, cut_sample
+from vlmill.mixtures.steps.cut import Bounds, Nodes, cut_sample
 from vlmill.mixtures.steps.entry_report import (
     CHANGED,
     ELIGIBLE,
@@ -35,10 +35,9 @@ from vlmill.mixtures.steps.entry_report import (
 from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
 from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.names import IMAGE_PAIRS_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Counts, Inputs
-from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS, read_near_pairs
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, NO_PAIRS, read_near_pairs
 
 WIDE = 1 << 16
 """What does not fit the 16 bits of `sizes.npy` stands in `cuts.npy`."""
@@ -206,7 +205,7 @@ class Select:
             segments += [(row, *part, *self._measure_part(nodes, columns["visual"], part)) for part in cut.segments]
         return np.array(segments, CUTS), lost
 
-    def _measure_part(self, nodes: Nodes, visual: Sequence[int], part: Part) -> tuple[int, ...]:
+    def _measure_part(self, nodes: Nodes, visual: Sequence[int], part: Bounds) -> tuple[int, ...]:
         """AMOUNTS of a segment, from its images on."""
         spans = list(nodes.list_spans(part))
         shown = sum(visual[part.first : part.last])

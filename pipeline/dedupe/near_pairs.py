@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+IMAGE_PAIRS_FILE = "image.pairs.parquet"
+"""What the step `pairs` leaves of images: PAIRS."""
+
 NO_PAIRS = np.empty((0, 2), np.uint64)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.helpers.synthetic import Store, image, text
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.report.stats import make_stats_table
-from vlmill.mixtures.steps.cut import Nodes, Part, cut_sample
+from vlmill.mixtures.steps.cut import Bounds, Nodes, cut_sample
 from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.reasons import Reason
 
@@ -49,7 +49,7 @@ def find_inside(places, length, shown):
 
 
 def whole(*spans):
-    return [Part(*span) for span in spans]
+    return [Bounds(*span) for span in spans]
 
 
 def test_a_document_is_cut_between_nodes():
@@ -71,30 +71,30 @@ def test_a_text_longer_than_a_row_is_cut_at_the_last_end_of_a_sentence_that_fits
 
 def test_between_words_a_text_is_cut_only_where_no_sentence_ends():
     cut = cut_sample(nodes("t30", ends=[12, 13], words=[5, 10, 20]), 15, 9)
-    assert cut.segments == [Part(0, 1, 0, 13), Part(0, 1, 13, 20), Part(0, 1, 20)]
+    assert cut.segments == [Bounds(0, 1, 0, 13), Bounds(0, 1, 13, 20), Bounds(0, 1, 20)]
     shortest = cut_sample(nodes("t30", ends=[1], words=[14]), 16, 9)
-    assert shortest.segments == [Part(0, 1, 0, 14), Part(0, 1, 14)]
+    assert shortest.segments == [Bounds(0, 1, 0, 14), Bounds(0, 1, 14)]
 
 
 def test_in_rows_shorter_than_a_word_a_text_is_cut_between_tokens():
-    assert cut_sample(nodes("t12"), 5, 9).segments == [Part(0, 1, 0, 5), Part(0, 1, 5, 10), Part(0, 1, 10)]
+    assert cut_sample(nodes("t12"), 5, 9).segments == [Bounds(0, 1, 0, 5), Bounds(0, 1, 5, 10), Bounds(0, 1, 10)]
 
 
 def test_a_text_that_fits_a_row_is_not_cut_but_where_images_would_stand_alone():
     ends = [4, 8]
     assert cut_sample(nodes("t3", "t9", ends=ends), 10, 9).segments == whole((0, 1), (1, 2))
-    assert cut_sample(nodes("i5", "t9", ends=ends), 10, 9).segments == [Part(0, 2, 0, 4), Part(1, 2, 4)]
+    assert cut_sample(nodes("i5", "t9", ends=ends), 10, 9).segments == [Bounds(0, 2, 0, 4), Bounds(1, 2, 4)]
 
 
 def test_a_page_longer_than_a_row_keeps_its_image_with_its_first_part():
     cut = cut_sample(nodes("i576", "t2500", ends=range(20, 2500, 20)), 2046, 64)
-    assert cut.segments == [Part(0, 2, 0, 1460), Part(1, 2, 1460)]
+    assert cut.segments == [Bounds(0, 2, 0, 1460), Bounds(1, 2, 1460)]
     assert not cut.lost
 
 
 def test_what_follows_a_cut_text_goes_on_in_its_last_segment():
     cut = cut_sample(nodes("t14", "i3", "t2", "t9", ends=[7]), 12, 9)
-    assert cut.segments == [Part(0, 1, 0, 7), Part(0, 3, 7), Part(3, 4)]
+    assert cut.segments == [Bounds(0, 1, 0, 7), Bounds(0, 3, 7), Bounds(3, 4)]
 
 
 def test_images_without_room_for_text_are_lost():
@@ -124,7 +124,7 @@ def test_a_conversation_whose_first_turn_does_not_fit_is_lost():
 def test_an_answer_that_does_not_fit_is_truncated_where_the_mixture_says_so():
     talk = nodes("t2", "t3", "|", "t2", "t8", "|", "t1", "t1", role="chat", lead=1)
     cut = cut_sample(talk, 10, 9, truncate=True)
-    assert cut.segments == [Part(0, 4, 0, 3)]
+    assert cut.segments == [Bounds(0, 4, 0, 3)]
     assert cut.lost == {4: Reason.LATER_TURNS, 5: Reason.LATER_TURNS}
     assert talk.count_supervised(3, 0, 3) == 2
 
