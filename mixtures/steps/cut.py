@@ -1,6 +1,6 @@
 """Cutting a sample that does not fit a sequence into segments that do.
 
-Bounds of the select step. A document (nodes without a role) is cut between nodes, and inside a text that does not fit: at
+Part of the select step. A document (nodes without a role) is cut between nodes, and inside a text that does not fit: at
 the last end of a line or sentence that does, else between words. All of its text is kept. An image is never cut; it
 stands in one segment, with text. A conversation keeps the turns from its first on that fit, because later turns lean on
 what was said and shown before; where the mixture says so, the answer that does not fit is truncated.
