@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from vlmill.mixtures import get_lineage_path, get_source
+from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
@@ -136,9 +137,9 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
 
 
 def _list_files(root: Path, folder: str, name: str) -> list[Path]:
-    """The files of a complete step whose names end in `name`."""
+    """The files of a complete step whose names end in `name`, hashed."""
     return [
-        root / file.path
+        check_hash(root / file.path, file.sha256)
         for receipt in read_manifest(root, folder)
         for file in receipt.files
         if file.name.endswith(name)
