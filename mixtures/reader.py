@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from vlmill.mixtures.steps.lock import LOCK_VERSION, locate_shards
 from vlmill.pipeline.chat.encode import WHOLE, ChatFormat, Cut
 from vlmill.pipeline.chat.settings import Chat, find_format, parse_chat
+from vlmill.pipeline.core.checked import read_checked
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import hash_file
@@ -170,7 +171,7 @@ class PlannedMixture:
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no sequence of the plan holds, whole, in order."""
         file = self.lock["held_out"]
-        table = self._read_locked(self.folder / file["path"], file["sha256"], ["source", "shard", "row"])
+        table = read_columns(self.folder / file["path"], file["sha256"], ["source", "shard", "row"])
         return tuple(Segment(**row) for row in table.to_pylist())
 
     def samples(self, source: int) -> Iterator[Segment]:
@@ -256,7 +257,7 @@ class PlannedMixture:
     def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Where the segments of each sequence start (one more than sequences), and the fields of `Segment` of all."""
         block = self.lock["plan"]["blocks"][number]
-        table = self._read_locked(self.folder / block["path"], block["sha256"], ["segments"])
+        table = read_columns(self.folder / block["path"], block["sha256"], ["segments"])
         rows = table["segments"].combine_chunks()
         columns = (_convert_column(rows.values.field(field.name)) for field in fields(Segment))
         return _convert_column(rows.offsets), tuple(columns)
@@ -264,7 +265,7 @@ class PlannedMixture:
     def _read_index(self, source: int, shard: int) -> _Index:
         file = self.lock["sources"][source]["shards"][shard]
         columns = ["offset", "size", "sha256", "json_sha256", "images"]
-        table = self._read_locked(self.root / file["index"], file["index_sha256"], columns)
+        table = read_columns(self.root / file["index"], file["index_sha256"], columns)
         offset, size, sha256, json_sha256, images = (table[name].combine_chunks() for name in columns)
         return _Index(
             _convert_column(offset),
@@ -276,36 +277,19 @@ class PlannedMixture:
         )
 
     def _read_names(self, index: str, sha256: str) -> Any:
-        return self._read_locked(self.root / index, sha256, ["id", "licence"])
-
-    def _read_locked(self, path: Path, sha256: str, columns: list[str]) -> Any:
-        """Columns of a table that the lock names, of the bytes that were hashed.
-
-        Raises:
-            StoreError: it is missing, or not the one that was locked.
-        """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
-        if hashlib.sha256(data).hexdigest() != sha256:
-            said = "its sha256 is not the one in the mixture's lock"
-            raise StoreError(f"{path} is missing or damaged ({said}), see: vlmill verify DIR")
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            return file.read(columns, use_threads=False)
+        return read_columns(self.root / index, sha256, ["id", "licence"])
 
 
-def read_columns(path: Path, columns: list[str]) -> Any:
-    """Columns of a table. Not by `read_table`, whose first call imports what scans data sets.
+def read_columns(path: Path, sha256: str, columns: list[str]) -> Any:
+    """Columns of a table of a run, of the bytes that were hashed.
+
+    Not by `read_table`, whose first call imports what scans data sets.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        StoreError: it is missing, or not the one that has this sha256 in a lock or receipt.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path} is missing or damaged ({error}), see: vlmill verify DIR") from error
+    with pq.ParquetFile(pa.BufferReader(read_checked(path, sha256))) as file:
+        return file.read(columns, use_threads=False)
 
 
 def _convert_digests(column: Any) -> np.ndarray:

@@ -6,12 +6,13 @@ Beside the plan: the order is that of the shards. `reader.py` reads what the pla
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlmill.mixtures.reader import PlannedMixture, read_columns
+from vlmill.pipeline.core.checked import check_hash
 
 
 def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
@@ -38,14 +39,32 @@ def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
             `nodesplitter=webdataset.split_by_node`. Without any the order is always the same.
 
     Raises:
-        StoreError: the run has no such mixture, or an index is missing or damaged.
+        StoreError: the run has no such mixture, or an index is missing or damaged; from the iterator, a shard that is.
     """
     import webdataset  # noqa: PLC0415 - loads torch where that is installed
 
     mixture = PlannedMixture(root, stage)
-    shards = {str(root.absolute() / shard["path"]) for source in mixture.lock["sources"] for shard in source["shards"]}
+    shards = {
+        str(root.absolute() / shard["path"]): shard["sha256"]
+        for source in mixture.lock["sources"]
+        for shard in source["shards"]
+    }
     samples = webdataset.WebDataset(sorted(shards), **{"shardshuffle": False, **options})
+    openers = (webdataset.cache.StreamingOpen, webdataset.cache.FileCache)
+    place = next(place for place, step in enumerate(samples.pipeline) if isinstance(step, openers))
+    samples.pipeline.insert(place, partial(_check_shards, shards))
     return samples.select(partial(_is_free, _find_held_out(mixture))).decode("pil")
+
+
+def _check_shards(digests: Mapping[str, str], urls: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The shards as they come; each is hashed in full before it is opened for the first time in this process.
+
+    Raises:
+        StoreError: one is not the shard that the mixture was planned over.
+    """
+    for url in urls:
+        check_hash(Path(url["url"]), digests[url["url"]])
+        yield url
 
 
 def _is_free(held_out: Mapping[str, frozenset[str]], sample: Mapping[str, Any]) -> bool:
@@ -54,12 +73,12 @@ def _is_free(held_out: Mapping[str, frozenset[str]], sample: Mapping[str, Any]) 
 
 def _find_held_out(mixture: PlannedMixture) -> dict[str, frozenset[str]]:
     """The keys of the samples that a stage holds out, by the paths of their shards."""
-    rows: dict[tuple[str, str], set[int]] = defaultdict(set)
+    rows: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for segment in mixture.held_out():
         shard = mixture.lock["sources"][segment.source]["shards"][segment.shard]
-        rows[shard["path"], shard["index"]].add(segment.row)
+        rows[shard["path"], shard["index"], shard["index_sha256"]].add(segment.row)
     found = {}
-    for (path, index), held in rows.items():
-        keys = read_columns(mixture.root / index, ["key"])["key"].to_pylist()
+    for (path, index, sha256), held in rows.items():
+        keys = read_columns(mixture.root / index, sha256, ["key"])["key"].to_pylist()
         found[str(mixture.root.absolute() / path)] = frozenset(keys[row] for row in held)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+import transformers
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -16,7 +17,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.train.checkpoint import PARTIAL, commit_folder
+from vlmill.train.export_readme import write_readme
 from vlmill.train.families.pretrained import set_dtype
+from vlmill.train.families.processors import VideoProcessor
 
 if TYPE_CHECKING:
     from vlmill.train.families.base import Family
@@ -35,8 +38,8 @@ def export_model(
 ) -> Path:
     """Write the folder, whole or not at all, in place of an older one.
 
-    `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it as it is. All weights in
-    it are in `dtype`, and all its configurations say so; the model stays as it is.
+    `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it; its README.md says what
+    they have to be told. All weights in it are in `dtype`, and all its configurations say so; the model stays as it is.
     """
     partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
@@ -47,7 +50,11 @@ def export_model(
             if hasattr(config, name):
                 setattr(config, name, getattr(model.generation_config, name))
     model.save_pretrained(partial)
-    family.processor(to_transformers(tokenizer, chat), chat).save_pretrained(partial)
+    processor = family.processor(to_transformers(tokenizer, chat), chat)
+    processor.save_pretrained(partial)
+    code, video = any(partial.glob("*.py")), isinstance(processor, VideoProcessor)
+    text = write_readme(type(model).__name__, transformers.__version__, code=code, video=video)
+    (partial / "README.md").write_text(text)
     return commit_folder(partial, target)
 
 

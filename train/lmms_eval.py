@@ -16,7 +16,7 @@ import torch
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 NEW_TOKENS = 256
 """Of an answer, where a task says nothing."""
@@ -59,6 +59,7 @@ class ExportedModel(lmms):  # type: ignore[misc]  # its classes have no types
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         read = {"pretrained_model_name_or_path": pretrained, "trust_remote_code": trust_remote_code}
         self.processor = AutoProcessor.from_pretrained(**read)
+        self.processor.image_processor = AutoImageProcessor.from_pretrained(**read, backend="pil")  # as in training
         self.model = AutoModelForImageTextToText.from_pretrained(**read, dtype=getattr(torch, dtype))
         self.model.to(self.device).eval()
 

@@ -118,7 +118,7 @@ class Pretrained:
     """What transformers' `from_pretrained` reads: a folder, or a name on the Hub."""
 
     kind: Literal["pretrained"]
-    path: str
+    path: str  # folder (relative to the recipe), or a name on the Hub
     revision: str | None = None  # of a name on the Hub: the commit, so that the same recipe is the same model
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from vlmill.mixtures import get_lineage_path
 from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.names import LINEAGE_SUFFIX
+from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import read_training_settings
@@ -106,12 +108,21 @@ class _Lineages:
 
     def __init__(self, mixture: PlannedMixture) -> None:
         self.mixture = mixture
-        self.table = lru_cache(64)(lambda path: read_columns(path, ["id", "url", "nodes"]))
+        self._table = lru_cache(64)(self._read_table)
+        self._digests = cache(self._read_digests)
+
+    def _read_table(self, path: str) -> Any:
+        sha256 = self._digests(path.rpartition("/")[0])[path]
+        return read_columns(self.mixture.root / path, sha256, ["id", "url", "nodes"])
+
+    def _read_digests(self, folder: str) -> dict[str, str]:
+        """The sha256 of all files of a step, by path."""
+        receipts = read_manifest(self.mixture.root, folder)
+        return {file.path: file.sha256 for receipt in receipts for file in receipt.files}
 
     def seen(self, sequence: int, segment: Segment) -> SeenSegment:
         shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
-        path = self.mixture.root / (shard.removesuffix(".tar") + LINEAGE_SUFFIX)
-        line = self.table(path).slice(segment.row, 1).to_pylist()[0]
+        line = self._table(get_lineage_path(shard)).slice(segment.row, 1).to_pylist()[0]
         nodes = line["nodes"][segment.first : segment.last]
         images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
         return SeenSegment(
@@ -131,7 +142,7 @@ def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int,
     """Where a sample lies in the shards of a mixture: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
-            ids = read_columns(mixture.root / file["index"], ["id"])["id"].to_pylist()
+            ids = read_columns(mixture.root / file["index"], file["index_sha256"], ["id"])["id"].to_pylist()
             if name in ids:
                 yield source, shard, ids.index(name)
 
@@ -139,7 +150,8 @@ def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int,
 def _find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The sequences of the plan that hold segments of a sample."""
     for block in mixture.lock["plan"]["blocks"]:
-        segments = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
+        table = read_columns(mixture.folder / block["path"], block["sha256"], ["segments"])
+        segments = table["segments"].combine_chunks()
         flat = segments.flatten()
         hit = np.logical_and.reduce(
             [

@@ -19,6 +19,7 @@ import polars as pl
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.notes import count_alike
+from vlmill.pipeline.core.checked import check_hash, read_checked
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe
 
@@ -72,7 +73,11 @@ def _choose_shards(shards: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 
 def _bin_lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], overhead: int) -> pl.DataFrame:
-    table = pl.scan_parquet([root / shard["lengths"] for shard in shards])
+    wanted = {shard["lengths"] for shard in shards}
+    folders = sorted({path.rpartition("/")[0] for path in wanted})
+    files = (file for folder in folders for receipt in read_manifest(root, folder) for file in receipt.files)
+    digests = {file.path: file.sha256 for file in files if file.path in wanted}
+    table = pl.scan_parquet([check_hash(root / path, digests[path]) for path in sorted(wanted)])
     tokens = pl.col("text") + pl.col("visual")
     lengths = table.filter(tokens > 0).select((tokens + overhead).alias("tokens")).collect()  # 0: no form in this chat
     return lengths.select(
@@ -88,7 +93,8 @@ def _bin_column(column: str) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _read_images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    images = pl.scan_parquet([root / shard["index"] for shard in shards]).select("images").collect()
+    paths = [check_hash(root / shard["index"], shard["index_sha256"]) for shard in shards]
+    images = pl.scan_parquet(paths).select("images").collect()
     shown = images.explode("images").drop_nulls().unnest("images")
     return shown.select(
         pl.lit(source).alias("source"), *(pl.col(name).cast(pl.Int64) for name in ("width", "height", "tiles"))
@@ -100,9 +106,8 @@ def _count_fill(mixture: PlannedMixture) -> Rows:
     blocks = sorted(mixture.lock["plan"]["blocks"], key=lambda block: make_order_key("page", block["sha256"]))[:BLOCKS]
     if not blocks:
         return []
-    sequences = (
-        pl.scan_parquet([mixture.folder / block["path"] for block in blocks]).select("tokens", "tiles").collect()
-    )
+    paths = [check_hash(mixture.folder / block["path"], block["sha256"]) for block in blocks]
+    sequences = pl.scan_parquet(paths).select("tokens", "tiles").collect()
     found = []
     for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_sequence"])):
         twentieth = (pl.col(name) * 20 // budget).clip(0, 19)
@@ -153,7 +158,8 @@ def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, R
 def _read_overlap(root: Path) -> dict[str, Rows]:
     """What dedupe counted before it dropped anything: contents of a source that stand in another as well."""
     (receipt,) = read_manifest(root, "steps/dedupe/resolve")
-    found = [json.loads((root / file.path).read_bytes()) for file in receipt.files if file.name == "overlap.json"]
+    files = (file for file in receipt.files if file.name == "overlap.json")
+    found = [json.loads(read_checked(root / file.path, file.sha256)) for file in files]
     return {kind: count_shared(matrices["near"]) for overlap in found for kind, matrices in overlap.items()}
 
 
@@ -172,7 +178,7 @@ def _count_copies(root: Path, recipe: Recipe) -> list[pl.DataFrame]:
     found = []
     files = [file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files]
     for source in recipe.sources:
-        mine = [root / file.path for file in files if file.name.startswith(f"{source}.")]
+        mine = [check_hash(root / file.path, file.sha256) for file in files if file.name.startswith(f"{source}.")]
         if mine:
             keeper = pl.col("other").str.split("/").list.first().alias("keeper")
             verdicts = (

@@ -68,7 +68,8 @@ def _choose_segments(mixture: PlannedMixture, entry: int, seed: int) -> Iterator
     near = sorted(blocks, key=lambda block: make_order_key(seed, "gallery", mixture.stage, block["path"]))[:BLOCKS]
     places = [np.empty((0, 2), np.int64)]
     for block in near:
-        column = read_columns(mixture.folder / block["path"], ["segments"])["segments"].combine_chunks()
+        column = read_columns(mixture.folder / block["path"], block["sha256"], ["segments"])["segments"]
+        column = column.combine_chunks()
         rows, starts = column.value_parent_indices().to_numpy(), column.offsets.to_numpy()
         mine = np.flatnonzero(column.flatten().field("source").to_numpy() == entry)
         places.append(np.stack([rows[mine] + block["first"], mine - starts[rows[mine]]], axis=1))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.mixtures.page.counts import Rows
+from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, SAMPLES_FILE
 from vlmill.pipeline.core.sample import NO_PAGE, Sample, read_image_stats, read_samples
 from vlmill.pipeline.engine.chain import read_manifest
@@ -153,7 +154,7 @@ def _read_with_outcomes(root: Path, recipe: Recipe, source: str, quota: int) -> 
     for tables in sorted(found, key=lambda at: make_order_key("page", source, at.partition)):
         if seen >= quota:
             return
-        files = tables.paths(root)
+        files = tables.check(root)
         verdicts = read_verdicts_by_sample(files, recipe.all_verdict_steps()) if is_decided else {}
         image_stats = read_image_stats(files[IMAGE_STATS_FILE]) if is_decided else []
         for row, sample in enumerate(read_samples(files[SAMPLES_FILE])):
@@ -172,7 +173,7 @@ def _count_tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:
         (f"{folder}/lengths", LENGTHS_SUFFIX, ["text", "visual"]),
     ):
         paths = sorted(
-            root / file.path
+            check_hash(root / file.path, file.sha256)
             for receipt in read_manifest(root, step)
             for file in receipt.files
             if file.name.endswith(ending)

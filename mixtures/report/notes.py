@@ -18,6 +18,7 @@ import polars as pl
 
 from vlmill.mixtures import get_source
 from vlmill.mixtures.report.shared_pictures import find_shared_pictures
+from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
 from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
@@ -124,9 +125,9 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
 
 
 def _list_files(root: Path, folder: str, name: str) -> list[Path]:
-    """The files of a complete step whose names end in `name`."""
+    """The files of a complete step whose names end in `name`, hashed."""
     return [
-        root / file.path
+        check_hash(root / file.path, file.sha256)
         for receipt in read_manifest(root, folder)
         for file in receipt.files
         if file.name.endswith(name)

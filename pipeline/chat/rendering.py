@@ -1,13 +1,14 @@
 """Chat templates of published models, rendered as transformers renders them: Jinja in a sandbox, without a clock.
 
 A template is a text that comes with a model and is data here. It sees messages and the names of a few tokens, and can
-only write. The lowest part of chat formats: `published.py` reads a text off what is rendered.
+only write. It is compiled and rendered in a child process, for it may loop without end or fill all memory. The lowest
+part of chat formats: `published.py` reads a text off what is rendered.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,8 +19,17 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, borrow_sandbox
+
 LONGEST = 1 << 20
 """Characters of a template. Published ones have up to some 20,000."""
+
+SECONDS = 30.0
+"""For one conversation. Published templates take less than a millisecond."""
+
+MEMORY = 1 << 29
+"""Bytes that a template may take."""
 
 FLATTEN = """\
 {%- set flat = namespace(messages=[]) -%}
@@ -115,14 +125,52 @@ def render_template(
 
     Raises:
         TemplateFailed: it is no template, or it ended with an error.
+        RecipeError: it took longer than `SECONDS` or more than `MEMORY`. That is no verdict on the conversation:
+            another machine may take less.
     """
+    written, failure = _render_in_child(source, messages, dict(tokens), prompt)
+    if failure is not None:
+        raise TemplateFailed(failure)
+    return str(written)
+
+
+def _render_in_child(*arguments: Any) -> tuple[str | None, str | None]:
+    """The answer of `_render_checked` from a child process; one that died is no proof, so it is asked once more."""
+    for attempt in range(2):
+        try:
+            with borrow_sandbox(_render_checked, SECONDS, MEMORY) as child:
+                ((written, failure),) = child.run(*arguments)
+        except ChildTimedOut as error:
+            raise _explain_limit(f"longer than {SECONDS:g} s") from error
+        except ChildCrashed as error:
+            if attempt:
+                raise _explain_limit(f"more than it may ({error})") from error
+        else:
+            return written, failure
+    raise AssertionError("unreachable")
+
+
+def _explain_limit(took: str) -> RecipeError:
+    return RecipeError(
+        f"chat: the chat template took {took} over one conversation, where published ones take a millisecond and a few "
+        "MB; look at the template of chat.path, or take the chat of another model"
+    )
+
+
+def _render_checked(
+    source: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], prompt: bool
+) -> Iterator[tuple[str | None, str | None]]:
+    """What the child does: what the template writes, or with which error it ended."""
     try:
-        written: str = _compile_template(source).render(
+        written = _compile_template(source).render(
             messages=messages, tools=None, documents=None, add_generation_prompt=prompt, **tokens
         )
+    except TemplateFailed as error:
+        yield None, str(error)
     except (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise TemplateFailed(f"{type(error).__name__}: {error}") from error
-    return written
+        yield None, f"{type(error).__name__}: {error}"
+    else:
+        yield written, None
 
 
 def set_variables(source: str, variables: Mapping[str, str | bool | int]) -> str:

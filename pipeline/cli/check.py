@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,11 +24,17 @@ from vlmill.pipeline.cli.arguments import (
 )
 from vlmill.pipeline.core.errors import VlmillError
 
+if TYPE_CHECKING:
+    from vlmill.api.checks import CheckResult
+
 
 def check(
     recipe: RecipeName,
     out: Annotated[
-        Path | None, typer.Option(help="Where the run is to go, for its disk. Default: build/ and the name.")
+        Path | None,
+        typer.Option(
+            help="Where the run is to go: for its disk, and for what a build keeps there. Default: build/ and the name."
+        ),
     ] = None,
     source: SourcePlaces = None,
     limit: RowLimit = None,
@@ -52,12 +58,14 @@ def check(
     Writes nothing and requests no image.
 
     The first rows of the first file of each source go through the steps of a build in a temporary folder, for a few
-    seconds each. From what they took follow rows, images, bytes of disk, tokens and hours. It ends with an error if
+    seconds each. From what they took follow rows, images, bytes of disk, tokens and hours of a build from nothing. If
+    the folder holds a run already, it says what a build there keeps and what runs again. It ends with an error if
     anything is wrong; `vlmill build` asks the same, the estimate aside, before it writes anything.
 
         vlmill check quickstart
         vlmill check my.yaml --source web=/data/obelics --limit 1000
         vlmill build my.yaml --out try --scale 0.001 && vlmill check my.yaml --from-run try
+        vlmill check my.yaml --out run --set dedupe.text=0.7
         vlmill check my.yaml --show
     """
     if from_run is not None:
@@ -83,14 +91,32 @@ def check(
     )
     estimate = result.estimate
     if as_json:
-        print_json({"faults": result.faults, **asdict(estimate), "totals": estimate.totals})
+        forecast = {"differences": result.differences, "forecast": [asdict(step) for step in result.forecast]}
+        print_json({"faults": result.faults, **asdict(estimate), "totals": estimate.totals, **forecast})
     else:
         if estimate.sources:
             console.print(make_source_table(estimate))
         for line in (*list_totals(estimate), *list_assumptions(estimate)):
             console.print(line, markup=False, soft_wrap=True)
+        _show_forecast(result)
     if result.faults:
         raise VlmillError(*result.faults)
+
+
+def _show_forecast(result: CheckResult) -> None:
+    """Print what a build in the run's folder keeps and runs again; nothing where the folder holds no run."""
+    from vlmill.pipeline.reports.forecast import make_forecast_table
+
+    if not result.forecast:
+        return
+    here = "The folder holds a run of this recipe"
+    if result.differences:
+        here = f"The folder is locked to another recipe:\n{result.differences}\nA build there needs --accept-changes"
+    if all(step.outcome == "kept" for step in result.forecast):
+        console.print(f"{here}; it keeps every step.", markup=False, soft_wrap=True)
+        return
+    console.print(f"{here}.", markup=False, soft_wrap=True)
+    console.print(make_forecast_table(result.forecast, "what a build there does"))
 
 
 def _show_extrapolation(root: Path, workers: int | None, *, as_json: bool) -> None:

@@ -85,7 +85,7 @@ def train(
     last = results[-1]
     console.print(
         f"trained {', '.join(result.stage for result in results)}. The model is in {last.export}: "
-        "AutoModelForImageTextToText and AutoProcessor of transformers load it from there.\n"
+        "transformers 5 loads it as its README.md says; other code there may show it other pixels.\n"
         f"Next: vlmill trace {directory} ID follows a sample to its input file, vlmill verify {directory} checks "
         "every file; copy a recipe, change a share or a threshold, and build again with --accept-changes: only the "
         "steps that the change touches run again."

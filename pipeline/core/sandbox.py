@@ -173,8 +173,8 @@ class Sandbox(Generic[P, T]):
         return ChildCrashed(f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}")
 
 
-IDLE: dict[tuple[str, float, int], list[Sandbox[Any, Any]]] = {}
-"""Children of this process that wait for their next borrower."""
+IDLE: dict[tuple[str, float, int, int], list[Sandbox[Any, Any]]] = {}
+"""Children that wait for their next borrower: by function, limits, and the process whose children they are."""
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def borrow_sandbox(function: Callable[P, Iterator[T]], seconds: float, memory: i
 
     Nobody else has it meanwhile, in whatever thread.
     """
-    idle = IDLE.setdefault((f"{function.__module__}:{function.__qualname__}", seconds, memory), [])
+    idle = IDLE.setdefault((f"{function.__module__}:{function.__qualname__}", seconds, memory, os.getpid()), [])
     try:
         sandbox = idle.pop()
     except IndexError:

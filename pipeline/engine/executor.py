@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import vlmill
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
+from vlmill.pipeline.core.meter import METER, Work
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,7 +44,7 @@ class Executor(Protocol):
 
 
 class Inline:
-    """Runs everything in this process, one item after the other."""
+    """Runs everything in this process, one item after the other; what steps note is noted in its meter."""
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one."""
@@ -50,25 +53,39 @@ class Inline:
 
 
 class OnRay:
-    """Runs items as Ray tasks of one CPU each, with a bounded number submitted ahead."""
+    """Runs items as Ray tasks of one CPU each, with a bounded number submitted ahead.
+
+    What steps note in workers comes to this process's meter about once a second.
+    """
 
     ATTEMPTS = 3
+    TICK = 1.0
+    """Seconds between two looks at what workers have noted."""
 
     def __init__(self, width: int) -> None:
         self.width = width
+
+    @cached_property
+    def _notes(self) -> Any:
+        """The actor that workers send their notes to."""
+        import ray  # noqa: PLC0415
+
+        return ray.remote(num_cpus=0, max_restarts=-1)(_Notes).remote()
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
-        remote = ray.remote(num_cpus=1, max_retries=0)(_run_checked)
+        remote = ray.remote(num_cpus=1, max_retries=0)(_run_noting)
         waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
-        code = _hash_package()
+        code, looked = _hash_package(), 0.0
         while waiting or flying:
             while waiting and len(flying) < 2 * self.width:
                 index = waiting.pop()
-                flying[remote.remote(code, function, items[index])] = index
-            for reference in ray.wait(list(flying), num_returns=1)[0]:
+                flying[remote.remote(code, function, items[index], self._notes)] = index
+            landed, _ = ray.wait(list(flying), num_returns=1, timeout=self.TICK)
+            looked = _take_notes(self._notes, looked)
+            for reference in landed:
                 index = flying.pop(reference)
                 try:
                     yield index, ray.get(reference)
@@ -85,6 +102,47 @@ class OnRay:
                     raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
                 except ray.exceptions.RayError as error:
                     raise StoreError(_explain_end(error)) from error
+        _take_notes(self._notes, 0.0)
+
+
+class _Notes:
+    """What workers have noted and the driver has not taken yet: an actor on Ray."""
+
+    def __init__(self) -> None:
+        self.work = Counter[str]()
+
+    def add(self, work: Work) -> None:
+        self.work.update(work)
+
+    def take(self) -> Work:
+        work, self.work = self.work, Counter()
+        return work
+
+
+def _take_notes(notes: Any, looked: float) -> float:
+    """Note in this process what workers noted, unless the last look is less than a tick ago; returns when that was.
+
+    Progress is worth no error: where the actor is gone or slow, nothing is noted.
+    """
+    import ray  # noqa: PLC0415
+
+    now = time.monotonic()
+    if now - looked < OnRay.TICK:
+        return looked
+    with suppress(ray.exceptions.RayError):
+        METER.note(ray.get(notes.take.remote(), timeout=OnRay.TICK))
+    return now
+
+
+def _run_noting(expected: str, function: Callable[[Item], Result], item: Item, notes: Any) -> Result:
+    """Run `function` in a worker, whose notes go to the driver by way of `notes`: all are there when this returns."""
+    import ray  # noqa: PLC0415
+
+    with METER.told_to(notes.add.remote):
+        result = _run_checked(expected, function, item)
+    with suppress(ray.exceptions.RayError):
+        ray.get(notes.add.remote({}), timeout=OnRay.TICK)
+    return result
 
 
 def _explain_end(error: Exception) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE, name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.engine.table_history import RetryRounds, TableHistory, find_history, find_superseded
@@ -36,6 +37,15 @@ class PartitionTables:
     def paths(self, root: Path) -> dict[str, Path]:
         """The files as a step is given them."""
         return {name: root / file.path for name, file in self.files.items()}
+
+    def check(self, root: Path) -> dict[str, Path]:
+        """The same but for the bytes of images, each file hashed in full before anybody reads it.
+
+        Raises:
+            StoreError: one is missing, or another than the one that was written.
+        """
+        tables = {name: file for name, file in self.files.items() if name not in {IMAGES_FILE, SUPPLEMENT_FILE}}
+        return {name: check_hash(root / file.path, file.sha256) for name, file in tables.items()}
 
 
 def choose_retry_step(recipe: Recipe, source: str) -> Retry | RetryImages | None:

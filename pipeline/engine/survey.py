@@ -79,7 +79,11 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
             ranged=inputs.source.ranged,
         )
     ]
-    hashed = dict(run.executor.each(HashInputFile(), input_files))
+    hashed = dict[int, File]()
+    run.watcher.phase(f"{phase}: hash", len(input_files))
+    for place, file in run.executor.each(HashInputFile(), input_files):
+        hashed[place] = file
+        run.watcher.done()
     chains = [
         _survey_chain(run, by_name[input_file.source], input_file, hashed[place])
         for place, input_file in enumerate(input_files)

@@ -12,6 +12,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -34,6 +37,9 @@ ATTEMPTS = 3
 STALL_S = 120.0
 """Beyond the deadline of one address, the longest time without a single answer; name lookups have their own
 time-outs."""
+
+LOOK_S = 1.0
+"""Seconds between two looks at what the process has answered so far."""
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # should a release of img2dataset import it where 1.47 does not
@@ -158,15 +164,38 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
 
 
 def _wait_for_child(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
-    """Wait until the process ends, or has answered nothing for `stall_s` seconds."""
-    size = -1
+    """Wait until the process ends, or has answered nothing for `stall_s` seconds; note its answers meanwhile."""
+    place, answered = 0, time.monotonic()
     while True:
         try:
-            return f"ended with status {child.wait(stall_s)}"
+            status = child.wait(min(LOOK_S, stall_s))
         except subprocess.TimeoutExpired:
-            before, size = size, answers.stat().st_size if answers.exists() else 0
-            if size == before:
-                return f"answered nothing for {stall_s:g} s"
+            status = None
+        before, place = place, _note_answers(answers, place)
+        if status is not None:
+            return f"ended with status {status}"
+        if place != before:
+            answered = time.monotonic()
+        elif time.monotonic() - answered >= stall_s:
+            return f"answered nothing for {stall_s:g} s"
+
+
+def _note_answers(answers: Path, place: int) -> int:
+    """Note the whole lines behind byte `place` as work that is done, for who watches; returns where they end.
+
+    Whether they can be believed is not asked here, but when they are read as answers.
+    """
+    if not answers.exists():
+        return place
+    with answers.open("rb") as file:
+        file.seek(place)
+        found = file.read()
+    end = found.rfind(b"\n") + 1
+    for line in found[:end].splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            said = json.loads(line)
+            note_work(images=1, size=int(said["size"]), failed=said["failure"] is not None)
+    return place + end
 
 
 def _read_answers(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, FetchOutcome]]:

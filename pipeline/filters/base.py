@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -140,7 +141,11 @@ class FilterStep:
         filter_ = self.filter
         if isinstance(filter_, ReadsLists):
             filter_ = filter_.opened({name: inputs[name] for name in filter_.lists})
-        findings = list(filter_.decide(noted(), image_stats))
+        findings = list[Verdict | Undecided]()
+        for finding in filter_.decide(noted(), image_stats):
+            findings.append(finding)
+            if isinstance(finding, Verdict) and finding.node != LEAST_IMAGES:
+                note_work(dropped=1)
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / name_verdicts(self.name), verdicts)
         return _count_verdicts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])

@@ -19,6 +19,7 @@ import fsspec
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.keys import hash_file
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.inputs import hub
 
 COPIED = 32 << 20
@@ -177,6 +178,8 @@ def hash_input(input_file: InputFile) -> tuple[str, int]:
         return input_file.sha256, input_file.size
     try:
         with open_local(input_file) as path:
-            return hash_file(path), path.stat().st_size
+            sha256, size = hash_file(path), path.stat().st_size
+            note_work(size=size)
+            return sha256, size
     except OSError as error:
         raise SourceError(f"source {input_file.source!r}: {input_file.name} cannot be read: {error}") from error

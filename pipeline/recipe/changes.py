@@ -13,6 +13,7 @@ from vlmill.pipeline.recipe.include import COMPOSING
 from vlmill.pipeline.recipe.located import Origins, add_origins, note_changes
 from vlmill.pipeline.recipe.mapping import refuse_code
 from vlmill.pipeline.recipe.overrides import add_custom_filters, list_locations, move_source, set_value
+from vlmill.pipeline.recipe.rebase import place_models
 from vlmill.pipeline.recipe.subsets import expand_subsets
 
 
@@ -52,6 +53,7 @@ class MappingInChange:
             yield partial(self._move, name, moves.pop(name))
         later = {key: sets.pop(key) for key in list(sets) if self._is_of_subset(key)}
         yield from (partial(self._set, key, text) for key, text in sets.items())
+        yield lambda: place_models(self.data, path.parent)  # each value keeps its origin
         yield partial(self.change, "chat.path", lambda data: data.update(fill_chat(data, path.parent)))
         yield partial(self._expand_subsets, path.parent, locked)
         yield from (partial(self._set, key, text) for key, text in later.items())

@@ -40,6 +40,7 @@ class ReadableRecipe:
     faults: tuple[str, ...] = ()
     unreadable: frozenset[str] = frozenset()  # sources and benchmarks whose files cannot be looked at
     concerns: Callable[[str], bool] = lambda _: False  # whether a later fault follows from one of these
+    moved: frozenset[str] = frozenset()  # sources and benchmarks whose root an option has set
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,14 @@ class EffectiveRecipe:
 
     def find_moved(self) -> frozenset[str]:
         """The sources and benchmarks whose root an option of the command line has set: `--source` or `--set`."""
-        blocks = (("sources",), ("decontaminate", "against"))
-        roots = (keys for keys in self.origins if keys[-1:] == ("root",) and keys[:-2] in blocks)
-        return frozenset(keys[-2] for keys in roots if self.origins[keys].startswith("--"))
+        return _find_moved(self.origins)
+
+
+def _find_moved(origins: Origins) -> frozenset[str]:
+    """See `EffectiveRecipe.find_moved`."""
+    blocks = (("sources",), ("decontaminate", "against"))
+    roots = (keys for keys in origins if keys[-1:] == ("root",) and keys[:-2] in blocks)
+    return frozenset(keys[-2] for keys in roots if origins[keys].startswith("--"))
 
 
 def load_recipe(
@@ -139,7 +145,8 @@ def load_readable(
     kept = _keep_names(recipe, found.left_out)
     faults += list_faults(list_errors([partial(check_mapped, select_used(mapped, work.data), kept.list_groups())]))
     located = work.add_origins(dict.fromkeys(faults), path.name)
-    return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns)
+    moved = _find_moved(work.origins)
+    return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns, moved)
 
 
 def _begin_mapping(

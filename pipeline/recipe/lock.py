@@ -52,16 +52,24 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
     """
-    path, now = root / LOCK, select_shaping(data)
-    if is_bound(root) and not accept_changes:
-        before, here = _leave_out_descriptions(read_lock(root)), _leave_out_descriptions(now)
-        if before != here:
-            raise StoreError(
-                f"{root} is locked to another recipe:\n{list_differences(before, here)}\n"
-                "Take another folder with --out, or change this one with --accept-changes: what the change does "
-                "not touch is kept"
-            )
-    write_atomically(path, seal_yaml(format_yaml(now)))
+    if not accept_changes and (differences := list_lock_differences(root, data)):
+        raise StoreError(
+            f"{root} is locked to another recipe:\n{differences}\n"
+            "Take another folder with --out, or change this one with --accept-changes: what the change does "
+            "not touch is kept"
+        )
+    write_atomically(root / LOCK, seal_yaml(format_yaml(select_shaping(data))))
+
+
+def list_lock_differences(root: Path, data: Mapping[str, Any]) -> str:
+    """Where an effective recipe differs from the one that a folder is locked to, a line each.
+
+    Empty where it does not, and where nothing was made under a lock.
+    """
+    if not is_bound(root):
+        return ""
+    before, here = (_leave_out_descriptions(shaping) for shaping in (read_lock(root), select_shaping(data)))
+    return list_differences(before, here) if before != here else ""
 
 
 def _leave_out_descriptions(shaping: Mapping[str, Any]) -> dict[str, Any]:

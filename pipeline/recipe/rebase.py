@@ -1,13 +1,15 @@
 """Paths of an included file, as the recipe that includes it has to write them.
 
 A recipe's relative paths start from its own folder. Those of an included file are written anew to start from the folder
-of the recipe that the command names, so that they lead where they led.
+of the recipe that the command names, so that they lead where they led. Folders of models are written whole in the end,
+for a run's folder is trained in without its recipe, by processes with other working folders.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,15 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("sources", ANY, "images"),
     ("sources", ANY, "serve", ANY),
     ("decontaminate", "against", ANY, "root"),
-    ("filters", ANY, "opt_out", ANY, ANY),
+    ("filters", "opt_out", ANY, ANY),  # of the list of filters the one of that name
 )
 """Where paths stand that start from the recipe's folder."""
+
+MODELS: tuple[tuple[str, ...], ...] = (("chat", "path"), ("model", ANY, "path"), ("model", "vision", ANY, "path"))
+"""Where a folder stands that starts from there as well, or a name on the Hub."""
+
+REPLACED: tuple[tuple[str, ...], ...] = ((), ("model",))
+"""Blocks with a `replace`: dotted keys of the block with values for them."""
 
 ROOTED = {("sources",): "kind", ("decontaminate", "against"): "files"}
 """Blocks whose entries have a `root`, which is the recipe's folder where they name none -> the key without which an
@@ -32,18 +40,67 @@ entry only adds to one of an included file, and has its root."""
 
 
 def rebase_paths(whole: Located, folder: Path, base: Path) -> Located:
-    """The mapping of a file in `folder` with paths that start from `base`; pure, no file is looked at."""
+    """The mapping of a file in `folder` with paths that start from `base`.
+
+    Of the file system nothing is looked at but whether a model's path is a folder: else it is a name on the Hub.
+    """
     if folder == base:
         return whole
 
     def rebase(found: Located) -> Located:
         return Located(_rebase_path(found.value, folder, base), found.origin)
 
+    def rebase_model(found: Located) -> Located:
+        return Located(_place_model(found.value, folder), found.origin)
+
     for keys, key in ROOTED.items():
         whole = _change_values(whole, (*keys, ANY), partial(_name_root, key))
-    for keys in PATHS:
-        whole = _change_values(whole, keys, rebase)
+    for wanted, change in ((PATHS, rebase), (MODELS, rebase_model)):
+        for keys in wanted:
+            whole = _change_values(whole, keys, change)
+            for block in REPLACED:
+                if keys[: len(block)] == block:
+                    within = partial(_change_replaced, keys=keys[len(block) :], change=change)
+                    whole = _change_values(whole, (*block, "replace"), within)
     return whole
+
+
+def _place_model(path: Any, base: Path) -> Any:
+    """The whole path of a model's folder that starts from `base`; a name on the Hub, and what is no path, as it is."""
+    if not isinstance(path, str) or "://" in path:
+        return path
+    is_folder = path.split("/")[0] in {".", ".."} or (base / path).is_dir()
+    return str((base / path).resolve()) if is_folder else path
+
+
+def place_models(data: Any, base: Path) -> None:
+    """Write folders of models whole in a recipe's mapping, in place."""
+    for keys in MODELS:
+        for block, key in _find_blocks(data, keys):
+            block[key] = _place_model(block[key], base)
+
+
+def _find_blocks(data: Any, keys: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The mappings in which the last of `keys` stands, and that key."""
+    first, *rest = keys
+    if isinstance(data, dict):
+        for key in list(data) if first == ANY else [first] if first in data else []:
+            if rest:
+                yield from _find_blocks(data[key], tuple(rest))
+            else:
+                yield data, key
+
+
+def _change_replaced(replaced: Located, keys: tuple[str, ...], change: Callable[[Located], Located]) -> Located:
+    """The values of a `replace` with what stands at `keys` of the whole changed, wherever its dotted keys lead."""
+    if not isinstance(replaced.value, dict):
+        return replaced
+    for stop in range(1, len(keys) + 1):
+        pattern = re.compile(r"\.".join(".+" if key == ANY else re.escape(key) for key in keys[:stop]))
+        for dotted, value in replaced.value.items():
+            if isinstance(dotted, str) and pattern.fullmatch(dotted):
+                replaced = replaced.with_item(dotted, _change_values(value, keys[stop:], change))
+    return replaced
 
 
 def _name_root(key: str, entry: Located) -> Located:

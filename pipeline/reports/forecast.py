@@ -120,10 +120,10 @@ def find_changed_files(root: Path, recipe: Recipe, base: Path) -> list[str]:
     return changed
 
 
-def make_forecast_table(forecasts: Sequence[StepForecast]) -> Table:
+def make_forecast_table(forecasts: Sequence[StepForecast], title: str = "what the change touches") -> Table:
     """The forecast for a terminal."""
     read = "input files are taken to be those that were read, unless --source or --set moves them"
-    table = Table(title="what the change touches", caption=read)
+    table = Table(title=title, caption=read)
     for name in ("step", "tasks", "is", "why"):
         table.add_column(name, justify="right" if name == "tasks" else "left")
     for found in forecasts:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import (
@@ -25,7 +26,6 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables
-from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import Refused, find_refused
@@ -58,13 +58,22 @@ def find_id(root: Path, name: str) -> SampleId:
         return SampleId.parse(name)
     except ValueError as error:
         path, colon, key = name.rpartition(":")
-        index = root / (path.removesuffix(".tar") + INDEX_SUFFIX)
-        if not colon or not index.exists():
+        index = _find_index(root, path) if colon else None
+        if index is None:
             raise StoreError(f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY") from None
         for row in read_rows(index, ["key", "id"]):
             if row["key"] == key.split(".")[0]:
                 return SampleId.parse(row["id"])
         raise StoreError(f"{path} holds no sample with key {key!r}") from None
+
+
+def _find_index(root: Path, shard: str) -> Path | None:
+    """The index of the shard at a path of the run, hashed; None where the run has no such shard."""
+    folder, path = shard.rpartition("/")[0], shard.removesuffix(".tar") + INDEX_SUFFIX
+    if not (root / folder / "manifest.json").is_file():
+        return None
+    files = (file for receipt in read_manifest(root, folder) for file in receipt.files)
+    return next((check_hash(root / file.path, file.sha256) for file in files if file.path == path), None)
 
 
 def trace_sample(root: Path, name: str) -> Traced:
@@ -76,10 +85,10 @@ def trace_sample(root: Path, name: str) -> Traced:
     wanted = find_id(root, name)
     recipe = _read_recipe(root, wanted)
     for tables in list_filtered_tables(root, recipe, wanted.source):
-        paths = tables.paths(root)
-        for row, sample in enumerate(read_samples(paths[SAMPLES_FILE])):
+        samples = tables.files[SAMPLES_FILE]
+        for row, sample in enumerate(read_samples(check_hash(root / samples.path, samples.sha256))):
             if sample.id == wanted:
-                return _trace_sample(root, recipe, tables.partition, paths, row, sample)
+                return _trace_sample(root, recipe, tables.partition, tables.check(root), row, sample)
     raise StoreError(
         f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
         f"report {root} --reason REASON"
@@ -118,7 +127,7 @@ def _trace_sample(
     rendered = [
         (policy, verdict)
         for policy, folder in made.items()
-        for verdict in _read_verdicts(root / _find_file(root, folder, partition, name_verdicts("render")).path, row)
+        for verdict in _read_verdicts(_find_file(root, folder, partition, name_verdicts("render")), row)
     ]
     return Traced(
         sample=sample,
@@ -133,11 +142,11 @@ def _trace_sample(
     )
 
 
-def _find_file(root: Path, folder: str, partition: str, name: str) -> File:
+def _find_file(root: Path, folder: str, partition: str, name: str) -> Path:
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
             if receipt.partition == partition and file.name == name:
-                return file
+                return check_hash(root / file.path, file.sha256)
     raise StoreError(f"{folder}: no {name} for {partition}; check the run with: vlmill verify {root}")
 
 
@@ -149,7 +158,7 @@ def _find_members(root: Path, folder: str, partition: str, wanted: SampleId) -> 
     for receipt in read_manifest(root, folder):
         for file in receipt.files:
             if receipt.partition == partition and file.name.endswith(INDEX_SUFFIX):
-                for row in read_rows(root / file.path, ["id", "row", "key"]):
+                for row in read_rows(check_hash(root / file.path, file.sha256), ["id", "row", "key"]):
                     if row["id"] == str(wanted):
                         yield f"{file.path.removesuffix(INDEX_SUFFIX)}.tar:{row['key']}"
 

@@ -24,6 +24,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, Amount
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, read_images, write_image_stats
@@ -82,6 +83,7 @@ class ComputeImageStats:
                 yield ImageStats(image, Reason(str(row["reason"])))
                 continue
             image_stats = _examine_safely(worker, image, data, self.max_pixels)
+            note_work(images=1, size=len(data), failed=image_stats.reason is not None)
             if image_stats.reason:
                 count.lose(image_stats.reason)
             else:

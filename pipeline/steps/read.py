@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import IMAGES_FILE, REFUSED_FILE, SAMPLES_FILE, UNREAD_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -106,6 +107,7 @@ class Read:
                     refused.add(one, len(one["detail"]) + len(one["excerpt"]))
                     pages.lose(Reason(one["reason"]))
                 pages.keep(len(made))
+                note_work(rows=1, failed=len(lost))
                 if made:
                     rows.keep()
                 else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from PIL import features
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -84,6 +85,7 @@ class Render:
             for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
                 outcome, images, found = _render_sample(renderer, row, sample, verdicts.get(row, []))
                 own += found
+                note_work(rows=1, failed=len(found))
                 count_sample(counts, sample, outcome)
                 if outcome.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
@@ -171,7 +173,9 @@ class _Renderer:
             )
         parts = self.policy.render(image, layout)
         encoded = {part: encode_image(picture, self.policy.quality) for part, picture in parts.items()}
-        return Rendered(layout, encoded, self.image_stats[number].sha256)
+        drawn = Rendered(layout, encoded, self.image_stats[number].sha256)
+        note_work(images=1, size=_count_bytes(drawn))
+        return drawn
 
 
 def _count_bytes(image: Rendered) -> int:

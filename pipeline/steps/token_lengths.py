@@ -23,6 +23,7 @@ from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.chat.outline import TemplateRefused
 from vlmill.pipeline.chat.settings import ChatField, find_format
 from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.sample import Node, read_rows, write_rows
 from vlmill.pipeline.core.step import Count, Counts, Inputs
@@ -110,6 +111,7 @@ def _count_lengths(
             except TemplateRefused as error:
                 nodes, reason = [_describe_node(node) for node in found], str(error.reason)
             counted.keep(len(nodes))
+            note_work(rows=1, failed=reason is not None)
             sums = {name: sum(node[name] for node in nodes) for name in ("text", "visual", "supervised", "tiles")}
             yield {"row": row["row"], **sums, "images": len(row["images"]), "nodes": nodes, "reason": reason}
 

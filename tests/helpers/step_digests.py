@@ -23,7 +23,7 @@ RECORD = ROOT / "tests/repo/step_digests.json"
 COMMAND = "python -m tests.helpers.step_digests"
 PREFIX = "vlmill."
 PACKAGES = ("pipeline", "mixtures")
-NOT_BYTES = {f"vlmill.pipeline.core.{module}" for module in ("config", "errors", "progress", "reasons")}
+NOT_BYTES = {f"vlmill.pipeline.core.{module}" for module in ("config", "errors", "meter", "progress", "reasons")}
 """Modules that decide messages and what may be said, and no bytes: a reason more in the list changes no step that does
 not name it."""
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from ray import cloudpickle
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
+from vlmill.pipeline.core.meter import METER, note_work
 from vlmill.pipeline.engine.executor import Inline, open_executor, run_distributed
 
 
@@ -30,6 +32,12 @@ def doubled(item: Item) -> int:
 def refusing(item: Item) -> int:
     if item.number == 2:
         raise VlmillError("number 2 is not to be had")
+    return item.number
+
+
+def counting(item: Item) -> int:
+    for _ in range(item.number):
+        note_work(rows=1, size=10)
     return item.number
 
 
@@ -58,6 +66,21 @@ def test_every_item_comes_back_once_with_its_index(pool):
     assert list(pool.each(doubled, [])) == []
 
 
+def test_what_is_noted_within_items_arrives_in_the_meter_of_this_process(pool):
+    found = Counter()
+    with METER.told_to(found.update):
+        list(pool.each(counting, [Item(number) for number in range(10)]))
+    assert +found == {"rows": 45, "bytes": 450}
+
+
+def test_items_are_worked_off_where_nobody_takes_what_is_noted(ray_pool, monkeypatch):
+    import ray
+
+    ray.kill(ray_pool._notes)
+    assert len(list(ray_pool.each(counting, [Item(number) for number in range(4)]))) == 4
+    monkeypatch.delitem(ray_pool.__dict__, "_notes")
+
+
 def test_an_error_for_people_arrives_as_it_was_raised(pool):
     with pytest.raises(VlmillError, match="number 2 is not to be had"):
         list(pool.each(refusing, [Item(number) for number in range(4)]))
@@ -67,7 +90,7 @@ def test_an_error_for_people_arrives_as_it_was_raised(pool):
 def test_the_end_of_ray_itself_is_an_error_that_says_what_to_do(ray_pool, monkeypatch, name):
     import ray
 
-    def end(*_):
+    def end(*_, **__):
         raise getattr(ray.exceptions, name)("the raylet is gone")
 
     monkeypatch.setattr(ray, "get", end)

@@ -1,6 +1,8 @@
 """The forecast of a changed recipe says what the build then does: which steps are kept, which run again, and why."""
 
+import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -8,6 +10,7 @@ from tokenizers import Tokenizer
 
 from tests.helpers.small import product, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, picture
+from vlmill.api import checks
 from vlmill.api.builds import forecast_changes, load_recipe
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.reports.verify import list_manifests
@@ -160,6 +163,49 @@ def test_of_moved_input_files_the_forecast_says_that_the_files_decide(recipe, ru
     ran = {folder for folder, keys in read_keys(run).items() if keys != before.get(folder)}
     assert "steps/quiz/read" in ran
     assert ran - {"steps/quiz/outcomes"} <= unsure
+
+
+@pytest.fixture
+def no_estimate(monkeypatch):
+    """`check` without its estimate, which takes seconds for each source."""
+    monkeypatch.setattr(checks, "_estimate_sources", lambda *_: ([], []))
+
+
+@pytest.mark.usefixtures("no_estimate")
+def test_check_says_what_a_build_in_a_runs_folder_does_and_changes_nothing_there(recipe, run, capsys):
+    def check(*settings):
+        arguments = [argument for text in settings for argument in ("--set", text)]
+        assert vlmill("check", recipe, "--out", run, *arguments, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert vlmill("check", recipe, "--out", run, *arguments) == 0
+        return found, " ".join(capsys.readouterr().out.split())
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    found, said = check()
+    assert (found["differences"], {step["outcome"] for step in found["forecast"]}) == ("", {"kept"})
+    assert "a run of this recipe; it keeps every step." in said
+    found, said = check("filters.shape.max_ratio=3")
+    loaded = load_recipe(recipe, settings={"filters.shape.max_ratio": 3})
+    forecasts = forecast_changes(loaded, run)
+    assert found["forecast"] == [{**asdict(step), "reasons": list(step.reasons)} for step in forecasts]
+    assert "filters" in found["differences"]
+    assert all(word in said for word in ("--accept-changes", "what a build there does", "steps/quiz/shape"))
+    found, said = check("stages.align.train.steps=1")
+    assert {step["outcome"] for step in found["forecast"]} == {"kept"}
+    assert "A build there needs --accept-changes; it keeps every step." in said
+    assert vlmill("check", recipe, "--out", run.parent / "empty", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["forecast"] == []
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("no_estimate")
+def test_check_says_of_a_moved_source_that_the_files_decide(recipe, run, tmp_path, capsys):
+    (tmp_path / "moved").mkdir()
+    shutil.copyfile(recipe.parent / "quiz.parquet", tmp_path / "moved/quiz.parquet")
+    assert vlmill("check", recipe, "--out", run, "--source", f"quiz={tmp_path}/moved/", "--json") == 0
+    forecasts = {step["folder"]: step["outcome"] for step in json.loads(capsys.readouterr().out)["forecast"]}
+    assert forecasts["steps/quiz/survey"] == "run again where the files differ"
+    assert forecasts["steps/web/survey"] == "kept"
 
 
 def test_a_build_prints_the_forecast_before_it_works(recipe, run, capsys):

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.chats import PUBLISHED
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.pipeline.test_custom_filters import FILTER
 from vlmill.mixtures.config import MixtureSettings
@@ -85,6 +86,64 @@ def test_paths_in_an_included_file_start_from_its_own_folder(tmp_path):
     shipped = compose_recipe(write(tmp_path, b="name: b\ninclude: [{recipe: quickstart, take: [sources.web]}]\n"))
     assert Path(shipped.recipe.sources["web"].root).is_dir()
     assert Path(shipped.recipe.sources["web"].root).is_absolute()
+
+
+def test_folders_of_models_start_from_the_folder_of_the_file_that_names_them_and_names_on_the_hub_stay(tmp_path):
+    for name in ("sub/eye", "sub/word", "word", "other/word", "openai/clip"):
+        (tmp_path / name).mkdir(parents=True)
+    fused = "{kind: fused, first: {kind: pretrained, path: eye}, second: {kind: pretrained, path: openai/clip}}"
+    part = f"model: {{family: llava, vision: {fused}, text: {{kind: pretrained, path: ./missing}}}}\n"
+    top = f"name: a\ninclude: [{{recipe: sub/part.yaml}}]\n{WEB}"
+    model = compose_recipe(write(tmp_path, top=top, sub__part=part)).recipe.model
+    assert (model["vision"]["first"]["path"], model["text"]["path"]) == (
+        str(tmp_path / "sub/eye"),
+        str(tmp_path / "sub/missing"),
+    )
+    assert model["vision"]["second"]["path"] == str(tmp_path / "openai/clip"), (
+        "of the top, since sub has no such folder"
+    )
+    (tmp_path / "openai/clip").rmdir()
+    model = compose_recipe(write(tmp_path, top=top, sub__part=part)).recipe.model
+    assert model["vision"]["second"]["path"] == "openai/clip"
+    own = f"name: a\n{WEB}model: {{family: llava, vision: {fused}, text: {{kind: pretrained, path: word}}}}\n"
+    found = compose_recipe(write(tmp_path, top=own), sets={"model.text.path": "other/word"})
+    assert found.recipe.model["text"]["path"] == str(tmp_path / "other/word")
+    assert found.origins["model", "text", "path"] == "--set model.text.path"
+    assert compose_recipe(write(tmp_path, top=own)).recipe.model["text"]["path"] == str(tmp_path / "word")
+
+
+def test_a_published_chat_of_an_included_file_is_found_from_its_folder_and_from_any_working_folder(
+    tmp_path, monkeypatch
+):
+    PUBLISHED["qwen2"].write(tmp_path / "sub" / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for path in ("model", "./model", "../sub/model"):
+        top = write(
+            tmp_path, top=f"name: a\ninclude: [{{recipe: sub/p.yaml}}]\n{WEB}", sub__p=f"chat: {{path: {path}}}\n"
+        )
+        assert compose_recipe(top).recipe.chat.template
+
+
+def test_paths_that_an_included_file_puts_in_the_place_of_others_start_from_its_folder_too(tmp_path):
+    (tmp_path / "sub/word").mkdir(parents=True)
+    part = "name: p\ninclude: [{recipe: base.yaml}]\nreplace:\n  sources.web.root: mine\n  tokenizer: t.json\n"
+    part += "  filters.opt_out.domains: [no.txt]\n  model.text: {kind: pretrained, path: word}\n"
+    base = (
+        "sources: {web: {kind: cauldron, files: a, root: data}}\ntokenizer: x\nfilters: [{opt_out: {domains: [b]}}]\n"
+    )
+    base += "model: {family: llava, vision: {kind: siglip}, text: {kind: pretrained, path: a/b}}\n"
+    recipe = compose_recipe(
+        write(tmp_path, top="name: a\ninclude: [{recipe: sub/p.yaml}]\n", sub__p=part, sub__base=base)
+    ).recipe
+    assert (recipe.sources["web"].root, recipe.tokenizer) == ("sub/mine", "sub/t.json")
+    assert recipe.filters[0].domains == ("sub/no.txt",)
+    assert recipe.model["text"]["path"] == str(tmp_path / "sub/word")
+    preset = "model: {preset: llava-1.5-7b, replace: {text.path: word}}\n"
+    top = f"name: a\ninclude: [{{recipe: sub/p.yaml}}]\n{WEB}"
+    assert compose_recipe(write(tmp_path, top=top, sub__p=preset)).recipe.model["text"]["path"] == str(
+        tmp_path / "sub/word"
+    )
 
 
 def test_what_an_included_file_adds_to_a_source_of_its_own_includes_leaves_its_root_alone(tmp_path):

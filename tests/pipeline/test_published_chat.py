@@ -18,6 +18,7 @@ from tests.helpers.stages import ANYRES, write_shards
 from vlmill.mixtures import Shard
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.steps.select import list_selects
+from vlmill.pipeline.chat import rendering
 from vlmill.pipeline.chat.encode import (
     IGNORE,
     count_nodes,
@@ -35,6 +36,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_rows
+from vlmill.pipeline.core.sandbox import IDLE
 
 TEXTS = {name: chat for name, chat in PUBLISHED.items() if not chat.processor}
 NO_SYSTEM = ("gemma", "mistral", "mistral, spaces before the first word alone")
@@ -327,6 +329,51 @@ def test_a_template_that_nothing_can_be_trained_under_is_an_error_of_the_recipe(
     marked, said = UNFIT[what]
     with pytest.raises(RecipeError, match=said):
         make(tmp_path, template=template_of(marked))
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+GREEDY = {
+    "a loop of loops": (LOOP, "longer than 1 s"),
+    "a number": ("{{ 10 ** (10 ** 10) }}", "longer than 1 s|more than it may"),
+    "a text": ("{{ 'x' * 10 ** 11 }}", "longer than 1 s|more than it may"),
+    "a padded text": ("{{ 'x' | center(10 ** 10) }}", "longer than 1 s|more than it may"),
+    "a list": ("{{ [0] * 10 ** 10 }}", "longer than 1 s|more than it may"),
+    "a text that doubles": (
+        "{% set n = namespace(a='ab') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
+        "longer than 1 s|more than it may",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", GREEDY)
+def test_a_template_that_takes_all_time_or_memory_is_ended_and_named(tmp_path, monkeypatch, what):
+    before, said = GREEDY[what]
+    monkeypatch.setattr(rendering, "SECONDS", 1.0)
+    with pytest.raises(RecipeError, match=rf"chat: the chat template took ({said}).*chat\.path"):
+        make(tmp_path, template=before + template_of(CHATML))
+
+
+def test_a_template_that_loops_over_some_texts_alone_ends_what_reads_them(tmp_path, monkeypatch):
+    trap = "{% if 'sesame' in messages[0].content %}" + LOOP + "{% endif %}"
+    chat = make(tmp_path, template=trap + template_of(CHATML))
+    tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
+    assert join_segment(talk("open", "no"), [], tokenizer, chat).ids
+    monkeypatch.setattr(rendering, "SECONDS", 1.0)
+    with pytest.raises(RecipeError, match="longer than 1 s"):
+        join_segment(talk("open sesame", "no"), [], tokenizer, chat)
+
+
+def test_a_renderer_that_was_killed_is_replaced_and_no_verdict_on_its_template(tmp_path):
+    chat = make(tmp_path)
+    tokenizer = load_tokenizer(tmp_path / "model" / "tokenizer.json", chat)
+    before = join_segment(talk("a", "b"), [], tokenizer, chat).ids
+    for key, children in IDLE.items():
+        if "rendering" in key[0]:
+            for child in children:
+                if child._child:
+                    child._child.kill()
+                    child._child.wait()
+    assert join_segment(talk("a", "b"), [], tokenizer, chat).ids == before
 
 
 def test_variables_of_a_template_are_set_by_the_recipe_and_by_the_export(tmp_path):

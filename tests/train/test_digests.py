@@ -14,16 +14,20 @@ from rich.console import Console
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.stages import MACHINE, lock_recipe, question, write_run
 from vlmill.api.runs import open_run
+from vlmill.mixtures.page import render_mixture_page
 from vlmill.mixtures.reader import PlannedMixture
+from vlmill.mixtures.webdataset import open_webdataset
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.core.seal import find_seal_fault, read_sealed_json, seal_json, seal_yaml
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.recipe.lock import read_lock
 from vlmill.pipeline.recipe.mapping import LOCK
+from vlmill.pipeline.reports.trace import find_id, trace_sample
 from vlmill.train import loop
 from vlmill.train.evaluate import find_majority
 from vlmill.train.run import evaluate_stage, train_stages
+from vlmill.train.trace import find_steps, list_seen
 
 TRAINING = {"steps": 4, "sequences": 2, "learning_rate": {"text": 3e-3}, "evaluate": 4, "checkpoint_every": 2}
 HOLDS_OUT = {**RECIPE["stages"][0]["mixture"], "held_out": {"quiz": 0.3}}
@@ -233,6 +237,67 @@ def test_an_export_of_which_one_bit_has_changed_is_not_scored(trained, tmp_path)
     flip(root / "train/align/export/model.safetensors", 0.9)
     with pytest.raises(StoreError, match=r"export/model\.safetensors is not as it was written"):
         evaluate_stage(root, export=root / "train/align/export", machine=MACHINE)
+
+
+# -- other readers
+
+
+READERS = {
+    "webdataset": lambda root, _: list(open_webdataset(root, "align")),
+    "trace": trace_sample,
+    "trace of a shard's sample": lambda root, name: find_id(root, trace_sample(root, name).shards[0]),
+    "samples of a step": lambda root, _: list(list_seen(root, None, 0)),
+    "steps of a sample": lambda root, name: find_steps(root, "align", name),
+    "page": lambda root, _: render_mixture_page(root, None, {}),
+}
+READ = [
+    ("webdataset", "shards/*/*/*.tar"),
+    ("webdataset", "shards/*/*/*.index.parquet"),
+    ("trace", "steps/quiz/*/*.samples.parquet"),
+    ("trace", "steps/quiz/*/*.image_stats.parquet"),
+    ("trace", "steps/quiz/*/*.verdicts.parquet"),
+    ("trace", "steps/dedupe/resolve/*quiz*.verdicts.parquet"),
+    ("trace of a shard's sample", "shards/quiz/*/*.index.parquet"),
+    ("samples of a step", "shards/*/*/*.lineage.parquet"),
+    ("samples of a step", "mixtures/*/plan/*.parquet"),
+    ("steps of a sample", "shards/quiz/*/*.index.parquet"),
+    ("steps of a sample", "mixtures/*/plan/*.parquet"),
+    ("page", "mixtures/*/plan/*.parquet"),
+    ("page", "shards/*/*/*.index.parquet"),
+    ("page", "shards/*/*/*.tar"),
+    ("page", "shards/*/*/lengths/*.parquet"),
+    ("page", "steps/*/*/*.samples.parquet"),
+    ("page", "steps/dedupe/resolve/*.verdicts.parquet"),
+]
+"""Who reads what of a run."""
+
+
+def change_value(path: Path) -> None:
+    """Change a file so that what reads it without a look at its digest notices nothing: a table stays a table."""
+    if path.suffix == ".tar":
+        path.write_bytes(path.read_bytes().replace(b'"kind"', b'"kinD"', 1))
+    else:
+        table = pq.read_table(path)
+        path.unlink()
+        pq.write_table(table.replace_schema_metadata({"changed": "yes"}), path)
+
+
+@pytest.fixture(scope="module")
+def sample_id(finished):
+    """A sample of the first training step."""
+    return next(seen.id for seen in list_seen(finished, None, 0) if seen.id.startswith("quiz/"))
+
+
+@pytest.mark.parametrize(("reader", "pattern"), READ)
+def test_no_reader_uses_a_file_that_has_changed(finished, sample_id, tmp_path, reader, pattern):
+    root = Path(shutil.copytree(finished, tmp_path / "run"))
+    read, changed = READERS[reader], list_files(root, pattern)
+    assert changed
+    read(root, sample_id)
+    for path in changed:
+        change_value(root / path)
+    with pytest.raises(StoreError, match=r"sha256.* is not the one|sha256 is another"):
+        read(root, sample_id)
 
 
 # -- builds beside trainings

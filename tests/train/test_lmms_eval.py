@@ -75,6 +75,19 @@ def test_the_plugin_names_a_class_that_is_there(lmms):
     assert project["entry-points"]["lmms_eval.models"] == {"vlmill": "vlmill.train.lmms_eval:make_manifest"}
 
 
+def test_images_are_prepared_as_in_training_beside_torchvision_too(lmms, folder, monkeypatch):
+    made, asked = lmms.AutoImageProcessor.from_pretrained, []
+
+    def note(*places, **how):
+        asked.append(how.get("backend"))
+        return made(*places, **how)
+
+    monkeypatch.setattr(lmms.AutoImageProcessor, "from_pretrained", note)
+    model = lmms.ExportedModel(str(folder), device="cpu")
+    assert asked[-1] == "pil"
+    assert model.processor.image_processor.backend == "pil"
+
+
 def test_questions_are_answered_in_order_and_noted_in_its_cache(lmms, folder):
     model = lmms.ExportedModel(str(folder), device="cpu")
     documents = [{"images": [picture(colour, 1)]} for colour in COLOURS] + [{"images": []}]

@@ -9,10 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from vlmill.api.checks import refuse_faults
+from vlmill.api.checks import forecast_build, refuse_faults
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
-from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.progress import ProgressBars
@@ -25,18 +24,12 @@ from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
 from vlmill.pipeline.recipe.load import ReadableRecipe
-from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_kept_sources, read_locked_recipe
+from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_kept_sources
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.pipeline.reports.forecast import (
-    StepForecast,
-    find_changed_files,
-    forecast_steps,
-    list_forecast_steps,
-    make_forecast_table,
-)
+from vlmill.pipeline.reports.forecast import StepForecast, make_forecast_table
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
 
@@ -246,14 +239,7 @@ def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tupl
         StoreError: the folder holds no run, or its lock is damaged.
     """
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
-    return _forecast(Path(out).absolute(), loaded.recipe, loaded.base, loaded.moved)
-
-
-def _forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str]) -> tuple[StepForecast, ...]:
-    before, now = (
-        [*list_forecast_steps(root, item), *list_mixture_steps(item)] for item in (read_locked_recipe(root), recipe)
-    )
-    return forecast_steps(root, before, now, find_changed_files(root, recipe, base), moved)
+    return forecast_build(Path(out).absolute(), loaded.recipe, loaded.base, loaded.moved)
 
 
 def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str], console: Console) -> None:
@@ -261,7 +247,7 @@ def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str
     if not is_bound(root):
         return
     try:
-        forecasts = _forecast(root, recipe, base, moved)
+        forecasts = forecast_build(root, recipe, base, moved)
     except StoreError as error:
         console.print(f"What is kept of the run cannot be said ahead: {error}", markup=False)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,17 @@ from typing import Any
 from vlmill.api.runs import format_settings
 from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
+from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable
-from vlmill.pipeline.recipe.lock import read_kept_sources
+from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, count_workers, estimate_source
+from vlmill.pipeline.reports.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
 from vlmill.pipeline.reports.sample_costs import open_child
 from vlmill.train.validate import list_recipe_errors
 
@@ -34,7 +36,9 @@ class CheckResult:
     """All that is wrong with a recipe and what it names, and about what a build of it comes to."""
 
     faults: tuple[str, ...]
-    estimate: RunEstimate
+    estimate: RunEstimate  # of a build in an empty folder
+    differences: str = ""  # from the recipe that the run's folder is locked to, a line each
+    forecast: tuple[StepForecast, ...] = ()  # what a build in that folder does with each step of the run
 
 
 def check_recipe(
@@ -51,11 +55,12 @@ def check_recipe(
     """Say all that is wrong with a recipe and the files that it names, and estimate what a build would come to.
 
     Nothing is written, no image is requested. The first rows of each source go through the steps of a build in a
-    temporary folder; what they took is the base of the estimate.
+    temporary folder; what they took is the base of the estimate. Of a folder that holds a run, it is said as well what
+    a build there keeps and runs again.
 
     Args:
         recipe: A recipe file, or the name of a shipped recipe such as `quickstart`.
-        out: The folder that the run would be built in, for its disk; None is `build/` and the recipe's name.
+        out: The folder that the run would be built in; None is `build/` and the recipe's name.
         sources: As in `load_recipe`.
         limit: As in `load_recipe`.
         settings: As in `load_recipe`.
@@ -89,9 +94,24 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
         for one in estimates
         if one.unreadable == one.measured > 0
     ]
+    differences, forecast = "", tuple[StepForecast, ...]()
+    if is_bound(root) and not _list_recipe_faults(found):
+        try:
+            differences = list_lock_differences(root, found.mapping)
+            forecast = forecast_build(root.absolute(), recipe, found.base, found.moved)
+        except VlmillError as error:
+            faults.append(str(error))
     if free < estimate.needed:
         faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
-    return CheckResult(tuple(dict.fromkeys(faults)), estimate)
+    return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast)
+
+
+def forecast_build(root: Path, recipe: Recipe, base: Path, moved: Collection[str]) -> tuple[StepForecast, ...]:
+    """What a build of a recipe in the folder of a run keeps of it and runs again; see `forecast_changes`."""
+    before, now = (
+        [*list_forecast_steps(root, item), *list_mixture_steps(item)] for item in (read_locked_recipe(root), recipe)
+    )
+    return forecast_steps(root, before, now, find_changed_files(root, recipe, base), moved)
 
 
 def refuse_faults(found: ReadableRecipe, root: Path) -> None:

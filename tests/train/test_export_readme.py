@@ -1,0 +1,132 @@
+"""An export's README: read as it says, an export sees in every pixel what training saw, torchvision or not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.stages import write_tokenizer
+from tests.helpers.torchvision import install_torchvision
+from tests.train.test_families import CASES, made, picture
+from vlmill.pipeline.chat.encode import FORMATS, IGNORE, get_mark_id, load_tokenizer
+from vlmill.pipeline.images.decode import decode_image
+from vlmill.train.batch import Document, pad_sequences
+from vlmill.train.export import export_model
+
+NAMES = (
+    "llava", "llava, resized", "llava, cropped, CLIP", "llava, fused", "llava_next, CLIP", "llava_onevision, CLIP",
+    "idefics", "idefics2, split", "idefics3", "internvl",
+)  # fmt: skip
+"""Every image processor that an export may have."""
+
+READ = """
+import os, re, sys
+from pathlib import Path
+import numpy as np
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+picture = Image.open(sys.argv[1])
+for folder in sys.argv[2:]:
+    (code, *_) = re.findall("```python\\n(.*?)```", (Path(folder) / "README.md").read_text(), re.S)
+    assert "PATH OF THIS FOLDER" in code
+    said = {}
+    exec(code.replace("PATH OF THIS FOLDER", folder), said)
+    for name, images in (
+        ("as it says", said["processor"].image_processor),
+        ("by default", said["AutoImageProcessor"].from_pretrained(folder)),
+    ):
+        found = images(picture, return_tensors="pt")
+        found = found if isinstance(found, torch.Tensor) else found["pixel_values"]
+        np.save(Path(folder) / f"{name}.npy", found.numpy())
+        (Path(folder) / f"{name}.txt").write_text(images.backend)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports of models that were not trained, and the pixels that each was to see of one picture."""
+    root = tmp_path_factory.mktemp("exports")
+    tokenizer = write_tokenizer(root / "tokenizer.json")
+    picture(200, 140).resize((150, 90)).save(root / "picture.png")
+    shown = Image.open(root / "picture.png")
+    found = {}
+    for name in NAMES:
+        case = CASES[name]
+        chat = FORMATS[case.chat]
+        tokenizers = {case.chat: load_tokenizer(tokenizer, chat)}
+        family, model = made(case, tokenizers)
+        folder = export_model(root / name, model, family, tokenizers[case.chat], chat)
+        (layout,) = case.policy.layout([shown.size])
+        tiles = tuple(case.policy.tiles(case.policy.render(shown, layout), layout))
+        ids = [get_mark_id(tokenizers[case.chat], mark) for mark in (chat.bos, chat.image)]
+        batch = pad_sequences([[Document(0, ids, [IGNORE] * 2, (tiles,), (layout,))]], 0)
+        found[folder] = family.inputs(model, batch)["pixel_values"].numpy()
+    return root, found
+
+
+def read_as_written(root, folders, ahead="", beside=None):
+    """Run the code of each README in a process without our packages."""
+    environment = {**os.environ, "PYTHONPATH": str(beside or ""), "HF_MODULES_CACHE": str(root / "modules")}
+    command = [sys.executable, "-P", "-c", ahead + READ, str(root / "picture.png"), *map(str, folders)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def same_pixels(folder, name, ours):
+    """Whether a processor gave what training showed; it is normalised in another order, so to 1e-5."""
+    theirs = np.load(folder / f"{name}.npy")
+    return theirs.size == ours.size and np.abs(theirs.reshape(-1) - ours.reshape(-1)).max() < 1e-5
+
+
+def test_read_as_its_readme_says_an_export_sees_what_training_saw(exported):
+    root, found = exported
+    folders = [folder for folder in found if not CASES[folder.name].video]
+    read_as_written(root, folders)
+    assert {folder.name for folder in folders if not same_pixels(folder, "as it says", found[folder])} == set()
+
+
+def test_beside_torchvision_it_does_so_too_and_would_not_by_default(exported, tmp_path):
+    root, found = exported
+    try:
+        ahead = install_torchvision(tmp_path)
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    read_as_written(root, found, ahead, tmp_path)
+    assert {folder.name for folder in found if not same_pixels(folder, "as it says", found[folder])} == set()
+    assert {(folder / "by default.txt").read_text() for folder in found} == {"torchvision"}
+    assert {folder.name for folder in found if same_pixels(folder, "by default", found[folder])} == set()
+
+
+def test_its_code_composites_transparency_as_training_did(exported, tmp_path, monkeypatch):
+    root, _ = exported
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 30, 4), np.uint8)
+    said = Image.fromarray(pixels)
+    exif = said.getexif()
+    exif[0x0112] = 6
+    said.save(tmp_path / "picture.png", exif=exif)
+    _, code = re.findall(r"```python\n(.*?)```", (root / "llava" / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    run = {}
+    exec(code.replace("\n  ", "\n").strip(), run)
+    ours = decode_image((tmp_path / "picture.png").read_bytes())
+    assert run["picture"].size == ours.size == (40, 30)
+    assert np.array_equal(np.asarray(run["picture"]), np.asarray(ours))
+
+
+def test_it_says_what_a_folder_needs_besides(exported):
+    root, _ = exported
+    texts = {name: (root / name / "README.md").read_text() for name in NAMES}
+    code = {name for name, text in texts.items() if "trust_remote_code=True" in text}
+    assert code == {"llava, fused"}
+    assert {name for name, text in texts.items() if "Install torchvision" in text} == {
+        name for name in NAMES if CASES[name].video
+    }
+    assert "LlavaNextForConditionalGeneration" in texts["llava_next, CLIP"]

@@ -1,0 +1,66 @@
+"""README.md of an export: how transformers has to read it so that it sees what training saw.
+
+Nothing that a configuration may say chooses the class of transformers' image processor: beside torchvision
+`AutoImageProcessor` takes another one (5.23, `_resolve_backend`), so whoever loads an export has to ask for ours.
+"""
+
+from __future__ import annotations
+
+TEXT = """\
+---
+library_name: transformers
+pipeline_tag: image-text-to-text
+---
+# {kind}
+
+Trained and exported by vlmill. It was written and tested with transformers {version}.
+
+```python
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+folder = "PATH OF THIS FOLDER"
+model = AutoModelForImageTextToText.from_pretrained(folder{trust})
+processor = AutoProcessor.from_pretrained(folder{trust})
+processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil"{trust})
+```
+
+## Load it like this, or it sees other pixels
+
+- **Keep the last line.** Where torchvision is installed, transformers prepares images with another class by default,
+  whose pixels are not those that the model was trained on. No file in this folder can choose the class. Give
+  `pipeline("image-text-to-text", model=model, processor=processor)` this processor, too.
+- **Composite transparent images on white**, as training did. `load_image` of transformers, which processors and
+  pipelines use for paths and addresses, drops transparency and shows what lies under it. Give them this picture:
+
+  ```python
+  from PIL import Image, ImageOps
+
+  picture = ImageOps.exif_transpose(Image.open("picture.png")).convert("RGBA")
+  picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+  ```
+- **Take transformers 5.** Version 4 refuses the tokenizer ("Tokenizer class TokenizersBackend does not exist"). It may
+  still read the model, with no more than a warning that weights were newly initialized: then the model is not this
+  one, and its answers are worthless.
+"""
+
+VIDEO = """\
+- **Install torchvision**, of torch's own build: `AutoProcessor` makes a video processor as well, which wants it.
+  `AutoImageProcessor` and `AutoTokenizer` need no torchvision.
+"""
+
+CODE = """\
+- **`trust_remote_code=True` runs code**: the Python file in this folder, which makes one vision tower of two.
+"""
+
+
+def write_readme(kind: str, version: str, *, code: bool, video: bool) -> str:
+    """The text of README.md.
+
+    Args:
+        kind: the model's class.
+        version: of transformers, that writes the folder.
+        code: whether the folder brings code along.
+        video: whether its processor makes a video processor, too.
+    """
+    text = TEXT.format(kind=kind, version=version, trust=", trust_remote_code=True" if code else "")
+    return text + VIDEO * video + CODE * code
