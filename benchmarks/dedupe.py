@@ -33,12 +33,12 @@ import rensa
 
 from benchmarks.dedupe_images import distinct, half, measure_images
 from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, score, timed
+from vlmill.pipeline.core.compared_text import UNSPACED, fold_text
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows, read_verdicts
 from vlmill.pipeline.dedupe.candidates import TEXT, find_candidates
 from vlmill.pipeline.dedupe.text import (
     ALONE,
     SHINGLE,
-    UNSPACED,
     WORD,
     compute_jaccard,
     hash_bands,
@@ -154,7 +154,7 @@ TOKEN = re.compile(rf"[{UNSPACED_CLASS}]|[^\W_{UNSPACED_CLASS}]+")
 
 def tokens(text: str) -> list[str]:
     """Words, and lone characters of unspaced scripts."""
-    return TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+    return TOKEN.findall(fold_text(text))
 
 
 def quick_shingles(text: str) -> set[str]:
@@ -166,7 +166,7 @@ def quick_shingles(text: str) -> set[str]:
 def slow_shingles(text: str) -> set[tuple[str, ...]]:
     """Shingles letter by letter, as the definition has them."""
     tokens, last = list[str](), None
-    for letter in unicodedata.normalize("NFKC", text).casefold():
+    for letter in fold_text(text):
         alone = any(start <= ord(letter) <= stop for start, stop in UNSPACED) if letter > "\u0dff" else False
         kind = (ALONE if alone else WORD) if unicodedata.category(letter)[0] in "LMN" else None
         if kind == WORD == last:

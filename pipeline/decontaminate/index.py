@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.compared_text import split_words
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.sample import (
     ImageStats,
@@ -39,7 +40,7 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.decontaminate.pictures import SIDE, Gallery, make_close_up, make_gallery
-from vlmill.pipeline.decontaminate.words import RUN, Words, find_runs, number_words, split_words
+from vlmill.pipeline.decontaminate.words import RUN, Words, find_runs, number_words
 from vlmill.pipeline.dedupe import picture
 
 COMMON = 3

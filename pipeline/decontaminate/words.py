@@ -1,19 +1,17 @@
 """Words for decontamination: how a text is cut into them, and runs of them as numbers.
 
-A text is normalised (NFKC, case folded). Letters, marks and numbers make words; a character of a script without spaces
-between words is one by itself; all else only separates. So copies may differ in case, punctuation and white space.
+Words are those of `core/compared_text.py`.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.compared_text import UNSPACED, split_words
 from vlmill.pipeline.dedupe.hashing import mix_bits
-from vlmill.pipeline.dedupe.text import UNSPACED
 
 RUN = 8
 """Words of a run: an n-gram's n."""
@@ -23,26 +21,6 @@ UNKNOWN = 0
 
 Words = NDArray[np.uint32]
 """Numbers of words, from 1 in the order of the vocabulary."""
-
-
-class _Separated(dict[int, str | int]):
-    """What each code point becomes; made when it is first met."""
-
-    def __missing__(self, point: int) -> str | int:
-        character = chr(point)
-        kept: str | int = point if unicodedata.category(character)[0] in "LMN" else " "
-        if any(start <= point <= stop for start, stop in UNSPACED):
-            kept = f" {character} "
-        self[point] = kept
-        return kept
-
-
-_SEPARATED = _Separated()
-
-
-def split_words(text: str) -> list[str]:
-    """The words of a text; pure."""
-    return unicodedata.normalize("NFKC", text).casefold().translate(_SEPARATED).split()
 
 
 def weigh_word(word: str) -> float:

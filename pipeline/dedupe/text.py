@@ -1,6 +1,6 @@
 """Texts for dedupe: shingles, MinHash bands that find candidates, and the Jaccard similarity that measures them.
 
-A text is normalised (NFKC, case folded) and cut into tokens: a word, or one character where the script has no spaces
+A text is folded (`core/compared_text.py`) and cut into tokens: a word, or one character where the script has no spaces
 between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese). Punctuation, symbols and white space only separate. A
 shingle is 5 consecutive tokens; a text of fewer tokens is one shingle. Similarity is the Jaccard index of the sets of
 shingles.
@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.compared_text import UNSPACED, clean_text, fold_text
 from vlmill.pipeline.dedupe.hashing import GOLDEN, mix_bits
 
 SHINGLE = 5
@@ -25,30 +26,17 @@ BANDS, ROWS = 20, 6
 """MinHash bands and hashes per band: texts of similarity 0.8 share a band with probability 0.998, of 0.7 with 0.92, of
 0.3 with 0.01."""
 TAIL = 0x40000
-"""Code points from here on are unassigned, private or marks of variants; they separate."""
+"""Code points from here on are unassigned or private; they separate."""
 
 SEPARATOR, WORD, ALONE = 0, 1, 2
-UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Burmese
-    (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # iteration mark, ideographic zero
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)
 
 
 def make_text_key(text: str) -> int:
-    """64 bits that name a text: equal for texts that differ in nothing but white space and Unicode's composed forms.
+    """64 bits that name a text: equal for texts that differ in nothing that shows but white space.
 
     Among 141 million texts two others share a key with probability 0.0005.
     """
-    plain = " ".join(unicodedata.normalize("NFC", text).split())
-    return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(clean_text(text).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def hash_shingles(text: str) -> NDArray[np.uint32]:
@@ -58,8 +46,7 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     token counts as another one than the same letter within, so tokens are distinguished without a separator. Two texts
     of 1,000 shingles each have two different shingles of one hash with probability 0.0003.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    points = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)
+    points = np.frombuffer(fold_text(text).encode("utf-32-le", "surrogatepass"), np.uint32)
     kinds = _classify_characters()[np.minimum(points, TAIL)]
     letters = np.flatnonzero(kinds)
     if not letters.size:
