@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.dedupe import read_texts
-from benchmarks.dedupe_steps import DEFAULTS, run_steps, score
+from benchmarks.dedupe_steps import DEFAULTS, read_texts, run_steps, score
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
 from vlmill.pipeline.dedupe.text import hash_shingles, make_text_key
 

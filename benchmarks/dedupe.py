@@ -32,9 +32,9 @@ import numpy as np
 import rensa
 
 from benchmarks.dedupe_images import distinct, half, measure_images
-from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, score, timed
+from benchmarks.dedupe_steps import DEFAULTS, found_pairs, read_texts, run_steps, score, timed
 from vlmill.pipeline.core.compared_text import UNSPACED, fold_text
-from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows, read_verdicts
+from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_verdicts
 from vlmill.pipeline.dedupe.candidates import TEXT, find_candidates
 from vlmill.pipeline.dedupe.text import (
     ALONE,
@@ -62,13 +62,6 @@ def main() -> None:
     if given.images:
         paths = sorted((given.corpus / "obelics/img_blobs").glob("*/*"))
         measure_images(distinct([path for path in paths if half(path) == given.half], given.images), given.sheet)
-
-
-def read_texts(corpus: Path) -> list[str]:
-    """The text of every document, files and rows in order."""
-    paths = sorted((corpus / "obelics/parquet").glob("*.parquet"))
-    rows = (row for path in paths for row in read_rows(path, ["texts"]))
-    return ["\n".join(text for text in row["texts"] if text) for row in rows]
 
 
 def measure_texts(texts: Sequence[str], datatrove: Path | None) -> None:

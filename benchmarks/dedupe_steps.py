@@ -13,6 +13,13 @@ from vlmill.pipeline.dedupe import Dedupe
 DEFAULTS = Dedupe()
 
 
+def read_texts(corpus: Path) -> list[str]:
+    """The text of every document, files and rows in order."""
+    paths = sorted((corpus / "obelics/parquet").glob("*.parquet"))
+    rows = (row for path in paths for row in read_rows(path, ["texts"]))
+    return ["\n".join(text for text in row["texts"] if text) for row in rows]
+
+
 def run_steps(
     samples: Sequence[Sample], image_stats: Sequence[ImageStats], settings: Dedupe = DEFAULTS
 ) -> tuple[Path, dict[str, float]]:
