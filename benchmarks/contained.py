@@ -30,12 +30,12 @@ Case = Callable[[list[str], list[str]], str]
 
 CASES: dict[str, Case] = {
     "the first half of a page": lambda own, _: " ".join(own[: len(own) // 2]),
-    "the second half, in another text of a quarter": lambda own, other: " ".join(
-        [*other[: len(own) // 16], *own[len(own) // 2 :], *other[-len(own) // 16 :]]
+    "the second half between others, together an eighth": lambda own, other: " ".join(
+        [*other[: len(own) // 32], *own[len(own) // 2 :], *other[-(len(own) // 32) :]]
     ),
     "a tenth of a page": lambda own, _: " ".join(own[len(own) // 3 :][: max(40, len(own) // 10)]),
     "the page with header and footer of a fifth each": lambda own, other: " ".join(
-        [*other[: len(own) // 5], *own, *other[-len(own) // 5 :]]
+        [*other[: len(own) // 5], *own, *other[-(len(own) // 5) :]]
     ),
     "the page in a text three times as long": lambda own, other: " ".join(
         [*(other * 99)[: len(own)], *own, *(other * 99)[: len(own)]]
