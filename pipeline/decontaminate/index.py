@@ -318,10 +318,10 @@ def _write_items(folder: Path, items: Sequence[Item]) -> None:
     for number, start in zip(holders.tolist(), starts.tolist(), strict=True):
         items[number].telling[start : start + RUN] = True
     _write_runs(folder, "", holders, starts, hashes)
-    short = list_runs([item.question for item in items], SHORT_RUN)
-    telling = _select_telling(items, short[0], short[2])
-    short_counts = np.bincount(short[0][telling], minlength=len(items))
-    _write_runs(folder, "short_", *(column[telling] for column in short))
+    holders, starts, hashes = list_runs([item.question for item in items], SHORT_RUN)
+    telling = _select_telling(items, holders, hashes)
+    short_counts = np.bincount(holders[telling], minlength=len(items))
+    _write_runs(folder, "short_", holders[telling], starts[telling], hashes[telling])
     write_rows(
         folder / "items.parquet",
         ITEMS,

@@ -1,9 +1,9 @@
 """Words that a benchmark varies: the slots of its templates.
 
 Where a benchmark asks `what colour is the large cube` and `what colour is the small cube`, another word in that place
-makes another question. Such places are told by what stands around them: up to GAP words that stand between the same
-words in two questions, and are not the same there. Of what no template made, some places look so by chance; so a
-question with enough words that are its own has no slots.
+makes another question. Such places are told by what stands around them: words between the same words in two questions
+that are not the same there, and no more of them than stand around them. Of what no template made, some places look so
+by chance; so a question with enough words that are its own has no slots.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from vlmill.pipeline.decontaminate.words import Words, list_runs
 from vlmill.pipeline.dedupe.hashing import mix_bits
 
-GAP = 8
-"""Words between the same words at most: slots may lie side by side."""
 AROUND = 3
-"""Words on each side that have to be the same."""
+"""Words on each side that have to be the same, or fewer where the question begins or ends."""
 
 
 OWN = 8
@@ -36,7 +34,7 @@ def find_slots(questions: Sequence[Words]) -> list[NDArray[np.bool_]]:
     matter.
 
     Args:
-        questions: Of one benchmark. Their beginnings and ends count as words.
+        questions: Of one benchmark.
     """
     edge = np.zeros(AROUND, np.uint64)
     whole = np.concatenate([edge, *(part for words in questions for part in (words.astype(np.uint64), edge))])
@@ -46,15 +44,18 @@ def find_slots(questions: Sequence[Words]) -> list[NDArray[np.bool_]]:
     ends = np.repeat(firsts + sizes, sizes + 1)
     varied = np.zeros(2 * whole.size + 1, bool)
     begun, contexts, gaps = (list[NDArray[Any]]() for _ in range(3))
-    for gap in range(GAP + 1):
-        begun.append(starts[starts + gap <= ends])
+    lead = np.minimum(starts - np.repeat(firsts, sizes + 1), AROUND)
+    for gap in range(2 * AROUND + 1):
+        behind = ends - starts - gap
+        begun.append(starts[(behind >= 0) & (lead + np.minimum(behind, AROUND) >= gap)])
         contexts.append(_hash_around(whole, begun[-1], gap))
         gaps.append(np.full(begun[-1].size, gap, np.uint64))
         for place in range(gap):
             varied[2 * (begun[-1][_find_varied(contexts[-1] + gaps[-1], whole[begun[-1] + place])] + place) + 1] = True
     first, stop = np.concatenate(begun), np.concatenate(gaps).astype(np.int64)
-    changing = _find_varied(np.concatenate(contexts), np.concatenate(gaps))
-    for place in range(2 * GAP + 1):
+    around, differing = np.concatenate(contexts), (np.concatenate(gaps), whole[first], whole[first + stop - 1])
+    changing = np.logical_and.reduce([_find_varied(around, words) for words in differing])
+    for place in range(4 * AROUND + 1):
         varied[2 * first[changing & (place <= 2 * stop)] + place] = True
     slots = [varied[2 * first : 2 * (first + size) + 1] for first, size in zip(firsts, sizes, strict=True)]
     own = _find_own(questions)

@@ -1,4 +1,8 @@
-"""Questions of benchmarks in the texts of training data."""
+"""Questions of benchmarks in the texts of training data. Part of step `contamination`.
+
+Runs of words that a passage and a question have in common say where it may be asked; an alignment there says what is
+the same and what differs; then what differs, and how much is the same, decides.
+"""
 
 from __future__ import annotations
 
@@ -238,7 +242,8 @@ class Search:
 
 def count_allowed(sizes: NDArray[np.int64] | int) -> NDArray[np.int64]:
     """Words that may differ in a question of so many: one, or one for each two RUN words."""
-    return np.maximum(1, np.asarray(sizes) // (2 * RUN))
+    allowed: NDArray[np.int64] = np.maximum(1, np.asarray(sizes, np.int64) // (2 * RUN))
+    return allowed
 
 
 def _look_up_runs(runs: Runs, words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -189,7 +189,7 @@ class Match:
     rules: TakedownList
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property
