@@ -146,7 +146,8 @@ class Search:
             there[found.asked], said[found.places] = True, True
             share, strict = self._share(item, there), foreign or bool(found.differences)
             least = ENOUGH_OF_OTHERS if foreign else ENOUGH
-            if share >= self.share and self._enough(passage.words, said, item, asked, least, strict=strict):
+            counted = asked if not found.differences else asked[: item.question.size][item.telling]
+            if share >= self.share and self._enough(passage.words, said, item, counted, least, strict=strict):
                 best = max(best, share)
                 nodes |= set(passage.nodes[said].tolist())
         return (best, tuple(sorted(nodes))) if nodes else None
@@ -189,13 +190,14 @@ class Search:
         return float((found & telling).sum() / telling.sum()) if telling.any() else 0.0
 
     def _enough(
-        self, sequence: Words, said: NDArray[np.bool_], item: Item, asked: Words, least: int, *, strict: bool
+        self, sequence: Words, said: NDArray[np.bool_], item: Item, counted: Words, least: int, *, strict: bool
     ) -> bool:
         """Whether the question has enough words, those of choices behind it counted; or some, and an answer beside it.
 
-        Where it is `strict`, choices and answers of a word or a number alone are no evidence.
+        `counted` are its words: of one that differs the telling ones, as the rest may be a template's. Where it is
+        `strict`, choices and answers of a word or a number alone are no evidence.
         """
-        weighs = float(self.weights[asked].sum())
+        weighs = float(self.weights[counted].sum())
         if weighs < RUN or weighs >= least:
             return weighs >= least
         first, last = np.flatnonzero(said)[[0, -1]].tolist()
