@@ -32,13 +32,13 @@ import numpy as np
 import rensa
 
 from benchmarks.dedupe_images import distinct, half, measure_images
-from benchmarks.dedupe_steps import DEFAULTS, found_pairs, run_steps, score, timed
-from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows, read_verdicts
+from benchmarks.dedupe_steps import DEFAULTS, found_pairs, read_texts, run_steps, score, timed
+from vlmill.pipeline.core.compared_text import UNSPACED, fold_text
+from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_verdicts
 from vlmill.pipeline.dedupe.candidates import TEXT, find_candidates
 from vlmill.pipeline.dedupe.text import (
     ALONE,
     SHINGLE,
-    UNSPACED,
     WORD,
     compute_jaccard,
     hash_bands,
@@ -62,13 +62,6 @@ def main() -> None:
     if given.images:
         paths = sorted((given.corpus / "obelics/img_blobs").glob("*/*"))
         measure_images(distinct([path for path in paths if half(path) == given.half], given.images), given.sheet)
-
-
-def read_texts(corpus: Path) -> list[str]:
-    """The text of every document, files and rows in order."""
-    paths = sorted((corpus / "obelics/parquet").glob("*.parquet"))
-    rows = (row for path in paths for row in read_rows(path, ["texts"]))
-    return ["\n".join(text for text in row["texts"] if text) for row in rows]
 
 
 def measure_texts(texts: Sequence[str], datatrove: Path | None) -> None:
@@ -154,7 +147,7 @@ TOKEN = re.compile(rf"[{UNSPACED_CLASS}]|[^\W_{UNSPACED_CLASS}]+")
 
 def tokens(text: str) -> list[str]:
     """Words, and lone characters of unspaced scripts."""
-    return TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+    return TOKEN.findall(fold_text(text))
 
 
 def quick_shingles(text: str) -> set[str]:
@@ -166,7 +159,7 @@ def quick_shingles(text: str) -> set[str]:
 def slow_shingles(text: str) -> set[tuple[str, ...]]:
     """Shingles letter by letter, as the definition has them."""
     tokens, last = list[str](), None
-    for letter in unicodedata.normalize("NFKC", text).casefold():
+    for letter in fold_text(text):
         alone = any(start <= ord(letter) <= stop for start, stop in UNSPACED) if letter > "\u0dff" else False
         kind = (ALONE if alone else WORD) if unicodedata.category(letter)[0] in "LMN" else None
         if kind == WORD == last:

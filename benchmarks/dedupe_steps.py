@@ -13,16 +13,25 @@ from vlmill.pipeline.dedupe import Dedupe
 DEFAULTS = Dedupe()
 
 
-def run_steps(samples: Sequence[Sample], image_stats: Sequence[ImageStats]) -> tuple[Path, dict[str, float]]:
+def read_texts(corpus: Path) -> list[str]:
+    """The text of every document, files and rows in order."""
+    paths = sorted((corpus / "obelics/parquet").glob("*.parquet"))
+    rows = (row for path in paths for row in read_rows(path, ["texts"]))
+    return ["\n".join(text for text in row["texts"] if text) for row in rows]
+
+
+def run_steps(
+    samples: Sequence[Sample], image_stats: Sequence[ImageStats], settings: Dedupe = DEFAULTS
+) -> tuple[Path, dict[str, float]]:
     """A folder with what signature, pairs and resolve leave of one partition, and the seconds that each took."""
     folder, seconds = Path(tempfile.mkdtemp()), dict[str, float]()
     write_samples(folder / "samples.parquet", samples)
     write_image_stats(folder / "image_stats.parquet", image_stats)
     start = time.perf_counter()
-    DEFAULTS.signature().run({name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder)
+    settings.signature().run({name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder)
     seconds["signature"] = time.perf_counter() - start
     inputs = {f"web/0/{path.name}": path for path in folder.iterdir()}
-    for name, steps in (("candidates", DEFAULTS.candidates()), ("pairs", DEFAULTS.pairs())):
+    for name, steps in (("candidates", settings.candidates()), ("pairs", settings.pair_steps())):
         start, made = time.perf_counter(), dict[str, Path]()
         for number, step in enumerate(steps):
             target = folder / f"{name}-{number:05d}"
@@ -32,7 +41,7 @@ def run_steps(samples: Sequence[Sample], image_stats: Sequence[ImageStats]) -> t
         inputs |= made
         seconds[name] = time.perf_counter() - start
     start = time.perf_counter()
-    DEFAULTS.resolve(parts=("web/0",), priority={}, filters=()).run(inputs, folder)
+    settings.resolve(partitions=("web/0",), priority={}, filters=(), captioned=()).run(inputs, folder)
     seconds["resolve"] = time.perf_counter() - start
     return folder, seconds
 

@@ -96,6 +96,7 @@ class Reason(StrEnum):
     OPT_OUT_LIST = "opt_out_list", DROPPED  # named in a list of the recipe
     EXACT_TEXT = "exact_text", DROPPED
     NEAR_TEXT = "near_text", DROPPED
+    CONTAINED_TEXT = "contained_text", DROPPED  # stands in a longer one
     EXACT_IMAGE = "exact_image", DROPPED
     NEAR_IMAGE = "near_image", DROPPED
     BOILERPLATE_IMAGE = "boilerplate_image", DROPPED

@@ -26,7 +26,11 @@ What counts, and why so much is needed:
 - A run of words that stands in items about more than 3 pictures of a benchmark is its template, and does not count
   (GPT-3 leaves out n-grams that more than 10 documents have). A picture that looks like more than 3 others of its
   benchmark counts as the same file alone.
-- A number that differs makes another question.
+- A word of a question may be another, missing or added, and one more for each further 16 words of it. Such a question
+  is found by runs of 4 words (of 8 words with one changed 4 in a row are left), and laid beside the passage
+  (`alignment.py`). Where it has fewer than 13 words, an answer or choices of two words or more have to stand beside it.
+- A number that differs makes another question; so does a word that the benchmark itself varies: the slot of a template
+  (`slots.py`).
 """
 
 from __future__ import annotations

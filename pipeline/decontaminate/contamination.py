@@ -71,7 +71,7 @@ class FindContamination:
     """
 
     name: ClassVar[str] = "contamination"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     image: float  # correlation from which pictures are the same

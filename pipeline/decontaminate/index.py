@@ -23,9 +23,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.compared_text import split_words
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.sample import (
     ImageStats,
@@ -39,7 +41,8 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.decontaminate.pictures import SIDE, Gallery, make_close_up, make_gallery
-from vlmill.pipeline.decontaminate.words import RUN, Words, find_runs, number_words, split_words
+from vlmill.pipeline.decontaminate.slots import find_slots
+from vlmill.pipeline.decontaminate.words import RUN, SHORT_RUN, Words, list_runs, number_words
 from vlmill.pipeline.dedupe import picture
 
 COMMON = 3
@@ -56,6 +59,8 @@ ITEMS = pa.schema(
         pa.field("id", pa.string(), nullable=False),  # of the sample
         pa.field("question", pa.list_(pa.uint32()), nullable=False),
         pa.field("telling", pa.list_(pa.bool_()), nullable=False),  # words of the question that stand in telling runs
+        pa.field("slots", pa.list_(pa.bool_()), nullable=False),  # words of it that vary, and gaps before and behind
+        pa.field("short_runs", pa.uint32(), nullable=False),  # telling ones of SHORT_RUN words
         pa.field("choices", pa.list_(pa.list_(pa.uint32())), nullable=False),
         pa.field("answers", pa.list_(pa.list_(pa.uint32())), nullable=False),
         pa.field("pictures", pa.list_(pa.uint32()), nullable=False),  # rows of PICTURES
@@ -72,7 +77,8 @@ PICTURES = pa.schema(
 )
 PARTS = ("user", "choices", "assistant", "none")
 """What a text of an item is, by its role and place."""
-ARRAYS = ("places", "owners", "thumbnails", "close_ups", "hashes", "holders", "starts")
+RUNS = ("hashes", "holders", "starts")
+ARRAYS = ("places", "owners", "thumbnails", "close_ups", *RUNS, *(f"short_{name}" for name in RUNS))
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Item:
     id: str
     question: Words
     telling: NDArray[np.bool_]
+    slots: NDArray[np.bool_]  # (2 n + 1,): see slots.py
     choices: tuple[Words, ...]
     answers: tuple[Words, ...]
     pictures: frozenset[int]
@@ -104,6 +111,16 @@ class Items:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Telling runs of words, sorted by hash."""
+
+    length: int
+    hashes: NDArray[np.uint64]
+    holders: NDArray[np.uint32]  # the item of each
+    starts: NDArray[np.uint32]  # where it begins in what the item asks
+
+
+@dataclass(frozen=True)
 class Benchmarks:
     """The index as it is read."""
 
@@ -115,9 +132,10 @@ class Benchmarks:
     by_sha256: Mapping[str, Sequence[int]]
     gallery: Gallery
     close_ups: NDArray[np.uint8]  # (pictures, side, side, 3), mapped
-    hashes: NDArray[np.uint64]  # of telling runs, sorted
-    holders: NDArray[np.uint32]  # the item of each
-    starts: NDArray[np.uint32]  # where it begins in what the item asks
+    runs: Runs
+    short_runs: Runs
+    short_counts: NDArray[np.int64]  # of short runs by item
+    sizes: NDArray[np.int64]  # words of each item's question
 
 
 def read_index(inputs: Inputs) -> Benchmarks:
@@ -125,21 +143,23 @@ def read_index(inputs: Inputs) -> Benchmarks:
     words = ["", *(row["word"] for row in read_rows(inputs[f"{FOLDER}/words.parquet"]))]
     arrays = {name: read_array(inputs[f"{FOLDER}/{name}.npy"]) for name in ARRAYS}
     pictures = list(read_rows(inputs[f"{FOLDER}/pictures.parquet"]))
+    table = pq.read_table(inputs[f"{FOLDER}/items.parquet"])
     by_sha256 = defaultdict[str, list[int]](list)
     for row, shown in enumerate(pictures):
         by_sha256[shown["sha256"]].append(row)
     return Benchmarks(
         vocabulary={word: number for number, word in enumerate(words) if number},
         words=words,
-        items=Items(pq.read_table(inputs[f"{FOLDER}/items.parquet"])),
+        items=Items(table),
         items_of=[shown["items"] for shown in pictures],
         common=[shown["common"] for shown in pictures],
         by_sha256=by_sha256,
         gallery=Gallery(arrays["places"], arrays["owners"], arrays["thumbnails"]),
         close_ups=arrays["close_ups"],
-        hashes=arrays["hashes"],
-        holders=arrays["holders"],
-        starts=arrays["starts"],
+        runs=Runs(RUN, *(arrays[name] for name in RUNS)),
+        short_runs=Runs(SHORT_RUN, *(arrays[f"short_{name}"] for name in RUNS)),
+        short_counts=table.column("short_runs").to_numpy().astype(np.int64),
+        sizes=pc.list_value_length(table.column("question")).to_numpy().astype(np.int64),
     )
 
 
@@ -149,6 +169,7 @@ def _parse_item(row: Mapping[str, Any]) -> Item:
         row["id"],
         np.array(row["question"], np.uint32),
         np.array(row["telling"], bool),
+        np.array(row["slots"], bool),
         tuple(np.array(choice, np.uint32) for choice in row["choices"]),
         tuple(np.array(answer, np.uint32) for answer in row["answers"]),
         frozenset(row["pictures"]),
@@ -163,7 +184,7 @@ class BuildIndex:
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     image: float  # similarity from which pictures of one benchmark look alike
@@ -279,6 +300,7 @@ def _number_item(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[s
         raw.id,
         question := number_words([raw.question], vocabulary),
         np.zeros(question.size, bool),
+        np.zeros(2 * question.size + 1, bool),
         tuple(number_words([choice], vocabulary) for choice in raw.choices),
         tuple(number_words([answer], vocabulary) for answer in raw.answers),
         frozenset(rows[raw.benchmark, stats.sha256] for stats in raw.pictures),
@@ -286,13 +308,8 @@ def _number_item(raw: _Raw, vocabulary: Mapping[str, int], rows: Mapping[tuple[s
 
 
 def _write_items(folder: Path, items: Sequence[Item]) -> None:
-    """Write items with their telling words, and the telling runs sorted by hash."""
-    found = [(number, *find_runs(item.asked)) for number, item in enumerate(items)]
-    holders = np.repeat(
-        np.array([number for number, _, _ in found], np.uint32), [starts.size for _, starts, _ in found]
-    )
-    starts = np.concatenate([np.empty(0, np.int64), *(starts for _, starts, _ in found)])
-    hashes = np.concatenate([np.empty(0, np.uint64), *(hashes for _, _, hashes in found)])
+    """Write items with their telling words and slots, and the telling runs sorted by hash."""
+    holders, starts, hashes = list_runs([item.asked for item in items], RUN)
     telling = _select_telling(items, holders, hashes)
     own = starts + RUN <= np.array([item.question.size for item in items], np.int64)[holders]
     found_alone = np.unique(holders[telling & own])
@@ -300,24 +317,47 @@ def _write_items(folder: Path, items: Sequence[Item]) -> None:
     holders, starts, hashes = holders[telling], starts[telling], hashes[telling]
     for number, start in zip(holders.tolist(), starts.tolist(), strict=True):
         items[number].telling[start : start + RUN] = True
-    order = np.lexsort((starts, holders, hashes))
-    np.save(folder / "hashes.npy", hashes[order])
-    np.save(folder / "holders.npy", holders[order])
-    np.save(folder / "starts.npy", starts[order].astype(np.uint32))
+    _write_runs(folder, "", holders, starts, hashes)
+    holders, starts, hashes = list_runs([item.question for item in items], SHORT_RUN)
+    telling = _select_telling(items, holders, hashes)
+    short_counts = np.bincount(holders[telling], minlength=len(items))
+    _write_runs(folder, "short_", holders[telling], starts[telling], hashes[telling])
     write_rows(
         folder / "items.parquet",
         ITEMS,
         (
             {
                 **{
-                    name: getattr(item, name)
-                    for name in ("benchmark", "id", "question", "telling", "choices", "answers")
+                    name: getattr(item, name) for name in ITEMS.names if name not in {"pictures", "short_runs", "slots"}
                 },
+                "slots": varied,
+                "short_runs": short,
                 "pictures": sorted(item.pictures),
             }
-            for item in items
+            for item, varied, short in zip(items, _find_slots(items), short_counts.tolist(), strict=True)
         ),
     )
+
+
+def _write_runs(
+    folder: Path, kind: str, holders: NDArray[np.uint32], starts: NDArray[np.int64], hashes: NDArray[np.uint64]
+) -> None:
+    order = np.lexsort((starts, holders, hashes))
+    np.save(folder / f"{kind}hashes.npy", hashes[order])
+    np.save(folder / f"{kind}holders.npy", holders[order])
+    np.save(folder / f"{kind}starts.npy", starts[order].astype(np.uint32))
+
+
+def _find_slots(items: Sequence[Item]) -> list[NDArray[np.bool_]]:
+    """The slots of each item's question, by what its benchmark asks."""
+    rows = defaultdict[str, list[int]](list)
+    for row, item in enumerate(items):
+        rows[item.benchmark].append(row)
+    slots = [item.slots for item in items]
+    for of_benchmark in rows.values():
+        for row, found in zip(of_benchmark, find_slots([items[row].question for row in of_benchmark]), strict=True):
+            slots[row] = found
+    return slots
 
 
 def _select_telling(

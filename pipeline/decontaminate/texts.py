@@ -1,21 +1,30 @@
-"""Questions of benchmarks in the texts of training data."""
+"""Questions of benchmarks in the texts of training data. Part of step `contamination`.
+
+Runs of words that a passage and a question have in common say where it may be asked; an alignment there says what is
+the same and what differs; then what differs, and how much is the same, decides.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmill.pipeline.core.sample import Sample
-from vlmill.pipeline.decontaminate.index import Benchmarks, Item
+from vlmill.pipeline.decontaminate.alignment import Alignment, align_words
+from vlmill.pipeline.decontaminate.index import Benchmarks, Item, Runs
 from vlmill.pipeline.decontaminate.words import (
     RUN,
+    SHORT_RUN,
     UNKNOWN,
+    UNKNOWN_NUMBER,
     Words,
     find_runs,
     find_sequence,
+    has_digit,
     number_words,
     weigh_word,
 )
@@ -38,6 +47,14 @@ class Passage:
     turn: bool
     words: Words
     nodes: NDArray[np.int32]  # the node of each word
+
+
+class Match(NamedTuple):
+    """A run of words that a passage and an item have in common: where it starts in both, and its length."""
+
+    place: int
+    start: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ class Search:
     def __init__(self, benchmarks: Benchmarks, share: float) -> None:
         self.benchmarks, self.share = benchmarks, share
         self.weights = np.array([weigh_word(word) for word in benchmarks.words])
-        self.numeric = np.array([any(letter.isdigit() for letter in word) for word in benchmarks.words])
+        self.numeric = np.array([has_digit(word) for word in benchmarks.words])
 
     def hits(self, batch: Sequence[Passage], pictures: Sequence[frozenset[int] | None]) -> Iterator[Hit]:
         """Items that passages ask, each passage for itself, in order of passage and item. Pure.
@@ -86,63 +103,115 @@ class Search:
         """The nodes of a passage that ask just what an item asks, at any length; none if it does not."""
         return _list_nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
 
-    def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-        """(passage, item, [(start in the passage, start in the item)]) of common runs, in order."""
+    def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[Match]]]:
+        """(passage, item, common runs) of what may be asked, in order.
+
+        A word changed leaves all but SHORT_RUN of the item's short runs, so where fewer are there it is not asked.
+        """
         gap = np.array([UNKNOWN], np.uint32)
         whole = np.concatenate([gap, *(part for passage in batch for part in (passage.words, gap))])
         firsts = np.cumsum([1, *(passage.words.size + 1 for passage in batch)])
-        starts, hashes = find_runs(whole)
-        low = np.searchsorted(self.benchmarks.hashes, hashes, side="left")
-        counts = np.searchsorted(self.benchmarks.hashes, hashes, side="right") - low
-        entries = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        places = np.repeat(starts, counts)
-        owners = np.searchsorted(firsts, places, side="right") - 1
-        items, own = self.benchmarks.holders[entries], self.benchmarks.starts[entries]
-        groups = dict[tuple[int, int], list[tuple[int, int]]]()
-        for owner, item, place, start in zip(
-            owners.tolist(), items.tolist(), (places - firsts[owners]).tolist(), own.tolist(), strict=True
-        ):
-            groups.setdefault((owner, item), []).append((place, start))
+        groups = dict[tuple[int, int], list[Match]]()
+        for runs in (self.benchmarks.runs, self.benchmarks.short_runs):
+            places, entries = _look_up_runs(runs, whole)
+            owners, items = np.searchsorted(firsts, places, side="right") - 1, runs.holders[entries].astype(np.int64)
+            if runs is self.benchmarks.short_runs:
+                kept = self._select_promising(owners, items)
+                places, entries, owners, items = (column[kept] for column in (places, entries, owners, items))
+            columns = (owners, items, places - firsts[owners], runs.starts[entries])
+            for owner, item, place, start in zip(*(column.tolist() for column in columns), strict=True):
+                groups.setdefault((owner, item), []).append(Match(place, start, runs.length))
         yield from ((*key, groups[key]) for key in sorted(groups))
 
+    def _select_promising(self, owners: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which short runs are among enough of their item that stand in their passage."""
+        pairs = owners * (self.benchmarks.sizes.size + 1) + items
+        _, inverse, counts = np.unique(pairs, return_inverse=True, return_counts=True)
+        lost = SHORT_RUN * count_allowed(self.benchmarks.sizes[items])
+        enough: NDArray[np.bool_] = counts[inverse] >= self.benchmarks.short_counts[items] - lost
+        return enough
+
     def _filter(
-        self, passage: Passage, item: Item, matched: Sequence[tuple[int, int]], shown: frozenset[int] | None
+        self, passage: Passage, item: Item, matched: Sequence[Match], shown: frozenset[int] | None
     ) -> tuple[float, tuple[int, ...]] | None:
         """The share of the item's telling words that are there, and their nodes; None if that is too little."""
         foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
-        asked, best, nodes = item.asked, 0.0, set[int]()
-        for occurrence in _split_occurrences(matched, asked.size):
+        best, nodes = 0.0, set[int]()
+        for occurrence in _split_occurrences(matched, item.asked.size):
+            asked = item.asked[: max(item.question.size, *(run.start + run.length for run in occurrence))]
+            found = self._align(passage.words, asked, occurrence)
+            if found is None or not self._is_same(item, asked, found, occurrence):
+                continue
             there, said = np.zeros(asked.size, bool), np.zeros(passage.words.size, bool)
-            for place, start in occurrence:
-                there[start : start + RUN] = True
-                said[place : place + RUN] = True
-            share = self._share(item, there)
-            if share >= self.share and self._enough(passage.words, said, item, asked[there], foreign):
+            there[found.asked], said[found.places] = True, True
+            share, strict = self._share(item, there), foreign or bool(found.differences)
+            least = ENOUGH_OF_OTHERS if foreign else ENOUGH
+            counted = asked if not found.differences else asked[: item.question.size][item.telling]
+            if share >= self.share and self._enough(passage.words, said, item, counted, least, strict=strict):
                 best = max(best, share)
                 nodes |= set(passage.nodes[said].tolist())
         return (best, tuple(sorted(nodes))) if nodes else None
 
-    def _share(self, item: Item, there: NDArray[np.bool_]) -> float:
-        """The share of the question's telling words that are there; 0 where it has none, or lacks a number."""
-        telling, found = item.telling, there[: item.question.size]
-        if not telling.any() or (self.numeric[item.question] & telling & ~found).any():
-            return 0.0
-        return float((found & telling).sum() / telling.sum())
+    def _align(self, words: Words, asked: Words, occurrence: Sequence[Match]) -> Alignment | None:
+        """What is asked beside the words of a passage where it may stand; None where too many are not there."""
+        shifts, reach = [run.place - run.start for run in occurrence], int(count_allowed(asked.size))
+        start = max(0, min(shifts) - reach)
+        window = words[start : max(shifts) + asked.size + reach]
+        if np.isin(asked, window).sum() < self.share * asked.size - reach:
+            return None
+        found = align_words(asked, window)
+        return replace(found, places=found.places + start)
 
-    def _enough(self, sequence: Words, said: NDArray[np.bool_], item: Item, found: Words, foreign: bool) -> bool:
-        """Whether enough words are there, those of choices behind them counted; or some, and an answer beside them."""
-        least = ENOUGH_OF_OTHERS if foreign else ENOUGH
-        weighs = float(self.weights[found].sum())
+    def _is_same(self, item: Item, asked: Words, found: Alignment, occurrence: Sequence[Match]) -> bool:
+        """Whether what differs makes no other question: few words, no number, and none that the benchmark varies.
+
+        Of a long question any words may differ, as long as enough of it stands there in whole runs.
+        """
+        if sum(each.edits for each in found.differences) > count_allowed(asked.size):
+            whole = np.zeros(asked.size, bool)
+            for run in occurrence:
+                whole[run.start : run.start + run.length] |= run.length == RUN
+            if asked.size < ENOUGH_OF_OTHERS or self._share(item, whole) < self.share:
+                return False
+        return not any(
+            self.numeric[asked[each.start : each.stop]].any()
+            or self._has_number(each.said)
+            or item.slots[each.slots()].any()
+            for each in found.differences
+        )
+
+    def _has_number(self, said: Words) -> bool:
+        unknown = said == UNKNOWN_NUMBER
+        return bool(unknown.any() or self.numeric[np.where(unknown, UNKNOWN, said)].any())
+
+    def _share(self, item: Item, there: NDArray[np.bool_]) -> float:
+        """The share of the question's telling words that are there; 0 where it has none."""
+        telling, found = item.telling, there[: item.question.size]
+        return float((found & telling).sum() / telling.sum()) if telling.any() else 0.0
+
+    def _enough(
+        self, sequence: Words, said: NDArray[np.bool_], item: Item, counted: Words, least: int, *, strict: bool
+    ) -> bool:
+        """Whether the question has enough words, those of choices behind it counted; or some, and an answer beside it.
+
+        `counted` are its words: of one that differs the telling ones, as the rest may be a template's. Where it is
+        `strict`, choices and answers of a word or a number alone are no evidence.
+        """
+        weighs = float(self.weights[counted].sum())
         if weighs < RUN or weighs >= least:
             return weighs >= least
         first, last = np.flatnonzero(said)[[0, -1]].tolist()
         rest = np.where(said, UNKNOWN, sequence)
-        listed, stop = self._listed(rest, last + 1, item)
-        return weighs + listed >= least or self._answered(rest, first, last + 1, stop, item, foreign)
+        choices, answers = (
+            [words for words in texts if not strict or self._reach(words) == REACH]
+            for texts in (item.choices, item.answers)
+        )
+        listed, stop = self._listed(rest, last + 1, choices)
+        return weighs + listed >= least or self._answered(rest, first, last + 1, stop, answers)
 
-    def _listed(self, rest: Words, stop: int, item: Item) -> tuple[float, int]:
+    def _listed(self, rest: Words, stop: int, choices: Sequence[Words]) -> tuple[float, int]:
         """The weight of choices behind a place, one after the other in any order, and where the last one ends."""
-        weighs, left = 0.0, list(item.choices)
+        weighs, left = 0.0, list(choices)
         while True:
             ends = dict[tuple[int, int], int]()
             for number, choice in enumerate(left):
@@ -156,15 +225,13 @@ class Search:
             weighs += float(self.weights[choice].sum())
             stop = place + choice.size
 
-    def _answered(self, rest: Words, first: int, last: int, stop: int, item: Item, foreign: bool) -> bool:
+    def _answered(self, rest: Words, first: int, last: int, stop: int, answers: Sequence[Words]) -> bool:
         """Whether an answer stands behind the question or its choices, or before it.
 
         One of a word or a number alone has to be close.
         """
-        for answer in item.answers:
+        for answer in answers:
             reach = self._reach(answer)
-            if foreign and reach == NEXT:
-                continue
             start = max(0, first - reach) if reach == REACH else last
             if find_sequence(answer, rest[start : stop + reach + answer.size]).size:
                 return True
@@ -175,17 +242,32 @@ class Search:
         return REACH if self.weights[answer].sum() >= 2 and not self.numeric[answer].all() else NEXT
 
 
-def _split_occurrences(matched: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+def count_allowed(sizes: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Words that may differ in a question of so many: one, or one for each two RUN words."""
+    allowed: NDArray[np.int64] = np.maximum(1, np.asarray(sizes, np.int64) // (2 * RUN))
+    return allowed
+
+
+def _look_up_runs(runs: Runs, words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where runs of the index start in the words, and their entries there."""
+    starts, hashes = find_runs(words, runs.length)
+    low = np.searchsorted(runs.hashes, hashes, side="left")
+    counts = np.searchsorted(runs.hashes, hashes, side="right") - low
+    entries = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return np.repeat(starts, counts), entries
+
+
+def _split_occurrences(matched: Sequence[Match], size: int) -> Iterator[list[Match]]:
     """Common runs of a passage and an item, split into the places where the passage may ask it.
 
     Places are further apart than the item is long.
     """
-    group = list[tuple[int, int]]()
-    for place, start in sorted(matched, key=lambda run: (run[0] - run[1], run)):
-        if group and place - start - (group[-1][0] - group[-1][1]) > size:
+    group = list[Match]()
+    for run in sorted(matched, key=lambda run: (run.place - run.start, run)):
+        if group and run.place - run.start - (group[-1].place - group[-1].start) > size:
             yield group
             group = []
-        group.append((place, start))
+        group.append(run)
     if group:
         yield group
 

@@ -10,8 +10,8 @@ A new threshold, another filter or a new priority redoes `resolve` alone, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -42,6 +42,13 @@ class Dedupe:
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     same_addresses: bool = False
     """Whether of web documents with the same set of image addresses one is kept, as OBELICS was cleaned."""
+    pairs: Literal["image", "image_and_text"] = "image_and_text"
+    """What makes two pairs of an image and a caption (kinds `pairs` and `pairs_wds`) the same. `image_and_text`: both,
+    as in COYO-700M. `image`: the picture, or one like it; the pair of the source with the lowest priority number is
+    kept, of these the one with the most different words in its caption."""
+    containment: Annotated[float, Field(ge=FLOORS["contained"], le=1)] | None = None
+    """Share of a document's shingles that stand in a longer one from which it goes; null: containment is not looked
+    for."""
     paragraphs: Annotated[int, Field(ge=LEAST)] | None = None
     """Web documents of one host from which a paragraph leaves them all; OBELICS took 3. A paragraph is a text node:
     give sources of kind obelics `options: {paragraphs: true}`, or a text between two images counts as one."""
@@ -52,25 +59,44 @@ class Dedupe:
 
     def signature(self) -> ComputeSignatures:
         """The step for each partition."""
-        return ComputeSignatures()
+        return ComputeSignatures(containment=self.containment is not None)
 
     def candidates(self) -> tuple[FindCandidates, ...]:
         """The steps for the buckets."""
         return tuple(
-            FindCandidates(bucket=bucket, buckets=self.buckets, cap=self.cap) for bucket in range(self.buckets)
+            FindCandidates(bucket=bucket, buckets=self.buckets, cap=self.cap, containment=self.containment is not None)
+            for bucket in range(self.buckets)
         )
 
-    def pairs(self) -> tuple[MeasurePairs, ...]:
+    def pair_steps(self) -> tuple[MeasurePairs, ...]:
         """The steps for the shares of the candidates."""
-        return tuple(MeasurePairs(share=share, shares=self.buckets) for share in range(self.buckets))
+        return tuple(
+            MeasurePairs(share=share, shares=self.buckets, containment=self.containment is not None)
+            for share in range(self.buckets)
+        )
 
-    def resolve(self, partitions: tuple[str, ...], priority: Mapping[str, int], filters: tuple[str, ...]) -> Resolve:
-        """The last step. `parts` are all partitions as `<source>/<partition>`, `filters` the names of those before."""
+    def resolve(
+        self,
+        partitions: tuple[str, ...],
+        priority: Mapping[str, int],
+        filters: tuple[str, ...],
+        captioned: Collection[str],
+    ) -> Resolve:
+        """The last step.
+
+        Args:
+            partitions: All of them, as `<source>/<partition>`.
+            priority: Source -> number; the lower one is kept.
+            filters: The names of those before.
+            captioned: Sources of pairs of an image and a caption.
+        """
         return Resolve(
             partitions=partitions,
             priority=priority,
             filters=filters,
+            by_picture=tuple(sorted(captioned)) if self.pairs == "image" else (),
             text=self.text,
+            containment=self.containment,
             image=self.image,
             boilerplate=self.boilerplate,
             near_images=self.near_images,

@@ -50,39 +50,49 @@ class Kind:
     group_bits: int  # leading bits of their places that candidates share
     hash_bits: int  # last bits of their places in which candidates differ by at most near_bits; 0: not compared
     near_bits: int
+    evidence: str  # what it is measured on: of texts, or of images
 
 
-TEXT = Kind("text", 64, 0, 0)
-IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS)
+TEXT = Kind("text", 64, 0, 0, "text")
+IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS, "image")
+CONTAINED = Kind("contained", 64, 0, 0, "text")
+"""Texts of which one may stand in the other."""
+
+
+def list_kinds(*, containment: bool) -> tuple[Kind, ...]:
+    """What is compared: texts, images, and on request texts with those that they may stand in."""
+    return (TEXT, IMAGE, *((CONTAINED,) if containment else ()))
 
 
 @dataclass(frozen=True)
 class FindCandidates:
     """Step: the candidates of one bucket of places. Pure.
 
-    Counts `text_candidates` and `image_candidates`: kept is what is to be measured, dropped for PAIR_CAP what shares a
-    place and is not; and `repeated_paragraphs`.
+    Counts `text_candidates`, `image_candidates` and perhaps `contained_candidates`: kept is what is to be measured,
+    dropped for PAIR_CAP what shares a place and is not; and `repeated_paragraphs`.
     """
 
     name: ClassVar[str] = "candidates"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     bucket: int
     buckets: int
     cap: int  # things that each thing of a group is compared with: its next ones in the order of places
+    containment: bool  # whether texts that stand in others are looked for
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The places of all partitions."""
-        return tuple(f"*/*/{thing}.places.parquet" for thing in ("text", "image", "paragraph"))
+        kinds = list_kinds(containment=self.containment)
+        return tuple(f"*/*/{thing}.places.parquet" for thing in (*(kind.name for kind in kinds), "paragraph"))
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `{text,image}.candidates.parquet` and `paragraph.repeats.parquet`.
+        """Write `<kind>.candidates.parquet` for each kind, and `paragraph.repeats.parquet`.
 
         The order of `inputs` does not matter.
         """
@@ -91,7 +101,7 @@ class FindCandidates:
         table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=PARAGRAPHS)
         pq.write_table(table, folder / "paragraph.repeats.parquet", compression="zstd")
         counts = {"repeated_paragraphs": Count(table.num_rows, table.num_rows)}
-        for kind in (TEXT, IMAGE):
+        for kind in list_kinds(containment=self.containment):
             filed = _read_places(kind, inputs, first_place, last_place)
             first, second, excess = find_candidates(kind, filed.places, filed.keys, self.cap)
             path = folder / f"{kind.name}.candidates.parquet"

@@ -23,9 +23,8 @@ from vlmill.pipeline.dedupe import picture, text
 from vlmill.pipeline.dedupe.candidates import (
     BUCKET_BITS,
     CANDIDATES,
-    IMAGE,
-    TEXT,
     Kind,
+    list_kinds,
     read_span,
     split_range,
 )
@@ -50,9 +49,17 @@ def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) 
     return picture.measure_similarity(first["thumbnail"], second["thumbnail"], sizes)
 
 
-MEASURES: Mapping[str, Measure] = {"text": _measure_texts, "image": _measure_images}
+def _measure_containment(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    return np.array([text.compute_containment(a, b) for a, b in zip(one, other, strict=True)])
 
-FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR}
+
+MEASURES: Mapping[str, Measure] = {
+    "text": _measure_texts,
+    "image": _measure_images,
+    "contained": _measure_containment,
+}
+
+FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR, "contained": 0.5}
 """Least similarity that is written. Below it candidates are found too rarely for a threshold to mean anything."""
 
 
@@ -60,30 +67,32 @@ FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR}
 class MeasurePairs:
     """Step: measures the candidates whose smaller key lies in one share of all keys. Pure.
 
-    Counts `text_pairs` and `image_pairs`: those measured.
+    Counts `text_pairs`, `image_pairs` and perhaps `contained_pairs`: those measured.
     """
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     share: int
     shares: int
+    containment: bool  # whether texts that stand in others are measured
 
     @property
     def reads(self) -> tuple[str, ...]:
         """All candidates, and the evidence of all partitions, which is mapped."""
-        names = (f"{kind}.{form}" for kind in MEASURES for form in ("candidates.parquet", "evidence.npy"))
-        return tuple(f"*/{name}" for name in names)
+        kinds = list_kinds(containment=self.containment)
+        evidence = dict.fromkeys(f"*/{kind.evidence}.evidence.npy" for kind in kinds)
+        return (*(f"*/{kind.name}.candidates.parquet" for kind in kinds), *evidence)
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `{text,image}.pairs.parquet`. The order of `inputs` does not matter."""
+        """Write `<kind>.pairs.parquet` for each kind. The order of `inputs` does not matter."""
         counts = {}
-        for kind in (TEXT, IMAGE):
+        for kind in list_kinds(containment=self.containment):
             found = _read_candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
             table = _measure_pairs(kind, found, _map_evidence(kind, inputs))
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
@@ -111,7 +120,7 @@ def _read_candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found
 
 def _map_evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
     """The evidence of all partitions, in the order of their names; mapped, not read."""
-    names = sorted(name for name in inputs if name.endswith(f"/{kind.name}.evidence.npy"))
+    names = sorted(name for name in inputs if name.endswith(f"/{kind.evidence}.evidence.npy"))
     return [read_array(inputs[name]) for name in names]
 
 

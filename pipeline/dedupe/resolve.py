@@ -7,7 +7,9 @@ never the first to arrive.
 
 - Web documents and plain text fall with their text. Where that is too short to tell, their images have to be the same
   too.
-- Pages and pairs (an image is required) fall where their images and their text are those of another.
+- On request a document falls that stands in a longer one (`contained.py`).
+- Pages and pairs (an image is required) fall where their images and their text are those of another; on request pairs
+  by their picture alone (`captions.py`).
 - Turns about required images fall where images, question and answer are those of another turn; a sample falls with its
   last.
 - An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents
@@ -35,7 +37,9 @@ from vlmill.pipeline.core.names import OUTLINE_FILE, name_resolved_verdicts, nam
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
 from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.dedupe.captions import keep_best_captions
 from vlmill.pipeline.dedupe.components import find_components
+from vlmill.pipeline.dedupe.contained import find_contained
 from vlmill.pipeline.dedupe.domain import find_common_paragraphs, find_same_addresses
 from vlmill.pipeline.dedupe.overlap import compute_overlap
 from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
@@ -55,13 +59,15 @@ class Resolve:
     """
 
     name: ClassVar[str] = "resolve"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     partitions: tuple[str, ...]  # "<source>/<partition>" of every partition
     priority: Mapping[str, int]  # source -> number; the lower one is kept
     filters: tuple[str, ...]  # those before, in recipe order
+    by_picture: tuple[str, ...]  # sources of pairs of which one is kept for each picture
     text: float
+    containment: float | None
     image: float
     boilerplate: int
     near_images: bool
@@ -75,6 +81,7 @@ class Resolve:
         return (
             "*/text.pairs.parquet",
             "*/image.pairs.parquet",
+            *(("*/contained.pairs.parquet",) if self.containment is not None else ()),
             "*/paragraph.repeats.parquet",
             f"*/*/{OUTLINE_FILE}",
             *(f"*/*/{name_verdicts(filter_)}" for filter_ in self.filters),
@@ -89,12 +96,12 @@ class Resolve:
         samples, nodes = read_survivors(inputs, self.partitions, self.filters, self.priority, self._repeats(inputs))
         texts = _find_clusters(samples.filter("long")["text"], _read_pairs(inputs, "text"), self.text)
         samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
-        documents, images = _drop_documents(samples), nodes.filter(pl.col("kind") == "image")
+        documents, images = self._drop_documents(samples, inputs), nodes.filter(pl.col("kind") == "image")
         nodes = nodes.join(documents, on="order", how="anti")
         clusters = _find_clusters(images["key"], _read_pairs(inputs, "image"), self.image)
         images = images.join(clusters, on="key").sort("order", "node")
         shown = images.join(documents, on="order", how="anti")
-        pages = _drop_pages(samples.join(documents, on="order", how="anti"), shown)
+        pages = self._drop_pages(samples.join(documents, on="order", how="anti"), nodes, shown)
         asked_of = shown if self.near_images else shown.with_columns(label="key")
         turns = _drop_turns(nodes.filter((pl.col("kind") == "text") & (pl.col("unit") == TURNS)), asked_of)
         web = nodes.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti")
@@ -103,6 +110,33 @@ class Resolve:
         overlap = compute_overlap(samples, images)
         (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
         return _count_samples(samples, pl.concat(drops))
+
+    def _drop_documents(self, samples: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+        """Documents whose text is that of another, similar, or on request contained in it."""
+        texts = samples.filter((pl.col("unit") == DOCUMENT) & pl.col("long"))
+        if self.containment is None:
+            return _drop_copied_texts(texts)
+        pairs = _read_pairs(inputs, "contained").filter(pl.col("similarity") >= self.containment)
+        contained = find_contained(texts, pairs)
+        contained = contained.with_columns(reason=pl.lit(Reason.CONTAINED_TEXT.value), node=pl.lit(WHOLE_SAMPLE))
+        contained = contained.select(DROPS.names()).cast(DROPS)
+        return pl.concat([_drop_copied_texts(texts.join(contained, on="order", how="anti")), contained])
+
+    def _drop_pages(self, samples: pl.DataFrame, nodes: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
+        """Pages and pairs that are those of another."""
+        samples = samples.join(_collect_albums(shown), on="order", how="left").with_columns(
+            pl.col("shows", "files").fill_null("")
+        )
+        single = pl.col("source").is_in(self.by_picture) & (pl.col("unit") == PAGE) & (pl.col("shows") != "")
+        captioned = keep_best_captions(samples.filter(single), nodes)
+        by_picture = _drop_samples(
+            captioned,
+            reason=pl.when("same_files")
+            .then(pl.lit(Reason.EXACT_IMAGE.value))
+            .otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
+            score=pl.when("same_files").then(1.0).otherwise("likeness"),
+        )
+        return pl.concat([by_picture, _drop_whole_pages(samples.filter(~single))])
 
     def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
         """Places of the paragraphs that may have to go; the filters may have left less of them."""
@@ -186,9 +220,8 @@ def _find_clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl
     return pl.DataFrame({"key": left, "label": labels}).join(best, on="key", how="left")
 
 
-def _drop_documents(samples: pl.DataFrame) -> pl.DataFrame:
+def _drop_copied_texts(texts: pl.DataFrame) -> pl.DataFrame:
     """Documents whose text is that of another, or similar."""
-    texts = samples.filter((pl.col("unit") == DOCUMENT) & pl.col("long"))
     texts = texts.with_columns(keeper=pl.col("order").first().over("label"), kept=pl.col("text").first().over("label"))
     exact = pl.col("text") == pl.col("kept")
     return _drop_samples(
@@ -198,13 +231,10 @@ def _drop_documents(samples: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _drop_pages(samples: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
+def _drop_whole_pages(samples: pl.DataFrame) -> pl.DataFrame:
     """Pages, pairs and documents of little text whose images and text are those of another, or similar."""
     compared = samples.filter((pl.col("unit") == PAGE) | ((pl.col("unit") == DOCUMENT) & ~pl.col("long")))
-    compared = compared.with_columns(says=pl.coalesce("label", "text")).join(
-        _collect_albums(shown), on="order", how="left"
-    )
-    compared = compared.with_columns(pl.col("shows", "files").fill_null("")).sort("order")
+    compared = compared.with_columns(says=pl.coalesce("label", "text")).sort("order")
     thing = ["shows", "says"]
     compared = compared.with_columns(
         keeper=pl.col("order").first().over(thing),

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.compared_text import split_words
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, OUTLINE_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -65,6 +66,8 @@ OUTLINE = pa.schema(
         pa.field("host", pa.uint64()),  # key of the host that a document came from; None for anything else
         pa.field("text", pa.uint64(), nullable=False),  # key of all its text
         pa.field("long", pa.bool_(), nullable=False),  # whether that is long enough to be similar to another
+        pa.field("shingles", pa.int32(), nullable=False),  # of it; 0 where turns are compared
+        pa.field("words", pa.int32(), nullable=False),  # different ones of it, where an image is required; else 0
         pa.field("nodes", pa.list_(OUTLINE_NODE), nullable=False),
     ]
 )
@@ -80,8 +83,10 @@ class ComputeSignatures:
     """
 
     name: ClassVar[str] = "signature"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
+
+    containment: bool  # whether texts are filed so that those that stand in others are found
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -99,14 +104,16 @@ class ComputeSignatures:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Signature texts sample by sample, then images."""
         image_stats = read_image_stats(inputs[IMAGE_STATS_FILE])
-        texts: dict[int, NDArray[np.uint32]] = {}
+        texts = dict[int, _SignedText]()
         paragraphs: list[NDArray[np.uint64]] = []
-        rows = _make_outlines(read_samples(inputs[SAMPLES_FILE]), image_stats, texts, paragraphs)
+        samples = read_samples(inputs[SAMPLES_FILE])
+        rows = _make_outlines(samples, image_stats, texts, paragraphs, containment=self.containment)
         write_rows(folder / OUTLINE_FILE, OUTLINE, rows)
-        _write_texts(folder, texts)
+        long = {key: signed for key, signed in texts.items() if signed.long}
+        _write_texts(folder, long, containment=self.containment)
         _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
         return {
-            "texts_signed": _count_kept(sum(1 for shingles in texts.values() if _is_long(shingles))),
+            "texts_signed": _count_kept(len(long)),
             "images_signed": _count_kept(_write_images(folder, image_stats)),
         }
 
@@ -138,19 +145,21 @@ def make_image_key(image_stats: ImageStats) -> int:
 def _make_outlines(
     samples: Iterator[Sample],
     image_stats: Sequence[ImageStats],
-    texts: dict[int, NDArray[np.uint32]],
+    texts: dict[int, _SignedText],
     paragraphs: list[NDArray[np.uint64]],
+    *,
+    containment: bool,
 ) -> Iterator[dict[str, Any]]:
     """Rows of OUTLINE.
 
-    Enters the shingles of each new text under its key, and the places of each document's paragraphs.
+    Enters what is signed of each new text under its key, and the places of each document's paragraphs.
     """
     for sample in samples:
         compared, whole = choose_unit(sample), join_text(sample)
         key, domain = text.make_text_key(whole), hash_host(sample.url) if compared == DOCUMENT else None
         nodes = [_outline_node(node, image_stats) for node in sample.nodes]
         if compared != TURNS and key not in texts:
-            texts[key] = text.hash_shingles(whole)
+            texts[key] = _sign_text(whole, containment=containment)
         if domain is not None:
             said = np.array([node["key"] for node in nodes if node["kind"] == "text"], np.uint64)
             paragraphs.append(np.unique(hash_paragraphs(np.uint64(domain), said)))
@@ -159,7 +168,9 @@ def _make_outlines(
             "unit": compared,
             "host": domain,
             "text": key,
-            "long": compared != TURNS and _is_long(texts[key]),
+            "long": compared != TURNS and texts[key].long,
+            "shingles": 0 if compared == TURNS else texts[key].shingles.size,
+            "words": len(set(split_words(whole))) if compared == PAGE else 0,
             "nodes": nodes,
         }
 
@@ -180,17 +191,38 @@ def _outline_node(node: Node, image_stats: Sequence[ImageStats]) -> dict[str, An
     return {**row, "key": None if shown.reason else make_image_key(shown), "url": address, "reason": shown.reason}
 
 
-def _is_long(shingles: NDArray[np.uint32]) -> bool:
-    return shingles.size >= SHORT
+@dataclass(frozen=True)
+class _SignedText:
+    """The set of shingles of a text, and the places of its fingerprints where they are wanted."""
+
+    shingles: NDArray[np.uint32]
+    fingerprints: NDArray[np.uint64]
+
+    @property
+    def long(self) -> bool:
+        """Whether it is long enough to be similar to another."""
+        return self.shingles.size >= SHORT
 
 
-def _write_texts(folder: Path, texts: Mapping[int, NDArray[np.uint32]]) -> None:
-    keys = [key for key, shingles in texts.items() if _is_long(shingles)]
-    stops = np.cumsum([texts[key].size for key in keys], dtype=np.int64)
+def _sign_text(whole: str, *, containment: bool) -> _SignedText:
+    hashes = text.hash_in_order(whole)
+    wanted = containment and hashes.size
+    return _SignedText(
+        text.shorten_hashes(hashes), text.choose_fingerprints(hashes) if wanted else np.empty(0, np.uint64)
+    )
+
+
+def _write_texts(folder: Path, texts: Mapping[int, _SignedText], *, containment: bool) -> None:
+    """Write places and shingles of texts; on request also the places by which contained texts are found."""
+    keys, signed = list(texts), list(texts.values())
+    stops = np.cumsum([one.shingles.size for one in signed], dtype=np.int64)
     starts = np.concatenate([[0], stops[:-1]]) if keys else stops
-    filed = [text.hash_bands(texts[key]) for key in keys]
-    _write_places(folder / "text.places.parquet", filed, keys, starts, stops)
-    evidence = np.concatenate([texts[key] for key in keys]) if keys else np.empty(0, np.uint32)
+    bands = [text.hash_bands(one.shingles) for one in signed]
+    _write_places(folder / "text.places.parquet", bands, keys, starts, stops)
+    if containment:
+        filed = [one.fingerprints for one in signed]
+        _write_places(folder / "contained.places.parquet", filed, keys, starts, stops)
+    evidence = np.concatenate([np.empty(0, np.uint32), *(one.shingles for one in signed)])
     np.save(folder / "text.evidence.npy", evidence)
 
 

@@ -1,9 +1,9 @@
-"""Texts for dedupe: shingles, MinHash bands that find candidates, and the Jaccard similarity that measures them.
+"""Texts for dedupe: shingles, what finds candidates (MinHash bands, fingerprints), and the measures of similarity.
 
-A text is normalised (NFKC, case folded) and cut into tokens: a word, or one character where the script has no spaces
+A text is folded (`core/compared_text.py`) and cut into tokens: a word, or one character where the script has no spaces
 between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese). Punctuation, symbols and white space only separate. A
 shingle is 5 consecutive tokens; a text of fewer tokens is one shingle. Similarity is the Jaccard index of the sets of
-shingles.
+shingles; containment is the share of the smaller set that stands in the other.
 
 All is done on arrays of code points, which takes half the time of hashing words one by one.
 """
@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.compared_text import UNSPACED, clean_text, fold_text
 from vlmill.pipeline.dedupe.hashing import GOLDEN, mix_bits
 
 SHINGLE = 5
@@ -24,46 +25,48 @@ SHINGLE = 5
 BANDS, ROWS = 20, 6
 """MinHash bands and hashes per band: texts of similarity 0.8 share a band with probability 0.998, of 0.7 with 0.92, of
 0.3 with 0.01."""
+WINDOW = 16
+"""Shingles of which one is a fingerprint: a power of two."""
 TAIL = 0x40000
-"""Code points from here on are unassigned, private or marks of variants; they separate."""
+"""Code points from here on are unassigned or private; they separate."""
 
 SEPARATOR, WORD, ALONE = 0, 1, 2
-UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Burmese
-    (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # iteration mark, ideographic zero
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)
 
 
 def make_text_key(text: str) -> int:
-    """64 bits that name a text: equal for texts that differ in nothing but white space and Unicode's composed forms.
+    """64 bits that name a text: equal for texts that differ in nothing that shows but white space.
 
     Among 141 million texts two others share a key with probability 0.0005.
     """
-    plain = " ".join(unicodedata.normalize("NFC", text).split())
-    return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(clean_text(text).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def hash_shingles(text: str) -> NDArray[np.uint32]:
     """The set of shingles of a text as sorted 32-bit hashes; empty for a text without a letter or digit. Pure.
 
-    A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a
-    token counts as another one than the same letter within, so tokens are distinguished without a separator. Two texts
-    of 1,000 shingles each have two different shingles of one hash with probability 0.0003.
+    Two texts of 1,000 shingles each have two different shingles of one hash with probability 0.0003.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    points = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return shorten_hashes(hash_in_order(text))
+
+
+def shorten_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """The set of hashes, by their leading 32 bits, sorted; pure."""
+    return np.unique((hashes >> np.uint64(32)).astype(np.uint32))
+
+
+def hash_in_order(text: str) -> NDArray[np.uint64]:
+    """A hash of each shingle of a text, in its order; pure.
+
+    A shingle is hashed as a polynomial over its letters, read off a running sum over the text. A letter that starts a
+    token counts as another one than the same letter within, so tokens are distinguished without a separator.
+    """
+    points = np.frombuffer(fold_text(text).encode("utf-32-le", "surrogatepass"), np.uint32)
     kinds = _classify_characters()[np.minimum(points, TAIL)]
     letters = np.flatnonzero(kinds)
     if not letters.size:
-        return np.empty(0, np.uint32)
+        return np.empty(0, np.uint64)
     starting = kinds == ALONE
     starting[1:] |= kinds[1:] != kinds[:-1]
     starting[0] = True
@@ -73,11 +76,20 @@ def hash_shingles(text: str) -> NDArray[np.uint32]:
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(symbols * powers, dtype=np.uint64)])
     starts = np.append(np.flatnonzero(starting), letters.size)
     first, stop = (starts[:-SHINGLE], starts[SHINGLE:]) if starts.size > SHINGLE else (starts[:1], starts[-1:])
-    hashes = mix_bits((sums[stop] - sums[first]) * inverse[first])
-    ordered = np.sort((hashes >> np.uint64(32)).astype(np.uint32))
-    new = np.ones(ordered.size, bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return ordered[new]
+    return mix_bits((sums[stop] - sums[first]) * inverse[first])
+
+
+def choose_fingerprints(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Places of at least one shingle, in order, by which a text that is contained in another is found; pure.
+
+    Winnowing (Schleimer, Wilkerson and Aiken, 2003): the least hash of every WINDOW shingles. So texts that have
+    WINDOW + SHINGLE - 1 tokens in a row in common share a fingerprint, wherever they stand; about one shingle in 8 is
+    kept.
+    """
+    least, width = hashes, 1
+    while 2 * width <= min(WINDOW, hashes.size):
+        least, width = np.minimum(least[:-width], least[width:]), 2 * width
+    return mix_bits(np.unique(least if hashes.size >= WINDOW else hashes.min(keepdims=True)))
 
 
 def hash_bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:
@@ -97,6 +109,13 @@ def compute_jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float
     """|A and B| / |A or B| of two sorted sets, of which at least one is not empty, to 4 decimals; pure."""
     common = np.intersect1d(one, other, assume_unique=True).size
     return round(common / (one.size + other.size - common), 4)
+
+
+def compute_containment(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float:
+    """|A and B| / min(|A|, |B|) of two sorted sets that are not empty (Broder, 1997), to 4 decimals; pure."""
+    small, large = sorted((one, other), key=len)
+    places = np.searchsorted(large, small).clip(max=large.size - 1)
+    return round(int((large[places] == small).sum()) / small.size, 4)
 
 
 @cache

@@ -152,7 +152,7 @@ class Build:
             return
         signatures = self._gather("signature")
         candidates = self._each("candidates", settings.candidates(), signatures)
-        pairs = self._each("pairs", settings.pairs(), (*candidates, *signatures))
+        pairs = self._each("pairs", settings.pair_steps(), (*candidates, *signatures))
         filtered = tuple(file for filter_ in self.recipe.verdict_steps() for file in self._gather(filter_))
         stats_files, read = self._gather("image_stats"), self._gather("read")
         files = (*pairs, *candidates, *signatures, *filtered, *stats_files, *read)
@@ -273,8 +273,7 @@ class Build:
         partitions = tuple(
             f"{source}/{partition.name}" for source in sorted(self.partitions) for partition in self.partitions[source]
         )
-        priority = {name: source.priority for name, source in self.recipe.sources.items()}
-        return settings.resolve(partitions=partitions, priority=priority, filters=self.recipe.verdict_steps())
+        return self.recipe.resolve_step(settings, partitions)
 
     def dedupe_verdicts(self) -> dict[str, tuple[File]]:
         """What dedupe says of each partition, by `<source>/<partition>`."""

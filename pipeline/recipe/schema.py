@@ -26,7 +26,7 @@ from vlmill.pipeline.chat.settings import ChatField
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
-from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.dedupe import Dedupe, Resolve
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
@@ -236,3 +236,12 @@ class Recipe:
     def all_verdict_steps(self) -> tuple[str, ...]:
         """The names of all steps that write verdicts on samples, in the order in which they count."""
         return (*self.verdict_steps(), *(() if self.dedupe is None else ("dedupe",)))
+
+    def resolve_step(self, settings: Dedupe, partitions: tuple[str, ...]) -> Resolve:
+        """The last step of dedupe, over partitions named `<source>/<partition>`."""
+        return settings.resolve(
+            partitions=partitions,
+            priority={name: source.priority for name, source in self.sources.items()},
+            filters=self.verdict_steps(),
+            captioned=[name for name, source in self.sources.items() if source.options.captions],
+        )

@@ -176,12 +176,11 @@ def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
     signatures = tuple(f"steps/{source}/signature" for source in recipe.sources)
     verdicts = tuple(f"steps/{source}/{name}" for source in recipe.sources for name in recipe.verdict_steps())
     sources = {"sources": sorted(recipe.sources)}
-    priority = {name: source.priority for name, source in recipe.sources.items()}
-    resolve = settings.resolve(partitions=(), priority=priority, filters=recipe.verdict_steps())
+    resolve = recipe.resolve_step(settings, ())
     folders = [f"steps/dedupe/{name}" for name in ("candidates", "pairs", "resolve")]
     for folder, steps, direct in (
         (folders[0], settings.candidates(), signatures),
-        (folders[1], settings.pairs(), (folders[0], *signatures)),
+        (folders[1], settings.pair_steps(), (folders[0], *signatures)),
         (folders[2], (resolve,), (*folders[:2], *signatures, *verdicts)),
     ):
         parameters = {"steps": [get_parameters(step) for step in steps], **sources}

@@ -183,7 +183,7 @@ def _list_steps(work: SourceWork) -> Iterator[Step]:
     yield work.image_stats
     yield from map(FilterStep, work.filters)
     if work.signatures:
-        yield ComputeSignatures()
+        yield ComputeSignatures(containment=False)
 
 
 def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError
@@ -141,18 +141,20 @@ def enter_dedupe(
             "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE "
             "--accept-changes"
         )
-    _resolve_duplicates(root, after, priorities[1], partitions, folder / "resolve")
+    if before.containment is None and after.containment is not None:
+        raise RecipeError(
+            "dedupe.containment: this run has not looked for texts that stand in others; build it with: vlmill build "
+            "RECIPE --accept-changes"
+        )
+    _resolve_duplicates(root, then, after, partitions, folder / "resolve")
     return []
 
 
 def _resolve_duplicates(
-    root: Path, settings: Dedupe, priority: Mapping[str, int], partitions: Sequence[WhatIfPartition], folder: Path
+    root: Path, then: Recipe, settings: Dedupe, partitions: Sequence[WhatIfPartition], folder: Path
 ) -> None:
-    step = settings.resolve(
-        partitions=tuple(f"{partition.source}/{partition.name}" for partition in partitions),
-        priority=priority,
-        filters=tuple(partitions[0].then),
-    )
+    names = tuple(f"{partition.source}/{partition.name}" for partition in partitions)
+    step = replace(then.resolve_step(settings, names), filters=tuple(partitions[0].then))
     found = {
         f"{receipt.partition}/{file.name}": root / file.path
         for step_before in ("candidates", "pairs")

@@ -137,6 +137,7 @@ class Source(Protocol):
     kind: ClassVar[str]
     fetches: ClassVar[bool] = False  # whether its pictures are addresses
     opens: ClassVar[bool] = False  # whether its pictures are files that rows name (so reading is impure)
+    captions: ClassVar[bool] = False  # whether a row is an image with its caption
     isolated: ClassVar[bool] = False  # whether rows are read in a child process under a time limit (impure as well)
 
     def ranged(self, name: str) -> bool:

@@ -54,6 +54,7 @@ class PairsSource(ParquetSource):
     """Addresses of images with captions; the options name the columns."""
 
     kind: ClassVar[str] = "pairs"
+    captions: ClassVar[bool] = True
     fetches: ClassVar[bool] = True
 
     url: str = "url"
@@ -87,6 +88,7 @@ class PairsWdsSource(TarSource):
     """Images with captions in tars: per key a picture, `.txt`, and perhaps `.json`, whose keys the options name."""
 
     kind: ClassVar[str] = "pairs_wds"
+    captions: ClassVar[bool] = True
 
     url: str = "url"
     licence: str | None = None  # of each image; else all have the source's

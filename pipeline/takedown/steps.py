@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
+from vlmill.pipeline.core.compared_text import remove_ignorable
 from vlmill.pipeline.core.excerpt import find_addresses
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
@@ -51,11 +52,11 @@ excerpt has the first."""
 
 
 def hash_text(nodes: Sequence[Mapping[str, Any]]) -> str:
-    """What names the text of a document: sha256 of its text nodes, a line each.
+    """What names the text of a document: sha256 of its text nodes, a line each, without characters that show nothing.
 
     Empty for samples that are about their images, or say nothing.
     """
-    text = "\n".join(node["text"] or "" for node in nodes if node["kind"] == "text")
+    text = remove_ignorable("\n".join(node["text"] or "" for node in nodes if node["kind"] == "text"))
     if not text.strip() or any(node["required"] for node in nodes):
         return ""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -188,7 +189,7 @@ class Match:
     rules: TakedownList
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property

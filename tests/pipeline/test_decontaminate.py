@@ -22,6 +22,7 @@ from tests.helpers.upstream import cauldron, encoded, json_array, obelics, talk
 from tests.pipeline.test_dedupe_picture import drawing
 from vlmill.api.builds import forecast_changes
 from vlmill.api.builds import load_recipe as read_for_api
+from vlmill.pipeline.core.compared_text import split_words
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -38,7 +39,7 @@ from vlmill.pipeline.decontaminate import BuildIndex, Split
 from vlmill.pipeline.decontaminate.index import FOLDER, read_index
 from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
 from vlmill.pipeline.decontaminate.texts import Search, split_passages
-from vlmill.pipeline.decontaminate.words import RUN, find_runs, find_sequence, number_words, split_words
+from vlmill.pipeline.decontaminate.words import RUN, find_runs, find_sequence, number_words
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.trace import trace_sample

@@ -100,6 +100,10 @@ def page(row, name, text, source="scans", filtered=()):
     return Item(source, row, (shows(name, required=True), words(text)), filtered)
 
 
+def pair(row, name, caption, source="captions", filtered=()):
+    return page(row, name, caption, source, filtered)
+
+
 def write_part(folder: Path, items: list[Item]) -> None:
     folder.mkdir(parents=True)
     image_stats, samples, verdicts = [], [], []
@@ -116,7 +120,17 @@ def write_part(folder: Path, items: list[Item]) -> None:
     write_verdicts(folder / "taste.verdicts.parquet", verdicts)
 
 
-def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, filters=("taste",), **knobs):
+def run(
+    items,
+    *,
+    cuts=1,
+    shuffled=None,
+    folder=None,
+    priority=None,
+    filters=("taste",),
+    captioned=("captions", "more"),
+    **knobs,
+):
     """All verdicts as {(sample, node): verdict}, from partitions of `cuts` samples, files in shuffled order."""
     with tempfile.TemporaryDirectory() as temporary:
         root, dedupe = Path(folder or temporary), Dedupe(**{"buckets": 2, **knobs})
@@ -136,7 +150,7 @@ def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, filters=("t
             (root / partition / "signature").mkdir()
             dedupe.signature().run(given, root / partition / "signature")
             inputs |= {f"{partition}/{path.name}": path for path in (root / partition / "signature").iterdir()}
-        for name, steps in (("candidates", dedupe.candidates()), ("pairs", dedupe.pairs())):
+        for name, steps in (("candidates", dedupe.candidates()), ("pairs", dedupe.pair_steps())):
             made = {}
             for number, step in enumerate(steps):
                 folder = root / f"{name}-{number:05d}"
@@ -145,7 +159,7 @@ def run(items, *, cuts=1, shuffled=None, folder=None, priority=None, filters=("t
                 made |= {f"{number:05d}/{path.name}": path for path in folder.iterdir()}
             inputs |= made
         (root / "resolved").mkdir()
-        resolve = dedupe.resolve(partitions=tuple(names), priority=priority or {}, filters=filters)
+        resolve = dedupe.resolve(partitions=tuple(names), priority=priority or {}, filters=filters, captioned=captioned)
         counts = resolve.run(inputs, root / "resolved")
         assert all(count.balanced() for count in counts.values())
         found = {}
@@ -403,11 +417,11 @@ def test_every_partition_gets_a_file_even_without_a_sample(tmp_path):
     given = {name: tmp_path / "web/00000-0000" / name for name in ("samples.parquet", "image_stats.parquet")}
     Dedupe().signature().run(given, tmp_path / "signature")
     inputs = {f"web/00000-0000/{path.name}": path for path in (tmp_path / "signature").iterdir()}
-    for step in (Dedupe(buckets=1).candidates()[0], Dedupe(buckets=1).pairs()[0]):
+    for step in (Dedupe(buckets=1).candidates()[0], Dedupe(buckets=1).pair_steps()[0]):
         (tmp_path / step.name).mkdir()
         step.run(inputs, tmp_path / step.name)
         inputs |= {f"00000/{path.name}": path for path in (tmp_path / step.name).iterdir()}
-    Dedupe().resolve(("web/00000-0000",), {}, ()).run(inputs, tmp_path)
+    Dedupe().resolve(("web/00000-0000",), {}, (), ()).run(inputs, tmp_path)
     assert list(read_rows(tmp_path / "web.00000-0000.dedupe.verdicts.parquet")) == []
 
 

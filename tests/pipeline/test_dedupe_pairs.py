@@ -78,7 +78,9 @@ def signed(folder, texts):
         (Sample(SampleId("web", "x", row), (Node("text", text=text),)) for row, text in enumerate(texts)),
     )
     write_image_stats(folder / "image_stats.parquet", [])
-    ComputeSignatures().run({name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder)
+    ComputeSignatures(containment=False).run(
+        {name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder
+    )
     return {f"web/0/{path.name}": path for path in folder.iterdir()}
 
 
@@ -91,7 +93,7 @@ def pairs_of(inputs, folder, **knobs):
         target.mkdir(parents=True)
         counts.append(step.run(inputs, target))
         made |= {f"{step.bucket:05d}/{path.name}": path for path in target.iterdir()}
-    for step in dedupe.pairs():
+    for step in dedupe.pair_steps():
         target = folder / f"pairs-{step.share:05d}"
         target.mkdir()
         step.run({**inputs, **made}, target)
@@ -111,7 +113,7 @@ def test_buckets_together_hold_what_one_bucket_holds(tmp_path):
 
 
 def test_there_may_be_as_many_buckets_as_leading_bits_tell_apart():
-    assert len(Dedupe(buckets=1 << BUCKET_BITS).pairs()) == 1 << BUCKET_BITS
+    assert len(Dedupe(buckets=1 << BUCKET_BITS).pair_steps()) == 1 << BUCKET_BITS
 
 
 def test_what_a_cap_leaves_out_is_in_the_books(tmp_path):

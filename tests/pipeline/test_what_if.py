@@ -63,6 +63,11 @@ def test_the_same_settings_change_nothing_and_nothing_is_ever_written(folder):
     assert contents(folder / "run") == seen
 
 
+def test_containment_that_was_not_looked_for_is_a_matter_for_a_build(folder):
+    with pytest.raises(RecipeError, match=r"dedupe\.containment: this run has not looked .*--accept-changes"):
+        answer_what_if(str(folder / "run"), None, {"dedupe.containment": "0.8"}, [])
+
+
 def test_reasons_and_examples_say_what_goes_and_what_comes_back(folder):
     _, answer = answer_what_if(str(folder / "run"), None, {"language.drop": "[en]"}, [])
     assert answer.asked == ("language",)
