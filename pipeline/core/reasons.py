@@ -76,6 +76,7 @@ class Reason(StrEnum):
     CRASHED = "crashed", FAILED  # the decoder died of it
     # dropped: a decision of a filter
     LANGUAGE = "language", DROPPED
+    HAN_CHARACTERS = "han_characters", DROPPED  # some, in a text that is neither Japanese nor Korean
     IMAGE_TOO_SMALL = "image_too_small", DROPPED
     IMAGE_TOO_LARGE = "image_too_large", DROPPED
     IMAGE_RATIO = "image_ratio", DROPPED
