@@ -100,6 +100,7 @@ class Reason(StrEnum):
     EXACT_IMAGE = "exact_image", DROPPED
     NEAR_IMAGE = "near_image", DROPPED
     BOILERPLATE_IMAGE = "boilerplate_image", DROPPED
+    HOST_IMAGE = "host_image", DROPPED  # one that many documents of its host show
     SAME_ADDRESSES = "same_addresses", DROPPED  # a document that shows the addresses that another shows
     REPEATED_PARAGRAPH = "repeated_paragraph", DROPPED  # one that stands in many documents of a domain
     CONTAMINATED_IMAGE = "contaminated_image", DROPPED  # an image of an evaluation set
