@@ -16,6 +16,10 @@ published for English web pages is
 
 without two measures of theirs: the share of common words and the perplexity need a list and a model for each language.
 
+These bounds are English's. Of clean prose in Korean, Finnish or Turkish they would leave next to nothing: what English
+says with stop words, other languages say with endings, and where words are short, spaces are many. `languages: [en]`
+asks them of samples that are in English, or in no language that can be told; of others is asked what is by default.
+
 Word lists are looked up by language. A text whose language is open, or has no list, is not filtered by them, and marked
 as a `Undecided`.
 """
@@ -31,7 +35,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.config import STRICT, suggest_names
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Role, Sample, Verdict
 from vlmill.pipeline.filters import word_lists
@@ -101,6 +105,8 @@ class TextQuality:
     Attributes:
         node: bounds of each text.
         sample: bounds of all texts of a sample together.
+        languages: those that the bounds were made for. Samples that are recognised as another, by all of their texts,
+            are asked for the default bounds instead, and for the flagged words of their language; none: all samples.
         roles: whose texts are filtered: none are documents and pages, user and assistant the turns of conversations.
         flagged_words: lists by language code, in place of ours.
         sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
@@ -112,11 +118,17 @@ class TextQuality:
 
     node: TextBounds = field(default_factory=TextBounds)
     sample: TextBounds = field(default_factory=TextBounds)
+    languages: tuple[str, ...] = ()
     roles: tuple[Role, ...] = ("none",)
     flagged_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for code in self.languages:
+            if code not in lid.list_codes():
+                raise ValueError(
+                    f"languages: {code!r} is no language code; {suggest_names(code, sorted(lid.list_codes()))}"
+                )
         for code in self.flagged_words:
             if code not in lid.list_codes() or code in word_lists.UNSPACED:
                 raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
@@ -124,7 +136,7 @@ class TextQuality:
     def made_by(self) -> Mapping[str, str]:
         """The tables of characters; with lists of words, these and the language model."""
         made_by = {"unicode": unicodedata.unidata_version}
-        if self.node.by_list or self.sample.by_list:
+        if self.languages or self.node.by_list or self.sample.by_list:
             packages = ("stopwordsiso", "fasttext-predict")
             made_by |= {name: importlib.metadata.version(name) for name in packages} | {"lid.176.ftz": lid.SHA256}
         return made_by
@@ -137,12 +149,13 @@ class TextQuality:
                 yield from self._sample(row, sample)
 
     def _sample(self, row: int, sample: Sample) -> Iterator[Finding]:
+        of_node, of_sample = self._choose_bounds(sample)
         left, spoken = list[str](), list[str]()
         for index, node in enumerate(sample.nodes):
             if node.text is None or node.role not in self.roles:
                 continue
             found = split_words(node.text)
-            fault, decided = self._ask(self.node, node.text, found)
+            fault, decided = self._ask(of_node, node.text, found)
             if not decided:
                 yield Undecided(row, index)
             if fault:
@@ -150,11 +163,19 @@ class TextQuality:
             else:
                 left.append(node.text)
                 spoken += found
-        fault, decided = self._ask(self.sample, "\n\n".join(left), spoken)
+        fault, decided = self._ask(of_sample, "\n\n".join(left), spoken)
         if not decided:
             yield Undecided(row, WHOLE_SAMPLE)
         if fault:
             yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
+
+    def _choose_bounds(self, sample: Sample) -> tuple[TextBounds, TextBounds]:
+        """Bounds of each text and of all together, for the language that a sample is in."""
+        if self.languages:
+            code = word_lists.guess_language("\n".join(node.text for node in sample.nodes if node.text))
+            if code is not None and code not in self.languages:
+                return _keep_flagged_words(self.node), _keep_flagged_words(self.sample)
+        return self.node, self.sample
 
     def _ask(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
         """The first fault of a text, and whether everything that was asked could be decided."""
@@ -179,6 +200,11 @@ class TextQuality:
     def _flagged(self, code: str) -> Collection[str] | None:
         given = self.flagged_words.get(code)
         return frozenset(word.lower() for word in given) if given is not None else word_lists.FLAGGED.get(code)
+
+
+def _keep_flagged_words(bounds: TextBounds) -> TextBounds:
+    """The default bounds, with those of flagged words: these have lists by language."""
+    return TextBounds(max_flagged_words=bounds.max_flagged_words)
 
 
 def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
