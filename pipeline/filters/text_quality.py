@@ -73,8 +73,9 @@ class TextBounds:
         min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
         max_flagged_words: of its words.
         min_punctuation: of its words and punctuation marks. Thai has none.
-        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words,
-            punctuation.
+        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words.
+            OBELICS asked all texts, and so took headings and captions of pictures.
+        punctuation_from: words from which on a text is asked for its punctuation.
     """
 
     min_words: Number | None = None
@@ -87,6 +88,7 @@ class TextBounds:
     max_flagged_words: Share | None = None
     min_punctuation: Share | None = None
     ratios_from: Number = 12
+    punctuation_from: Number = 12
 
     def __post_init__(self) -> None:
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
@@ -149,13 +151,13 @@ class TextQuality:
                 yield from self._sample(row, sample)
 
     def _sample(self, row: int, sample: Sample) -> Iterator[Finding]:
-        of_node, of_sample = self._choose_bounds(sample)
+        code, of_node, of_sample = self._choose_bounds(sample)
         left, spoken = list[str](), list[str]()
         for index, node in enumerate(sample.nodes):
             if node.text is None or node.role not in self.roles:
                 continue
             found = split_words(node.text)
-            fault, decided = self._ask(of_node, node.text, found)
+            fault, decided = self._ask(of_node, node.text, found, code)
             if not decided:
                 yield Undecided(row, index)
             if fault:
@@ -163,28 +165,33 @@ class TextQuality:
             else:
                 left.append(node.text)
                 spoken += found
-        fault, decided = self._ask(of_sample, "\n\n".join(left), spoken)
+        fault, decided = self._ask(of_sample, "\n\n".join(left), spoken, code)
         if not decided:
             yield Undecided(row, WHOLE_SAMPLE)
         if fault:
             yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
 
-    def _choose_bounds(self, sample: Sample) -> tuple[TextBounds, TextBounds]:
-        """Bounds of each text and of all together, for the language that a sample is in."""
-        if self.languages:
-            code = word_lists.guess_language("\n".join(node.text for node in sample.nodes if node.text))
-            if code is not None and code not in self.languages:
-                return _keep_flagged_words(self.node), _keep_flagged_words(self.sample)
-        return self.node, self.sample
+    def _choose_bounds(self, sample: Sample) -> tuple[str | None, TextBounds, TextBounds]:
+        """The language of a sample, where it is asked for, and the bounds of each text and of all together."""
+        if not self.languages:
+            return None, self.node, self.sample
+        code = word_lists.guess_language("\n".join(node.text for node in sample.nodes if node.text))
+        if code is None or code in self.languages:
+            return code, self.node, self.sample
+        return code, _keep_flagged_words(self.node), _keep_flagged_words(self.sample)
 
-    def _ask(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
-        """The first fault of a text, and whether everything that was asked could be decided."""
-        long = len(found) >= bounds.ratios_from
-        fault = _find_fault_of_form(bounds, text, found, long=long)
-        return self._by_list(bounds, text, found) if fault is None and long and bounds.by_list else (fault, True)
+    def _ask(self, bounds: TextBounds, text: str, found: Sequence[str], code: str | None) -> tuple[Fault | None, bool]:
+        """The first fault of a text, and whether everything that was asked could be decided.
 
-    def _by_list(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
-        code = word_lists.guess_language(text)
+        `code` is its language, None where that is open.
+        """
+        fault, long = _find_fault_of_form(bounds, text, found), len(found) >= bounds.ratios_from
+        return self._by_list(bounds, text, found, code) if fault is None and long and bounds.by_list else (fault, True)
+
+    def _by_list(
+        self, bounds: TextBounds, text: str, found: Sequence[str], code: str | None
+    ) -> tuple[Fault | None, bool]:
+        code = code or word_lists.guess_language(text)
         stop, flagged = (word_lists.get_stop_words(code), self._flagged(code)) if code else (None, None)
         decided = True
         if bounds.min_stop_words is not None:
@@ -207,8 +214,9 @@ def _keep_flagged_words(bounds: TextBounds) -> TextBounds:
     return TextBounds(max_flagged_words=bounds.max_flagged_words)
 
 
-def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
+def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str]) -> Fault | None:
     """The first fault of a text that no list is needed for."""
+    long = len(found) >= bounds.ratios_from
     if bounds.min_words is not None and len(found) < bounds.min_words:
         return Reason.TOO_FEW_WORDS, len(found)
     if bounds.max_words is not None and len(found) > bounds.max_words:
@@ -222,6 +230,7 @@ def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, 
     for bound, reason, measure in checks:
         if bound is not None and (value := measure()) > bound:
             return reason, value
-    if long and bounds.min_punctuation is not None and (value := measure_punctuation(text)) < bounds.min_punctuation:
+    asked = bounds.min_punctuation is not None and len(found) >= bounds.punctuation_from
+    if asked and (value := measure_punctuation(text)) < (bounds.min_punctuation or 0):
         return Reason.PUNCTUATION, value
     return None
