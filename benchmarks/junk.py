@@ -1,73 +1,84 @@
-"""Junk of web pages, drawn: texts and images that no page needs, as `benchmarks.quality` plants them.
+"""Junk of web pages: texts from the templates of `junk.yaml`, and drawn images, as `benchmarks.quality` plants them.
 
-Two sets of kinds: one that was looked at while the recipes were made, and one that was written afterwards. A kind is a
-function of a random generator; a kind of a host also of the host's own generator, which gives what all its pages share.
+Two sets of kinds: one that was looked at while the recipe was made, and one that was held back.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import random
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image, ImageDraw
 
-Text = Callable[[random.Random], str]
-HostText = Callable[[random.Random, random.Random], str]  # of the page, of the host
+WORDS = {
+    "good": [
+        "sofa",
+        "kettle",
+        "drill",
+        "jacket",
+        "router",
+        "helmet",
+        "lantern",
+        "guitar",
+        "blender",
+        "tripod",
+        "wallet",
+    ],
+    "town": ["bristol", "denver", "lyon", "osaka", "porto", "quito", "riga", "seville", "tampa", "utrecht", "zagreb"],
+    "name": [
+        "Ava",
+        "Ben",
+        "Carla",
+        "Dmitri",
+        "Elena",
+        "Farid",
+        "Greta",
+        "Hugo",
+        "Ines",
+        "Jonas",
+        "Mara",
+        "Olga",
+        "Tara",
+    ],
+    "month": ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October"],
+    "sign": ["=====", "-----", "*****", "_____", "~~~~~"],
+    "d": list("123456789"),
+}
 Picture = Callable[[random.Random], bytes]
-NAMES = "Ava Ben Carla Dmitri Elena Farid Greta Hugo Ines Jonas Karin Luca Mara Nils Olga Pablo Quinn Rosa Sven Tara".split()
-PLACES = "Bristol Denver Lyon Osaka Porto Quito Riga Seville Tampa Utrecht Vienna Warsaw Xiamen York Zagreb".split()
-GOODS = "sofa kettle drill jacket router helmet lantern guitar blender tripod racket stapler wallet mattress".split()
-MONTHS = "January February March April May June July August September October November December".split()
 
 
-def _some(draw: random.Random, words: list[str], least: int, most: int) -> list[str]:
-    return draw.sample(words, draw.randint(least, min(most, len(words))))
+class _Fields(dict[str, str]):
+    """What a field of a template becomes: drawn by the host where it is in upper case, else by the page."""
+
+    def __init__(self, page: random.Random, host: random.Random) -> None:
+        super().__init__()
+        self.page, self.host = page, host
+
+    def __missing__(self, key: str) -> str:
+        draw, name = (self.host if key.isupper() else self.page), key.lower()
+        if name == "n":
+            return str(draw.randint(10, 4000))
+        if name in {"letters", "hex"}:
+            of = string.ascii_lowercase if name == "letters" else "0123456789abcdef"
+            return "".join(draw.choice(of) for _ in range(draw.randint(4, 9)))
+        word = draw.choice(WORDS[name])
+        return word.title() if key.istitle() else word
 
 
-def _letters(draw: random.Random, of: str, number: int) -> str:
-    return "".join(draw.choice(of) for _ in range(number))
-
-
-def _date(draw: random.Random) -> str:
-    return f"{draw.choice(MONTHS)} {draw.randint(1, 28)}, {draw.randint(2009, 2023)}"
-
-
-SEEN_TEXTS: Mapping[str, Text] = {
-    "keywords": lambda draw: ", ".join(f"{good} {place.lower()}" for good in _some(draw, GOODS, 9, 12) for place in _some(draw, PLACES, 1, 2)),
-    "counters of shares": lambda draw: "Share {} Tweet {} Pin {} Email Print".format(*(draw.randint(0, 900) for _ in range(3))),
-    "prices": lambda draw: " ".join(f"{good.title()} ${draw.randint(5, 900)}.99 Add to cart" for good in _some(draw, GOODS, 4, 7)),
-    "random letters": lambda draw: " ".join(_letters(draw, string.ascii_lowercase, draw.randint(4, 9)) for _ in range(30)),
-    "wrong encoding": lambda draw: " ".join(f"Ã©{name}â€™s cafÃ© â€œ{place}â€" for name, place in zip(_some(draw, NAMES, 6, 6), PLACES, strict=False)),
-    "one sign": lambda draw: draw.choice("=-*_~#") * draw.randint(40, 120),
-    "one phrase again": lambda draw: f"{draw.choice(GOODS)} best price buy now " * draw.randint(10, 20),
-    "hash tags": lambda draw: " ".join(f"#{good}{place.lower()}" for good, place in zip(_some(draw, GOODS, 8, 12), PLACES, strict=False)),
-    "address": lambda draw: f"Tel +{draw.randint(1, 99)} {draw.randint(100, 999)} {draw.randint(1000, 9999)} | Fax {draw.randint(1000, 9999)} | {draw.randint(1, 200)} High St, {draw.choice(PLACES)} {draw.randint(10000, 99999)}",
-    "script": lambda draw: f"var _gaq = _gaq || []; _gaq.push(['_setAccount', 'UA-{draw.randint(10**6, 10**7)}-1']); (function(){{var s=document.createElement('script');}})();",
-    "style": lambda draw: f".wp-block-{draw.choice(GOODS)} {{ margin: 0 {draw.randint(1, 9)}px; padding: 0; float: left; color: #{_letters(draw, '0123456789abcdef', 6)}; }}",
-    "base64": lambda draw: _letters(draw, string.ascii_letters + string.digits + "+/", 300),
-    "numbers": lambda draw: " ".join(f"{draw.uniform(0, 900):.2f}" for _ in range(40)),
-    "names of links": lambda draw: " ".join(f"{place} {draw.choice(GOODS).title()}s" for place in _some(draw, PLACES, 8, 12)),
-    "read more": lambda draw: draw.choice(["Read more", "Continue reading", "Click here", "View all", "Next »"]),
-    "lorem ipsum": lambda draw: "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore magna aliqua."[draw.randint(0, 11):],
-    "pornography": lambda draw: " ".join(draw.choice("free hot xxx porn milf videos watch online teens threesome blowjob now".split()) for _ in range(25)),
-    "upper case": lambda draw: f"BUY {draw.choice(GOODS).upper()} NOW!!! LIMITED OFFER!!! {draw.randint(20, 90)}% OFF!!! ORDER TODAY!!!",
-}  # fmt: skip
-SEEN_HOST_TEXTS: Mapping[str, HostText] = {
-    "menu": lambda page, host: " | ".join(["Home", *(f"{good.title()}s" for good in _some(host, GOODS, 5, 8)), "Contact"]),
-    "menu, lines in any order": lambda page, host: "\n".join(page.sample(entries := [f"Our {good}s from {host.choice(PLACES)}" for good in _some(host, GOODS, 5, 8)], len(entries))),
-    "footer": lambda page, host: f"© {page.randint(2010, 2023)} {host.choice(NAMES)} & Sons Ltd. All rights reserved. Reproduction of this site without permission is forbidden.",
-    "cookies": lambda page, host: f"We at {host.choice(NAMES)} use cookies to make this site better for you. By going on you agree to our use of cookies, as our policy says.",
-    "newsletter": lambda page, host: f"Would you like to hear from {host.choice(NAMES)} every week? Leave your address below, and we will send you our letter on {host.choice(GOODS)}s.",
-    "page numbers": lambda page, host: f"You are on page {page.randint(1, 40)} of {page.randint(41, 90)} of the {host.choice(GOODS)} archive, and you can go on to the next.",
-    "comments": lambda page, host: f"There are {page.randint(0, 300)} comments on this story about {host.choice(PLACES)}. You must be logged in if you want to post one.",
-    "date": lambda page, host: f"Last updated on {page.randint(1, 28)}/{page.randint(1, 12)}/{page.randint(2010, 2023)} by the team of {host.choice(PLACES)}, who can be reached at the desk.",
-}  # fmt: skip
+def write_text(kind: Mapping[str, Any], page: random.Random, host: random.Random) -> str:
+    """A text of a kind, as `junk.yaml` explains it."""
+    times, fields = kind.get("times", 1), _Fields(page, host)
+    if "of" not in kind:
+        return str(kind.get("joint", " ")).join(kind["text"].format_map(fields) for _ in range(times))
+    return str(kind["joint"]).join(page.sample([kind["text"].format_map(fields) for _ in range(kind["of"])], times))
 
 
 def _encode(image: Image.Image, form: str = "PNG") -> bytes:
@@ -76,55 +87,109 @@ def _encode(image: Image.Image, form: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def _flat(size: tuple[int, int], draw: random.Random) -> Image.Image:
-    return Image.new("RGB", size, tuple(draw.randint(0, 255) for _ in range(3)))
+def _make_flat(size: tuple[int, int], draw: random.Random) -> Image.Image:
+    red, green, blue = (draw.randint(0, 255) for _ in range(3))
+    return Image.new("RGB", size, (red, green, blue))
 
 
-def _sign(size: tuple[int, int], draw: random.Random) -> bytes:
+def draw_sign(size: tuple[int, int], draw: random.Random) -> bytes:
     """Some shapes and words on one colour: an advertisement, a button, a logo."""
-    image = _flat(size, draw)
+    image = _make_flat(size, draw)
     pen = ImageDraw.Draw(image)
     for _ in range(draw.randint(2, 6)):
         x, y = draw.randint(0, size[0]), draw.randint(0, size[1])
-        end = (x + draw.randint(1, size[0]), y + draw.randint(1, size[1]))
-        pen.rectangle((x, y, *end), fill=tuple(draw.randint(0, 255) for _ in range(3)))
-    pen.text((size[0] // 8, size[1] // 3), f"{draw.choice(GOODS)} {draw.choice(PLACES)}", fill=(0, 0, 0))
+        colour = (draw.randint(0, 255), draw.randint(0, 255), draw.randint(0, 255))
+        pen.rectangle((x, y, x + draw.randint(1, size[0]), y + draw.randint(1, size[1])), fill=colour)
+    pen.text((size[0] // 8, size[1] // 3), f"{draw.choice(WORDS['good'])} {draw.choice(WORDS['town'])}", fill=(0, 0, 0))
     return _encode(image)
 
 
-def _noise(size: tuple[int, int], draw: random.Random) -> bytes:
+def draw_noise(size: tuple[int, int], draw: random.Random) -> bytes:
+    """Random pixels."""
     pixels = np.random.default_rng(draw.randint(0, 1 << 30)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return _encode(Image.fromarray(pixels))
 
 
-SEEN_PICTURES: Mapping[str, Picture] = {
-    "spacer 1 x 1": lambda draw: _encode(_flat((1, 1), draw), "GIF"),
-    "icon 16": partial(_sign, (16, 16)),
-    "button 88 x 31": partial(_sign, (88, 31)),
-    "banner 728 x 90": partial(_sign, (728, 90)),
-    "avatar 64": partial(_sign, (64, 64)),
-    "one colour 400": lambda draw: _encode(_flat((400, 400), draw)),
-    "rule 600 x 3": partial(_noise, (600, 3)),
-    "advertisement 300 x 250": partial(_sign, (300, 250)),
-}
-SEEN_HOST_PICTURES: Mapping[str, Picture] = {
-    "logo 240 x 160": partial(_sign, (240, 160)),
-    "logo 240 x 80": partial(_sign, (240, 80)),
-    "header 1000 x 600": partial(_sign, (1000, 600)),
-}
+def draw_colour(side: int, form: str, draw: random.Random) -> bytes:
+    """A square of one colour."""
+    return _encode(_make_flat((side, side), draw), form)
+
+
+def draw_stars(draw: random.Random) -> bytes:
+    """Five stars, some of them golden."""
+    image = Image.new("RGB", (200, 40), "white")
+    for place in range(5):
+        colour = "gold" if draw.random() < 0.7 else "gray"
+        ImageDraw.Draw(image).regular_polygon((20 + 40 * place, 20, 15), 5, fill=colour)
+    return _encode(image)
+
+
+def draw_cells(side: int, cells: int, draw: random.Random) -> bytes:
+    """A black and white code, as of QR."""
+    bits = np.random.default_rng(draw.randint(0, 1 << 30)).integers(0, 2, (cells, cells), dtype=np.uint8) * 255
+    return _encode(Image.fromarray(bits).resize((side, side), Image.Resampling.NEAREST))
+
+
+def draw_placeholder(draw: random.Random) -> bytes:
+    """White, with a word of nearly white."""
+    image = Image.new("RGB", (300, 300), (255, 255, 255))
+    ImageDraw.Draw(image).text((100, 140), draw.choice(WORDS["good"]), fill=(252, 252, 252))
+    return _encode(image)
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """Makers of junk by kind: of a page's own, and of what a host shows on a share of its pages."""
+    """Junk by kind: of a page itself, and of its host: texts on all of its pages, pictures on a share of them."""
 
-    texts: Mapping[str, Text]
-    host_texts: Mapping[str, HostText]
+    texts: Mapping[str, Mapping[str, Any]]
+    host_texts: Mapping[str, Mapping[str, Any]]
     pictures: Mapping[str, Picture]
     host_pictures: Mapping[str, tuple[Picture, float]]
 
 
-SEEN = Kinds(
-    SEEN_TEXTS, SEEN_HOST_TEXTS, SEEN_PICTURES, {kind: (make, 1.0) for kind, make in SEEN_HOST_PICTURES.items()}
-)
-HELD_BACK = SEEN
+def read_kinds(name: str) -> Kinds:
+    """One of the two sets: `seen` or `held_back`."""
+    texts = yaml.safe_load(Path(__file__).with_name("junk.yaml").read_text(encoding="utf-8"))[name]
+    return Kinds(texts["page"], texts["host"], *PICTURES[name])
+
+
+PICTURES: Mapping[str, tuple[Mapping[str, Picture], Mapping[str, tuple[Picture, float]]]] = {
+    "seen": (
+        {
+            "spacer 1 x 1": partial(draw_colour, 1, "GIF"),
+            "icon 16": partial(draw_sign, (16, 16)),
+            "button 88 x 31": partial(draw_sign, (88, 31)),
+            "banner 728 x 90": partial(draw_sign, (728, 90)),
+            "avatar 64": partial(draw_sign, (64, 64)),
+            "one colour 400": partial(draw_colour, 400, "PNG"),
+            "rule 600 x 3": partial(draw_noise, (600, 3)),
+            "advertisement 300 x 250": partial(draw_sign, (300, 250)),
+        },
+        {
+            "logo 240 x 160": (partial(draw_sign, (240, 160)), 1.0),
+            "logo 240 x 80": (partial(draw_sign, (240, 80)), 1.0),
+            "header 1000 x 600": (partial(draw_sign, (1000, 600)), 1.0),
+        },
+    ),
+    "held_back": (
+        {
+            "skyscraper 160 x 600": partial(draw_sign, (160, 600)),
+            "leaderboard 970 x 90": partial(draw_sign, (970, 90)),
+            "stars 200 x 40": draw_stars,
+            "QR code 300": partial(draw_cells, 300, 25),
+            "captcha 200 x 70": partial(draw_noise, (200, 70)),
+            "identicon 80": partial(draw_cells, 80, 5),
+            "flag 24 x 16": partial(draw_sign, (24, 16)),
+            "payment 300 x 50": partial(draw_sign, (300, 50)),
+            "placeholder 300, all but white": draw_placeholder,
+            "sprites 32 x 1024": partial(draw_noise, (32, 1024)),
+            "square advertisement 336": partial(draw_sign, (336, 336)),
+        },
+        {
+            "square logo 200, all pages": (partial(draw_sign, (200, 200)), 1.0),
+            "banner 1200 x 630, half of the pages": (partial(draw_sign, (1200, 630)), 0.5),
+            "portrait 180, a third of the pages": (partial(draw_sign, (180, 180)), 0.33),
+            "no picture yet 300, a fifth of the pages": (partial(draw_sign, (300, 300)), 0.2),
+        },
+    ),
+}

@@ -29,7 +29,14 @@ from rich.table import Table
 import vlmill
 from benchmarks import junk
 
-SITES = ("gimp-help-en", "LukeSmithxyz+based.cooking", "MicrosoftDocs+iis-docs", "opencv-doc", "python-skimage-doc")
+SITES = (
+    "LukeSmithxyz+based.cooking",
+    "MicrosoftDocs+iis-docs",
+    "gimp-help-en",
+    "mavlink+qgc-user-guide",
+    "opencv-doc",
+    "python-skimage-doc",
+)
 HOSTS = (5, 10)  # pages of the first hosts of a site; the last has the rest
 PREFIX = "http://img.quality.test/"
 PER_PAGE = 3  # texts that are planted in a page besides those of its host
@@ -78,9 +85,9 @@ def read_pages(corpus: Path, most: int, images: Path) -> list[Page]:
 def _name_host(site: str, number: int) -> str:
     for part, size in enumerate(HOSTS):
         if number < size:
-            return f"{site.split('+')[-1].lower()}-{part}"
+            return f"{site.rpartition('+')[2].lower()}-{part}"
         number -= size
-    return f"{site.split('+')[-1].lower()}-rest"
+    return f"{site.rpartition('+')[2].lower()}-rest"
 
 
 def _read_blob(corpus: Path, digest: str) -> bytes:
@@ -92,12 +99,12 @@ def plant_junk(pages: Sequence[Page], kinds: junk.Kinds, images: Path) -> None:
     draw = random.Random(17)
     for number, page in enumerate(pages):
         for kind in draw.sample(sorted(kinds.texts), PER_PAGE):
-            page.plant(draw.randint(0, len(page.nodes)), ("text", kinds.texts[kind](draw)), kind)
+            page.plant(draw.randint(0, len(page.nodes)), ("text", junk.write_text(kinds.texts[kind], draw, draw)), kind)
         kind = sorted(kinds.pictures)[number % len(kinds.pictures)]
         page.plant(draw.randint(0, len(page.nodes)), _save(images, f"own-{number}", kinds.pictures[kind](draw)), kind)
-        for kind, make in sorted(kinds.host_texts.items()):
-            end = draw.choice([0, len(page.nodes)])
-            page.plant(end, ("text", make(draw, random.Random(page.host + kind))), kind)
+        for kind, template in sorted(kinds.host_texts.items()):
+            text = junk.write_text(template, draw, random.Random(page.host + kind))
+            page.plant(draw.choice([0, len(page.nodes)]), ("text", text), kind)
         for kind, (show, share) in sorted(kinds.host_pictures.items()):
             if draw.random() < share:
                 name = f"{page.host}-{kind.replace(' ', '-')}"
@@ -152,7 +159,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=360)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder, kinds = Path(temporary), junk.SEEN if given.seen else junk.HELD_BACK
+        folder, kinds = Path(temporary), junk.read_kinds("seen" if given.seen else "held_back")
         (images := folder / "images").mkdir()
         clean = list(
             find_reasons(
@@ -162,8 +169,8 @@ def main() -> None:
         planted = read_pages(given.corpus, given.documents, images)
         plant_junk(planted, kinds, images)
         dirty = list(find_reasons(build(planted, folder / "junk", images), planted))
-    for table in (_make_bounds_table(clean, dirty), _make_kinds_table(dirty)):
-        Console(width=140).print(table)
+    for table in (_make_bounds_table(clean, dirty), _make_sites_table(clean), _make_kinds_table(dirty)):
+        Console(width=150).print(table)
 
 
 Reasons = Sequence[tuple[Page, int, str]]
@@ -186,6 +193,23 @@ def _make_bounds_table(clean: Reasons, dirty: Reasons) -> Table:
     kept = [_format(column["all"] - column[""], column["all"]) for column in columns.values()]
     table.add_section()
     table.add_row("any", *kept)
+    return table
+
+
+def _make_sites_table(clean: Reasons) -> Table:
+    table = Table("site", "pages", "texts", "words", "images", title="kept of clean pages")
+    found: Mapping[str, list[Counter[bool]]] = defaultdict(lambda: [Counter() for _ in range(4)])
+    for page, node, reason in clean:
+        pages, texts, words, images = found[page.host.rpartition("-")[0]]
+        if node < 0:
+            pages[not reason] += 1
+        elif page.nodes[node][0] == "image":
+            images[not reason] += 1
+        else:
+            texts[not reason] += 1
+            words[not reason] += len(page.nodes[node][1].split())
+    for site, columns in found.items():
+        table.add_row(site, *(_format(column[True], column.total()) for column in columns))
     return table
 
 
