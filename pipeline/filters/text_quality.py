@@ -175,7 +175,8 @@ class TextQuality:
         """The language of a sample, where it is asked for, and the bounds of each text and of all together."""
         if not self.languages:
             return None, self.node, self.sample
-        code = word_lists.guess_language("\n".join(node.text for node in sample.nodes if node.text))
+        whole = "\n".join(node.text for node in sample.nodes if node.text)
+        code = word_lists.guess_language(whole, word_lists.OF_SAMPLE)
         if code is None or code in self.languages:
             return code, self.node, self.sample
         return code, _keep_flagged_words(self.node), _keep_flagged_words(self.sample)

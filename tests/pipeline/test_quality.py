@@ -212,6 +212,7 @@ def test_bounds_of_one_language_are_asked_of_samples_in_it_or_in_none():
     assert said(asked, KOREAN, KOREAN) == ([], [])
     assert said(asked, GERMAN, KEYWORDS)[0] == []
     assert said(asked, ENGLISH, KEYWORDS + ".")[0] == [(1, Reason.STOP_WORDS)]
+    assert said(asked, GERMAN * 11, *[ENGLISH] * 40, KEYWORDS + ".")[0][-1] == (41, Reason.STOP_WORDS)
     assert said(asked, "x1 / 7 ; q9 = 3", "7 8 9 | 10 11")[0][0] == (0, Reason.SPECIAL_CHARACTERS)
 
 
