@@ -167,8 +167,8 @@ def _make_outlines(
 
 def _outline_node(node: Node, image_stats: Sequence[ImageStats], *, hosted: bool) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
-    row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
-    row["lines"] = hash_lines(node.text) if hosted and node.text is not None else None
+    lines = hash_lines(node.text) if hosted and node.text is not None else None
+    row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required, "lines": lines}
     if node.image is None:
         gone = node.text is None
         return {

@@ -115,7 +115,7 @@ class TextQuality:
     """
 
     name: ClassVar[str] = "text_quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     image_stats: ClassVar[tuple[str, ...]] = ()
 
     node: TextBounds = field(default_factory=TextBounds)
