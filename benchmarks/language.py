@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 
 from benchmarks.hard_set import FAMILY, PER_CATEGORY, Item, corpus_items, hard_set, without_context
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId
-from vlmill.pipeline.filters import Language, Undecided
+from vlmill.pipeline.filters import Finding, Language, Undecided
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.language.evidence import Weights
 from vlmill.pipeline.filters.language.filter import BATCH
 from vlmill.pipeline.filters.language.prose import CJK
-from vlmill.pipeline.filters.language.script import Trait, measure_traits
+from vlmill.pipeline.filters.language.script import HAN, HANGUL, KANA, Trait, measure_traits
 
 BARS = {"zh": 0.99, "ja": 0.99, "other": 0.999}
 SENTENCE_BAR = 0.999
@@ -62,6 +62,7 @@ def main() -> None:
         _totals(sentences, filtered(sentences, Weights()), dict.fromkeys(BARS, SENTENCE_BAR))
         texts = [item.sample.nodes[0].text or "" for item in sentences]
         _documents(given.corpus / "obelics")
+        _compare_settings(given.corpus / "obelics")
     _cost(texts)
 
 
@@ -218,6 +219,48 @@ def _documents(folder: Path, most: int = 50) -> None:
             f"  {labels[row]['label']:6} Han share {labels[row]['han_share']:5.2f}  "
             f"{'dropped' if row in strange else 'kept'}  {text[:100]!r}"
         )
+
+
+def _compare_settings(folder: Path) -> None:
+    """What Han each setting leaves in documents without kana and Hangul, and what it takes of Japanese and Korean."""
+    if not (folder / "labels.jsonl").exists():
+        return
+    labels = [json.loads(line) for line in (folder / "labels.jsonl").read_text("utf-8").splitlines()]
+    whole = list(_documents_of(folder, labels))
+    parts = [replace(sample, nodes=tuple(_split_paragraphs(sample))) for sample in whole]
+    print(f"\n{'setting':44}{'documents with Han':>20}{'characters':>12}{'ja lost':>16}{'ko lost':>16}{'s':>7}")
+    for name, filter_, samples in (
+        ("drop: [zh], a node between two images", Language(), whole),
+        ("drop: [zh], a node a paragraph", Language(), parts),
+        ("the same, in_doubt: drop", Language(in_doubt="drop"), parts),
+        ("the same, strict: true", Language(strict=True), parts),
+    ):
+        start = time.process_time()
+        gone = {(found.sample, found.node) for found in filter_.decide(enumerate(samples), []) if _drops(found)}
+        seconds, counts = time.process_time() - start, Counter[str]()
+        for row, sample in enumerate(samples):
+            texts = [node.text or "" for node in sample.nodes]
+            left = [text for node, text in enumerate(texts) if not {(row, node), (row, WHOLE_SAMPLE)} & gone]
+            for language, letters in (("ja", KANA), ("ko", HANGUL)):
+                all_of, kept = (sum(bool(letters.search(text)) for text in part) for part in (texts, left))
+                counts.update({language: all_of, f"{language} lost": all_of - kept})
+            if not any(letters.search(text) for text in texts for letters in (KANA, HANGUL)):
+                han = sum(len(HAN.findall(text)) for text in left)
+                counts.update(documents=han > 0, characters=han)
+        lost = "".join(f"{counts[f'{code} lost']:>6} of {counts[code]:>6}" for code in ("ja", "ko"))
+        print(f"{name:44}{counts['documents']:>20}{counts['characters']:>12}{lost}{seconds:>7.1f}")
+
+
+def _drops(finding: Finding) -> bool:
+    return not isinstance(finding, Undecided)
+
+
+def _split_paragraphs(sample: Sample) -> Iterator[Node]:
+    for node in sample.nodes:
+        if node.text is None:
+            yield node
+        else:
+            yield from (Node("text", text=part) for part in node.text.split("\n\n") if part.strip())
 
 
 def _documents_of(folder: Path, labels: Iterable[dict[str, object]]) -> Iterator[Sample]:

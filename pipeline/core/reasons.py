@@ -76,6 +76,7 @@ class Reason(StrEnum):
     CRASHED = "crashed", FAILED  # the decoder died of it
     # dropped: a decision of a filter
     LANGUAGE = "language", DROPPED
+    HAN_CHARACTERS = "han_characters", DROPPED  # some, in a text that is neither Japanese nor Korean
     IMAGE_TOO_SMALL = "image_too_small", DROPPED
     IMAGE_TOO_LARGE = "image_too_large", DROPPED
     IMAGE_RATIO = "image_ratio", DROPPED
@@ -100,6 +101,7 @@ class Reason(StrEnum):
     EXACT_IMAGE = "exact_image", DROPPED
     NEAR_IMAGE = "near_image", DROPPED
     BOILERPLATE_IMAGE = "boilerplate_image", DROPPED
+    HOST_IMAGE = "host_image", DROPPED  # one that many documents of its host show
     SAME_ADDRESSES = "same_addresses", DROPPED  # a document that shows the addresses that another shows
     REPEATED_PARAGRAPH = "repeated_paragraph", DROPPED  # one that stands in many documents of a domain
     CONTAMINATED_IMAGE = "contaminated_image", DROPPED  # an image of an evaluation set

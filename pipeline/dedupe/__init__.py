@@ -50,8 +50,12 @@ class Dedupe:
     """Share of a document's shingles that stand in a longer one from which it goes; null: containment is not looked
     for."""
     paragraphs: Annotated[int, Field(ge=LEAST)] | None = None
-    """Web documents of one host from which a paragraph leaves them all; OBELICS took 3. A paragraph is a text node:
-    give sources of kind obelics `options: {paragraphs: true}`, or a text between two images counts as one."""
+    """Web documents of one host from which a paragraph leaves them all, if each of its lines stands in as many, numbers
+    and case aside; OBELICS took 3. A paragraph is a text node: with `options: {paragraphs: false}` of a source of kind
+    obelics a text between two images counts as one."""
+    host_images: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the web documents of one host that show images, from which an image leaves them all, if they are three
+    or more: logos and banners of hosts with few documents, which `boilerplate` does not reach."""
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
         16  # tasks that look for candidates, and that measure them
     )
@@ -103,4 +107,5 @@ class Dedupe:
             across_documents=self.across_documents,
             same_addresses=self.same_addresses,
             paragraphs=self.paragraphs,
+            host_images=self.host_images,
         )

@@ -1,6 +1,6 @@
 """Step `candidates`: which texts and images of one bucket are worth comparing.
 
-Also which paragraphs are repeated, over all sources.
+Also which lines of a host are repeated, over all sources.
 
 Looks at places alone, so it is cheap. A similar pair meets at many places; `pairs` measures it once.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.dedupe import picture
-from vlmill.pipeline.dedupe.domain import PARAGRAPHS, find_repeated
+from vlmill.pipeline.dedupe.domain import LINES, find_repeated
 
 BUCKET_BITS = picture.GROUP_BITS
 """Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192
@@ -69,7 +69,7 @@ class FindCandidates:
     """Step: the candidates of one bucket of places. Pure.
 
     Counts `text_candidates`, `image_candidates` and perhaps `contained_candidates`: kept is what is to be measured,
-    dropped for PAIR_CAP what shares a place and is not; and `repeated_paragraphs`.
+    dropped for PAIR_CAP what shares a place and is not; and `repeated_lines`.
     """
 
     name: ClassVar[str] = "candidates"
@@ -85,22 +85,22 @@ class FindCandidates:
     def reads(self) -> tuple[str, ...]:
         """The places of all partitions."""
         kinds = list_kinds(containment=self.containment)
-        return tuple(f"*/*/{thing}.places.parquet" for thing in (*(kind.name for kind in kinds), "paragraph"))
+        return tuple(f"*/*/{thing}.places.parquet" for thing in (*(kind.name for kind in kinds), "line"))
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
         return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<kind>.candidates.parquet` for each kind, and `paragraph.repeats.parquet`.
+        """Write `<kind>.candidates.parquet` for each kind, and `line.repeats.parquet`.
 
         The order of `inputs` does not matter.
         """
         first_place, last_place = split_range(self.bucket, self.buckets, BUCKET_BITS)
-        repeats = find_repeated(*_read_columns("paragraph", PARAGRAPHS.names, inputs, first_place, last_place)[0])
-        table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=PARAGRAPHS)
-        pq.write_table(table, folder / "paragraph.repeats.parquet", compression="zstd")
-        counts = {"repeated_paragraphs": Count(table.num_rows, table.num_rows)}
+        repeats = find_repeated(*_read_columns("line", LINES.names, inputs, first_place, last_place)[0])
+        table = pa.Table.from_arrays([pa.array(column) for column in repeats], schema=LINES)
+        pq.write_table(table, folder / "line.repeats.parquet", compression="zstd")
+        counts = {"repeated_lines": Count(table.num_rows, table.num_rows)}
         for kind in list_kinds(containment=self.containment):
             filed = _read_places(kind, inputs, first_place, last_place)
             first, second, excess = find_candidates(kind, filed.places, filed.keys, self.cap)

@@ -1,4 +1,4 @@
-"""OBELICS' rules for web documents.
+"""What recurs on a host: OBELICS' rules for web documents, and two more.
 
 They concern what a domain repeats, and documents that show the same addresses.
 
@@ -7,12 +7,18 @@ one domain were removed, and of documents with the same set of image addresses o
 As there, a domain is the host of a document's address: a registered domain would take the blogs of one provider for one
 site, and needs a list that changes every week.
 
-`signature` files each paragraph under its domain, `candidates` finds those that are filed twice, and `resolve` counts
-these alone among what is left: no step holds the paragraphs of everything.
+Ours: a paragraph is repeated if all of its lines are, so that a menu goes in which entries change their places, or a
+footer that is written in one paragraph here and in two there. What menus put between their entries ends a line, too,
+and case and numbers beside words are not compared: counters, dates and numbers of pages change. And images go that much
+of a host shows, before they are in as many documents as `boilerplate` asks for.
+
+`signature` files each line under its domain, `candidates` finds those that are filed twice, and `resolve` counts
+these alone among what is left: no step holds the lines of everything.
 """
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,10 +29,15 @@ from numpy.typing import NDArray
 from vlmill.pipeline.dedupe.hashing import mix_bits
 from vlmill.pipeline.dedupe.text import make_text_key
 
-PARAGRAPHS = pa.schema([("place", pa.uint64()), ("documents", pa.int64())])
-"""Sorted: a paragraph of a domain, and in how many documents it stands."""
+LINES = pa.schema([("place", pa.uint64()), ("documents", pa.int64())])
+"""Sorted: a line of a domain, and in how many documents it stands."""
 LEAST = 2
-"""Documents from which a paragraph can be called repeated."""
+"""Documents from which a line can be called repeated."""
+LEAST_SHOWN = 3
+"""Documents of a host from which an image can be called its own."""
+_BREAK = re.compile(r"[\n\u2028|\u2022\u00b7\u203a\u00bb\u2192]")
+"""Ends of lines, and the marks between the entries of a menu."""
+_NUMBER = re.compile(r"\b\d+\b")  # by itself: names of parts and versions stay apart
 
 
 def hash_host(url: str) -> int | None:
@@ -41,8 +52,19 @@ def hash_host(url: str) -> int | None:
     return make_text_key(name) if name else None
 
 
-def hash_paragraphs(hosts: NDArray[np.uint64] | np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """64 bits that name a paragraph within its domain, from the keys of both; pure."""
+def hash_lines(text: str) -> list[int]:
+    """The keys of the different lines of a text, sorted, without case and, beside words, with one digit for a number.
+
+    Lines without a letter or digit do not count beside others. Pure.
+    """
+    text = text.casefold()
+    lines = [line for line in _BREAK.split(text) if any(map(str.isalnum, line))]
+    folded = {_NUMBER.sub("0", line) if any(map(str.isalpha, line)) else line for line in lines or [text]}
+    return sorted(map(make_text_key, folded))
+
+
+def hash_places(hosts: NDArray[np.uint64] | np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """64 bits that name a line within its domain, from the keys of both; pure."""
     return mix_bits(keys ^ mix_bits(np.atleast_1d(hosts)))
 
 
@@ -62,10 +84,31 @@ def find_repeated(
 
 
 def find_common_paragraphs(nodes: pl.DataFrame, least: int) -> pl.DataFrame:
-    """The `nodes` with a `paragraph` that stands in at least `least` documents, and in how many `documents`."""
-    counted = nodes.filter(pl.col("paragraph").is_not_null())
-    counted = counted.with_columns(documents=pl.col("order").n_unique().over("paragraph"))
-    return counted.filter(pl.col("documents") >= least)
+    """The nodes all of whose lines stand in at least `least` documents, and in how many `documents` the rarest does.
+
+    Args:
+        nodes: Text nodes with `order`, `node`, `places`, the places of those of their lines that may be repeated, and
+            `whole`, whether these are all of their lines.
+        least: Documents.
+    """
+    lines = nodes.explode("places").drop_nulls("places")
+    lines = lines.with_columns(documents=pl.col("order").n_unique().over("places"))
+    rarest = lines.filter("whole").group_by("order", "node").agg(pl.col("documents").min())
+    return rarest.filter(pl.col("documents") >= least)
+
+
+def find_host_images(shown: pl.DataFrame, same: str, share: float) -> pl.DataFrame:
+    """The nodes of images that at least this share of their host's documents shows, LEAST_SHOWN at least.
+
+    Args:
+        shown: Image nodes of documents with `order`, `node`, `host` and what makes images the same.
+        same: The column that does.
+        share: Of the documents of a host that show any image.
+    """
+    hosted = shown.drop_nulls("host").with_columns(
+        documents=pl.col("order").n_unique().over("host", same), of=pl.col("order").n_unique().over("host")
+    )
+    return hosted.filter((pl.col("documents") >= LEAST_SHOWN) & (pl.col("documents") >= share * pl.col("of")))
 
 
 def find_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:

@@ -15,9 +15,8 @@ never the first to arrive.
 - An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents
   leaves
   them all, as OBELICS removed images by address (Laurencon et al., 2023, section 3.2).
-- Where the recipe says so, a web document falls that shows the addresses that another shows, and a paragraph leaves all
-  documents
-  of a domain that has it in many (`domain.py`).
+- Where the recipe says so, a web document falls that shows the addresses that another shows, and a paragraph or an
+  image leaves all documents of a domain that has it in many (`domain.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.dedupe.captions import keep_best_captions
 from vlmill.pipeline.dedupe.components import find_components
 from vlmill.pipeline.dedupe.contained import find_contained
-from vlmill.pipeline.dedupe.domain import find_common_paragraphs, find_same_addresses
+from vlmill.pipeline.dedupe.domain import find_common_paragraphs, find_host_images, find_same_addresses
 from vlmill.pipeline.dedupe.overlap import compute_overlap
 from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
 from vlmill.pipeline.dedupe.survivors import read_survivors
@@ -74,15 +73,16 @@ class Resolve:
     across_documents: bool
     same_addresses: bool
     paragraphs: int | None
+    host_images: float | None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """All pairs, repeated paragraphs, outlines, and verdicts of the filters."""
+        """All pairs, repeated lines, outlines, and verdicts of the filters."""
         return (
             "*/text.pairs.parquet",
             "*/image.pairs.parquet",
             *(("*/contained.pairs.parquet",) if self.containment is not None else ()),
-            "*/paragraph.repeats.parquet",
+            "*/line.repeats.parquet",
             f"*/*/{OUTLINE_FILE}",
             *(f"*/*/{name_verdicts(filter_)}" for filter_ in self.filters),
         )
@@ -139,10 +139,10 @@ class Resolve:
         return pl.concat([by_picture, _drop_whole_pages(samples.filter(~single))])
 
     def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
-        """Places of the paragraphs that may have to go; the filters may have left less of them."""
+        """Places of the lines that may have to go; the filters may have left less of them."""
         if self.paragraphs is None:
             return np.empty(0, np.uint64)
-        paths = [inputs[name] for name in sorted(inputs) if name.endswith("/paragraph.repeats.parquet")]
+        paths = [inputs[name] for name in sorted(inputs) if name.endswith("/line.repeats.parquet")]
         repeats = pl.scan_parquet(paths).filter(pl.col("documents") >= self.paragraphs).select("place").collect()
         return repeats["place"].sort().to_numpy()
 
@@ -164,12 +164,16 @@ class Resolve:
         return [common, again, said.cast(DROPS), self._drop_copies(shown)]
 
     def _drop_common(self, shown: pl.DataFrame) -> pl.DataFrame:
-        """Images of documents that stand in too many of them."""
+        """Images of documents that stand in too many of them, or in too many of their host's."""
         same = "label" if self.near_images else "key"
-        shown = shown.with_columns(documents=pl.col("order").n_unique().over(same))
-        shown = shown.filter(pl.col("documents") > self.boilerplate)
-        boilerplate = pl.lit(Reason.BOILERPLATE_IMAGE.value)
-        return shown.select("order", "node", reason=boilerplate, score="documents", keeper=None).cast(DROPS)
+        counted = shown.with_columns(documents=pl.col("order").n_unique().over(same))
+        common = counted.filter(pl.col("documents") > self.boilerplate)
+        drops = [common.select("order", "node", reason=pl.lit(Reason.BOILERPLATE_IMAGE.value), score="documents")]
+        if self.host_images is not None:
+            rare = counted.join(common, on=["order", "node"], how="anti")
+            own = find_host_images(rare, same, self.host_images)
+            drops.append(own.select("order", "node", reason=pl.lit(Reason.HOST_IMAGE.value), score="documents"))
+        return pl.concat(drops).with_columns(keeper=None).cast(DROPS)
 
     def _drop_copies(self, shown: pl.DataFrame) -> pl.DataFrame:
         """Images of documents that come again."""

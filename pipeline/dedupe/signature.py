@@ -4,7 +4,7 @@ So its texts and images are not read again.
 
 Leaves, for texts and for images, a table of places (`*.places.parquet`: where a thing is filed, so that similar things
 meet) and an array of evidence (`*.evidence.npy`: what similarity is measured on), `outline.parquet`: the samples
-without their contents, and `paragraph.places.parquet`: the paragraphs of each domain. Texts and images go by 64-bit
+without their contents, and `line.places.parquet`: the lines of each domain. Texts and images go by 64-bit
 keys of their contents; a content that a partition holds several times is given signatures once.
 """
 
@@ -35,7 +35,7 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.dedupe import picture, text
-from vlmill.pipeline.dedupe.domain import PARAGRAPHS, hash_host, hash_paragraphs
+from vlmill.pipeline.dedupe.domain import LINES, hash_host, hash_lines, hash_places
 
 SHORT = 10
 """Shingles under which a text is too short to be called similar to another: it is only an exact duplicate."""
@@ -52,6 +52,7 @@ OUTLINE_NODE = pa.struct(
         pa.field("turn", pa.int32(), nullable=False),
         pa.field("required", pa.bool_(), nullable=False),
         pa.field("key", pa.uint64()),  # of its text or image; None where there is none
+        pa.field("lines", pa.list_(pa.uint64())),  # keys of the lines of a text of a host; None elsewhere
         pa.field("url", pa.uint64()),  # key of an image's address; None where it has none
         pa.field("reason", pa.string()),  # why there is none
     ]
@@ -105,13 +106,13 @@ class ComputeSignatures:
         """Signature texts sample by sample, then images."""
         image_stats = read_image_stats(inputs[IMAGE_STATS_FILE])
         texts = dict[int, _SignedText]()
-        paragraphs: list[NDArray[np.uint64]] = []
+        lines: list[NDArray[np.uint64]] = []
         samples = read_samples(inputs[SAMPLES_FILE])
-        rows = _make_outlines(samples, image_stats, texts, paragraphs, containment=self.containment)
+        rows = _make_outlines(samples, image_stats, texts, lines, containment=self.containment)
         write_rows(folder / OUTLINE_FILE, OUTLINE, rows)
         long = {key: signed for key, signed in texts.items() if signed.long}
         _write_texts(folder, long, containment=self.containment)
-        _write_paragraphs(folder / "paragraph.places.parquet", paragraphs)
+        _write_lines(folder / "line.places.parquet", lines)
         return {
             "texts_signed": _count_kept(len(long)),
             "images_signed": _count_kept(_write_images(folder, image_stats)),
@@ -146,23 +147,23 @@ def _make_outlines(
     samples: Iterator[Sample],
     image_stats: Sequence[ImageStats],
     texts: dict[int, _SignedText],
-    paragraphs: list[NDArray[np.uint64]],
+    lines: list[NDArray[np.uint64]],
     *,
     containment: bool,
 ) -> Iterator[dict[str, Any]]:
     """Rows of OUTLINE.
 
-    Enters what is signed of each new text under its key, and the places of each document's paragraphs.
+    Enters what is signed of each new text under its key, and the places of each document's lines.
     """
     for sample in samples:
         compared, whole = choose_unit(sample), join_text(sample)
         key, domain = text.make_text_key(whole), hash_host(sample.url) if compared == DOCUMENT else None
-        nodes = [_outline_node(node, image_stats) for node in sample.nodes]
+        nodes = [_outline_node(node, image_stats, hosted=domain is not None) for node in sample.nodes]
         if compared != TURNS and key not in texts:
             texts[key] = _sign_text(whole, containment=containment)
         if domain is not None:
-            said = np.array([node["key"] for node in nodes if node["kind"] == "text"], np.uint64)
-            paragraphs.append(np.unique(hash_paragraphs(np.uint64(domain), said)))
+            said = np.array([line for node in nodes for line in node["lines"] or ()], np.uint64)
+            lines.append(np.unique(hash_places(np.uint64(domain), said)))
         yield {
             **sample.id._asdict(),
             "unit": compared,
@@ -175,9 +176,10 @@ def _make_outlines(
         }
 
 
-def _outline_node(node: Node, image_stats: Sequence[ImageStats]) -> dict[str, Any]:
+def _outline_node(node: Node, image_stats: Sequence[ImageStats], *, hosted: bool) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
-    row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required}
+    lines = hash_lines(node.text) if hosted and node.text is not None else None
+    row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required, "lines": lines}
     if node.image is None:
         gone = node.text is None
         return {
@@ -264,11 +266,11 @@ def _write_places(
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
 
 
-def _write_paragraphs(path: Path, paragraphs: Sequence[NDArray[np.uint64]]) -> None:
-    """Write PARAGRAPHS: in how many documents of the partition each paragraph of a domain stands."""
-    places = np.concatenate([*paragraphs, np.empty(0, np.uint64)])
+def _write_lines(path: Path, lines: Sequence[NDArray[np.uint64]]) -> None:
+    """Write LINES: in how many documents of the partition each line of a domain stands."""
+    places = np.concatenate([*lines, np.empty(0, np.uint64)])
     columns = np.unique(places, return_counts=True)
-    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PARAGRAPHS)
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=LINES)
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
 
 

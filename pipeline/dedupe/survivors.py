@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vlmill.pipeline.core.names import OUTLINE_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, Node, Sample, SampleId, Verdict
-from vlmill.pipeline.dedupe.domain import hash_paragraphs
+from vlmill.pipeline.dedupe.domain import hash_places
 from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
 
@@ -22,7 +22,7 @@ def read_survivors(
     partitions: Sequence[str],
     filters: Sequence[str],
     priority: Mapping[str, int],
-    paragraphs: NDArray[np.uint64],
+    lines: NDArray[np.uint64],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Samples that the filters left, and the nodes that they left of these. Independent of the order of `parts`.
 
@@ -31,16 +31,16 @@ def read_survivors(
         partitions: `<source>/<partition>` of every partition.
         filters: Whose verdicts count, in recipe order.
         priority: Source -> number; the lower one comes first.
-        paragraphs: Places of the paragraphs of documents that are wanted, sorted.
+        lines: Places of the lines of documents that are wanted, sorted.
 
     Returns:
         Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it
             (`order`), `part`, `sample` (row), the number of nodes `left`, and what stands in the outline but for the
             nodes.
-        Nodes by sample and node: `order`, `node`, the place `paragraph` of a wanted one, and what stands in the
-            outline. Other texts of documents are left out.
+        Nodes by sample and node: `order`, `node`, the `places` of wanted lines, whether these are the `whole` node, and
+            what stands in the outline but for the lines. Texts of documents without wanted lines are left out.
     """
-    found = [_read_part(inputs, partition, filters, paragraphs) for partition in sorted(partitions)]
+    found = [_read_part(inputs, partition, filters, lines) for partition in sorted(partitions)]
     ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)
     samples = pl.concat([samples for samples, _ in found]).with_columns(priority=ranks)
     samples = samples.sort("priority", "source", "file", "row", "page").with_row_index("order")
@@ -50,7 +50,7 @@ def read_survivors(
 
 
 def _read_part(
-    inputs: Mapping[str, Path], partition: str, filters: Sequence[str], paragraphs: NDArray[np.uint64]
+    inputs: Mapping[str, Path], partition: str, filters: Sequence[str], lines: NDArray[np.uint64]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     outline = pl.read_parquet(inputs[f"{partition}/{OUTLINE_FILE}"]).with_row_index("sample")
     outline = outline.with_columns(partition=pl.lit(partition))
@@ -68,18 +68,20 @@ def _read_part(
     gone = pl.DataFrame(lost, pl.Schema({"sample": pl.UInt32, "node": pl.Int32}), orient="row")
     nodes = nodes.join(gone, on=["sample", "node"], how="anti")
     left = nodes.group_by("sample").agg(left=pl.len())
-    nodes = _add_paragraphs(nodes.join(outline.select("sample", "unit", "host"), on="sample"), paragraphs)
-    wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("paragraph").is_not_null()
-    return outline.drop("nodes").join(left, on="sample"), nodes.filter(wanted).drop("reason", "host")
+    nodes = _add_places(nodes.join(outline.select("sample", "unit", "host"), on="sample"), lines)
+    wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("places").is_not_null()
+    return outline.drop("nodes").join(left, on="sample"), nodes.filter(wanted).drop("reason", "lines")
 
 
-def _add_paragraphs(nodes: pl.DataFrame, paragraphs: NDArray[np.uint64]) -> pl.DataFrame:
-    """The nodes, with the places of those that are wanted paragraphs."""
-    hosts, keys = (nodes[name].fill_null(0).to_numpy() for name in ("host", "key"))
-    places = hash_paragraphs(hosts, keys)
-    said = ((nodes["kind"] == "text") & nodes["host"].is_not_null()).to_numpy()
-    column = pl.Series("paragraph", places).set(pl.Series(~(said & np.isin(places, paragraphs))), None)
-    return nodes.with_columns(column)
+def _add_places(nodes: pl.DataFrame, lines: NDArray[np.uint64]) -> pl.DataFrame:
+    """The nodes, with the places of those of their lines that are wanted, and whether these are all."""
+    said = nodes.select("sample", "node", "host", "lines").explode("lines").drop_nulls()
+    places = hash_places(said["host"].to_numpy(), said["lines"].to_numpy())
+    said = said.with_columns(
+        places=pl.Series(places, dtype=pl.UInt64), wanted=pl.Series(np.isin(places, lines), dtype=pl.Boolean)
+    )
+    found = said.group_by("sample", "node").agg(pl.col("places").filter("wanted"), whole=pl.col("wanted").all())
+    return nodes.join(found.filter(pl.col("places").list.len() > 0), on=["sample", "node"], how="left")
 
 
 def _list_lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]:

@@ -10,6 +10,8 @@ as in `measures`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from pydantic import Field
@@ -23,8 +25,8 @@ from vlmill.pipeline.filters.measures import split_words
 
 
 @dataclass(frozen=True, config=STRICT)
-class Shape:
-    """Drops image nodes whose size is out of bounds, and samples with too few or too many images, or words for each.
+class ShapeBounds:
+    """What images, and samples by their images, must keep to.
 
     Attributes:
         min_side: pixels of the shorter side; below 32 are spacers, bullets and toolbar icons.
@@ -38,12 +40,7 @@ class Shape:
         min_words_per_image: words of all its texts over images left; galleries have few. Asked only where an image is
             left.
         max_words_per_image: the same; books with one cover have many.
-        sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
-
-    name: ClassVar[str] = "shape"
-    version: ClassVar[int] = 2
-    image_stats: ClassVar[tuple[str, ...]] = ("width", "height")
 
     min_side: int = Field(default=32, ge=1)
     max_side: int = Field(default=20_000, ge=1)
@@ -54,7 +51,6 @@ class Shape:
     max_images: int | None = Field(default=None, ge=0)
     min_words_per_image: float | None = Field(default=None, ge=0)
     max_words_per_image: float | None = Field(default=None, ge=0)
-    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for least, most, thing in (
@@ -67,32 +63,8 @@ class Shape:
             if low is not None and high is not None and low > high:
                 raise ValueError(f"{least} {low} is above {most} {high}: no {thing} could pass")
 
-    def made_by(self) -> Mapping[str, str]:
-        """Nothing but this file."""
-        return {}
-
-    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
-        """Verdicts scored by the offending side or area in pixels, ratio, number of images, or words per image.
-
-        Images that failed have no size and get no verdict; they count as lost.
-        """
-        for row, sample in take_sources(samples, self.sources):
-            left = 0
-            for index, node in enumerate(sample.nodes):
-                if node.image is None or image_stats[node.image].reason is not None:
-                    continue
-                fault = self._fault(image_stats[node.image])
-                if fault:
-                    yield Verdict(row, index, self.name, *fault)
-                else:
-                    left += 1
-            fault = self._fault_of_sample(sample, left)
-            if fault:
-                yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
-            elif self.min_images:  # more may fall later
-                yield Verdict(row, LEAST_IMAGES, self.name, Reason.TOO_FEW_IMAGES, self.min_images)
-
-    def _fault_of_sample(self, sample: Sample, left: int) -> tuple[Reason, float] | None:
+    def find_sample_fault(self, sample: Sample, left: int) -> tuple[Reason, float] | None:
+        """The fault of a sample with so many images left, if any: reason, and number or words per image."""
         if left < self.min_images:
             return Reason.TOO_FEW_IMAGES, left
         if self.max_images is not None and left > self.max_images:
@@ -104,7 +76,8 @@ class Shape:
         beyond = (least is not None and density < least) or (most is not None and density > most)
         return (Reason.WORDS_PER_IMAGE, density) if beyond else None
 
-    def _fault(self, stats: ImageStats) -> tuple[Reason, float] | None:
+    def find_image_fault(self, stats: ImageStats) -> tuple[Reason, float] | None:
+        """The fault of an image, if any: reason, and side or area in pixels, or ratio."""
         short, long = sorted((stats.width, stats.height))
         area = short * long
         if short < self.min_side:
@@ -116,3 +89,49 @@ class Shape:
         if self.max_pixels is not None and area > self.max_pixels:
             return Reason.IMAGE_TOO_LARGE, area
         return (Reason.IMAGE_RATIO, long / short) if long > self.max_ratio * short else None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Shape(ShapeBounds):
+    """Drops image nodes whose size is out of bounds, and samples with too few or too many images, or words for each.
+
+    Attributes:
+        by_source: other bounds in the place of these, by name of a source or by a pattern such as `cauldron-*`; the
+            first that fits counts.
+        sources: those that it is asked of, by name or by a pattern; none: all.
+    """
+
+    name: ClassVar[str] = "shape"
+    version: ClassVar[int] = 2
+    image_stats: ClassVar[tuple[str, ...]] = ("width", "height")
+
+    by_source: Mapping[str, ShapeBounds] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    def made_by(self) -> Mapping[str, str]:
+        """Nothing but this file."""
+        return {}
+
+    def decide(self, samples: Iterable[tuple[int, Sample]], image_stats: Sequence[ImageStats]) -> Iterator[Verdict]:
+        """Verdicts scored by the offending side or area in pixels, ratio, number of images, or words per image.
+
+        Images that failed have no size and get no verdict; they count as lost.
+        """
+        for row, sample in take_sources(samples, self.sources):
+            bounds, left = self._choose_bounds(sample.id.source), 0
+            for index, node in enumerate(sample.nodes):
+                if node.image is None or image_stats[node.image].reason is not None:
+                    continue
+                fault = bounds.find_image_fault(image_stats[node.image])
+                if fault:
+                    yield Verdict(row, index, self.name, *fault)
+                else:
+                    left += 1
+            fault = bounds.find_sample_fault(sample, left)
+            if fault:
+                yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
+            elif bounds.min_images:  # more may fall later
+                yield Verdict(row, LEAST_IMAGES, self.name, Reason.TOO_FEW_IMAGES, bounds.min_images)
+
+    def _choose_bounds(self, source: str) -> ShapeBounds:
+        return next((bounds for name, bounds in self.by_source.items() if fnmatchcase(source, name)), self)

@@ -16,6 +16,10 @@ published for English web pages is
 
 without two measures of theirs: the share of common words and the perplexity need a list and a model for each language.
 
+These bounds are English's. Of clean prose in Korean, Finnish or Turkish they would leave next to nothing: what English
+says with stop words, other languages say with endings, and where words are short, spaces are many. `languages: [en]`
+asks them of samples that are in English, or in no language that can be told; of others is asked what is by default.
+
 Word lists are looked up by language. A text whose language is open, or has no list, is not filtered by them, and marked
 as a `Undecided`.
 """
@@ -31,7 +35,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.config import STRICT, suggest_names
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Role, Sample, Verdict
 from vlmill.pipeline.filters import word_lists
@@ -69,8 +73,9 @@ class TextBounds:
         min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
         max_flagged_words: of its words.
         min_punctuation: of its words and punctuation marks. Thai has none.
-        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words,
-            punctuation.
+        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words.
+            OBELICS asked all texts, and so took headings and captions of pictures.
+        punctuation_from: words from which on a text is asked for its punctuation.
     """
 
     min_words: Number | None = None
@@ -83,6 +88,7 @@ class TextBounds:
     max_flagged_words: Share | None = None
     min_punctuation: Share | None = None
     ratios_from: Number = 12
+    punctuation_from: Number = 12
 
     def __post_init__(self) -> None:
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
@@ -101,22 +107,30 @@ class TextQuality:
     Attributes:
         node: bounds of each text.
         sample: bounds of all texts of a sample together.
+        languages: those that the bounds were made for. Samples that are recognised as another, by all of their texts,
+            are asked for the default bounds instead, and for the flagged words of their language; none: all samples.
         roles: whose texts are filtered: none are documents and pages, user and assistant the turns of conversations.
         flagged_words: lists by language code, in place of ours.
         sources: those that it is asked of, by name or by a pattern such as `cauldron-*`; none: all.
     """
 
     name: ClassVar[str] = "text_quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     image_stats: ClassVar[tuple[str, ...]] = ()
 
     node: TextBounds = field(default_factory=TextBounds)
     sample: TextBounds = field(default_factory=TextBounds)
+    languages: tuple[str, ...] = ()
     roles: tuple[Role, ...] = ("none",)
     flagged_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for code in self.languages:
+            if code not in lid.list_codes():
+                raise ValueError(
+                    f"languages: {code!r} is no language code; {suggest_names(code, sorted(lid.list_codes()))}"
+                )
         for code in self.flagged_words:
             if code not in lid.list_codes() or code in word_lists.UNSPACED:
                 raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
@@ -124,7 +138,7 @@ class TextQuality:
     def made_by(self) -> Mapping[str, str]:
         """The tables of characters; with lists of words, these and the language model."""
         made_by = {"unicode": unicodedata.unidata_version}
-        if self.node.by_list or self.sample.by_list:
+        if self.languages or self.node.by_list or self.sample.by_list:
             packages = ("stopwordsiso", "fasttext-predict")
             made_by |= {name: importlib.metadata.version(name) for name in packages} | {"lid.176.ftz": lid.SHA256}
         return made_by
@@ -137,12 +151,13 @@ class TextQuality:
                 yield from self._sample(row, sample)
 
     def _sample(self, row: int, sample: Sample) -> Iterator[Finding]:
+        code, of_node, of_sample = self._choose_bounds(sample)
         left, spoken = list[str](), list[str]()
         for index, node in enumerate(sample.nodes):
             if node.text is None or node.role not in self.roles:
                 continue
             found = split_words(node.text)
-            fault, decided = self._ask(self.node, node.text, found)
+            fault, decided = self._ask(of_node, node.text, found, code)
             if not decided:
                 yield Undecided(row, index)
             if fault:
@@ -150,20 +165,34 @@ class TextQuality:
             else:
                 left.append(node.text)
                 spoken += found
-        fault, decided = self._ask(self.sample, "\n\n".join(left), spoken)
+        fault, decided = self._ask(of_sample, "\n\n".join(left), spoken, code)
         if not decided:
             yield Undecided(row, WHOLE_SAMPLE)
         if fault:
             yield Verdict(row, WHOLE_SAMPLE, self.name, *fault)
 
-    def _ask(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
-        """The first fault of a text, and whether everything that was asked could be decided."""
-        long = len(found) >= bounds.ratios_from
-        fault = _find_fault_of_form(bounds, text, found, long=long)
-        return self._by_list(bounds, text, found) if fault is None and long and bounds.by_list else (fault, True)
+    def _choose_bounds(self, sample: Sample) -> tuple[str | None, TextBounds, TextBounds]:
+        """The language of a sample, where it is asked for, and the bounds of each text and of all together."""
+        if not self.languages:
+            return None, self.node, self.sample
+        whole = "\n".join(node.text for node in sample.nodes if node.text)
+        code = word_lists.guess_language(whole, word_lists.OF_SAMPLE)
+        if code is None or code in self.languages:
+            return code, self.node, self.sample
+        return code, _keep_flagged_words(self.node), _keep_flagged_words(self.sample)
 
-    def _by_list(self, bounds: TextBounds, text: str, found: Sequence[str]) -> tuple[Fault | None, bool]:
-        code = word_lists.guess_language(text)
+    def _ask(self, bounds: TextBounds, text: str, found: Sequence[str], code: str | None) -> tuple[Fault | None, bool]:
+        """The first fault of a text, and whether everything that was asked could be decided.
+
+        `code` is its language, None where that is open.
+        """
+        fault, long = _find_fault_of_form(bounds, text, found), len(found) >= bounds.ratios_from
+        return self._by_list(bounds, text, found, code) if fault is None and long and bounds.by_list else (fault, True)
+
+    def _by_list(
+        self, bounds: TextBounds, text: str, found: Sequence[str], code: str | None
+    ) -> tuple[Fault | None, bool]:
+        code = code or word_lists.guess_language(text)
         stop, flagged = (word_lists.get_stop_words(code), self._flagged(code)) if code else (None, None)
         decided = True
         if bounds.min_stop_words is not None:
@@ -181,8 +210,14 @@ class TextQuality:
         return frozenset(word.lower() for word in given) if given is not None else word_lists.FLAGGED.get(code)
 
 
-def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, long: bool) -> Fault | None:
+def _keep_flagged_words(bounds: TextBounds) -> TextBounds:
+    """The default bounds, with those of flagged words: these have lists by language."""
+    return TextBounds(max_flagged_words=bounds.max_flagged_words)
+
+
+def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str]) -> Fault | None:
     """The first fault of a text that no list is needed for."""
+    long = len(found) >= bounds.ratios_from
     if bounds.min_words is not None and len(found) < bounds.min_words:
         return Reason.TOO_FEW_WORDS, len(found)
     if bounds.max_words is not None and len(found) > bounds.max_words:
@@ -196,6 +231,7 @@ def _find_fault_of_form(bounds: TextBounds, text: str, found: Sequence[str], *, 
     for bound, reason, measure in checks:
         if bound is not None and (value := measure()) > bound:
             return reason, value
-    if long and bounds.min_punctuation is not None and (value := measure_punctuation(text)) < bounds.min_punctuation:
+    asked = bounds.min_punctuation is not None and len(found) >= bounds.punctuation_from
+    if asked and (value := measure_punctuation(text)) < (bounds.min_punctuation or 0):
         return Reason.PUNCTUATION, value
     return None

@@ -16,7 +16,8 @@ import stopwordsiso
 from vlmill.pipeline.filters.language import lid
 
 SURE = 0.5  # probability from which a text is looked up under its language
-CHARACTERS = 1200  # that are seen of a text
+CHARACTERS = 1200  # that are seen of a text,
+OF_SAMPLE = 1 << 16  # and of all texts of a sample: a translated heading says little about the page below it
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
 """Languages without spaces: what stands in a list of theirs is no word that `measures.split_words` finds."""
@@ -38,9 +39,9 @@ FLAGGED: Mapping[str, frozenset[str]] = {
 }
 
 
-def guess_language(text: str) -> str | None:
-    """The code of the language that most of a text is in, or None where that is open. Pure."""
-    found = lid.predict_languages(text[:CHARACTERS], most=1)
+def guess_language(text: str, characters: int = CHARACTERS) -> str | None:
+    """The code of the language that most of a text is in, or None where that is open; `characters` are seen. Pure."""
+    found = lid.predict_languages(text[:characters], most=1)
     code, probability = max(found.items(), key=lambda item: item[1], default=("", 0.0))
     return code if probability >= SURE else None
 

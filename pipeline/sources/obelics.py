@@ -31,7 +31,7 @@ PARAGRAPH_BREAK = "\n\n"
 class Obelics(ParquetSource):
     """Interleaved documents whose images have to be fetched."""
 
-    paragraphs: bool = False  # whether each paragraph is a node, not each text between two images
+    paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one
 
     kind: ClassVar[str] = "obelics"
     fetches: ClassVar[bool] = True

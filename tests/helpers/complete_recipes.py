@@ -232,8 +232,9 @@ def _shrink_filter(filter_: Mapping[str, Any]) -> dict[str, Any]:
     """The same filter for stand-ins, whose pictures and texts are small: no bounds of sides, words and repetition."""
     ((name, settings),) = filter_.items()
     made = dict(settings or {})
-    if "min_side" in made:
+    if name == "shape":
         made["min_side"] = 8
+        made["by_source"] = {source: {**its, "min_side": 8} for source, its in made.get("by_source", {}).items()}
     for level in {"node", "sample"} & made.keys():
         made[level] = {key: value for key, value in made[level].items() if "words" not in key and "repet" not in key}
     return {name: made}

@@ -386,6 +386,7 @@ def test_verdicts_do_not_depend_on_partitions_buckets_or_the_order_of_files(made
     items = [draft(row) for row, draft in enumerate(made)]
     knobs = {"boilerplate": 2, "across_documents": bool(seed % 2), "near_images": seed % 3 == 0}
     knobs |= {"paragraphs": 2 if seed % 5 else None, "same_addresses": seed % 4 == 0}
+    knobs |= {"host_images": 0.3 if seed % 2 else None}
     expected = run(items, cuts=1000, buckets=1, **knobs)
     found = run(items, cuts=cuts, shuffled=seed, buckets=buckets, **knobs)
     place = {place: (verdict.reason, verdict.score, verdict.other) for place, verdict in expected.items()}
@@ -395,7 +396,7 @@ def test_verdicts_do_not_depend_on_partitions_buckets_or_the_order_of_files(made
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drafts)
 def test_keepers_are_kept(made):
-    knobs = {"boilerplate": 2, "across_documents": True, "paragraphs": 2, "same_addresses": True}
+    knobs = {"boilerplate": 2, "across_documents": True, "paragraphs": 2, "same_addresses": True, "host_images": 0.3}
     found = run([draft(row) for row, draft in enumerate(made)], **knobs)
     dropped = {name for name, node in found if node == WHOLE_SAMPLE}
     assert not dropped & {verdict.other for verdict in found.values()}
@@ -446,6 +447,43 @@ def test_a_paragraph_in_enough_documents_of_a_host_leaves_them_all():
     found = run(items, paragraphs=3)
     assert reasons(found) == {(items[row].name, 1): Reason.REPEATED_PARAGRAPH for row in range(3)}
     assert {verdict.score for verdict in found.values()} == {3}
+
+
+def test_a_paragraph_goes_if_all_of_its_lines_are_repeated_whatever_their_order_case_and_numbers():
+    menus = ["Home | About us | 3 offers", "About us\nHome\n12 offers", "HOME » 7 offers » about us"]
+    items = [
+        web(row, prose(50, row), menu, f"Home\nOnly page {'abc'[row]} has this line") for row, menu in enumerate(menus)
+    ]
+    found = run(items, paragraphs=3)
+    assert reasons(found) == {(item.name, 1): Reason.REPEATED_PARAGRAPH for item in items}
+    assert {verdict.score for verdict in found.values()} == {3}
+
+
+def test_rows_of_numbers_and_names_with_digits_are_not_the_same_line():
+    items = [web(row, prose(50, row), f"{row} {10 * row} {row}5", f"Model X{row} is new", "* * *") for row in range(3)]
+    assert reasons(run(items, paragraphs=3)) == {(item.name, 3): Reason.REPEATED_PARAGRAPH for item in items}
+
+
+def test_a_line_counts_where_it_stands_beside_others_and_the_rarest_decides():
+    items = [web(row, prose(50, row), f"Home\n{prose(20, 90 + row)}") for row in range(2)]
+    items += [web(row, prose(50, row), "Home", "Home\nShop") for row in (2, 3)]
+    found = run(items, paragraphs=2)
+    assert {place: verdict.score for place, verdict in found.items()} == {
+        (items[row].name, node): score for row in (2, 3) for node, score in ((1, 4), (2, 2))
+    }
+
+
+def test_an_image_that_much_of_a_host_shows_leaves_it_if_the_recipe_says_so():
+    items = [web(row, prose(50, row), "@p1", f"@p{row + 2}") for row in range(3)]
+    items += [web(row, prose(50, row), f"@p{row + 2}") for row in (3, 4, 5)]
+    items += [web(row, prose(50, row), "@p1", host="b.example") for row in (6, 7)]
+    items.append(document(8, prose(50, 8), "@p1"))
+    assert run(items) == {}
+    assert run(items, host_images=0.51) == {}
+    found = run(items, host_images=0.5)
+    assert reasons(found) == {(items[row].name, 1): Reason.HOST_IMAGE for row in range(3)}
+    assert {verdict.score for verdict in found.values()} == {3}
+    assert set(reasons(run(items, host_images=0.5, boilerplate=5)).values()) == {Reason.BOILERPLATE_IMAGE}
 
 
 def test_what_is_said_twice_in_one_document_or_in_a_dropped_one_is_not_repeated():

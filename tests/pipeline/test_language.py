@@ -19,8 +19,13 @@ from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId
 from vlmill.pipeline.filters import Language, Undecided
 from vlmill.pipeline.filters.language import lid
 from vlmill.pipeline.filters.language.evidence import Weights
-from vlmill.pipeline.filters.language.prose import extract_prose, remove_quotations, split_running_words
-from vlmill.pipeline.filters.language.script import Trait, measure_traits
+from vlmill.pipeline.filters.language.prose import (
+    extract_prose,
+    remove_quotations,
+    split_paragraphs,
+    split_running_words,
+)
+from vlmill.pipeline.filters.language.script import BLOCK, HAN, Trait, measure_traits
 
 ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave before March."
 CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够在三月之前离开。"
@@ -164,6 +169,118 @@ def test_what_cannot_be_told_is_marked_and_the_parameter_decides(in_doubt, left)
     assert fate("東京", filter_=Language(in_doubt=in_doubt)) == left
 
 
+# -- paragraphs of one node --------------------------------------------------------------------------------------
+
+
+def test_a_text_goes_for_one_chinese_paragraph_in_it():
+    long = "\n\n".join([ENGLISH] * 6)
+    assert fate(f"{long}\n\n{CHINESE}", ENGLISH, long) == ["drop", "keep", "keep"]
+    assert dialogue("Say it in Chinese.", f"{ENGLISH}\r\n\r\n{CHINESE}", "Thanks!", long)[1::2] == ["drop", "keep"]
+    assert fate(f"{JAPANESE}\n\n概要\n\n{JAPANESE}", ENGLISH) == ["keep", "keep"]
+
+
+def test_one_short_paragraph_in_another_script_does_not_take_an_answer():
+    answer = "\n\n".join([ENGLISH] * 6 + ["Bon appétit et bonne journée à tous !"])
+    assert dialogue("How do I cook it?", answer, filter_=Language(keep=["en"])) == ["keep", "keep"]
+    assert dialogue("How?", "\n\n".join([GERMAN] * 4 + [ENGLISH]), filter_=Language(keep=["en"]))[1] == "drop"
+
+
+def test_a_document_is_weighed_by_its_unwanted_paragraphs_not_by_the_nodes_that_hold_them():
+    texts = ["\n\n".join([ENGLISH] * 9 + [CHINESE])] * 5 + [ENGLISH]
+    assert fate(*texts) == ["drop"] * 5 + ["keep"]
+
+
+def test_chinese_behind_any_number_of_characters_is_found():
+    assert fate(f"{ENGLISH}\n\n" * 1000 + CHINESE, ENGLISH) == ["drop", "keep"]
+    assert fate("word " * 30_000 + CHINESE, ENGLISH, filter_=Language(strict=True)) == ["drop", "keep"]
+
+
+def test_paragraphs_are_divided_at_blank_lines_but_not_inside_of_listings():
+    listing = "```python\none()\n\ntwo()\n```"
+    text = f"First\nline\n \t\n\nSecond\r\n\r\n{listing}\n\n\nLast\u2029End\n\n```\nopen\n\nlisting"
+    assert split_paragraphs(text, 1000) == [
+        "First\nline",
+        "Second",
+        listing,
+        "Last",
+        "End",
+        "```\nopen\n\nlisting",
+    ]
+    assert split_paragraphs("abcdef\n\ngh", 4) == ["abcd", "ef", "gh"]
+    assert split_paragraphs(" \n\n ", 4) == []
+
+
+def test_traits_do_not_depend_on_how_many_texts_are_counted_at_once():
+    texts = [ENGLISH, CHINESE, JAPANESE] * (BLOCK // 2)
+    assert np.array_equal(measure_traits(texts), np.tile(measure_traits(texts[:3]), (BLOCK // 2, 1)))
+
+
+# -- strict ------------------------------------------------------------------------------------------------------
+
+STRICT = Language(drop=("zh",), strict=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The word 民主 means democracy, as every reader of this page may already know.",
+        'print("打开文件")',
+        "See https://zh.wikipedia.org/wiki/港口 for more on harbours.",
+        "The shop is called 優の良品, and it sells snacks to those who pass by.",  # a borrowed kana
+        "Kyōto (京都) is the old capital of the country.",
+        "In Japanese this is 寿司 (すし), as they say there.",  # a quotation, whose sentence is English
+        "ㄅㄆㄇ are the first letters.",
+        "Strokes such as ㇀ and radicals such as ⺀ have codes of their own.",
+        "The sign says \U0001f232, and the stamp ㊙.",
+        "A rare one: \U00030edd.",
+        "関東",  # no Chinese has it, but nothing makes it Japanese text
+        "東京",
+    ],
+)
+def test_strict_leaves_no_han_outside_of_japanese_and_korean(text):
+    assert fate(ENGLISH, text, ENGLISH, filter_=STRICT) == ["keep", "drop", "keep"]
+    assert fate(f"{ENGLISH}\n\n{text}", ENGLISH, ENGLISH, filter_=STRICT) == ["drop", "keep", "keep"]
+
+
+@pytest.mark.parametrize("text", ["漢字", "鮮の味", "概要", "港町の春"])
+def test_what_could_be_both_follows_its_neighbours_under_strict(text):
+    assert fate(JAPANESE, text, JAPANESE, filter_=STRICT) == ["keep"] * 3
+    assert fate(CHINESE, text, CHINESE, ENGLISH * 9, filter_=STRICT)[1] == "drop"
+
+
+def test_strict_keeps_japanese_and_korean_as_they_are_written():
+    assert fate(JAPANESE, "概要", "関連項目", "東京都", JAPANESE, filter_=STRICT) == ["keep"] * 5
+    assert fate(KOREAN, "大韓民國 憲法", "대한민국(大韓民國)의 헌법은 다음과 같다.", filter_=STRICT) == ["keep"] * 3
+    assert fate("Windowsの設定を開きます。", filter_=STRICT) == ["keep"]
+    assert dialogue("何が見えますか。", "船", "Thanks!", "A ship.", filter_=STRICT) == ["keep"] * 4
+
+
+def test_strict_asks_the_neighbours_for_the_same_language():
+    assert fate(KOREAN, "設定を開く", ENGLISH, filter_=Language(drop=("zh", "ja"), strict=True))[1] == "drop"
+    assert fate(JAPANESE, JAPANESE, filter_=Language(keep=("en",), strict=True)) == ["drop", "drop"]
+    assert fate(KOREAN, "大韓民國 憲法", filter_=Language(keep=("en", "ko"), strict=True)) == ["keep", "keep"]
+
+
+def test_what_strict_alone_drops_has_its_own_reason_and_the_number_of_characters():
+    nodes = (Node("text", text=ENGLISH), Node("text", text="Peace is 和平 there."))
+    (found,) = STRICT.decide([(0, Sample(SampleId("web", "a", 0), nodes))], [])
+    assert (found.node, found.reason, found.score) == (1, Reason.HAN_CHARACTERS, 2)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from([ENGLISH, CHINESE, TRADITIONAL, "東京", "see 民主 here", "x = '设置'", "㈱", "の", "a"])
+        ).map("\n\n".join),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_han_is_left_of_any_page_without_kana_and_hangul(texts):
+    found = fate(*texts, filter_=STRICT)
+    assert [text for text, end in zip(texts, found, strict=True) if end != "drop" and HAN.search(text)] == []
+
+
 def test_scores_are_the_share_of_a_sample_and_the_probability_of_a_node():
     whole = Sample(SampleId("web", "a", 0), (Node("text", text=CHINESE),))
     part = Sample(SampleId("web", "a", 1), (Node("text", text=CHINESE), Node("text", text=ENGLISH)))
@@ -253,6 +370,8 @@ def test_words_are_running_words_and_not_names_identifiers_or_stains():
         ({"drop": ["yue"]}, "part of zh"),
         ({"sample_share": 0}, "greater than 0"),
         ({"in_doubt": "ask"}, "'keep' or 'drop'"),
+        ({"drop": ["ja"], "strict": True}, "drop zh, or leave strict out"),
+        ({"keep": ["zh", "en"], "strict": True}, "drop zh, or leave strict out"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, message):

@@ -192,9 +192,41 @@ def test_the_sample_is_filtered_by_what_its_nodes_left():
 
 def test_short_texts_are_not_asked_for_ratios_of_words():
     assert said(quality(node={"min_punctuation": 0.01}), "No full stop here")[0] == []
-    assert said(quality(node={"min_punctuation": 0.01, "ratios_from": 3}), "No full stop here")[0] == [
+    assert said(quality(node={"min_punctuation": 0.01, "ratios_from": 3}), "No full stop here")[0] == []
+    assert said(quality(node={"min_punctuation": 0.01, "punctuation_from": 4}), "No full stop here")[0] == [
         (0, Reason.PUNCTUATION)
     ]
+    assert said(quality(languages=["en"], node={"min_stop_words": 0.3}), "sofa kettle drill jacket")[0] == []
+    assert said(
+        quality(languages=["en"], node={"min_stop_words": 0.3, "ratios_from": 4}), ENGLISH, "sofa kettle drill tap"
+    )[0] == [(1, Reason.STOP_WORDS)]
+
+
+PUBLISHED = {"max_special_characters": 0.3, "min_stop_words": 0.3, "min_punctuation": 0.001, "ratios_from": 1}
+KOREAN = "항구는 겨울 내내 거의 얼어 있었고, 3월 이전에는 배가 떠날 수 없었다. 어부들은 집에 남아 그물을 고쳤다."
+
+
+def test_bounds_of_one_language_are_asked_of_samples_in_it_or_in_none():
+    asked = quality(languages=["en"], node=PUBLISHED, sample=PUBLISHED)
+    assert said(quality(node=PUBLISHED), KOREAN)[0] != []
+    assert said(asked, KOREAN, KOREAN) == ([], [])
+    assert said(asked, GERMAN, KEYWORDS)[0] == []
+    assert said(asked, ENGLISH, KEYWORDS + ".")[0] == [(1, Reason.STOP_WORDS)]
+    assert said(asked, GERMAN * 11, *[ENGLISH] * 40, KEYWORDS + ".")[0][-1] == (41, Reason.STOP_WORDS)
+    assert said(asked, "x1 / 7 ; q9 = 3", "7 8 9 | 10 11")[0][0] == (0, Reason.SPECIAL_CHARACTERS)
+
+
+def test_texts_in_other_languages_keep_to_the_defaults_and_to_their_flagged_words():
+    asked = quality(languages=["en"], node={**PUBLISHED, "max_flagged_words": 0.01})
+    assert said(asked, GERMAN, GERMAN + " Porno.", 20 * "Das ist sehr gut. ")[0] == [
+        (1, Reason.FLAGGED_WORDS),
+        (2, Reason.WORD_REPETITION),
+    ]
+
+
+def test_a_language_that_the_model_does_not_know_is_refused():
+    with pytest.raises(RecipeError, match="languages: 'english' is no language code"):
+        quality(languages=["english"])
 
 
 def test_word_lists_are_looked_up_by_the_language_of_the_text():

@@ -108,9 +108,9 @@ def test_all_mistakes_are_named_at_once(tmp_path):
 
 
 def test_the_blocks_of_a_recipe_are_the_objects_that_the_engine_works_with(tmp_path):
-    sources = {"web": {"kind": "obelics", "files": "*", "options": {"paragraphs": True}, "fetch": {"retries": 7}}}
+    sources = {"web": {"kind": "obelics", "files": "*", "options": {"paragraphs": False}, "fetch": {"retries": 7}}}
     recipe, _, _ = load_recipe(recipe_file(tmp_path, sources=sources, fetch={"timeout_s": 3}, dedupe={"text": 0.9}))
-    assert recipe.source("web") == Obelics(paragraphs=True)
+    assert recipe.source("web") == Obelics(paragraphs=False)
     assert recipe.fetch_step("web") == Fetch(timeout_s=3, retries=7)
     assert recipe.policies == {"small": Letterbox(side=56, patch=14)}
     assert recipe.filters == (Language(drop=("zh",)), Shape(max_ratio=5))

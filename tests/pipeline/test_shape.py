@@ -45,6 +45,18 @@ def test_the_defaults_leave_screenshots_panoramas_and_thumbnails_and_drop_icons_
     ]
 
 
+def test_a_source_has_its_own_bounds_in_the_place_of_the_others():
+    settings = {"min_side": 32, "by_source": {"w?b": {"min_side": 150, "min_images": 1}, "*": {"max_ratio": 1}}}
+    filter_ = parse_block(Shape, settings, "filters.shape")
+    assert verdicts(filter_, (149, 149), (1500, 150)) == [
+        (1, Reason.IMAGE_TOO_SMALL, 149),
+        (LEAST_IMAGES, Reason.TOO_FEW_IMAGES, 1),
+    ]
+    assert verdicts(parse_block(Shape, settings | {"by_source": {"x": {"min_side": 150}}}, ""), (40, 40)) == []
+    with pytest.raises(RecipeError, match=r"by_source\.web.*min_side 9 is above max_side 8"):
+        parse_block(Shape, {"by_source": {"web": {"min_side": 9, "max_side": 8}}}, "filters.shape")
+
+
 def test_an_image_that_failed_gets_no_second_reason():
     assert verdicts(Shape(), None, (640, 480)) == []
 

@@ -265,10 +265,10 @@ def test_the_end_of_document_mark_that_upstream_left_in_texts_is_cut_out(tmp_pat
     assert reasons(second) == [Reason.EMPTY_ROW]
 
 
-def test_paragraphs_of_obelics_are_nodes_of_their_own_if_the_recipe_says_so(tmp_path):
+def test_paragraphs_of_obelics_are_nodes_of_their_own_unless_the_recipe_says_otherwise(tmp_path):
     mark = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
     path = upstream.obelics(tmp_path / "o", [["One\n\nTwo\nlines\n\n\n", ADDRESS, f"{mark}Three{mark}Four"]])
-    (whole,), (parts,) = rows(Obelics(), path), rows(Obelics(paragraphs=True), path)
+    (whole,), (parts,) = rows(Obelics(paragraphs=False), path), rows(Obelics(), path)
     assert [node.text for node in whole.pages[0].nodes] == ["One\n\nTwo\nlines", None, "Three", "Four"]
     assert [node.text for node in parts.pages[0].nodes] == ["One", "Two\nlines", None, "Three", "Four"]
 

@@ -33,7 +33,7 @@ MANIFEST = json.loads((DATA / "manifest.json").read_text(encoding="utf-8"))
 PLANTED = MANIFEST["planted"]
 MADE = [*generate.FILES, "manifest.json"]
 OPTIONS = {
-    "web": ("obelics", {}),
+    "web": ("obelics", {"paragraphs": False}),
     "quiz": ("cauldron", {}),
     "scans": ("idl", {}),
     "papers": ("pdfa", {"long_side": 400, "max_pages": 4}),

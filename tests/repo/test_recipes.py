@@ -38,8 +38,29 @@ def test_a_recipe_reads_one_dataset_from_the_hub_and_drops_chinese(recipe):
     assert loaded.name == name
     assert list(loaded.sources) == [name]
     assert re.fullmatch(r"hf://datasets/[\w.-]+/[\w.-]+@\w+", loaded.sources[name].root)
-    assert next(filter_ for filter_ in loaded.filters if filter_.name == "language").drop == ("zh",)
+    language = next(filter_ for filter_ in loaded.filters if filter_.name == "language")
+    assert (language.drop, language.strict) == (("zh",), True)
     assert loaded.policies
+
+
+@pytest.mark.parametrize(
+    "name", ["obelics", "idefics2", "idefics3", *(f"vlmill_base{end}" for end in ("", "_laptop", "_cluster"))]
+)
+def test_recipes_of_raw_web_documents_carry_the_published_bounds(name):
+    loaded, _, _ = load_recipe(name)
+    filters = {filter_.name: filter_ for filter_ in loaded.filters}
+    assert (filters["language"].drop, filters["language"].strict) == (("zh",), True)
+    shape, text = filters["shape"].by_source["obelics"], filters["text_quality"]
+    assert (shape.min_side, shape.max_side, shape.max_ratio, shape.min_images, shape.max_images) == (
+        150,
+        20000,
+        2,
+        1,
+        30,
+    )
+    assert (text.sources, text.languages) == (("obelics",), ("en",))
+    rules = loaded.dedupe
+    assert (rules.boilerplate, rules.same_addresses, rules.paragraphs, rules.host_images) == (10, True, 3, 0.3)
 
 
 def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
