@@ -185,7 +185,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         images=resolve_root(settings.images or settings.root, base),
         filters=tuple(filters),
         files=files,
-        policies=recipe.policies,
+        policies={policy: recipe.policies[policy] for policy in recipe.list_policies(name)},
         chat=recipe.chat,
         image_stats=recipe.image_stats,
         signatures=recipe.dedupe is not None,
@@ -208,7 +208,11 @@ def _describe_source(
     per_file = -(-(rows or 0) // len(files))
     partitions = len(files) * max(1, -(-per_file // recipe.partition.rows))
     all_rows = extrapolate_costs(measured.costs, measured.empty, rows or 0, partitions) if known else Costs()
-    amounts, pictured = all_rows.amounts, not measured.costs.amounts.get("unknown")
+    policies, amounts, pictured = (
+        recipe.list_policies(name),
+        all_rows.amounts,
+        not measured.costs.amounts.get("unknown"),
+    )
 
     def round_amount(key: str, *, there: bool = True) -> int | None:
         return round(amounts[key]) if known and there and key in amounts else None
@@ -227,8 +231,8 @@ def _describe_source(
         requests=requests,
         image_bytes=round_amount("image_bytes", there=pictured),
         table_bytes=round_amount("table_bytes", there=pictured),
-        shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in recipe.policies},
-        tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in recipe.policies},
+        shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in policies},
+        tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in policies},
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),

@@ -19,6 +19,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.scaling import count_source_rows
 from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.estimate_table import format_size, format_time
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.verify import list_manifests
@@ -87,8 +88,7 @@ def extrapolate_run(root: Path) -> RunForecast:
     """
     recipe, funnel, amounts = read_locked_recipe(root), read_funnel(root), _measure_folders(root)
     sources = tuple(
-        _forecast_source(root, source, count_source_rows(root, recipe, source), funnel[source], amounts)
-        for source in sorted(recipe.sources)
+        _forecast_source(root, recipe, source, funnel[source], amounts) for source in sorted(recipe.sources)
     )
     growth = sum(found.rows for found in sources) / max(sum(found.read for found in sources), 1)
     benchmarks = _add_amounts(amounts, "steps/benchmarks/")
@@ -113,11 +113,13 @@ def _format_amounts(found: Amounts) -> tuple[str, str]:
 
 
 def _forecast_source(
-    root: Path, source: str, rows: int, funnel: Mapping[str, Mapping[str, int]], amounts: Mapping[str, Amounts]
+    root: Path, recipe: Recipe, source: str, funnel: Mapping[str, Mapping[str, int]], amounts: Mapping[str, Amounts]
 ) -> SourceForecast:
+    rows = count_source_rows(root, recipe, source)
     read = sum(receipt.counts["rows"]["in"] for receipt in read_manifest(root, f"steps/{source}/read"))
     factor = rows / max(read, 1)
     survey = amounts.get(f"steps/{source}/{IN_FULL}", Amounts())
+    shards = [f"shards/{source}/{policy}/" for policy in recipe.list_policies(source)]
     others = {folder: amount for folder, amount in amounts.items() if folder != f"steps/{source}/{IN_FULL}"}
     return SourceForecast(
         source=source,
@@ -126,7 +128,7 @@ def _forecast_source(
         samples=round(funnel.get("samples", {}).get("kept", 0) * factor),
         images=round(funnel.get("images", {}).get("in", 0) * factor),
         requests=round(_count_requests(root, source) * factor),
-        costs=survey + _add_amounts(others, f"steps/{source}/", f"shards/{source}/").times(factor),
+        costs=survey + _add_amounts(others, f"steps/{source}/", *shards).times(factor),
     )
 
 
@@ -152,5 +154,5 @@ def _measure_folders(root: Path) -> dict[str, Amounts]:
 
 
 def _add_amounts(amounts: Mapping[str, Amounts], *prefixes: str) -> Amounts:
-    chosen: Iterable[Amounts] = (amount for folder, amount in amounts.items() if folder.startswith(prefixes))
+    chosen: Iterable[Amounts] = (amount for folder, amount in amounts.items() if f"{folder}/".startswith(prefixes))
     return sum(chosen, Amounts())

@@ -58,14 +58,14 @@ class Loss:
 
 
 def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
-    """Every loss of a source, partition by partition, under the recipe's first policy.
+    """Every loss of a source, partition by partition, under the first policy that it is rendered under.
 
     What left no sample is not here: see `list_refused_losses`.
 
     Raises:
         StoreError: the source is not filtered to its end.
     """
-    policy = next(iter(recipe.policies), None)
+    policy = next(iter(recipe.list_policies(source)), None)
     folder = f"shards/{source}/{policy}"
     rendered = {}
     if (root / folder / "manifest.json").exists():
