@@ -164,7 +164,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     """The costs of the first `rows` rows, and why the first lost one of them was lost."""
     run = _Pass(folder, {**work.files, "input": path})
     run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
-    amounts = _count_samples(run.files)
+    amounts, said = _count_samples(run.files)
     if work.source.fetches:
         amounts.update(_fill_images(run, work.served))
     else:
@@ -174,8 +174,6 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     for policy, rendered in work.policies.items():
         _render_policy(run, work, policy, rendered, amounts)
     amounts["table_bytes"] = run.size
-    lost = next(read_rows(run.files[REFUSED_FILE]), None)
-    said = f"row {lost['row']}: {lost['reason']}: {lost['detail']}" if lost else ""
     return Costs(rows, dict(amounts), dict(run.seconds)), said
 
 
@@ -221,13 +219,16 @@ class _Pass:
         self.size += sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".tar")
 
 
-def _count_samples(files: Mapping[str, Path]) -> Counter[str]:
-    amounts = Counter[str]()
+def _count_samples(files: Mapping[str, Path]) -> tuple[Counter[str], str]:
+    """Amounts, and why the first row that gave no sample did not. A row of which pages alone were lost gave some."""
+    amounts, rows = Counter[str](), set[int]()
     for sample in read_samples(files[SAMPLES_FILE]):
         amounts["samples"] += 1
         amounts["images"] += sum(node.image is not None for node in sample.nodes)
-    amounts["unreadable"] = len({row["row"] for row in read_rows(files[REFUSED_FILE], ["row"])})
-    return amounts
+        rows.add(sample.id.row)
+    lost = {row["row"]: row for row in read_rows(files[REFUSED_FILE]) if row["row"] not in rows}
+    amounts["unreadable"] = len(lost)
+    return amounts, next((f"row {row['row']}: {row['reason']}: {row['detail']}" for row in lost.values()), "")
 
 
 def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
