@@ -23,10 +23,16 @@ from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_bad_files, list_losses, list_refused_losses
+from vlmill.pipeline.reports.losses import (
+    CONSEQUENCES,
+    Loss,
+    choose_losses,
+    list_bad_files,
+    list_losses,
+    list_refused_losses,
+)
 
 LEVELS = ("files", "rows", "samples", "nodes", "images")
-CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
 DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
 """Why a policy cannot draw an image."""
 WIDE = 100
