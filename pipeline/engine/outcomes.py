@@ -30,6 +30,7 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
         chains.append(
             replace(chain, steps=steps, files=(*chain.files, *verdicts.get(f"{source}/{partition.name}", ())))
         )
-    for _ in run.run_chains("outcomes", chains):
-        pass
+    if chains:
+        for _ in run.run_chains("outcomes", chains):
+            pass
     return {source: folders.get(source, f"steps/{source}/outcomes") for source in recipe.sources}

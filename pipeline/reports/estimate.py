@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
+from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
@@ -26,6 +27,8 @@ LARGEST = 1 << 30
 """Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
 COUNTED = 100
 """Parquet files whose footers are read to count rows; those of others follow by their bytes."""
+TEMPLATED = 0.5
+"""Pairs for each picture, among the rows measured, from which pictures are taken to be made from templates."""
 REQUEST_SECONDS = 1.0
 """An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
 
@@ -45,7 +48,8 @@ class SourceEstimate:
     table_bytes: int | None  # of all that a build keeps besides shards, these images among it
     shard_bytes: Mapping[str, int | None]  # by image policy, after filters and before duplicates go
     tokens: Mapping[str, int | None]  # in these shards, by image policy
-    seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed
+    picture_pairs: int | None  # of pictures that dedupe compares, of this source alone; 0 without dedupe
+    seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed, `pairs` are those of dedupe
     measured: int  # rows that were run through the steps
     unreadable: int  # of these
     rests_on: str
@@ -111,6 +115,28 @@ def extrapolate_costs(measured: Costs, empty: Costs, rows: int, partitions: int)
     return Costs(
         rows, extrapolate_amounts(measured.amounts, empty.amounts), extrapolate_amounts(measured.seconds, empty.seconds)
     )
+
+
+def extrapolate_pairs(amounts: Mapping[str, float], rows: int, measured: int, dedupe: Dedupe | None) -> float:
+    """The pairs of pictures that dedupe compares among `rows` rows, from those among the rows measured. Pure.
+
+    A picture that is like a part of all others meets more of them the more there are, up to `cap` at each place where
+    it is filed. Where pictures are like few others (TEMPLATED), likeness is taken to be that of neighbours, whose
+    number stays.
+    """
+    pictures, found = amounts.get("pictures", 0), amounts.get("picture_pairs", 0)
+    if not (dedupe and pictures and found):
+        return 0
+    times = rows / measured
+    grown = times if found / pictures >= TEMPLATED else 1
+    most = dedupe.cap * amounts["places"] / pictures
+    return min(found / pictures * grown, max(most, found / pictures)) * pictures * times
+
+
+def _time_pair(measured: MeasuredRows) -> float:
+    """Seconds that comparing one pair takes, beyond what comparing none takes."""
+    found, fixed = measured.costs.seconds.get("pairs", 0.0), measured.empty.seconds.get("pairs", 0.0)
+    return max(found - fixed, 0.0) / max(measured.costs.amounts.get("picture_pairs", 0), 1)
 
 
 def estimate_source(
@@ -188,7 +214,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         policies={policy: recipe.policies[policy] for policy in recipe.list_policies(name)},
         chat=recipe.chat,
         image_stats=recipe.image_stats,
-        signatures=recipe.dedupe is not None,
+        dedupe=recipe.dedupe,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
     )
 
@@ -218,7 +244,10 @@ def _describe_source(
         return round(amounts[key]) if known and there and key in amounts else None
 
     requests = (round_amount("addresses") if recipe.source(name).fetches else 0) if known else None
-    seconds = dict(all_rows.seconds)
+    seconds, pairs = dict(all_rows.seconds), None
+    if known and pictured:
+        pairs = round(extrapolate_pairs(measured.costs.amounts, rows or 0, measured.costs.rows, recipe.dedupe))
+        seconds["pairs"] = pairs * _time_pair(measured)
     if requests:
         seconds["fetch"] = requests * REQUEST_SECONDS / recipe.fetch_step(name).threads
     return SourceEstimate(
@@ -233,6 +262,7 @@ def _describe_source(
         table_bytes=round_amount("table_bytes", there=pictured),
         shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in policies},
         tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in policies},
+        picture_pairs=pairs,
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),

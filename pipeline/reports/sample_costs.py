@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.chat.settings import Chat
@@ -24,8 +25,8 @@ from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
-from vlmill.pipeline.core.step import Step
-from vlmill.pipeline.dedupe import ComputeSignatures
+from vlmill.pipeline.core.step import Count, Step
+from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
@@ -65,7 +66,7 @@ class SourceWork:
     policies: Mapping[str, Policy]
     chat: Chat
     image_stats: ComputeImageStats
-    signatures: bool  # whether duplicates are looked for
+    dedupe: Dedupe | None  # how duplicates are looked for
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
 
 
@@ -80,8 +81,10 @@ class Costs:
     amounts: Mapping[str, float] = field(default_factory=dict)
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
     (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
-    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`."""
-    seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`
+    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`. Where duplicates are looked for:
+    `pictures` (different ones that show something), `places` (where dedupe files them), `picture_pairs` (compared)."""
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`,
+    # the comparison of pictures as `pairs`
 
     @property
     def total_seconds(self) -> float:
@@ -173,6 +176,8 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
         run.perform(step)
     for policy, rendered in work.policies.items():
         _render_policy(run, work, policy, rendered, amounts)
+    if work.dedupe:
+        amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
     return Costs(rows, dict(amounts), dict(run.seconds)), said
 
@@ -180,8 +185,8 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
 def _list_steps(work: SourceWork) -> Iterator[Step]:
     yield work.image_stats
     yield from map(FilterStep, work.filters)
-    if work.signatures:
-        yield ComputeSignatures()
+    if work.dedupe:
+        yield work.dedupe.signature()
 
 
 def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
@@ -198,6 +203,29 @@ def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amou
     run.files = before
 
 
+def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, int]:
+    """Compare the pictures of the rows with each other, as dedupe would; what it leaves is not kept.
+
+    Returns `pictures`, `places` and `picture_pairs`.
+    """
+    alone = replace(dedupe, buckets=1)
+    steps: tuple[Step, ...] = (*alone.candidates(), *alone.pairs())
+    inputs = {f"all/all/{name}": path for name, path in run.files.items() if name.endswith((".npy", ".places.parquet"))}
+    started, counts = perf_counter(), dict[str, Count]()
+    for step in steps:
+        folder = run.folder / step.name
+        folder.mkdir()
+        counts |= step.run({name: inputs[name] for name in select_files(_name_files(inputs), step.reads)}, folder)
+        inputs |= {f"all/{path.name}": path for path in folder.iterdir()}
+    run.seconds["pairs"] = perf_counter() - started
+    filed = pq.read_table(run.files["image.places.parquet"], columns=["key"])["key"]
+    return {"pictures": len(filed.unique()), "places": len(filed), "picture_pairs": counts["image_pairs"].came}
+
+
+def _name_files(paths: Iterable[str]) -> dict[str, File]:
+    return {name: File(name, "", "", 0) for name in paths}
+
+
 @dataclass
 class _Pass:
     """Steps that run one after the other, and what they left."""
@@ -211,7 +239,7 @@ class _Pass:
         """Run a step over the files so far."""
         folder = self.folder / (label or step.name)
         folder.mkdir(parents=True)
-        wanted = select_files({name: File(name, "", "", 0) for name in self.files}, step.reads)
+        wanted = select_files(_name_files(self.files), step.reads)
         started = perf_counter()
         step.run({name: self.files[name] for name in wanted}, folder)
         self.seconds[label or step.name] = perf_counter() - started

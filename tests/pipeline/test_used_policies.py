@@ -61,6 +61,7 @@ def test_what_no_stage_uses_is_not_rendered_and_the_rest_is_as_without_stages(re
             assert list_digests(built, folder) == list_digests(everything, folder)
     assert read_funnel(built) == read_funnel(everything)
     assert not (built / "steps/web/outcomes").exists()
+    assert (built / "steps/papers/outcomes").exists()
 
 
 def test_a_source_that_no_stage_uses_is_reported_on_like_the_others(built, tmp_path, capsys):
