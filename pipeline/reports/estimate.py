@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
 from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.dedupe.candidates import grow_pairs
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
@@ -27,8 +28,6 @@ LARGEST = 1 << 30
 """Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
 COUNTED = 100
 """Parquet files whose footers are read to count rows; those of others follow by their bytes."""
-TEMPLATED = 0.5
-"""Pairs for each picture, among the rows measured, from which pictures are taken to be made from templates."""
 REQUEST_SECONDS = 1.0
 """An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
 
@@ -120,17 +119,14 @@ def extrapolate_costs(measured: Costs, empty: Costs, rows: int, partitions: int)
 def extrapolate_pairs(amounts: Mapping[str, float], rows: int, measured: int, dedupe: Dedupe | None) -> float:
     """The pairs of pictures that dedupe compares among `rows` rows, from those among the rows measured. Pure.
 
-    A picture that is like a part of all others meets more of them the more there are, up to `cap` at each place where
-    it is filed. Where pictures are like few others (TEMPLATED), likeness is taken to be that of neighbours, whose
-    number stays.
+    A picture is as often like another wherever it comes from, so each meets more the more there are, up to `cap`
+    neighbours of each place where it is filed.
     """
-    pictures, found = amounts.get("pictures", 0), amounts.get("picture_pairs", 0)
-    if not (dedupe and pictures and found):
+    neighbours = amounts.get("neighbours", 0)
+    if not (dedupe and neighbours):
         return 0
     times = rows / measured
-    grown = times if found / pictures >= TEMPLATED else 1
-    most = dedupe.cap * amounts["places"] / pictures
-    return min(found / pictures * grown, max(most, found / pictures)) * pictures * times
+    return amounts["picture_pairs"] * times * grow_pairs(neighbours, dedupe.cap, times)
 
 
 def _time_pair(measured: MeasuredRows) -> float:

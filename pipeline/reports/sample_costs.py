@@ -27,6 +27,7 @@ from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_r
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import Count, Step
 from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
@@ -82,7 +83,7 @@ class Costs:
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
     (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
     partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`. Where duplicates are looked for:
-    `pictures` (different ones that show something), `places` (where dedupe files them), `picture_pairs` (compared)."""
+    `picture_pairs` (compared) and `neighbours` (places that a place is compared with, on average)."""
     seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`,
     # the comparison of pictures as `pairs`
 
@@ -203,10 +204,10 @@ def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amou
     run.files = before
 
 
-def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, int]:
+def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, float]:
     """Compare the pictures of the rows with each other, as dedupe would; what it leaves is not kept.
 
-    Returns `pictures`, `places` and `picture_pairs`.
+    Returns `picture_pairs` and `neighbours`: the rows that a row is compared with on average.
     """
     alone = replace(dedupe, buckets=1)
     steps: tuple[Step, ...] = (*alone.candidates(), *alone.pairs())
@@ -218,8 +219,8 @@ def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, int]:
         counts |= step.run({name: inputs[name] for name in select_files(_name_files(inputs), step.reads)}, folder)
         inputs |= {f"all/{path.name}": path for path in folder.iterdir()}
     run.seconds["pairs"] = perf_counter() - started
-    filed = pq.read_table(run.files["image.places.parquet"], columns=["key"])["key"]
-    return {"pictures": len(filed.unique()), "places": len(filed), "picture_pairs": counts["image_pairs"].came}
+    places = pq.read_table(run.files["image.places.parquet"], columns=["place"])["place"].to_numpy()
+    return {"picture_pairs": counts["image_pairs"].came, "neighbours": count_neighbours(IMAGE, places, dedupe.cap)}
 
 
 def _name_files(paths: Iterable[str]) -> dict[str, File]:

@@ -56,11 +56,11 @@ def test_pairs_of_pictures_are_those_that_a_build_compares(recipe, tmp_path, mon
     assert measure_pairs(recipe, "scenes", dedupe="null") is None
 
 
-def test_pairs_grow_with_the_pictures_of_a_template_up_to_the_cap_and_with_rows_elsewhere():
-    amounts = {"pictures": 100, "places": 1000, "picture_pairs": 300}
-    assert extrapolate_pairs(amounts, 1000, 100, Dedupe()) == 300 * 100
-    assert extrapolate_pairs(amounts, 100_000, 100, Dedupe(cap=5)) == 5 * 10 * 100_000
-    assert extrapolate_pairs(amounts | {"picture_pairs": 3}, 1000, 100, Dedupe()) == 30
+def test_pairs_grow_with_the_square_of_the_rows_up_to_the_cap():
+    amounts = {"neighbours": 2.0, "picture_pairs": 300}
+    assert extrapolate_pairs(amounts, 1000, 100, Dedupe()) == 300 * 10 * 10
+    assert extrapolate_pairs(amounts, 100_000, 100, Dedupe()) == 300 * 1000 * 32
+    assert extrapolate_pairs(amounts, 1000, 100, Dedupe(cap=1)) == 300 * 10
     assert extrapolate_pairs(amounts, 1000, 100, None) == 0
     assert extrapolate_pairs({}, 1000, 100, Dedupe()) == 0
 
