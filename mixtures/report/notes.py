@@ -109,7 +109,9 @@ def count_alike(root: Path, policies: Mapping[str, str]) -> dict[tuple[str, str]
     """Pairs of samples in shards whose texts dedupe found alike, by their sources.
 
     They are under its threshold or were spared by it. `policies` says of each source under which policy they are
-    looked for. Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.
+    looked for.
+
+    Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.
     """
     if not (root / "steps/dedupe/pairs/manifest.json").exists():
         return {}
