@@ -229,7 +229,9 @@ def test_an_estimate_is_what_the_build_makes(recipe, tmp_path):
         assert 0 < one.shard_bytes["small"] <= shards
         assert shards < 1.5 * one.shard_bytes["small"] + 10_240 * len(tables)  # a tar ends with up to so many zeros
         tables_of_source = sum(path.stat().st_size for path in list_files(run.folder / f"steps/{one.source}"))
-        assert one.table_bytes / 1.5 < tables_of_source < one.table_bytes * 2.5  # receipts and verdicts of dedupe, too
+        assert tables_of_source < one.table_bytes * 2.5  # receipts and verdicts of dedupe, too
+        if one.measured > 1:  # a machine so busy that one row takes seconds measures no other, and the first costs more
+            assert one.table_bytes / 1.5 < tables_of_source
 
 
 def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
