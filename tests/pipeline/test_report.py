@@ -356,7 +356,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         "vlmill.pipeline.page",
         "report.html.jinja",
         name="<b>",
-        policy="p",
+        policies=["<em>"],
         funnel={},
         notes=["<i>"],
         report=CurationReport(overlap=(), missing={"<u>": "<s>"}),
@@ -367,7 +367,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         groups=[group],
     )
     assert "<script>alert" not in made
-    assert not [tag for tag in ("<b>", "<i>", "<u>", "<s>") if tag in made]
+    assert not [tag for tag in ("<b>", "<i>", "<u>", "<s>", "<em>") if tag in made]
     assert "<img src=x" not in made
     assert "&lt;script&gt;alert(1)" in made
     assert 'href="javascript' not in made
