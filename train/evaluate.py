@@ -20,11 +20,12 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from vlmill.mixtures import get_source
 from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.chat.encode import IGNORE, encode_prompt
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.core.sample import Node, SampleId
 from vlmill.train.batch import PADDING, Document, pad_sequences
 from vlmill.train.data import Reader
 from vlmill.train.distributed import ProcessGroup
@@ -72,7 +73,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The scores of a source's held-out samples.
+    """The scores of the held-out samples of a source, or of an entry of several.
 
     Shares and means are over the questions; None where there is nothing to divide by.
     """
@@ -124,22 +125,45 @@ def score_samples(
 def summarise_scores(
     found: Sequence[HeldOut], mixture: PlannedMixture, group: ProcessGroup | None = None
 ) -> dict[str, Score]:
-    """The scores of each source, in the mixture's order; ranks divide the sources among them."""
-    by_source: dict[str, list[HeldOut]] = defaultdict(list)
+    """The scores of each entry, in the mixture's order, and behind an entry of several sources those of each of them.
+
+    Ranks divide them among themselves.
+    """
+    by_entry: dict[str, list[HeldOut]] = defaultdict(list)
     for sample in found:
-        by_source[sample.source].append(sample)
+        by_entry[sample.source].append(sample)
+    asked = [
+        (entry, member)
+        for entry in mixture.sources
+        if by_entry[entry]
+        for member in ("", *_list_members(mixture, entry, by_entry[entry]))
+    ]
 
-    def score(name: str) -> Score:
-        return _score_source(by_source[name], mixture, mixture.sources.index(name))
+    def score(wanted: tuple[str, str]) -> Score:
+        entry, member = wanted
+        samples = [sample for sample in by_entry[entry] if not member or _name_source(sample) == member]
+        return _score_source(samples, mixture, mixture.sources.index(entry), member)
 
-    return dict((group or ProcessGroup()).share([name for name in mixture.sources if by_source[name]], score))
+    shared = (group or ProcessGroup()).share(asked, score)
+    return {member or entry: score_of for (entry, member), score_of in shared}
 
 
-def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int) -> Score:
+def _list_members(mixture: PlannedMixture, entry: str, samples: Iterable[HeldOut]) -> list[str]:
+    """The sources of an entry's held-out samples, in the order of their names; none where it has no more than one."""
+    shards = mixture.lock["sources"][mixture.sources.index(entry)]["shards"]
+    several = len({get_source(shard["path"]) for shard in shards}) > 1
+    return sorted({_name_source(sample) for sample in samples}) if several else []
+
+
+def _name_source(sample: HeldOut) -> str:
+    return SampleId.parse(sample.id).source
+
+
+def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: int, member: str) -> Score:
     answered = [turn for sample in samples for turn in sample.answers]
     supervised, means = sum(sample.supervised for sample in samples), dict[str, float | None](majority=None, exact=None)
     if answered:
-        guess = find_majority(mixture, source)
+        guess = find_majority(mixture, source, member)
         means["majority"] = sum(guess(turn.question) == turn.reference for turn in answered) / len(answered)
         for name, metric in METRICS.items():
             means[name] = sum(metric(turn.answer, [turn.reference]) for turn in answered) / len(answered)
@@ -197,13 +221,19 @@ def generate_answers(
     return [text.strip() for text in reader.tokenizer.decode_batch(said[:, length:].tolist(), skip_special_tokens=True)]
 
 
-def find_majority(mixture: PlannedMixture, source: int) -> Callable[[str], str]:
-    """A function from a question to its majority answer; of equally frequent ones the first in alphabetical order."""
+def find_majority(mixture: PlannedMixture, source: int, member: str = "") -> Callable[[str], str]:
+    """A function from a question to its majority answer; of equally frequent ones the first in alphabetical order.
+
+    `member` is one of the sources that an entry means; without it all of them count.
+    """
+    shards = [get_source(shard["path"]) for shard in mixture.lock["sources"][source]["shards"]]
     held_out = {(segment.source, segment.shard, segment.row) for segment in mixture.held_out()}
     by_question: dict[str, Counter[str]] = defaultdict(Counter)
     overall: Counter[str] = Counter()
     training = (
-        segment for segment in mixture.samples(source) if (segment.source, segment.shard, segment.row) not in held_out
+        segment
+        for segment in mixture.samples(source)
+        if (segment.source, segment.shard, segment.row) not in held_out and member in {"", shards[segment.shard]}
     )
     for nodes in mixture.nodes(islice(training, LOOKED_AT)):
         for turn in list_turns(nodes):

@@ -53,7 +53,7 @@ class Result:
     checkpoint: Path  # the next stage starts from it
     export: Path  # for transformers
     log: Path
-    scores: Mapping[str, Score]  # by source; empty where nothing was held out
+    scores: Mapping[str, Score]  # by entry and source; empty where nothing was held out
 
 
 def train_stages(

@@ -72,7 +72,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
         plots=plots.plot_run(
             read_funnel(root),
             search.count_languages(index),
-            counts.count_overlap(root, recipe, next(iter(policies), None)),
+            counts.count_overlap(root, recipe),
             colours,
         ),
         data={

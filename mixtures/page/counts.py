@@ -129,10 +129,10 @@ def _list_rows(table: pl.DataFrame) -> Rows:
     return table.sort(table.columns).to_dicts()
 
 
-def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, Rows]:
+def count_overlap(root: Path, recipe: Recipe) -> dict[str, Rows]:
     """What sources have in common, in pairs of sources.
 
-    What was dropped as a copy of what, and what is alike and stayed in a policy's shards.
+    What was dropped as a copy of what, and what is alike and stayed in the shards of each source's first policy.
 
     Empty before dedupe has come to its end.
     """
@@ -144,10 +144,13 @@ def count_overlap(root: Path, recipe: Recipe, policy: str | None) -> dict[str, R
             *_count_copies(root, recipe),
         ]
     )
-    sharded = [
-        source for source in recipe.sources if policy and (root / f"shards/{source}/{policy}/manifest.json").exists()
-    ]
-    stayed = count_alike(root, sorted(sharded), policy or "")
+    first = {source: policy for source in sorted(recipe.sources) for policy in recipe.list_policies(source)[:1]}
+    sharded = {
+        source: policy
+        for source, policy in first.items()
+        if (root / f"shards/{source}/{policy}/manifest.json").exists()
+    }
+    stayed = count_alike(root, sharded)
     return {
         **_read_overlap(root),
         "dropped": _list_rows(dropped.group_by("source", "keeper").agg(pl.col("copies").sum())),

@@ -35,8 +35,8 @@ def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losse
         yield f"The outcome of the samples of {', '.join(open_)} is not decided yet; {ON}"
     unsharded = [
         f"{source} ({policy})"
-        for policy in recipe.policies
         for source in recipe.sources
+        for policy in recipe.list_policies(source)
         if not (root / f"shards/{source}/{policy}/manifest.json").exists()
     ]
     if not recipe.policies:

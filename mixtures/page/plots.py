@@ -33,6 +33,10 @@ WHOLE = 12
 """Sources up to which a matrix has all of them; of more, those that have something in common."""
 
 WIDTH, HEIGHT = 290, 190
+CELL = 64
+"""Width of a matrix's cell."""
+LETTERS = 10
+"""Of a name that fits above a cell; longer ones are written at an angle."""
 
 Plot = dict[str, Any]
 """title, note, spec."""
@@ -64,7 +68,8 @@ def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[st
 def plot_run(
     funnel: Mapping[str, Any], languages: Rows, overlap: Mapping[str, Rows], by_source: Mapping[str, str]
 ) -> list[Plot]:
-    """The plots of a whole run."""
+    """The plots of a whole run, which are of sources: groups have a colour and no place here."""
+    by_source = {source: colour for source, colour in by_source.items() if source in funnel}
     plots = [
         _describe_plot(f"Outcomes of {level}", "by the first reason", _plot_funnel(rows))
         for level in ("rows", "samples", "nodes", "images")
@@ -297,9 +302,11 @@ def _plot_matrix(rows: Rows, other: str, number: str, sources: Mapping[str, str]
     most = max(row[number] for row in rows)
     found = {row[name] for row in rows for name in ("source", other)}
     scale = alt.Scale(domain=[source for source in sources if source in found or len(sources) <= WHOLE])
+    angle = -35 if max(map(len, scale.domain)) > LETTERS else 0
+    top = alt.Axis(orient="top", labelAngle=angle, labelAlign="left" if angle else "center")
     base = _make_chart(rows).encode(
         alt.Y("source:N", title=None, scale=scale),
-        alt.X(f"{other}:N", title=None, scale=scale, axis=alt.Axis(labelAngle=0, orient="top")),
+        alt.X(f"{other}:N", title=None, scale=scale, axis=top),
     )
     cells = base.mark_rect().encode(
         alt.Color(f"{number}:Q", scale=alt.Scale(scheme="oranges", type="sqrt", domain=[0, most]), legend=None),
@@ -307,5 +314,5 @@ def _plot_matrix(rows: Rows, other: str, number: str, sources: Mapping[str, str]
     )
     legible = alt.condition(alt.datum[number] > DARK * most, alt.value("white"), alt.value(INK))
     return (cells + base.mark_text().encode(alt.Text(f"{number}:Q", format=","), color=legible)).properties(
-        width=alt.Step(64), height=alt.Step(34)
+        width=alt.Step(CELL), height=alt.Step(34)
     )

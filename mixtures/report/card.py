@@ -85,6 +85,7 @@ def _describe_metadata(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCou
     policies = [
         {"config_name": name, "data_files": [{"split": "train", "path": f"shards/*/{name}/*.tar"}]}
         for name in recipe.policies
+        if any(name in recipe.list_policies(source) for source in recipe.sources)
     ]
     return {
         "pretty_name": recipe.name,

@@ -65,7 +65,7 @@ def write_notes(
             yield "the recipe's dedupe is null, so what entries have in common was not looked for"
         return
     policy = next(item.policy for item in recipe.stages if item.name == stage)
-    for (one, other), pairs in count_alike(root, sources, policy).items():
+    for (one, other), pairs in count_alike(root, dict.fromkeys(sources, policy)).items():
         if one != other:
             yield (
                 f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more "
@@ -94,10 +94,11 @@ def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mappi
     )
 
 
-def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:
+def count_alike(root: Path, policies: Mapping[str, str]) -> dict[tuple[str, str], int]:
     """Pairs of samples in shards whose texts dedupe found alike, by their sources.
 
-    They are under its threshold or were spared by it.
+    They are under its threshold or were spared by it. `policies` says of each source under which policy they are
+    looked for.
 
     Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.
     """
@@ -105,7 +106,7 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
         return {}
     pairs = pl.scan_parquet(_list_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
     outlines, kept = [], []
-    for source in sources:
+    for source, policy in policies.items():
         outlines += _list_files(root, f"steps/{source}/signature", OUTLINE_FILE)
         indices = _list_files(root, f"shards/{source}/{policy}", INDEX_SUFFIX)
         if not indices:
@@ -121,7 +122,7 @@ def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, 
     )
     counts = found.group_by(pl.concat_list("source", "source_other").list.sort().alias("sources")).len().collect()
     by_sources = {tuple(row["sources"]): row["len"] for row in counts.iter_rows(named=True)}
-    return {pair: by_sources[pair] for pair in combinations_with_replacement(sources, 2) if pair in by_sources}
+    return {pair: by_sources[pair] for pair in combinations_with_replacement(sorted(policies), 2) if pair in by_sources}
 
 
 def _list_files(root: Path, folder: str, name: str) -> list[Path]:

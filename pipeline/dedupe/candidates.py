@@ -146,6 +146,27 @@ def find_candidates(
     return np.where(swapped, pairs[1], pairs[0]), np.where(swapped, pairs[0], pairs[1]), excess
 
 
+def count_neighbours(kind: Kind, places: Places, cap: int) -> float:
+    """Rows of its group that follow a row and that it is compared with, `cap` at most, on average; 0 of no rows. Pure.
+
+    It grows with the rows up to `cap`, and so do the candidates of each thing.
+    """
+    sizes = np.unique(places >> np.uint64(64 - kind.group_bits), return_counts=True)[1]
+    following = sum(int(np.maximum(sizes - distance, 0).sum()) for distance in range(1, cap + 1))
+    return following / places.size if places.size else 0.0
+
+
+def grow_pairs(neighbours: float, cap: int, times: float) -> float:
+    """How many times as many candidates each thing has among so many times as many things. Pure.
+
+    Args:
+        neighbours: Of a row now, see `count_neighbours`.
+        cap: As there.
+        times: 1 and more.
+    """
+    return min(times, max(cap / neighbours, 1)) if neighbours else 1.0
+
+
 def _compare_hashes(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
     if not kind.hash_bits:
         return np.ones(one.size, bool)

@@ -174,11 +174,14 @@ class Build:
         )
 
     def shard(self) -> None:
-        """Render every partition, and count its token lengths, under every policy."""
+        """Render every partition under the policies that stages use of its source, and count its token lengths."""
         tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
         chains = []
+        used = {source: self.recipe.list_policies(source) for source in self.recipe.sources}
         for policy in self.recipe.policies:
             for partition in self.all_partitions():
+                if policy not in used[partition.input_file.source]:
+                    continue
                 chain = self.chain(partition)
                 dropped = verdicts.get(f"{partition.input_file.source}/{partition.name}", ())
                 extra = (*dropped, *([tokenizer] if tokenizer else []))

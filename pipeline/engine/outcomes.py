@@ -1,4 +1,4 @@
-"""The counts of what a build kept, whether or not it makes shards."""
+"""The counts of what a build kept, whether or not it makes shards of a source."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
     """Source -> the folder whose counts say what was kept.
 
-    Where a build makes no shards, samples are applied without, as far as it came.
+    Where a build makes no shards of a source, verdicts are applied to its samples without, as far as it came.
     """
-    recipe = run.recipe
-    if recipe.policies and until in (None, "shard", "mixture"):
-        return {source: f"shards/{source}/{next(iter(recipe.policies))}" for source in recipe.sources}
-    early = until == "curate"
+    recipe, early = run.recipe, until == "curate"
+    used = {source: recipe.list_policies(source) for source in recipe.sources if until in (None, "shard", "mixture")}
+    folders = {source: f"shards/{source}/{policies[0]}" for source, policies in used.items() if policies}
     step = CountOutcomes(recipe.verdict_steps() if early else recipe.all_verdict_steps())
     verdicts, chains = {} if early else run.dedupe_verdicts(), []
     for partition in run.all_partitions():
+        if partition.input_file.source in folders:
+            continue
         chain, source = run.chain(partition), partition.input_file.source
         steps = (*chain.steps, ChainStep(f"steps/{source}/outcomes", step))
         chains.append(
             replace(chain, steps=steps, files=(*chain.files, *verdicts.get(f"{source}/{partition.name}", ())))
         )
-    for _ in run.run_chains("outcomes", chains):
-        pass
-    return {source: f"steps/{source}/outcomes" for source in recipe.sources}
+    if chains:
+        for _ in run.run_chains("outcomes", chains):
+            pass
+    return {source: folders.get(source, f"steps/{source}/outcomes") for source in recipe.sources}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from vlmill.pipeline.core.names import CUTS_FILE
@@ -52,11 +52,24 @@ def count_source_rows(root: Path, recipe: Recipe, source: str) -> int:
     Raises:
         StoreError: the source was not surveyed to its end.
     """
-    rows = 0
+    rows = sum(_list_partition_rows(root, source))
+    return rows if recipe.limit is None else min(rows, recipe.limit)
+
+
+def count_source_partitions(root: Path, recipe: Recipe, source: str) -> int:
+    """The partitions that these rows are cut into. Raises StoreError as `count_source_rows`."""
+    rows = _list_partition_rows(root, source)
+    before = accumulate(rows, initial=0)
+    return sum(recipe.limit is None or first < recipe.limit for first, _ in zip(before, rows, strict=False))
+
+
+def _list_partition_rows(root: Path, source: str) -> list[int]:
+    """The rows of each surveyed partition of a source, in the order of its files."""
+    found = list[int]()
     for receipt in read_manifest(root, f"steps/{source}/survey"):
         (cuts,) = (file for file in receipt.files if file.name == CUTS_FILE)
-        rows += max((stop for _, stop in json.loads((root / cuts.path).read_bytes())), default=0)
-    return rows if recipe.limit is None else min(rows, recipe.limit)
+        found += [stop - start for start, stop in json.loads((root / cuts.path).read_bytes())]
+    return found
 
 
 def compute_read_fraction(root: Path, recipe: Recipe, sources: Iterable[str]) -> float:

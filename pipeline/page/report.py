@@ -53,7 +53,7 @@ def render_report_page(root: Path, source: str | None = None) -> str:
         "vlmill.pipeline.page",
         "report.html.jinja",
         name=recipe.name,
-        policy=next(iter(recipe.policies), "none"),
+        policies=list(dict.fromkeys(policy for source in counts for policy in recipe.list_policies(source)[:1])),
         report=report,
         funnel=dict(make_lines_by_source(root, counts)),
         notes=list(format_funnel_notes(report.funnel)),

@@ -20,7 +20,7 @@ from vlmill.pipeline.recipe.mapping import find_recipe
 from vlmill.pipeline.recipe.overrides import list_locations
 from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out, select_used
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
-from vlmill.pipeline.recipe.validate import validate_recipe
+from vlmill.pipeline.recipe.validate import describe_unrendered, validate_recipe
 
 LOCATED = ("kind", "options", "files", "root", "subset", "split", "images")
 """Keys of a source without which its input files cannot be read."""
@@ -112,7 +112,8 @@ def compose_recipe(
         validate_recipe(recipe)
     except RecipeError as error:
         raise RecipeError(*work.add_origins(error.faults, where.name)) from None
-    return EffectiveRecipe(recipe, work.data, where.parent, work.origins, tuple(describe_left_out(work.data, mapped)))
+    notes = (*describe_left_out(work.data, mapped), *describe_unrendered(recipe))
+    return EffectiveRecipe(recipe, work.data, where.parent, work.origins, notes)
 
 
 def load_readable(

@@ -9,6 +9,7 @@ from vlmill.pipeline.recipe.located import Keys, Located, find_keys, name_item, 
 
 NAMED_LISTS = ("filters", "stages")
 """Lists whose items go by a name. Those of several files stand one behind the other."""
+BESIDE = ". `replace` changes what an included file says; a key that none has stands in this file, outside of `replace`"
 
 
 def merge_mappings(
@@ -99,10 +100,11 @@ def replace_values(whole: Located, replaced: Located, where: str = "") -> Locate
         RecipeError: there is none to be replaced.
     """
     for dotted, value in replaced.value.items():
-        keys: Keys = find_keys(whole, str(dotted), _explain_missing(f"{where}replace {dotted} ({value.origin})"))[0]
+        fault = _explain_missing(f"{where}replace {dotted} ({value.origin})", BESIDE)
+        keys: Keys = find_keys(whole, str(dotted), fault)[0]
         whole = replace_at(whole, keys, value)
     return whole
 
 
-def _explain_missing(where: str) -> Callable[[str, str], RecipeError]:
-    return lambda part, names: RecipeError(f"{where}: there is no {part!r:.80}; {names}")
+def _explain_missing(where: str, more: str = "") -> Callable[[str, str], RecipeError]:
+    return lambda part, names: RecipeError(f"{where}: there is no {part!r:.80}; {names}{more}")

@@ -110,6 +110,17 @@ class Stage:
     mixture: Mapping[str, Any]  # mixtures/config.py says what stands in it
     train: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
+    def list_entry_names(self) -> tuple[str, ...]:
+        """The sources, groups and patterns that its mixture names, in whichever form; malformed entries name none."""
+        found = list[str]()
+        for form in ("shares", "repeat", "entries"):
+            listed = self.mixture.get(form) or ()
+            if isinstance(listed, Mapping):
+                found += map(str, listed)
+            elif isinstance(listed, list | tuple):
+                found += [str(entry["source"]) for entry in listed if isinstance(entry, Mapping) and "source" in entry]
+        return tuple(dict.fromkeys(found))
+
 
 def _name_custom_filter(name: str, settings: Mapping[str, Any]) -> CustomFilter:
     """A filter that is not ours: the recipe says in which file it is."""
@@ -139,7 +150,9 @@ class Recipe:
     )  # file name -> code; --filter puts it here, and no recipe
     dedupe: Dedupe | None = field(default_factory=Dedupe)  # which duplicates go; null: none
     decontaminate: Decontamination | None = None  # the benchmarks that data is compared with; null: none
-    policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(default_factory=dict)  # image policies by name
+    policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(
+        default_factory=dict
+    )  # image policies by name; a source is rendered under those of the stages that use it, without stages under all
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
     chat: ChatField = (
@@ -202,6 +215,20 @@ class Recipe:
         group = tuple(source for source, settings in self.sources.items() if name and settings.group == name)
         found = group or tuple(source for source in self.sources if "*" in name and fnmatchcase(source, name))
         return tuple(sorted(source for source in found if source not in entries))
+
+    def list_policies(self, source: str) -> tuple[str, ...]:
+        """The image policies under which a source is rendered, in the recipe's order.
+
+        They are those of the stages whose mixtures mean it; in a recipe without stages, all.
+        """
+        if not self.stages:
+            return tuple(self.policies)
+        used = set[str]()
+        for stage in self.stages:
+            names = stage.list_entry_names()
+            if stage.policy not in used and any(source in self.find_members(name, names) for name in names):
+                used.add(stage.policy)
+        return tuple(policy for policy in self.policies if policy in used)
 
     def list_groups(self) -> list[str]:
         """The names of all sources and groups of them."""

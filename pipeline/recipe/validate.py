@@ -6,7 +6,7 @@ Names are folders, each source says which files are its own, and what blocks nam
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -112,6 +112,19 @@ def _check_filters(recipe: Recipe) -> None:
                     f"filters.{filter_.name}.sources: the recipe has no source {name!r}; "
                     f"{suggest_names(name, recipe.sources)}"
                 )
+
+
+def describe_unrendered(recipe: Recipe) -> Iterator[str]:
+    """What a person should know of a recipe with stages: policies and sources that none of them uses."""
+    if not recipe.stages:
+        return
+    used = {source: recipe.list_policies(source) for source in recipe.sources}
+    for name in recipe.policies:
+        if not any(name in policies for policies in used.values()):
+            yield f"policies.{name}: no stage uses it, so nothing is rendered under it"
+    for source, policies in used.items():
+        if not policies:
+            yield f"sources.{source}: no stage's mixture names it, so it is curated and not rendered"
 
 
 def _check_stages(recipe: Recipe) -> None:

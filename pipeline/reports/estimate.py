@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
+from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.dedupe.candidates import grow_pairs
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
@@ -45,7 +47,8 @@ class SourceEstimate:
     table_bytes: int | None  # of all that a build keeps besides shards, these images among it
     shard_bytes: Mapping[str, int | None]  # by image policy, after filters and before duplicates go
     tokens: Mapping[str, int | None]  # in these shards, by image policy
-    seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed
+    picture_pairs: int | None  # of pictures that dedupe compares, of this source alone; 0 without dedupe
+    seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed, `pairs` are those of dedupe
     measured: int  # rows that were run through the steps
     unreadable: int  # of these
     rests_on: str
@@ -111,6 +114,25 @@ def extrapolate_costs(measured: Costs, empty: Costs, rows: int, partitions: int)
     return Costs(
         rows, extrapolate_amounts(measured.amounts, empty.amounts), extrapolate_amounts(measured.seconds, empty.seconds)
     )
+
+
+def extrapolate_pairs(amounts: Mapping[str, float], rows: int, measured: int, dedupe: Dedupe | None) -> float:
+    """The pairs of pictures that dedupe compares among `rows` rows, from those among the rows measured. Pure.
+
+    A picture is as often like another wherever it comes from, so each meets more the more there are, up to `cap`
+    neighbours of each place where it is filed.
+    """
+    neighbours = amounts.get("neighbours", 0)
+    if not (dedupe and neighbours):
+        return 0
+    times = rows / measured
+    return amounts["picture_pairs"] * times * grow_pairs(neighbours, dedupe.cap, times)
+
+
+def _time_pair(measured: MeasuredRows) -> float:
+    """Seconds that comparing one pair takes, beyond what comparing none takes."""
+    found, fixed = measured.costs.seconds.get("pairs", 0.0), measured.empty.seconds.get("pairs", 0.0)
+    return max(found - fixed, 0.0) / max(measured.costs.amounts.get("picture_pairs", 0), 1)
 
 
 def estimate_source(
@@ -185,10 +207,10 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         images=resolve_root(settings.images or settings.root, base),
         filters=tuple(filters),
         files=files,
-        policies=recipe.policies,
+        policies={policy: recipe.policies[policy] for policy in recipe.list_policies(name)},
         chat=recipe.chat,
         image_stats=recipe.image_stats,
-        signatures=recipe.dedupe is not None,
+        dedupe=recipe.dedupe,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
     )
 
@@ -208,13 +230,20 @@ def _describe_source(
     per_file = -(-(rows or 0) // len(files))
     partitions = len(files) * max(1, -(-per_file // recipe.partition.rows))
     all_rows = extrapolate_costs(measured.costs, measured.empty, rows or 0, partitions) if known else Costs()
-    amounts, pictured = all_rows.amounts, not measured.costs.amounts.get("unknown")
+    policies, amounts, pictured = (
+        recipe.list_policies(name),
+        all_rows.amounts,
+        not measured.costs.amounts.get("unknown"),
+    )
 
     def round_amount(key: str, *, there: bool = True) -> int | None:
         return round(amounts[key]) if known and there and key in amounts else None
 
     requests = (round_amount("addresses") if recipe.source(name).fetches else 0) if known else None
-    seconds = dict(all_rows.seconds)
+    seconds, pairs = dict(all_rows.seconds), None
+    if known and pictured:
+        pairs = round(extrapolate_pairs(measured.costs.amounts, rows or 0, measured.costs.rows, recipe.dedupe))
+        seconds["pairs"] = pairs * _time_pair(measured)
     if requests:
         seconds["fetch"] = requests * REQUEST_SECONDS / recipe.fetch_step(name).threads
     return SourceEstimate(
@@ -227,8 +256,9 @@ def _describe_source(
         requests=requests,
         image_bytes=round_amount("image_bytes", there=pictured),
         table_bytes=round_amount("table_bytes", there=pictured),
-        shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in recipe.policies},
-        tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in recipe.policies},
+        shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in policies},
+        tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in policies},
+        picture_pairs=pairs,
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),

@@ -38,7 +38,19 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
     )
     if estimate.stage_tokens:
         yield f"tokens: {_join_amounts(estimate.stage_tokens, _format_count)}"
+    yield from list_dedupe_costs(estimate)
     yield f"time: {format_time(3600 * estimate.hours)} with {estimate.workers} workers like one process on this machine"
+
+
+def list_dedupe_costs(estimate: RunEstimate) -> Iterator[str]:
+    """A line for each source whose pictures are so alike that dedupe takes most of its time, the longest first."""
+    costly = [one for one in estimate.sources if one.seconds.get("pairs", 0) > sum(one.seconds.values()) / 2]
+    for one in sorted(costly, key=lambda one: -one.seconds["pairs"]):
+        yield (
+            f"dedupe: the pictures of {one.source} look alike, as if made from templates: about "
+            f"{_format_count(one.picture_pairs)} pairs to compare, {format_time(one.seconds['pairs'])} of one worker, "
+            "most of the time of this source; a lower `dedupe.cap` compares fewer"
+        )
 
 
 def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
@@ -47,8 +59,9 @@ def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
         return
     yield "Samples and images are counted before any filter, shards and tokens after filters and before duplicates go."
     yield (
-        "The time is that of the rows that were measured, times all rows: without the comparison for duplicates, "
-        "benchmarks, mixing, hashing input files, copying them from elsewhere, and the start of workers."
+        "The time is that of the rows that were measured, times all rows: without the comparison of texts, and of "
+        "pictures of several sources, for duplicates; without benchmarks, mixing, hashing input files, copying them "
+        "from elsewhere, and the start of workers."
     )
     if estimate.add_up("requests") != 0:
         yield (

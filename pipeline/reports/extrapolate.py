@@ -1,52 +1,52 @@
 """What the whole run would cost, from what a scaled run of the same recipe holds and took.
 
-Rows are known, since all input files were surveyed. Samples, images, requests, bytes and times of a source are those of
-its scaled run times all rows over the rows that were read; surveys and benchmarks were done in full and stay as they
-are. Dedupe and mixtures are taken to grow with the rows of all sources. Three things are known to differ: a scaled run
-finds fewer duplicates, so the whole run keeps fewer samples; reading a part of a file costs more per row than reading
-all of it; pairs of near duplicates grow faster than rows.
+Rows are known, since all input files were surveyed. Samples, images and requests of a source are those of its scaled
+run times all rows over the rows that were read; so are bytes and times, but for what every task costs whatever it
+holds, which counts for the tasks of the whole run. Surveys and benchmarks were done in full and stay as they are.
+Dedupe and mixtures are taken to grow with the rows of all sources, but the pairs that dedupe measures with the square
+of them, until a place has as many neighbours as the cap allows. Two things are known to differ: a scaled run finds
+fewer duplicates, so the whole run keeps fewer samples; reading a part of a file costs more per row than all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
+from vlmill.pipeline.dedupe.candidates import (
+    BUCKET_BITS,
+    IMAGE,
+    count_neighbours,
+    grow_pairs,
+    read_span,
+    split_range,
+)
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.scaling import count_source_rows
-from vlmill.pipeline.engine.timings import TimingLog
+from vlmill.pipeline.engine.scaling import count_source_partitions, count_source_rows
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.estimate_table import format_size, format_time
 from vlmill.pipeline.reports.funnel import read_funnel
-from vlmill.pipeline.reports.verify import list_manifests
+from vlmill.pipeline.reports.task_costs import (
+    NONE,
+    Amounts,
+    Fixed,
+    TaskCost,
+    fit_fixed_costs,
+    group_by_step,
+    grow_tasks,
+    name_step,
+    read_task_costs,
+)
 
+PAIRS = "steps/dedupe/pairs"
+"""The folder of the step that measures pairs."""
 IN_FULL = "survey"
 """The step of a source that a scaled run does in full."""
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """What some folders of a run hold and took."""
-
-    bytes: float = 0
-    seconds: float = 0  # of one core each, of the tasks that were timed; others are taken to be as long
-    tasks: int = 0
-    timed: int = 0
-
-    def __add__(self, other: Amounts) -> Amounts:
-        return Amounts(
-            self.bytes + other.bytes,
-            self.seconds + other.seconds,
-            self.tasks + other.tasks,
-            self.timed + other.timed,
-        )
-
-    def times(self, factor: float) -> Amounts:
-        """The same for so many times the rows; the tasks stay those that were looked at."""
-        return Amounts(self.bytes * factor, self.seconds * factor, self.tasks, self.timed)
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,29 @@ def extrapolate_run(root: Path) -> RunForecast:
     Raises:
         StoreError: the folder holds no run, or a source was not read to its end.
     """
-    recipe, funnel, amounts = read_locked_recipe(root), read_funnel(root), _measure_folders(root)
+    recipe, funnel, costs = read_locked_recipe(root), read_funnel(root), read_task_costs(root)
+    read = {source: _count_read_rows(root, source) for source in sorted(recipe.sources)}
+    fixed = {name: fit_fixed_costs(tasks) for name, tasks in group_by_step(costs, read).items()}
     sources = tuple(
-        _forecast_source(root, source, count_source_rows(root, recipe, source), funnel[source], amounts)
-        for source in sorted(recipe.sources)
+        _forecast_source(root, recipe, source, read[source], funnel[source], costs, fixed) for source in read
     )
     growth = sum(found.rows for found in sources) / max(sum(found.read for found in sources), 1)
-    benchmarks = _add_amounts(amounts, "steps/benchmarks/")
-    return RunForecast(sources, benchmarks + _add_amounts(amounts, "steps/dedupe/", "steps/mixtures/").times(growth))
+    return RunForecast(sources, _forecast_shared(root, recipe, costs, growth))
+
+
+def _forecast_shared(root: Path, recipe: Recipe, costs: Mapping[str, Sequence[TaskCost]], growth: float) -> Amounts:
+    """Benchmarks, dedupe and mixtures, where all sources have so many times the rows together."""
+    found = Amounts()
+    for folder, tasks in costs.items():
+        if folder == PAIRS and recipe.dedupe:
+            times = growth * grow_pairs(_count_neighbours(root, recipe), recipe.dedupe.cap, growth)
+            sized = [(sum(count["in"] for count in task.counts.values()), task) for task in tasks]
+            found += grow_tasks(tasks, fit_fixed_costs([sized]), times, len(tasks))
+        elif folder.startswith(("steps/dedupe/", "steps/mixtures/")):
+            found += grow_tasks(tasks, NONE, growth, len(tasks))
+        elif folder.startswith("steps/benchmarks/"):
+            found += grow_tasks(tasks, NONE, 1, len(tasks))
+    return found
 
 
 def make_extrapolation_table(found: RunForecast, workers: int) -> Table:
@@ -113,21 +128,51 @@ def _format_amounts(found: Amounts) -> tuple[str, str]:
 
 
 def _forecast_source(
-    root: Path, source: str, rows: int, funnel: Mapping[str, Mapping[str, int]], amounts: Mapping[str, Amounts]
+    root: Path,
+    recipe: Recipe,
+    source: str,
+    read: Mapping[str, int],
+    funnel: Mapping[str, Mapping[str, int]],
+    costs: Mapping[str, Sequence[TaskCost]],
+    fixed: Mapping[str, Fixed],
 ) -> SourceForecast:
-    read = sum(receipt.counts["rows"]["in"] for receipt in read_manifest(root, f"steps/{source}/read"))
-    factor = rows / max(read, 1)
-    survey = amounts.get(f"steps/{source}/{IN_FULL}", Amounts())
-    others = {folder: amount for folder, amount in amounts.items() if folder != f"steps/{source}/{IN_FULL}"}
+    rows, tasks = count_source_rows(root, recipe, source), count_source_partitions(root, recipe, source)
+    factor = rows / max(sum(read.values()), 1)
+    survey, spent = f"steps/{source}/{IN_FULL}", Amounts()
+    shards = tuple(f"shards/{source}/{policy}/" for policy in recipe.list_policies(source))
+    for folder, done in costs.items():
+        if folder == survey:
+            spent += grow_tasks(done, NONE, 1, len(done))
+        elif f"{folder}/".startswith((f"steps/{source}/", *shards)):
+            spent += grow_tasks(done, fixed[name_step(folder)], factor, tasks)
     return SourceForecast(
         source=source,
-        read=read,
+        read=sum(read.values()),
         rows=rows,
         samples=round(funnel.get("samples", {}).get("kept", 0) * factor),
         images=round(funnel.get("images", {}).get("in", 0) * factor),
         requests=round(_count_requests(root, source) * factor),
-        costs=survey + _add_amounts(others, f"steps/{source}/", f"shards/{source}/").times(factor),
+        costs=spent,
     )
+
+
+def _count_read_rows(root: Path, source: str) -> dict[str, int]:
+    """Partition -> rows that were read of it."""
+    return {receipt.partition: receipt.counts["rows"]["in"] for receipt in read_manifest(root, f"steps/{source}/read")}
+
+
+def _count_neighbours(root: Path, recipe: Recipe) -> float:
+    """Those of a place of a picture, on average, in the first bucket of the run's dedupe."""
+    first, last = split_range(0, recipe.dedupe.buckets if recipe.dedupe else 1, BUCKET_BITS)
+    filed = [
+        np.stack(read_span(root / file.path, ("place", "key"), first, last))
+        for source in recipe.sources
+        for receipt in read_manifest(root, f"steps/{source}/signature")
+        for file in receipt.files
+        if file.name == "image.places.parquet"
+    ]
+    places = np.unique(np.concatenate(filed, axis=1), axis=1)[0] if filed else np.empty(0, np.uint64)
+    return count_neighbours(IMAGE, places, recipe.dedupe.cap if recipe.dedupe else 1)
 
 
 def _count_requests(root: Path, source: str) -> int:
@@ -136,21 +181,3 @@ def _count_requests(root: Path, source: str) -> int:
     if not (root / folder / "manifest.json").exists():
         return 0
     return sum(receipt.counts["fetched"]["in"] for receipt in read_manifest(root, folder))
-
-
-def _measure_folders(root: Path) -> dict[str, Amounts]:
-    """Folder of a step -> what its manifest holds and took."""
-    seconds, found = TimingLog(root).read(), dict[str, Amounts]()
-    for path in list_manifests(root):
-        folder = str(path.parent.relative_to(root))
-        receipts = read_manifest(root, folder)
-        known = [seconds[folder, receipt.key] for receipt in receipts if (folder, receipt.key) in seconds]
-        whole = sum(known) * len(receipts) / len(known) if known else 0
-        size = sum(file.size for receipt in receipts for file in receipt.files)
-        found[folder] = Amounts(size, whole, len(receipts), len(known))
-    return found
-
-
-def _add_amounts(amounts: Mapping[str, Amounts], *prefixes: str) -> Amounts:
-    chosen: Iterable[Amounts] = (amount for folder, amount in amounts.items() if folder.startswith(prefixes))
-    return sum(chosen, Amounts())

@@ -188,9 +188,9 @@ def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
 
 
 def _list_shards(run: Build, source: str, deduped: bool) -> Iterable[ForecastStep]:
-    """Render and token lengths of a source under every policy."""
+    """Render and token lengths of a source under the policies that stages use of it."""
     chain = [found.folder for found in run.list_steps(source) if not isinstance(found, TableHistory)]
-    for policy in run.recipe.policies:
+    for policy in run.recipe.list_policies(source):
         render, *lengths = run.list_shard_steps(source, policy)
         yield _make_step(render, chain, ("steps/dedupe/resolve",) if deduped else ())
         for found in lengths:

@@ -23,10 +23,16 @@ from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
 from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.losses import Loss, choose_losses, list_bad_files, list_losses, list_refused_losses
+from vlmill.pipeline.reports.losses import (
+    CONSEQUENCES,
+    Loss,
+    choose_losses,
+    list_bad_files,
+    list_losses,
+    list_refused_losses,
+)
 
 LEVELS = ("files", "rows", "samples", "nodes", "images")
-CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
 DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
 """Why a policy cannot draw an image."""
 WIDE = 100
@@ -40,8 +46,8 @@ def read_funnel(root: Path) -> dict[str, LevelCounts]:
     """Source -> its funnel.
 
     `files` are counted by the survey, and shown where one was skipped; `rows` where the input file is read; samples,
-    nodes and images where shards are made, under the recipe's first policy (the others differ only in images that they
-    cannot render), or where there are none, where samples were applied.
+    nodes and images where shards are made, under the first policy that the source is rendered under (others differ
+    only in images that they cannot render), or where there are none, where verdicts were applied to samples.
     """
     recipe = read_locked_recipe(root)
     funnel: dict[str, LevelCounts] = {}
@@ -60,7 +66,7 @@ def read_funnel(root: Path) -> dict[str, LevelCounts]:
 
 def _read_outcome(root: Path, recipe: Recipe, source: str) -> LevelCounts:
     """The counts of what was kept of a source's samples."""
-    shards = (_read_counts(root, f"shards/{source}/{policy}") for policy in tuple(recipe.policies)[:1])
+    shards = (_read_counts(root, f"shards/{source}/{policy}") for policy in recipe.list_policies(source)[:1])
     return next(shards, {}) or _read_counts(root, f"steps/{source}/outcomes")
 
 
@@ -91,7 +97,10 @@ def find_steps_by_reason(root: Path, source: str) -> dict[str, list[str]]:
         folder = "steps/dedupe/resolve" if step == "dedupe" else f"steps/{source}/{step}"
         for reason in sorted(_list_reasons(_read_counts(root, folder))):
             found[reason].append(step)
-    for folder in (*(f"shards/{source}/{policy}" for policy in recipe.policies), f"steps/{source}/outcomes"):
+    for folder in (
+        *(f"shards/{source}/{policy}" for policy in recipe.list_policies(source)),
+        f"steps/{source}/outcomes",
+    ):
         for reason in sorted(_list_reasons(_read_counts(root, folder)) - CONSEQUENCES - found.keys()):
             found[reason] = [_name_other_step(reason)]
     return dict(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.files import read_json
@@ -26,6 +26,10 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import read_refused_rows
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
+CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
+"""Reasons of what fell with something else."""
+CAUSES = 3
+"""Causes of a consequence that are named."""
 EXCERPT = 300
 """Characters of a text that are shown."""
 
@@ -49,7 +53,7 @@ class Loss:
     text: str  # the beginning of it
     url: str  # of the image, or of the document
     image: int | None  # that can be shown: its number in the partition
-    detail: str = ""  # what the source said of a row or page
+    detail: str = ""  # what the source said of a row or page; what a sample or node fell with
 
     @property
     def where(self) -> str:
@@ -58,14 +62,14 @@ class Loss:
 
 
 def list_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Loss]:
-    """Every loss of a source, partition by partition, under the recipe's first policy.
+    """Every loss of a source, partition by partition, under the first policy that it is rendered under.
 
     What left no sample is not here: see `list_refused_losses`.
 
     Raises:
         StoreError: the source is not filtered to its end.
     """
-    policy = next(iter(recipe.policies), None)
+    policy = next(iter(recipe.list_policies(source)), None)
     folder = f"shards/{source}/{policy}"
     rendered = {}
     if (root / folder / "manifest.json").exists():
@@ -125,7 +129,8 @@ def _read_losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequenc
         mine = verdicts.get(row, [])
         outcome = apply_verdicts(sample, mine, image_stats)
         for node, reason in _list_lost(outcome):
-            yield _make_loss(tables, sample, node, reason, mine, image_stats)
+            loss = _make_loss(tables, sample, node, reason, mine, image_stats)
+            yield replace(loss, detail=_name_causes(sample, node, outcome, mine)) if reason in CONSEQUENCES else loss
 
 
 def _list_lost(outcome: Outcome) -> Iterator[tuple[int, Reason]]:
@@ -135,6 +140,23 @@ def _list_lost(outcome: Outcome) -> Iterator[tuple[int, Reason]]:
     for node, reason in enumerate(outcome.nodes):
         if reason is not None and reason is not outcome.sample:
             yield node, reason
+
+
+def _name_causes(sample: Sample, lost: int, outcome: Outcome, verdicts: Sequence[Verdict]) -> str:
+    """What a sample or node fell with: nodes that were lost for reasons of their own, of a node those of its turn."""
+    turn = None if lost == WHOLE_SAMPLE else sample.nodes[lost].turn
+    causes = [
+        (place, reason)
+        for place, (node, reason) in enumerate(zip(sample.nodes, outcome.nodes, strict=True))
+        if reason is not None and reason not in CONSEQUENCES and turn in {None, node.turn}
+    ]
+    said = list[str]()
+    for place, reason in causes[:CAUSES]:
+        found = next((one for one in verdicts if one.node == place and one.reason is reason), None)
+        by = f" ({found.filter}{f', because of {found.other}' if found.other else ''})" if found else ""
+        said.append(f"node {place}, {sample.nodes[place].kind}: {reason}{by}")
+    more = f" and {len(causes) - CAUSES} more" if len(causes) > CAUSES else ""
+    return f"fell with {'; '.join(said)}{more}" if said else ""
 
 
 def _make_loss(

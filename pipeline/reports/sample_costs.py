@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.chat.settings import Chat
@@ -24,8 +25,9 @@ from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
-from vlmill.pipeline.core.step import Step
-from vlmill.pipeline.dedupe import ComputeSignatures
+from vlmill.pipeline.core.step import Count, Step
+from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
@@ -65,7 +67,7 @@ class SourceWork:
     policies: Mapping[str, Policy]
     chat: Chat
     image_stats: ComputeImageStats
-    signatures: bool  # whether duplicates are looked for
+    dedupe: Dedupe | None  # how duplicates are looked for
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
 
 
@@ -80,8 +82,10 @@ class Costs:
     amounts: Mapping[str, float] = field(default_factory=dict)
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
     (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
-    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`."""
-    seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`
+    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`. Where duplicates are looked for:
+    `picture_pairs` (compared) and `neighbours` (places that a place is compared with, on average)."""
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`,
+    # the comparison of pictures as `pairs`
 
     @property
     def total_seconds(self) -> float:
@@ -164,7 +168,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     """The costs of the first `rows` rows, and why the first lost one of them was lost."""
     run = _Pass(folder, {**work.files, "input": path})
     run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
-    amounts = _count_samples(run.files)
+    amounts, said = _count_samples(run.files)
     if work.source.fetches:
         amounts.update(_fill_images(run, work.served))
     else:
@@ -173,17 +177,17 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
         run.perform(step)
     for policy, rendered in work.policies.items():
         _render_policy(run, work, policy, rendered, amounts)
+    if work.dedupe:
+        amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
-    lost = next(read_rows(run.files[REFUSED_FILE]), None)
-    said = f"row {lost['row']}: {lost['reason']}: {lost['detail']}" if lost else ""
     return Costs(rows, dict(amounts), dict(run.seconds)), said
 
 
 def _list_steps(work: SourceWork) -> Iterator[Step]:
     yield work.image_stats
     yield from map(FilterStep, work.filters)
-    if work.signatures:
-        yield ComputeSignatures(containment=False)
+    if work.dedupe:
+        yield work.dedupe.signature()
 
 
 def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
@@ -200,6 +204,29 @@ def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amou
     run.files = before
 
 
+def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, float]:
+    """Compare the pictures of the rows with each other, as dedupe would; what it leaves is not kept.
+
+    Returns `picture_pairs` and `neighbours`: the rows that a row is compared with on average.
+    """
+    alone = replace(dedupe, buckets=1)
+    steps: tuple[Step, ...] = (*alone.candidates(), *alone.pair_steps())
+    inputs = {f"all/all/{name}": path for name, path in run.files.items() if name.endswith((".npy", ".places.parquet"))}
+    started, counts = process_time(), dict[str, Count]()  # of this process, whatever else keeps the machine busy
+    for step in steps:
+        folder = run.folder / step.name
+        folder.mkdir()
+        counts |= step.run({name: inputs[name] for name in select_files(_name_files(inputs), step.reads)}, folder)
+        inputs |= {f"all/{path.name}": path for path in folder.iterdir()}
+    run.seconds["pairs"] = process_time() - started
+    places = pq.read_table(run.files["image.places.parquet"], columns=["place"])["place"].to_numpy()
+    return {"picture_pairs": counts["image_pairs"].came, "neighbours": count_neighbours(IMAGE, places, dedupe.cap)}
+
+
+def _name_files(paths: Iterable[str]) -> dict[str, File]:
+    return {name: File(name, "", "", 0) for name in paths}
+
+
 @dataclass
 class _Pass:
     """Steps that run one after the other, and what they left."""
@@ -213,7 +240,7 @@ class _Pass:
         """Run a step over the files so far."""
         folder = self.folder / (label or step.name)
         folder.mkdir(parents=True)
-        wanted = select_files({name: File(name, "", "", 0) for name in self.files}, step.reads)
+        wanted = select_files(_name_files(self.files), step.reads)
         started = perf_counter()
         step.run({name: self.files[name] for name in wanted}, folder)
         self.seconds[label or step.name] = perf_counter() - started
@@ -221,13 +248,16 @@ class _Pass:
         self.size += sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".tar")
 
 
-def _count_samples(files: Mapping[str, Path]) -> Counter[str]:
-    amounts = Counter[str]()
+def _count_samples(files: Mapping[str, Path]) -> tuple[Counter[str], str]:
+    """Amounts, and why the first row that gave no sample did not. A row of which pages alone were lost gave some."""
+    amounts, rows = Counter[str](), set[int]()
     for sample in read_samples(files[SAMPLES_FILE]):
         amounts["samples"] += 1
         amounts["images"] += sum(node.image is not None for node in sample.nodes)
-    amounts["unreadable"] = len({row["row"] for row in read_rows(files[REFUSED_FILE], ["row"])})
-    return amounts
+        rows.add(sample.id.row)
+    lost = {row["row"]: row for row in read_rows(files[REFUSED_FILE]) if row["row"] not in rows}
+    amounts["unreadable"] = len(lost)
+    return amounts, next((f"row {row['row']}: {row['reason']}: {row['detail']}" for row in lost.values()), "")
 
 
 def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:

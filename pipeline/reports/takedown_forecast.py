@@ -235,7 +235,7 @@ def _read_digests(paths: Mapping[str, Path]) -> list[str]:
 def _list_shards(root: Path, recipe: Recipe, touched: set[str]) -> Iterator[str]:
     """Shards of the touched partitions."""
     for source in sorted({place.partition("/")[0] for place in touched}):
-        for policy in recipe.policies:
+        for policy in recipe.list_policies(source):
             for receipt in read_manifest(root, f"shards/{source}/{policy}"):
                 if f"{source}/{receipt.partition}" in touched:
                     yield from (file.path for file in receipt.files if file.name.endswith(".tar"))

@@ -122,7 +122,7 @@ def _trace_sample(
     verdicts = [
         verdict for name in recipe.all_verdict_steps() for verdict in _read_verdicts(paths[name_verdicts(name)], row)
     ]
-    folders = {policy: f"shards/{source}/{policy}" for policy in recipe.policies}
+    folders = {policy: f"shards/{source}/{policy}" for policy in recipe.list_policies(source)}
     made = {policy: folder for policy, folder in folders.items() if (root / folder / "manifest.json").exists()}
     rendered = [
         (policy, verdict)

@@ -172,7 +172,7 @@ class _Counted:
             nodes = {partition: found.counts["nodes"].came for partition, found in self.found.items()}
             yield from self._taken_in("decontaminate", "decontaminated", "in", nodes)
         yield from self._outcome()
-        for policy in self.recipe.policies:
+        for policy in self.recipe.list_policies(self.source):
             folder = f"shards/{self.source}/{policy}"
             if _are_complete(self.root, folder):
                 yield from self._rendered(folder)

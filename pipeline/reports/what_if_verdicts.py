@@ -179,12 +179,14 @@ def _resolve_duplicates(
 
 
 def enter_render(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> None:
-    """Enter what the first policy could not draw, as the funnel does."""
-    policy = next(iter(now.policies), "")
-    if all((root / f"shards/{partition.source}/{policy}/manifest.json").exists() for partition in partitions):
-        _enter_verdicts(root, f"shards/{{source}}/{policy}", "render", partitions)
-        for partition in partitions:
-            partition.then["render"] = partition.now["render"]
+    """Enter what the first policy of each source could not draw, as the funnel does."""
+    for source in sorted({partition.source for partition in partitions}):
+        policy = next(iter(now.list_policies(source)), "")
+        if (root / f"shards/{source}/{policy}/manifest.json").exists():
+            mine = [partition for partition in partitions if partition.source == source]
+            _enter_verdicts(root, f"shards/{source}/{policy}", "render", mine)
+            for partition in mine:
+                partition.then["render"] = partition.now["render"]
 
 
 def _has_same_filters(partition: WhatIfPartition) -> bool:

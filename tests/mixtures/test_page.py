@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from vlmill.mixtures.page import counts, render_mixture_page, search
+from vlmill.mixtures.page import counts, plots, render_mixture_page, search
 from vlmill.mixtures.page.gallery import SEAM, SEAM_WIDTH, draw_tiles, make_cards
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.engine.build import PHASES
@@ -183,7 +183,7 @@ def test_every_row_of_the_plan_is_in_the_histogram_of_fill(built, mixture):
 
 def test_copies_are_counted_by_who_lost_and_who_keeps_them(built):
     recipe = read_locked_recipe(built)
-    assert counts.count_overlap(built, recipe, "small")["dropped"] == [{"source": "web", "keeper": "web", "copies": 1}]
+    assert counts.count_overlap(built, recipe)["dropped"] == [{"source": "web", "keeper": "web", "copies": 1}]
 
 
 def test_what_dedupe_found_two_sources_to_have_in_common_becomes_a_matrix():
@@ -221,6 +221,21 @@ def test_a_stage_names_the_sources_it_has_and_no_reason_looks_like_a_source(html
 def test_a_matrix_names_all_sources_so_that_what_has_nothing_in_common_is_seen(html, built):
     cells = specifications(html)["Dropped copies"]["layer"][0]["encoding"]
     assert cells["x"]["scale"]["domain"] == cells["y"]["scale"]["domain"] == list(read_locked_recipe(built).sources)
+
+
+@pytest.mark.parametrize(("name", "angle"), [("web", 0), ("the_cauldron-easy_vqa", -35)])
+def test_plots_of_a_run_have_a_place_for_each_source_none_for_groups_and_names_that_can_be_read(name, angle):
+    sources = [name, f"{name}2"]
+    line = {"in": 2, "kept": 2, "dropped": {}, "failed": {}}
+    overlap = {"images": [{"source": name, "other": sources[1], "number": 3}]}
+    languages = [{"source": name, "language": "en", "samples": 2}]
+    colours = plots.choose_colours([*sources, "group"])
+    made = plots.plot_run({source: {"samples": line} for source in sources}, languages, overlap, colours)
+    specs = {plot["title"]: plot["spec"] for plot in made}
+    cells = specs["Images in common"]["layer"][0]["encoding"]
+    assert cells["x"]["scale"]["domain"] == cells["y"]["scale"]["domain"] == sources
+    assert cells["x"]["axis"]["labelAngle"] == angle
+    assert specs["Languages"]["layer"][0]["encoding"]["color"]["scale"]["domain"] == sources
 
 
 def test_a_stage_says_its_epochs_and_how_often_images_are_shown(html):

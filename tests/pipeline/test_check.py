@@ -10,7 +10,7 @@ import pytest
 
 import vlmill as api
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from tests.helpers.upstream import cauldron, picture
+from tests.helpers.upstream import cauldron, pdf, pdfa_json, picture, tar
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.estimate import estimate_stage_tokens
 from vlmill.pipeline.core.sample import read_images, read_samples
@@ -229,7 +229,9 @@ def test_an_estimate_is_what_the_build_makes(recipe, tmp_path):
         assert 0 < one.shard_bytes["small"] <= shards
         assert shards < 1.5 * one.shard_bytes["small"] + 10_240 * len(tables)  # a tar ends with up to so many zeros
         tables_of_source = sum(path.stat().st_size for path in list_files(run.folder / f"steps/{one.source}"))
-        assert one.table_bytes / 1.5 < tables_of_source < one.table_bytes * 2.5  # receipts and verdicts of dedupe, too
+        assert tables_of_source < one.table_bytes * 2.5  # receipts and verdicts of dedupe, too
+        if one.measured > 1:  # a machine so busy that one row takes seconds measures no other, and the first costs more
+            assert one.table_bytes / 1.5 < tables_of_source
 
 
 def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
@@ -270,6 +272,20 @@ def test_a_first_row_that_gives_no_sample_is_named_with_its_reason(recipe, capsy
     status, found, _ = read_check(capsys, recipe)
     assert status == 1
     assert "source 'quiz': no row that was read gives a sample" in found["faults"][0]
+
+
+def test_a_row_of_which_one_page_is_lost_gives_samples(recipe, capsys, tmp_path):
+    pages = [["first line", "second line"], []]
+    tar(tmp_path / "papers.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
+    status, found, _ = read_check(capsys, recipe)
+    papers = next(one for one in found["sources"] if one["source"] == "papers")
+    assert (status, papers["rows"], papers["samples"], papers["unreadable"]) == (0, 1, 1, 0)
+    assert "give no sample" not in papers["rests_on"]
+    pages = [[], []]
+    tar(tmp_path / "papers.tar", {"a.json": pdfa_json(pages), "a.pdf": pdf(pages)})
+    status, found, _ = read_check(capsys, recipe)
+    assert status == 1
+    assert "1 of them give no sample (row 0: empty_row: " in found["faults"][0]
 
 
 def test_costs_of_a_partition_count_for_each_and_those_of_a_row_for_each():

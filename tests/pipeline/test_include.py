@@ -202,8 +202,9 @@ def test_a_replacement_decides_between_two_and_another_key_of_a_block_is_no_seco
 )
 def test_a_replacement_of_nothing_is_an_error(tmp_path, key, message):
     top = f"name: a\ninclude: [{{recipe: part.yaml}}]\nreplace: {{{key!r}: 1}}\n"
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message) as error:
         compose_recipe(write(tmp_path, top=top, part=WEB))
+    assert "a key that none has stands in this file, outside of `replace`" in str(error.value)
 
 
 @pytest.mark.parametrize("preset", ["llava-1.5-7b", "llava-v1.6-mistral-7b"])

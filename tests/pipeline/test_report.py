@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from tests.helpers.pages import list_allowed_scripts, list_run_scripts
-from tests.helpers.small import picture, vlmill, write_recipe
-from tests.helpers.upstream import pdf, pdfa_json, tar
+from tests.helpers.small import CHINESE, picture, vlmill, write_recipe
+from tests.helpers.upstream import cauldron, pdf, pdfa_json, tar
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.page import render_page
 from vlmill.pipeline.page.report import SIDE, make_thumbnail
@@ -232,6 +232,28 @@ def test_an_image_file_that_is_not_there_was_missed_by_who_read_the_rows(tmp_pat
     assert find_steps_by_reason(tmp_path / "run", "talk") == {"missing_file": ["read"]}
 
 
+def test_what_fell_with_something_says_with_what(tmp_path, capsys):
+    turns = [("What is it?", "A house."), ("Which colour?", CHINESE), ("Where?", "On a hill.")]
+    rows = [([picture(1, (20, 20))], [("What is it?", "A tree.")]), ([picture(2, (90, 60))], turns)]
+    cauldron(tmp_path / "quiz.parquet", rows)
+    sources = {"quiz": {"kind": "cauldron", "files": "quiz.parquet"}}
+    filters = [{"language": {"drop": ["zh"]}}, {"shape": {"min_side": 32}}]
+    recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None, filters=filters)
+    cauldron(tmp_path / "quiz.parquet", rows)
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    losses = list(list_losses(tmp_path / "run", read_locked_recipe(tmp_path / "run"), "quiz"))
+    found = {(loss.id[-1], loss.node, str(loss.reason)): loss.detail for loss in losses}
+    assert found == {
+        ("0", WHOLE_SAMPLE, "required_lost"): "fell with node 0, image: image_too_small (shape)",
+        ("0", 0, "image_too_small"): "",
+        ("1", 3, "turn_lost"): "fell with node 4, text: language (language)",
+        ("1", 4, "language"): "",
+    }
+    capsys.readouterr()
+    assert vlmill("report", tmp_path / "run", "--reason", "required_lost") == 0
+    assert "quiz/quiz.parquet#0 (the sample) fell with node 0, image: image_too_small (shape)" in said(capsys)
+
+
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     """A run with one good row, rows that no sample can be made of, and a document that loses a page."""
@@ -334,7 +356,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         "vlmill.pipeline.page",
         "report.html.jinja",
         name="<b>",
-        policy="p",
+        policies=["<em>"],
         funnel={},
         notes=["<i>"],
         report=CurationReport(overlap=(), missing={"<u>": "<s>"}),
@@ -345,7 +367,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed():
         groups=[group],
     )
     assert "<script>alert" not in made
-    assert not [tag for tag in ("<b>", "<i>", "<u>", "<s>") if tag in made]
+    assert not [tag for tag in ("<b>", "<i>", "<u>", "<s>", "<em>") if tag in made]
     assert "<img src=x" not in made
     assert "&lt;script&gt;alert(1)" in made
     assert 'href="javascript' not in made

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.helpers.small import vlmill
+from tests.helpers.small import RECIPE, picture, vlmill, write_recipe
 from tests.helpers.stages import (
     COLOURS,
     MACHINE,
@@ -19,6 +19,7 @@ from tests.helpers.stages import (
     question,
     write_run,
 )
+from tests.helpers.upstream import cauldron
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import loop
@@ -150,3 +151,25 @@ def test_samples_come_back_as_they_were_written(tmp_path):
     found = [HeldOut("web", "web/a#1", 1.5, 3, ()), HeldOut("quiz", "quiz/b#2", 0.25, 1, ())]
     write_answers(tmp_path / "held_out.jsonl", found)
     assert read_answers(tmp_path / "held_out.jsonl") == found
+
+
+def test_an_entry_of_several_sources_is_scored_as_a_whole_and_by_source(tmp_path):
+    answers = {"fruit": "an apple", "tools": "a hammer"}
+    for name, answer in answers.items():
+        rows = [([picture(number, (60, 60))], [("What is it?", answer)]) for number in range(12)]
+        cauldron(tmp_path / f"{name}.parquet", rows)
+    sources = {name: {"kind": "cauldron", "files": f"{name}.parquet", "group": "things"} for name in answers}
+    mixture = {"shares": {"things": 1}, "epochs": 1, "sequence_length": 512, "held_out": {"things": 0.3}}
+    train = {**RECIPE["stages"][0]["train"], "steps": 1, "sequences": 1}
+    stage = {**RECIPE["stages"][0], "mixture": mixture, "train": train}
+    recipe = write_recipe(tmp_path, sources=sources, stages=[stage], dedupe=None)
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    (trained,) = train_stages(tmp_path / "run", None, MACHINE, Console(quiet=True))
+    assert {*trained.scores} == {"things", *answers}
+    whole, each = trained.scores["things"], [trained.scores[name] for name in answers]
+    assert whole.samples == sum(score.samples for score in each)
+    assert whole.questions == sum(score.questions for score in each)
+    assert min(score.samples for score in each) > 0
+    assert [score.majority for score in each] == [1, 1], "the same question has another answer in each source"
+    assert whole.majority < 1
+    assert result(tmp_path / "run") == {name: asdict(score) for name, score in trained.scores.items()}

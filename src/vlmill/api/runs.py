@@ -108,7 +108,8 @@ class Run(RunTables):
     def losses(self, source: str | None = None) -> Iterator[Loss]:
         """Everything that was lost for a reason of its own: rows and pages without a sample, samples and nodes.
 
-        Verdicts are applied as for the shards of the recipe's first policy, so `reason` is what the funnel counts.
+        Verdicts are applied as for the shards of the first policy that a source is rendered under, so `reason` is what
+        the funnel counts.
 
             [loss for loss in run.losses("web") if loss.filter == "language" and loss.score > 0.9]
 
