@@ -67,7 +67,8 @@ def test_without_some_entries_the_others_keep_their_ratios_and_their_new_shares_
     whole = {"obelics": 45, "pairs": 35, "documents": 20}
     shares = {entry.source: entry.share for entry in read_mixture(path).resolved()}
     assert shares == {ours: whole[name] for name, ours in sources.items()}
-    (note,) = compose_recipe(path).notes
+    note, *unused = compose_recipe(path).notes
+    assert len(unused) == len(without), "a source that no mixture names is said not to be rendered"
     for name in sources:
         assert f"{name} {100 * whole[name] / sum(whole[kept] for kept in sources):.4g} %" in note
     assert all(name in note for name in without)
