@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -40,6 +41,7 @@ class ProgressBars:
         )
         self.bar: TaskID | None = None
         self.name, self.total, self.count, self.began, self.said = "", 0, 0, 0.0, 0.0
+        self.amounts = Counter[str]()
 
     def __enter__(self) -> Self:
         if self.bars:
@@ -57,7 +59,7 @@ class ProgressBars:
         """A phase of `total` tasks begins."""
         self._close()
         self.name, self.total, self.count, self.began = name, total, 0, time.monotonic()
-        self.said = self.began
+        self.said, self.amounts = self.began, Counter[str]()
         if self.bars:
             self.bar = self.bars.add_task(name, total=total)
 
@@ -70,6 +72,19 @@ class ProgressBars:
             self.said = time.monotonic()
             self._line()
 
+    def measure(self, amount: int, unit: str) -> None:
+        """So much of something was done within the tasks of the phase, such as images."""
+        self.amounts[unit] += amount
+        if self.bars and self.bar is not None:
+            self.bars.update(self.bar, description=f"{self.name}{self._list_rates()}")
+        elif time.monotonic() - self.said >= self.EVERY:
+            self.said = time.monotonic()
+            self._line()
+
+    def _list_rates(self) -> str:
+        spent = time.monotonic() - self.began
+        return "".join(f", {amount / spent:,.1f} {unit}/s" for unit, amount in self.amounts.items() if amount and spent)
+
     def _close(self) -> None:
         if self.name and not self.bars:
             self._line()
@@ -81,7 +96,8 @@ class ProgressBars:
         rate = self.count / spent if spent else 0.0
         left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
         self.console.print(
-            f"{self.name}: {self.count} of {self.total} tasks in {spent:.1f} s ({rate:.1f}/s{left})", highlight=False
+            f"{self.name}: {self.count} of {self.total} tasks in {spent:.1f} s ({rate:.1f}/s{left}){self._list_rates()}",
+            highlight=False,
         )
 
 
@@ -94,4 +110,8 @@ class Watcher(Protocol):
 
     def done(self, number: int = 1) -> None:
         """So many tasks of the phase are done."""
+        ...
+
+    def measure(self, amount: int, unit: str) -> None:
+        """So much of something was done within the tasks of the phase, such as images."""
         ...

@@ -2,7 +2,8 @@
 
 survey      one chain per input file          cut it into partitions
 benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
-curate      one chain per partition            read, fetch, image stats, match, every filter, signature, contamination
+curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
+signals     one flow over all, then a chain each  models score images and texts; quantiles; filters on signals
 dedupe      one task per bucket, then one     pairs, resolve
 shard       one chain per partition, policy    render, token lengths
 outcomes    one chain per partition            counts of what is kept, where no shards are made
@@ -30,6 +31,7 @@ from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, rea
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
+from vlmill.pipeline.engine.scoring import find_signal_weights, score_partitions
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
@@ -37,18 +39,20 @@ from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import FilterStep, ReadsLists
+from vlmill.pipeline.filters import FilterStep, ReadsLists, ReadsTables
 from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.steps.quantiles import ComputeQuantiles
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.retry_images import RetryImages
+from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.token_lengths import CountTokens
 from vlmill.pipeline.takedown import Match, TakedownList
 from vlmill.pipeline.takedown.rules import LIST
 
-PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
+PHASES = ("survey", "benchmarks", "curate", "signals", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
 
 
@@ -77,6 +81,8 @@ class Build:
         self.serving, self.retry = serving, retry
         self.partitions: dict[str, list[PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
+        self.quantiles: tuple[File, ...] = ()
+        self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []
         self.rules = TakedownList.read(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
 
@@ -140,9 +146,22 @@ class Build:
 
     def curate(self) -> None:
         """Read, fetch, image stats, filter and signature every partition."""
-        for _ in self.run_chains(
-            "curate", [self.chain(partition, retry=self.retry) for partition in self.all_partitions()]
-        ):
+        chains = [self.chain(partition, retry=self.retry, scored=False) for partition in self.all_partitions()]
+        self.curated = list(self.run_chains("curate", chains))
+
+    def signals(self) -> None:
+        """Ask the models of signals, and the filters that read what they say."""
+        if not self.recipe.signals:
+            return
+        self.recipe = find_signal_weights(self.recipe, self.root, self.base)
+        score_partitions(self, self.curated)
+        threshold = self.recipe.find_threshold()
+        if threshold is not None and threshold.quantiles:
+            files = tuple(file for name in self.recipe.signals for file in self._gather(name))
+            step = ChainStep("steps/signals/quantiles", ComputeQuantiles(threshold.quantiles))
+            ((_, receipts),) = self.run_chains("signals: quantiles", [Chain("all", (step,), files=files)])
+            self.quantiles = receipts[-1][1].files
+        for _ in self.run_chains("signals: filters", [self.chain(partition) for partition in self.all_partitions()]):
             pass
 
     def dedupe(self) -> None:
@@ -189,10 +208,13 @@ class Build:
 
     # -- what a chain is made of ------------------------------------------------------------------------------------
 
-    def chain(self, partition: PlannedPartition, *, retry: bool = False) -> Chain:
-        """A partition up to its signature, from its input file or from what was read and fetched of it."""
-        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source))
-        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index)
+    def chain(self, partition: PlannedPartition, *, retry: bool = False, scored: bool = True) -> Chain:
+        """A partition up to its signature, from its input file or from what was read and fetched of it.
+
+        `scored` adds its signals and the filters on them.
+        """
+        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
+        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index, *self.quantiles)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
@@ -235,20 +257,27 @@ class Build:
                 yield ChainStep(f"{folder}/fetch", self._fetch(name))
         yield from list_table_histories(name, self._prepare_retry(name), again=retry)
 
-    def _curation(self, name: str) -> Iterator[ChainStep]:
+    def _curation(self, name: str, *, scored: bool = True) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
         folder = f"steps/{name}"
         yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats)
         if self.rules:
             yield MatchTakedowns(f"{folder}/match", Match(self.rules), f"{folder}/takedown")
+        on_signals = [filter_ for filter_ in self.recipe.filters if isinstance(filter_, ReadsTables)]
         for filter_ in self.recipe.filters:
-            yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
+            if filter_ not in on_signals:
+                yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
         if dedupe := self.recipe.dedupe:
             yield ChainStep(f"{folder}/signature", dedupe.signature())
         if against := self.recipe.decontaminate:
             yield ChainStep(f"{folder}/contamination", against.contamination())
             if against.action == "drop":
                 yield ChainStep(f"{folder}/decontaminate", Decontaminate())
+        if scored:
+            for called, signal in self.recipe.signals.items():
+                yield ChainStep(f"{folder}/{called}", ScoreSignal(called, signal))
+            for filter_ in on_signals:
+                yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
 
     def _sharding(self, partition: PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
         folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards

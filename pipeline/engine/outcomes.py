@@ -20,11 +20,11 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
     recipe = run.recipe
     if recipe.policies and until in (None, "shard", "mixture"):
         return {source: f"shards/{source}/{next(iter(recipe.policies))}" for source in recipe.sources}
-    early = until == "curate"
-    step = CountOutcomes(recipe.verdict_steps() if early else recipe.all_verdict_steps())
-    verdicts, chains = {} if early else run.dedupe_verdicts(), []
+    steps_by_phase = {"curate": recipe.unscored_verdict_steps(), "signals": recipe.verdict_steps()}
+    step = CountOutcomes(steps_by_phase.get(until or "", recipe.all_verdict_steps()))
+    verdicts, chains = {} if until in steps_by_phase else run.dedupe_verdicts(), []
     for partition in run.all_partitions():
-        chain, source = run.chain(partition), partition.input_file.source
+        chain, source = run.chain(partition, scored=until != "curate"), partition.input_file.source
         steps = (*chain.steps, ChainStep(f"steps/{source}/outcomes", step))
         chains.append(
             replace(chain, steps=steps, files=(*chain.files, *verdicts.get(f"{source}/{partition.name}", ())))

@@ -94,6 +94,20 @@ class ReadsLists(Filter, Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsTables(Filter, Protocol):
+    """A filter that looks at further tables of a partition, such as those of signals. They are in the key."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of files; those that are there are read."""
+        ...
+
+    def opened(self, paths: Mapping[str, Path]) -> Filter:
+        """The filter over these tables."""
+        ...
+
+
 @dataclass(frozen=True)
 class FilterStep:
     """samples.parquet, and image_stats.parquet if the filter looks at images -> `<name>.verdicts.parquet`.
@@ -118,7 +132,8 @@ class FilterStep:
     def reads(self) -> tuple[str, ...]:
         """Samples, image stats if the filter asks for any, and the lists it needs."""
         lists = tuple(self.filter.lists) if isinstance(self.filter, ReadsLists) else ()
-        return (SAMPLES_FILE, *((IMAGE_STATS_FILE,) if self.filter.image_stats else ()), *lists)
+        tables = self.filter.tables if isinstance(self.filter, ReadsTables) else ()
+        return (SAMPLES_FILE, *((IMAGE_STATS_FILE,) if self.filter.image_stats else ()), *lists, *tables)
 
     def made_by(self) -> Mapping[str, str]:
         """The filter's own."""
@@ -140,6 +155,8 @@ class FilterStep:
         filter_ = self.filter
         if isinstance(filter_, ReadsLists):
             filter_ = filter_.opened({name: inputs[name] for name in filter_.lists})
+        if isinstance(filter_, ReadsTables):
+            filter_ = filter_.opened({name: inputs[name] for name in filter_.tables if name in inputs})
         findings = list(filter_.decide(noted(), image_stats))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / name_verdicts(self.name), verdicts)

@@ -312,7 +312,7 @@ def build_recipe(
         with (
             serve_folders(recipe, base) as serving,
             ProgressBars(console or make_console(quiet=True)) as watcher,
-            open_executor(workers, ray) as pool,
+            open_executor(workers, ray, **recipe.list_needs()) as pool,
         ):
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
             for phase in list_phases(run, until):
