@@ -95,10 +95,8 @@ class ProgressBars:
         spent = time.monotonic() - self.began
         rate = self.count / spent if spent else 0.0
         left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
-        self.console.print(
-            f"{self.name}: {self.count} of {self.total} tasks in {spent:.1f} s ({rate:.1f}/s{left}){self._list_rates()}",
-            highlight=False,
-        )
+        done = f"{self.count} of {self.total} tasks in {spent:.1f} s ({rate:.1f}/s{left})"
+        self.console.print(f"{self.name}: {done}{self._list_rates()}", highlight=False)
 
 
 class Watcher(Protocol):

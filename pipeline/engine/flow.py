@@ -11,20 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from vlmill.pipeline.core.resources import Resources
 
 
 class StageWorker(Protocol):
-    """Holds what takes long to load, and answers items. A context manager."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
+    """Holds what takes long to load, and answers items."""
 
     def answer(self, item: Any) -> tuple[Any, int]:
         """The answer to an item, and how much of the work that progress counts it was."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
         ...
 
 
@@ -86,7 +86,8 @@ def run_flow_here(flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
             for item in flow.feed(job):
                 for name, found in answers.items():
                     if name not in workers:
-                        workers[name] = stack.enter_context(flow.stages[name].open_worker())
+                        workers[name] = flow.stages[name].open_worker()
+                        stack.callback(workers[name].close)
                     answer, amount = workers[name].answer(item)
                     found.append(answer)
                     yield FlowEvent(amount, flow.stages[name].unit)

@@ -225,9 +225,9 @@ class _FlowRun:
             self._replace_worker(worker)
             call.attempts += 1
             if call.attempts == self.attempts:
+                job = self.jobs[call.job.number]
                 raise StoreError(
-                    f"a worker of {call.stage} died {self.attempts} times over an item of {self.jobs[call.job.number]}: "
-                    f"{error}"
+                    f"a worker of {call.stage} died {self.attempts} times over an item of {job}: {error}"
                 ) from error
             self.calls.appendleft(call)
             return None

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.resources import Resources
-from vlmill.pipeline.engine.chain import Chain, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, write_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.signals.base import Signal
 from vlmill.pipeline.signals.chunks import SignalChunk
 from vlmill.pipeline.signals.weights import resolve_weights
 from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
+from vlmill.pipeline.steps.quantiles import ComputeQuantiles
 from vlmill.pipeline.steps.score import ScoreSignal, read_chunks
 
 if TYPE_CHECKING:
     from vlmill.pipeline.engine.build import Build
-
-Receipts = tuple[tuple[str, Receipt], ...]
-"""Folder and receipt of every step of a chain."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +128,11 @@ def find_signal_weights(recipe: Recipe, root: Path, base: Path | None) -> Recipe
     return replace(recipe, signals=found)
 
 
-def score_partitions(run: Build, curated: Sequence[tuple[Chain, Receipts]]) -> None:
-    """Score what has no scores yet, and write the manifests of all signals.
-
-    Args:
-        run: The build.
-        curated: The chain of every partition up to its signature, and the receipts of its steps.
-    """
+def score_partitions(run: Build) -> None:
+    """Score what has no scores yet of the partitions of a build that are curated, and write the manifests."""
     found = {(source, name): list[Receipt]() for source in run.partitions for name in run.recipe.signals}
     store, jobs = Store(run.root), list[ScoringJob]()
-    for chain, receipts in curated:
+    for chain, receipts in run.curated:
         files = (*chain.files, *(file for _, receipt in receipts for file in receipt.files))
         source, lacking = chain.steps[0].folder.split("/")[1], list[str]()
         job = ScoringJob(source, chain.partition, {file.name: file for file in files}, ())
@@ -160,3 +153,14 @@ def score_partitions(run: Build, curated: Sequence[tuple[Chain, Receipts]]) -> N
         folder = f"steps/{source}/{name}"
         run.folders.add(folder)
         write_manifest(run.root, folder, sorted(receipts_of, key=lambda receipt: receipt.partition))
+
+
+def compute_quantiles(run: Build) -> tuple[File, ...]:
+    """The file with the values at the quantiles that a build's threshold asks for, if it asks for any."""
+    threshold = run.recipe.find_threshold()
+    if threshold is None or not threshold.quantiles:
+        return ()
+    files = tuple(file for name in run.recipe.signals for file in run.gather_files(name))
+    step = ChainStep("steps/signals/quantiles", ComputeQuantiles(threshold.quantiles))
+    ((_, receipts),) = run.run_chains("signals: quantiles", [Chain("all", (step,), files=files)])
+    return receipts[-1][1].files

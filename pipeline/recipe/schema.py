@@ -259,6 +259,10 @@ class Recipe:
         scored = {*self.signals, *(filter_.name for filter_ in self.filters if isinstance(filter_, ReadsTables))}
         return tuple(name for name in self.verdict_steps() if name not in scored)
 
+    def list_values(self) -> tuple[str, ...]:
+        """The values that its signals give, by name; of vectors none."""
+        return tuple(column for name, signal in self.signals.items() for column in signal.columns(name))
+
     def list_needs(self) -> dict[str, bool]:
         """What an executor of the recipe has to have: room for pictures on their way to models, and GPUs."""
         gpus = any(signal.resources.gpus for signal in self.signals.values())

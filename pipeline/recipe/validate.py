@@ -75,6 +75,11 @@ def check_names(recipe: Recipe) -> None:
     for filter_ in recipe.filters:
         if filter_.name not in FILTERS:
             check_name("filters", filter_.name, STEP_NAMES)
+    _check_signal_names(recipe)
+
+
+def _check_signal_names(recipe: Recipe) -> None:
+    """Hold the names of signals against the rule: they are folders beside those of steps, and columns."""
     taken = (*FILTERS, *STEP_NAMES, *(filter_.name for filter_ in recipe.filters))
     for name in recipe.signals:
         check_name("signals", name, taken)
@@ -123,7 +128,7 @@ def _check_filters(recipe: Recipe) -> None:
 
 def _check_signals(recipe: Recipe) -> None:
     """Values of signals have names of their own, and those that a threshold names are given."""
-    columns = [column for name, signal in recipe.signals.items() for column in signal.columns(name)]
+    columns = recipe.list_values()
     if doubled := [column for column in dict.fromkeys(columns) if columns.count(column) > 1]:
         raise RecipeError(f"signals: two of them give a value {doubled[0]!r}; rename one")
     threshold = recipe.find_threshold()

@@ -105,6 +105,7 @@ class OnnxClassifier:
 
         assert batch.images is not None
         pixels = batch.images[..., ::-1] if self.channels == "bgr" else batch.images
-        pixels = (pixels.astype(np.float32) * np.float32(self.scale) - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+        pixels = (pixels.astype(np.float32) * np.float32(self.scale) - mean) / std
         rows = run_session(model, pixels if self.layout == "nhwc" else pixels.transpose(0, 3, 1, 2))
         return rows[:, self.output : self.output + 1]

@@ -38,7 +38,7 @@ METHOD = "score"
 SIDE, BATCH, SECONDS = 224, 32, 600.0
 """Of a class that does not say them."""
 
-RUNNING = {"resources": Resources, "seconds": float}
+RUNNING: Mapping[str, type[Any]] = {"resources": Resources, "seconds": float}
 """Keys of a recipe that say how it runs; the others are its settings."""
 
 
@@ -161,10 +161,10 @@ def name_custom_signal(kind: str, settings: Mapping[str, Any]) -> CustomSignal:
     Raises:
         RecipeError: a key that says how it runs is wrong.
     """
-    running = {
-        name: parse_block(made, settings[name], f"signals.{kind}.{name}")  # type: ignore[type-var]
+    running: dict[str, Any] = {
+        name: parse_block(made, settings[name], f"signals.{kind}.{name}")
         for name, made in RUNNING.items()
         if name in settings
     }
     own = {name: value for name, value in settings.items() if name not in RUNNING}
-    return CustomSignal(kind, own, "", None, "", **running)  # type: ignore[arg-type]
+    return CustomSignal(kind, own, "", None, "", **running)

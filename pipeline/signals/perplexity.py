@@ -48,4 +48,5 @@ class Perplexity(PublishedSignal):
 
         texts = [texts[0] if texts else "" for texts in batch.texts]
         losses = measure_losses(model, texts, self.batch, self.tokens)
-        return np.exp(np.minimum(losses, MOST_LOSS))[:, None]
+        found: np.ndarray = np.exp(np.minimum(losses, MOST_LOSS))[:, None]
+        return found

@@ -46,15 +46,13 @@ class ImageTextSimilarity(PublishedSignal):
         from vlmill.pipeline.signals.torch_models import embed_images, embed_texts  # noqa: PLC0415
 
         assert batch.images is not None
-        images = embed_images(model, batch.images)
-        places = [place for place, texts in enumerate(batch.texts) for _ in texts]
-        texts = embed_texts(model, [text for texts in batch.texts for text in texts], self.batch)
-        found = np.full((batch.size, len(self.columns(""))), np.nan, np.float32)
-        cosines = (images[places] * texts).sum(1)
-        for place in set(places):
-            here = cosines[[number for number, other in enumerate(places) if other == place]]
-            found[place] = [here.max(), here.mean()][: found.shape[1]]
-        return found
+        images, found = embed_images(model, batch.images), np.full((batch.size, 2), np.nan, np.float32)
+        texts = iter(embed_texts(model, [text for texts in batch.texts for text in texts], self.batch))
+        for place, belonging in enumerate(batch.texts):
+            if belonging:
+                cosines = np.stack([next(texts) for _ in belonging]) @ images[place]
+                found[place] = cosines.max(), cosines.mean()
+        return found[:, : len(self.columns(""))]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -130,7 +128,8 @@ class ImageScore(PublishedSignal):
             raise RecipeError(
                 f"head: {self.head.path} is for vectors of {weight.size}, the model's have {vectors.shape[1]}"
             )
-        return (vectors * weight).sum(1, keepdims=True) + bias
+        scores: np.ndarray = (vectors * weight).sum(1, keepdims=True) + bias
+        return scores
 
 
 def _read_head(path: Path) -> tuple[np.ndarray, float]:

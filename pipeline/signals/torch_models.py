@@ -80,7 +80,7 @@ def load_model(
 
 def describe_torch() -> dict[str, str]:
     """The device of this process and the versions that compute, as scores record them."""
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     device = torch.cuda.get_device_name() if on_gpu else f"cpu {torch.backends.cpu.get_cpu_capability()}"
     return {"device": device}
 

@@ -6,7 +6,6 @@ Where they lie is no part of a key, what is in them is: `find_weights` adds thei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,11 +77,28 @@ def hash_weights(place: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _fetch_snapshot(weights: Weights, where: str, place: Path) -> Path:
-    """The files of a repository at its revision, in the Hub's own cache."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only where something is to be fetched
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+def list_weights(signal: Any) -> dict[str, Weights]:
+    """The weights of a signal by the key that names them."""
+    return {name: value for name, value in vars(signal).items() if isinstance(value, Weights)}
 
+
+def check_weights(signal: Any, where: str, base: Path) -> None:
+    """Look whether a signal's weights are there, or can be asked for on the Hub, and whether they take pictures.
+
+    Raises:
+        RecipeError: they are not, or what prepares their pictures is of no form that is known.
+    """
+    found = list_weights(signal)
+    for name, weights in found.items():
+        if not (base / weights.path).exists():
+            _refuse_missing(weights, f"{where}.{name}", base / weights.path)
+    if found and all((base / weights.path).exists() for weights in found.values()):
+        placed = {name: replace(weights, path=str(base / weights.path)) for name, weights in found.items()}
+        replace(signal, **placed).view()
+
+
+def _refuse_missing(weights: Weights, where: str, place: Path) -> None:
+    """Refuse what is no folder here and no name on the Hub with its revision."""
     if weights.path.count("/") != 1 or weights.path.startswith((".", "/")):
         raise RecipeError(f"{where}.path: there is no {place}; give a folder, a file, or OWNER/NAME on the Hub")
     if weights.revision is None:
@@ -90,6 +106,14 @@ def _fetch_snapshot(weights: Weights, where: str, place: Path) -> Path:
             f"{where}.revision: is missing: {weights.path} is no folder here, and what a name on the Hub stands for "
             "may change; give the commit, 40 digits"
         )
+
+
+def _fetch_snapshot(weights: Weights, where: str, place: Path) -> Path:
+    """The files of a repository at its revision, in the Hub's own cache."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only where something is to be fetched
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    _refuse_missing(weights, where, place)
     try:
         return Path(snapshot_download(weights.path, revision=weights.revision, allow_patterns=list(PATTERNS)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
@@ -102,5 +126,6 @@ def resolve_weights(signal: Any, where: str, base: Path) -> Any:
     Raises:
         RecipeError: see `find_weights`.
     """
-    found: Mapping[str, Weights] = {name: value for name, value in vars(signal).items() if isinstance(value, Weights)}
-    return replace(signal, **{name: find_weights(value, f"{where}.{name}", base) for name, value in found.items()})
+    return replace(
+        signal, **{name: find_weights(value, f"{where}.{name}", base) for name, value in list_weights(signal).items()}
+    )

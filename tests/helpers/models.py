@@ -111,3 +111,31 @@ def save_language_model(folder: Path) -> Path:
     torch.manual_seed(4)
     config = LlamaConfig(**_text_tower(max_position_embeddings=256))
     return _save(LlamaForCausalLM(config), None, folder, longest=256)
+
+
+def save_onnx_mean(path: Path) -> Path:
+    """An ONNX file whose output (n, 3) is the mean of each channel of pictures (n, 3, 8, 8).
+
+    Written as protobuf by hand (onnx.proto of ONNX 1.7, operator set 13): GlobalAveragePool and Flatten.
+    """
+    ends = [(b"x", b"p", b"GlobalAveragePool"), (b"p", b"y", b"Flatten")]
+    nodes = b"".join(_field(1, _field(1, first) + _field(2, last) + _field(4, kind)) for first, last, kind in ends)
+    shapes = _field(11, _tensor(b"x", (None, 3, 8, 8))) + _field(12, _tensor(b"y", (None, 3)))
+    graph = nodes + _field(2, b"mean") + shapes
+    path.write_bytes(b"\x08\x08" + _field(7, graph) + _field(8, b"\x10\x0d"))
+    return path
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A field of bytes: its tag, length and content."""
+    length, head = len(data), bytearray([number << 3 | 2])
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    return bytes([*head, length]) + data
+
+
+def _tensor(name: bytes, shape: tuple[int | None, ...]) -> bytes:
+    """A ValueInfoProto of float32; None is any length."""
+    sizes = b"".join(_field(1, _field(2, b"n") if size is None else bytes([8, size])) for size in shape)
+    return _field(1, name) + _field(2, _field(1, b"\x08\x01" + _field(2, sizes)))
