@@ -110,8 +110,10 @@ class Threshold:
 
     @property
     def groups(self) -> tuple[Bounds, ...]:
-        """All bounds as groups: those of `any` each alone."""
-        return (*({column: bound} for column, bound in self.any.items()), *self.all)
+        """All bounds as groups, in the order of names, as locks have them: those of `any` each alone."""
+        ordered = (dict(sorted(group.items())) for group in (self.any, *self.all))
+        alone = ({column: bound} for column, bound in next(ordered).items())
+        return (*alone, *ordered)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ class Recipe:
         """Give custom filters their code, and refuse filters that are unknown or stand twice."""
         filters = tuple(self._find_code(item) if isinstance(item, CustomFilter) else item for item in self.filters)
         object.__setattr__(self, "filters", filters)
-        signals = {name: self._find_signal(name, item) for name, item in self.signals.items()}
+        signals = {name: self._find_signal(name, self.signals[name]) for name in sorted(self.signals)}  # as locks do
         object.__setattr__(self, "signals", signals)
         names = [filter_.name for filter_ in filters]
         if len(set(names)) != len(names):

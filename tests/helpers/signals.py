@@ -50,7 +50,7 @@ class Exclamations:
 class Fragile:
     name = "fragile"
     of = "texts"
-    batch = 8
+    batch = 4
     always: bool = False
 
     def score(self, model, batch):
