@@ -39,7 +39,7 @@ from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import FilterStep, ReadsLists, ReadsTables
+from vlmill.pipeline.filters import FilterStep, ReadsLists, reads_tables
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.read import Read
@@ -256,7 +256,7 @@ class Build:
         yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats)
         if self.rules:
             yield MatchTakedowns(f"{folder}/match", Match(self.rules), f"{folder}/takedown")
-        on_signals = [filter_ for filter_ in self.recipe.filters if isinstance(filter_, ReadsTables)]
+        on_signals = [filter_ for filter_ in self.recipe.filters if reads_tables(filter_)]
         for filter_ in self.recipe.filters:
             if filter_ not in on_signals:
                 yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))

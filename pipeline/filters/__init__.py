@@ -7,7 +7,7 @@ own: see `custom.py`.
 
 from __future__ import annotations
 
-from vlmill.pipeline.filters.base import Filter, FilterStep, Finding, ReadsLists, ReadsTables, Undecided
+from vlmill.pipeline.filters.base import Filter, FilterStep, Finding, ReadsLists, ReadsTables, Undecided, reads_tables
 from vlmill.pipeline.filters.custom import CustomFilter, Drop
 from vlmill.pipeline.filters.image_quality import ImageQuality
 from vlmill.pipeline.filters.language.filter import Language
@@ -41,4 +41,5 @@ __all__ = [
     "TextQuality",
     "Threshold",
     "Undecided",
+    "reads_tables",
 ]

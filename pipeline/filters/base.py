@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
@@ -94,7 +94,6 @@ class ReadsLists(Filter, Protocol):
         ...
 
 
-@runtime_checkable
 class ReadsTables(Filter, Protocol):
     """A filter that looks at further tables of a partition, such as those of signals. They are in the key."""
 
@@ -106,6 +105,11 @@ class ReadsTables(Filter, Protocol):
     def opened(self, paths: Mapping[str, Path]) -> Filter:
         """The filter over these tables."""
         ...
+
+
+def reads_tables(filter_: Filter) -> TypeGuard[ReadsTables]:
+    """Whether a filter looks at further tables. No property of it is asked: a custom filter may not be run for that."""
+    return hasattr(type(filter_), "tables")
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class FilterStep:
     def reads(self) -> tuple[str, ...]:
         """Samples, image stats if the filter asks for any, and the lists it needs."""
         lists = tuple(self.filter.lists) if isinstance(self.filter, ReadsLists) else ()
-        tables = self.filter.tables if isinstance(self.filter, ReadsTables) else ()
+        tables = self.filter.tables if reads_tables(self.filter) else ()
         return (SAMPLES_FILE, *((IMAGE_STATS_FILE,) if self.filter.image_stats else ()), *lists, *tables)
 
     def made_by(self) -> Mapping[str, str]:
@@ -155,7 +159,7 @@ class FilterStep:
         filter_ = self.filter
         if isinstance(filter_, ReadsLists):
             filter_ = filter_.opened({name: inputs[name] for name in filter_.lists})
-        if isinstance(filter_, ReadsTables):
+        if reads_tables(filter_):
             filter_ = filter_.opened({name: inputs[name] for name in filter_.tables if name in inputs})
         findings = list(filter_.decide(noted(), image_stats))
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]

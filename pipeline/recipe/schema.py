@@ -28,7 +28,7 @@ from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, ReadsTables, Threshold
+from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Threshold, reads_tables
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.signals import SIGNALS, Signal
@@ -256,7 +256,7 @@ class Recipe:
 
     def unscored_verdict_steps(self) -> tuple[str, ...]:
         """Those of them that need no signal, so that they are there before any model was asked."""
-        scored = {*self.signals, *(filter_.name for filter_ in self.filters if isinstance(filter_, ReadsTables))}
+        scored = {*self.signals, *(filter_.name for filter_ in self.filters if reads_tables(filter_))}
         return tuple(name for name in self.verdict_steps() if name not in scored)
 
     def list_values(self) -> tuple[str, ...]:

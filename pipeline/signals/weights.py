@@ -42,7 +42,7 @@ def _read_short_form(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-WeightsField = Annotated[Weights, BeforeValidator(_read_short_form)]
+WeightsField = Annotated[Weights, BeforeValidator(_read_short_form, json_schema_input_type=str | Weights)]
 """How a signal declares its model."""
 
 
@@ -86,9 +86,11 @@ def check_weights(signal: Any, where: str, base: Path) -> None:
     """Look whether a signal's weights are there, or can be asked for on the Hub, and whether they take pictures.
 
     Raises:
-        RecipeError: they are not, or what prepares their pictures is of no form that is known.
+        RecipeError: they are not, what prepares their pictures is of no form that is known, or a library is missing.
     """
     found = list_weights(signal)
+    if found:
+        signal.made_by()
     for name, weights in found.items():
         if not (base / weights.path).exists():
             _refuse_missing(weights, f"{where}.{name}", base / weights.path)

@@ -41,11 +41,11 @@ from vlmill.pipeline.filters import (
     Language,
     OptOut,
     ReadsLists,
-    ReadsTables,
     Shape,
     TextQuality,
     Threshold,
     Undecided,
+    reads_tables,
 )
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.text_quality import TextBounds
@@ -200,7 +200,7 @@ def write_made_scores(folder, name, values):
 
 
 def open_filter(filter_):
-    return filter_.opened(signal_tables()) if isinstance(filter_, ReadsTables) else filter_
+    return filter_.opened(signal_tables()) if reads_tables(filter_) else filter_
 
 
 @pytest.fixture

@@ -26,11 +26,13 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import make_key
 from vlmill.pipeline.core.scores import list_value_columns, read_scores
+from vlmill.pipeline.filters.custom import hash_code, read_code
 from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.images.views import View, read_preprocessing
 from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.signals.base import SignalBatch
 from vlmill.pipeline.signals.chunks import list_asked, make_batch
+from vlmill.pipeline.signals.custom import CustomSignal
 from vlmill.pipeline.signals.weights import check_weights, find_weights, hash_weights, resolve_weights
 from vlmill.pipeline.steps.image_bytes import Pictures
 from vlmill.pipeline.steps.score import ScoreSignal, read_chunks
@@ -310,3 +312,48 @@ def test_torch_is_imported_by_one_file_and_onnxruntime_by_another():
         for name in ("torch", "onnxruntime")
     }
     assert users == {"torch": ["torch_models.py"], "onnxruntime": ["onnx_models.py"]}
+
+
+# -- examples of custom signals ----------------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[2] / "examples/signals"
+
+
+class Red(torch.nn.Module):
+    """The mean of the first channel."""
+
+    def forward(self, pixels):
+        return pixels[:, 0].mean((1, 2))
+
+
+def make_example(name, **settings):
+    code = read_code(str(EXAMPLES / f"{name}.py"))
+    return CustomSignal(name, settings, hash_code(code), code, f"{name}.py")
+
+
+def test_every_example_is_a_signal_that_is_tried_below():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"mentions", "torch_head", "onnx_score"}
+
+
+def test_the_example_of_a_regular_expression_counts(place):
+    _, values = ask(make_example("mentions", pattern="[A-Z]"), place)
+    assert values.tolist() == [1, 1, 0, 0, 1]
+
+
+def test_the_example_of_a_torch_model_sees_pictures(place, tmp_path):
+    torch.jit.script(Red()).save(tmp_path / "red.pt")
+    signal = make_example("torch_head", path=str(tmp_path / "red.pt"))
+    asked, values = ask(signal, place)
+    (chunk,) = read_chunks(read_inputs(place), [signal.view()])
+    expected = chunk.pictures[signal.view()][..., 0].mean((1, 2)) / 255
+    assert len(asked) == 4
+    assert np.allclose(values, expected, atol=1e-5)
+
+
+def test_the_example_of_an_onnx_model_sees_pictures(place):
+    pytest.importorskip("onnxruntime")
+    code = read_code(str(EXAMPLES / "onnx_score.py")).replace("side = 224", "side = 8")
+    signal = CustomSignal("onnx_score", {"path": str(place / "mean.onnx")}, hash_code(code), code, "onnx_score.py")
+    _, values = ask(signal, place)
+    (chunk,) = read_chunks(read_inputs(place), [View(8)])
+    assert np.allclose(values, chunk.pictures[View(8)][..., 0].mean((1, 2)) / 255, atol=1e-5)
