@@ -13,6 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
@@ -20,6 +24,7 @@ from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageStats,
     Sample,
+    SampleId,
     Verdict,
     read_image_stats,
     read_samples,
@@ -95,7 +100,10 @@ class ReadsLists(Filter, Protocol):
 
 
 class ReadsTables(Filter, Protocol):
-    """A filter that looks at further tables of a partition, such as those of signals. They are in the key."""
+    """A filter that looks at further tables of a partition, such as those of signals. They are in the key.
+
+    It is given samples without their nodes: what it knows of these stands in its tables.
+    """
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -148,9 +156,10 @@ class FilterStep:
         sizes: list[int] = []
 
         def noted() -> Iterator[tuple[int, Sample]]:
-            for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
-                sizes.append(0 if sample.taken_down else len(sample.nodes))
-                if not sample.taken_down:
+            read = _read_outlines if reads_tables(self.filter) else _read_whole
+            for row, (sample, size) in enumerate(read(inputs[SAMPLES_FILE])):
+                sizes.append(size)
+                if size or not sample.taken_down:
                     yield row, sample
 
         image_stats = list[ImageStats]()
@@ -165,6 +174,29 @@ class FilterStep:
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / name_verdicts(self.name), verdicts)
         return _count_verdicts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
+
+
+def _read_whole(path: Path) -> Iterator[tuple[Sample, int]]:
+    """Samples with the number of their nodes, 0 for one that was taken down."""
+    for sample in read_samples(path):
+        yield sample, 0 if sample.taken_down else len(sample.nodes)
+
+
+def _read_outlines(path: Path) -> Iterator[tuple[Sample, int]]:
+    """The same without their nodes, in a fifth of the time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(
+            columns=[*SampleId._fields, "nodes.list.element.text", "nodes.list.element.image"]
+        ):
+            nodes = batch["nodes"].flatten()
+            there = pc.or_(nodes.field("text").is_valid(), nodes.field("image").is_valid()).to_numpy(
+                zero_copy_only=False
+            )
+            ends = batch["nodes"].offsets.to_numpy() - batch["nodes"].offsets[0].as_py()
+            left = np.concatenate([[0], np.cumsum(there)])[ends]
+            names = zip(*(batch[name].to_pylist() for name in SampleId._fields), strict=True)
+            for name, size, held in zip(names, np.diff(ends).tolist(), np.diff(left).tolist(), strict=True):
+                yield Sample(SampleId(*name), ()), size if held else 0
 
 
 def _count_verdicts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:

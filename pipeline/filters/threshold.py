@@ -88,6 +88,9 @@ def name_cut(column: str, share: float, source: str) -> str:
 Bounds = Mapping[str, Bound]
 """Value of a signal -> its bounds."""
 
+Ranges = Mapping[str, tuple[float, float]]
+"""Value of a signal -> the least and the largest that pass; infinite where a side is open."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class Threshold:
@@ -158,6 +161,7 @@ class OpenThreshold:
         self.settings, self.version = settings, settings.version
         self.cuts: Mapping[str, float] = read_json(paths[QUANTILES_FILE]) if QUANTILES_FILE in paths else {}
         self.values = {column: _read_values(paths, column) for column in settings.columns}
+        self.asked = dict[str, list[Ranges]]()  # by source
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing but this file."""
@@ -167,11 +171,9 @@ class OpenThreshold:
         """Verdicts with the value as their score; of a group the first value that is beyond its bound."""
         del image_stats
         for row, sample in samples:
-            verdicts, undecided, source = dict[int, Verdict](), list[int](), sample.id.source
-            for group in self.settings.groups:
-                if not all(bound.asks(source) for bound in group.values()):
-                    continue
-                for node, beyond in self._compare_group(row, source, group):
+            verdicts, undecided = dict[int, Verdict](), list[int]()
+            for ranges in self._find_ranges(sample.id.source):
+                for node, beyond in self._compare_group(row, ranges):
                     if beyond is None:
                         undecided.append(node)
                     elif beyond:
@@ -180,16 +182,24 @@ class OpenThreshold:
             yield from self._choose_verdicts(list(verdicts.values()))
             yield from (Undecided(row, node) for node in dict.fromkeys(undecided) if node not in verdicts)
 
-    def _compare_group(
-        self, row: int, source: str, group: Bounds
-    ) -> Iterator[tuple[int, tuple[str, float] | tuple[()] | None]]:
+    def _find_ranges(self, source: str) -> list[Ranges]:
+        """What passes in each group of bounds that is asked of a source."""
+        if source not in self.asked:
+            self.asked[source] = [
+                {column: bound.find_range(column, source, self.cuts) for column, bound in group.items()}
+                for group in self.settings.groups
+                if all(bound.asks(source) for bound in group.values())
+            ]
+        return self.asked[source]
+
+    def _compare_group(self, row: int, ranges: Ranges) -> Iterator[tuple[int, tuple[str, float] | tuple[()] | None]]:
         """Each node that has all values of a group: the first value where all are beyond their bounds, else nothing.
 
         None where one of the values is not known.
         """
-        own = sorted({node for column in group for node in self.values[column].get(row, {})})
+        here = [self.values[column].get(row, {}) for column in ranges]
+        own = sorted({node for values in here for node in values})
         for node in [node for node in own if node != WHOLE_SAMPLE] or own:
-            here = [self.values[column].get(row, {}) for column in group]
             if not all(node in values or WHOLE_SAMPLE in values for values in here):
                 continue  # the group is about other nodes
             found = [values[node] if node in values else values[WHOLE_SAMPLE] for values in here]
@@ -197,9 +207,9 @@ class OpenThreshold:
             if len(known) < len(found):
                 yield node, None
                 continue
-            ranges = (bound.find_range(column, source, self.cuts) for column, bound in group.items())
-            passed = any(least <= value <= most for (least, most), value in zip(ranges, known, strict=True))
-            yield node, () if passed else (next(iter(group)), known[0])
+            bounds = zip(ranges.values(), known, strict=True)
+            passed = any(least <= value <= most for (least, most), value in bounds)
+            yield node, () if passed else (next(iter(ranges)), known[0])
 
     def _choose_verdicts(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         """One a node, or one on the sample where the whole of it goes."""

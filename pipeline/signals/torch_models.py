@@ -95,7 +95,7 @@ def embed_images(model: TorchModel, images: np.ndarray) -> np.ndarray:
     pixels = model.make_pixels(images)
     whole = model.model
     found = whole.get_image_features(pixel_values=pixels) if hasattr(whole, "get_image_features") else whole(pixels)
-    return _normalise(found)
+    return _normalise_vectors(found)
 
 
 @torch.inference_mode()
@@ -112,7 +112,7 @@ def embed_texts(model: TorchModel, texts: Sequence[str], size: int) -> np.ndarra
             part + [""] * (size - len(part)), padding="max_length", truncation=True, max_length=length,
             return_tensors="pt",
         ).to(model.device)  # fmt: skip
-        vectors.append(_normalise(_embed_tokens(model.model, inputs))[: len(part)])
+        vectors.append(_normalise_vectors(_embed_tokens(model.model, inputs))[: len(part)])
     return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
 
@@ -130,7 +130,7 @@ def find_text_length(model: TorchModel) -> int:
     return min(int(config.max_position_embeddings), int(model.tokenizer.model_max_length), 512)
 
 
-def _normalise(found: Any) -> np.ndarray:
+def _normalise_vectors(found: Any) -> np.ndarray:
     """Vectors of length 1 from a tensor, or from a model's output."""
     if not isinstance(found, torch.Tensor):
         pooled = getattr(found, "pooler_output", None)

@@ -198,6 +198,18 @@ def test_reports_show_every_signal_without_its_code(folder, capsys):
     assert all(f"Signal {name}" in page.read_text() for name in ("red", "wow", "size"))
 
 
+def test_the_api_gives_scores_as_frames(folder):
+    import vlmill as api
+
+    run = api.open_run(folder / "run")
+    frame = run.scores("wow", "web").collect()
+    assert frame.columns == ["source", "partition", "sample", "node", "reason", "wow"]
+    assert frame["wow"].to_list() == read_tables(folder / "run", "wow")["wow"].to_list()
+    assert set(run.scores("red").collect()["source"]) == {"web", "quiz"}
+    with pytest.raises(StoreError, match="no signal 'wov'; did you mean 'wow'"):
+        run.scores("wov")
+
+
 def test_a_recipe_without_signals_has_no_such_section(folder):
     (folder / "none").mkdir()
     recipe = write_recipe(folder / "none", stages=[], sources={"quiz": RECIPE["sources"]["quiz"]})
