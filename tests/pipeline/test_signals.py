@@ -279,6 +279,23 @@ def test_weights_that_are_not_there_or_others_are_refused(place, tmp_path):
         check_weights(bare, "looks", tmp_path)
 
 
+def test_weights_on_the_hub_are_had_at_their_commit_without_code_or_pickles(place, here, tmp_path):
+    files = {path.name: path.read_bytes() for path in (place / "siglip").iterdir()}
+    repository = here.repository("owner/siglip", {**files, "modeling.py": b"1 / 0", "pytorch_model.bin": b"x"})
+    commit = repository.branches["main"]
+    signal = parse_block(SIGNALS["image_embedding"], {"model": {"path": "owner/siglip", "revision": commit}}, "x")
+    check_weights(signal, "looks", tmp_path)
+    found = resolve_weights(signal, "looks", tmp_path).model
+    assert found.sha256 == hash_weights(place / "siglip")
+    assert {path.name for path in found.folder.iterdir()} == files.keys()
+    asked = len(here.asked("resolve"))
+    assert resolve_weights(signal, "looks", tmp_path).model == found
+    assert len(here.asked("resolve")) == asked  # from the cache
+    gone = parse_block(SIGNALS["image_embedding"], {"model": {"path": "owner/none", "revision": "0" * 40}}, "x")
+    with pytest.raises(RecipeError, match=r"looks.model: owner/none at 0+ cannot be fetched"):
+        resolve_weights(gone, "looks", tmp_path)
+
+
 def test_the_sha256_of_weights_is_over_names_and_contents(place, tmp_path):
     before = hash_weights(place / "clip")
     copy = tmp_path / "copy"
