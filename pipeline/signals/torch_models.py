@@ -6,6 +6,7 @@ deterministic kernels: one device class gives the same values again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,19 +63,24 @@ def load_model(
     """
     if gpu and not torch.cuda.is_available():
         raise RecipeError("resources.gpus: this machine has no GPU that torch sees; take 0")
+    if (folder / "adapter_config.json").exists():
+        raise RecipeError(f"{folder}: adapter_config.json: an adapter names another model's folder; merge it first")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may choose another sum each time
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     transformers.logging.set_verbosity_error()
     device = torch.device("cuda" if gpu else "cpu")
+    safe = {"local_files_only": True, "trust_remote_code": False}
     try:
         model = getattr(transformers, auto).from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            dtype="auto" if gpu else torch.float32, attn_implementation="sdpa",
-        )  # fmt: skip
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
+            folder, use_safetensors=True, dtype="auto" if gpu else torch.float32, attn_implementation="sdpa", **safe
+        )  # attention is named here, since a configuration may name code on the Hub for it
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe) if texts else None
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{folder} holds no model that {auto} of transformers reads: {error}") from error
+    if tokenizer is not None and tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return TorchModel(model.to(device).eval(), device, tokenizer, read_preprocessing(folder) if images else None)
 
 
@@ -127,7 +133,7 @@ def _embed_tokens(model: Any, inputs: Any) -> Any:
 def find_text_length(model: TorchModel) -> int:
     """Tokens of a text at most: positions of the text tower, and 512 of a longer one."""
     config = getattr(model.model.config, "text_config", model.model.config)
-    return min(int(config.max_position_embeddings), int(model.tokenizer.model_max_length), 512)
+    return min(getattr(config, "max_position_embeddings", 512), model.tokenizer.model_max_length, 512)
 
 
 def _normalise_vectors(found: Any) -> np.ndarray:

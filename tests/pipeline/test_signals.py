@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +316,25 @@ def test_a_folder_that_holds_no_model_is_an_error_that_names_it(place):
         make("text_embedding", place, model="head.safetensors").load()
     with pytest.raises(RecipeError, match=r"head: .*config.json is no safetensors file"):
         make("image_score", place, head="clip/config.json").load()
+
+
+def test_a_folder_of_somebody_else_runs_no_code_of_its_own(place, tmp_path):
+    folder, marker = tmp_path / "clip", tmp_path / "ran"
+    shutil.copytree(place / "clip", folder)
+    (folder / "other.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "other.Other", "AutoModel": "other.Other"}
+    config["attn_implementation"] = "somebody/attention"
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": ["other.Other", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    _, values = ask(make("image_text_similarity", tmp_path), place)
+    assert np.array_equal(values, ask(make("image_text_similarity", place), place)[1])
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(place / "clip")}))
+    with pytest.raises(RecipeError, match=r"adapter_config.json: an adapter names another model's folder"):
+        make("image_text_similarity", tmp_path).load()
+    assert not marker.exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
