@@ -32,8 +32,9 @@ from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX, SIGNALS_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.engine.build import Build
-from vlmill.pipeline.engine.chain import Chain, ChainStep
+from vlmill.pipeline.engine.chain import Chain, ChainStep, read_manifest
 from vlmill.pipeline.engine.scaling import compute_read_fraction
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -41,6 +42,7 @@ from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.steps.signal_columns import list_signal_columns
 
 LOCK = "mixture.lock.json"
+PAIRS = "steps/dedupe/pairs"
 
 
 def read_stage_mixture(
@@ -206,12 +208,18 @@ class _Stage:
     def _select(
         self, shards: Mapping[str, list[Shard]], found: Mapping[str, list[tuple[Shard, tuple[File, ...]]]]
     ) -> tuple[File, ...]:
-        steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead)
+        dedupe = self.run.recipe.dedupe
+        near = None if dedupe is None else dedupe.image
+        steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead, near)
+        pairs = () if dedupe is None else list_image_pairs(self.run.root)
         chains = [
             Chain(
                 label,
                 (ChainStep(f"{self.folder}/select", step),),
-                files=tuple(replace(file, name=file.path) for _, pair in found[step.entry.source] for file in pair),
+                files=(
+                    *pairs,
+                    *(replace(file, name=file.path) for _, pair in found[step.entry.source] for file in pair),
+                ),
             )
             for label, step in steps.items()
         ]
@@ -268,9 +276,21 @@ def publish_stage(root: Path, stage: str, locked: tuple[File, ...], blocks: tupl
             shutil.copyfile(wanted[path], path)
 
 
+def list_image_pairs(root: Path) -> tuple[File, ...]:
+    """The similarities of images that dedupe measured in a run, named `<share>/<name>`."""
+    return tuple(
+        replace(file, name=f"{receipt.partition}/{file.name}")
+        for receipt in read_manifest(root, PAIRS)
+        for file in receipt.files
+        if file.name == IMAGE_PAIRS_FILE
+    )
+
+
 def verify_locks(root: Path) -> Iterator[str]:
     """A line for whatever a stage's lock says that its files do not bear out; nothing where all are sound."""
-    for stage in read_locked_recipe(root).stages:
+    recipe = read_locked_recipe(root)
+    pairs = {} if recipe.dedupe is None else {file.name: root / file.path for file in list_image_pairs(root)}
+    for stage in recipe.stages:
         folder = root / "mixtures" / stage.name
         if (folder / LOCK).exists():
             lock = read_json(folder / LOCK)
@@ -278,7 +298,7 @@ def verify_locks(root: Path) -> Iterator[str]:
             tables = [path for shard in listed for path in (shard["index"], shard["lengths"])]
             tables += [get_lineage_path(shard["path"]) for shard in listed]
             tables += [shard["signals"] for shard in listed if "signals" in shard]
-            inputs = {path: root / path for path in tables}
+            inputs = pairs | {path: root / path for path in tables}
             inputs |= {
                 path: folder / path
                 for path in (*(block["path"] for block in lock["plan"]["blocks"]), lock["held_out"]["path"])

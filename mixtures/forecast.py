@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlmill.mixtures.build import read_stage_mixture
+from vlmill.mixtures.build import PAIRS, read_stage_mixture
 from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.reports.forecast import ForecastStep
 
-SELECTING = ("unit", "sequence_length", "tiles_per_sequence", "held_out")
+SELECTING = ("unit", "sequence_length", "tiles_per_sequence", "truncate", "held_out")
 """Keys of a mixture that select steps look at, beside its entries."""
 
 
@@ -28,6 +28,9 @@ def _list_stage(recipe: Recipe, stage: Stage) -> Iterator[ForecastStep]:
     tables = (*(name for shard in shards for name in (shard, f"{shard}/lengths")), *signals)
     settings = {name: value for name, value in canonicalise_value(mixture).items() if name in SELECTING}
     select = {**settings, "entries": canonicalise_value(mixture.resolved()), "seed": recipe.seed, "chat": recipe.chat}
+    if mixture.held_out and recipe.dedupe is not None:
+        select["near"] = recipe.dedupe.image
+        tables += (PAIRS,)
     mix = {"mixture": canonicalise_value(mixture), "scale": recipe.scale, "seed": recipe.seed}
     lock = {"policy": canonicalise_value(policy), "chat": recipe.chat}
     steps = {name: f"{folder}/{name}" for name in ("select", "mix", "plan", "lock", "repetition")}

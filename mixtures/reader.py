@@ -15,14 +15,14 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.mixtures.steps.lock import locate_shards
-from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.mixtures.steps.lock import LOCK_VERSION, locate_shards
+from vlmill.pipeline.chat.encode import WHOLE, ChatFormat, Cut
 from vlmill.pipeline.chat.settings import Chat, find_format, parse_chat
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import StoreError
@@ -45,14 +45,19 @@ INDICES = 256
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Nodes [first, last) of a sample, in tokens with BOS and EOS."""
+    """Nodes [first, last) of a sample, from token `begin` of the first to token `end` of the last.
+
+    Its fields are columns of the plan.
+    """
 
     source: int  # in the lock
     shard: int  # of the source
     row: int  # of the shard
     first: int = 0
     last: int | None = None  # None: to the end
-    tokens: int | None = None  # as planned
+    tokens: int | None = None  # as planned, with BOS and EOS
+    begin: int = 0
+    end: int = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,23 @@ class Stored:
     sizes: tuple[tuple[int, int], ...]  # (width, height) of the originals
     tokens: tuple[int, ...]  # placeholders per image, as the index has them
     parts: tuple[Mapping[str, bytes], ...]  # per image: encoded pictures by part name
+
+    def find(self, segment: Segment) -> Found:
+        """What of it a segment holds. A document that goes on behind the segment does not end with it."""
+        last = len(self.nodes) if segment.last is None else segment.last
+        nodes = self.nodes[segment.first : last]
+        before = sum(node.kind == "image" for node in self.nodes[: segment.first])
+        goes_on = segment.end != WHOLE or (last < len(self.nodes) and all(node.role == "none" for node in nodes))
+        images = slice(before, before + sum(node.kind == "image" for node in nodes))
+        return Found(nodes, images, Cut(segment.begin, segment.end, goes_on))
+
+
+class Found(NamedTuple):
+    """Nodes of a segment, which images of its sample are among them, and where it is cut inside a node."""
+
+    nodes: tuple[Node, ...]
+    images: slice
+    cut: Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +119,8 @@ class PlannedMixture:
             )
         cure = "It has changed, or is of an earlier version; run the build again: vlmill build RECIPE --out DIR"
         self.lock: dict[str, Any] = read_sealed_json(path, cure)
+        if self.lock["version"] != LOCK_VERSION:
+            raise StoreError(f"{path} is of another version of vlmill. {cure}")
         self.sha256 = hash_file(path)
         self.sequences: int = self.lock["plan"]["sequences"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])

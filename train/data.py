@@ -54,11 +54,8 @@ class Reader:
         if stored is None:
             (stored,) = self.mixture.read([segment])
         layouts = self._layouts(segment, stored)
-        last = len(stored.nodes) if segment.last is None else segment.last
-        nodes = stored.nodes[segment.first : last]
-        before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
-        mine = slice(before, before + sum(node.kind == "image" for node in nodes))
-        encoded = join_segment(nodes, layouts[mine], self.tokenizer, self.mixture.chat, self.loss)
+        nodes, mine, cut = stored.find(segment)
+        encoded = join_segment(nodes, layouts[mine], self.tokenizer, self.mixture.chat, self.loss, cut)
         if segment.tokens is not None and len(encoded.ids) != segment.tokens:
             raise StoreError(
                 f"{self._name(segment)} has {len(encoded.ids)} tokens, the plan says {segment.tokens}; run the "

@@ -35,6 +35,8 @@ class SeenSegment:
     images: tuple[
         tuple[str, str], ...
     ]  # (address or page, sha256 of the bytes as they came) of each image of the segment
+    begin: int = 0  # from this token of the first node
+    end: int = -1  # to this token of the last node; -1: all of it
 
 
 def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]:
@@ -112,7 +114,17 @@ class _Lineages:
         line = self.table(path).slice(segment.row, 1).to_pylist()[0]
         nodes = line["nodes"][segment.first : segment.last]
         images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
-        return SeenSegment(sequence, line["id"], segment.first, segment.last, segment.tokens, line["url"], images)
+        return SeenSegment(
+            sequence,
+            line["id"],
+            segment.first,
+            segment.last,
+            segment.tokens,
+            line["url"],
+            images,
+            segment.begin,
+            segment.end,
+        )
 
 
 def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:

@@ -20,8 +20,10 @@ from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.reader import PlannedMixture, Stored, read_columns
 from vlmill.pipeline.chat.encode import (
     IGNORE,
+    WHOLE,
     Encoded,
     Loss,
+    cut_parts,
     encode_nodes,
     get_mark_id,
     join_segment,
@@ -82,13 +84,10 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
     segments = mixture.sequence(sequence)
     segment = segments[place]
     (stored,) = mixture.read([segment])
-    last = len(stored.nodes) if segment.last is None else segment.last
-    nodes = stored.nodes[segment.first : last]
-    before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
-    mine = slice(before, before + sum(node.kind == "image" for node in nodes))
+    nodes, mine, cut = stored.find(segment)
     layouts = mixture.policy.layout(stored.sizes)[mine]
-    encoded = encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss)
-    supervised = join_segment(nodes, layouts, tokenizer, mixture.chat, loss).supervised
+    encoded = cut_parts(encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss), cut)
+    supervised = join_segment(nodes, layouts, tokenizer, mixture.chat, loss, cut).supervised
     return {
         "stage": mixture.stage,
         "sequence": sequence,
@@ -100,7 +99,8 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
         "tokens": segment.tokens,
         "supervised": supervised,
         "length": mixture.lock["sequence_length"],
-        "nodes": [segment.first, last, len(stored.nodes)],
+        "nodes": [segment.first, segment.first + len(nodes), len(stored.nodes)],
+        "cut": cut.begin > 0 or cut.end != WHOLE,
         "pictures": _render_pictures(mixture, stored, layouts, mine),
         "text": list(_decode_runs(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
         "neighbours": [

@@ -72,6 +72,7 @@ function packed(card) {
 function drawn(card) {
   const [first, last, whole] = card.nodes, n = ids.get(card.id);
   const cut = last - first < whole ? [chip(`nodes ${first + 1} to ${last} of ${whole}`)] : [];
+  if (card.cut) cut.push(chip("cut inside a text"));
   const told = n === undefined ? [] : [chip(index.languages[rows.language[n]])];
   return make("div", { className: "card" },
     make("div", { className: "mono" }, card.id),

@@ -16,13 +16,14 @@ from typing import Any
 
 import polars as pl
 
-from vlmill.mixtures import get_lineage_path, get_source
+from vlmill.mixtures import get_source
+from vlmill.mixtures.report.shared_pictures import find_shared_pictures
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.shards.lineage import list_pictures
 
 PLACE = ("source", "file", "row", "page")
 
@@ -50,12 +51,7 @@ def write_notes(
             f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the "
             "mixture refuses it"
         )
-    if shared := count_shared_pictures(root, lock, root / "mixtures" / stage / lock["held_out"]["path"]):
-        yield (
-            f"{shared:,} of {lock['held_out']['samples']:,} held-out samples show a picture that another sample shows "
-            "which is trained on, so they are no fair test: pictures are held out within a source alone, and by "
-            "document where more than a tenth of the source hangs together"
-        )
+    yield from _warn_of_shared_pictures(root, recipe, stage, lock)
     tokenizer = root / lock["tokenizer"]["path"]
     if not tokenizer.exists() or hash_file(tokenizer) != lock["tokenizer"]["sha256"]:
         yield (
@@ -76,33 +72,25 @@ def write_notes(
             )
 
 
-def count_shared_pictures(root: Path, lock: Mapping[str, Any], held_out: Path) -> int:
-    """Held-out samples that show a picture, to the byte, which a sample of the stage shows that is not held out.
-
-    Args:
-        root: the run's folder.
-        lock: of a stage.
-        held_out: its table of held-out samples.
-    """
-    held = pl.read_parquet(held_out)
-    if not held.height:
-        return 0
-    places = [
-        {"source": source, "shard": shard, "path": found["path"]}
-        for source, entry in enumerate(lock["sources"])
-        for shard, found in enumerate(entry["shards"])
-    ]
-    named = held.join(
-        pl.DataFrame(places, schema={**held.schema, "path": pl.String}).drop("row"), on=("source", "shard")
+def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mapping[str, Any]) -> Iterator[str]:
+    """Held-out samples that are no fair test, since a picture of theirs is trained on."""
+    table = root / "mixtures" / stage / lock["held_out"]["path"]
+    threshold = None if recipe.dedupe is None else recipe.dedupe.image
+    pairs = [] if threshold is None else _list_files(root, "steps/dedupe/pairs", IMAGE_PAIRS_FILE)
+    shared = find_shared_pictures(root, lock, table, read_near_pairs(pairs, threshold or 1))
+    if not shared.samples:
+        return
+    kinds = {"the same": shared.same, f"similar by {threshold or 1:g} or more": shared.near}
+    where = "; ".join(
+        f"{how} in {', '.join(f'{name} {number:,}' for name, number in sorted(samples.items()))}"
+        for how, samples in kinds.items()
+        if samples
     )
-    shown = pl.concat(
-        list_pictures(pl.scan_parquet(root / get_lineage_path(path))).with_columns(path=pl.lit(path))
-        for path in dict.fromkeys(place["path"] for place in places)
+    yield (
+        f"{shared.samples:,} of {lock['held_out']['samples']:,} held-out samples are no fair test: a picture of theirs "
+        f"is trained on ({where}). Pictures are held out within a source alone, and by document where more than a "
+        "tenth of it hangs together"
     )
-    kept_out = shown.join(named.lazy(), on=("path", "row"), how="semi").collect()
-    trained = shown.join(named.lazy(), on=("path", "row"), how="anti")
-    both = trained.join(kept_out.lazy(), on="sha256", how="semi").select("sha256").unique().collect()
-    return kept_out.join(both, on="sha256", how="semi").select("path", "row").n_unique()
 
 
 def count_alike(root: Path, sources: list[str], policy: str) -> dict[tuple[str, str], int]:

@@ -71,7 +71,8 @@ def _describe_source(entry: Mapping[str, Any], declared: float, totals: Mapping[
         "available": entry["available"],
         "repetition": round(entry["repetition"], 6),
         "mean_length": _round_ratio(planned["tokens"], planned["samples"]),
-        "lost": lost,
+        "lost": {**lost, **entry["too_long"]},
+        "cut": entry["cut"],
         "licences": entry["licences"],
     }
 
@@ -166,10 +167,23 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         f"tiles (most {tiles['most']})"
     )
     for source in stats["sources"]:
-        lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes")}
+        if cut := _format_cuts(source["cut"]):
+            yield f"cut of {source['name']}: {cut}"
+        lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes", "tokens", "supervised")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
     yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
+
+
+def _format_cuts(cut: Mapping[str, int]) -> str:
+    """What of an entry was cut to fit sequences: `12 documents into 40 segments, 30 texts inside; 3 answers`."""
+    said = []
+    if documents := cut.get("documents", 0):
+        inside = f", {cut['texts']:,} texts inside" if cut.get("texts", 0) else ""
+        said.append(f"{documents:,} documents into {cut['segments']:,} segments{inside}")
+    if answers := cut.get("answers", 0):
+        said.append(f"{answers:,} answers truncated")
+    return "; ".join(said)
 
 
 def _format_losses(counts: Mapping[str, int]) -> str:

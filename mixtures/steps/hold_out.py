@@ -1,8 +1,10 @@
-"""Which documents of a source are held out: whole documents, and with them all others that show one of their pictures.
+"""Which documents of a source are held out, and with each all others that show one of its pictures.
 
 Part of the select step. Documents and pictures make a graph; what is connected is held out together, so no picture of a
-held-out sample is trained on. One thing limits this: where most of a source hangs together (a logo on every page), the
-part that does is divided by document, and the stage's notes count the pictures on both sides.
+held-out sample is trained on. Where dedupe measured pictures, one that is nearly the same counts as the same. One thing
+limits this: where most of a source hangs together (scenes of one template, a logo on every page), the part that does is
+divided by the same pictures alone, and where that is no division either, by document; the stage's notes count the
+pictures on both sides.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import polars as pl
 
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.pipeline.dedupe.components import find_components
-from vlmill.pipeline.shards.lineage import list_pictures
+from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
+from vlmill.pipeline.shards.lineage import list_pictures, parse_picture_keys
 
 LARGEST = 0.1
 """Share of a source's samples that may be held out together at most, or the fraction that is asked for if larger."""
@@ -41,8 +44,10 @@ def read_rows_with_pictures(index: pl.DataFrame, lineage: Path) -> Rows:
     return Rows(documents["document"], list_pictures(pl.scan_parquet(lineage)).collect())
 
 
-def choose_held_out(shards: Sequence[Rows], source: str, seed: int, fraction: float) -> list[np.ndarray]:
-    """Which rows of each shard are held out (bool); pure, and the same for any order of rows.
+def choose_held_out(
+    shards: Sequence[Rows], source: str, seed: int, fraction: float, near: np.ndarray = NO_PAIRS
+) -> list[np.ndarray]:
+    """Which rows of each shard are held out (bool); pure, and the same for any order of rows and pairs.
 
     The same in every stage and entry, as long as they show the same pictures of the source.
 
@@ -51,6 +56,7 @@ def choose_held_out(shards: Sequence[Rows], source: str, seed: int, fraction: fl
         source: its name.
         seed: of the recipe.
         fraction: of the documents to hold out.
+        near: pairs of pictures that count as the same; those of other sources connect nothing.
     """
     bound = int(fraction * 2**64)
     sizes = [shard.documents.len() for shard in shards]
@@ -58,28 +64,38 @@ def choose_held_out(shards: Sequence[Rows], source: str, seed: int, fraction: fl
     unique = names.unique(maintain_order=True)
     drawn = [make_order_key(seed, "held_out", source, name) for name in unique]
     keys = names.replace_strict(unique, pl.Series(drawn, dtype=pl.UInt64)).to_numpy()
-    groups = _find_groups(keys, shards, sizes)
-    labels, group, count = np.unique(groups, return_inverse=True, return_counts=True)
+    groups = _find_groups(keys, shards, sizes, near)
+    if near.size:
+        apart = _find_large(groups, fraction)
+        groups[apart] = _find_groups(keys, shards, sizes, NO_PAIRS)[apart]
+    labels, group = np.unique(groups, return_inverse=True)
     together = np.array([make_order_key(seed, "held_out", source, str(label)) < bound for label in labels.tolist()])
-    apart = count > max(LARGEST, fraction) * keys.size
-    apart[count == 1] = False
-    held = np.where(apart[group], keys < np.uint64(bound), together[group])
+    held = np.where(_find_large(groups, fraction), keys < np.uint64(bound), together[group])
     return np.split(held, np.cumsum(sizes)[:-1])
 
 
-def _find_groups(keys: np.ndarray, shards: Sequence[Rows], sizes: Sequence[int]) -> np.ndarray:
+def _find_large(groups: np.ndarray, fraction: float) -> np.ndarray:
+    """Which rows belong to a group that is too large to be held out together (bool)."""
+    _, group, count = np.unique(groups, return_inverse=True, return_counts=True)
+    large: np.ndarray = (count > 1) & (count > max(LARGEST, fraction) * groups.size)
+    return large[group]
+
+
+def _find_groups(keys: np.ndarray, shards: Sequence[Rows], sizes: Sequence[int], near: np.ndarray) -> np.ndarray:
     """For each row the smallest key of the documents and pictures that it is connected to.
 
     Args:
         keys: of the rows' documents, over all shards.
         shards: the rows.
         sizes: rows of each shard.
+        near: pairs of pictures.
     """
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
     rows = [start + shard.pictures["row"].to_numpy() for start, shard in zip(starts, shards, strict=True)]
     documents = keys[np.concatenate(rows)]
-    digests = pl.concat([shard.pictures["sha256"] for shard in shards]).str.slice(0, 16)
-    pictures = np.frombuffer(bytes.fromhex("".join(digests.to_list())), ">u8").astype(np.uint64)
+    pictures = parse_picture_keys(pl.concat([shard.pictures["sha256"] for shard in shards]))
     nodes = np.unique(np.concatenate([keys, pictures]))
-    labels = find_components(nodes, documents, pictures)
-    return labels[np.searchsorted(nodes, keys)]
+    ends = [np.concatenate([column, pair]) for column, pair in zip((documents, pictures), near.T, strict=True)]
+    labels = find_components(nodes, *ends)
+    found: np.ndarray = labels[np.searchsorted(nodes, keys)]
+    return found

@@ -29,6 +29,9 @@ from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
+LOCK_VERSION = 2
+"""Of the form of lock and plan."""
+
 HELD_OUT_ROWS = pa.schema(
     [
         pa.field("source", pa.int16(), nullable=False),
@@ -52,7 +55,7 @@ class Lock:
     overhead: int
 
     name: ClassVar[str] = "lock"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property
@@ -72,12 +75,12 @@ class Lock:
         pq.write_table(held_out, folder / "held_out.parquet", compression="zstd")
         settings = mix["mixture"]
         lock = {
-            "version": 1,
+            "version": LOCK_VERSION,
             "stage": mix["stage"],
             "seed": mix["seed"],
             **{
                 name: settings[name]
-                for name in ("unit", "sequence_length", "tiles_per_sequence", "shard_window", "pack_window")
+                for name in ("unit", "sequence_length", "tiles_per_sequence", "truncate", "shard_window", "pack_window")
             },
             "epochs": _compute_epochs(mix["entries"]),
             "policy": dict(self.policy),
@@ -112,6 +115,7 @@ class Lock:
             "unit": unit,
             "settings": settings,
             "held_out": entry["held_out"],
+            "near": entry["near"],
             "repetition": entry["repetition"],
             "planned": entry["planned"],
             "available": entry["available"],
@@ -184,7 +188,7 @@ def verify_lock(lock: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
     Args:
         lock: of a stage.
         inputs: the files it names: blocks and held-out rows by their `path`, tables by the shards' `index` and
-            `lengths`.
+            `lengths`, lineage and dedupe's pairs of images.
     """
     for block in lock["plan"]["blocks"]:
         yield from _verify_block(lock, block, inputs[block["path"]])
@@ -222,6 +226,8 @@ def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs
         tiles_per_sequence=lock["tiles_per_sequence"],
         overhead=lock["overhead"],
         held_out=source["held_out"],
+        near=source["near"],
+        truncate=lock["truncate"],
     )
     with tempfile.TemporaryDirectory() as folder:
         select.run(inputs, Path(folder))

@@ -38,6 +38,8 @@ SEGMENT = pa.struct(
         pa.field("epoch", pa.int16(), nullable=False),  # of the source before this one
         pa.field("tokens", pa.int32(), nullable=False),  # with overhead
         pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("begin", pa.int32(), nullable=False),  # from this token of the first node
+        pa.field("end", pa.int32(), nullable=False),  # to this token of the last; -1: all of it
     ]
 )
 EDGE = 1e-6
@@ -59,7 +61,7 @@ class Plan:
     block: int
 
     name: ClassVar[str] = "plan"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property

@@ -9,11 +9,9 @@ cut, or whose numbers are above 65,535, stands in `cuts.npy` instead, one entry 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +22,22 @@ import polars as pl
 from vlmill.mixtures import Shard
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
-from vlmill.mixtures.steps.cut import Nodes, cut_sample
+from vlmill.mixtures.steps.cut import Bounds, Nodes, cut_sample
+from vlmill.mixtures.steps.entry_report import (
+    CHANGED,
+    ELIGIBLE,
+    KEPT_OUT,
+    LOST,
+    PASSED_OVER,
+    REFUSED,
+    EntryReport,
+)
 from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
+from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.core.step import Counts, Inputs
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, NO_PAIRS, read_near_pairs
 
 WIDE = 1 << 16
 """What does not fit the 16 bits of `sizes.npy` stands in `cuts.npy`."""
@@ -41,8 +50,10 @@ UNITS = np.dtype([("images", "<u2"), ("text", "<u2"), ("supervised", "<u2")])
 """Of a whole sample, for the statistics of an entry of an epoch; visual is what remains of its tokens."""
 
 AMOUNTS = ("segments", "images", "text", "visual", "supervised", "tokens", "tiles")
-CUTS = np.dtype([("sample", "<i8"), ("first", "<i4"), ("last", "<i4"), *((name, "<i4") for name in AMOUNTS[1:])])
-"""Segments [first, last) of the samples that SIZES leaves out, ordered by sample and first."""
+BOUNDS = ("first", "last", "begin", "end")
+CUTS = np.dtype([("sample", "<i8"), *((name, "<i4") for name in (*BOUNDS, *AMOUNTS[1:]))])
+"""Segments of the samples that SIZES leaves out, in order: nodes [first, last), from token `begin` of the first to
+token `end` of the last (WHOLE: all)."""
 
 SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
 """Per shard: rows of its tables, and what its selected samples add up to."""
@@ -53,15 +64,7 @@ INDEX_COLUMNS = ("id", "file", "input_row", "page", "group", "licence", "nodes")
 LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
 WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
 CONDITIONED = dict.fromkeys(("id", "file", "group", "licence"), pl.String)  # the others are whole numbers
-NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role")
-ELIGIBLE, KEPT_OUT, PASSED_OVER, REFUSED, CHANGED = range(5)
-LOST = {
-    KEPT_OUT: Reason.HELD_OUT,
-    PASSED_OVER: Reason.NOT_TAKEN,
-    REFUSED: Reason.TEMPLATE_REFUSED,
-    CHANGED: Reason.TEMPLATE_CHANGED,
-}
-"""Why a row that is not eligible is not."""
+NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role", "lead", "ends", "words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +79,23 @@ class Select:
     tiles_per_sequence: int
     overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
     held_out: float = 0.0  # fraction of documents, with all that show a picture of theirs
+    near: float | None = None  # similarity from which pictures are the same there, where dedupe measured it
+    truncate: bool = False  # cut an answer that does not fit, in place of losing it
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Index and lengths of every shard.
+        """Index and lengths of every shard; to hold out, lineage, which knows pictures, and pairs of similar ones.
 
-        Where samples are held out, the lineage, which knows their pictures; where there is a condition, the signals.
+        Where there is a condition, the signals.
         """
         pictures = tuple(shard.lineage for shard in self.shards if self.held_out)
+        pairs = (f"*/{IMAGE_PAIRS_FILE}",) if self.held_out and self.near is not None else ()
         signals = tuple(shard.signals for shard in self.shards if self.entry.where is not None and shard.signals)
-        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *signals)
+        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *pairs, *signals)
 
     def made_by(self) -> Mapping[str, str]:
         """The readers of the tables, one of which evaluates `where`."""
@@ -108,7 +114,7 @@ class Select:
         rows = sum(shard.samples for shard in self.shards)
         sizes = _map_array(folder / "sizes.npy", SIZES, rows)
         units = _map_array(folder / "units.npy", UNITS, rows)
-        report = Report()
+        report = EntryReport()
         totals = np.zeros(len(self.shards), SHARDS)
         cuts, start = [], 0
         for number, (shard, state) in enumerate(zip(self.shards, states, strict=True)):
@@ -122,7 +128,10 @@ class Select:
         np.save(folder / "cuts.npy", np.concatenate([np.empty(0, CUTS), *cuts]))
         np.save(folder / "shards.npy", totals)
         np.save(folder / "held_out.npy", _list_places(held))
-        (folder / "selection.json").write_text(report.to_json(self, totals), encoding="utf-8")
+        available = {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)}
+        about = {name: getattr(self, name) for name in ("held_out", "near", "limit")}
+        about |= {"entry": asdict(self.entry), "available": available}
+        (folder / "selection.json").write_text(report.to_json(about), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
     def _classify(self, inputs: Inputs, shard: Shard, kept_out: np.ndarray) -> np.ndarray:
@@ -143,6 +152,8 @@ class Select:
         """Which rows of each shard are held out, each source by itself: alike in every stage and entry."""
         if not self.held_out:
             return [np.zeros(shard.samples, bool) for shard in self.shards]
+        paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{IMAGE_PAIRS_FILE}")]
+        near = NO_PAIRS if self.near is None else read_near_pairs(paths, self.near)
         found: dict[str, np.ndarray] = {}
         for source in dict.fromkeys(shard.source for shard in self.shards):
             here = [shard for shard in self.shards if shard.source == source]
@@ -150,7 +161,7 @@ class Select:
                 read_rows_with_pictures(_read_table(inputs[shard.index], shard, ("id", "group")), inputs[shard.lineage])
                 for shard in here
             ]
-            held = choose_held_out(rows, source, self.seed, self.held_out)
+            held = choose_held_out(rows, source, self.seed, self.held_out, near)
             found |= {shard.path: rows_out for shard, rows_out in zip(here, held, strict=True)}
         return [found[shard.path] for shard in self.shards]
 
@@ -168,7 +179,7 @@ class Select:
             state[rows[leaves]] = PASSED_OVER
             start += rows.size
 
-    def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: Report) -> Measured:
+    def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: EntryReport) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
         table = _join_tables(inputs, shard, ("id", "licence", "nodes"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
@@ -179,29 +190,36 @@ class Select:
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
         wide = _make_whole_cuts(columns, np.flatnonzero(whole & ~narrow))
-        cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits))
+        cuts, lost = self._cut(inputs, shard, np.flatnonzero(eligible & ~fits), report)
         cuts = np.concatenate([wide, cuts])
         cuts = cuts[np.argsort(cuts["sample"], kind="stable")]
         measured = Measured.of(columns, np.flatnonzero(whole & narrow), cuts, self.unit)
-        report.add(table, states, measured, lost)
+        report.add(table, states, measured.sizes["tokens"] > 0, lost)
         return measured
 
-    def _cut(self, inputs: Inputs, shard: Shard, rows: np.ndarray) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
+    def _cut(
+        self, inputs: Inputs, shard: Shard, rows: np.ndarray, report: EntryReport
+    ) -> tuple[np.ndarray, dict[int, Counter[Reason]]]:
         """Segments of the rows that do not fit, and the lost nodes of each by reason."""
         segments: list[tuple[int, ...]] = []
         lost: dict[int, Counter[Reason]] = {}
         for row, columns in zip(rows.tolist(), _read_nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
-            nodes = Nodes(tokens, columns["tiles"], columns["image"], columns["turn"], columns["role"])
-            parted = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence)
-            lost[row] = Counter(parted.lost.values())
-            for first, last in parted.segments:
-                images, text, visual, supervised, tiles = (
-                    sum(columns[name][first:last]) for name in ("image", "text", "visual", "supervised", "tiles")
-                )
-                length = text + visual + self.overhead
-                segments.append((row, first, last, images, text, visual, supervised, length, tiles))
+            nodes = Nodes(tokens, **{name: columns[name] for name in NODE_COLUMNS[2:]})
+            cut = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence, truncate=self.truncate)
+            lost[row] = Counter(cut.lost.values())
+            report.add_cut(nodes, cut)
+            segments += [(row, *part, *self._measure_part(nodes, columns["visual"], part)) for part in cut.segments]
         return np.array(segments, CUTS), lost
+
+    def _measure_part(self, nodes: Nodes, visual: Sequence[int], part: Bounds) -> tuple[int, ...]:
+        """AMOUNTS of a segment, from its images on."""
+        spans = list(nodes.list_spans(part))
+        shown = sum(visual[part.first : part.last])
+        length = sum(end - begin for _, begin, end in spans)
+        supervised = sum(nodes.count_supervised(*span) for span in spans)
+        images, tiles = (sum(values[part.first : part.last]) for values in (nodes.image, nodes.tiles))
+        return images, length - shown, shown, supervised, length + self.overhead, tiles
 
 
 @dataclass(slots=True)
@@ -232,57 +250,16 @@ class Measured:
         return cls(sizes, units, cuts, totals)
 
 
-@dataclass(slots=True)
-class Report:
-    """What `selection.json` says of an entry."""
-
-    samples: Count = field(default_factory=Count)
-    nodes: Count = field(default_factory=Count)
-    licences: Counter[str] = field(default_factory=Counter)
-    ids: Any = field(default_factory=hashlib.sha256)
-
-    def add(
-        self, table: pl.DataFrame, states: np.ndarray, measured: Measured, lost: Mapping[int, Counter[Reason]]
-    ) -> None:
-        """Count the rows of one shard."""
-        nodes, selected = table["nodes"].to_numpy(), measured.sizes["tokens"] > 0
-        for state, reason in LOST.items():
-            self.samples.lose(reason, int((states == state).sum()))
-            self.nodes.lose(reason, int(nodes[states == state].sum()))
-        cut_away = sum(sum(reasons.values()) for reasons in lost.values())
-        for row, reasons in lost.items():
-            for reason, number in reasons.items():
-                self.nodes.lose(reason, number)
-            if not selected[row]:
-                self.samples.lose(next(iter(reasons)))
-        blank = (states == ELIGIBLE) & ~selected
-        blank[list(lost)] = False
-        self.samples.lose(Reason.NO_TEXT, int(blank.sum()))
-        self.nodes.lose(Reason.NO_TEXT, int(nodes[blank].sum()))
-        self.samples.keep(int(selected.sum()))
-        self.nodes.keep(int(nodes[(states == ELIGIBLE) & ~blank].sum()) - cut_away)
-        kept = table.filter(pl.Series(selected))
-        self.licences.update(dict(kept["licence"].value_counts().rows()))
-        self.ids.update("".join(f"{name}\n" for name in kept["id"]).encode())
-
-    def to_json(self, select: Select, totals: np.ndarray) -> str:
-        """Canonical JSON: what the entry is, what one pass over it holds, what was lost, and the digest of its ids."""
-        data = {
-            "entry": asdict(select.entry),
-            "held_out": select.held_out,
-            "limit": select.limit,
-            "available": {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)},
-            "counts": {"samples": self.samples.to_json(), "nodes": self.nodes.to_json()},
-            "licences": dict(self.licences),
-            "ids_sha256": self.ids.hexdigest(),
-        }
-        return json.dumps(data, sort_keys=True, indent=1)
-
-
 def list_selects(
-    mixture: MixtureSettings, shards: Mapping[str, Sequence[Shard]], seed: int, overhead: int
+    mixture: MixtureSettings,
+    shards: Mapping[str, Sequence[Shard]],
+    seed: int,
+    overhead: int,
+    near: float | None = None,
 ) -> dict[str, Select]:
     """The select step of every entry, by the entry's label.
+
+    `near` is the similarity from which dedupe takes images for the same; None where it measured none.
 
     Raises:
         RecipeError: an entry names a source that has no shards here.
@@ -303,6 +280,8 @@ def list_selects(
             tiles_per_sequence=mixture.tiles_per_sequence,
             overhead=overhead,
             held_out=mixture.held_out.get(entry.source, 0.0),
+            near=near if mixture.held_out.get(entry.source) else None,
+            truncate=mixture.truncate,
         )
     return steps
 
@@ -325,7 +304,7 @@ def _list_places(held: Sequence[np.ndarray]) -> np.ndarray:
 def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Entries of CUTS for samples that fit a sequence but not 16 bits."""
     cuts = np.zeros(rows.size, CUTS)
-    cuts["sample"], cuts["last"] = rows, columns["nodes"][rows]
+    cuts["sample"], cuts["last"], cuts["end"] = rows, columns["nodes"][rows], WHOLE
     for name in AMOUNTS[1:]:
         cuts[name] = columns[name][rows]
     return cuts

@@ -16,6 +16,7 @@ import numpy as np
 from vlmill.mixtures.algorithms.order import SourceOrder, make_order_key
 from vlmill.mixtures.config import Unit
 from vlmill.mixtures.steps.select import AMOUNTS
+from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Inputs
 
@@ -34,6 +35,8 @@ class Segments:
     item: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
     tokens: np.ndarray
     tiles: np.ndarray
 
@@ -98,6 +101,8 @@ class Selection:
         columns = {
             "first": np.concatenate([np.zeros(whole.size, np.int32), parted["first"]]),
             "last": np.concatenate([sizes["nodes"][whole], parted["last"]]).astype(np.int32),
+            "begin": np.concatenate([np.zeros(whole.size, np.int32), parted["begin"]]),
+            "end": np.concatenate([np.full(whole.size, WHOLE, np.int32), parted["end"]]),
             "tokens": np.concatenate([sizes["tokens"][whole], parted["tokens"]]).astype(np.int32),
             "tiles": np.concatenate([sizes["tiles"][whole], parted["tiles"]]).astype(np.int32),
         }

@@ -2,7 +2,8 @@
 
 A sample is encoded node by node. An encoded node depends on the node and on whether its neighbours belong to the same
 run (the nodes of one turn and role), so counts per node add up exactly, and a segment cut at the border of a
-run has the tokens that it has inside its sample. Each segment is wrapped in one BOS and one EOS, its overhead.
+run has the tokens that it has inside its sample; so has one that is cut between tokens of a text. Each segment is
+wrapped in one BOS and one EOS, its overhead.
 
 Texts are data: a text that contains a special token is encoded as the letters it is made of.
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -33,6 +34,28 @@ Loss = Literal["answers", "text"]
 
 IGNORE = -100
 """The label of a token that nothing is supervised from, as PyTorch's cross entropy has it."""
+
+WHOLE = -1
+"""In place of a number of tokens: all of them."""
+
+
+class Cut(NamedTuple):
+    """Where a segment begins and ends inside its first and last node."""
+
+    begin: int = 0  # tokens of the first node that belong to segments before
+    end: int = WHOLE  # tokens of the last node up to which this segment goes; they count from that node's beginning
+    continued: bool = False  # whether a text goes on behind the segment, so that it teaches no end
+
+
+UNCUT = Cut()
+
+
+class NodeCount(NamedTuple):
+    """Tokens of a node. Those that are supervised stand together, behind `lead` others."""
+
+    tokens: int
+    supervised: int
+    lead: int
 
 
 @dataclass(frozen=True)
@@ -147,15 +170,20 @@ class ChatFormat:
         return done
 
     def join_segment(
-        self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, loss: Loss
+        self,
+        nodes: Sequence[Node],
+        images: Sequence[ImageLayout],
+        tokenizer: Tokenizer,
+        loss: Loss,
+        cut: Cut = UNCUT,
     ) -> Encoded:
-        """BOS, the nodes, EOS. EOS is supervised only if all text is."""
+        """BOS, the nodes, EOS. EOS is supervised only if all text is, and ends there."""
         bos, eos = get_mark_id(tokenizer, self.bos), get_mark_id(tokenizer, self.eos)
-        parts = self.encode_nodes(nodes, images, tokenizer, loss)
+        parts = cut_parts(self.encode_nodes(nodes, images, tokenizer, loss), cut)
         labels = chain.from_iterable(part.labels for part in parts)
         return Encoded(
             [bos, *chain.from_iterable(part.ids for part in parts), eos],
-            [IGNORE, *labels, eos if loss == "text" else IGNORE],
+            [IGNORE, *labels, eos if loss == "text" and not cut.continued else IGNORE],
         )
 
     def encode_prompt(self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer) -> list[int]:
@@ -165,9 +193,14 @@ class ChatFormat:
 
     def count_nodes(
         self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer
-    ) -> list[tuple[int, int]]:
+    ) -> list[NodeCount]:
         """See the function of that name."""
-        return [(len(part.ids), part.supervised) for part in self.encode_nodes(nodes, images, tokenizer, "answers")]
+        return [part.count() for part in self.encode_nodes(nodes, images, tokenizer, "answers")]
+
+    def locate_tokens(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
+        """See the function of that name."""
+        found = tokenizer.encode_batch([text + self.separator for text in texts], add_special_tokens=False)
+        return [encoded.offsets for encoded in found]
 
 
 FORMATS: dict[str, ChatFormat] = {
@@ -190,6 +223,11 @@ class Encoded:
     def supervised(self) -> int:
         """How many tokens are supervised."""
         return sum(label != IGNORE for label in self.labels)
+
+    def count(self) -> NodeCount:
+        """Its tokens, as those of a node."""
+        lead = next((place for place, label in enumerate(self.labels) if label != IGNORE), 0)
+        return NodeCount(len(self.ids), self.supervised, lead)
 
 
 def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
@@ -245,13 +283,24 @@ def join_segment(
     tokenizer: Tokenizer,
     chat: ChatFormat,
     loss: Loss = "answers",
+    cut: Cut = UNCUT,
 ) -> Encoded:
-    """A segment: the `encode_nodes` of its nodes, and what stands around them; pure.
+    """A segment: the `encode_nodes` of its nodes, as far as it is not cut, and what stands around them; pure.
 
     Raises:
         TemplateRefused: the format is a published one, which has no form for these nodes.
     """
-    return chat.join_segment(nodes, images, tokenizer, loss)
+    return chat.join_segment(nodes, images, tokenizer, loss, cut)
+
+
+def cut_parts(parts: Sequence[Encoded], cut: Cut) -> list[Encoded]:
+    """The encoded nodes of a segment without what is cut off at its ends."""
+    spans = [[0, len(part.ids)] for part in parts]
+    if spans and cut.end != WHOLE:
+        spans[-1][1] = cut.end
+    if spans:
+        spans[0][0] = cut.begin
+    return [Encoded(part.ids[slice(*span)], part.labels[slice(*span)]) for part, span in zip(parts, spans, strict=True)]
 
 
 def encode_prompt(
@@ -267,8 +316,8 @@ def encode_prompt(
 
 def count_nodes(
     nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
-) -> list[tuple[int, int]]:
-    """Tokens and supervised tokens of each node; pure.
+) -> list[NodeCount]:
+    """Tokens of each node; pure.
 
     Those of a sample's first turns, and `chat.overhead`, are the tokens of the segment that holds these turns alone.
 
@@ -276,6 +325,14 @@ def count_nodes(
         TemplateRefused: see `join_segment`.
     """
     return chat.count_nodes(nodes, images, tokenizer)
+
+
+def locate_tokens(texts: Sequence[str], tokenizer: Tokenizer, chat: ChatFormat) -> list[list[tuple[int, int]]]:
+    """Where the tokens of each text of a document stand in it, [start, stop) in characters; pure.
+
+    What the format writes behind a text counts as text.
+    """
+    return chat.locate_tokens(texts, tokenizer)
 
 
 def tokenize_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:

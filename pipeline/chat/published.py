@@ -20,7 +20,18 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer
 
 from vlmill.pipeline.chat.contents import Trimming, find_taught, find_trimming, list_form, trim_texts
-from vlmill.pipeline.chat.encode import IGNORE, ChatFormat, Encoded, Loss, get_mark_id
+from vlmill.pipeline.chat.encode import (
+    IGNORE,
+    UNCUT,
+    WHOLE,
+    ChatFormat,
+    Cut,
+    Encoded,
+    Loss,
+    NodeCount,
+    cut_parts,
+    get_mark_id,
+)
 from vlmill.pipeline.chat.image_tokens import ImageLayout
 from vlmill.pipeline.chat.outline import Form, Outline, Part, Renderer, TemplateRefused
 from vlmill.pipeline.chat.rendering import accept_parts
@@ -159,17 +170,27 @@ class PublishedFormat(ChatFormat):
         return found
 
     def join_segment(
-        self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer, loss: Loss
+        self,
+        nodes: Sequence[Node],
+        images: Sequence[ImageLayout],
+        tokenizer: Tokenizer,
+        loss: Loss,
+        cut: Cut = UNCUT,
     ) -> Encoded:
         """A conversation as the template has it; a document between BOS, where there is one, and EOS."""
         if any(node.role != "none" for node in nodes):
             ids, labels, _ = self._encode_conversation(nodes, images, tokenizer, loss)
-            return Encoded(ids, labels)
-        parts = self.encode_nodes(nodes, images, tokenizer, loss)
+            end = len(ids)
+            if cut.end != WHOLE:
+                counts = self.count_nodes(nodes, images, tokenizer)
+                end = self.overhead + sum(count.tokens for count in counts[:-1]) + cut.end
+            return Encoded(ids[:end], labels[:end])
+        parts = cut_parts(self.encode_nodes(nodes, images, tokenizer, loss), cut)
         begin = [get_mark_id(tokenizer, self.bos)] if self.bos else []
         eos = get_mark_id(tokenizer, self.eos)
         ids = [*begin, *(token for part in parts for token in part.ids), eos]
-        labels = [*begin, *(label for part in parts for label in part.labels), eos if loss == "text" else IGNORE]
+        last = eos if loss == "text" and not cut.continued else IGNORE
+        labels = [*begin, *(label for part in parts for label in part.labels), last]
         return Encoded(ids, [IGNORE, *labels[1:]])
 
     def encode_prompt(self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer) -> list[int]:
@@ -178,14 +199,14 @@ class PublishedFormat(ChatFormat):
 
     def count_nodes(
         self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer
-    ) -> list[tuple[int, int]]:
+    ) -> list[NodeCount]:
         """See the function of that name in encode.py.
 
         Where the first turns have other tokens alone than before further ones, the last node of a turn has the
-        difference.
+        difference, and the `lead` of the next turn's nodes is as much less.
         """
         parts = self.encode_nodes(nodes, images, tokenizer, "answers")
-        counts = [len(part.ids) for part in parts]
+        counts = [part.count() for part in parts]
         borders = [at for at in range(1, len(nodes)) if nodes[at].turn != nodes[at - 1].turn]
         if all(node.role == "none" for node in nodes):
             borders = []
@@ -193,11 +214,20 @@ class PublishedFormat(ChatFormat):
         for at in borders:
             counted = self.overhead + sum(len(part.ids) for part in parts[:at])
             extra = self._count_extra(nodes, at, images, tokenizer, counted)
-            counts[at - 1] += extra - before
+            counts[at - 1] = counts[at - 1]._replace(tokens=counts[at - 1].tokens + extra - before)
+            counts[at:] = [count._replace(lead=count.lead + before - extra) for count in counts[at:]]
             before = extra
         if before:
-            counts[-1] -= before
-        return [(count, part.supervised) for count, part in zip(counts, parts, strict=True)]
+            counts[-1] = counts[-1]._replace(tokens=counts[-1].tokens - before)
+        return counts
+
+    def locate_tokens(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
+        """See the function of that name in encode.py."""
+        guarded, names, _ = self._guarded(tokenizer)
+        before = names[BARE]
+        given = [before + text + self.separator for text in texts]
+        found = guarded.encode_batch(given, add_special_tokens=False)
+        return [[(start - len(before), stop - len(before)) for start, stop in encoded.offsets[1:]] for encoded in found]
 
     def _count_extra(
         self, nodes: Sequence[Node], at: int, images: Sequence[ImageLayout], tokenizer: Tokenizer, counted: int

@@ -153,6 +153,8 @@ def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool)
         return
     for segment in list_seen(directory, stage, step):
         nodes = f"nodes {segment.first} to {'the end' if segment.last is None else segment.last - 1}"
+        nodes += f", from token {segment.begin} of the first" if segment.begin else ""
+        nodes += f", to token {segment.end} of the last" if segment.end >= 0 else ""
         console.print(
             f"sequence {segment.sequence}: {segment.id}, {nodes}, {segment.tokens} tokens {segment.url}".rstrip(),
             markup=False,

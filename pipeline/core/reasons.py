@@ -121,6 +121,7 @@ class Reason(StrEnum):
     NOT_TAKEN = "not_taken", DROPPED  # past the part's `where` or `take`
     TOO_LONG = "too_long", DROPPED  # does not fit a row, and cannot be cut
     LATER_TURNS = "later_turns", DROPPED  # turns after those that fit a row
+    TRUNCATED = "truncated", DROPPED  # tokens of an answer behind those that fit a row, where the mixture says so
     TEMPLATE_REFUSED = "template_refused", DROPPED  # the chat template has no form for the conversation
     TEMPLATE_CHANGED = "template_changed", DROPPED  # the chat template would leave out or change some of it
     NO_TEXT = "no_text", DROPPED  # a segment of images alone: nothing to learn

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pydantic.dataclasses import dataclass
 from tokenizers import Tokenizer
 
-from vlmill.pipeline.chat.encode import ChatFormat, count_nodes, load_tokenizer
+from vlmill.pipeline.chat.breaks import STRETCH, Breaks, find_breaks
+from vlmill.pipeline.chat.encode import ChatFormat, NodeCount, count_nodes, load_tokenizer, locate_tokens
 from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.chat.outline import TemplateRefused
 from vlmill.pipeline.chat.settings import ChatField, find_format
@@ -36,6 +37,9 @@ NODE_LENGTHS = pa.struct(
         pa.field("image", pa.bool_(), nullable=False),
         pa.field("turn", pa.int32(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
+        pa.field("lead", pa.int32(), nullable=False),  # tokens before the first supervised one
+        pa.field("ends", pa.list_(pa.int32()), nullable=False),  # see Breaks; of texts of documents
+        pa.field("words", pa.list_(pa.int32()), nullable=False),
     ]
 )
 LENGTHS = pa.schema(
@@ -51,6 +55,10 @@ LENGTHS = pa.schema(
     ]
 )
 
+NO_IMAGE = {"tokens": 0, "tiles": 0}
+NONE = Breaks([], [])
+EMPTY = NodeCount(0, 0, 0)
+
 
 @dataclass(frozen=True, config=STRICT)
 class CountTokens:
@@ -59,7 +67,7 @@ class CountTokens:
     chat: ChatField = "vlmill"
 
     name: ClassVar[str] = "token_lengths"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     @property
@@ -112,19 +120,37 @@ def _count_nodes(
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
     pictured = [IndexedImage(image["tokens"], image["tiles"], (image["rows"], image["columns"])) for image in images]
-    for node, (tokens, supervised) in zip(nodes, count_nodes(nodes, pictured, tokenizer, chat), strict=True):
-        image = next(shown) if node.kind == "image" else {"tokens": 0, "tiles": 0}
-        yield _describe_node(node, tokens - image["tokens"], image["tokens"], supervised, image["tiles"])
+    counts = count_nodes(nodes, pictured, tokenizer, chat)
+    breaks = _find_breaks(nodes, counts, tokenizer, chat)
+    for place, (node, count) in enumerate(zip(nodes, counts, strict=True)):
+        yield _describe_node(node, count, next(shown) if node.kind == "image" else NO_IMAGE, breaks.get(place, NONE))
 
 
-def _describe_node(node: Node, text: int = 0, visual: int = 0, supervised: int = 0, tiles: int = 0) -> dict[str, Any]:
+def _find_breaks(
+    nodes: Sequence[Node], counts: Sequence[NodeCount], tokenizer: Tokenizer, chat: ChatFormat
+) -> dict[int, Breaks]:
+    """Where the longer texts of a document may be cut, by node; a conversation is cut between turns alone."""
+    if any(node.role != "none" for node in nodes):
+        return {}
+    long = [place for place, node in enumerate(nodes) if node.kind == "text" and counts[place].tokens > STRETCH]
+    texts = [nodes[place].text or "" for place in long]
+    spans = locate_tokens(texts, tokenizer, chat)
+    return dict(zip(long, map(find_breaks, texts, spans), strict=True))
+
+
+def _describe_node(
+    node: Node, count: NodeCount = EMPTY, image: Mapping[str, int] = NO_IMAGE, breaks: Breaks = NONE
+) -> dict[str, Any]:
     """The entry of a node in NODE_LENGTHS."""
     return {
-        "text": text,
-        "visual": visual,
-        "supervised": supervised,
-        "tiles": tiles,
+        "text": count.tokens - image["tokens"],
+        "visual": image["tokens"],
+        "supervised": count.supervised,
+        "tiles": image["tiles"],
         "image": node.kind == "image",
         "turn": node.turn,
         "role": node.role,
+        "lead": count.lead,
+        "ends": breaks.ends,
+        "words": breaks.words,
     }

@@ -18,7 +18,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.distributed.checkpoint import FileSystemReader, load
 
-from vlmill.mixtures.steps.lock import HELD_OUT_ROWS
+from vlmill.mixtures.steps.lock import HELD_OUT_ROWS, LOCK_VERSION
 from vlmill.mixtures.steps.plan import SEQUENCES
 from vlmill.pipeline.chat.encode import FORMATS
 from vlmill.pipeline.core.config import parse_block
@@ -205,7 +205,7 @@ def write_run(
     places = [{name: segment[name] for name in HELD_OUT_ROWS.names} for segment in held_out]
     pq.write_table(pa.Table.from_pylist(places, HELD_OUT_ROWS), folder / "held_out.parquet")
     lock = {
-        "version": 1,
+        "version": LOCK_VERSION,
         "stage": stage,
         "seed": 0,
         "sequence_length": length,
@@ -250,6 +250,8 @@ def _segments(root: Path, source: int, shard: int, file: dict[str, Any]) -> list
             "row": row["row"],
             "first": 0,
             "last": len(row["nodes"]),
+            "begin": 0,
+            "end": -1,
             "epoch": 0,
             "tokens": row["text"] + row["visual"] + FORMATS["vlmill"].overhead,
             "tiles": row["tiles"],

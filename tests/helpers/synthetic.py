@@ -27,8 +27,11 @@ OVERHEAD = 2
 Document = Mapping[str, Any]
 
 
-def text(tokens: int, role: str = "none", turn: int = 0) -> dict[str, Any]:
-    """The lengths of a text node."""
+NO_BREAKS = {"lead": 0, "ends": [], "words": []}
+
+
+def text(tokens: int, role: str = "none", turn: int = 0, ends: Sequence[int] = ()) -> dict[str, Any]:
+    """The lengths of a text node whose sentences end at `ends`."""
     supervised = tokens if role in {"none", "assistant"} else 0
     return {
         "text": tokens,
@@ -38,12 +41,15 @@ def text(tokens: int, role: str = "none", turn: int = 0) -> dict[str, Any]:
         "image": False,
         "turn": turn,
         "role": role,
+        **NO_BREAKS,
+        "ends": list(ends),
     }
 
 
 def image(tokens: int = 16, tiles: int = 1, role: str = "none", turn: int = 0) -> dict[str, Any]:
     """The lengths of an image node."""
-    return {"text": 0, "visual": tokens, "supervised": 0, "tiles": tiles, "image": True, "turn": turn, "role": role}
+    lengths = {"text": 0, "visual": tokens, "supervised": 0, "tiles": tiles}
+    return {**lengths, "image": True, "turn": turn, "role": role, **NO_BREAKS}
 
 
 def web(seed: int, documents: int, most_nodes: int = 8, longest: int = 60) -> list[list[dict[str, Any]]]:
@@ -82,8 +88,8 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
 class Store:
     """A folder of shards, over which the steps of a stage run as in a build: each sees the files it declares."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, overhead: int = OVERHEAD) -> None:
+        self.root, self.overhead = root, overhead
         self.shards: dict[str, tuple[Shard, ...]] = {}
         self.inputs: dict[str, Path] = {}
 
@@ -95,8 +101,12 @@ class Store:
         groups: Sequence[str] | None = None,
         licence: str = "CC0-1.0",
         pictures: Sequence[Sequence[int]] | None = None,
+        shown_by: str | None = None,
     ) -> None:
-        """Write a source; `pictures` are the numbers of those that each document shows, else all differ."""
+        """Write a source; `pictures` are the numbers of those that each document shows, else all differ.
+
+        Pictures of a number are other ones in each source, unless they are those that `shown_by` shows.
+        """
         shards = []
         for number, start in enumerate(range(0, len(documents), per_shard)):
             here = documents[start : start + per_shard]
@@ -107,7 +117,7 @@ class Store:
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
             shown = pictures or [[1000 * row + node for node in range(row % 3)] for row in range(len(documents))]
-            self._write_lineage(shard, shown[start : start + per_shard])
+            self._write_lineage(shard, shown[start : start + per_shard], shown_by or source)
             shards.append(shard)
         self.shards[source] = tuple(shards)
 
@@ -138,7 +148,11 @@ class Store:
         for name in (shard.index, shard.lengths):
             self.inputs[name] = self.root / name
 
-    def _write_lineage(self, shard: Shard, pictures: Sequence[Sequence[int]]) -> None:
+    def key(self, source: str, picture: int) -> int:
+        """The head of a picture's sha256, as dedupe has it."""
+        return int(hashlib.sha256(f"{source} {picture}".encode()).hexdigest()[:16], 16)
+
+    def _write_lineage(self, shard: Shard, pictures: Sequence[Sequence[int]], source: str) -> None:
         rows = [
             {
                 "row": row,
@@ -149,7 +163,7 @@ class Store:
                     {
                         "node": node,
                         "url": None,
-                        "sha256": hashlib.sha256(f"{shard.source} {shown}".encode()).hexdigest(),
+                        "sha256": hashlib.sha256(f"{source} {shown}".encode()).hexdigest(),
                     }
                     for node, shown in enumerate(numbers)
                 ],
@@ -159,10 +173,10 @@ class Store:
         pq.write_table(pa.Table.from_pylist(rows, schema=LINEAGE), self.root / shard.lineage)
         self.inputs[shard.lineage] = self.root / shard.lineage
 
-    def select(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Counts]:
+    def select(self, mixture: MixtureSettings, seed: int = 17, near: float | None = None) -> dict[str, Counts]:
         """Run the select step of every entry."""
         counts = {}
-        for label, step in list_selects(mixture, self.shards, seed, OVERHEAD).items():
+        for label, step in list_selects(mixture, self.shards, seed, self.overhead, near).items():
             counts[label], files = self._run(step, self.root / "select" / label)
             self.inputs |= {f"{label}/{path.name}": path for path in files}
         return counts
@@ -185,12 +199,11 @@ class Store:
             rows += pq.read_table(files[0]).to_pylist()
         return rows
 
-    def lock(self, mixture: MixtureSettings, seed: int = 17) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run everything; the lock and the statistics."""
+    def lock(self, mixture: MixtureSettings, seed: int = 17, **about: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run everything; the lock and the statistics. `about` are the lock's policy, tokenizer and chat."""
         self.plan(mixture, seed)
-        step = Lock(
-            self.shards, {"kind": "letterbox"}, {"path": "tokenizer.json", "sha256": "0" * 64}, "vlmill", OVERHEAD
-        )
+        made = {"policy": {"kind": "letterbox"}, "tokenizer": {"path": "tokenizer.json", "sha256": "0" * 64}}
+        step = Lock(shards=self.shards, overhead=self.overhead, **{**made, "chat": "vlmill", **about})
         _, files = self._run(step, self.root / "lock")
         self.inputs |= {path.name: path for path in files}
         return tuple(json.loads(self.inputs[name].read_text()) for name in ("mixture.lock.json", "stats.json"))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.synthetic import Store, quiz
 from vlmill.mixtures.config import MixtureSettings
-from vlmill.mixtures.report.notes import count_shared_pictures
+from vlmill.mixtures.report.shared_pictures import SharedPictures, find_shared_pictures
 from vlmill.mixtures.steps.hold_out import Rows, choose_held_out
+from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
+from vlmill.pipeline.dedupe.pairs import PAIRS
 
 
 def mixture(**settings):
@@ -72,19 +76,81 @@ def test_samples_without_pictures_are_held_out_one_by_one_and_a_source_may_be_em
     assert choose_held_out([rows_of([])], "quiz", 1, 0.25)[0].size == 0
 
 
-def test_the_stage_counts_held_out_samples_whose_picture_is_trained_on_elsewhere(tmp_path):
+def find_shared(store, mixture, near=NO_PAIRS):
+    lock, _ = store.lock(mixture)
+    found = find_shared_pictures(store.root, lock, store.inputs["held_out.parquet"], near)
+    return found, lock["held_out"]["samples"]
+
+
+def test_the_stage_counts_held_out_samples_whose_picture_is_trained_on(tmp_path):
     store = Store(tmp_path)
     store.add("quiz", quiz(1, 120), per_shard=40, pictures=[[n // 4] for n in range(120)])
-    lock, _ = store.lock(mixture(held_out={"quiz": 0.2}))
-    assert lock["held_out"]["samples"] > 0
-    assert count_shared_pictures(tmp_path, lock, store.inputs["held_out.parquet"]) == 0
+    found, held = find_shared(store, mixture(held_out={"quiz": 0.2}))
+    assert found == SharedPictures(0, {}, {})
+    assert held
     logo = Store(tmp_path / "logo")
     logo.add("quiz", quiz(1, 120), per_shard=40, pictures=[[5] for _ in range(120)])
-    lock, _ = logo.lock(mixture(held_out={"quiz": 0.2}))
-    assert (
-        count_shared_pictures(tmp_path / "logo", lock, logo.inputs["held_out.parquet"])
-        == lock["held_out"]["samples"]
-        > 0
-    )
-    lock, _ = logo.lock(mixture())
-    assert count_shared_pictures(tmp_path / "logo", lock, logo.inputs["held_out.parquet"]) == 0
+    found, held = find_shared(logo, mixture(held_out={"quiz": 0.2}))
+    assert found == SharedPictures(held, {"quiz": held}, {})
+    assert held
+    assert find_shared(logo, mixture())[0] == SharedPictures(0, {}, {})
+
+
+def test_pictures_that_another_source_trains_on_are_counted_by_source_the_same_and_the_similar(tmp_path):
+    store = Store(tmp_path)
+    store.add("quiz", quiz(1, 60), per_shard=200, pictures=[[n] for n in range(60)])
+    store.add("web", quiz(2, 60), per_shard=200, pictures=[[n] for n in range(60)], shown_by="quiz")
+    store.add("scans", quiz(3, 60), per_shard=200, pictures=[[n] for n in range(60)])
+    asked = mixture(shares={"quiz": 1, "web": 1, "scans": 1}, held_out={"quiz": 0.3})
+    pairs = [[store.key("quiz", n), store.key("scans", n)] for n in range(0, 60, 2)]
+    found, held = find_shared(store, asked, np.array(pairs, np.uint64))
+    out = set(pl.read_parquet(store.inputs["held_out.parquet"])["row"].to_list())
+    assert len(out) == held
+    assert found == SharedPictures(held, {"web": held}, {"scans": sum(row % 2 == 0 for row in out)})
+    turned, _ = find_shared(store, asked, np.array(pairs, np.uint64)[:, ::-1])
+    assert turned == found
+
+
+# -- pictures that are nearly the same
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_picture_that_is_nearly_one_of_a_held_out_sample_is_trained_on(seed):
+    pictures = [[n // 2] for n in range(400)]
+    near = np.array([[n, n + 1] for n in range(0, 200, 2)] + [[n, 9999] for n in range(199)], np.uint64)
+    (held,) = choose_held_out([rows_of(pictures)], "quiz", seed, 0.2, near)
+    out, trained = find_sides(pictures, held.tolist())
+    assert out
+    assert trained
+    assert not {number // 2 for number in out} & {number // 2 for number in trained}
+    assert (choose_held_out([rows_of(pictures)], "quiz", seed, 0.2, near[::-1, ::-1])[0] == held).all()
+    (exact,) = choose_held_out([rows_of(pictures)], "quiz", seed, 0.2)
+    assert exact.tolist() != held.tolist()
+
+
+def test_where_most_pictures_are_nearly_the_same_they_are_held_out_by_the_same_alone():
+    pictures = [[n // 4] for n in range(400)]
+    chain = np.array([[n, n + 1] for n in range(80)], np.uint64)
+    (held,) = choose_held_out([rows_of(pictures)], "quiz", 3, 0.2, chain)
+    out, trained = find_sides(pictures, held.tolist())
+    assert len(out) > 5
+    assert not out & trained
+
+
+def test_select_reads_the_pairs_from_the_similarity_on_that_dedupe_takes_for_the_same(tmp_path):
+    store = Store(tmp_path)
+    store.add("quiz", quiz(1, 120), per_shard=200, pictures=[[n] for n in range(120)])
+    ends = [(store.key("quiz", n), store.key("quiz", n + 60)) for n in range(60)]
+    similarity = [0.99 if n % 2 else 0.93 for n in range(60)]
+    pairs = {"one": [min(pair) for pair in ends], "other": [max(pair) for pair in ends], "similarity": similarity}
+    store.inputs["0000/image.pairs.parquet"] = tmp_path / "image.pairs.parquet"
+    pq.write_table(pa.table(pairs, schema=PAIRS), tmp_path / "image.pairs.parquet")
+    split = []
+    for near in (0.97, 0.9, None):
+        store.select(mixture(held_out={"quiz": 0.3}), near=near)
+        out = set(np.load(store.inputs["quiz/held_out.npy"])["row"].tolist())
+        split.append([n for n in range(60) if (n in out) != (n + 60 in out)])
+    assert split[1] == []
+    assert split[0]
+    assert all(n % 2 == 0 for n in split[0])
+    assert any(n % 2 for n in split[2])

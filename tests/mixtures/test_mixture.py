@@ -272,7 +272,7 @@ def selected(tmp_path, settings=None, documents=None, **more):
 
 def test_what_fits_a_row_takes_eight_bytes_and_what_was_cut_stands_apart(tmp_path):
     selection, report, _, store = selected(
-        tmp_path, documents=[*lone([100, 128]), [text(100), image(), text(90)], [image()], [text(127)]]
+        tmp_path, documents=[*lone([100, 128]), [text(100), image(), text(90)], [image()], [image(127)]]
     )
     assert selection.sizes.itemsize == 8
     assert selection.sizes["tokens"].tolist() == [100, 128, 1, 0, 0]

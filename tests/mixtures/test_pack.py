@@ -1,4 +1,4 @@
-"""Packing under two budgets, and cutting of what does not fit a sequence."""
+"""Packing under two budgets."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.mixtures.algorithms.pack import pack_segments
-from vlmill.mixtures.steps.cut import Nodes, cut_sample
 from vlmill.mixtures.steps.window import find_stretches
-from vlmill.pipeline.core.reasons import Reason
 
 UNTIMED = settings(deadline=None)
 SEGMENTS = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 6)), max_size=80)
@@ -133,71 +131,3 @@ def test_a_short_sample_that_comes_often_costs_no_rows():
     columns = window([(costs, 1000), ([(2, 0)], 100)])
     rows = pack_segments(columns["tokens"], columns["tiles"], 100, 6, find_stretches(columns, ["web", "one"]))
     assert columns["tokens"].sum() / 100 / (rows.max() + 1) > 0.98
-
-
-def nodes(*items, role="none"):
-    """Nodes from `t12` (12 tokens of text) and `i12` (an image of 12 tokens and one tile); `|` begins a new turn."""
-    lengths, images, turns, turn = [], [], [], 0
-    for item in items:
-        if item == "|":
-            turn += 1
-            continue
-        lengths.append(int(item[1:]))
-        images.append(item[0] == "i")
-        turns.append(turn)
-    roles = (
-        ["none"] * len(lengths)
-        if role == "none"
-        else ["user" if at % 2 == 0 else "assistant" for at in range(len(lengths))]
-    )
-    return Nodes(lengths, [int(image) for image in images], images, turns, roles)
-
-
-def test_a_document_is_cut_between_nodes():
-    parted = cut_sample(nodes("t6", "i4", "t3", "t7", "i2", "t1"), 10, 9)
-    assert parted.segments == [(0, 2), (2, 4), (4, 6)]
-    assert not parted.lost
-
-
-def test_a_document_is_cut_where_its_tiles_run_out():
-    assert cut_sample(nodes("i1", "t1", "i1", "t1", "i1", "t1"), 100, 2).segments == [(0, 4), (4, 6)]
-
-
-def test_a_node_longer_than_a_row_is_lost_and_the_rest_stays():
-    parted = cut_sample(nodes("t6", "t11", "t5"), 10, 9)
-    assert parted.segments == [(0, 1), (2, 3)]
-    assert parted.lost == {1: Reason.TOO_LONG}
-
-
-def test_images_without_text_are_lost():
-    parted = cut_sample(nodes("i8", "t9"), 10, 9)
-    assert parted.segments == [(1, 2)]
-    assert parted.lost == {0: Reason.NO_TEXT}
-
-
-def test_a_conversation_loses_whole_turns_from_its_end():
-    parted = cut_sample(nodes("t2", "t2", "|", "t2", "t2", "|", "t2", "t2", role="chat"), 10, 9)
-    assert parted.segments == [(0, 4)]
-    assert parted.lost == {4: Reason.LATER_TURNS, 5: Reason.LATER_TURNS}
-
-
-def test_a_conversation_whose_first_turn_does_not_fit_is_lost():
-    parted = cut_sample(nodes("i9", "t9", "|", "t1", "t1", role="chat"), 10, 9)
-    assert not parted.segments
-    assert set(parted.lost.values()) == {Reason.TOO_LONG}
-
-
-ITEMS = st.lists(st.builds("{}{}".format, st.sampled_from("ti"), st.integers(1, 30)) | st.just("|"), max_size=15)
-
-
-@UNTIMED
-@given(ITEMS, st.sampled_from(["none", "chat"]), st.integers(1, 40), st.integers(1, 4))
-def test_a_node_is_in_one_segment_or_lost_for_a_reason(items, role, tokens, tiles):
-    sample = nodes(*items, role=role)
-    parted = cut_sample(sample, tokens, tiles)
-    inside = [at for first, last in parted.segments for at in range(first, last)]
-    assert sorted([*inside, *parted.lost]) == list(range(len(sample.tokens)))
-    for first, last in parted.segments:
-        assert sum(sample.tokens[first:last]) <= tokens
-        assert sum(sample.tiles[first:last]) <= tiles
-        assert role == "chat" or not all(sample.image[first:last])

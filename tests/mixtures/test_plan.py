@@ -351,6 +351,6 @@ def test_the_columns_of_a_plan_are_those_that_trainers_rely_on():
         (
             "segments list<item: struct<source: int16 not null, shard: int32 not null, row: int32 not null, first: "
             "int32 not null, last: int32 not null, epoch: int16 not null, tokens: int32 not null, tiles: int32 not "
-            "null> not null>"
+            "null, begin: int32 not null, end: int32 not null> not null>"
         ),
     ]

@@ -43,7 +43,8 @@ def write(folder, shards, segments):
     blocks = []
     for number, entry in enumerate((segments[::2], segments[1::2])):
         planned = [
-            {**dict(zip(FIELDS, segment, strict=True)), "epoch": 0, "tokens": 1, "tiles": 0} for segment in entry
+            {**dict(zip(FIELDS, segment, strict=True)), "epoch": 0, "tokens": 1, "tiles": 0, "begin": 0, "end": -1}
+            for segment in entry
         ]
         blocks.append(folder / f"{number}.plan.parquet")
         pq.write_table(

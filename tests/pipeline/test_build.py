@@ -122,7 +122,7 @@ def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, monkeyp
     assert product(tmp_path / "run") == product(built)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_path):
     """A run is killed at each commit point of the first task that is to be done, until it is done; then of the next."""
     small = write_recipe(

@@ -54,6 +54,8 @@ class PlannedSample:
     images: tuple[
         Mapping[str, bytes], ...
     ]  # per image node, in order: encoded pictures by name, as the policy rendered them
+    begin: int = 0  # from this token of the first node
+    end: int = -1  # to this token of the last node; -1: all of it
 
     def pictures(self) -> list[dict[str, Image.Image]]:
         """The images, decoded: per image node its pictures by name."""
@@ -191,9 +193,9 @@ class StageMixture:
             yield from loaded
 
     def _sample(self, sequence: int | None, segment: Segment, stored: Stored) -> PlannedSample:
-        last = len(stored.nodes) if segment.last is None else segment.last
-        nodes = stored.nodes[segment.first : last]
-        before = sum(node.kind == "image" for node in stored.nodes[: segment.first])
-        images = stored.parts[before : before + sum(node.kind == "image" for node in nodes)]
+        nodes, images, cut = stored.find(segment)
         source, about = self.sources[segment.source], self._mixture.about(segment)
-        return PlannedSample(sequence, source, about["id"], about["licence"], nodes, segment.tokens, images)
+        shown = stored.parts[images]
+        return PlannedSample(
+            sequence, source, about["id"], about["licence"], nodes, segment.tokens, shown, cut.begin, cut.end
+        )

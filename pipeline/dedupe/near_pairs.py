@@ -1,0 +1,25 @@
+"""Pictures that dedupe measured as nearly the same, for mixtures: what is held out, and what of it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+IMAGE_PAIRS_FILE = "image.pairs.parquet"
+"""What the step `pairs` leaves of images: PAIRS."""
+
+NO_PAIRS = np.empty((0, 2), np.uint64)
+
+
+def read_near_pairs(paths: Iterable[Path], threshold: float) -> np.ndarray:
+    """Pairs of similar pictures, as (n, 2) heads of their sha256.
+
+    Args:
+        paths: the image pairs that the step `pairs` left.
+        threshold: similarity from which two are the same, as the recipe's dedupe has it.
+    """
+    tables = [pl.read_parquet(path).filter(pl.col("similarity") >= threshold) for path in paths]
+    return np.concatenate([NO_PAIRS, *(table.select("one", "other").to_numpy() for table in tables)])
