@@ -23,7 +23,7 @@ TEXT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SamplePiece:
     """A sample, or the part of one that is in a chunk: its nodes from `first` to before `last`."""
 
     row: int  # in samples.parquet
@@ -42,7 +42,7 @@ class Piece:
 class SignalChunk:
     """Neighbouring samples of a partition with their pictures."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SamplePiece, ...]
     pictures: Mapping[View, np.ndarray] = field(default_factory=dict)  # (n, side, side, 3) uint8
     places: Mapping[int, int] = field(default_factory=dict)  # number of an image -> its place in `pictures`
     lost: Mapping[int, Mapping[View, Reason]] = field(default_factory=dict)  # image -> views that cannot be drawn of it
@@ -83,7 +83,7 @@ def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: View 
     return SignalBatch(size, len(units), images, texts)
 
 
-def cut_pieces(row: int, sample: Sample, shown: Sequence[bool]) -> Iterator[tuple[Piece, int]]:
+def cut_pieces(row: int, sample: Sample, shown: Sequence[bool]) -> Iterator[tuple[SamplePiece, int]]:
     """The parts of a sample that fit a chunk, each with its number of images.
 
     `shown` says which nodes are images that can be decoded.
@@ -91,7 +91,7 @@ def cut_pieces(row: int, sample: Sample, shown: Sequence[bool]) -> Iterator[tupl
     first, images = 0, 0
     for index, is_shown in enumerate(shown):
         if is_shown and images == IMAGES:
-            yield Piece(row, sample, first, index), images
+            yield SamplePiece(row, sample, first, index), images
             first, images = index, 0
         images += is_shown
-    yield Piece(row, sample, first, len(sample.nodes)), images
+    yield SamplePiece(row, sample, first, len(sample.nodes)), images

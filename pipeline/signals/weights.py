@@ -24,7 +24,7 @@ no pickles."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Weights:
+class ModelWeights:
     """Where the weights of a model lie."""
 
     path: str = field(metadata=RUNTIME)  # a folder or file (relative to the recipe), or a name on the Hugging Face Hub
@@ -42,11 +42,11 @@ def _read_short_form(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-WeightsField = Annotated[Weights, BeforeValidator(_read_short_form, json_schema_input_type=str | Weights)]
+WeightsField = Annotated[ModelWeights, BeforeValidator(_read_short_form, json_schema_input_type=str | ModelWeights)]
 """How a signal declares its model."""
 
 
-def find_weights(weights: Weights, where: str, base: Path) -> Weights:
+def find_weights(weights: ModelWeights, where: str, base: Path) -> ModelWeights:
     """The same with an absolute path and the sha256 of what is there. Fetches from the Hub what is not on this machine.
 
     Args:
@@ -77,9 +77,9 @@ def hash_weights(place: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def list_weights(signal: Any) -> dict[str, Weights]:
+def list_weights(signal: Any) -> dict[str, ModelWeights]:
     """The weights of a signal by the key that names them."""
-    return {name: value for name, value in vars(signal).items() if isinstance(value, Weights)}
+    return {name: value for name, value in vars(signal).items() if isinstance(value, ModelWeights)}
 
 
 def check_weights(signal: Any, where: str, base: Path) -> None:
@@ -99,7 +99,7 @@ def check_weights(signal: Any, where: str, base: Path) -> None:
         replace(signal, **placed).view()
 
 
-def _refuse_missing(weights: Weights, where: str, place: Path) -> None:
+def _refuse_missing(weights: ModelWeights, where: str, place: Path) -> None:
     """Refuse what is no folder here and no name on the Hub with its revision."""
     if weights.path.count("/") != 1 or weights.path.startswith((".", "/")):
         raise RecipeError(f"{where}.path: there is no {place}; give a folder, a file, or OWNER/NAME on the Hub")
@@ -110,7 +110,7 @@ def _refuse_missing(weights: Weights, where: str, place: Path) -> None:
         )
 
 
-def _fetch_snapshot(weights: Weights, where: str, place: Path) -> Path:
+def _fetch_snapshot(weights: ModelWeights, where: str, place: Path) -> Path:
     """The files of a repository at its revision, in the Hub's own cache."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only where something is to be fetched
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415

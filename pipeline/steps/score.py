@@ -37,7 +37,7 @@ from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.images.policy import Unrenderable
 from vlmill.pipeline.images.views import View
 from vlmill.pipeline.signals.base import DECIMALS, Signal
-from vlmill.pipeline.signals.chunks import IMAGES, TEXT, Piece, SignalChunk, cut_pieces
+from vlmill.pipeline.signals.chunks import IMAGES, TEXT, SamplePiece, SignalChunk, cut_pieces
 from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
 from vlmill.pipeline.steps.image_bytes import Pictures
 
@@ -104,7 +104,7 @@ def read_chunks(inputs: Inputs, views: Sequence[View]) -> Iterator[SignalChunk]:
     """
     stats = read_image_stats(inputs[IMAGE_STATS_FILE], ())
     reader = _PictureReader(Pictures(inputs), tuple(dict.fromkeys(views)))
-    pieces, images, characters = list[Piece](), 0, 0
+    pieces, images, characters = list[SamplePiece](), 0, 0
     for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
         if sample.taken_down:
             continue
@@ -142,7 +142,7 @@ class _PictureReader:
     views: tuple[View, ...]
     recent: OrderedDict[int, Drawn] = field(default_factory=OrderedDict)
 
-    def make_chunk(self, pieces: Sequence[Piece]) -> SignalChunk:
+    def make_chunk(self, pieces: Sequence[SamplePiece]) -> SignalChunk:
         """The pieces with their pictures."""
         if not self.views:
             return SignalChunk(tuple(pieces))

@@ -54,9 +54,9 @@ def test_pictures_come_in_order_drawn_once_a_chunk_and_bounded(tmp_path):
 def test_a_batch_is_padded_to_its_full_shape():
     sample = Sample(SampleId("a", "b", 0), (Node("text", text="x"), Node("text", text="y")))
     units = list(list_units(sample, "texts"))
-    from vlmill.pipeline.signals.chunks import Piece, SignalChunk
+    from vlmill.pipeline.signals.chunks import SamplePiece, SignalChunk
 
-    batch = make_batch(SignalChunk((Piece(0, sample, 0, 2),)), units, 5, None)
+    batch = make_batch(SignalChunk((SamplePiece(0, sample, 0, 2),)), units, 5, None)
     assert (batch.size, batch.filled, batch.texts) == (5, 2, (("x",), ("y",), (), (), ()))
 
 
