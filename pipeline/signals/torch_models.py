@@ -133,7 +133,7 @@ def _embed_tokens(model: Any, inputs: Any) -> Any:
 def find_text_length(model: TorchModel) -> int:
     """Tokens of a text at most: positions of the text tower, and 512 of a longer one."""
     config = getattr(model.model.config, "text_config", model.model.config)
-    return min(getattr(config, "max_position_embeddings", 512), model.tokenizer.model_max_length, 512)
+    return min(int(getattr(config, "max_position_embeddings", 512)), int(model.tokenizer.model_max_length), 512)
 
 
 def _normalise_vectors(found: Any) -> np.ndarray:
