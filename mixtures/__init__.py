@@ -31,6 +31,7 @@ class Shard:
     index: str  # <nn>.index.parquet
     index_sha256: str
     lengths: str  # <nn>.lengths.parquet
+    signals: str = ""  # <nn>.signals.parquet, where the recipe has signals
 
     @property
     def lineage(self) -> str:

@@ -23,13 +23,13 @@ from vlmill.mixtures.steps.lock import Lock, verify_lock
 from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
-from vlmill.mixtures.steps.select import check_where, list_selects
+from vlmill.mixtures.steps.select import WHERE_COLUMNS, check_where, list_selects
 from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
-from vlmill.pipeline.core.names import LINEAGE_SUFFIX
+from vlmill.pipeline.core.names import LINEAGE_SUFFIX, SIGNALS_SUFFIX
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
@@ -39,6 +39,7 @@ from vlmill.pipeline.engine.scaling import compute_read_fraction
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
+from vlmill.pipeline.steps.signal_columns import list_signal_columns
 
 LOCK = "mixture.lock.json"
 PAIRS = "steps/dedupe/pairs"
@@ -76,9 +77,12 @@ def validate_mixtures(recipe: Recipe) -> None:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
     mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
+    columns = list_signal_columns(recipe.list_values())
+    if taken := [column for column in columns if column in WHERE_COLUMNS or columns.count(column) > 1]:
+        raise RecipeError(f"signals: {taken[0]!r} is a column of shards already; rename the signal that gives it")
     for mixture in mixtures.values():
         for partition in mixture.resolved():
-            check_where(partition)
+            check_where(partition, columns)
     held_out = {name: _hold_out(recipe, name, mixture) for name, mixture in mixtures.items()}
     for name, fractions in held_out.items():
         for source, fraction in fractions.items():
@@ -170,11 +174,13 @@ class _Stage:
             receipt.partition: {file.name: file for file in receipt.files}
             for receipt in self.run.manifest(f"{folder}/lengths")
         }
+        for receipt in self.run.manifest(f"{folder}/signals") if self.run.recipe.list_values() else ():
+            lengths[receipt.partition] |= {file.name: file for file in receipt.files}
         for receipt in self.run.manifest(folder):
             files = {file.name: file for file in receipt.files} | lengths[receipt.partition]
             for number in sorted(name.removesuffix(".tar") for name in files if name.endswith(".tar")):
                 tar, index, length = (files[f"{number}.{form}"] for form in ("tar", "index.parquet", "lengths.parquet"))
-                lineage = files[f"{number}{LINEAGE_SUFFIX}"]
+                lineage, signals = files[f"{number}{LINEAGE_SUFFIX}"], files.get(f"{number}{SIGNALS_SUFFIX}")
                 shard = Shard(
                     source,
                     self.stage.policy,
@@ -184,8 +190,9 @@ class _Stage:
                     index.path,
                     index.sha256,
                     length.path,
+                    signals.path if signals else "",
                 )
-                found.append((shard, (index, length, lineage)))
+                found.append((shard, (index, length, lineage, *([signals] if signals else []))))
         return found
 
     def _lineage(self, sources: Iterable[str]) -> tuple[File, ...]:
@@ -288,9 +295,9 @@ def verify_locks(root: Path) -> Iterator[str]:
         if (folder / LOCK).exists():
             lock = read_json(folder / LOCK)
             listed = [shard for source in lock["sources"] for shard in source["shards"]]
-            tables = [
-                path for shard in listed for path in (shard["index"], shard["lengths"], get_lineage_path(shard["path"]))
-            ]
+            tables = [path for shard in listed for path in (shard["index"], shard["lengths"])]
+            tables += [get_lineage_path(shard["path"]) for shard in listed]
+            tables += [shard["signals"] for shard in listed if "signals" in shard]
             inputs = pairs | {path: root / path for path in tables}
             inputs |= {
                 path: folder / path

@@ -24,7 +24,8 @@ def _list_stage(recipe: Recipe, stage: Stage) -> Iterator[ForecastStep]:
     policy = recipe.policies[stage.policy]
     members = list_members(recipe, mixture, f"stages.{stage.name}.mixture")
     shards = [f"shards/{source}/{stage.policy}" for sources in members.values() for source in sources]
-    tables = tuple(name for shard in shards for name in (shard, f"{shard}/lengths"))
+    signals = [f"{shard}/signals" for shard in shards if recipe.list_values()]
+    tables = (*(name for shard in shards for name in (shard, f"{shard}/lengths")), *signals)
     settings = {name: value for name, value in canonicalise_value(mixture).items() if name in SELECTING}
     select = {**settings, "entries": canonicalise_value(mixture.resolved()), "seed": recipe.seed, "chat": recipe.chat}
     if mixture.held_out and recipe.dedupe is not None:

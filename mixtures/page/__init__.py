@@ -29,10 +29,12 @@ from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
 from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.chat.settings import find_format
+from vlmill.pipeline.core.errors import NotBuiltError
 from vlmill.pipeline.page import escape_script, render_page
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import read_funnel
+from vlmill.pipeline.reports.signals import SignalCounts, read_signals
 
 SAMPLES = 20_000
 """That can be searched."""
@@ -74,7 +76,8 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
             search.count_languages(index),
             counts.count_overlap(root, recipe),
             colours,
-        ),
+        )
+        + plots.plot_signals(_read_signals(root, recipe), colours),
         data={
             "index": index,
             "cards": cards,
@@ -86,6 +89,14 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
         vega=_bundle_vega(),
         short=shorten_number,
     )
+
+
+def _read_signals(root: Path, recipe: Recipe) -> Sequence[SignalCounts]:
+    """What the run's signals say, once they are through."""
+    try:
+        return read_signals(root) if recipe.signals else ()
+    except NotBuiltError:
+        return ()
 
 
 @cache

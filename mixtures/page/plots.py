@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
 
 from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.page.counts import Counted, Rows
+from vlmill.pipeline.reports.signals import SignalCounts
 
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
 """Observable's ten, which most people can distinguish; further sources start again."""
@@ -63,6 +65,15 @@ def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[st
         _describe_plot("Tiles of an image", "encoder inputs, the overview included", _plot_tiles(counted.tiles, here)),
         _describe_plot("How full sequences are", "share of the sequence's tokens and tiles", _plot_fill(counted.fill)),
     ]
+
+
+def plot_signals(found: Sequence[SignalCounts], by_source: Mapping[str, str]) -> list[Plot]:
+    """A histogram of every signal by source, with the bounds of the threshold."""
+    by_value = dict[str, list[SignalCounts]]()
+    for one in found:
+        by_value.setdefault(one.value, []).append(one)
+    note = "values by source; lines are the bounds of the threshold"
+    return [_describe_plot(f"Signal {value}", note, _plot_signal(ones, by_source)) for value, ones in by_value.items()]
 
 
 def plot_run(
@@ -176,6 +187,42 @@ def _plot_lengths(rows: Rows, by_source: Mapping[str, str]) -> Any:
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
+
+
+def _plot_signal(found: Sequence[SignalCounts], by_source: Mapping[str, str]) -> Any:
+    rows = [
+        {"source": one.source, "from": first, "to": last, "values": count}
+        for one in found
+        for (first, last), count in zip(pairwise(one.edges), one.counts, strict=True)
+        if count
+    ]
+    axis = alt.X("from:Q", bin="binned", title=None, scale=alt.Scale(domain=[found[0].edges[0], found[0].edges[-1]]))
+    bars = (
+        _make_chart(rows)
+        .mark_bar(binSpacing=0)
+        .encode(
+            axis,
+            alt.X2("to:Q"),
+            alt.Y("values:Q", title="values", stack=True),
+            _colour_by_source(by_source),
+            tooltip=["source:N", "from:Q", "to:Q", "values:Q"],
+        )
+    )
+    lines = [
+        {"source": one.source, "bound": bound, "side": side}
+        for one in found
+        for bounds in one.bounds
+        for side, bound in zip(("least", "largest"), bounds, strict=True)
+        if bound is not None
+    ]
+    same = len({(line["bound"], line["side"]) for line in lines}) <= 2
+    colour = alt.value(INK) if same else _colour_by_source(by_source)
+    rules = (
+        _make_chart(lines)
+        .mark_rule(strokeDash=[4, 3], strokeWidth=2, clip=True)
+        .encode(alt.X("bound:Q"), color=colour, tooltip=["source:N", "side:N", "bound:Q"])
+    )
+    return (bars + rules if lines else bars).properties(width=WIDTH, height=HEIGHT)
 
 
 def _plot_sizes(rows: Rows) -> Any:

@@ -106,7 +106,8 @@ class Lock:
         """An entry as the lock lists it."""
         settings = entry["entry"]
         shards = self.shards[settings["source"]]
-        names = ("path", "index", "index_sha256", "lengths", "sha256", "samples")
+        names = ["path", "index", "index_sha256", "lengths", "sha256", "samples"]
+        names += ["signals"] if any(shard.signals for shard in shards) else []
         return {
             "name": settings["source"],
             "label": entry["label"],

@@ -88,10 +88,14 @@ class Select:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Index and lengths of every shard; to hold out, lineage, which knows pictures, and pairs of similar ones."""
+        """Index and lengths of every shard; to hold out, lineage, which knows pictures, and pairs of similar ones.
+
+        Where there is a condition, the signals.
+        """
         pictures = tuple(shard.lineage for shard in self.shards if self.held_out)
         pairs = (f"*/{IMAGE_PAIRS_FILE}",) if self.held_out and self.near is not None else ()
-        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *pairs)
+        signals = tuple(shard.signals for shard in self.shards if self.entry.where is not None and shard.signals)
+        return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *pairs, *signals)
 
     def made_by(self) -> Mapping[str, str]:
         """The readers of the tables, one of which evaluates `where`."""
@@ -134,7 +138,10 @@ class Select:
         """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat template refuses is not held out."""
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
-            states[~_apply_condition(self.entry, _join_tables(inputs, shard, INDEX_COLUMNS))] = PASSED_OVER
+            table = _join_tables(inputs, shard, INDEX_COLUMNS)
+            if shard.signals:
+                table = table.hstack(_read_table(inputs[shard.signals], shard).drop("row"))
+            states[~_apply_condition(self.entry, table)] = PASSED_OVER
         states[kept_out] = KEPT_OUT
         reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
@@ -303,8 +310,8 @@ def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.
     return cuts
 
 
-def _read_table(path: Path, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
-    table = pl.read_parquet(path, columns=list(columns))
+def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    table = pl.read_parquet(path, columns=None if columns is None else list(columns))
     if table.height != shard.samples:
         raise StoreError(
             f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run "
@@ -319,14 +326,15 @@ def _join_tables(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.Dat
     return index.hstack(_read_table(inputs[shard.lengths], shard, LENGTH_COLUMNS))
 
 
-def check_where(entry: MixtureEntry) -> None:
+def check_where(entry: MixtureEntry, signals: Sequence[str] = ()) -> None:
     """Try an entry's condition on a table without rows, so that a mistake shows before there are shards.
 
     Raises:
-        RecipeError: it is no condition on the columns of index and lengths.
+        RecipeError: it is no condition on the columns of index and lengths, and of the recipe's `signals`.
     """
     if entry.where is not None:
-        _apply_condition(entry, pl.DataFrame(schema={name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS}))
+        schema = {name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS} | dict.fromkeys(signals, pl.Float32)
+        _apply_condition(entry, pl.DataFrame(schema=schema))
 
 
 def _apply_condition(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:

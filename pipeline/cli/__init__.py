@@ -93,7 +93,14 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))
 app.add_typer(mixtures, name="mixtures")
 
-EXTRAS = {"torch": "train", "transformers": "train", "cv2": "train", "scipy": "train", "tensorboardX": "train"}
+EXTRAS = {
+    "onnxruntime": "signals",
+    "torch": "train",
+    "transformers": "train",
+    "cv2": "train",
+    "scipy": "train",
+    "tensorboardX": "train",
+}
 """The extra of vlmill that brings a module which commands beyond the data side import."""
 
 

@@ -53,7 +53,8 @@ FilterFiles = Annotated[
     typer.Option(
         "--filter",
         metavar="FILE",
-        help="A Python file with a custom filter. It is asked last, or where the recipe's filters name it.",
+        help="A Python file with custom filters or signals. A filter is asked last, or where the recipe's filters "
+        "name it.",
     ),
 ]
 TrustCode = Annotated[

@@ -20,7 +20,7 @@ def report(
     directory: Folder,
     section: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="One section only: funnel, overlap or contamination. Default: all."),
+        typer.Option(metavar="NAME", help="One section only: funnel, overlap, contamination or signals. Default: all."),
     ] = None,
     source: Annotated[
         str | None, typer.Option(metavar="S", help="One source only, with the reasons of its losses. Default: all.")
@@ -49,6 +49,7 @@ def report(
     funnel         in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of losses
     overlap        how many images and texts of one source are in another or repeat, before dedupe dropped any
     contamination  which items of benchmarks the training data holds, by image and by text
+    signals        what models say of images and texts, by source, with the bounds of the threshold
 
     Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row
     or page of which no sample could be made is shown with the message and its first characters.
@@ -82,6 +83,7 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
     from vlmill.pipeline.reports.funnel import make_funnel_tables
     from vlmill.pipeline.reports.overlap import make_overlap_table
     from vlmill.pipeline.reports.sections import format_funnel_notes
+    from vlmill.pipeline.reports.signals import make_signal_table
 
     if found.funnel is not None:
         _print_heading("Funnel", "in = kept + dropped + failed")
@@ -101,6 +103,9 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
             console.print("nothing is in two sources, and nothing repeats within one")
     if found.contamination is not None:
         _print_contamination(found.contamination)
+    if found.signals is not None:
+        _print_heading("Signals", "what models say of images and texts, and what the threshold keeps")
+        console.print(make_signal_table(found.signals))
     for name, why in (found.missing or {}).items():
         console.print(f"\nno {name}: {why}", markup=False)
 

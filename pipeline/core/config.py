@@ -79,10 +79,12 @@ class KindOf:
 class OneOf:
     """Says of a field that its class is the one that `kind` names in a table: `Annotated[Policy, OneOf(POLICIES)]`.
 
-    Objects of these classes are taken as they are.
+    Objects of these classes are taken as they are. `other` makes an object of a kind that the table has not, and its
+    settings; without it such a kind is an error.
     """
 
     table: Mapping[str, type[Any]]
+    other: Any = None  # (kind, settings) -> object
 
     def choose(self, values: Any) -> Any:
         """The class of a mapping with a `kind`."""
@@ -96,15 +98,20 @@ class OneOf:
             for kind, made in self.table.items()
         }
         choices[""] = core_schema.any_schema()
-        union = core_schema.tagged_union_schema(choices, lambda value: value["kind"] if isinstance(value, dict) else "")
+        union = core_schema.tagged_union_schema(choices, self._find_tag)
         return core_schema.no_info_before_validator_function(self._check, union)
+
+    def _find_tag(self, value: Any) -> str:
+        return str(value["kind"]) if isinstance(value, dict) else ""
 
     def _check(self, value: Any) -> Any:
         """What the union takes: a dictionary with a known kind, or an object."""
-        if isinstance(value, tuple(self.table.values())):
+        if isinstance(value, tuple(self.table.values())) or (self.other and dataclasses.is_dataclass(value)):
             return value
         if not isinstance(value, Mapping):
             raise PydanticCustomError(MAPPING, "a mapping")
+        if self.other and isinstance(value.get("kind"), str) and value["kind"] not in self.table:
+            return self.other(value["kind"], _drop_kind(value))
         check_kind(value.get("kind"), self.table, "kind_inside")
         return dict(value)
 
@@ -116,6 +123,10 @@ class OneOf:
             made = dict(handler.resolve_ref_schema(handler(choices[kind]["schema"])))
             properties = {"kind": {"const": kind}, **made.get("properties", {})}
             described.append({**made, "properties": properties, "required": ["kind", *made.get("required", ())]})
+        if self.other:
+            described.append(
+                {"type": "object", "properties": {"kind": {"not": {"enum": sorted(self.table)}}}, "required": ["kind"]}
+            )
         return {"oneOf": described}
 
 

@@ -29,12 +29,22 @@ MATCHES_FILE = "found.json"
 OUTLINE_FILE = "outline.parquet"
 """What dedupe needs of every sample."""
 VERDICTS_SUFFIX = ".verdicts.parquet"
+SCORES_SUFFIX = ".scores.parquet"
+"""Of the table that a signal leaves: what its model says of each image or text. Read with `read_scores`."""
+EMBEDDINGS_SUFFIX = ".embeddings.parquet"
+"""Of the table that a signal leaves whose values are vectors. Read with `read_scores`."""
+MODEL_SUFFIX = ".model.json"
+"""Of the file that says which model gave a signal's values, and on what device."""
+QUANTILES_FILE = "quantiles.json"
+"""The values at the quantiles that thresholds ask for."""
 INDEX_SUFFIX = ".index.parquet"
 """Of the table beside a shard: where each sample lies in it."""
 LINEAGE_SUFFIX = ".lineage.parquet"
 """Of the table beside a shard: which row of which file each sample was."""
 LENGTHS_SUFFIX = ".lengths.parquet"
 """Of the table beside a shard: the tokens of each sample."""
+SIGNALS_SUFFIX = ".signals.parquet"
+"""Of the table beside a shard: each sample's signals, as a mixture's `where` sees them."""
 
 
 def name_verdicts(filter_: str) -> str:
@@ -48,3 +58,13 @@ def name_resolved_verdicts(partition: str) -> str:
     The step leaves those of all partitions.
     """
     return f"{partition.replace('/', '.')}.{name_verdicts('dedupe')}"
+
+
+def name_scores(signal: str) -> str:
+    """The file with the values of a signal. Read with `read_scores`."""
+    return f"{signal}{SCORES_SUFFIX}"
+
+
+def name_embeddings(signal: str) -> str:
+    """The file with the vectors of a signal. Read with `read_scores`."""
+    return f"{signal}{EMBEDDINGS_SUFFIX}"

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from vlmill.pipeline.core.meter import METER, Work
 
-SHOWN = ("rows", "images", "bytes", "failed", "dropped")
+SHOWN = ("rows", "images", "texts", "bytes", "failed", "dropped")
 """Kinds of work in the order in which their rates are shown."""
 
 

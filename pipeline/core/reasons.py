@@ -1,7 +1,8 @@
 """Why something was not kept: the closed list of codes that verdicts, receipts and the funnel use.
 
 Each says itself which it counts as: failed is trouble with the thing itself (it could not be had or read), dropped is a
-decision about it. One family stands beside the list: `filter:<name>`, the reason of whatever a custom filter drops.
+decision about it. Two families stand beside the list: `filter:<name>`, the reason of whatever a custom filter drops,
+and `signal:<value>`, of what lies beyond a bound of a signal.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from functools import cache
 from typing import Final, Literal, Self
 
 FILTER_NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""What a custom filter may be called."""
+"""What a custom filter, or a value of a signal, may be called."""
+
+FAMILIES = ("filter", "signal")
+"""What stands before the name in a reason that is not in the list."""
 
 FAILED: Final = "failed"
 DROPPED: Final = "dropped"
@@ -132,13 +136,13 @@ class Reason(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
         kind, _, name = str(value).partition(":")
-        return _make_filter_reason(name) if kind == "filter" and FILTER_NAME.fullmatch(name) else None
+        return _make_named_reason(kind, name) if kind in FAMILIES and FILTER_NAME.fullmatch(name) else None
 
 
 @cache
-def _make_filter_reason(name: str) -> Reason:
+def _make_named_reason(kind: str, name: str) -> Reason:
     """One object for each name, so that `is` and pickling work as for the codes of the list."""
-    reason = str.__new__(Reason, f"filter:{name}")
-    reason._name_, reason._value_ = f"FILTER_{name.upper()}", f"filter:{name}"
+    reason = str.__new__(Reason, f"{kind}:{name}")
+    reason._name_, reason._value_ = f"{kind}_{name}".upper(), f"{kind}:{name}"
     reason.failed = False
     return reason

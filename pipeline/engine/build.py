@@ -2,7 +2,8 @@
 
 survey      one chain per input file          cut it into partitions
 benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
-curate      one chain per partition            read, fetch, image stats, match, every filter, signature, contamination
+curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
+signals     one flow over all, then a chain each  models score images and texts; quantiles; filters on signals
 dedupe      one task per bucket, then one     pairs, resolve
 shard       one chain per partition, policy    render, token lengths
 outcomes    one chain per partition            counts of what is kept, where no shards are made
@@ -26,29 +27,31 @@ from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine import benchmarks
+from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
+from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weights, score_partitions
 from vlmill.pipeline.engine.store import File, Receipt
-from vlmill.pipeline.engine.survey import InputSet, PlannedPartition, limit_rows, survey_inputs
 from vlmill.pipeline.engine.table_history import MatchTakedowns
 from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import FilterStep, ReadsLists
-from vlmill.pipeline.inputs.files import InputFile
+from vlmill.pipeline.filters import FilterStep, ReadsLists, reads_tables
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.retry_images import RetryImages
+from vlmill.pipeline.steps.score import ScoreSignal
+from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 from vlmill.pipeline.steps.token_lengths import CountTokens
 from vlmill.pipeline.takedown import Match, TakedownList
 from vlmill.pipeline.takedown.rules import LIST
 
-PHASES = ("survey", "benchmarks", "curate", "dedupe", "shard", "mixture")
+PHASES = ("survey", "benchmarks", "curate", "signals", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
 
 
@@ -75,8 +78,10 @@ class Build:
     ) -> None:
         self.root, self.recipe, self.base, self.executor, self.watcher = root, recipe, base, executor, watcher
         self.serving, self.retry = serving, retry
-        self.partitions: dict[str, list[PlannedPartition]] = {}
+        self.partitions: dict[str, list[surveys.PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
+        self.quantiles: tuple[File, ...] = ()
+        self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
 
@@ -92,7 +97,7 @@ class Build:
             load_tokenizer(tokenizer, find_format(self.recipe.chat))
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
         input_sets = [
-            InputSet(
+            surveys.InputSet(
                 name,
                 f"steps/{name}",
                 self.recipe.source(name),
@@ -104,8 +109,8 @@ class Build:
             )
             for name, settings in self.recipe.sources.items()
         ]
-        for source, partitions in survey_inputs(self, "survey", input_sets).items():
-            limited = limit_rows(partitions, self.recipe.limit)
+        for source, partitions in surveys.survey_inputs(self, "survey", input_sets).items():
+            limited = surveys.limit_rows(partitions, self.recipe.limit)
             if not limited:
                 raise RecipeError(
                     f"source {source!r}: its files hold no rows; take it out of the recipe, or point it "
@@ -130,7 +135,7 @@ class Build:
                 for receipt in self.manifest(f"steps/{name}/{step}"):
                     raw[receipt.partition] = (*raw.get(receipt.partition, ()), *receipt.files)
             self.partitions[name] = [
-                _adopt_partition(name, partition, files) for partition, files in sorted(raw.items())
+                surveys.adopt_partition(name, partition, files) for partition, files in sorted(raw.items())
             ]
         self.index = benchmarks.adopt_index(self)
 
@@ -140,21 +145,28 @@ class Build:
 
     def curate(self) -> None:
         """Read, fetch, image stats, filter and signature every partition."""
-        for _ in self.run_chains(
-            "curate", [self.chain(partition, retry=self.retry) for partition in self.all_partitions()]
-        ):
-            pass
+        chains = [self.chain(partition, retry=self.retry, scored=False) for partition in self.all_partitions()]
+        self.curated = list(self.run_chains("curate", chains))
+
+    def signals(self) -> None:
+        """Ask the models of signals, and the filters that read what they say."""
+        if self.recipe.signals:
+            self.recipe = find_signal_weights(self.recipe, self.root, self.base)
+            score_partitions(self)
+            self.quantiles = compute_quantiles(self)
+            for _ in self.run_chains("signals: filters", [self.chain(found) for found in self.all_partitions()]):
+                pass
 
     def dedupe(self) -> None:
         """Find pairs over all sources, then say which of them go."""
         settings = self.recipe.dedupe
         if settings is None:
             return
-        signatures = self._gather("signature")
+        signatures = self.gather_files("signature")
         candidates = self._each("candidates", settings.candidates(), signatures)
         pairs = self._each("pairs", settings.pair_steps(), (*candidates, *signatures))
-        filtered = tuple(file for filter_ in self.recipe.verdict_steps() for file in self._gather(filter_))
-        stats_files, read = self._gather("image_stats"), self._gather("read")
+        filtered = tuple(file for filter_ in self.recipe.verdict_steps() for file in self.gather_files(filter_))
+        stats_files, read = self.gather_files("image_stats"), self.gather_files("read")
         files = (*pairs, *candidates, *signatures, *filtered, *stats_files, *read)
         chain = Chain("all", (ChainStep("steps/dedupe/resolve", self._resolution(settings)),), files=files)
         for _ in self.run_chains("dedupe: resolve", [chain]):
@@ -192,19 +204,22 @@ class Build:
 
     # -- what a chain is made of ------------------------------------------------------------------------------------
 
-    def chain(self, partition: PlannedPartition, *, retry: bool = False) -> Chain:
-        """A partition up to its signature, from its input file or from what was read and fetched of it."""
-        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source))
-        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index)
+    def chain(self, partition: surveys.PlannedPartition, *, retry: bool = False, scored: bool = True) -> Chain:
+        """A partition up to its signature, from its input file or from what was read and fetched of it.
+
+        `scored` adds its signals and the filters on them.
+        """
+        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
+        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index, *self.quantiles)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
         """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
-        return (*self._raw(_make_placeholder(source), retry=False), *self._curation(source))
+        return (*self._raw(surveys.make_placeholder(source), retry=False), *self._curation(source))
 
     def list_shard_steps(self, source: str, policy: str) -> tuple[ChainStep, ...]:
         """The same of the steps that follow for a policy: render, and token lengths where there is a tokenizer."""
-        return self._sharding(_make_placeholder(source), policy)
+        return self._sharding(surveys.make_placeholder(source), policy)
 
     def _images(self, source: str) -> str:
         """Where the paths of a source's image files start."""
@@ -217,7 +232,7 @@ class Build:
             return replace(step, fetch=self._fetch(source))
         return replace(step, images=self._images(source)) if step else None
 
-    def _raw(self, partition: PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
+    def _raw(self, partition: surveys.PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
         name, settings = partition.input_file.source, self.recipe.sources[partition.input_file.source]
         source, folder = self.recipe.source(name), f"steps/{name}"
@@ -238,22 +253,29 @@ class Build:
                 yield ChainStep(f"{folder}/fetch", self._fetch(name))
         yield from list_table_histories(name, self._prepare_retry(name), again=retry)
 
-    def _curation(self, name: str) -> Iterator[ChainStep]:
+    def _curation(self, name: str, *, scored: bool = True) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
         folder = f"steps/{name}"
         yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats)
         if self.rules:
             yield MatchTakedowns(f"{folder}/match", Match(self.rules), f"{folder}/takedown")
+        on_signals = [filter_ for filter_ in self.recipe.filters if reads_tables(filter_)]
         for filter_ in self.recipe.filters:
-            yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
+            if filter_ not in on_signals:
+                yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
         if dedupe := self.recipe.dedupe:
             yield ChainStep(f"{folder}/signature", dedupe.signature())
         if against := self.recipe.decontaminate:
             yield ChainStep(f"{folder}/contamination", against.contamination())
             if against.action == "drop":
                 yield ChainStep(f"{folder}/decontaminate", Decontaminate())
+        if scored:
+            for called, signal in self.recipe.signals.items():
+                yield ChainStep(f"{folder}/{called}", ScoreSignal(called, signal))
+            for filter_ in on_signals:
+                yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
 
-    def _sharding(self, partition: PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
+    def _sharding(self, partition: surveys.PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
         folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards
         render = Render(
             policy=self.recipe.policies[policy],
@@ -264,6 +286,8 @@ class Build:
             chunk=partition.chunk,
         )
         steps = [ChainStep(folder, render)]
+        if values := self.recipe.list_values():
+            steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values)))
         if self.recipe.tokenizer:
             steps.append(ChainStep(f"{folder}/lengths", CountTokens(self.recipe.chat)))
         return tuple(steps)
@@ -352,7 +376,7 @@ class Build:
         """The receipts of a complete step."""
         return read_manifest(self.root, folder)
 
-    def _gather(self, step: str) -> tuple[File, ...]:
+    def gather_files(self, step: str) -> tuple[File, ...]:
         """All partitions' files of one step over all sources, named `<source>/<partition>/<name>`."""
         return tuple(
             replace(file, name=f"{source}/{receipt.partition}/{file.name}")
@@ -361,24 +385,13 @@ class Build:
             for file in receipt.files
         )
 
-    def all_partitions(self) -> Iterable[PlannedPartition]:
+    def all_partitions(self) -> Iterable[surveys.PlannedPartition]:
         """The partitions of all sources, in their order."""
         return (partition for source in sorted(self.partitions) for partition in self.partitions[source])
 
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder."""
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
-
-
-def _make_placeholder(source: str) -> PlannedPartition:
-    """A partition of no file."""
-    return PlannedPartition(InputFile(source, 0, "", ""), File("input", "", "", 0), 0, 0, 0)
-
-
-def _adopt_partition(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
-    """A partition by its name, without its input file."""
-    number, chunk = (int(digits) for digits in partition.split("-"))
-    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw=raw)
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

@@ -1,7 +1,7 @@
-"""Where tasks run: in this process, or on Ray. The only file that imports Ray.
+"""Where tasks run: in this process, or on Ray. With ray_flow.py the only file that imports Ray.
 
-`Executor.each` is the one seam. It promises nothing about order: names and bytes come from the recipe, never from
-arrival.
+`Executor.each` runs a function over items, `Executor.stream` a flow whose workers hold state (flow.py). Neither
+promises anything about order: names and bytes come from the recipe, never from arrival.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import vlmill
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
+from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,6 +43,14 @@ class Executor(Protocol):
         """
         ...
 
+    def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
+        """Yield what a flow does as it is done; each job is finished once.
+
+        A job whose process died is fed again, and an item whose worker died is answered by another. What is in flight
+        is bounded. The first error is raised.
+        """
+        ...
+
 
 class Inline:
     """Runs everything in this process, one item after the other; what steps note is noted in its meter."""
@@ -50,6 +59,10 @@ class Inline:
         """See Executor. A process that dies of an item is this one."""
         for index, item in enumerate(items):
             yield index, function(item)
+
+    def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
+        """See Executor. Workers are opened here."""
+        return run_flow_here(flow, jobs)
 
 
 class OnRay:
@@ -101,8 +114,14 @@ class OnRay:
                 except ray.exceptions.RayTaskError as error:
                     raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
                 except ray.exceptions.RayError as error:
-                    raise StoreError(_explain_end(error)) from error
+                    raise StoreError(explain_end(error)) from error
         _take_notes(self._notes, 0.0)
+
+    def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
+        """See Executor."""
+        from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
+
+        return run_flow_on_ray(flow, jobs, partial(_check_code, _hash_package()), self.ATTEMPTS)
 
 
 class _Notes:
@@ -145,7 +164,7 @@ def _run_noting(expected: str, function: Callable[[Item], Result], item: Item, n
     return result
 
 
-def _explain_end(error: Exception) -> str:
+def explain_end(error: Exception) -> str:
     """What to do where Ray itself ended, or a process that it cannot do without."""
     said = str(error).strip().partition("\n")[0]
     return (
@@ -156,12 +175,17 @@ def _explain_end(error: Exception) -> str:
 
 def _run_checked(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
     """Run `function` in a worker, after a look at whether it has the driver's code."""
+    _check_code(expected)
+    return function(item)
+
+
+def _check_code(expected: str) -> None:
+    """Refuse to work in a process that has not the driver's code."""
     if _hash_package() != expected:
         raise VlmillError(
             f"a worker imports vlmill from {_find_package()}, which is not the driver's code: start Ray with the same "
             "version on every node"
         )
-    return function(item)
 
 
 def _find_package() -> Path:
@@ -181,15 +205,18 @@ def _hash_package() -> str:
 
 
 @contextmanager
-def open_executor(workers: int | None, address: str | None) -> Iterator[Executor]:
+def open_executor(
+    workers: int | None, address: str | None, *, models: bool = False, gpus: bool = False
+) -> Iterator[Executor]:
     """The executor that the command line names.
 
-    `workers` 0 runs tasks in this process, None is one worker per core; an `address` joins a cluster.
+    `workers` 0 runs tasks in this process, None is one worker per core; an `address` joins a cluster. `models` makes
+    room for pictures on their way to models, `gpus` lets Ray see those of this machine.
     """
     if workers == 0 and address is None:
         yield Inline()
         return
-    with _open_cluster(workers, address, ONE_THREAD) as width:
+    with _open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=(512 if models else 128) << 20) as width:
         yield OnRay(width)
 
 
@@ -229,11 +256,16 @@ def run_distributed(
 
 @contextmanager
 def _open_cluster(
-    workers: int | None, address: str | None, variables: Mapping[str, str], *, gpus: bool = False
+    workers: int | None,
+    address: str | None,
+    variables: Mapping[str, str],
+    *,
+    gpus: bool = False,
+    objects: int = 128 << 20,
 ) -> Iterator[int]:
     """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs.
 
-    With our packages and no others.
+    With our packages and no others. `objects` is the bytes that results on their way take on this machine.
     """
     import ray  # noqa: PLC0415
 
@@ -250,7 +282,7 @@ def _open_cluster(
             options |= {
                 "num_cpus": workers or os.cpu_count() or 1,
                 "include_dashboard": False,
-                "object_store_memory": 128 << 20,
+                "object_store_memory": objects,
                 **({} if gpus else {"num_gpus": 0}),
             }
         else:

@@ -17,15 +17,16 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
 
     Where a build makes no shards of a source, verdicts are applied to its samples without, as far as it came.
     """
-    recipe, early = run.recipe, until == "curate"
+    recipe = run.recipe
     used = {source: recipe.list_policies(source) for source in recipe.sources if until in (None, "shard", "mixture")}
     folders = {source: f"shards/{source}/{policies[0]}" for source, policies in used.items() if policies}
-    step = CountOutcomes(recipe.verdict_steps() if early else recipe.all_verdict_steps())
-    verdicts, chains = {} if early else run.dedupe_verdicts(), []
+    steps_by_phase = {"curate": recipe.unscored_verdict_steps(), "signals": recipe.verdict_steps()}
+    step = CountOutcomes(steps_by_phase.get(until or "", recipe.all_verdict_steps()))
+    verdicts, chains = {} if until in steps_by_phase else run.dedupe_verdicts(), []
     for partition in run.all_partitions():
         if partition.input_file.source in folders:
             continue
-        chain, source = run.chain(partition), partition.input_file.source
+        chain, source = run.chain(partition, scored=until != "curate"), partition.input_file.source
         steps = (*chain.steps, ChainStep(f"steps/{source}/outcomes", step))
         chains.append(
             replace(chain, steps=steps, files=(*chain.files, *verdicts.get(f"{source}/{partition.name}", ())))

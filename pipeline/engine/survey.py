@@ -117,3 +117,14 @@ def limit_rows(partitions: list[PlannedPartition], limit: int | None) -> list[Pl
         kept.append(replace(partition, stop=min(partition.stop, partition.start + left)))
         left -= kept[-1].stop - kept[-1].start
     return kept
+
+
+def make_placeholder(source: str) -> PlannedPartition:
+    """A partition of no file."""
+    return PlannedPartition(InputFile(source, 0, "", ""), File("input", "", "", 0), 0, 0, 0)
+
+
+def adopt_partition(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
+    """A partition by its name, without its input file."""
+    number, chunk = (int(digits) for digits in partition.split("-"))
+    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw=raw)

@@ -7,13 +7,14 @@ own: see `custom.py`.
 
 from __future__ import annotations
 
-from vlmill.pipeline.filters.base import Filter, FilterStep, Finding, ReadsLists, Undecided
+from vlmill.pipeline.filters.base import Filter, FilterStep, Finding, ReadsLists, ReadsTables, Undecided, reads_tables
 from vlmill.pipeline.filters.custom import CustomFilter, Drop
 from vlmill.pipeline.filters.image_quality import ImageQuality
 from vlmill.pipeline.filters.language.filter import Language
 from vlmill.pipeline.filters.opt_out import OptOut
 from vlmill.pipeline.filters.shape import Shape
 from vlmill.pipeline.filters.text_quality import TextQuality
+from vlmill.pipeline.filters.threshold import Threshold
 
 FILTERS: dict[str, type[Filter]] = {
     "language": Language,
@@ -21,6 +22,7 @@ FILTERS: dict[str, type[Filter]] = {
     "text_quality": TextQuality,
     "image_quality": ImageQuality,
     "opt_out": OptOut,
+    "threshold": Threshold,
 }
 
 __all__ = [
@@ -34,7 +36,10 @@ __all__ = [
     "Language",
     "OptOut",
     "ReadsLists",
+    "ReadsTables",
     "Shape",
     "TextQuality",
+    "Threshold",
     "Undecided",
+    "reads_tables",
 ]

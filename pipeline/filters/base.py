@@ -11,7 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
@@ -21,6 +25,7 @@ from vlmill.pipeline.core.sample import (
     WHOLE_SAMPLE,
     ImageStats,
     Sample,
+    SampleId,
     Verdict,
     read_image_stats,
     read_samples,
@@ -95,6 +100,27 @@ class ReadsLists(Filter, Protocol):
         ...
 
 
+class ReadsTables(Filter, Protocol):
+    """A filter that looks at further tables of a partition, such as those of signals. They are in the key.
+
+    It is given samples without their nodes: what it knows of these stands in its tables.
+    """
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of files; those that are there are read."""
+        ...
+
+    def opened(self, paths: Mapping[str, Path]) -> Filter:
+        """The filter over these tables."""
+        ...
+
+
+def reads_tables(filter_: Filter) -> TypeGuard[ReadsTables]:
+    """Whether a filter looks at further tables. No property of it is asked: a custom filter may not be run for that."""
+    return hasattr(type(filter_), "tables")
+
+
 @dataclass(frozen=True)
 class FilterStep:
     """samples.parquet, and image_stats.parquet if the filter looks at images -> `<name>.verdicts.parquet`.
@@ -119,7 +145,8 @@ class FilterStep:
     def reads(self) -> tuple[str, ...]:
         """Samples, image stats if the filter asks for any, and the lists it needs."""
         lists = tuple(self.filter.lists) if isinstance(self.filter, ReadsLists) else ()
-        return (SAMPLES_FILE, *((IMAGE_STATS_FILE,) if self.filter.image_stats else ()), *lists)
+        tables = self.filter.tables if reads_tables(self.filter) else ()
+        return (SAMPLES_FILE, *((IMAGE_STATS_FILE,) if self.filter.image_stats else ()), *lists, *tables)
 
     def made_by(self) -> Mapping[str, str]:
         """The filter's own."""
@@ -130,9 +157,10 @@ class FilterStep:
         sizes: list[int] = []
 
         def noted() -> Iterator[tuple[int, Sample]]:
-            for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
-                sizes.append(0 if sample.taken_down else len(sample.nodes))
-                if not sample.taken_down:
+            read = _read_outlines if reads_tables(self.filter) else _read_whole
+            for row, (sample, size) in enumerate(read(inputs[SAMPLES_FILE])):
+                sizes.append(size)
+                if size or not sample.taken_down:
                     yield row, sample
 
         image_stats = list[ImageStats]()
@@ -141,6 +169,8 @@ class FilterStep:
         filter_ = self.filter
         if isinstance(filter_, ReadsLists):
             filter_ = filter_.opened({name: inputs[name] for name in filter_.lists})
+        if reads_tables(filter_):
+            filter_ = filter_.opened({name: inputs[name] for name in filter_.tables if name in inputs})
         findings = list[Verdict | Undecided]()
         for finding in filter_.decide(noted(), image_stats):
             findings.append(finding)
@@ -149,6 +179,29 @@ class FilterStep:
         verdicts = [finding for finding in findings if isinstance(finding, Verdict)]
         write_verdicts(folder / name_verdicts(self.name), verdicts)
         return _count_verdicts(sizes, verdicts, [finding for finding in findings if isinstance(finding, Undecided)])
+
+
+def _read_whole(path: Path) -> Iterator[tuple[Sample, int]]:
+    """Samples with the number of their nodes, 0 for one that was taken down."""
+    for sample in read_samples(path):
+        yield sample, 0 if sample.taken_down else len(sample.nodes)
+
+
+def _read_outlines(path: Path) -> Iterator[tuple[Sample, int]]:
+    """The same without their nodes, in a fifth of the time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(
+            columns=[*SampleId._fields, "nodes.list.element.text", "nodes.list.element.image"]
+        ):
+            nodes = batch["nodes"].flatten()
+            there = pc.or_(nodes.field("text").is_valid(), nodes.field("image").is_valid()).to_numpy(
+                zero_copy_only=False
+            )
+            ends = batch["nodes"].offsets.to_numpy() - batch["nodes"].offsets[0].as_py()
+            left = np.concatenate([[0], np.cumsum(there)])[ends]
+            names = zip(*(batch[name].to_pylist() for name in SampleId._fields), strict=True)
+            for name, size, held in zip(names, np.diff(ends).tolist(), np.diff(left).tolist(), strict=True):
+                yield Sample(SampleId(*name), ()), size if held else 0
 
 
 def _count_verdicts(sizes: Sequence[int], verdicts: Sequence[Verdict], doubts: Sequence[Undecided]) -> Counts:

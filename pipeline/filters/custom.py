@@ -51,6 +51,11 @@ from vlmill.pipeline.filters.base import Finding, Undecided
 NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({FILTER_NAME.pattern})\1""", re.MULTILINE)
 """The attribute with the name of a filter."""
 
+METHOD = "decide"
+"""A class that has it is a filter."""
+
+_KINDS = {METHOD: "filter", "score": "signal"}
+
 SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["custom_filters"].values()]'
 """A program that prints the code that a lock holds."""
 
@@ -197,7 +202,7 @@ class CustomFilter:
         except (Exception, SystemExit) as error:  # the latter would end the build without a word
             place = f"on sample {last}" if last else "before its first sample"
             raise RecipeError(
-                f"filter {self.name!r} ({self.file}{_find_line(error, self.file)}) failed {place}: "
+                f"filter {self.name!r} ({self.file}{find_line(error, self.file)}) failed {place}: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
@@ -246,42 +251,55 @@ def read_code(path: str) -> str:
         raise RecipeError(f"--filter {path}: this is no Python file: {error}") from error
 
 
-@cache
 def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
     """The filters in a file, by name. This runs it: call it with what the command line named, and nothing else.
 
     Raises:
         RecipeError: it is no Python, raises when it is imported, or holds no filter; the message names the line.
     """
-    module, written = _load_module(file, code), CustomCode(hash_code(code), code).names()
-    found: dict[str, type[Any]] = {}
-    for kind in vars(module).values():
-        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "decide"):
-            name = _name_filter(file, kind)
-            if name not in written:
-                raise RecipeError(
-                    f'{file}: the name of filter {kind.__name__} has to stand in its class as it is: name = "{name}"'
-                )
-            if found.setdefault(name, kind) is not kind:
-                raise RecipeError(f"{file}: two filters in it are called {name!r}; give each its name")
+    found = find_named_classes(file, code, METHOD)
     if not found:
         raise RecipeError(
             f"{file}: there is no filter in it. A filter is a frozen dataclass with a `name` and `decide(self, "
-            "samples, image_stats)`"
+            "samples, image_stats)`; a signal has `score(self, model, batch)`"
         )
     return found
 
 
-def _name_filter(file: str, kind: type[Any]) -> str:
+@cache
+def find_named_classes(file: str, code: str, method: str) -> Mapping[str, type[Any]]:
+    """The classes in a file that have a method, by the names that they give themselves. This runs it, as above.
+
+    Raises:
+        RecipeError: it is no Python, raises when it is imported, or a class has no name; the message names the line.
+    """
+    module, written = _load_module(file, code), CustomCode(hash_code(code), code).names()
+    found: dict[str, type[Any]] = {}
+    for kind in vars(module).values():
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, method):
+            name = _name_class(file, kind)
+            if name not in written:
+                raise RecipeError(
+                    f"{file}: the name of {_KINDS[method]} {kind.__name__} has to stand in its class as it is: name = "
+                    f'"{name}"'
+                )
+            if found.setdefault(name, kind) is not kind:
+                raise RecipeError(f"{file}: two {_KINDS[method]}s in it are called {name!r}; give each its name")
+    return found
+
+
+def _name_class(file: str, kind: type[Any]) -> str:
+    """The name of a filter or signal, whose class keeps to the rules."""
+    what = _KINDS[METHOD if hasattr(kind, METHOD) else "score"]
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not FILTER_NAME.fullmatch(name):
         raise RecipeError(
-            f"{file}: the name of filter {kind.__name__} is {name!r}; give it `name = ...` of small letters, "
+            f"{file}: the name of {what} {kind.__name__} is {name!r}; give it `name = ...` of small letters, "
             "digits and _"
         )
     if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise RecipeError(
-            f"{file}: filter {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it"
+            f"{file}: {what} {kind.__name__} is no frozen dataclass; put @dataclass(frozen=True) above it"
         )
     image_stats = getattr(kind, "image_stats", ())
     if not isinstance(image_stats, tuple | list):
@@ -297,6 +315,7 @@ def _name_filter(file: str, kind: type[Any]) -> str:
     return name
 
 
+@cache
 def _load_module(file: str, code: str) -> ModuleType:
     module = ModuleType(f"vlmill_filter_{hash_code(code)[:12]}")
     sys.modules[module.__name__] = module  # where dataclasses look annotations up
@@ -305,11 +324,11 @@ def _load_module(file: str, code: str) -> ModuleType:
     except SyntaxError as error:
         raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"{file}{_find_line(error, file)}: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{file}{find_line(error, file)}: {type(error).__name__}: {error}") from error
     return module
 
 
-def _find_line(error: BaseException, file: str) -> str:
+def find_line(error: BaseException, file: str) -> str:
     """The last line of the file that an error went through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""

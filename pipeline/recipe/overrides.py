@@ -18,6 +18,8 @@ from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.located import take_name
+from vlmill.pipeline.signals import SIGNALS
+from vlmill.pipeline.signals.custom import METHOD as SIGNAL_METHOD
 
 STEP_NAMES = (
     *(
@@ -32,7 +34,7 @@ STEP_NAMES = (
         "contamination",
         "decontaminate",
     ),
-    *("dedupe", "render", "outcomes"),
+    *("dedupe", "render", "outcomes", "quantiles"),
 )
 """Names of steps beside the filters, which no custom filter may take."""
 
@@ -41,15 +43,20 @@ DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"languag
 
 
 def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
-    """Add the filters in a file that the command line names to a recipe's mapping.
+    """Add the filters and signals in a file that the command line names to a recipe's mapping.
 
-    The mapping gets the code, and each filter that is not there yet as the last one.
+    The mapping gets the code, each filter that is not there yet as the last one, and each signal that no entry of
+    `signals` is of, under its own name.
 
     Raises:
-        RecipeError: there is no filter in it, or its name is taken.
+        RecipeError: there is neither in it, or a name is taken.
     """
-    names = custom_filters.find_filter_classes(file, code)
+    signals = custom_filters.find_named_classes(file, code, SIGNAL_METHOD)
+    filters = {} if signals else custom_filters.find_filter_classes(file, code)
+    filters = {**filters, **custom_filters.find_named_classes(file, code, custom_filters.METHOD)}
+    names = [*filters, *signals]
     taken = dict.fromkeys(FILTERS, "one of ours") | dict.fromkeys(STEP_NAMES, "a step of the run")
+    taken |= dict.fromkeys(SIGNALS, "a signal of ours")
     for other, known in data.setdefault("custom_filters", {}).items():
         if other == file:
             raise RecipeError(
@@ -62,8 +69,13 @@ def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
         if name in taken:
             raise RecipeError(f"--filter {file}: the name {name!r} is taken: {taken[name]} has it; choose another")
     data["custom_filters"][file] = {"sha256": custom_filters.hash_code(code), "code": code}
-    entries = _list_filters(data)
-    entries += [{name: None} for name in names if name not in _list_filter_names(data)]
+    if filters:
+        entries = _list_filters(data)
+        entries += [{name: None} for name in filters if name not in _list_filter_names(data)]
+    if signals:
+        block = data["signals"] = data.get("signals") or {}
+        kinds = {entry.get("kind") for entry in block.values() if isinstance(entry, Mapping)}
+        block |= {name: {"kind": name} for name in signals if name not in kinds}
 
 
 def set_value(data: dict[str, Any], key: str, text: str) -> None:

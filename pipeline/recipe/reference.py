@@ -59,7 +59,8 @@ def _list_choices(block: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, 
     for key, item in block.get("properties", {}).items():
         inside = item.get("additionalProperties", {})
         for choice in inside.get("oneOf", ()) if isinstance(inside, Mapping) else ():
-            found.setdefault(f"{key} of kind", {})[choice["properties"]["kind"]["const"]] = choice
+            if "const" in (kind := choice["properties"]["kind"]):  # else a kind of a user
+                found.setdefault(f"{key} of kind", {})[kind["const"]] = choice
         for name, choice in item.get("items", {}).get("properties", {}).items():
             found.setdefault(key, {})[name] = choice["anyOf"][0]
     return found

@@ -28,9 +28,11 @@ from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.dedupe import Dedupe, Resolve
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language
+from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Threshold, reads_tables
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
+from vlmill.pipeline.signals import SIGNALS, Signal
+from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
@@ -142,6 +144,9 @@ class Recipe:
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
     image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
+    signals: Mapping[str, Annotated[Signal, OneOf(SIGNALS, name_custom_signal)]] = field(
+        default_factory=dict
+    )  # what models say of images and texts, by names that thresholds and conditions use
     filters: tuple[Annotated[Filter, OneNamed(FILTERS, _name_custom_filter)], ...] = field(
         default_factory=lambda: (Language(),)
     )  # in the order in which they are asked; without the key `language` alone
@@ -165,6 +170,8 @@ class Recipe:
         """Give custom filters their code, and refuse filters that are unknown or stand twice."""
         filters = tuple(self._find_code(item) if isinstance(item, CustomFilter) else item for item in self.filters)
         object.__setattr__(self, "filters", filters)
+        signals = {name: self._find_signal(name, self.signals[name]) for name in sorted(self.signals)}  # as locks do
+        object.__setattr__(self, "signals", signals)
         names = [filter_.name for filter_ in filters]
         if len(set(names)) != len(names):
             raise ValueError(f"filters: each may stand once, not {', '.join(names)}")
@@ -178,6 +185,19 @@ class Recipe:
         raise ValueError(
             f"filters.{found.name}: {found.name!r} is unknown; {suggest_names(found.name, list(FILTERS))}. "
             "A custom filter comes with --filter FILE"
+        )
+
+    def _find_signal(self, name: str, found: Signal) -> Signal:
+        """The same signal, one of a user with the code of its kind. It may run where that is trusted."""
+        if not isinstance(found, CustomSignal):
+            return found
+        for file, code in self.custom_filters.items():
+            if found.kind in code.names():
+                trusted = code.code if isinstance(code, TrustedCode) else None
+                return dataclasses.replace(found, sha256=code.sha256, code=trusted, file=file)
+        raise ValueError(
+            f"signals.{name}.kind: {found.kind!r} is unknown; {suggest_names(found.kind, list(SIGNALS))}. "
+            "A custom signal comes with --filter FILE"
         )
 
     def source(self, name: str) -> Source:
@@ -256,9 +276,28 @@ class Recipe:
         return dataclasses.replace(self, sources=sources, decontaminate=held)
 
     def verdict_steps(self) -> tuple[str, ...]:
-        """Steps whose verdicts count before dedupe's, in order: the filters, and decontaminate where it drops."""
+        """Steps whose verdicts count before dedupe's, in order: signals, filters, and decontaminate where it drops."""
         dropping = self.decontaminate is not None and self.decontaminate.action == "drop"
-        return (*(filter_.name for filter_ in self.filters), *(("decontaminate",) if dropping else ()))
+        filters = (filter_.name for filter_ in self.filters)
+        return (*self.signals, *filters, *(("decontaminate",) if dropping else ()))
+
+    def unscored_verdict_steps(self) -> tuple[str, ...]:
+        """Those of them that need no signal, so that they are there before any model was asked."""
+        scored = {*self.signals, *(filter_.name for filter_ in self.filters if reads_tables(filter_))}
+        return tuple(name for name in self.verdict_steps() if name not in scored)
+
+    def list_values(self) -> tuple[str, ...]:
+        """The values that its signals give, by name; of vectors none."""
+        return tuple(column for name, signal in self.signals.items() for column in signal.columns(name))
+
+    def list_needs(self) -> dict[str, bool]:
+        """What an executor of the recipe has to have: room for pictures on their way to models, and GPUs."""
+        gpus = any(signal.resources.gpus for signal in self.signals.values())
+        return {"models": bool(self.signals), "gpus": gpus}
+
+    def find_threshold(self) -> Threshold | None:
+        """The filter on signals, if there is one."""
+        return next((filter_ for filter_ in self.filters if isinstance(filter_, Threshold)), None)
 
     def all_verdict_steps(self) -> tuple[str, ...]:
         """The names of all steps that write verdicts on samples, in the order in which they count."""

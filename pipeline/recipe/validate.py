@@ -18,12 +18,13 @@ from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
+from vlmill.pipeline.signals.base import SIGNAL_NAME
 
 if TYPE_CHECKING:
     from vlmill.pipeline.decontaminate import Benchmark
     from vlmill.pipeline.recipe.schema import Recipe, SourceSettings, Stage
 
-RESERVED = ("benchmarks", "dedupe", "mixtures")
+RESERVED = ("benchmarks", "dedupe", "mixtures", "signals")
 """Folders under steps/ that belong to no source."""
 LONGEST = 100
 """Bytes of a name: it is a part of file names, which have 255."""
@@ -74,6 +75,16 @@ def check_names(recipe: Recipe) -> None:
     for filter_ in recipe.filters:
         if filter_.name not in FILTERS:
             check_name("filters", filter_.name, STEP_NAMES)
+    _check_signal_names(recipe)
+
+
+def _check_signal_names(recipe: Recipe) -> None:
+    """Hold the names of signals against the rule: they are folders beside those of steps, and columns."""
+    taken = (*FILTERS, *STEP_NAMES, *(filter_.name for filter_ in recipe.filters))
+    for name in recipe.signals:
+        check_name("signals", name, taken)
+        if not SIGNAL_NAME.fullmatch(name):
+            raise RecipeError(f"signals: {name!r} is to name a column: it may hold small letters, digits and _")
 
 
 def validate_recipe(recipe: Recipe) -> None:
@@ -89,6 +100,7 @@ def validate_recipe(recipe: Recipe) -> None:
         partial(check_names, recipe),
         partial(_check_sources, recipe),
         partial(_check_filters, recipe),
+        partial(_check_signals, recipe),
         *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
         *(partial(_check_fetch, recipe, name) for name in recipe.sources),
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
@@ -125,6 +137,27 @@ def describe_unrendered(recipe: Recipe) -> Iterator[str]:
     for source, policies in used.items():
         if not policies:
             yield f"sources.{source}: no stage's mixture names it, so it is curated and not rendered"
+
+
+def _check_signals(recipe: Recipe) -> None:
+    """Values of signals have names of their own, and those that a threshold names are given."""
+    columns = recipe.list_values()
+    if doubled := [column for column in dict.fromkeys(columns) if columns.count(column) > 1]:
+        raise RecipeError(f"signals: two of them give a value {doubled[0]!r}; rename one")
+    threshold = recipe.find_threshold()
+    for column in threshold.columns if threshold else ():
+        if column not in columns:
+            raise RecipeError(
+                f"filters.threshold: no signal of the recipe gives {column!r}; {suggest_names(column, columns)}"
+            )
+    if threshold is not None and not threshold.columns:
+        raise RecipeError("filters.threshold: it has no bounds; give `any: {SIGNAL: {min: VALUE}}`, or leave it out")
+    bounds = (bound for group in threshold.groups for bound in group.values()) if threshold else ()
+    for name in dict.fromkeys(name for bound in bounds for name in bound.sources):
+        if not fnmatch.filter(recipe.sources, name):
+            raise RecipeError(
+                f"filters.threshold: the recipe has no source {name!r}; {suggest_names(name, recipe.sources)}"
+            )
 
 
 def _check_stages(recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import grow_pairs
-from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists
+from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists, reads_tables
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.schema import Recipe
@@ -218,6 +218,8 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
 def _can_run(filter_: Filter, base: Path) -> bool:
     if isinstance(filter_, CustomFilter):
         return filter_.code is not None
+    if reads_tables(filter_):  # no model is asked for an estimate
+        return False
     return not list_errors([partial(check_lists, filter_, base)])
 
 

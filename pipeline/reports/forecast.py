@@ -30,6 +30,9 @@ from vlmill.pipeline.engine.workdir import EDITIONS
 from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
 from vlmill.pipeline.recipe.mapping import list_differences
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.signals.weights import list_weights
+from vlmill.pipeline.steps.score import ScoreSignal
+from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 
 Outcome = Literal["kept", "run again", "run again where the files differ", "run", "removed"]
 """`run`: it was not complete before. `removed`: the new recipe has no such step. What reads from moved input files runs
@@ -149,10 +152,18 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
     for found in run.list_steps(source):
         if isinstance(found, TableHistory):
             continue
-        taken = {"limit": recipe.limit, "scale": recipe.scale} if found.step.name == "read" else {}
+        taken = (
+            {"limit": recipe.limit, "scale": recipe.scale} if found.step.name == "read" else _name_weights(found.step)
+        )
         directly = {"read": (chain[0],), "contamination": ("steps/benchmarks/index",)}
         yield _make_step(found, chain, directly.get(found.step.name, ()), taken)
         chain.append(found.folder)
+
+
+def _name_weights(step: Step) -> dict[str, Any]:
+    """Where the weights of a signal lie: what is in them is known when it is scored."""
+    found = list_weights(step.signal) if isinstance(step, ScoreSignal) else {}
+    return {f"weights of {key}": [weights.path, weights.revision] for key, weights in found.items()}
 
 
 def _make_step(
@@ -194,7 +205,10 @@ def _list_shards(run: Build, source: str, deduped: bool) -> Iterable[ForecastSte
         render, *lengths = run.list_shard_steps(source, policy)
         yield _make_step(render, chain, ("steps/dedupe/resolve",) if deduped else ())
         for found in lengths:
-            yield _make_step(found, (render.folder,), ("tokenizer.json",))
+            if isinstance(found.step, AddSignalColumns):
+                yield _make_step(found, (*chain, render.folder), ())
+            else:
+                yield _make_step(found, (render.folder,), ("tokenizer.json",))
 
 
 def _explain_change(then: ForecastStep, now: ForecastStep) -> tuple[str, ...]:

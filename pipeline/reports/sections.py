@@ -1,4 +1,4 @@
-"""The report on a run's curation, in sections: the funnel, what sources have in common, what benchmarks are in them.
+"""The report on a run's curation, in sections: the funnel, what sources have in common, benchmarks, signals.
 
 `vlmill report` prints it, `page/report.py` makes a page of it.
 """
@@ -22,9 +22,10 @@ from vlmill.pipeline.reports.funnel import (
     select_funnel,
 )
 from vlmill.pipeline.reports.overlap import SourceOverlap, read_overlap
+from vlmill.pipeline.reports.signals import SignalCounts, read_signals
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 
-SECTIONS = ("funnel", "overlap", "contamination")
+SECTIONS = ("funnel", "overlap", "contamination", "signals")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class CurationReport:
     funnel: FunnelSection | None = None
     overlap: tuple[SourceOverlap, ...] | None = None
     contamination: ContaminationSection | None = None
+    signals: tuple[SignalCounts, ...] | None = None
     missing: Mapping[str, str] | None = None  # section that was asked for -> why the run does not have it
 
     def to_json(self) -> dict[str, Any]:
@@ -79,9 +81,12 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
         "funnel": lambda: _read_funnel_section(root, select_funnel(root, source, None)),
         "overlap": lambda: tuple(pair for pair in read_overlap(root) if source in {None, pair.source}),
         "contamination": lambda: _read_contamination_section(root, source, examples),
+        "signals": lambda: tuple(one for one in read_signals(root) if source in {None, one.source}),
     }
     if section is not None:
         return CurationReport(**{section: readers[section]()})
+    if not read_locked_recipe(root).signals:
+        del readers["signals"]  # most recipes ask no model
     found, missing = dict[str, Any](), dict[str, str]()
     for name, read in readers.items():
         try:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +65,15 @@ def read_progress(root: Path) -> list[StepProgress]:
     recipe = read_locked_recipe(root)
     expected = {source: _count_partitions(root, source) for source in recipe.sources}
     folders = sorted({path.parent.relative_to(root) for path in root.glob("s*/**/made_by.json")})
-    found = [_read_step(root, folder, expected) for folder in folders]
+    scored = {*recipe.verdict_steps()} - {*recipe.unscored_verdict_steps()}
+    found = [_read_step(root, folder, expected, scored) for folder in folders]
     return sorted(found, key=lambda step: (*_rank_step(recipe, step), step.of))
 
 
-def _read_step(root: Path, folder: Path, expected: Mapping[str, int | None]) -> StepProgress:
+def _read_step(root: Path, folder: Path, expected: Mapping[str, int | None], scored: Collection[str]) -> StepProgress:
+    """How far a step is; `scored` are the steps over a source that belong to the phase of signals."""
     phase, step, of = _name_step(folder.parts)
+    phase = "signals" if phase == "curate" and step in scored else phase
     manifest = root / folder / "manifest.json"
     if manifest.exists():
         count = len(read_manifest_counts(manifest)[0])
@@ -87,17 +90,18 @@ def _name_step(parts: Sequence[str]) -> tuple[str, str, str]:
         return "shard", " ".join([*rest[1:], rest[0]] if rest[1:] else ["render", *rest]), first
     if first == "mixtures":
         return "mixture", rest[1], rest[0]
-    if first in ("benchmarks", "dedupe"):
+    if first in ("benchmarks", "dedupe", "signals"):
         return first, rest[-1], rest[0] if rest[1:] else ""
     return {"survey": "survey", "outcomes": "shard"}.get(rest[-1], "curate"), rest[-1], first
 
 
 def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     """The place of a step in the order of work; one that is not known comes last in its phase."""
-    filters = [filter_.name for filter_ in recipe.filters]
-    shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "lengths")]
+    filters = [filter_.name for filter_ in recipe.filters if filter_.name in recipe.unscored_verdict_steps()]
+    shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "signals", "lengths")]
     order = ["survey", "read", "fetch", "retry", "takedown", "image_stats", "match", *filters, "signature"]
-    order += ["contamination", "decontaminate", "index", "candidates", "pairs", "resolve", *shards, "outcomes"]
+    order += ["contamination", "decontaminate", *recipe.signals, "quantiles", "threshold"]
+    order += ["index", "candidates", "pairs", "resolve", *shards, "outcomes"]
     order += ["select", "mix", "plan", "lock", "repetition"]
     place = order.index(step.step) if step.step in order else len(order)
     return PHASES.index(step.phase), place, step.step

@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.keys import DIGITS, hash_file
-from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, SUPPLEMENT_FILE, name_verdicts
+from vlmill.pipeline.core.names import (
+    IMAGES_FILE,
+    INDEX_SUFFIX,
+    SUPPLEMENT_FILE,
+    name_embeddings,
+    name_scores,
+    name_verdicts,
+)
 from vlmill.pipeline.core.seal import find_seal_fault
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
@@ -164,6 +171,8 @@ class _Counted:
         yield from self._taken_in("read", "pages", "kept", samples)
         yield from self._read()
         yield from self._taken_in("image_stats", "images_measured", "in", pictures)
+        for name in self.recipe.signals:
+            yield from self._scored(name)
         for filter_ in self.recipe.filters:
             yield from self._taken_in(filter_.name, "filtered", "in", filtered)
         if self.recipe.decontaminate is not None:
@@ -187,6 +196,18 @@ class _Counted:
             for level, line in count_read(at.paths(self.root)).items():
                 if line.to_json() != receipt.counts[level]:
                     yield f"{at}: read counts {level} {receipt.counts[level]}, its tables come to {line.to_json()}"
+
+    def _scored(self, signal: str) -> Iterator[str]:
+        """A signal's table has a row for each thing that it counts."""
+        rows = {
+            receipt.partition: sum(
+                _count_rows(self.root / file.path)
+                for file in receipt.files
+                if file.name in (name_scores(signal), name_embeddings(signal))
+            )
+            for receipt in read_manifest(self.root, f"steps/{self.source}/{signal}")
+        }
+        yield from self._taken_in(signal, "scored", "in", rows)
 
     def _outcome(self) -> Iterator[str]:
         """Where verdicts were applied without shards, the counts agree.
@@ -235,7 +256,13 @@ class _Counted:
                 )
 
     def _measured(self, folder: str) -> Iterator[str]:
-        """What was rendered is what was measured."""
+        """What was rendered is what was measured, and has its signals."""
+        if self.recipe.list_values() and _are_complete(self.root, f"{folder}/signals"):
+            scored = {found.partition: found.counts for found in read_manifest(self.root, f"{folder}/signals")}
+            for receipt in read_manifest(self.root, folder):
+                kept, found = receipt.counts["samples"]["kept"], scored[receipt.partition]["samples"]["in"]
+                if kept != found:
+                    yield f"{folder} {receipt.partition}: kept {kept} samples, {found} have signals"
         lengths = {receipt.partition: receipt.counts for receipt in read_manifest(self.root, f"{folder}/lengths")}
         for receipt in read_manifest(self.root, folder):
             for level in ("samples", "nodes"):

@@ -53,7 +53,7 @@ EXAMPLES = 3
 ANSWERED = ("filters", "custom_filters", "dedupe")
 """Blocks of a recipe whose change is answered; with them the sources' priorities, and the action on findings of
 contamination."""
-UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats")
+UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats", "signals")
 """Blocks that decide what filters see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
 """What applying verdicts needs of a node."""

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.core.names import QUANTILES_FILE, SCORES_SUFFIX, name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_tables_with_stats
 from vlmill.pipeline.engine.workdir import copy_list
-from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
+from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists, Threshold
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.steps.quantiles import ComputeQuantiles
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,20 @@ class WhatIfPartition:
 
 
 def list_partitions(root: Path, recipe: Recipe) -> list[WhatIfPartition]:
-    """The partitions of all sources, without verdicts.
+    """The partitions of all sources with what signals say of them, without verdicts.
 
     Raises:
-        StoreError: a source was not through image stats to its end.
+        StoreError: a source was not through image stats, or through the recipe's signals, to its end.
     """
-    return [
-        WhatIfPartition(source, tables.partition, tables.paths(root))
-        for source in sorted(recipe.sources)
-        for tables in list_tables_with_stats(root, recipe, source)
-    ]
+    found = list[WhatIfPartition]()
+    for source in sorted(recipe.sources):
+        scores = [_list_tables(root, f"steps/{source}/{name}") for name in recipe.signals]
+        for tables in list_tables_with_stats(root, recipe, source):
+            paths = dict(tables.paths(root))
+            for by_partition in scores:
+                paths |= by_partition[tables.partition]
+            found.append(WhatIfPartition(source, tables.partition, paths))
+    return found
 
 
 def _list_tables(root: Path, folder: str) -> dict[str, dict[str, Path]]:
@@ -67,8 +72,11 @@ def enter_filters(
 ) -> tuple[str, ...]:
     """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
     before, asked = now.filters, list[str]()
-    for filter_ in before:
-        _enter_verdicts(root, f"steps/{{source}}/{filter_.name}", filter_.name, partitions)
+    for name in (*now.signals, *(filter_.name for filter_ in before)):
+        _enter_verdicts(root, f"steps/{{source}}/{name}", name, partitions)
+    for name in now.signals:
+        for partition in partitions:
+            partition.then[name] = partition.now[name]
     for filter_ in then.filters:
         if filter_ in before and (isinstance(filter_, CustomFilter) or not (isinstance(filter_, ReadsLists) and base)):
             for partition in partitions:
@@ -77,12 +85,26 @@ def enter_filters(
         asked.append(filter_.name)
         lists = filter_.lists if isinstance(filter_, ReadsLists) else {}
         opened = {name: folder / copy_list(folder, base or Path(), path, name).path for name, path in lists.items()}
+        if isinstance(filter_, Threshold) and filter_.quantiles:
+            opened |= _compute_quantiles(filter_, partitions, folder)
         for partition in partitions:
             step, place = FilterStep(filter_), folder / partition.source / partition.name / filter_.name
             place.mkdir(parents=True)
             step.run({**partition.tables, **opened}, place)
             partition.then[filter_.name] = place / name_verdicts(filter_.name)
     return tuple(asked)
+
+
+def _compute_quantiles(threshold: Threshold, partitions: Sequence[WhatIfPartition], folder: Path) -> dict[str, Path]:
+    """The values at the quantiles that a threshold asks for, as a file."""
+    found = {
+        f"{partition.source}/{partition.name}/{name}": path
+        for partition in partitions
+        for name, path in partition.tables.items()
+        if name.endswith(SCORES_SUFFIX)
+    }
+    ComputeQuantiles(threshold.quantiles).run(found, folder)
+    return {QUANTILES_FILE: folder / QUANTILES_FILE}
 
 
 def enter_decontamination(

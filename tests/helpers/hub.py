@@ -194,8 +194,8 @@ class Hub:
         routes: list[tuple[str, Callable[..., None]]] = [
             (r"/storage/(.+)", self._storage),
             (r"/api/datasets/([^/]+/[^/]+)/refs", self._refs),
-            (r"/api/datasets/([^/]+/[^/]+)/revision/([^/]+)", self._revision),
-            (r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", self._tree),
+            (r"/api/(?:datasets|models)/([^/]+/[^/]+)/revision/([^/]+)", self._revision),
+            (r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", self._tree),
             (r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
         ]
         for pattern, route in routes:

@@ -27,7 +27,12 @@ NOT_BYTES = {f"vlmill.pipeline.core.{module}" for module in ("config", "errors",
 """Modules that decide messages and what may be said, and no bytes: a reason more in the list changes no step that does
 not name it."""
 
-FILTER_STEP = ("vlmill.pipeline.filters.base", "FilterStep")
+STEPS = {
+    "filters": ("vlmill.pipeline.filters.base", "FilterStep"),
+    "signals": ("vlmill.pipeline.steps.score", "ScoreSignal"),
+}
+"""Package -> the step around what is in it, whose code decides bytes as well."""
+
 SOURCES = ("vlmill.pipeline.sources", "SOURCES")
 READERS = ("vlmill.pipeline.steps.read:Read", "vlmill.pipeline.steps.survey:Survey")
 """The steps whose versions stand for the code of sources, which have none."""
@@ -67,7 +72,7 @@ class Code:
         entries = {}
         for name, version in versions.items():
             module, _, top = name.partition(":")
-            more = [FILTER_STEP] if module.startswith("vlmill.pipeline.filters.") else []
+            more = [step for package, step in STEPS.items() if module.startswith(f"vlmill.pipeline.{package}.")]
             entries[name] = Entry(str(version), self.digest((module, top), *more))
         if all(reader in versions for reader in READERS):
             version = ", ".join(f"{reader.rpartition(':')[2]} {versions[reader]}" for reader in READERS)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import json
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.names import QUANTILES_FILE, name_scores
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     LEAST_IMAGES,
@@ -25,6 +32,7 @@ from vlmill.pipeline.core.sample import (
     write_image_stats,
     write_samples,
 )
+from vlmill.pipeline.core.scores import Scores, write_scores
 from vlmill.pipeline.filters import (
     FILTERS,
     CustomFilter,
@@ -35,10 +43,13 @@ from vlmill.pipeline.filters import (
     ReadsLists,
     Shape,
     TextQuality,
+    Threshold,
     Undecided,
+    reads_tables,
 )
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.text_quality import TextBounds
+from vlmill.pipeline.filters.threshold import name_cut
 
 ENGLISH = "The harbour was frozen for most of the winter, and no ship could leave."
 CHINESE = "港口在冬天的大部分时间里都结了冰，没有一艘船能够离开。"
@@ -81,6 +92,11 @@ def listed(kind):
     return (str(EXAMPLES / "opt_out" / f"{kind}.txt"),)
 
 
+BOUNDS = {
+    "any": {"sharp": {"min": 0.2}, "clean": {"max": 0.9}},
+    "all": ({"sharp": {"max_quantile": 0.8}, "clean": {"min": 0.1}},),
+}
+
 EXAMPLE_FILTERS = {
     "language": Language(),
     "language, in doubt drop": Language(in_doubt="drop"),
@@ -92,6 +108,8 @@ EXAMPLE_FILTERS = {
     "image_quality": ImageQuality(),
     "image_quality, sharp": ImageQuality(min_sharpness=100),
     "opt_out": OptOut(urls=listed("urls"), domains=listed("domains"), sha256=listed("sha256")),
+    "threshold": parse_block(Threshold, BOUNDS, "threshold"),
+    "threshold, samples": parse_block(Threshold, {**BOUNDS, "drops": "samples"}, "threshold"),
     "own, shouting": example("shouting"),
     "own, personal_data": example("personal_data"),
     "own, nsfw": example("nsfw"),
@@ -154,6 +172,37 @@ def documents():
     return made
 
 
+@cache
+def signal_tables():
+    """What made-up signals say of the images and samples of `documents()`: a number, or a reason for none."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    shown = [
+        (row, index, node.image)
+        for row, sample in enumerate(documents())
+        for index, node in enumerate(sample.nodes)
+        if node.image is not None
+    ]
+    write_made_scores(
+        folder, "sharp", [(row, index, None if image % 7 == 6 else image / 20) for row, index, image in shown]
+    )
+    write_made_scores(folder, "clean", [(row, WHOLE_SAMPLE, row / 30) for row in range(30)])
+    (folder / QUANTILES_FILE).write_text(json.dumps({name_cut("sharp", 0.8, ""): 0.75}))
+    return {path.name: path for path in folder.iterdir()}
+
+
+def write_made_scores(folder, name, values):
+    rows, nodes, numbers = zip(*values, strict=True)
+    found = np.array([[np.nan if number is None else number] for number in numbers], np.float32)
+    reasons = tuple("crashed" if number is None else None for number in numbers)
+    scores = Scores(np.array(rows, np.int32), np.array(nodes, np.int32), reasons, found)
+    write_scores(folder / name_scores(name), scores, (name,))
+
+
+def open_filter(filter_):
+    return filter_.opened(signal_tables()) if reads_tables(filter_) else filter_
+
+
 @pytest.fixture
 def inputs(tmp_path):
     write_samples(tmp_path / "samples.parquet", documents())
@@ -168,7 +217,7 @@ def filter_(request):
 
 def findings(filter_, start=0, stop=None):
     """What a filter says about a slice of the documents, in a fixed order."""
-    said = filter_.decide(list(enumerate(documents()))[start:stop], image_stats())
+    said = open_filter(filter_).decide(list(enumerate(documents()))[start:stop], image_stats())
     return sorted(said, key=lambda finding: (finding.sample, finding.node, isinstance(finding, Undecided)))
 
 
@@ -176,7 +225,8 @@ def run(filter_, inputs, folder):
     folder.mkdir()
     step = FilterStep(filter_)
     lists = {name: Path(path) for name, path in filter_.lists.items()} if isinstance(filter_, ReadsLists) else {}
-    counts = step.run({name: {**inputs, **lists}[name] for name in step.reads}, folder)
+    there = {**inputs, **lists, **signal_tables()}
+    counts = step.run({name: there[name] for name in step.reads if name in there}, folder)
     return counts, folder / f"{filter_.name}.verdicts.parquet"
 
 
@@ -192,7 +242,7 @@ def test_every_filter_finds_something_to_drop_here_so_that_the_rest_means_someth
     assert any(isinstance(finding, Verdict) for finding in findings(filter_))
 
 
-@pytest.mark.parametrize("name", [name for name, filter_ in FILTERS.items() if filter_ is not OptOut])
+@pytest.mark.parametrize("name", [name for name, filter_ in FILTERS.items() if filter_ not in (OptOut, Threshold)])
 def test_a_filter_is_asked_of_the_sources_that_it_names_alone(name):
     filter_ = next(filter_ for filter_ in EXAMPLE_FILTERS.values() if filter_.name == name)
     everything = findings(filter_)
@@ -211,7 +261,8 @@ def test_verdicts_name_samples_and_nodes_that_exist_once_each_and_a_reason_of_th
         )
         assert verdict.filter == filter_.name
         assert not verdict.reason.failed
-        assert verdict.reason in set(Reason) or verdict.reason == f"filter:{filter_.name}"
+        others = {f"filter:{filter_.name}", *(f"signal:{column}" for column in getattr(filter_, "columns", ()))}
+        assert verdict.reason in set(Reason) or verdict.reason in others
         assert verdict.other == ""
 
 
@@ -230,15 +281,16 @@ def test_verdicts_are_the_same_however_the_samples_are_cut_into_partitions(name,
 @pytest.mark.parametrize("name", EXAMPLE_FILTERS)
 def test_what_is_said_of_a_sample_does_not_depend_on_those_around_it_or_on_their_order(name, numbers):
     rows = list(dict.fromkeys(numbers))
-    together = list(EXAMPLE_FILTERS[name].decide([(row, documents()[row]) for row in rows], image_stats()))
-    alone = [list(EXAMPLE_FILTERS[name].decide([(row, documents()[row])], image_stats())) for row in rows]
+    filter_ = open_filter(EXAMPLE_FILTERS[name])
+    together = list(filter_.decide([(row, documents()[row]) for row in rows], image_stats()))
+    alone = [list(filter_.decide([(row, documents()[row])], image_stats())) for row in rows]
     assert together == [finding for said in alone for finding in said]
 
 
 @pytest.mark.parametrize("text", [*ODD, "\n".join(ODD)], ids=ascii)
 def test_no_text_is_too_odd(filter_, text):
     sample = Sample(SampleId("made", "odd", 0), (Node("text", text=text), Node("text", text=ENGLISH)))
-    for finding in filter_.decide([(0, sample)], []):
+    for finding in open_filter(filter_).decide([(0, sample)], []):
         assert finding.node in (WHOLE_SAMPLE, 0, 1)
 
 
@@ -250,7 +302,7 @@ def test_samples_are_read_in_batches_and_never_all_at_once(filter_):
             came.append(1)
             yield from ((row, sample) for row, sample in enumerate(documents()))
 
-    next(iter(filter_.decide(endless(), image_stats())))
+    next(iter(open_filter(filter_).decide(endless(), image_stats())))
     assert len(came) < 10
 
 
@@ -290,6 +342,7 @@ def test_an_empty_partition_has_an_empty_table_of_verdicts(filter_, inputs, tmp_
 def test_the_step_waits_for_images_only_if_the_filter_looks_at_them():
     assert FilterStep(Language()).reads == ("samples.parquet",)
     assert FilterStep(Shape()).reads == ("samples.parquet", "image_stats.parquet")
+    assert "image_stats.parquet" not in FilterStep(EXAMPLE_FILTERS["threshold"]).reads
 
 
 def test_the_step_goes_by_the_name_and_version_of_its_filter(filter_):

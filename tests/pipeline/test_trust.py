@@ -17,6 +17,7 @@ import pytest
 import typer
 import yaml
 
+from tests.helpers.signals import SIGNALS
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.pipeline.test_custom_filters import FILTER as FIVE
 from vlmill.pipeline import cli
@@ -235,6 +236,37 @@ def test_a_filter_has_its_name_where_it_can_be_read(folder):
         custom_filters.find_filter_classes("mine.py", code)
     typed = FILTER.replace('name = "short"', "name: 'ClassVar[str]' = 'short'")
     assert custom_filters.CustomCode(custom_filters.hash_code(typed), typed).names() == {"short"}
+
+
+def test_the_signals_of_a_lock_are_known_without_their_code_and_are_not_asked(folder, tmp_path, monkeypatch, capsys):
+    marker = tmp_path / "ran"
+    code = f"open({str(marker)!r}, 'w').close()\n{SIGNALS}"
+    recipe = write_recipe(
+        tmp_path,
+        stages=[],
+        sources={"quiz": RECIPE["sources"]["quiz"]},
+        filters=[{"threshold": {"any": {"redness": {"min": 0.1}}}}],
+        signals={"redness": {"kind": "redness"}},
+    )
+    (tmp_path / "signals.py").write_text(SIGNALS)
+    root = tmp_path / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == REFUSES
+    assert "A custom signal comes with --filter FILE" in " ".join(capsys.readouterr().err.split())
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--filter", tmp_path / "signals.py") == WORKS
+    lock = root / "recipe.lock.yaml"
+    held = {"custom_filters": {"signals.py": {"sha256": custom_filters.hash_code(code), "code": code}}}
+    lock.write_text(seal_yaml(yaml.safe_dump(yaml.safe_load(lock.read_text()) | held)))
+    monkeypatch.chdir(tmp_path)
+    for status, line in (
+        (WORKS, "status run"),
+        (WORKS, "report run"),
+        (WORKS, "what-if run --set threshold.any.redness.min=0.9"),
+        (WORKS, "verify run"),
+        (REFUSES, "build recipe.yaml --out run --workers 0"),
+        (REFUSES, "takedown run --id quiz/quiz.parquet#0 --workers 0"),
+    ):
+        assert vlmill(*shlex.split(line)) == status, line
+        assert not marker.exists(), line
 
 
 # -- files that could hold code ----------------------------------------------------------------------------------------

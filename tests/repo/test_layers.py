@@ -21,7 +21,7 @@ LAYERS = (
     {"core"},
     {"images", "chat", "verdicts", "inputs", "fetch"},
     {"sources", "filters", "dedupe", "shards"},
-    {"decontaminate", "takedown"},
+    {"decontaminate", "takedown", "signals"},
     {"steps"},
     {"recipe"},
     {"engine"},
@@ -34,10 +34,12 @@ LAYERS = (
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
-NO_CONCRETE_STEP = ("chain", "executor", "store")
+NO_CONCRETE_STEP = ("chain", "executor", "flow", "ray_flow", "store")
 """The modules of the engine that run any step."""
 
-STEP_PACKAGES = {"decontaminate", "dedupe", "fetch", "filters", "shards", "sources", "steps", "takedown", "verdicts"}
+STEP_PACKAGES = {
+    *("decontaminate", "dedupe", "fetch", "filters", "shards", "signals", "sources", "steps", "takedown", "verdicts")
+}
 
 
 def imported(path: Path, *, for_types: bool = True) -> set[str]:
@@ -132,7 +134,7 @@ def test_the_trainer_does_without_what_builds_runs():
 
 def test_only_the_executor_imports_ray():
     users = [path.relative_to(ROOT) for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))]
-    assert users == [Path("pipeline/engine/executor.py")]
+    assert users == [Path("pipeline/engine/executor.py"), Path("pipeline/engine/ray_flow.py")]
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "recipes", "tests", "benchmarks", "examples", "tools"])

@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.step_digests import COMMAND, PACKAGES, Code, read_record
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.images import POLICIES
+from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.sources import SOURCES
 
 RECORDED, FOUND = read_record(), Code().list_entries()
@@ -28,7 +29,7 @@ def test_the_code_of_a_step_is_what_was_recorded_under_its_version(name):
 
 
 def test_every_filter_policy_and_source_has_an_entry():
-    for table in (FILTERS, POLICIES, SOURCES):
+    for table in (FILTERS, POLICIES, SIGNALS, SOURCES):
         for kind in table.values():
             assert f"{kind.__module__}:{kind.__name__}" in FOUND
 

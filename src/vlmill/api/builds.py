@@ -148,7 +148,7 @@ def build(
         out: The run's folder; None is `build/` and the recipe's name.
         workers: Worker processes on this machine; 0 works in this process, without Ray; None is one per core.
         ray: The address of a Ray cluster to join, all of whose nodes see the folder.
-        until: Stop after this phase: survey, benchmarks, curate, dedupe, shard or mixture.
+        until: Stop after this phase: survey, benchmarks, curate, signals, dedupe, shard or mixture.
         accept_changes: Let the recipe replace the one that the folder is locked to; what the change does not touch is
             kept.
         rebuild: Make pure steps anew under today's library versions; nothing is fetched again.
@@ -298,7 +298,7 @@ def build_recipe(
         with (
             serve_folders(recipe, base) as serving,
             ProgressBars(console or make_console(quiet=True)) as watcher,
-            open_executor(workers, ray) as pool,
+            open_executor(workers, ray, **recipe.list_needs()) as pool,
         ):
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
             for phase in list_phases(run, until):

@@ -102,6 +102,25 @@ class RunTables:
         """
         return tables.scan_image_stats(self.folder, self.recipe, self._chosen(source))
 
+    def scores(self, signal: str, source: str | None = None) -> pl.LazyFrame:
+        """What the model of a signal says: `source partition sample node reason`, and its values or vectors.
+
+        `node` is -1 where a value is of the whole sample; `reason` says why there is none.
+
+            run.scores("similarity").join(run.samples(), on=["source", "partition", "sample"]).collect()
+
+        Args:
+            signal: As the recipe calls it.
+            source: One source only.
+
+        Raises:
+            StoreError: the run has no such source or signal, or the build has not come to its end.
+        """
+        if signal not in self.recipe.signals:
+            names = suggest_names(signal, list(self.recipe.signals))
+            raise StoreError(f"{self.folder}: no signal {signal!r}; {names}")
+        return tables.scan_scores(self.folder, self._chosen(source), signal)
+
     def verdicts(self, source: str | None = None, *, step: str | None = None) -> pl.LazyFrame:
         """What filters, decontamination and dedupe drop: `source partition sample node filter reason score other`.
 

@@ -73,7 +73,7 @@ def take_down(
     if unnamed and not dry_run:  # partitions that are made again are filtered again
         raise RecipeError(explain_refusal(folder / RECIPE, unnamed, command))
     root, new = folder.absolute(), tuple((asked - before).labels())
-    with open_executor(workers, ray) as pool:
+    with open_executor(workers, ray, **recipe.list_needs()) as pool:
         forecast = forecast_takedown(root, recipe, asked, before, pool)
         if announce:
             announce(Takedown(forecast, new, done=False, stages={}))
@@ -94,7 +94,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
         write_atomically(root / LIST, listed.to_yaml())
         run = Build(root, recipe, None, pool, watcher, {})
         run.adopt()
-        for phase in (run.curate, run.dedupe, run.shard):
+        for phase in (run.curate, run.signals, run.dedupe, run.shard):
             phase()
         count_outcomes(run, None)
         try:

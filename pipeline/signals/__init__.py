@@ -1,0 +1,24 @@
+"""Signals: what models say of images and texts, computed once and stored beside the data.
+
+SIGNALS names them for recipes. To add one, write a file with a frozen dataclass that has what `Signal` in base.py asks
+for, and a line in SIGNALS. A signal of a user stays in a file of its own: see `custom.py`.
+"""
+
+from __future__ import annotations
+
+from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
+from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
+from vlmill.pipeline.signals.perplexity import Perplexity
+from vlmill.pipeline.signals.similarity import ImageEmbedding, ImageScore, ImageTextSimilarity, TextEmbedding
+
+SIGNALS: dict[str, type[Signal]] = {
+    "image_text_similarity": ImageTextSimilarity,
+    "image_embedding": ImageEmbedding,
+    "text_embedding": TextEmbedding,
+    "image_classifier": ImageClassifier,
+    "image_score": ImageScore,
+    "onnx_classifier": OnnxClassifier,
+    "perplexity": Perplexity,
+}
+
+__all__ = ["SIGNALS", "Signal", "SignalBatch", "Unit"]

@@ -1,0 +1,147 @@
+"""What a signal is: which images and texts of a sample its model looks at, and what it says of a batch of them.
+
+A signal knows neither samples' tables nor processes: the step `score` (pipeline/steps/score.py) decodes pictures, cuts
+batches, runs the model in a child process (pipeline/signals/worker.py) and writes the values beside the data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from vlmill.pipeline.core.resources import Resources
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
+from vlmill.pipeline.images.views import View
+
+SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""What a signal may be called: its name becomes a column in conditions and a folder of the run."""
+
+Of = Literal["images", "texts", "samples", "pairs"]
+"""What a value is of: each image; each text; all texts of a sample; each image with the texts that belong to it."""
+
+PairText = Literal["caption", "turn", "neighbours"]
+"""The texts of an image: all of its sample's; those of its turn; the nearest before and after it."""
+
+DECIMALS = 4
+"""Of a value: what is compared and written is rounded, so that noise of 1e-6 between machines seldom shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One thing that a model is asked about."""
+
+    node: int  # index into Sample.nodes, or WHOLE_SAMPLE
+    image: int | None = None  # Node.image
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignalBatch:
+    """What a model is given: always `size` places, of which the first `filled` hold something.
+
+    The shape never changes, so a value does not depend on what else is in its batch.
+    """
+
+    size: int
+    filled: int
+    images: np.ndarray | None = None  # (size, side, side, 3) uint8, black where nothing is
+    texts: tuple[tuple[str, ...], ...] = ()  # `size` of them, empty where nothing is
+
+
+class Signal(Protocol):
+    """A frozen dataclass whose fields are its parameters."""
+
+    @property
+    def kind(self) -> str:
+        """What recipes call it."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the same weights and parameters give other values."""
+        ...
+
+    @property
+    def of(self) -> Of:
+        """What a value is of."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Places of a batch."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads of the model on a CPU. They shape sums of floats, so they are a parameter and in the key."""
+        ...
+
+    @property
+    def resources(self) -> Resources:
+        """What a worker takes."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """For one batch, and for loading the model."""
+        ...
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """The columns of its values where a recipe calls it `name`; none where it gives vectors."""
+        ...
+
+    def view(self) -> View | None:
+        """The pictures that the model takes; None where it looks at texts alone."""
+        ...
+
+    def list_units(self, sample: Sample) -> Iterator[Unit]:
+        """What it asks of a sample, in the order of nodes. Pure."""
+        ...
+
+    def made_by(self) -> Mapping[str, str]:
+        """Versions of the libraries that compute."""
+        ...
+
+    def load(self) -> Any:
+        """The model, on the device that its worker has."""
+        ...
+
+    def score(self, model: Any, batch: SignalBatch) -> np.ndarray:
+        """The values of a batch: (size, columns), or (size, length) of vectors; what is padding is not looked at."""
+        ...
+
+
+def list_units(sample: Sample, of: Of, text: PairText = "caption") -> Iterator[Unit]:
+    """The units of a sample, in the order of nodes; pure.
+
+    Args:
+        sample: What is left of it; nodes whose image or text is gone are passed over.
+        of: What a value is of.
+        text: Of pairs: which texts belong to an image.
+    """
+    if of == "samples":
+        texts = [node.text for node in sample.nodes if node.text]
+        if texts:
+            yield Unit(WHOLE_SAMPLE, texts=("\n\n".join(texts),))
+        return
+    for index, node in enumerate(sample.nodes):
+        if of == "texts" and node.text:
+            yield Unit(index, texts=(node.text,))
+        elif of == "images" and node.image is not None:
+            yield Unit(index, node.image)
+        elif of == "pairs" and node.image is not None:
+            yield Unit(index, node.image, _find_texts(sample.nodes, index, text))
+
+
+def _find_texts(nodes: Sequence[Node], index: int, text: PairText) -> tuple[str, ...]:
+    """The texts that belong to an image."""
+    if text == "neighbours":
+        before = next((node.text for node in reversed(nodes[:index]) if node.text), None)
+        after = next((node.text for node in nodes[index + 1 :] if node.text), None)
+        return tuple(found for found in (before, after) if found is not None)
+    belongs = [node.text for node in nodes if node.text and (text == "caption" or node.turn == nodes[index].turn)]
+    return ("\n".join(belongs),) if belongs else ()

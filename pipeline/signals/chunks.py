@@ -1,0 +1,97 @@
+"""What a signal's worker is handed: a few samples of a partition, their pictures drawn under every view.
+
+The step `score` makes chunks from tables (pipeline/steps/score.py), a worker asks its model about them (`worker.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Sample
+from vlmill.pipeline.images.views import View
+from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
+
+IMAGES = 64
+"""Of a chunk, at most: 10 MB for each view of 224 px. A sample with more of them is in several chunks."""
+
+TEXT = 1 << 20
+"""Characters of the texts of a chunk, about; a sample with more is alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePiece:
+    """A sample, or the part of one that is in a chunk: its nodes from `first` to before `last`."""
+
+    row: int  # in samples.parquet
+    sample: Sample
+    first: int
+    last: int
+
+    def list_units(self, signal: Signal) -> Iterator[Unit]:
+        """What a signal asks of it; what is of the whole sample belongs to its first part."""
+        for unit in signal.list_units(self.sample):
+            if self.first <= max(unit.node, 0) < self.last:
+                yield unit
+
+
+@dataclass(frozen=True, slots=True)
+class SignalChunk:
+    """Neighbouring samples of a partition with their pictures."""
+
+    pieces: tuple[SamplePiece, ...]
+    pictures: Mapping[View, np.ndarray] = field(default_factory=dict)  # (n, side, side, 3) uint8
+    places: Mapping[int, int] = field(default_factory=dict)  # number of an image -> its place in `pictures`
+    lost: Mapping[int, Mapping[View, Reason]] = field(default_factory=dict)  # image -> views that cannot be drawn of it
+
+    @property
+    def images(self) -> int:
+        """Different images."""
+        return len(self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedUnit:
+    """A unit with the row of its sample."""
+
+    row: int
+    unit: Unit
+
+
+def list_asked(chunk: SignalChunk, signal: Signal) -> list[AskedUnit]:
+    """What a signal asks of a chunk, ordered by sample and node."""
+    return [AskedUnit(piece.row, unit) for piece in chunk.pieces for unit in piece.list_units(signal)]
+
+
+def find_loss(chunk: SignalChunk, unit: Unit, view: View | None) -> Reason | None:
+    """Why a unit cannot be asked about; None where it can."""
+    return None if unit.image is None or view is None else chunk.lost.get(unit.image, {}).get(view)
+
+
+def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: View | None) -> SignalBatch:
+    """A batch of up to `size` units of a chunk, padded to `size` places."""
+    images = None
+    if view is not None:
+        images = np.zeros((size, view.side, view.side, 3), np.uint8)
+        for place, unit in enumerate(units):
+            if unit.image is not None:
+                images[place] = chunk.pictures[view][chunk.places[unit.image]]
+    texts = (*(unit.texts for unit in units), *((),) * (size - len(units)))
+    return SignalBatch(size, len(units), images, texts)
+
+
+def cut_pieces(row: int, sample: Sample, shown: Sequence[bool]) -> Iterator[tuple[SamplePiece, int]]:
+    """The parts of a sample that fit a chunk, each with its number of images.
+
+    `shown` says which nodes are images that can be decoded.
+    """
+    first, images = 0, 0
+    for index, is_shown in enumerate(shown):
+        if is_shown and images == IMAGES:
+            yield SamplePiece(row, sample, first, index), images
+            first, images = index, 0
+        images += is_shown
+    yield SamplePiece(row, sample, first, len(sample.nodes)), images

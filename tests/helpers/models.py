@@ -1,0 +1,141 @@
+"""Tiny models of transformers with random weights, saved as published ones are, and an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,!?'-"
+SPECIALS = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+WORDS = len(LETTERS) + len(SPECIALS)
+
+
+def save_tokenizer(folder: Path, longest: int) -> None:
+    """A tokenizer of characters, with BOS and EOS."""
+    vocabulary = {name: number for number, name in enumerate([*SPECIALS.values(), *LETTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+    )
+    whole = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=longest,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="right",
+        **SPECIALS,
+    )
+    whole.save_pretrained(folder)
+
+
+def _text_tower(**more: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": WORDS,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 48,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        **more,
+    }
+
+
+def _vision_tower(**more: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+        **more,
+    }
+
+
+def _save(model: Any, processor: Any, folder: Path, longest: int = 48) -> Path:
+    for parameter in model.parameters():  # as initialised all outputs of so small a model are nearly alike
+        torch.nn.init.normal_(parameter, std=0.3) if parameter.ndim > 1 else None
+    model.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+    save_tokenizer(folder, longest)
+    return folder
+
+
+def save_clip(folder: Path) -> Path:
+    """A CLIP of 32 px that resizes the shorter side and crops."""
+    torch.manual_seed(1)
+    config = CLIPConfig(text_config=_text_tower(), vision_config=_vision_tower(), projection_dim=8)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+    return _save(CLIPModel(config), processor, folder)
+
+
+def save_siglip(folder: Path) -> Path:
+    """A SigLIP of 32 px that squashes."""
+    torch.manual_seed(2)
+    config = SiglipConfig(text_config=_text_tower(), vision_config=_vision_tower())
+    return _save(SiglipModel(config), SiglipImageProcessorPil(size={"height": 32, "width": 32}), folder)
+
+
+def save_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw")) -> Path:
+    """A ViT of 32 px that classifies."""
+    torch.manual_seed(3)
+    config = ViTConfig(
+        **_vision_tower(), id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}
+    )
+    return _save(ViTForImageClassification(config), ViTImageProcessorPil(size={"height": 32, "width": 32}), folder)
+
+
+def save_language_model(folder: Path) -> Path:
+    """A Llama over characters."""
+    torch.manual_seed(4)
+    config = LlamaConfig(**_text_tower(max_position_embeddings=256))
+    return _save(LlamaForCausalLM(config), None, folder, longest=256)
+
+
+def save_onnx_mean(path: Path) -> Path:
+    """An ONNX file whose output (n, 3) is the mean of each channel of pictures (n, 3, 8, 8).
+
+    Written as protobuf by hand (onnx.proto of ONNX 1.7, operator set 13): GlobalAveragePool and Flatten.
+    """
+    ends = [(b"x", b"p", b"GlobalAveragePool"), (b"p", b"y", b"Flatten")]
+    nodes = b"".join(_field(1, _field(1, first) + _field(2, last) + _field(4, kind)) for first, last, kind in ends)
+    shapes = _field(11, _tensor(b"x", (None, 3, 8, 8))) + _field(12, _tensor(b"y", (None, 3)))
+    graph = nodes + _field(2, b"mean") + shapes
+    path.write_bytes(b"\x08\x08" + _field(7, graph) + _field(8, b"\x10\x0d"))
+    return path
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A field of bytes: its tag, length and content."""
+    length, head = len(data), bytearray([number << 3 | 2])
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    return bytes([*head, length]) + data
+
+
+def _tensor(name: bytes, shape: tuple[int | None, ...]) -> bytes:
+    """A ValueInfoProto of float32; None is any length."""
+    sizes = b"".join(_field(1, _field(2, b"n") if size is None else bytes([8, size])) for size in shape)
+    return _field(1, name) + _field(2, _field(1, b"\x08\x01" + _field(2, sizes)))
