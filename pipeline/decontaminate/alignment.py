@@ -15,7 +15,7 @@ from vlmill.pipeline.decontaminate.words import Words
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChangedStretch:
     """Where the two differ: words `start` to `stop` of the question, and what the passage has in their place."""
 
     start: int
@@ -40,7 +40,7 @@ class Alignment:
 
     asked: NDArray[np.int64]  # places in the question, which rise
     places: NDArray[np.int64]  # of the same words in the passage
-    differences: tuple[Difference, ...]
+    differences: tuple[ChangedStretch, ...]
 
 
 def align_words(question: Words, passage: Words) -> Alignment:
@@ -80,16 +80,16 @@ def _measure_costs(question: Words, passage: Words) -> NDArray[np.int64]:
 
 def _list_differences(
     size: int, passage: Words, asked: NDArray[np.int64], places: NDArray[np.int64]
-) -> tuple[Difference, ...]:
+) -> tuple[ChangedStretch, ...]:
     """What lies between the words that are the same; before the first and behind the last the question alone."""
-    found = list[Difference]()
+    found = list[ChangedStretch]()
     if not asked.size:
-        return (Difference(0, size, passage[:0]),)
+        return (ChangedStretch(0, size, passage[:0]),)
     if asked[0]:
-        found.append(Difference(0, int(asked[0]), passage[max(0, int(places[0] - asked[0])) : places[0]]))
+        found.append(ChangedStretch(0, int(asked[0]), passage[max(0, int(places[0] - asked[0])) : places[0]]))
     for number in np.flatnonzero((np.diff(asked) > 1) | (np.diff(places) > 1)).tolist():
         start, stop = int(asked[number]) + 1, int(asked[number + 1])
-        found.append(Difference(start, stop, passage[places[number] + 1 : places[number + 1]]))
+        found.append(ChangedStretch(start, stop, passage[places[number] + 1 : places[number + 1]]))
     if (left := size - 1 - int(asked[-1])) > 0:
-        found.append(Difference(int(asked[-1]) + 1, size, passage[places[-1] + 1 : places[-1] + 1 + left]))
+        found.append(ChangedStretch(int(asked[-1]) + 1, size, passage[places[-1] + 1 : places[-1] + 1 + left]))
     return tuple(found)

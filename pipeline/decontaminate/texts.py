@@ -49,7 +49,7 @@ class Passage:
     nodes: NDArray[np.int32]  # the node of each word
 
 
-class Match(NamedTuple):
+class SharedRun(NamedTuple):
     """A run of words that a passage and an item have in common: where it starts in both, and its length."""
 
     place: int
@@ -103,7 +103,7 @@ class Search:
         """The nodes of a passage that ask just what an item asks, at any length; none if it does not."""
         return _list_nodes(passage, find_sequence(item.question, passage.words)[:1], item.question.size)
 
-    def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[Match]]]:
+    def _matches(self, batch: Sequence[Passage]) -> Iterator[tuple[int, int, list[SharedRun]]]:
         """(passage, item, common runs) of what may be asked, in order.
 
         A word changed leaves all but SHORT_RUN of the item's short runs, so where fewer are there it is not asked.
@@ -111,7 +111,7 @@ class Search:
         gap = np.array([UNKNOWN], np.uint32)
         whole = np.concatenate([gap, *(part for passage in batch for part in (passage.words, gap))])
         firsts = np.cumsum([1, *(passage.words.size + 1 for passage in batch)])
-        groups = dict[tuple[int, int], list[Match]]()
+        groups = dict[tuple[int, int], list[SharedRun]]()
         for runs in (self.benchmarks.runs, self.benchmarks.short_runs):
             places, entries = _look_up_runs(runs, whole)
             owners, items = np.searchsorted(firsts, places, side="right") - 1, runs.holders[entries].astype(np.int64)
@@ -120,7 +120,7 @@ class Search:
                 places, entries, owners, items = (column[kept] for column in (places, entries, owners, items))
             columns = (owners, items, places - firsts[owners], runs.starts[entries])
             for owner, item, place, start in zip(*(column.tolist() for column in columns), strict=True):
-                groups.setdefault((owner, item), []).append(Match(place, start, runs.length))
+                groups.setdefault((owner, item), []).append(SharedRun(place, start, runs.length))
         yield from ((*key, groups[key]) for key in sorted(groups))
 
     def _select_promising(self, owners: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -132,7 +132,7 @@ class Search:
         return enough
 
     def _filter(
-        self, passage: Passage, item: Item, matched: Sequence[Match], shown: frozenset[int] | None
+        self, passage: Passage, item: Item, matched: Sequence[SharedRun], shown: frozenset[int] | None
     ) -> tuple[float, tuple[int, ...]] | None:
         """The share of the item's telling words that are there, and their nodes; None if that is too little."""
         foreign = passage.turn and shown is not None and bool(item.pictures) and not shown & item.pictures
@@ -152,7 +152,7 @@ class Search:
                 nodes |= set(passage.nodes[said].tolist())
         return (best, tuple(sorted(nodes))) if nodes else None
 
-    def _align(self, words: Words, asked: Words, occurrence: Sequence[Match]) -> Alignment | None:
+    def _align(self, words: Words, asked: Words, occurrence: Sequence[SharedRun]) -> Alignment | None:
         """What is asked beside the words of a passage where it may stand; None where too many are not there."""
         shifts, reach = [run.place - run.start for run in occurrence], int(count_allowed(asked.size))
         start = max(0, min(shifts) - reach)
@@ -162,7 +162,7 @@ class Search:
         found = align_words(asked, window)
         return replace(found, places=found.places + start)
 
-    def _is_same(self, item: Item, asked: Words, found: Alignment, occurrence: Sequence[Match]) -> bool:
+    def _is_same(self, item: Item, asked: Words, found: Alignment, occurrence: Sequence[SharedRun]) -> bool:
         """Whether what differs makes no other question: few words, no number, and none that the benchmark varies.
 
         Of a long question any words may differ, as long as enough of it stands there in whole runs.
@@ -257,12 +257,12 @@ def _look_up_runs(runs: Runs, words: Words) -> tuple[NDArray[np.int64], NDArray[
     return np.repeat(starts, counts), entries
 
 
-def _split_occurrences(matched: Sequence[Match], size: int) -> Iterator[list[Match]]:
+def _split_occurrences(matched: Sequence[SharedRun], size: int) -> Iterator[list[SharedRun]]:
     """Common runs of a passage and an item, split into the places where the passage may ask it.
 
     Places are further apart than the item is long.
     """
-    group = list[Match]()
+    group = list[SharedRun]()
     for run in sorted(matched, key=lambda run: (run.place - run.start, run)):
         if group and run.place - run.start - (group[-1].place - group[-1].start) > size:
             yield group

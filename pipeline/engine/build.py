@@ -54,7 +54,6 @@ from vlmill.pipeline.takedown.rules import LIST
 PHASES = ("survey", "benchmarks", "curate", "signals", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
 
-
 Serving = Mapping[str, Mapping[str, str]]
 """Source -> {URL prefix: prefix under which a folder is served on loopback while the build runs}."""
 
