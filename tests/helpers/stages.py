@@ -25,6 +25,8 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
 from vlmill.pipeline.core.seal import seal_json
+from vlmill.pipeline.engine.chain import write_manifest
+from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -116,6 +118,8 @@ def write_shards(
             shards.add(ShardSample(f"{row:015d}", sample, tuple(range(len(nodes))), tuple(render(policy, pictures))))
     inputs = {path.name: path for path in folder.iterdir()} | {"tokenizer.json": root / "tokenizer.json"}
     CountTokens(chat).run(inputs, folder)
+    files = [File(x.name, str(x.relative_to(root)), hash_file(x), x.stat().st_size) for x in sorted(folder.iterdir())]
+    write_manifest(root, str(folder.relative_to(root)), [Receipt("made", "made", tuple(files), {}, {})])
     tars = sorted(folder.glob("*.tar"))
     indices = [tar.with_name(tar.name.replace(".tar", ".index.parquet")) for tar in tars]
     return [

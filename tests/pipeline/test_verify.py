@@ -112,7 +112,7 @@ def test_a_file_that_is_missing_or_changed_is_named_with_the_receipt_whose_delet
         ][:: 1 if shard < image_stats else -1]
     )
     assert vlmill("trace", run, "web/web.parquet#0") == 1
-    assert f"{image_stats} cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert f"{image_stats} is missing or damaged" in " ".join(capsys.readouterr().err.split())
     for receipt in receipts:
         receipt.unlink()
     assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
