@@ -28,8 +28,9 @@ class AnswerLoss(PublishedSignal):
     """Mean loss of the supervised answers' tokens, in nats.
 
     `NAME` is it with the pictures, `NAME_blind` without them, and `NAME_gain` by how much the pictures lower it.
-    Language models alone give `NAME_blind`, with `image: [false]`. The model's own processor and chat template write the conversation. There is no value where the template refuses it,
-    where it has more than `tokens` tokens, or where a text spells a special token of the model.
+    Language models alone give `NAME_blind`, with `image: [false]`. The model's own processor and template write the
+    conversation. There is no value where the template refuses it, where it has more than `tokens` tokens, or where a
+    text spells a special token of the model.
     """
 
     kind: ClassVar[str] = "answer_loss"

@@ -42,12 +42,12 @@ def list_conversations(sample: Sample, level: Level) -> Iterator[Unit]:
         return
     answers = [place for place, node in enumerate(nodes) if _is_answer(node)]
     if level == "samples" and answers:
-        yield _ask(WHOLE_SAMPLE, nodes)
+        yield _make_unit(WHOLE_SAMPLE, nodes)
     elif level == "turns":
-        yield from (_ask(place, tuple(_cut_turn(nodes, place))) for place in answers)
+        yield from (_make_unit(place, tuple(_cut_turn(nodes, place))) for place in answers)
 
 
-def _ask(place: int, nodes: tuple[Node, ...]) -> Unit:
+def _make_unit(place: int, nodes: tuple[Node, ...]) -> Unit:
     return Unit(place, images=tuple(node.image for node in nodes if node.image is not None), nodes=nodes)
 
 
