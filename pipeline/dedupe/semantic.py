@@ -180,7 +180,7 @@ PAIR = np.dtype([("one", "<u8"), ("other", "<u8"), ("similarity", "<f8")])
 
 
 @dataclass(frozen=True)
-class _Filed:
+class _FiledVectors:
     """The contents of some clusters, sorted by cluster and then in the order of preference."""
 
     clusters: np.ndarray
@@ -270,7 +270,7 @@ def _take_first(things: np.ndarray, bands: np.ndarray, taken: np.ndarray) -> np.
     return kept
 
 
-def _read_filed(inputs: Inputs, priority: Mapping[str, int], first: int, last: int) -> _Filed:
+def _read_filed(inputs: Inputs, priority: Mapping[str, int], first: int, last: int) -> _FiledVectors:
     """The contents of the clusters [first, last] in all partitions, each once."""
     names = sorted(name.removesuffix("/semantic.places.parquet") for name in inputs if name.endswith(".parquet"))
     parts = [read_span(inputs[f"{name}/semantic.places.parquet"], PLACES.names, first, last) for name in names]
@@ -283,4 +283,4 @@ def _read_filed(inputs: Inputs, priority: Mapping[str, int], first: int, last: i
     again[same[1:]] = (keys[same[1:]] == keys[same[:-1]]) & (clusters[same[1:]] == clusters[same[:-1]])
     order = order[~again[order]]
     evidence = [read_array(inputs[f"{name}/semantic.evidence.npy"]) for name in names]
-    return _Filed(clusters[order], keys[order], files[order], rows[order], evidence)
+    return _FiledVectors(clusters[order], keys[order], files[order], rows[order], evidence)

@@ -26,6 +26,8 @@ from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.signals.worker import SignalWorker
 from vlmill.pipeline.steps import image_bytes
 
+pytest.importorskip("faiss")
+
 MIN = 0.95
 ROWS = 24
 WHERE = "topic_size < 25 and topic_similarity > -1 and (topic is null or topic >= 0)"

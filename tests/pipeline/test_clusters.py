@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import faiss
 import numpy as np
 import polars as pl
 import pytest
@@ -36,6 +35,8 @@ from vlmill.pipeline.steps.clusters import (
     find_nearest,
     read_samples_of_vectors,
 )
+
+faiss = pytest.importorskip("faiss")
 
 EVERY = (1 << 64) - 1
 SETTINGS = Clusters("looks", clusters=5, per_cluster=20, iterations=8, seed=17)
