@@ -193,13 +193,13 @@ def _read_readable(batch: pa.RecordBatch) -> dict[str, Any]:
 @contextmanager
 def open_table(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[Table, list[str]]]:
     """The table and the columns to read, checked."""
-    form = "Arrow" if is_arrow(str(path)) else "Parquet"
+    form = "an Arrow" if is_arrow(str(path)) else "a Parquet"
     with ExitStack() as opened:
         try:
-            table: Table = ArrowTable.open(path) if form == "Arrow" else _open_parquet(path, opened)
+            table: Table = ArrowTable.open(path) if is_arrow(str(path)) else _open_parquet(path, opened)
         except DAMAGED_TABLE as error:
             raise _choose_error(error)(
-                f"{path}: expected a file in {form}, found none or a damaged one ({error}); fetch it again"
+                f"{path}: expected {form} file, found none or a damaged one ({error}); fetch it again"
             ) from error
         there = {name: kind for name, kind in optional.items() if name in table.schema.names}
         _check_columns(path, table.schema, {**columns, **there})
