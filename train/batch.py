@@ -25,6 +25,12 @@ class Document:
     labels: Sequence[int]  # IGNORE where nothing is supervised
     tiles: tuple[Sequence[np.ndarray], ...] = ()  # per image its encoder inputs: (height, width, 3) uint8
     layouts: tuple[Layout, ...] = ()  # per image
+    weights: np.ndarray | None = None  # per supervised token, see loss_weights.py; None: 1 each
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are supervised."""
+        return len(self.labels) - list(self.labels).count(IGNORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Batch:
     sources: torch.Tensor  # (sequences, length) int64, PADDING where there is none
     tiles: tuple[Sequence[np.ndarray], ...]
     layouts: tuple[Layout, ...]
+    weights: torch.Tensor  # (supervised tokens,) float32, in reading order
     blank: bool = False  # whether its only image is one that no document shows
 
     def to(self, device: torch.device) -> Batch:
@@ -90,7 +97,9 @@ def pad_sequences(
     tiles = tuple(tile for document in documents for tile in document.tiles)
     layouts = tuple(layout for document in documents for layout in document.layouts)
     filled = torch.from_numpy(planes)
-    return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
+    weights = [one.weights if one.weights is not None else np.ones(one.supervised) for one in documents]
+    weighed = torch.from_numpy(np.concatenate(weights or [np.empty(0)]).astype(np.float32))
+    return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts, weighed)
 
 
 def collect_batches(

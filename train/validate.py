@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmill.mixtures.build import LOCK, read_stage_mixture, validate_mixtures
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.validate import validate_recipe
@@ -80,10 +81,22 @@ def validate_training(recipe: Recipe) -> None:
     model = read_model_settings(recipe)
     policies = {stage.policy: recipe.policies[stage.policy] for stage in recipe.stages}
     pass_all(
-        *(partial(read_training_settings, stage, recipe.scale) for stage in recipe.stages),
+        *(partial(_check_training, recipe, stage) for stage in recipe.stages),
         *(partial(find_class, model, policy, recipe.chat) for policy in policies.values()),
         *(partial(_check_tower, model, name, policy) for name, policy in policies.items()),
     )
+
+
+def _check_training(recipe: Recipe, stage: Stage) -> None:
+    """Read a stage's `train` block, and compare the names in it with the entries of the stage's mixture."""
+    weights = read_training_settings(stage, recipe.scale).loss_weights
+    entries = [entry.source for entry in read_stage_mixture(recipe, stage).resolved()] if weights else []
+    for name in weights.sources if weights else ():
+        if name not in entries:
+            raise RecipeError(
+                f"stages.{stage.name}.train.loss_weights.sources: {name!r} is no entry of the stage's mixture; "
+                f"{suggest_names(name, entries)}"
+            )
 
 
 def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:

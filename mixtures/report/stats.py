@@ -166,6 +166,9 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} "
         f"tiles (most {tiles['most']})"
     )
+    if weighed := [source for source in stats["sources"] if "loss_share" in source]:
+        said = ", ".join(f"{source['name']} {source['loss_share']:.2%}" for source in weighed)
+        yield f"share of the loss, as the recipe weighs it: {said}"
     for source in stats["sources"]:
         if cut := _format_cuts(source["cut"]):
             yield f"cut of {source['name']}: {cut}"
