@@ -57,7 +57,7 @@ def stats(
         vlmill stats demo
         vlmill stats demo --html demo.html
     """
-    from vlmill.mixtures.report.stats import make_stats_table
+    from vlmill.mixtures.report.stats import make_course_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
     from vlmill.train.loss_shares import read_weighted_stats
 
@@ -74,6 +74,8 @@ def stats(
         return
     for stats_of_stage in found.values():
         console.print(make_stats_table(stats_of_stage, console.width))
+        if "course" in stats_of_stage:
+            console.print(make_course_table(stats_of_stage))
         console.print(summarise_repetition(stats_of_stage["repetition"]))
 
 
