@@ -59,7 +59,8 @@ class Curve:
     @classmethod
     def of(cls, at: Sequence[float], rates: Sequence[float], total: float) -> Self:
         """The curve of these rates; `total` is their integral but for rounding."""
-        grown = [(here + there) / 2 * (end - begin) for (begin, end), (here, there) in _pair(at, rates)]
+        steps = zip(pairwise(at), pairwise(rates), strict=True)
+        grown = [(here + there) / 2 * (end - begin) for (begin, end), (here, there) in steps]
         amounts = [min(amount, total) for amount in accumulate(grown, initial=0.0)]
         return cls(tuple(at), tuple(rates), (*amounts[:-1], float(total)))
 
@@ -81,10 +82,6 @@ class Curve:
         here, slope = self.rates[place], (self.rates[place + 1] - self.rates[place]) / width
         root = here + max(here * here + 2 * slope * past, 0.0) ** 0.5  # of the quadratic that loses no digits
         return self.at[place] + (min(2 * past / root, width) if root else 0.0)
-
-
-def _pair(at: Sequence[float], rates: Sequence[float]) -> zip[tuple[tuple[float, float], tuple[float, float]]]:
-    return zip(pairwise(at), pairwise(rates), strict=True)
 
 
 def list_points(mixture: MixtureSettings) -> list[float]:
