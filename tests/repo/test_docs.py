@@ -146,7 +146,7 @@ def test_commands_and_their_options_exist(page):
 def test_options_in_the_text_are_options_of_a_command(page):
     others = {"--nproc-per-node", "--no-deps", "--constraint", "--editable", "--exclude", "--include", "--help"}
     others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
-    others |= {"--images", "--corpus", "--kills", "--pictures", "--tiny"}  # benchmarks
+    others |= {"--images", "--corpus", "--kills", "--pictures", "--tiny", "--vectors"}  # benchmarks
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
     known = others.union(BEFORE, *COMMANDS.values())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", read_page(page))) - known == set()
@@ -192,9 +192,10 @@ def test_recipes_are_recipes(page, block, tmp_path):
 
 
 def test_the_mixtures_of_the_manual_are_mixtures():
-    whole, entries = (yaml.safe_load(block) for block in list_blocks(ROOT / "docs/mixtures.md", "yaml"))
+    whole, entries, moving = (yaml.safe_load(block) for block in list_blocks(ROOT / "docs/mixtures.md", "yaml"))
     assert parse_block(MixtureSettings, whole["mixture"], "mixture").by_share
     assert len(parse_block(MixtureSettings, {"sequence_length": 2048, **entries}, "mixture").resolved()) == 2
+    assert parse_block(MixtureSettings, {"sequence_length": 2048, **moving["mixture"]}, "mixture").moves
 
 
 def test_the_custom_filter_of_the_manual_is_one():
