@@ -76,16 +76,15 @@ def warn_of_settings(
     return warnings
 
 
-<<<<<<< HEAD
 NOT_THERE = (Reason.HELD_OUT, Reason.NOT_TAKEN, Reason.OVER_CAP)
 """Reasons of samples that `take` cannot have."""
-=======
+
+
 def _sum_shares(mixture: MixtureSettings) -> dict[float, float]:
     """What the shares add up to, at each point of the budget that any of them names."""
     at = list_points(mixture)
     sums = sum(interpolate_share(entry, at) for entry in mixture.resolved())
     return dict(zip(at, np.asarray(sums).tolist(), strict=True))
->>>>>>> main
 
 
 def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[str]:
