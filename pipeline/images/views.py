@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,14 @@ class View:
             whole = Image.open(buffer).convert("RGB")
         return np.asarray(whole.crop((left, top, left + self.side, top + self.side)))
 
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Drawn pictures as (n, side, side, 3); black where there is none."""
+        found = np.zeros((len(drawn), self.side, self.side, 3), np.uint8)
+        for place, picture in enumerate(drawn):
+            if picture is not None:
+                found[place] = picture
+        return found
+
     @staticmethod
     def _resize(size: Size, shorter: int) -> Size:
         short, long = sorted(size)
@@ -81,8 +89,13 @@ class WholeView:
         width, height = (max(1, round(side * self.longest / max(image.size))) for side in image.size)
         return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
+        """Drawn pictures in order."""
+        return tuple(drawn)
 
-AnyView = View | WholeView
+
+PictureView = View | WholeView
+"""How a signal's model gets pictures."""
 
 
 @dataclass(frozen=True)

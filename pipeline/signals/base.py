@@ -16,7 +16,7 @@ import numpy as np
 from vlmill.pipeline.core.detections import Detection
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
-from vlmill.pipeline.images.views import AnyView
+from vlmill.pipeline.images.views import PictureView
 
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a signal may be called: its name becomes a column in conditions and a folder of the run."""
@@ -38,13 +38,13 @@ class Unit:
     node: int  # index into Sample.nodes, or WHOLE_SAMPLE
     image: int | None = None  # Node.image
     texts: tuple[str, ...] = ()
+    images: tuple[int, ...] = ()  # of a whole sample: Node.image of those that go along
     nodes: tuple[Node, ...] = ()  # of a conversation, for what is asked about it as a whole
 
     @property
-    def images(self) -> tuple[int, ...]:
-        """All images that it shows: its own, or those of its conversation in order."""
-        own = () if self.image is None else (self.image,)
-        return own or tuple(node.image for node in self.nodes if node.image is not None)
+    def shown(self) -> tuple[int, ...]:
+        """All images that it needs."""
+        return self.images if self.image is None else (self.image, *self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Signal(Protocol):
         """The columns of its values where a recipe calls it `name`; none where it gives vectors."""
         ...
 
-    def view(self) -> AnyView | None:
+    def view(self) -> PictureView | None:
         """The pictures that the model takes; None where it looks at texts alone."""
         ...
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Sample
-from vlmill.pipeline.images.views import AnyView, View
+from vlmill.pipeline.images.views import PictureView, View
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 
 IMAGES = 64
@@ -46,9 +47,11 @@ class SignalChunk:
     """Neighbouring samples of a partition with their pictures."""
 
     pieces: tuple[SamplePiece, ...]
-    pictures: Mapping[AnyView, Sequence[np.ndarray]] = field(default_factory=dict)  # uint8; squares as one array
+    pictures: Mapping[PictureView, Any] = field(default_factory=dict)  # as the view gathers them
     places: Mapping[int, int] = field(default_factory=dict)  # number of an image -> its place in `pictures`
-    lost: Mapping[int, Mapping[AnyView, Reason]] = field(default_factory=dict)  # image -> views that fail on it
+    lost: Mapping[int, Mapping[PictureView, Reason]] = field(
+        default_factory=dict
+    )  # image -> views that cannot be drawn of it
 
     @property
     def images(self) -> int:
@@ -69,16 +72,16 @@ def list_asked(chunk: SignalChunk, signal: Signal) -> list[AskedUnit]:
     return [AskedUnit(piece.row, unit) for piece in chunk.pieces for unit in piece.list_units(signal)]
 
 
-def find_loss(chunk: SignalChunk, unit: Unit, view: AnyView | None) -> Reason | None:
+def find_loss(chunk: SignalChunk, unit: Unit, view: PictureView | None) -> Reason | None:
     """Why a unit cannot be asked about; None where it can."""
     if view is None:
         return None
-    lost = (chunk.lost.get(image, {}).get(view) for image in unit.images)
-    apart = any(image not in chunk.places for image in unit.images)  # more images than a chunk has
+    lost = (chunk.lost.get(image, {}).get(view) for image in unit.shown)
+    apart = any(image not in chunk.places for image in unit.shown)  # more images than a chunk has
     return next((reason for reason in lost if reason is not None), Reason.TOO_MANY_IMAGES if apart else None)
 
 
-def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: AnyView | None) -> SignalBatch:
+def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: PictureView | None) -> SignalBatch:
     """A batch of up to `size` units of a chunk, padded to `size` places."""
     images, empty = None, ((),) * (size - len(units))
     pictures: tuple[tuple[np.ndarray, ...], ...] = ()
@@ -88,8 +91,7 @@ def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: AnyVi
             if unit.image is not None:
                 images[place] = chunk.pictures[view][chunk.places[unit.image]]
     elif view is not None:
-        drawn = chunk.pictures[view]
-        pictures = tuple(tuple(drawn[chunk.places[image]] for image in unit.images) for unit in units)
+        pictures = tuple(tuple(chunk.pictures[view][chunk.places[image]] for image in unit.shown) for unit in units)
     return SignalBatch(
         size,
         len(units),

@@ -31,6 +31,10 @@ LEAST_SIDE, MOST_RATIO = 32, 8
 """Of a picture that is read: RapidOCR enlarges thinner ones without a bound, 1 x 1280 px to 1.4 million pixels a side.
 They are padded with white instead."""
 
+LEGIBLE = 0.8
+"""Confidence of a line from which on it tells the language. Hangul is read as Han characters with less: of 25 pictures
+of Korean pages 3 would be called Chinese, with 0.5. Of 90 of Chinese pages 44 are, with both."""
+
 LEAST_CHINESE = 4
 """Characters of Chinese, Japanese or Korean in a picture from which on it may be called Chinese: a stray sign is often
 read as 口 or 一."""
@@ -42,7 +46,7 @@ class TextInImage(ImageDetector):
 
     Values: `area`, the share of the picture that text covers; `lines`; `characters` without blanks; `han`, the share of
     its letters that are Han characters; `chinese`, the share of its words in lines that the language filter drops as
-    Chinese. Without text all are 0.
+    Chinese; both of the lines that are legible and stored. Without text all are 0.
     """
 
     kind: ClassVar[str] = "text_in_image"
@@ -78,9 +82,9 @@ class TextInImage(ImageDetector):
             kept = line[: max(0, MOST_TEXT - stored)]
             detections.append(make_detection(box, picture, float(score), kept))
             stored += len(kept)
-        area = measure_covered(boxes, picture)
+        area, legible = measure_covered(boxes, picture), [one.text for one in detections if one.confidence >= LEGIBLE]
         characters = sum(not letter.isspace() for line in lines for letter in line)
-        return (area, len(lines), characters, measure_han(lines), measure_chinese(lines)), detections
+        return (area, len(lines), characters, measure_han(legible), measure_chinese(legible)), detections
 
 
 def measure_han(lines: Sequence[str]) -> float:

