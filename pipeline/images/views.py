@@ -7,7 +7,7 @@ A view is arithmetic and Pillow's resize alone, so that CPU tasks make it withou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,14 @@ class View:
         whole = image.resize((width, height), how)
         return np.asarray(whole.crop((left, top, left + self.side, top + self.side)))
 
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Drawn pictures as (n, side, side, 3); black where there is none."""
+        found = np.zeros((len(drawn), self.side, self.side, 3), np.uint8)
+        for place, picture in enumerate(drawn):
+            if picture is not None:
+                found[place] = picture
+        return found
+
     @staticmethod
     def _resize(size: Size, shorter: int) -> Size:
         short, long = sorted(size)
@@ -60,6 +68,28 @@ class View:
         if shorter * longer > MOST_PIXELS:
             raise Unrenderable(f"{size[0]} x {size[1]} px would be {longer} px long before the crop")
         return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+
+
+@dataclass(frozen=True)
+class WholeView:
+    """The whole picture in its own shape, for a model whose processor draws it itself."""
+
+    longest: int  # pixels of the longer side at most; smaller pictures stay as they are
+
+    def draw(self, image: Image.Image) -> np.ndarray:
+        """The picture (height, width, 3) of an RGB image, bicubic where it is too large; pure."""
+        if max(image.size) <= self.longest:
+            return np.asarray(image)
+        width, height = (max(1, round(side * self.longest / max(image.size))) for side in image.size)
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
+        """Drawn pictures in order."""
+        return tuple(drawn)
+
+
+PictureView = View | WholeView
+"""How a signal's model gets pictures."""
 
 
 @dataclass(frozen=True)
