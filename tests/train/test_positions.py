@@ -201,9 +201,7 @@ def test_an_image_of_which_nobody_says_what_its_tokens_are_is_not_placed_as_text
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_export_keeps_its_scheme_and_is_not_read_without_its_code(tmp_path, tokenizers, name):
-    from transformers import AutoModelForImageTextToText
-
+def test_an_export_keeps_its_scheme(tmp_path, tokenizers, name):
     case = replace(CASES[name], positions="rope_tie")
     family, model = made(case, tokenizers)
     folder = export_model(tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat])
@@ -212,8 +210,6 @@ def test_an_export_keeps_its_scheme_and_is_not_read_without_its_code(tmp_path, t
     one = document(case, tokenizers, 1)
     again = load_export(folder, model, tokenizers[case.chat]).eval()
     assert torch.equal(logits(family, again, [[one]]), logits(family, model, [[one]]))
-    with pytest.raises(Exception, match="positioned_|trust_remote_code"):
-        AutoModelForImageTextToText.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
