@@ -14,6 +14,7 @@ import altair as alt
 
 from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.page.counts import Counted, Rows
+from vlmill.mixtures.page.embedding_map import EmbeddingMap
 from vlmill.pipeline.reports.signals import SignalCounts
 
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
@@ -77,6 +78,29 @@ def plot_signals(found: Sequence[SignalCounts], by_source: Mapping[str, str]) ->
         by_value.setdefault(one.value, []).append(one)
     note = "values by source; lines are the bounds of the threshold"
     return [_describe_plot(f"Signal {value}", note, _plot_signal(ones, by_source)) for value, ones in by_value.items()]
+
+
+def plot_maps(found: Sequence[EmbeddingMap], by_source: Mapping[str, str]) -> list[Plot]:
+    """The vectors of each signal of clusters in two dimensions."""
+    note = "two principal components of vectors, chosen by hash"
+    return [_describe_plot(f"Map of {one.name}", note, _plot_map(one.points, by_source)) for one in found]
+
+
+def _plot_map(points: Rows, by_source: Mapping[str, str]) -> Any:
+    sources = {point["source"] for point in points}
+    here = {source: colour for source, colour in by_source.items() if source in sources}
+    shown = ["source:N", "cluster:Q", "size:Q", alt.Tooltip("similarity:Q", format=".3f"), "id:N"]
+    return (
+        _make_chart(points)
+        .mark_circle(size=14, opacity=0.6)
+        .encode(
+            alt.X("x:Q", axis=None, scale=alt.Scale(zero=False)),
+            alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False)),
+            _colour_by_source(here),
+            tooltip=shown,
+        )
+        .properties(width=2 * WIDTH, height=2 * HEIGHT)
+    )
 
 
 def plot_run(
