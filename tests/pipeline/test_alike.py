@@ -96,3 +96,12 @@ def test_each_sample_is_decided_as_by_itself(tmp_path, shapes, first, second, ot
     assert len(named) >= min(len(changed), 1)
     rows = [row for alike in group_alike(partition.tables, partition.now, partition.then) for row in alike.rows]
     assert sorted(rows) == list(range(len(samples)))
+
+
+def test_the_number_of_images_that_a_filter_asks_for_tells_samples_apart(tmp_path):
+    shapes = [[("image", "none", False)] * 2] * 2
+    said = {"one": [(0, LEAST_IMAGES, 1), (1, LEAST_IMAGES, 3)]}
+    *_, partition = write_part(tmp_path, shapes, {"now": {"one": []}, "then": said})
+    answer = WhatIfAnswer()
+    compare_partition(partition, answer)
+    assert (answer.sources["web"]["samples"].now, answer.sources["web"]["samples"].then) == (2, 1)

@@ -26,7 +26,7 @@ from vlmill.pipeline.core.vectors import (
     round_cosines,
 )
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.signals.clusters import Clusters
+from vlmill.pipeline.signals.clusters import Clusters, train_centroids
 from vlmill.pipeline.steps.clusters import (
     AssignClusters,
     CountClusters,
@@ -117,6 +117,7 @@ def test_the_sample_is_the_same_however_vectors_are_cut_and_ordered(tmp_path_fac
 def test_a_bound_leaves_its_share_and_a_seed_chooses_others(tmp_path):
     (path,) = sample(tmp_path / "half", [VECTORS], bound=EVERY // 2).values()
     assert 80 < len(read_array(path)) < 160
+    assert (read_array(path)["hash"] <= EVERY // 2).all()
     (other,) = sample(tmp_path / "other", [VECTORS], bound=EVERY // 2, seed=18).values()
     one, two = ({row.tobytes() for row in read_array(at)["vector"]} for at in (path, other))
     assert one & two
@@ -129,6 +130,11 @@ def test_centroids_are_the_same_bytes_for_any_partitions_and_threads(tmp_path):
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(2)
     try:
+        many = make_vectors(6000, seed=1, length=64, spread=1.0).astype(np.float32)
+        found = [train_centroids(many, 40, 6, 17)[0].tobytes()]
+        faiss.omp_set_num_threads(1)
+        assert found == [train_centroids(many, 40, 6, 17)[0].tobytes()]
+        faiss.omp_set_num_threads(2)
         assert digest(train(tmp_path / "threads", [VECTORS])) == expected
         assert faiss.omp_get_max_threads() == 2
     finally:

@@ -362,3 +362,13 @@ def test_a_recipe_need_not_set_anything_and_may_not_set_what_does_not_exist(name
     assert parse_block(FILTERS[name], {}, name) == FILTERS[name]()
     with pytest.raises(RecipeError, match="unknown key 'treshold'"):
         parse_block(FILTERS[name], {"treshold": 1}, name)
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.5, 0.9])
+def test_a_threshold_says_the_same_whether_or_not_tables_say_first_which_samples_pass(monkeypatch, bound):
+    group = {"sharp": Bound(min=bound), "clean": Bound(min=1 - bound)}
+    filter_ = Threshold(any={"sharp": Bound(max=0.95)}, all=(group,))
+    found = findings(filter_)
+    assert {type(finding) for finding in found} == {Verdict, Undecided}
+    monkeypatch.setattr(OpenThreshold, "_list_suspects", lambda *_: set(range(len(documents()))))
+    assert findings(filter_) == found
