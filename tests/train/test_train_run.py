@@ -166,7 +166,7 @@ def test_rows_that_cannot_be_shared_out_are_refused(run, tmp_path):
     group = module.ProcessGroup(0, 4)
     with pytest.raises(RecipeError, match="2 sequences cannot be cut into 1 micro-batches for each of 4 ranks"):
         loop.run_stage(
-            loop.Setup(None, None, training(), 6, {}, tmp_path, torch.device("cpu"), MACHINE, group), Console()
+            loop.Setup(None, None, training(), 6, None, {}, tmp_path, torch.device("cpu"), MACHINE, group), Console()
         )
 
 
