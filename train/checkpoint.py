@@ -127,7 +127,7 @@ def restore_checkpoint(
     """
     step = check_identity(path, identity)
     weights, moments = get_state_dict(model, optimizer)
-    _load(path, {"model": weights, "optimizer": moments}, no_dist=group.size == 1)
+    _fill_states(path, {"model": weights, "optimizer": moments}, no_dist=group.size == 1)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return step
 
@@ -147,7 +147,7 @@ def restore_optimizer(
     state: dict[str, Any] = moments["state"]  # type: ignore[assignment]
     kept = {name: found for name, found in state.items() if f"optimizer.state.{name}.step" in there}
     if kept:
-        _load(path, {"optimizer": {"state": kept}}, no_dist=group.size == 1)
+        _fill_states(path, {"optimizer": {"state": kept}}, no_dist=group.size == 1)
     for name in state.keys() - kept.keys():
         state[name]["step"].zero_()
     set_optimizer_state_dict(model, optimizer, moments)
@@ -166,7 +166,7 @@ def read_weights(path: Path, model: PreTrainedModel, may_lack: tuple[str, ...] =
     if lacking - set(may_lack):
         raise StoreError(f"{path} holds the weights of another model: it lacks {sorted(lacking - set(may_lack))[:5]}")
     wanted = {name: value for name, value in weights.items() if name not in lacking}
-    _load(path, {"model": wanted}, no_dist=True)
+    _fill_states(path, {"model": wanted}, no_dist=True)
     set_model_state_dict(model, {**weights, **wanted})
 
 
@@ -176,7 +176,7 @@ def _list_names(path: Path) -> set[str]:
         return set(_CheckpointReader(path).read_metadata().state_dict_metadata)
 
 
-def _load(path: Path, states: dict[str, Any], *, no_dist: bool) -> None:
+def _fill_states(path: Path, states: dict[str, Any], *, no_dist: bool) -> None:
     """Fill the tensors of `states` from a checkpoint, in place."""
     with _explain_errors(f"{path} cannot be read", _advise(path)), _silence_warning():
         load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=no_dist)

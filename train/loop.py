@@ -88,7 +88,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
     group.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.list_complete(folder)
-    done = _restore(setup, optimizer, kept[-1]) if kept else 0
+    done = _restore_progress(setup, optimizer, kept[-1]) if kept else 0
     group.wait()
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
     most = find_peak(setup.device, training.dtype)
@@ -118,7 +118,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
     return checkpoint.list_complete(folder)[-1]
 
 
-def _restore(setup: Setup, optimizer: torch.optim.Optimizer, path: Path) -> int:
+def _restore_progress(setup: Setup, optimizer: torch.optim.Optimizer, path: Path) -> int:
     """Load a checkpoint, and return how many steps it has behind it."""
     done = checkpoint.check_identity(path, setup.identity)
     if done > setup.phase.first:
