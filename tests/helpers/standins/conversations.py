@@ -123,11 +123,12 @@ def write_lvis(tree: Tree, rows: Mapping[str, int]) -> None:
 
 def write_lrv(tree: Tree, rows: Mapping[str, int]) -> None:
     """Instructions about photographs, which are named by id, and charts, by file; pictures of both in one folder."""
-    scenes = _answer_pictures(tree, tree.material("default"), rows["default"], "{:07d}", ".jpg")
+    few = max(1, rows["default"] // 4)
+    scenes = _answer_pictures(tree, tree.material("default"), max(1, rows["default"] - 2 * few), "{:07d}", ".jpg")
     tree.write_json("filter_cap1.json", tree.mix(scenes, [({**scenes[0], "answer": ""}, "empty_row")]))
-    more = _answer_pictures(tree, tree.material("more"), max(1, rows["default"] // 2), "9{:06d}", ".jpg")
+    more = _answer_pictures(tree, tree.material("more"), few, "9{:06d}", ".jpg")
     tree.write_json("filter_cap_more1.json", tree.mix(more))
-    charts = _answer_pictures(tree, tree.material("chart"), max(1, rows["default"] // 4), "{}.png", "")
+    charts = _answer_pictures(tree, tree.material("chart"), few, "{}.png", "")
     tree.write_json("chart_release_update.json", tree.mix(charts))
 
 
