@@ -172,17 +172,17 @@ def read_weights(path: Path, model: PreTrainedModel, may_lack: tuple[str, ...] =
 
 def _list_names(path: Path) -> set[str]:
     """What a checkpoint holds, by dotted name."""
-    with _explain_errors(f"{path} cannot be read", _advise(path)):
+    with _explain_errors(f"{path} cannot be read", _describe_cure(path)):
         return set(_CheckpointReader(path).read_metadata().state_dict_metadata)
 
 
 def _fill_states(path: Path, states: dict[str, Any], *, no_dist: bool) -> None:
     """Fill the tensors of `states` from a checkpoint, in place."""
-    with _explain_errors(f"{path} cannot be read", _advise(path)), _silence_warning():
+    with _explain_errors(f"{path} cannot be read", _describe_cure(path)), _silence_warning():
         load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=no_dist)
 
 
-def _advise(path: Path) -> str:
+def _describe_cure(path: Path) -> str:
     before = [str(kept) for kept in list_complete(path.parent) if kept < path]
     return f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
 
@@ -193,7 +193,7 @@ def check_identity(path: Path, identity: Mapping[str, Any]) -> int:
     Raises:
         StoreError: it was made under other settings or data; the message names the differences. Or it is damaged.
     """
-    with _explain_errors(f"{path} cannot be read", _advise(path)):
+    with _explain_errors(f"{path} cannot be read", _describe_cure(path)):
         state = read_state(path)
     differing = [
         name for name in sorted({*identity, *state["identity"]}) if identity.get(name) != state["identity"].get(name)
