@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlmill.pipeline.cli.arguments import JsonFlag, console, print_json
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from vlmill.pipeline.reports.proposal import Proposal
 
 
 def new(
@@ -43,7 +46,7 @@ def new(
     found = examine_place(place)
     path = out or Path(f"{found.name}.yaml")
     if as_json:
-        print_json(_describe(found, path))
+        print_json(_describe_proposal(found, path))
     else:
         console.print(make_proposal_table(found))
     if found.chosen is None:
@@ -66,7 +69,7 @@ def new(
     )
 
 
-def _describe(found: Any, path: Path) -> dict[str, Any]:
+def _describe_proposal(found: Proposal, path: Path) -> dict[str, Any]:
     """What was found, for machines."""
     chosen = found.chosen
     return {
