@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class ScoredChunk:
     scores: Scores
     device: Mapping[str, str]
     images: int  # that the model looked at
+    seconds: float = 0.0  # that its worker took
 
 
 @dataclass
@@ -70,7 +72,7 @@ class SignalWorker:
             RecipeError: the model cannot be loaded, or fails with an error.
             StoreError: the model dies, whatever it is asked.
         """
-        view, asked = self.signal.view(), list_asked(chunk, self.signal)
+        began, view, asked = perf_counter(), self.signal.view(), list_asked(chunk, self.signal)
         found: dict[int, np.ndarray | str] = {
             place: str(reason)
             for place, item in enumerate(asked)
@@ -81,7 +83,7 @@ class SignalWorker:
         for start in range(0, len(open_), self.signal.batch):
             found |= self._score_units(chunk, asked, open_[start : start + self.signal.batch])
         pictures = 0 if view is None else len({image for place in open_ for image in asked[place].unit.shown})
-        return ScoredChunk(_gather_scores(asked, found), self.device, pictures)
+        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, perf_counter() - began)
 
     def _score_units(
         self, chunk: SignalChunk, asked: Sequence[AskedUnit], places: Sequence[int]
