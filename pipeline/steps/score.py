@@ -19,12 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmill.pipeline.core.detections import write_detections
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
     IMAGES_FILE,
     MODEL_SUFFIX,
     SAMPLES_FILE,
     SUPPLEMENT_FILE,
+    name_detections,
     name_embeddings,
     name_scores,
     name_verdicts,
@@ -38,6 +40,7 @@ from vlmill.pipeline.images.policy import Unrenderable
 from vlmill.pipeline.images.views import PictureView, View, WholeView
 from vlmill.pipeline.signals.base import DECIMALS, Signal
 from vlmill.pipeline.signals.chunks import IMAGES, TEXT, WHOLE_IMAGES, SamplePiece, SignalChunk, cut_pieces
+from vlmill.pipeline.signals.detector import ImageDetector
 from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
 from vlmill.pipeline.steps.image_bytes import Pictures
 
@@ -55,6 +58,7 @@ RECENT = 128
 class ScoreSignal:
     """Writes `NAME.scores.parquet` (or vectors), what computed it, and verdicts on what ends the model.
 
+    Of a signal that finds things in images also `NAME.detections.parquet`.
     Counts `scored`: units with a value; what has none by its reason where the model died of it, else it is kept.
     """
 
@@ -92,6 +96,8 @@ class ScoreSignal:
             write_scores(folder / name_scores(self.name), scores, columns)
         else:
             write_embeddings(folder / name_embeddings(self.name), scores, self.name)
+        if isinstance(self.signal, ImageDetector):
+            write_detections(folder / name_detections(self.name), (one for chunk in scored for one in chunk.detections))
         write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores))
         (folder / f"{self.name}{MODEL_SUFFIX}").write_text(_describe_model(self.signal, scored), encoding="utf-8")
         return {"scored": _count_units(scores)}
