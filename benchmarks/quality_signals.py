@@ -17,12 +17,12 @@ import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +31,7 @@ from benchmarks.quality import Page, plant_junk, read_pages
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, Verdict
 from vlmill.pipeline.filters import TextQuality
+from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.signals.base import SignalBatch
@@ -136,8 +137,8 @@ def make_images_table(pages: Sequence[Page], images: Path, file: Path) -> Table:
         })  # fmt: skip
         drawn = []
         for value in shown:
-            with Image.open(images / value) as image:
-                drawn.append(view.draw(image.convert("RGB")))
+            with suppress(Undecodable):
+                drawn.append(view.draw(decode_image((images / value).read_bytes())))
         values = np.concatenate([
             signal.score(model, SignalBatch(len(part), len(part), np.stack(part)))[:, 0]
             for part in (drawn[start : start + 16] for start in range(0, len(drawn), 16))
