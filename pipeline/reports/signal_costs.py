@@ -33,7 +33,7 @@ def list_countable(recipe: Recipe) -> dict[str, Signal]:
     """The signals of a recipe but those whose code may not run."""
     return {
         name: signal
-        for name, signal in recipe.signals.items()
+        for name, signal in recipe.models.items()
         if not isinstance(signal, CustomSignal) or signal.code is not None
     }
 
@@ -58,9 +58,9 @@ def read_signal_speeds(root: Path, recipe: Recipe) -> dict[str, float]:
     """Seconds a unit of the signals that a build in a folder has timed, loading among them; others are left out."""
     if not is_bound(root):
         return {}
-    locked, speeds = read_locked_recipe(root).signals, dict[str, float]()
-    for name in recipe.signals.keys() & locked.keys():
-        if _describe_signal(recipe.signals[name]) != _describe_signal(locked[name]):
+    locked, speeds = read_locked_recipe(root).models, dict[str, float]()
+    for name in recipe.models.keys() & locked.keys():
+        if _describe_signal(recipe.models[name]) != _describe_signal(locked[name]):
             continue
         folders = [f"steps/{source}/{name}" for source in recipe.sources]
         done = [task for folder, tasks in read_task_costs(root).items() if folder in folders for task in tasks]
