@@ -25,7 +25,7 @@ import vl_convert
 from markupsafe import Markup
 
 from vlmill.mixtures.build import is_mixed, read_stats
-from vlmill.mixtures.page import counts, embedding_map, gallery, missing, plots, search
+from vlmill.mixtures.page import counts, embedding_map, gallery, missing, plots, search, signal_plots
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
@@ -88,8 +88,8 @@ def render_mixture_page(
             counts.count_overlap(root, recipe),
             colours,
         )
-        + plots.plot_signals(_read_signals(root, recipe), colours)
-        + plots.plot_maps(maps, colours),
+        + signal_plots.plot_signals(_read_signals(root, recipe), colours)
+        + signal_plots.plot_maps(maps, colours),
         maps=maps,
         data={
             "index": index,
