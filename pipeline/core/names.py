@@ -33,6 +33,10 @@ SCORES_SUFFIX = ".scores.parquet"
 """Of the table that a signal leaves: what its model says of each image or text. Read with `read_scores`."""
 EMBEDDINGS_SUFFIX = ".embeddings.parquet"
 """Of the table that a signal leaves whose values are vectors. Read with `read_scores`."""
+ANSWERS_SUFFIX = ".answers.parquet"
+"""Of the table of what a server answered. Read with `read_answers`."""
+JOURNAL_SUFFIX = ".journal.jsonl"
+"""Of the answers of a partition that is being asked about. It goes when they are committed."""
 MODEL_SUFFIX = ".model.json"
 """Of the file that says which model gave a signal's values, and on what device."""
 QUANTILES_FILE = "quantiles.json"
@@ -68,3 +72,8 @@ def name_scores(signal: str) -> str:
 def name_embeddings(signal: str) -> str:
     """The file with the vectors of a signal. Read with `read_scores`."""
     return f"{signal}{EMBEDDINGS_SUFFIX}"
+
+
+def name_answers(signal: str) -> str:
+    """The file with a server's answers. Read with `read_answers`."""
+    return f"{signal}{ANSWERS_SUFFIX}"

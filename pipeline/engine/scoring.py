@@ -17,8 +17,11 @@ from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.engine.chain import Chain, ChainStep, write_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.signals.ask import Ask
+from vlmill.pipeline.signals.ask_worker import AskWorker, open_worker
 from vlmill.pipeline.signals.base import Signal
 from vlmill.pipeline.signals.chunks import SignalChunk
+from vlmill.pipeline.signals.journal import remove_journals
 from vlmill.pipeline.signals.weights import resolve_weights
 from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
 from vlmill.pipeline.steps.quantiles import ComputeQuantiles
@@ -48,6 +51,12 @@ class SignalStage:
 
     name: str
     signal: Signal
+    root: Path  # of the run
+
+    @property
+    def overlaps(self) -> bool:
+        """A server is asked about the next chunk while the last answers are on their way."""
+        return isinstance(self.signal, Ask)
 
     @property
     def resources(self) -> Resources:
@@ -61,16 +70,23 @@ class SignalStage:
 
     def open_worker(self) -> AnsweringWorker:
         """A worker."""
-        return AnsweringWorker(self.name, self.signal)
+        return AnsweringWorker(open_worker(self.name, self.signal, self.root))
 
 
-class AnsweringWorker(SignalWorker):
+@dataclass(frozen=True)
+class AnsweringWorker:
     """A signal's worker as flows know workers."""
+
+    worker: SignalWorker | AskWorker
 
     def answer(self, item: SignalChunk) -> tuple[ScoredChunk, int]:
         """The scores of a chunk, and how many images or texts the model looked at."""
-        scored = self.score_chunk(item)
+        scored = self.worker.score_chunk(item)
         return scored, scored.images or len(scored.scores.samples)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.worker.close()
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ class ScoringFlow:
     @cached_property
     def stages(self) -> dict[str, SignalStage]:
         """A stage for each signal."""
-        return {name: SignalStage(name, signal) for name, signal in self.signals.items()}
+        return {name: SignalStage(name, signal, self.root) for name, signal in self.signals.items()}
 
     def choose_stages(self, job: ScoringJob) -> Sequence[str]:
         """The signals that the partition lacks."""
@@ -92,7 +108,8 @@ class ScoringFlow:
     def feed(self, job: ScoringJob) -> Iterator[SignalChunk]:
         """The chunks of a partition, with pictures under the views that its signals ask for."""
         views = [view for name in job.signals if (view := self.signals[name].view()) is not None]
-        return read_chunks({name: self.root / file.path for name, file in job.files.items()}, views)
+        chunks = read_chunks({name: self.root / file.path for name, file in job.files.items()}, views)
+        return (replace(chunk, partition=f"{job.source}/{job.partition}") for chunk in chunks)
 
     def finish(self, job: ScoringJob, answers: Mapping[str, Sequence[ScoredChunk]]) -> dict[str, Receipt]:
         """Commit the scores of every signal; its receipt by its name."""
@@ -154,6 +171,7 @@ def score_partitions(run: Build) -> None:
         folder = f"steps/{source}/{name}"
         run.folders.add(folder)
         write_manifest(run.root, folder, sorted(receipts_of, key=lambda receipt: receipt.partition))
+        remove_journals(run.root / folder)
 
 
 def compute_quantiles(run: Build) -> tuple[File, ...]:

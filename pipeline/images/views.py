@@ -6,8 +6,9 @@ A view is arithmetic and Pillow's resize alone, so that CPU tasks make it withou
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ class View:
         whole = image.resize((width, height), how)
         return np.asarray(whole.crop((left, top, left + self.side, top + self.side)))
 
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Drawn pictures as (n, side, side, 3); black where there is none."""
+        found = np.zeros((len(drawn), self.side, self.side, 3), np.uint8)
+        for place, picture in enumerate(drawn):
+            if picture is not None:
+                found[place] = picture
+        return found
+
     @staticmethod
     def _resize(size: Size, shorter: int) -> Size:
         short, long = sorted(size)
@@ -60,6 +69,35 @@ class View:
         if shorter * longer > MOST_PIXELS:
             raise Unrenderable(f"{size[0]} x {size[1]} px would be {longer} px long before the crop")
         return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+
+
+JPEG_QUALITY = 90
+"""Of pictures that are sent to a server, without chroma subsampling: small text stays legible."""
+
+
+@dataclass(frozen=True)
+class JpegView:
+    """A picture as a file, for models behind a server, which prepare it themselves. It brings no metadata along."""
+
+    longest: int  # pixels of the longer side; a smaller picture stays as it is
+
+    def draw(self, image: Image.Image) -> bytes:
+        """An RGB image as a JPEG; pure, for one version of Pillow."""
+        scale = self.longest / max(image.size)
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return buffer.getvalue()
+
+    def gather(self, drawn: Sequence[bytes | None]) -> tuple[bytes | None, ...]:
+        """Drawn pictures in order."""
+        return tuple(drawn)
+
+
+PictureView = View | JpegView
+"""How a signal's model gets pictures."""
 
 
 @dataclass(frozen=True)

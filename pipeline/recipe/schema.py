@@ -32,6 +32,7 @@ from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Thr
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.signals import SIGNALS, Signal
+from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
@@ -289,6 +290,10 @@ class Recipe:
     def list_values(self) -> tuple[str, ...]:
         """The values that its signals give, by name; of vectors none."""
         return tuple(column for name, signal in self.signals.items() for column in signal.columns(name))
+
+    def list_asking_signals(self) -> dict[str, Ask]:
+        """Its signals that ask a server, by name."""
+        return {name: signal for name, signal in self.signals.items() if isinstance(signal, Ask)}
 
     def list_needs(self) -> dict[str, bool]:
         """What an executor of the recipe has to have: room for pictures on their way to models, and GPUs."""

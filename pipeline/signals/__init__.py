@@ -6,6 +6,7 @@ for, and a line in SIGNALS. A signal of a user stays in a file of its own: see `
 
 from __future__ import annotations
 
+from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
 from vlmill.pipeline.signals.perplexity import Perplexity
@@ -19,6 +20,7 @@ SIGNALS: dict[str, type[Signal]] = {
     "image_score": ImageScore,
     "onnx_classifier": OnnxClassifier,
     "perplexity": Perplexity,
+    "ask": Ask,
 }
 
 __all__ = ["SIGNALS", "Signal", "SignalBatch", "Unit"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
-from vlmill.pipeline.images.views import View
+from vlmill.pipeline.images.views import PictureView, View
 
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a signal may be called: its name becomes a column in conditions and a folder of the run."""
@@ -37,6 +37,7 @@ class Unit:
     node: int  # index into Sample.nodes, or WHOLE_SAMPLE
     image: int | None = None  # Node.image
     texts: tuple[str, ...] = ()
+    images: tuple[int, ...] = ()  # of a whole sample: Node.image of those that go along
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,31 @@ class Signal(Protocol):
         ...
 
     @property
+    def resources(self) -> Resources:
+        """What a worker takes."""
+        ...
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """The columns of its values where a recipe calls it `name`; none where it gives vectors."""
+        ...
+
+    def view(self) -> PictureView | None:
+        """The pictures that the model takes; None where it looks at texts alone."""
+        ...
+
+    def list_units(self, sample: Sample) -> Iterator[Unit]:
+        """What it asks of a sample, in the order of nodes. Pure."""
+        ...
+
+    def made_by(self) -> Mapping[str, str]:
+        """Versions of the libraries that compute."""
+        ...
+
+
+class ModelSignal(Signal, Protocol):
+    """A signal whose model runs in a child process of its worker, on batches of one shape."""
+
+    @property
     def batch(self) -> int:
         """Places of a batch."""
         ...
@@ -81,29 +107,12 @@ class Signal(Protocol):
         ...
 
     @property
-    def resources(self) -> Resources:
-        """What a worker takes."""
-        ...
-
-    @property
     def seconds(self) -> float:
         """For one batch, and for loading the model."""
         ...
 
-    def columns(self, name: str) -> tuple[str, ...]:
-        """The columns of its values where a recipe calls it `name`; none where it gives vectors."""
-        ...
-
     def view(self) -> View | None:
-        """The pictures that the model takes; None where it looks at texts alone."""
-        ...
-
-    def list_units(self, sample: Sample) -> Iterator[Unit]:
-        """What it asks of a sample, in the order of nodes. Pure."""
-        ...
-
-    def made_by(self) -> Mapping[str, str]:
-        """Versions of the libraries that compute."""
+        """The squares that the model takes; None where it looks at texts alone."""
         ...
 
     def load(self) -> Any:

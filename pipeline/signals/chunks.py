@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Sample
-from vlmill.pipeline.images.views import View
+from vlmill.pipeline.images.views import PictureView, View
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 
 IMAGES = 64
@@ -43,9 +44,10 @@ class SignalChunk:
     """Neighbouring samples of a partition with their pictures."""
 
     pieces: tuple[SamplePiece, ...]
-    pictures: Mapping[View, np.ndarray] = field(default_factory=dict)  # (n, side, side, 3) uint8
+    pictures: Mapping[PictureView, Any] = field(default_factory=dict)  # as the view gathers them
     places: Mapping[int, int] = field(default_factory=dict)  # number of an image -> its place in `pictures`
-    lost: Mapping[int, Mapping[View, Reason]] = field(default_factory=dict)  # image -> views that cannot be drawn of it
+    lost: Mapping[int, Mapping[PictureView, Reason]] = field(default_factory=dict)  # image -> views that fail on it
+    partition: str = ""  # `<source>/<partition>`, where a build asks
 
     @property
     def images(self) -> int:
@@ -66,7 +68,7 @@ def list_asked(chunk: SignalChunk, signal: Signal) -> list[AskedUnit]:
     return [AskedUnit(piece.row, unit) for piece in chunk.pieces for unit in piece.list_units(signal)]
 
 
-def find_loss(chunk: SignalChunk, unit: Unit, view: View | None) -> Reason | None:
+def find_loss(chunk: SignalChunk, unit: Unit, view: PictureView | None) -> Reason | None:
     """Why a unit cannot be asked about; None where it can."""
     return None if unit.image is None or view is None else chunk.lost.get(unit.image, {}).get(view)
 

@@ -19,12 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmill.pipeline.core.answers import write_answers
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
     IMAGES_FILE,
     MODEL_SUFFIX,
     SAMPLES_FILE,
     SUPPLEMENT_FILE,
+    name_answers,
     name_embeddings,
     name_scores,
     name_verdicts,
@@ -35,10 +37,12 @@ from vlmill.pipeline.core.scores import Scores, write_embeddings, write_scores
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.images.policy import Unrenderable
-from vlmill.pipeline.images.views import View
+from vlmill.pipeline.images.views import PictureView
+from vlmill.pipeline.signals.ask import Ask
+from vlmill.pipeline.signals.ask_worker import open_worker
 from vlmill.pipeline.signals.base import DECIMALS, Signal
 from vlmill.pipeline.signals.chunks import IMAGES, TEXT, SamplePiece, SignalChunk, cut_pieces
-from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
+from vlmill.pipeline.signals.worker import ScoredChunk
 from vlmill.pipeline.steps.image_bytes import Pictures
 
 MOST_PIXELS = 178_956_970
@@ -46,6 +50,11 @@ MOST_PIXELS = 178_956_970
 
 KILLED = frozenset({Reason.CRASHED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY})
 """Why a unit has no value where that is a verdict: the model died of it, or took longer than it may."""
+
+UNANSWERED = frozenset(
+    {Reason.BAD_ANSWER, Reason.HTTP_CLIENT_ERROR, Reason.HTTP_SERVER_ERROR, Reason.CONNECTION, Reason.TIMED_OUT}
+)
+"""The same of a server: it never answered in the declared form, refused, or failed on this alone."""
 
 RECENT = 128
 """Drawn pictures that are kept for the next chunk: web documents repeat their images."""
@@ -55,7 +64,8 @@ RECENT = 128
 class ScoreSignal:
     """Writes `NAME.scores.parquet` (or vectors), what computed it, and verdicts on what ends the model.
 
-    Counts `scored`: units with a value; what has none by its reason where the model died of it, else it is kept.
+    Where a server is asked also `NAME.answers.parquet`. Counts `scored`: units with a value; what has none by its
+    reason where the model died of it or a server did not answer, else it is kept.
     """
 
     called: str  # as the recipe calls the signal
@@ -92,12 +102,15 @@ class ScoreSignal:
             write_scores(folder / name_scores(self.name), scores, columns)
         else:
             write_embeddings(folder / name_embeddings(self.name), scores, self.name)
-        write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores))
+        lost = UNANSWERED if isinstance(self.signal, Ask) else KILLED
+        if isinstance(self.signal, Ask):
+            write_answers(folder / name_answers(self.name), (one for chunk in scored for one in chunk.answers or ()))
+        write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores, lost))
         (folder / f"{self.name}{MODEL_SUFFIX}").write_text(_describe_model(self.signal, scored), encoding="utf-8")
-        return {"scored": _count_units(scores)}
+        return {"scored": _count_units(scores, lost)}
 
 
-def read_chunks(inputs: Inputs, views: Sequence[View]) -> Iterator[SignalChunk]:
+def read_chunks(inputs: Inputs, views: Sequence[PictureView]) -> Iterator[SignalChunk]:
     """The samples of a partition in order, a few at a time, with their pictures under every view. Memory is bounded.
 
     An image that cannot be drawn under a view has a reason there. What was taken down is left out.
@@ -130,7 +143,7 @@ def _leave_out_lost(sample: Sample, shown: Sequence[bool]) -> Sample:
     return replace(sample, nodes=nodes)
 
 
-Drawn = tuple[dict[View, np.ndarray], dict[View, Reason]]
+Drawn = tuple[dict[PictureView, Any], dict[PictureView, Reason]]
 """An image under every view, and why not under some."""
 
 
@@ -139,7 +152,7 @@ class _PictureReader:
     """Draws images of a partition by number."""
 
     pictures: Pictures
-    views: tuple[View, ...]
+    views: tuple[PictureView, ...]
     recent: OrderedDict[int, Drawn] = field(default_factory=OrderedDict)
 
     def make_chunk(self, pieces: Sequence[SamplePiece]) -> SignalChunk:
@@ -148,21 +161,16 @@ class _PictureReader:
             return SignalChunk(tuple(pieces))
         nodes = (node for piece in pieces for node in piece.sample.nodes[piece.first : piece.last])
         numbers = list(dict.fromkeys(node.image for node in nodes if node.image is not None))
-        pictures = {view: np.zeros((len(numbers), view.side, view.side, 3), np.uint8) for view in self.views}
-        lost = dict[int, dict[View, Reason]]()
-        for place, number in enumerate(numbers):
-            drawn, reasons = self._draw(number)
-            for view, picture in drawn.items():
-                pictures[view][place] = picture
-            if reasons:
-                lost[number] = reasons
+        found = [self._draw(number) for number in numbers]
+        pictures = {view: view.gather([drawn.get(view) for drawn, _ in found]) for view in self.views}
+        lost = {number: reasons for number, (_, reasons) in zip(numbers, found, strict=True) if reasons}
         return SignalChunk(tuple(pieces), pictures, {number: place for place, number in enumerate(numbers)}, lost)
 
     def _draw(self, number: int) -> Drawn:
         if number in self.recent:
             self.recent.move_to_end(number)
             return self.recent[number]
-        drawn, reasons = dict[View, np.ndarray](), dict[View, Reason]()
+        drawn, reasons = dict[PictureView, Any](), dict[PictureView, Reason]()
         try:
             image = decode_image(self.pictures.read(number), MOST_PIXELS)
         except Undecodable as error:
@@ -180,9 +188,9 @@ class _PictureReader:
 
 
 def _score_here(step: ScoreSignal, inputs: Inputs) -> list[ScoredChunk]:
-    """Ask the model in a child of this process."""
+    """Ask the model in a child of this process, or the server."""
     view = step.signal.view()
-    with SignalWorker(step.name, step.signal) as worker:
+    with open_worker(step.name, step.signal) as worker:
         return [worker.score_chunk(chunk) for chunk in read_chunks(inputs, [view] if view else [])]
 
 
@@ -207,17 +215,17 @@ def merge_scores(parts: Iterable[Scores], columns: int) -> Scores:
     return Scores(samples[order], nodes[order], tuple(reasons[place] for place in order), whole[order])
 
 
-def _list_verdicts(name: str, scores: Scores) -> Iterator[Verdict]:
-    """What the model died of is lost, with the reason."""
+def _list_verdicts(name: str, scores: Scores, lost: frozenset[Reason]) -> Iterator[Verdict]:
+    """What the model died of, or a server did not answer, is lost, with the reason."""
     for sample, node, reason in zip(scores.samples, scores.nodes, scores.reasons, strict=True):
-        if reason in KILLED:
+        if reason in lost:
             yield Verdict(int(sample), int(node), name, Reason(reason))
 
 
-def _count_units(scores: Scores) -> Count:
+def _count_units(scores: Scores, lost: frozenset[Reason]) -> Count:
     count = Count()
     for reason in scores.reasons:
-        if reason in KILLED:
+        if reason in lost:
             count.lose(Reason(reason))
         else:
             count.keep()
@@ -226,16 +234,24 @@ def _count_units(scores: Scores) -> Count:
 
 def _describe_model(signal: Signal, scored: Sequence[ScoredChunk]) -> str:
     """What computed the values: devices, and the shape that sums of floats depend on."""
-    view = signal.view()
     devices = {json.dumps(dict(chunk.device), sort_keys=True) for chunk in scored if chunk.device}
     about: dict[str, Any] = {
         "devices": [json.loads(device) for device in sorted(devices)],
         "kind": signal.kind,
-        "batch": signal.batch,
-        "threads": signal.threads,
-        "side": view.side if view else None,
-        "dtype": "uint8",
+        **_describe_shape(signal),
         "decimals": DECIMALS,
         "made_by": dict(signal.made_by()),
     }
     return json.dumps(about, sort_keys=True, indent=1) + "\n"
+
+
+def _describe_shape(signal: Signal) -> dict[str, Any]:
+    """What values depend on beside the weights."""
+    if isinstance(signal, Ask):
+        return signal.describe()
+    view = signal.view()
+    return {
+        **{name: getattr(signal, name) for name in ("batch", "threads")},
+        "side": getattr(view, "side", None),
+        "dtype": "uint8",
+    }
