@@ -61,7 +61,7 @@ def _count_asked(root: Path, name: str, signal: Ask, source: str) -> AskedCounts
     units, questions, unanswered = 0, 0, 0
     sums = dict.fromkeys(SUMS, 0)
     for table in tables:
-        units, unanswered = units + table.height, unanswered + table["reason"].is_not_null().sum()
+        units, unanswered = units + table.height, unanswered + int(table["reason"].is_not_null().sum())
         different = table.unique("request")
         questions += different.height
         sums = {key: value + int(different[key].sum()) for key, value in sums.items()}

@@ -85,7 +85,7 @@ class AskWorker:
         ]
         answers = iter(self._run(self._asker.ask_all(chunk.partition, [item for item in requests if item is not None])))
         found = [None if request is None else next(answers) for request in requests]
-        return _gather(self.signal, len(self.signal.columns(self.name)), asked, lost, found)
+        return _gather_answers(self.signal, len(self.signal.columns(self.name)), asked, lost, found)
 
     def close(self) -> None:
         """End what waits, and close connections and journals."""
@@ -113,7 +113,7 @@ def _find_pictures(chunk: SignalChunk, unit: Unit, view: JpegView | None) -> lis
     return [picture for picture in drawn if picture is not None]
 
 
-def _gather(
+def _gather_answers(
     signal: Ask,
     width: int,
     asked: Sequence[AskedUnit],
