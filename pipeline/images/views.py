@@ -96,7 +96,25 @@ class JpegView:
         return tuple(drawn)
 
 
-PictureView = View | JpegView
+@dataclass(frozen=True)
+class WholeView:
+    """The whole picture in its own shape, for a model whose processor draws it itself."""
+
+    longest: int  # pixels of the longer side at most; smaller pictures stay as they are
+
+    def draw(self, image: Image.Image) -> np.ndarray:
+        """The picture (height, width, 3) of an RGB image, bicubic where it is too large; pure."""
+        if max(image.size) <= self.longest:
+            return np.asarray(image)
+        width, height = (max(1, round(side * self.longest / max(image.size))) for side in image.size)
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
+        """Drawn pictures in order."""
+        return tuple(drawn)
+
+
+PictureView = View | WholeView | JpegView
 """How a signal's model gets pictures."""
 
 

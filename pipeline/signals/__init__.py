@@ -6,6 +6,7 @@ for, and a line in SIGNALS. A signal of a user stays in a file of its own: see `
 
 from __future__ import annotations
 
+from vlmill.pipeline.signals.answer_loss import AnswerLoss
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
@@ -20,6 +21,7 @@ SIGNALS: dict[str, type[Signal]] = {
     "image_score": ImageScore,
     "onnx_classifier": OnnxClassifier,
     "perplexity": Perplexity,
+    "answer_loss": AnswerLoss,
     "ask": Ask,
 }
 

@@ -105,12 +105,8 @@ class AskWorker:
 
 
 def _find_pictures(chunk: SignalChunk, unit: Unit, view: JpegView | None) -> list[bytes]:
-    """The pictures of a unit; of a whole sample those that are in its first chunk."""
-    numbers = unit.images if unit.image is None else (unit.image,)
-    if view is None:
-        return []
-    drawn = [chunk.pictures[view][chunk.places[number]] for number in numbers if number in chunk.places]
-    return [picture for picture in drawn if picture is not None]
+    """The pictures of a unit, in order."""
+    return [] if view is None else [chunk.pictures[view][chunk.places[number]] for number in unit.shown]
 
 
 def _gather_answers(
@@ -135,7 +131,7 @@ def _gather_answers(
         np.array(found, np.int32) for found in ([item.row for item in asked], [item.unit.node for item in asked])
     )
     served = sorted({one.answer.served for one in placed if one.answer.served})
-    pictures = len({item.unit.image for item in asked} - {None})
+    pictures = len({number for item in asked for number in item.unit.shown}) if signal.view() else 0
     scores = Scores(samples, nodes, tuple(reasons), values)
     return ScoredChunk(scores, {"model": ", ".join(served)} if served else {}, pictures, tuple(placed))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
-from vlmill.pipeline.images.views import PictureView, View
+from vlmill.pipeline.images.views import PictureView, View, WholeView
 
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a signal may be called: its name becomes a column in conditions and a folder of the run."""
@@ -38,6 +38,12 @@ class Unit:
     image: int | None = None  # Node.image
     texts: tuple[str, ...] = ()
     images: tuple[int, ...] = ()  # of a whole sample: Node.image of those that go along
+    nodes: tuple[Node, ...] = ()  # of a conversation, for what is asked about it as a whole
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """All images that it needs."""
+        return self.images if self.image is None else (self.image, *self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class SignalBatch:
     filled: int
     images: np.ndarray | None = None  # (size, side, side, 3) uint8, black where nothing is
     texts: tuple[tuple[str, ...], ...] = ()  # `size` of them, empty where nothing is
+    nodes: tuple[tuple[Node, ...], ...] = ()  # conversations, `size` of them
+    pictures: tuple[tuple[np.ndarray, ...], ...] = ()  # whole ones, (height, width, 3) uint8 each; `size` of them
 
 
 class Signal(Protocol):
@@ -111,8 +119,8 @@ class ModelSignal(Signal, Protocol):
         """For one batch, and for loading the model."""
         ...
 
-    def view(self) -> View | None:
-        """The squares that the model takes; None where it looks at texts alone."""
+    def view(self) -> View | WholeView | None:
+        """The pictures that the model takes; None where it looks at texts alone."""
         ...
 
     def load(self) -> Any:

@@ -18,9 +18,9 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.step import RUNTIME
 
-PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx")
-"""What is fetched of a repository, and what the sha256 is over: weights, configurations and vocabularies. No code, and
-no pickles."""
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx", "*.jinja")
+"""What is fetched of a repository, and what the sha256 is over: weights, configurations, vocabularies and chat
+templates, which run in Jinja's sandbox. No code, and no pickles."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -82,7 +82,7 @@ class SignalWorker:
         open_.sort(key=lambda place: sum(map(len, asked[place].unit.texts)))  # texts of one length go together
         for start in range(0, len(open_), self.signal.batch):
             found |= self._score_units(chunk, asked, open_[start : start + self.signal.batch])
-        pictures = len({asked[place].unit.image for place in open_} - {None})
+        pictures = 0 if view is None else len({image for place in open_ for image in asked[place].unit.shown})
         return ScoredChunk(_gather_scores(asked, found), self.device, pictures)
 
     def _score_units(

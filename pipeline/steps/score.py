@@ -37,11 +37,11 @@ from vlmill.pipeline.core.scores import Scores, write_embeddings, write_scores
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.images.policy import Unrenderable
-from vlmill.pipeline.images.views import PictureView
+from vlmill.pipeline.images.views import PictureView, View, WholeView
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.ask_worker import open_worker
 from vlmill.pipeline.signals.base import DECIMALS, Signal
-from vlmill.pipeline.signals.chunks import IMAGES, TEXT, SamplePiece, SignalChunk, cut_pieces
+from vlmill.pipeline.signals.chunks import IMAGES, TEXT, WHOLE_IMAGES, SamplePiece, SignalChunk, cut_pieces
 from vlmill.pipeline.signals.worker import ScoredChunk
 from vlmill.pipeline.steps.image_bytes import Pictures
 
@@ -57,7 +57,7 @@ UNANSWERED = frozenset(
 """The same of a server: it never answered in the declared form, refused, or failed on this alone."""
 
 RECENT = 128
-"""Drawn pictures that are kept for the next chunk: web documents repeat their images."""
+"""Drawn pictures that are kept for the next chunk: web documents repeat their images. Of whole ones a sixteenth."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ def read_chunks(inputs: Inputs, views: Sequence[PictureView]) -> Iterator[Signal
     """
     stats = read_image_stats(inputs[IMAGE_STATS_FILE], ())
     reader = _PictureReader(Pictures(inputs), tuple(dict.fromkeys(views)))
+    most = WHOLE_IMAGES if any(isinstance(view, WholeView) for view in views) else IMAGES
     pieces, images, characters = list[SamplePiece](), 0, 0
     for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
         if sample.taken_down:
@@ -125,7 +126,7 @@ def read_chunks(inputs: Inputs, views: Sequence[PictureView]) -> Iterator[Signal
         seen = _leave_out_lost(sample, shown)
         length = sum(len(node.text or "") for node in sample.nodes)
         for piece, number in cut_pieces(row, seen, shown):
-            if pieces and (images + number > IMAGES or characters + length > TEXT):
+            if pieces and (images + number > most or characters + length > TEXT):
                 yield reader.make_chunk(pieces)
                 pieces, images, characters = [], 0, 0
             pieces.append(piece)
@@ -182,7 +183,7 @@ class _PictureReader:
                 except Unrenderable:
                     reasons[view] = Reason.UNRENDERABLE
         self.recent[number] = drawn, reasons
-        if len(self.recent) > RECENT:
+        if len(self.recent) > (RECENT // 16 if any(isinstance(view, WholeView) for view in self.views) else RECENT):
             self.recent.popitem(last=False)
         return drawn, reasons
 
@@ -252,6 +253,7 @@ def _describe_shape(signal: Signal) -> dict[str, Any]:
     view = signal.view()
     return {
         **{name: getattr(signal, name) for name in ("batch", "threads")},
-        "side": getattr(view, "side", None),
+        "side": view.side if isinstance(view, View) else None,
+        **({"longest": view.longest} if isinstance(view, WholeView) else {}),
         "dtype": "uint8",
     }

@@ -8,11 +8,20 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AutoTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    CLIPVisionConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessorPil,
+    Idefics3Processor,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipImageProcessorPil,
@@ -111,6 +120,66 @@ def save_language_model(folder: Path) -> Path:
     torch.manual_seed(4)
     config = LlamaConfig(**_text_tower(max_position_embeddings=256))
     return _save(LlamaForCausalLM(config), None, folder, longest=256)
+
+
+TURNS = (
+    "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text | trim }}{% endif %}{% endfor %}</s>{% endfor %}"
+)
+"""A chat template of parts. It trims texts, as published ones do."""
+
+
+def _save_chat_tokenizer(folder: Path, marks: list[str], template: str) -> Any:
+    """The tokenizer with more special tokens and a chat template."""
+    save_tokenizer(folder, 256)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def save_llava(folder: Path) -> Path:
+    """A LLaVA of a CLIP of 32 px and a Llama over characters, with its processor and chat template."""
+    torch.manual_seed(5)
+    tokenizer = _save_chat_tokenizer(folder, ["<image>"], TURNS)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**_vision_tower()),
+        text_config=LlamaConfig(**_text_tower(max_position_embeddings=256, vocab_size=WORDS + 1)),
+        image_token_index=WORDS,
+        image_seq_length=16,
+        vision_feature_layer=-1,
+    )
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor = LlavaProcessor(
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=TURNS,
+    )  # fmt: skip
+    return _save_whole(LlavaForConditionalGeneration(config), processor, folder)
+
+
+def save_idefics3(folder: Path) -> Path:
+    """An Idefics3 of tiles of 32 px, whose processor writes rows and columns of tiles into the text."""
+    torch.manual_seed(6)
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    marks = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *tiles]
+    tokenizer = _save_chat_tokenizer(folder, marks, TURNS)
+    config = Idefics3Config(
+        vision_config=_vision_tower(),
+        text_config=LlamaConfig(**_text_tower(max_position_embeddings=512, vocab_size=WORDS + len(marks))).to_dict(),
+        image_token_id=WORDS,
+        scale_factor=2,
+    )
+    images = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=TURNS)
+    return _save_whole(Idefics3ForConditionalGeneration(config), processor, folder)
+
+
+def _save_whole(model: Any, processor: Any, folder: Path) -> Path:
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3) if parameter.ndim > 1 else None
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
 def save_onnx_mean(path: Path) -> Path:

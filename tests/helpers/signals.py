@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tests.helpers.upstream import picture
 from vlmill.pipeline.core.sample import (
@@ -68,16 +68,34 @@ def make_signal(kind: str, **settings: Any) -> CustomSignal:
     return CustomSignal(kind, settings, hash_code(SIGNALS), SIGNALS, "signals.py", **running)
 
 
+def make_talk(*turns: tuple[object, ...]) -> list[object]:
+    """A conversation for `write_partition`: of each turn what the user shows and says, and the answer."""
+    return [
+        Talk("assistant" if place == len(turn) - 1 else "user", number, thing)
+        for number, turn in enumerate(turns)
+        for place, thing in enumerate(turn)
+    ]
+
+
+class Talk(NamedTuple):
+    """A node of a turn. Answers are supervised."""
+
+    role: Literal["user", "assistant"]
+    turn: int
+    thing: object  # as `write_partition` has it
+
+
 def write_partition(folder: Path, samples: list[list[object]]) -> dict[str, Path]:
     """The tables of a partition: texts, and numbers of pictures of 40 x 30 px; None is a picture that is damaged."""
     made, images, stats = [], [], []
     for row, things in enumerate(samples):
         nodes = []
-        for thing in things:
+        for given in things:
+            role, turn, thing = given if isinstance(given, Talk) else Talk("none", 0, given)  # type: ignore[arg-type]
             if isinstance(thing, str):
-                nodes.append(Node("text", text=thing))
+                nodes.append(Node("text", role, turn, supervised=role == "assistant", text=thing))
                 continue
-            nodes.append(Node("image", image=len(images)))
+            nodes.append(Node("image", role, turn, image=len(images)))
             data = b"damaged" if thing is None else picture(thing, (40, 30))
             reason = "undecodable" if thing is None else None
             images.append(

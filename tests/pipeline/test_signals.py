@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from tests.helpers import models
-from tests.helpers.signals import write_partition
+from tests.helpers.signals import make_talk, write_partition
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import make_key
@@ -45,6 +45,11 @@ SAMPLES = [
     ["x"],
     [3, "A text that is longer than the tower of texts has places for, so that its end is cut off."],
 ]
+TALKS = [
+    make_talk((0, "What is it?", " A red thing "), (1, "And here?", "blue")),
+    make_talk((2, "short", "a")),
+    make_talk((3, "Who?", "A text that is a good deal longer than those of the others.")),
+]
 HEAD = np.arange(8, dtype=np.float32) / 8 - 0.4
 
 
@@ -52,11 +57,12 @@ HEAD = np.arange(8, dtype=np.float32) / 8 - 0.4
 def place(tmp_path_factory):
     """Models, and a partition to ask them about."""
     place = tmp_path_factory.mktemp("models")
-    for name in ("clip", "siglip", "classifier", "language_model"):
+    for name in ("clip", "siglip", "classifier", "language_model", "llava"):
         getattr(models, f"save_{name}")(place / name)
     save_file({"weight": HEAD, "bias": np.float32([0.5])}, place / "head.safetensors")
     models.save_onnx_mean(place / "mean.onnx")
     write_partition(place, SAMPLES)
+    write_partition(place / "talks", TALKS)
     return place
 
 
@@ -68,6 +74,7 @@ SETTINGS = {
     "image_score": {"model": "clip", "head": "head.safetensors"},
     "onnx_classifier": {"model": "mean.onnx", "side": 8, "output": 1},
     "perplexity": {"model": "language_model", "tokens": 60},
+    "answer_loss": {"model": "llava"},
 }
 
 
@@ -78,14 +85,15 @@ def make(kind, place, **settings):
     return resolve_weights(found, kind, place)
 
 
-def read_inputs(place):
+def read_inputs(place, signal=None):
+    place = place / "talks" if signal is not None and signal.kind == "answer_loss" else place
     return {name: place / name for name in ("samples.parquet", "images.parquet", "image_stats.parquet")}
 
 
 def ask(signal, place, model=None):
     """Units of the partition with their values, asked in this process."""
     view = signal.view()
-    (chunk,) = read_chunks(read_inputs(place), [view] if view else [])
+    (chunk,) = read_chunks(read_inputs(place, signal), [view] if view else [])
     asked, model = list_asked(chunk, signal), model or signal.load()
     values = []
     for start in range(0, len(asked), signal.batch):
@@ -119,10 +127,11 @@ def test_a_value_is_the_same_to_the_bit_whatever_is_beside_it(kind, place):
     signal = make(kind, place)
     model = signal.load()
     view = signal.view()
-    (chunk,) = read_chunks(read_inputs(place), [view] if view else [])
+    (chunk,) = read_chunks(read_inputs(place, signal), [view] if view else [])
     units = [item.unit for item in list_asked(chunk, signal)]
     assert len(units) > 2
     together = signal.score(model, make_batch(chunk, units[:4], 4, view))
+    assert np.isfinite(together[: len(units)]).any()
     for number, unit in enumerate(units[:4]):
         alone = signal.score(model, make_batch(chunk, [unit], 4, view))
         assert alone[0].tobytes() == together[number].tobytes()
@@ -132,17 +141,17 @@ def test_a_value_is_the_same_to_the_bit_whatever_is_beside_it(kind, place):
 def test_an_empty_batch_has_values_of_the_same_shape(kind, place):
     signal = make(kind, place)
     view = signal.view()
-    images = None if view is None else np.zeros((4, view.side, view.side, 3), np.uint8)
+    images = np.zeros((4, view.side, view.side, 3), np.uint8) if isinstance(view, View) else None
     values = signal.score(signal.load(), SignalBatch(4, 0, images, ((),) * 4))
     assert values.shape[0] == 4
     assert values.shape[1] == len(signal.columns("x")) or not signal.columns("x")
 
 
-@pytest.mark.parametrize("kind", ["image_text_similarity", "image_embedding"])
+@pytest.mark.parametrize("kind", ["image_text_similarity", "image_embedding", "answer_loss"])
 def test_the_step_writes_the_columns_that_a_signal_promises(kind, place, tmp_path):
     signal = make(kind, place)
     step = ScoreSignal("mine", signal)
-    counts = step.run(read_inputs(place), tmp_path)
+    counts = step.run(read_inputs(place, signal), tmp_path)
     (table,) = (path for path in tmp_path.iterdir() if path.name.endswith((".scores.parquet", ".embeddings.parquet")))
     assert list_value_columns(table) == list(signal.columns("mine") or ["mine"])
     _, values = ask(signal, place)
@@ -349,7 +358,7 @@ def test_torch_is_imported_by_one_file_and_onnxruntime_by_another():
         name: [path.name for path in sorted(folder.rglob("*.py")) if f"import {name}" in path.read_text()]
         for name in ("torch", "onnxruntime")
     }
-    assert users == {"torch": ["torch_models.py"], "onnxruntime": ["onnx_models.py"]}
+    assert users == {"torch": ["chat_models.py", "torch_models.py"], "onnxruntime": ["onnx_models.py"]}
 
 
 # -- examples of custom signals ----------------------------------------------------------------------------------------

