@@ -74,6 +74,7 @@ def _describe_source(entry: Mapping[str, Any], declared: float, totals: Mapping[
         "lost": {**lost, **entry["too_long"]},
         "cut": entry["cut"],
         "licences": entry["licences"],
+        "written": entry["written"],
     }
 
 
@@ -169,6 +170,8 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
     for source in stats["sources"]:
         if cut := _format_cuts(source["cut"]):
             yield f"cut of {source['name']}: {cut}"
+        if written := _format_written(source):
+            yield f"written by models in {source['name']}: {written}"
         lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes", "tokens", "supervised")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
@@ -184,6 +187,15 @@ def _format_cuts(cut: Mapping[str, int]) -> str:
     if answers := cut.get("answers", 0):
         said.append(f"{answers:,} answers truncated")
     return "; ".join(said)
+
+
+def _format_written(source: Mapping[str, Any]) -> str:
+    """How many samples of an entry hold texts of a model: `captioner 1,200 samples (30.0 %)`."""
+    there = source["available"]["samples"]
+    return ", ".join(
+        f"{model} {number:,} samples ({number / max(there, 1):.1%})"
+        for model, number in sorted(source["written"].items())
+    )
 
 
 def _format_losses(counts: Mapping[str, int]) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 SAMPLES_FILE = "samples.parquet"
 """The samples of a partition. Its row numbers name them in every other table. Read with `read_samples`."""
+RAW_SAMPLES_FILE = "raw.samples.parquet"
+"""The samples as they were read, where models wrote texts that are in SAMPLES_FILE."""
 IMAGES_FILE = "images.parquet"
 """The images of a partition, with the bytes as they came. Read with `read_images`."""
 SUPPLEMENT_FILE = "supplement.parquet"

@@ -37,6 +37,7 @@ from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
+from vlmill.pipeline.steps.write_texts import TextWriter, WriteTexts
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -294,6 +295,26 @@ class Recipe:
     def list_asking_signals(self) -> dict[str, Ask]:
         """Its signals that ask a server, by name."""
         return {name: signal for name, signal in self.signals.items() if isinstance(signal, Ask)}
+
+    def write_step(self) -> WriteTexts | None:
+        """The step that makes nodes of what servers wrote; None where nothing is to become one."""
+        writers = (
+            TextWriter(name, signal.model, signal.prompt_sha256, signal.writes, signal.text)
+            for name, signal in self.list_asking_signals().items()
+            if signal.writes is not None
+        )
+        found = tuple(writers)
+        return WriteTexts(found) if found else None
+
+    def list_writers(self) -> tuple[str, ...]:
+        """The signals whose answers become nodes. They are asked before all filters."""
+        step = self.write_step()
+        return tuple(writer.signal for writer in step.writers) if step else ()
+
+    def list_readers(self) -> tuple[str, ...]:
+        """The other signals, which see what was written."""
+        writers = self.list_writers()
+        return tuple(name for name in self.signals if name not in writers)
 
     def list_needs(self) -> dict[str, bool]:
         """What an executor of the recipe has to have: room for pictures on their way to models, and GPUs."""

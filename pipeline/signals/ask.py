@@ -105,6 +105,7 @@ class Ask:
     ]  # `text`, or a scale for each rating: {relevance: 1-5}
     of: Of = "images"  # images, texts, pairs (an image with its texts) or samples (conversations with their images)
     text: PairText = "caption"  # of pairs: all texts of the sample, those of the image's turn, or its neighbours
+    writes: Literal["beside", "instead"] | None = None  # a text node behind what it is about, or in a text's place
     longest: Side = 1024  # pixels of a picture's longer side; larger ones are resized
     max_tokens: Amount = 512  # of an answer; one that is cut there is no answer
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
@@ -125,6 +126,10 @@ class Ask:
             check_prompt(self.prompt, has_text=self.of != "images", rates=self.rates)
         except ValueError as error:
             raise ValueError(f"prompt: {error}") from None
+        if self.writes is not None and (self.rates or self.of == "samples"):
+            raise ValueError(
+                "writes: only texts about images and texts become nodes: `answer: text`, and no `of: samples`"
+            )
 
     @property
     def rates(self) -> bool:

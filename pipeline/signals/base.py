@@ -154,11 +154,16 @@ def list_units(sample: Sample, of: Of, text: PairText = "caption") -> Iterator[U
             yield Unit(index, node.image, _find_texts(sample.nodes, index, text))
 
 
+def find_text_nodes(nodes: Sequence[Node], index: int, text: PairText) -> list[int]:
+    """The places of the texts that belong to an image, in order. Pure."""
+    texts = [place for place, node in enumerate(nodes) if node.text]
+    if text == "neighbours":
+        before = [place for place in texts if place < index]
+        return [*before[-1:], *[place for place in texts if place > index][:1]]
+    return [place for place in texts if text == "caption" or nodes[place].turn == nodes[index].turn]
+
+
 def _find_texts(nodes: Sequence[Node], index: int, text: PairText) -> tuple[str, ...]:
     """The texts that belong to an image."""
-    if text == "neighbours":
-        before = next((node.text for node in reversed(nodes[:index]) if node.text), None)
-        after = next((node.text for node in nodes[index + 1 :] if node.text), None)
-        return tuple(found for found in (before, after) if found is not None)
-    belongs = [node.text for node in nodes if node.text and (text == "caption" or node.turn == nodes[index].turn)]
-    return ("\n".join(belongs),) if belongs else ()
+    belonging = [nodes[place].text or "" for place in find_text_nodes(nodes, index, text)]
+    return tuple(belonging) if text == "neighbours" else ("\n".join(belonging),) if belonging else ()
