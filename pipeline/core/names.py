@@ -39,6 +39,8 @@ ANSWERS_SUFFIX = ".answers.parquet"
 """Of the table of what a server answered. Read with `read_answers`."""
 JOURNAL_SUFFIX = ".journal.jsonl"
 """Of the answers of a partition that is being asked about. It goes when they are committed."""
+DETECTIONS_SUFFIX = ".detections.parquet"
+"""Of the table that a signal leaves that finds things in images: a row each."""
 MODEL_SUFFIX = ".model.json"
 """Of the file that says which model gave a signal's values, and on what device."""
 QUANTILES_FILE = "quantiles.json"
@@ -79,3 +81,8 @@ def name_embeddings(signal: str) -> str:
 def name_answers(signal: str) -> str:
     """The file with a server's answers. Read with `read_answers`."""
     return f"{signal}{ANSWERS_SUFFIX}"
+
+
+def name_detections(signal: str) -> str:
+    """The file with what a signal found in images."""
+    return f"{signal}{DETECTIONS_SUFFIX}"

@@ -36,6 +36,8 @@ class View:
     side: int  # pixels of the square
     shorter: int | None = None  # the shorter side is resized to it and the centre cropped; None: the whole is squashed
     resample: int = 3  # one of RESAMPLES
+    squash: int | None = None  # the whole is squashed to this side and the centre cropped; None: to `side` itself
+    jpeg: int | None = None  # quality of a JPEG that the picture goes through before the crop
 
     def draw(self, image: Image.Image) -> np.ndarray:
         """The square (side, side, 3) of an RGB image; pure.
@@ -47,11 +49,14 @@ class View:
             Unrenderable: the image is too long for it.
         """
         how = Image.Resampling(self.resample)
-        if self.shorter is None:
-            return np.asarray(image.resize((self.side, self.side), how))
-        width, height = self._resize(check_size(image.size), self.shorter)
+        square = self.squash or self.side
+        width, height = (square, square) if self.shorter is None else self._resize(check_size(image.size), self.shorter)
         left, top = (width - self.side) // 2, (height - self.side) // 2
         whole = image.resize((width, height), how)
+        if self.jpeg is not None:
+            buffer = io.BytesIO()
+            whole.save(buffer, "JPEG", quality=self.jpeg)
+            whole = Image.open(buffer).convert("RGB")
         return np.asarray(whole.crop((left, top, left + self.side, top + self.side)))
 
     def gather(self, drawn: Sequence[np.ndarray | None]) -> np.ndarray:

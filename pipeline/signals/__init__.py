@@ -10,8 +10,10 @@ from vlmill.pipeline.signals.answer_loss import AnswerLoss
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
+from vlmill.pipeline.signals.faces import Faces
 from vlmill.pipeline.signals.perplexity import Perplexity
 from vlmill.pipeline.signals.similarity import ImageEmbedding, ImageScore, ImageTextSimilarity, TextEmbedding
+from vlmill.pipeline.signals.text_in_image import TextInImage
 
 SIGNALS: dict[str, type[Signal]] = {
     "image_text_similarity": ImageTextSimilarity,
@@ -22,6 +24,8 @@ SIGNALS: dict[str, type[Signal]] = {
     "onnx_classifier": OnnxClassifier,
     "perplexity": Perplexity,
     "answer_loss": AnswerLoss,
+    "text_in_image": TextInImage,
+    "faces": Faces,
     "ask": Ask,
 }
 

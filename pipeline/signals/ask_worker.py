@@ -133,7 +133,7 @@ def _gather_answers(
     served = sorted({one.answer.served for one in placed if one.answer.served})
     pictures = len({number for item in asked for number in item.unit.shown}) if signal.view() else 0
     scores = Scores(samples, nodes, tuple(reasons), values)
-    return ScoredChunk(scores, {"model": ", ".join(served)} if served else {}, pictures, tuple(placed))
+    return ScoredChunk(scores, {"model": ", ".join(served)} if served else {}, pictures, answers=tuple(placed))
 
 
 class _Asker:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from vlmill.pipeline.core.detections import Detection
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
 from vlmill.pipeline.images.views import PictureView, View, WholeView
@@ -59,6 +60,14 @@ class SignalBatch:
     texts: tuple[tuple[str, ...], ...] = ()  # `size` of them, empty where nothing is
     nodes: tuple[tuple[Node, ...], ...] = ()  # conversations, `size` of them
     pictures: tuple[tuple[np.ndarray, ...], ...] = ()  # whole ones, (height, width, 3) uint8 each; `size` of them
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What a signal says of a batch that finds things in pictures."""
+
+    values: np.ndarray  # (size, columns)
+    detections: tuple[tuple[Detection, ...], ...]  # of the places that hold something
 
 
 class Signal(Protocol):
@@ -127,8 +136,11 @@ class ModelSignal(Signal, Protocol):
         """The model, on the device that its worker has."""
         ...
 
-    def score(self, model: Any, batch: SignalBatch) -> np.ndarray:
-        """The values of a batch: (size, columns), or (size, length) of vectors; what is padding is not looked at."""
+    def score(self, model: Any, batch: SignalBatch) -> np.ndarray | Detected:
+        """The values of a batch: (size, columns), or (size, length) of vectors; what is padding is not looked at.
+
+        Of a signal that finds things in pictures also these.
+        """
         ...
 
 

@@ -90,8 +90,7 @@ def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: Pictu
             if unit.image is not None:
                 images[place] = chunk.pictures[view][chunk.places[unit.image]]
     elif view is not None:
-        drawn = chunk.pictures[view]
-        pictures = tuple(tuple(drawn[chunk.places[image]] for image in unit.shown) for unit in units)
+        pictures = tuple(tuple(chunk.pictures[view][chunk.places[image]] for image in unit.shown) for unit in units)
     return SignalBatch(
         size,
         len(units),

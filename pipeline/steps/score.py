@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlmill.pipeline.core.answers import write_answers
+from vlmill.pipeline.core.detections import write_detections
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
     IMAGES_FILE,
@@ -27,6 +28,7 @@ from vlmill.pipeline.core.names import (
     SAMPLES_FILE,
     SUPPLEMENT_FILE,
     name_answers,
+    name_detections,
     name_embeddings,
     name_scores,
     name_verdicts,
@@ -42,6 +44,7 @@ from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.ask_worker import open_worker
 from vlmill.pipeline.signals.base import DECIMALS, Signal
 from vlmill.pipeline.signals.chunks import IMAGES, TEXT, WHOLE_IMAGES, SamplePiece, SignalChunk, cut_pieces
+from vlmill.pipeline.signals.detector import ImageDetector
 from vlmill.pipeline.signals.worker import ScoredChunk
 from vlmill.pipeline.steps.image_bytes import Pictures
 
@@ -64,8 +67,9 @@ RECENT = 128
 class ScoreSignal:
     """Writes `NAME.scores.parquet` (or vectors), what computed it, and verdicts on what ends the model.
 
-    Where a server is asked also `NAME.answers.parquet`. Counts `scored`: units with a value; what has none by its
-    reason where the model died of it or a server did not answer, else it is kept.
+    Of a signal that finds things in images also `NAME.detections.parquet`, where a server is asked
+    `NAME.answers.parquet`. Counts `scored`: units with a value; what has none by its reason where the model died of it
+    or a server did not answer, else it is kept.
     """
 
     called: str  # as the recipe calls the signal
@@ -105,6 +109,8 @@ class ScoreSignal:
         lost = UNANSWERED if isinstance(self.signal, Ask) else KILLED
         if isinstance(self.signal, Ask):
             write_answers(folder / name_answers(self.name), (one for chunk in scored for one in chunk.answers or ()))
+        if isinstance(self.signal, ImageDetector):
+            write_detections(folder / name_detections(self.name), (one for chunk in scored for one in chunk.detections))
         write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores, lost))
         (folder / f"{self.name}{MODEL_SUFFIX}").write_text(_describe_model(self.signal, scored), encoding="utf-8")
         return {"scored": _count_units(scores, lost)}

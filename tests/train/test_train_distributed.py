@@ -33,13 +33,14 @@ from vlmill.train import loop
 from vlmill.train import run as module
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.run import evaluate_stage, train_stage
-from vlmill.train.settings import Adapter, Machine, ModelSettings, Training
+from vlmill.train.settings import Adapter, LossWeights, Machine, ModelSettings, Training
 
 TRAINING = Training(
     learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3},
     sequences=4,
     steps=3,
     loss="text",
+    loss_weights=LossWeights(average="square_root"),
     evaluate=0,
     checkpoint_every=1,
 )
