@@ -64,7 +64,7 @@ def create_model(
         elif new is not None:
             new_rows.draw_rows(model, tokenizer, new)
         if adapter is not None:
-            adapters.inject_adapters(model, family, adapter)
+            adapters.change_adapters(model, family, adapter)
     return model
 
 
@@ -111,7 +111,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
     them). A group's `component` names it, its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-    adapted = training.adapter.components if training.adapter else ()
+    adapted = training.adapted
     rates = {
         new_rows.NAME: new_rows.choose_rate(training),
         **{str(component): rate for component, rate in training.learning_rate.items()},

@@ -19,12 +19,13 @@ from vlmill.mixtures.steps.cut import CutSample, Nodes
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 
-ELIGIBLE, KEPT_OUT, PASSED_OVER, REFUSED, CHANGED = range(5)
+ELIGIBLE, KEPT_OUT, PASSED_OVER, REFUSED, CHANGED, CAPPED = range(6)
 LOST = {
     KEPT_OUT: Reason.HELD_OUT,
     PASSED_OVER: Reason.NOT_TAKEN,
     REFUSED: Reason.TEMPLATE_REFUSED,
     CHANGED: Reason.TEMPLATE_CHANGED,
+    CAPPED: Reason.OVER_CAP,
 }
 """Why a row that is not eligible is not."""
 
@@ -41,6 +42,7 @@ class EntryReport:
     licences: Counter[str] = field(default_factory=Counter)
     written: Counter[str] = field(default_factory=Counter)  # model -> samples with texts that it wrote
     ids: Any = field(default_factory=hashlib.sha256)
+    balance: Mapping[str, Any] = field(default_factory=dict)  # see balance.py
 
     def add_cut(self, nodes: Nodes, cut: CutSample) -> None:
         """Count what cutting a sample made of it, in segments and in tokens that no segment holds."""
@@ -99,6 +101,7 @@ class EntryReport:
             **about,
             "counts": {"samples": self.samples.to_json(), "nodes": self.nodes.to_json()},
             "cut": dict(self.cut),
+            **({"balance": self.balance} if self.balance else {}),
             "too_long": {"tokens": dict(self.tokens), "supervised": dict(self.supervised)},
             "licences": dict(self.licences),
             "written": dict(self.written),

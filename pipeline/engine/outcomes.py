@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.engine.chain import ChainStep
-from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.engine.deduping import list_verdicts
 from vlmill.pipeline.steps.count_outcomes import CountOutcomes
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
     folders = {source: f"shards/{source}/{policies[0]}" for source, policies in used.items() if policies}
     steps_by_phase = {"curate": recipe.unscored_verdict_steps(), "signals": recipe.verdict_steps()}
     step = CountOutcomes(steps_by_phase.get(until or "", recipe.all_verdict_steps()))
-    verdicts, chains = {} if until in steps_by_phase else find_dedupe_verdicts(run), []
+    verdicts, chains = {} if until in steps_by_phase else list_verdicts(run), []
     for partition in run.all_partitions():
         if partition.input_file.source in folders:
             continue
@@ -37,12 +36,3 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
         for _ in run.run_chains("outcomes", chains):
             pass
     return {source: folders.get(source, f"steps/{source}/outcomes") for source in recipe.sources}
-
-
-def find_dedupe_verdicts(run: Build) -> dict[str, tuple[File]]:
-    """What dedupe says of each partition, by `<source>/<partition>`."""
-    if run.recipe.dedupe is None:
-        return {}
-    files = {file.name: file for file in run.manifest("steps/dedupe/resolve")[0].files}
-    places = [f"{partition.input_file.source}/{partition.name}" for partition in run.all_partitions()]
-    return {place: (replace(files[name_resolved_verdicts(place)], name=name_verdicts("dedupe")),) for place in places}

@@ -161,14 +161,14 @@ def score_partitions(run: Build, phase: str, names: Sequence[str]) -> None:
         source, lacking = chain.steps[0].folder.split("/")[1], list[str]()
         job = ScoringJob(source, chain.partition, {file.name: file for file in files}, ())
         for name in names:
-            signal = run.recipe.signals[name]
+            signal = run.recipe.models[name]
             receipt = store.find(job.make_task(ScoreSignal(name, signal)))
             lacking += [name] if receipt is None else []
             found[source, name] += [receipt] if receipt is not None else []
         if lacking:
             jobs.append(replace(job, signals=tuple(lacking)))
     run.watcher.phase(phase, len(jobs))
-    for event in run.executor.stream(ScoringFlow(run.root, run.recipe.signals), jobs):
+    for event in run.executor.stream(ScoringFlow(run.root, run.recipe.models), jobs):
         METER.note({event.unit: event.amount})
         if event.job is not None:
             run.watcher.done()

@@ -10,6 +10,7 @@ from vlmill.pipeline.signals.answer_loss import AnswerLoss
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
+from vlmill.pipeline.signals.clusters import Clusters
 from vlmill.pipeline.signals.faces import Faces
 from vlmill.pipeline.signals.perplexity import Perplexity
 from vlmill.pipeline.signals.similarity import ImageEmbedding, ImageScore, ImageTextSimilarity, TextEmbedding
@@ -29,4 +30,7 @@ SIGNALS: dict[str, type[Signal]] = {
     "ask": Ask,
 }
 
-__all__ = ["SIGNALS", "Signal", "SignalBatch", "Unit"]
+DERIVED: dict[str, type[Clusters]] = {"clusters": Clusters}
+"""Signals whose values follow from those of another one, over the whole run."""
+
+__all__ = ["DERIVED", "SIGNALS", "Clusters", "Signal", "SignalBatch", "Unit"]
