@@ -12,7 +12,9 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -75,7 +77,7 @@ class AskWorker:
             RecipeError: the server cannot be asked as the recipe says.
             StoreError: it does not answer.
         """
-        view, asked = self.signal.view(), list_asked(chunk, self.signal)
+        began, view, asked = perf_counter(), self.signal.view(), list_asked(chunk, self.signal)
         lost = [find_loss(chunk, item.unit, view) for item in asked]
         requests = [
             self.signal.make_request(item.unit.texts, _find_pictures(chunk, item.unit, view))
@@ -85,7 +87,8 @@ class AskWorker:
         ]
         answers = iter(self._run(self._asker.ask_all(chunk.partition, [item for item in requests if item is not None])))
         found = [None if request is None else next(answers) for request in requests]
-        return _gather_answers(self.signal, len(self.signal.columns(self.name)), asked, lost, found)
+        scored = _gather_answers(self.signal, len(self.signal.columns(self.name)), asked, lost, found)
+        return replace(scored, seconds=perf_counter() - began)
 
     def close(self) -> None:
         """End what waits, and close connections and journals."""
