@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import LEAST_IMAGES, ImageStats, Node, Sample, SampleId, Verdict
 from vlmill.pipeline.takedown.steps import read_record
@@ -64,18 +64,17 @@ def group_alike(
 class _Nodes:
     """The nodes of all samples, one after the other."""
 
-    table: pl.DataFrame  # OUTLINE, `lost`: the reason of its image, `gone`: whether its sample was taken down
+    table: pl.DataFrame  # OUTLINE, `after` of what a server wrote, `lost`: the reason of its image, `gone`: whether its sample was taken down
     codes: bytes  # four for each node, equal for nodes that are alike
     bounds: np.ndarray  # of samples: those of sample i are [bounds[i], bounds[i + 1])
 
     def make_sample(self, row: int) -> tuple[Sample, list[ImageStats]]:
         """A sample with its texts left out, and the stats of its images."""
         nodes, image_stats = list[Node](), list[ImageStats]()
-        for kind, role, turn, required, image, lost, gone in self.table[
-            int(self.bounds[row]) : int(self.bounds[row + 1])
-        ].iter_rows():
-            number = len(image_stats) if image is not None else None
-            nodes.append(Node(kind, role, turn, required=required, image=number, text=None if gone else ""))
+        part = self.table[int(self.bounds[row]) : int(self.bounds[row + 1])]
+        for kind, role, turn, required, image, after, lost, gone in part.iter_rows():
+            number, text = len(image_stats) if image is not None else None, None if gone else ""
+            nodes.append(Node(kind, role, turn, required=required, image=number, text=text, after=after))
             if image is not None:
                 image_stats.append(ImageStats(len(image_stats), None if lost is None else Reason(lost)))
         return Sample(NOBODY, tuple(nodes)), image_stats
@@ -83,7 +82,8 @@ class _Nodes:
 
 def _read_nodes(tables: Mapping[str, Path]) -> _Nodes:
     with pq.ParquetFile(tables[SAMPLES_FILE]) as file:
-        listed = file.read(columns=[f"nodes.list.element.{name}" for name in OUTLINE])
+        written = ("after",) if RAW_SAMPLES_FILE in tables else ()
+        listed = file.read(columns=[f"nodes.list.element.{name}" for name in (*OUTLINE, *written)])
     column = listed.column("nodes").combine_chunks()
     column = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
     bounds = column.offsets.to_numpy() - (column.offsets[0].as_py() if len(column.offsets) else 0)
@@ -92,13 +92,14 @@ def _read_nodes(tables: Mapping[str, Path]) -> _Nodes:
     reasons = pl.read_parquet(tables[IMAGE_STATS_FILE], columns=["reason"])["reason"]
     gone = np.zeros(len(bounds) - 1, bool)
     gone[list(read_record(tables, "samples"))] = True
-    table = flat.select(*OUTLINE).with_columns(
+    after = pl.col("after") if written else pl.lit(None, pl.Int32).alias("after")
+    table = flat.select(*OUTLINE, after).with_columns(
         lost=pl.Series(reasons.gather(flat["image"].fill_null(0))) if reasons.len() else pl.lit(None, pl.String),
         gone=pl.Series(np.repeat(gone, np.diff(bounds)), dtype=pl.Boolean),
     )
     table = table.with_columns(lost=pl.when(pl.col("image").is_not_null()).then("lost"))
     named = [pl.col(name) for name in ("kind", "role", "turn", "required", "gone")]
-    parts = (*named, pl.col("image").is_null(), pl.col("lost").fill_null(""))
+    parts = (*named, pl.col("image").is_null(), pl.col("lost").fill_null(""), pl.col("after").fill_null(-1))
     alike = table.select(code=pl.concat_str([part.cast(pl.String) for part in parts], separator=" "))
     return _Nodes(table, alike["code"].cast(pl.Categorical).to_physical().cast(pl.UInt32).to_numpy().tobytes(), bounds)
 

@@ -21,11 +21,7 @@ import polars as pl
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-<<<<<<< HEAD
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
-=======
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, SAMPLES_FILE, name_verdicts
->>>>>>> main
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     Sample,
@@ -57,11 +53,6 @@ ANSWERED = ("filters", "custom_filters", "dedupe")
 contamination."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats", "signals")
 """Blocks that decide what filters see."""
-<<<<<<< HEAD
-=======
-OUTLINE = ("kind", "role", "turn", "required", "image")
-"""What applying verdicts needs of a node; of one that a model wrote also `after`."""
->>>>>>> main
 
 
 @dataclass
@@ -272,17 +263,3 @@ def _list_differences(
         yield "nodes", f" node {index}", was, will
         if node.kind == "image":
             yield "images", f" node {index}", was, will
-<<<<<<< HEAD
-=======
-
-
-def _read_outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
-    """Samples whose texts are empty, but for those that were taken down, which have none."""
-    written = ("after",) if RAW_SAMPLES_FILE in tables else ()
-    columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in (*OUTLINE, *written))]
-    gone = read_record(tables, "samples")
-    for number, row in enumerate(read_rows(tables[SAMPLES_FILE], columns)):
-        identity = SampleId(*(row[name] for name in SampleId._fields))
-        text = None if number in gone else ""
-        yield Sample(identity, tuple(Node(**node, text=text) for node in row["nodes"]))
->>>>>>> main
