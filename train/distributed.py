@@ -45,6 +45,12 @@ class ProcessGroup:
             distributed.all_reduce(values)
         return values
 
+    def most(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest of each of `values` over all ranks."""
+        if self.size > 1:
+            distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return values
+
     def shard(self, root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         """Share a module's parameters out over all ranks: every layer on its own, the rest with the root.
 

@@ -20,17 +20,17 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
 from vlmill.train.data import Reader, load_step_batches
 from vlmill.train.distributed import ProcessGroup
-from vlmill.train.flops import count_flops, find_peak
+from vlmill.train.flops import Cost, count_flops, find_peak
 from vlmill.train.log import Log
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
 from vlmill.train.settings import Machine, Training
+from vlmill.train.steps import check_shares
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         StoreError: the newest checkpoint was made under other settings.
     """
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
-    if training.sequences % (training.accumulation * group.size):
-        raise RecipeError(
-            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} "
-            f"micro-batches for each of {group.size} ranks"
-        )
+    check_shares(training, group.size)
     setup.model.to(setup.device).train()
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -102,8 +98,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
             batch = next(batches)
             waited = time.perf_counter() - began
             line = _take_step(setup, learner, optimizer, step, batch)
-            flops = torch.tensor(sum(map(price.of, batch)), dtype=torch.float64, device=setup.device)
-            line["flops"] = float(group.total(flops))
+            line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
             if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
@@ -164,6 +159,15 @@ def _take_step(
         "padding": places - tokens,
         "tiles": tiles,
     }
+
+
+def _count_work(batch: tuple[Batch, ...], price: Cost, setup: Setup) -> dict[str, float]:
+    """Floating point operations of a step over all ranks, and how unevenly they are dealt (see train/balance.py)."""
+    mine = torch.tensor([price.split(micro) for micro in batch], dtype=torch.float64, device=setup.device)
+    if setup.group.size == 1:
+        return {"flops": float(mine.sum())}
+    slowest, total = float(setup.group.most(mine.clone()).sum()), float(setup.group.total(mine).sum())
+    return {"flops": total, "imbalance": round(slowest * setup.group.size / total, 4) if total else 1.0}
 
 
 def _count_tokens(batch: tuple[Batch, ...]) -> list[int]:

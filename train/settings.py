@@ -50,6 +50,7 @@ class Training:
     steps: Positive | None = None
     epochs: Positive | None = None  # over the plan, in place of steps; each in another order
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
+    ranks: Positive | None = None  # that steps are balanced for; any number may train
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
@@ -82,6 +83,11 @@ class Training:
         if self.sequences % self.accumulation:
             raise ValueError(
                 f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation)"
+            )
+        if self.ranks is not None and self.sequences % (self.accumulation * self.ranks):
+            raise ValueError(
+                f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation) for "
+                f"each of {self.ranks} ranks"
             )
 
 

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import distributed
@@ -27,17 +27,22 @@ from tests.helpers.stages import (
 )
 from tests.train.test_train_new_rows import settings as of_pretrained
 from tests.train.test_train_new_rows import write_language_model
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train import loop
 from vlmill.train import run as module
+from vlmill.train.balance import deal_sequences
+from vlmill.train.data import open_reader, price_sequences
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.run import evaluate_stage, train_stage
 from vlmill.train.settings import Adapter, Machine, ModelSettings, Training
+from vlmill.train.steps import StepSequences
 
 TRAINING = Training(
     learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3},
     sequences=4,
+    ranks=4,
     steps=3,
     loss="text",
     evaluate=0,
@@ -60,25 +65,22 @@ def test_a_world_of_one_changes_nothing():
     assert group.total(torch.tensor([2.0])).tolist() == [2.0]
 
 
-def tiles_of(root: Path, rows: range) -> int:
-    """How many tiles plan rows hold."""
-    blocks = [
-        pq.read_table(path)["tiles"].to_pylist() for path in sorted((root / "mixtures" / "align" / "plan").iterdir())
-    ]
-    tiles = [tiles for block in blocks for tiles in block]
-    return sum(tiles[row] for row in rows)
+def tiles_of_ranks(root: Path, step: int) -> list[int]:
+    """How many tiles each of two ranks has in a step."""
+    mixture = PlannedMixture(root, "align")
+    numbers = StepSequences(mixture, TRAINING).list_numbers(step)
+    price = price_sequences(open_reader(mixture, model_settings(), TRAINING.loss), TRAINING)
+    dealt = deal_sequences(price(numbers), 2)
+    return [int(mixture.measure([numbers[place] for place in rank.ravel()])[:, 2].sum()) for rank in dealt]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run in which some rank's rows of a step show no image while another's do."""
+    """A run in which a rank's sequences of a step show no image while another's do, and whose steps are buckets."""
     only_text = [((node,), []) for nodes, _ in map(article, range(40)) for node in nodes if node.kind == "text"]
-    root = write_run(tmp_path_factory.mktemp("made"), {"some": [*only_text[:6], *map(question, range(30))]}, length=60)
-    ranks_of_steps = [
-        [tiles_of(root, range(first, first + 2)) for first in (step * 4, step * 4 + 2)]
-        for step in range(TRAINING.steps)
-    ]
-    assert any(min(ranks) == 0 < max(ranks) for ranks in ranks_of_steps)
+    root = write_run(tmp_path_factory.mktemp("made"), {"some": [*only_text[:12], *map(question, range(30))]}, length=60)
+    assert any(0 in tiles and any(tiles) for tiles in map(partial(tiles_of_ranks, root), range(TRAINING.steps)))
+    assert StepSequences(PlannedMixture(root, "align"), TRAINING).bucket > 1
     return root
 
 
