@@ -4,7 +4,8 @@ Samples are read, encoded and packed in threads, a bounded number of steps ahead
 
 The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other:
 transformers' classes infer their borders from position ids that start again at 0, if they get no attention mask and no
-cache (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document.
+cache (`_preprocess_mask_arguments` in masking_utils). All else goes by the numbers of documents that a batch carries.
+What is not document is padding, one more document.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Cost:
         """Those of the vision tower with its projector, and those of the language model with its head."""
         real = batch.sources != PADDING
         tokens, supervised = int(real.sum()), batch.supervised
-        pairs = int((batch.positions + 1)[real].sum())  # every token looks at those before it and at itself
+        pairs = int((batch.positions + 1)[real].sum())  # a token sees those before it in its document, and itself
         sizes = [tile.shape[0] * tile.shape[1] // self.patch**2 for tiles in batch.tiles for tile in tiles]
         patches, squares = (0, 0) if batch.blank else (sum(sizes), sum(size**2 for size in sizes))
         adds = {

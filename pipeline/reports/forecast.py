@@ -8,7 +8,6 @@ step that runs again may leave the bytes that it left before; what reads them is
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.table import Table
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.progress import ProgressBars
-from vlmill.pipeline.core.step import Step, get_parameters
+from vlmill.pipeline.core.step import Step, get_parameters, match_names
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.engine.build import Build
@@ -223,7 +222,7 @@ def _find_inputs(root: Path, step: ForecastStep) -> list[str]:
     for folder in step.chain:
         for names in _read_names(root, folder):
             makers |= dict.fromkeys(names, folder)
-    wanted = [folder for name, folder in makers.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)]
+    wanted = [makers[name] for name in match_names(makers, step.reads)]
     unmade = [folder for folder in step.chain if not _read_names(root, folder)]
     named = [want for want in step.reads if "*" not in want and want not in makers]
     return list(dict.fromkeys([*step.direct, *wanted, *unmade, *named]))

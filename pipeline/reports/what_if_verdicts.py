@@ -5,13 +5,13 @@ Only steps whose settings changed run, over the tables of the run; they leave th
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.names import QUANTILES_FILE, SCORES_SUFFIX, name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.core.step import match_names
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.chain import read_manifest
@@ -192,10 +192,7 @@ def _resolve_duplicates(
             for filter_, path in partition.then.items()
         }
     folder.mkdir()
-    step.run(
-        {name: path for name, path in found.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)},
-        folder,
-    )
+    step.run({name: found[name] for name in match_names(found, step.reads)}, folder)
     for partition in partitions:
         partition.then["dedupe"] = folder / name_resolved_verdicts(f"{partition.source}/{partition.name}")
 

@@ -414,10 +414,10 @@ def test_an_image_that_a_cut_has_left_alone_keeps_the_tile_that_it_was_rendered_
 
 
 def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone():
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0]])
+    documents = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 2]])
     shown = torch.tensor([[0, 1, 0, 1, 0, 1, 0, 0]]).bool()
-    assert find_last_seen(shown, positions).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
-    assert (make_causal_mask(positions)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert find_last_seen(shown, documents).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
+    assert (make_causal_mask(documents)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
 
 
 # -- weights from elsewhere
