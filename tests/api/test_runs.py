@@ -265,10 +265,12 @@ def test_a_run_says_how_long_ranks_would_wait_for_each_other(run, capsys):
     assert alone.dealt == alone.in_order == 1
     assert two.steps == two.looked_at == 2
     assert 1 <= two.dealt < 2
-    assert main(["stats", str(run.folder), "--ranks", "2"]) == 0
+    assert command("stats", run.folder, "--ranks", 2) == 0
     assert str(two) in " ".join(capsys.readouterr().out.split())
-    assert main(["stats", str(run.folder), "--ranks", "3"]) == 1
-    assert "2 sequences cannot be cut into 1 micro-batches for each of 3 ranks" in " ".join(capsys.readouterr().err.split())
+    assert command("stats", run.folder, "--ranks", 3) == 1
+    assert "2 sequences cannot be cut into 1 micro-batches for each of 3 ranks" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.timeout(600)

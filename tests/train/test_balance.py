@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.train.balance import (
-    ENOUGH,
     choose_bucket,
     deal_sequences,
     estimate_costs,
@@ -74,7 +73,7 @@ def test_steps_of_a_bucket_leave_one_sequence_a_rank_within_the_bound(ranks):
         measure_imbalance(estimate_costs(shapes)[some], deal_sequences(estimate_costs(shapes)[some], ranks))
         for some in group_alike(estimate_costs(shapes), len(shapes) // ranks)
     ]
-    assert np.mean(times) < ENOUGH
+    assert np.mean(times) < 1.1
 
 
 def test_steps_stand_alone_where_ranks_are_balanced_without():

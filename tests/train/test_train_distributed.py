@@ -78,7 +78,7 @@ def tiles_of_ranks(root: Path, step: int) -> list[int]:
 def made(tmp_path_factory):
     """A run in which a rank's sequences of a step show no image while another's do, and whose steps are buckets."""
     only_text = [((node,), []) for nodes, _ in map(article, range(40)) for node in nodes if node.kind == "text"]
-    root = write_run(tmp_path_factory.mktemp("made"), {"some": [*only_text[:12], *map(question, range(30))]}, length=60)
+    root = write_run(tmp_path_factory.mktemp("made"), {"some": [*only_text[:10], *map(question, range(30))]}, length=60)
     assert any(0 in tiles and any(tiles) for tiles in map(partial(tiles_of_ranks, root), range(TRAINING.steps)))
     assert StepSequences(PlannedMixture(root, "align"), TRAINING).bucket > 1
     return root
