@@ -11,6 +11,7 @@ import torch
 
 from vlmill.pipeline.chat.encode import IGNORE
 from vlmill.pipeline.images import Layout
+from vlmill.train.device import move_tensor
 
 PADDING = -1
 """The source of a token that belongs to none."""
@@ -48,7 +49,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same with its tokens on a device."""
-        planes = {name: getattr(self, name).to(device) for name in PLANES}
+        planes = {name: move_tensor(getattr(self, name), device) for name in PLANES}
         return replace(self, **planes)
 
     @property

@@ -70,6 +70,12 @@ class ProcessGroup:
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(enable=True)  # gloo has no scaled sum
 
+    def reduce_after(self, root: nn.Module, *, last: bool) -> None:
+        """Have gradients added up over ranks after the `last` backward pass alone; until then each has them whole."""
+        if isinstance(root, FSDPModule):
+            root.set_requires_gradient_sync(last)
+            root.set_is_last_backward(last)
+
     def gather(self, value: T) -> list[T]:
         """The values of all ranks, in their order, on every rank; every rank has to call it."""
         if self.size == 1:

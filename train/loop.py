@@ -25,9 +25,10 @@ from vlmill.train import checkpoint
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
 from vlmill.train.data import Reader, load_step_batches
-from vlmill.train.distributed import ProcessGroup
+from vlmill.train.distributed import ProcessGroup, find_layers
 from vlmill.train.flops import Cost, count_flops, find_peak
 from vlmill.train.log import Log
+from vlmill.train.memory import count_held, measure_memory, reduces_once
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
 from vlmill.train.settings import Machine, Training
 from vlmill.train.steps import check_shares
@@ -76,6 +77,8 @@ def run_stage(setup: Setup, console: Console) -> Path:
     setup.model.to(setup.device).train()
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in find_layers(setup.model) if setup.machine.compile else ():
+        layer.compile()  # in place, so that parameters keep their names
     learner = Learner(setup)
     group.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
@@ -88,6 +91,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * group.size
     )
     dtype = getattr(torch, training.dtype)
+    once = _reduces_once(setup)
     with (
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
@@ -97,7 +101,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            line = _take_step(setup, learner, optimizer, step, batch)
+            line = _take_step(setup, learner, optimizer, step, batch, once=once)
             line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
@@ -117,10 +121,18 @@ def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     )
 
 
+def _reduces_once(setup: Setup) -> bool:
+    """Whether ranks add up gradients once a step; all do the same."""
+    held, memory = count_held(setup.model.parameters(), setup.group.size), measure_memory(setup.device)
+    return all(setup.group.gather(reduces_once(setup.machine, held, memory, setup.training.accumulation)))
+
+
 def _take_step(
-    setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
+    setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...], *, once: bool
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
+
+    Ranks add up gradients `once`, or after each micro-batch.
 
     The gradient is that of the mean over all supervised tokens of the step, whatever ranks and micro-batches they stand
     in.
@@ -130,7 +142,8 @@ def _take_step(
     counts = group.total(torch.tensor(_count_tokens(batch), device=setup.device)).tolist()
     supervised, tokens, places, tiles = counts
     sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
-    for micro in batch:
+    for number, micro in enumerate(batch, start=1):
+        group.reduce_after(learner, last=not once or number == len(batch))
         losses, sources = learner(micro)
         (losses.sum() / max(supervised, 1)).backward()
         sums[0].index_add_(0, sources, losses.detach().double())

@@ -176,7 +176,9 @@ class Machine:
     recompute: bool = (
         False  # activations of layers in the backward pass in place of keeping them: less memory, more time
     )
+    compile: bool = False  # layers by torch.compile: faster steps after some minutes, and other last digits
     ahead: Positive = 4  # steps that are read ahead
+    reduce_after: Literal["auto", "step", "micro-batch"] = "auto"  # when ranks add up gradients; auto: see memory.py
     shards: str | None = None  # where copies of the run's shards lie; None: in its folder
 
     @property

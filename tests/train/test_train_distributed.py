@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from transformers import AutoModelForImageTextToText
 
 from tests.helpers.ranks import DEAD, run_ranks
@@ -118,10 +119,10 @@ def child(root: str, die_before: str, model: str = "null", dtype: str = "float32
     """One rank."""
     update = loop._take_step
 
-    def step(*arguments):
+    def step(*arguments, **named):
         if str(arguments[3]) == die_before:
             os._exit(DEAD)
-        return update(*arguments)
+        return update(*arguments, **named)
 
     loop._take_step = step
     found = json.loads(model)
@@ -197,6 +198,32 @@ def test_new_rows_beside_adapters_are_trained_on_two_ranks_as_on_one_and_read_ba
     for name, weights in AutoModelForImageTextToText.from_pretrained(alone.export).state_dict().items():
         if name.endswith(("embed_tokens.weight", "lm_head.weight")):
             torch.testing.assert_close(exported[name], weights, rtol=1e-3, atol=1e-4)
+
+
+def reduce_on_ranks(root: str, after: str) -> None:
+    """One rank that trains a step of two micro-batches, and counts how often it adds up gradients."""
+    calls, reduce = [], _fsdp_param_group.foreach_reduce
+
+    def counted(*arguments, **named):
+        calls.append(1)
+        return reduce(*arguments, **named)
+
+    _fsdp_param_group.foreach_reduce = counted
+    training, machine = replace(TRAINING, accumulation=2, ranks=None, steps=2), replace(MACHINE, reduce_after=after)
+    train_stage(Path(root), "align", training, model_settings(), machine=machine)
+    if os.environ["RANK"] == "0":
+        (Path(root) / "calls").write_text(str(len(calls)))
+
+
+def test_gradients_that_are_added_up_once_a_step_are_those_of_every_micro_batch(made, tmp_path):
+    roots = {after: copy(made, make(tmp_path / after)) for after in ("step", "micro-batch")}
+    for after, root in roots.items():
+        run_ranks(2, reduce_on_ranks, root, after)
+    calls = {after: int((root / "calls").read_text()) for after, root in roots.items()}
+    assert calls["micro-batch"] == 2 * calls["step"] > 0
+    for one, other in zip(*map(lines, roots.values()), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-5)
 
 
 # -- GPUs, without one: what is called, and in which order
