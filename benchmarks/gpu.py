@@ -1,7 +1,8 @@
-"""What can only be seen on a GPU, in about ten minutes of one: `python -m benchmarks.gpu [--tiny] [--seconds 540]`.
+"""What only a GPU shows, in about ten minutes of one: `python -m benchmarks.gpu [--tiny] [--seconds 540]`.
 
-    attention   PyTorch's variable-length attention beside SDPA with a mask, on documents packed to 8,192 tokens, forward
-                and backward in bfloat16: milliseconds, and how far each is from SDPA in float32 over each document alone
+    attention   PyTorch's variable-length attention beside SDPA with a mask, on documents packed to 8,192 tokens,
+                forward and backward in bfloat16: milliseconds, and how far each is from SDPA in float32 over each
+                document alone
     loss        the loss in chunks (train/cross_entropy.py) beside that of all logits at once, 8,192 tokens over a
                 vocabulary of 151,936: milliseconds, the most memory, how far losses and gradients are apart
     optimizer   AdamW fused and not, over 135 million parameters
@@ -30,7 +31,7 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
 from benchmarks import mfu
-from vlmill.train import attention
+from vlmill.train import attention, cross_entropy
 from vlmill.train.cross_entropy import compute_cross_entropy
 
 REPEATS = 10
@@ -109,7 +110,7 @@ def compare_attention(device: torch.device, sizes: Sizes) -> None:
 
     def run(work: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         found = work(*inputs)
-        return [found, *torch.autograd.grad(found, inputs, gradient.to(found.dtype))]
+        return [found.detach(), *torch.autograd.grad(found, inputs, gradient.to(found.dtype))]
 
     right = run(lambda *parts: attend_documents(*parts, bounds), exact)
     for name, work in {"variable length": flash, "mask": masked}.items():
@@ -158,7 +159,7 @@ def compare_optimizers(device: torch.device, sizes: Sizes) -> None:
 
 def compare_training(device: torch.device, *, tiny: bool) -> None:
     """Print the lines of `benchmarks.mfu`."""
-    steps, sequences = (2, 2) if tiny else (12, 2)
+    steps, sequences = (1, 1) if tiny else (12, 2)
     options = Namespace(steps=steps, sequences=sequences, readers=2 if tiny else 12, tiny=tiny, compile=True)
     with tempfile.TemporaryDirectory() as folder:
         mixture, settings = mfu.settle(Path(folder) / "run", tiny, 5 * (steps + mfu.WARM) * sequences)
@@ -176,8 +177,10 @@ def main() -> None:
         parser.error("there is no GPU; --tiny shows on a CPU that it runs")
     if device.type == "cpu":
         attention.varlen_attn = attend_documents  # type: ignore[assignment]
-        attention.use_flash = lambda device, dtype: True
+        attention.use_flash = lambda *_: True
     sizes, ends = TINY if options.tiny else Sizes(), time.monotonic() + options.seconds
+    if options.tiny:
+        cross_entropy.LOGITS = sizes.tokens * sizes.vocabulary // 4
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}", flush=True)
     parts: dict[str, Callable[[], None]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,12 @@ class Document:
     labels: Sequence[int]  # IGNORE where nothing is supervised
     tiles: tuple[Sequence[np.ndarray], ...] = ()  # per image its encoder inputs: (height, width, 3) uint8
     layouts: tuple[Layout, ...] = ()  # per image
+    weights: np.ndarray | None = None  # per supervised token, see loss_weights.py; None: 1 each
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are supervised."""
+        return len(self.labels) - list(self.labels).count(IGNORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,12 @@ class Batch:
     sources: torch.Tensor  # (sequences, length) int64, PADDING where there is none
     tiles: tuple[Sequence[np.ndarray], ...]
     layouts: tuple[Layout, ...]
+    weights: torch.Tensor  # (supervised tokens,) float32, in reading order
     blank: bool = False  # whether its only image is one that no document shows
 
     def to(self, device: torch.device) -> Batch:
         """The same with its tokens on a device."""
-        planes = {name: move_tensor(getattr(self, name), device) for name in PLANES}
+        planes: dict[str, Any] = {name: move_tensor(getattr(self, name), device) for name in PLANES}
         return replace(self, **planes)
 
     @property
@@ -99,7 +107,10 @@ def pad_sequences(
     shown = [document for sequence in sequences for document in sequence]
     tiles = tuple(tile for document in shown for tile in document.tiles)
     layouts = tuple(layout for document in shown for layout in document.layouts)
-    return Batch(**dict(zip(PLANES, torch.from_numpy(planes), strict=True)), tiles=tiles, layouts=layouts)
+    filled = dict(zip(PLANES, torch.from_numpy(planes), strict=True))
+    weights = [one.weights if one.weights is not None else np.ones(one.supervised) for one in shown]
+    weighed = torch.from_numpy(np.concatenate(weights or [np.empty(0)]).astype(np.float32))
+    return Batch(**filled, tiles=tiles, layouts=layouts, weights=weighed)
 
 
 def collect_batches(

@@ -141,8 +141,9 @@ def restore_checkpoint(
     with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
         states = {"model": weights, "optimizer": moments}
         load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=group.size == 1)
-    for group_, kept in zip(optimizer.param_groups, moments["param_groups"], strict=True):
-        kept["fused"] = group_["fused"]  # how it is computed is a matter of this device
+    kept: Any = moments["param_groups"]
+    for ours, theirs in zip(optimizer.param_groups, kept, strict=True):
+        theirs["fused"] = ours["fused"]  # which kernel computes it is a matter of this device
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
 

@@ -134,20 +134,23 @@ def _take_step(
 
     Ranks add up gradients `once`, or after each micro-batch.
 
-    The gradient is that of the mean over all supervised tokens of the step, whatever ranks and micro-batches they stand
-    in.
+    The gradient is that of the weighted mean over all supervised tokens of the step, whatever ranks and micro-batches
+    they stand in.
     """
     training, group = setup.training, setup.group
     torch.manual_seed(int(hash_value([training.seed, step, group.rank])[:15], 16))  # of dropout
-    counts = group.total(torch.tensor(_count_tokens(batch), device=setup.device)).tolist()
-    supervised, tokens, places, tiles = counts
-    sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
+    counted = torch.tensor(_count_tokens(batch), dtype=torch.float64, device=setup.device)
+    *counts, weight = group.total(counted).tolist()
+    supervised, tokens, places, tiles = map(int, counts)
+    sums = torch.zeros(3, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for number, micro in enumerate(batch, start=1):
         group.reduce_after(learner, last=not once or number == len(batch))
         losses, sources = learner(micro)
-        (losses.sum() / max(supervised, 1)).backward()
-        sums[0].index_add_(0, sources, losses.detach().double())
-        sums[1].index_add_(0, sources, torch.ones_like(sources, dtype=torch.float64))
+        weights = micro.weights.to(losses.device)
+        ((losses * weights).sum() / (weight or 1.0)).backward()
+        sums[0].index_add_(0, sources, (losses.detach() * weights).double())
+        sums[1].index_add_(0, sources, weights.double())
+        sums[2].index_add_(0, sources, torch.ones_like(sources, dtype=torch.float64))
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in trained:  # no gradient counts as zero, so that the optimizer's state is whole after any step
         if parameter.grad is None:
@@ -156,14 +159,14 @@ def _take_step(
     rates = set_rates(optimizer, scale_rate(step, setup.steps, training))
     optimizer.step()
     optimizer.zero_grad()
-    lost, counted = group.total(sums).tolist()
+    lost, weighed, taught = group.total(sums).tolist()
     return {
         "step": step,
-        "loss": sum(lost) / max(supervised, 1),
+        "loss": sum(lost) / (weight or 1.0),
         "sources": {
-            name: {"loss": lost[i] / counted[i], "supervised": int(counted[i])}
+            name: {"loss": lost[i] / weighed[i], "weight": weighed[i] / weight, "supervised": int(taught[i])}
             for i, name in enumerate(setup.reader.mixture.sources)
-            if counted[i]
+            if weighed[i]
         },
         "learning_rate": dict(rates),
         "gradient_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
@@ -183,8 +186,9 @@ def _count_work(batch: tuple[Batch, ...], price: Cost, setup: Setup) -> dict[str
     return {"flops": total, "imbalance": round(slowest * setup.group.size / total, 4) if total else 1.0}
 
 
-def _count_tokens(batch: tuple[Batch, ...]) -> list[int]:
-    """Supervised tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
+def _count_tokens(batch: tuple[Batch, ...]) -> list[float]:
+    """Supervised tokens, tokens, places (tokens and padding), tiles and weight of the loss of a rank's step."""
     tiles = sum(micro.shown for micro in batch)
     places = sum(micro.ids.numel() for micro in batch)
-    return [sum(micro.supervised for micro in batch), sum(micro.tokens for micro in batch), places, tiles]
+    weight = sum(float(micro.weights.sum(dtype=torch.float64)) for micro in batch)
+    return [sum(micro.supervised for micro in batch), sum(micro.tokens for micro in batch), places, tiles, weight]

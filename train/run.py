@@ -151,7 +151,7 @@ def train_stage(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
             f"run the build again: vlmill build RECIPE --out {directory}"
         )
-    reader = open_reader(mixture, model, training.loss)
+    reader = open_reader(mixture, model, training.loss, training.loss_weights)
     steps, identity = count_steps(training, mixture.sequences), _describe_identity(mixture, training, model, start_from)
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here

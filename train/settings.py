@@ -5,7 +5,8 @@ Read before any work begins, so nothing heavy is imported here.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -42,6 +43,26 @@ class Adapter:
 
 
 @dataclass(frozen=True, config=STRICT)
+class LossWeights:
+    """How much each supervised token counts in a step's loss, which is a weighted mean over all of them.
+
+    A token of an answer with `turns` weight t, in a segment of a source of weight s, counts s * t / L**p: L is the sum
+    of t over the segment's supervised tokens, and p is 0, 0.5 or 1 by `average` (InternVL 2.5, arXiv 2412.05271).
+    """
+
+    average: Literal["tokens", "square_root", "samples"] = "tokens"  # samples: each segment counts alike
+    sources: Mapping[str, Rate] = field(default_factory=dict)  # entry of the mixture -> its weight; 1 for others
+    turns: Literal["all", "last"] | tuple[Annotated[float, Field(ge=0)], ...] = (
+        "all"  # a list weighs the answers of a conversation from its first on, the last number all further ones
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse weights under which nothing is learned."""
+        if not isinstance(self.turns, str) and not any(self.turns):
+            raise ValueError("turns: at least one answer has to have a weight above 0")
+
+
+@dataclass(frozen=True, config=STRICT)
 class Training:
     """One stage of training. A component without a learning rate is frozen."""
 
@@ -57,6 +78,7 @@ class Training:
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW
     clip: Rate | None = 1.0  # of the gradient's norm
     loss: Loss = "answers"
+    loss_weights: LossWeights | None = None  # None: every supervised token counts alike
     adapter: Adapter | None = (
         None  # what is trained of some components in place of their weights, and merged at the end
     )
@@ -80,6 +102,8 @@ class Training:
         ]
         if idle:
             raise ValueError(f"adapter.components: {', '.join(idle)} has no learning_rate")
+        if self.loss == "text" and self.loss_weights and self.loss_weights.turns != "all":
+            raise ValueError("loss_weights.turns weighs answers, and loss: text learns questions as well")
         if self.sequences % self.accumulation:
             raise ValueError(
                 f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation)"

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmill.mixtures.algorithms.course import Course
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.algorithms.pack import GOLDEN_RATIO, Stretches, pack_segments
 from vlmill.mixtures.steps.mix import order_samples
@@ -83,9 +84,8 @@ class Plan:
             for entry in mix["entries"]
         ]
         samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
-        order = np.fromiter(
-            islice(order_samples(entries, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64
-        )
+        called = order_samples(entries, starts[self.block].tolist(), starts[-1].tolist(), Course.of(mix))
+        order = np.fromiter(islice(called, samples), np.int64)
         segments = gather_segments(entries, order, starts[self.block].tolist())
         sources = [entry["entry"]["source"] for entry in mix["entries"]]
         first = self.block * settings["windows_per_block"]

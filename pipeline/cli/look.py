@@ -66,14 +66,14 @@ def stats(
         vlmill stats demo --html demo.html
         vlmill stats run --ranks 64
     """
-    from vlmill.mixtures.build import read_stats
-    from vlmill.mixtures.report.stats import make_stats_table
+    from vlmill.mixtures.report.stats import make_course_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
+    from vlmill.train.loss_shares import read_weighted_stats
 
     if html is not None:  # which shows samples and losses of a run without stages as well
         _write_page(directory, stage, html)
         return
-    found = read_stats(directory, stage)
+    found = read_weighted_stats(directory, stage)
     if not found:
         raise NotBuiltError(
             f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
@@ -84,6 +84,8 @@ def stats(
         return
     for name, stats_of_stage in found.items():
         console.print(make_stats_table(stats_of_stage, console.width))
+        if "course" in stats_of_stage:
+            console.print(make_course_table(stats_of_stage))
         console.print(summarise_repetition(stats_of_stage["repetition"]))
         if name in balance:
             console.print(balance[name]["imbalance"]["said"], markup=False, soft_wrap=True)

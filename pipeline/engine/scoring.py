@@ -57,7 +57,7 @@ class SignalStage:
     @property
     def unit(self) -> str:
         """What progress counts of it."""
-        return "images" if self.signal.of in {"images", "pairs"} else "texts"
+        return "texts" if self.signal.view() is None else "images"
 
     def open_worker(self) -> AnsweringWorker:
         """A worker."""

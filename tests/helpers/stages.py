@@ -128,6 +128,7 @@ def write_shards(
             "index": str(index.relative_to(root)),
             "sha256": hash_file(tar),
             "index_sha256": hash_file(index),
+            "lengths": str(index.relative_to(root)).replace(".index.", ".lengths."),
             "samples": pq.read_metadata(index).num_rows,
         }
         for tar, index in zip(tars, indices, strict=True)
@@ -232,7 +233,14 @@ def lock_recipe(root: Path, train: dict[str, Any], stage: str = "align", model: 
         "name": "one-stage",
         "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
         "policies": {"tiles": {"kind": ANYRES.kind, **asdict(ANYRES)}},
-        "stages": [{"name": stage, "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
+        "stages": [
+            {
+                "name": stage,
+                "policy": "tiles",
+                "mixture": {"shares": {"quiz": 1}, "sequence_length": 160},
+                "train": train,
+            }
+        ],
         "model": asdict(model or model_settings()),
     }
     (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))

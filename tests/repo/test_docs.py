@@ -192,9 +192,10 @@ def test_recipes_are_recipes(page, block, tmp_path):
 
 
 def test_the_mixtures_of_the_manual_are_mixtures():
-    whole, entries = (yaml.safe_load(block) for block in list_blocks(ROOT / "docs/mixtures.md", "yaml"))
+    whole, entries, moving = (yaml.safe_load(block) for block in list_blocks(ROOT / "docs/mixtures.md", "yaml"))
     assert parse_block(MixtureSettings, whole["mixture"], "mixture").by_share
     assert len(parse_block(MixtureSettings, {"sequence_length": 2048, **entries}, "mixture").resolved()) == 2
+    assert parse_block(MixtureSettings, {"sequence_length": 2048, **moving["mixture"]}, "mixture").moves
 
 
 def test_the_custom_filter_of_the_manual_is_one():

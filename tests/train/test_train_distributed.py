@@ -37,7 +37,7 @@ from vlmill.train.balance import deal_sequences
 from vlmill.train.data import open_reader, price_sequences
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.run import evaluate_stage, train_stage
-from vlmill.train.settings import Adapter, Machine, ModelSettings, Training
+from vlmill.train.settings import Adapter, LossWeights, Machine, ModelSettings, Training
 from vlmill.train.steps import StepSequences
 
 TRAINING = Training(
@@ -46,6 +46,7 @@ TRAINING = Training(
     ranks=4,
     steps=3,
     loss="text",
+    loss_weights=LossWeights(average="square_root"),
     evaluate=0,
     checkpoint_every=1,
 )
