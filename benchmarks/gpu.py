@@ -141,9 +141,7 @@ def compare_losses(device: torch.device, sizes: Sizes) -> None:
         spent, held = measure(device, lambda work=work: run(work))  # type: ignore[misc]
         print(f"loss, {name:<8} {spent:8.2f} ms, {held:.2f} GiB", flush=True)
     off = [float((one - other).abs().max()) for one, other in zip(found["whole"], found["chunks"], strict=True)]
-    print(
-        f"loss, apart by at most: losses {off[0]:.2e}, gradients of hidden states {off[1]:.2e}, of the head {off[2]:.2e}"
-    )
+    print(f"loss, apart by at most: {off[0]:.2e}, gradients {off[1]:.2e} and {off[2]:.2e} (of the head)", flush=True)
 
 
 def compare_optimizers(device: torch.device, sizes: Sizes) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 T = TypeVar("T")
@@ -56,6 +57,9 @@ class ProcessGroup:
 
         Layers are what transformers' classes name in `_no_split_modules`. Gathered in `dtype`, added up in float32.
         What is not computed by the forward of `root` sees shares of parameters alone.
+
+        Weights are those of the first rank, which sends them layer by layer: no other ever has more than its share
+        and a layer.
         """
         if self.size == 1:
             return
@@ -64,6 +68,10 @@ class ProcessGroup:
             param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
         for module in [*find_layers(root), root]:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if not isinstance(tensor, DTensor):  # which are shared out already
+                    tensor.data = tensor.data.to(device)
+                    distributed.broadcast(tensor.data, 0)
             fully_shard(module, mesh=mesh, mp_policy=precision)
         for module in root.modules():
             if isinstance(module, FSDPModule):

@@ -74,7 +74,9 @@ def run_stage(setup: Setup, console: Console) -> Path:
     """
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
     check_shares(training, group.size)
-    setup.model.to(setup.device).train()
+    setup.model.train()
+    if group.size == 1:
+        setup.model.to(setup.device)
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in find_layers(setup.model) if setup.machine.compile else ():

@@ -68,6 +68,32 @@ def create_model(
     return model
 
 
+def create_form(
+    family: Family, tokenizer: Tokenizer, chat: ChatFormat, adapter: Adapter | None = None
+) -> PreTrainedModel:
+    """The same model without weights, for ranks that are sent them: no file is read, and no memory written to.
+
+    Args:
+        family: of the model.
+        tokenizer: of the recipe.
+        chat: its format.
+        adapter: is put in, if given.
+    """
+    with torch.device("meta"):
+        model = family.build(tokenizer, chat)
+        if adapter is not None:
+            adapters.inject_adapters(model, family, adapter)
+    deterministic: Any = torch.utils.deterministic
+    filled = deterministic.fill_uninitialized_memory
+    deterministic.fill_uninitialized_memory = False  # else every page would be touched
+    try:
+        model.to_empty(device="cpu")
+    finally:
+        deterministic.fill_uninitialized_memory = filled
+    model.tie_weights()
+    return model
+
+
 def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """Write all weights to a file in `folder`, whole or not at all."""
     partial = folder / f"{WEIGHTS}.partial"

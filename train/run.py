@@ -35,7 +35,7 @@ from vlmill.train.evaluate import HeldOut, Score, make_score_table, summarise_sc
 from vlmill.train.export import export_model, load_export
 from vlmill.train.families.pretrained import choose_export_dtype
 from vlmill.train.loop import Setup, run_stage
-from vlmill.train.model import WEIGHTS, create_model, save_weights
+from vlmill.train.model import WEIGHTS, create_form, create_model, save_weights
 from vlmill.train.scoring import Scorer, remove_partial_scores
 from vlmill.train.settings import Machine, ModelSettings, Training, read_model_settings, read_training_settings
 from vlmill.train.steps import count_steps
@@ -158,7 +158,7 @@ def train_stage(
     device = torch.device("cpu") if finished else take_device(machine)
     with prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
         if not finished:
-            network = _build_network(reader, training, model, start_from)
+            network = _build_network(reader, training, model, start_from, form=not group.leads)
             setup = Setup(reader, network, training, steps, identity, folder, device, machine, group)
             last = run_stage(setup, console)
             _export_network(setup, model, last, dtype)
@@ -186,14 +186,17 @@ def _score_checkpoint(
 
 
 def _build_network(
-    reader: Reader, training: Training, model: ModelSettings, start_from: Path | None = None
+    reader: Reader, training: Training, model: ModelSettings, start_from: Path | None = None, *, form: bool = False
 ) -> PreTrainedModel:
-    """The model of a stage, with what it trains in place of whole components."""
+    """The model of a stage, with what it trains in place of whole components; of its weights the `form` alone."""
     chat, own = reader.mixture.chat, Tokenizer.from_file(str(reader.mixture.tokenizer))
     new = new_rows.find_new_rows(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
-    network = create_model(
-        reader.family, reader.tokenizer, chat, training.seed, start_from, adapter=training.adapter, new=new
-    )
+    if form:
+        network = create_form(reader.family, reader.tokenizer, chat, training.adapter)
+    else:
+        network = create_model(
+            reader.family, reader.tokenizer, chat, training.seed, start_from, adapter=training.adapter, new=new
+        )
     if new_rows.trains_rows_alone(training):
         new_rows.insert_rows(network, new)
     return network
@@ -208,8 +211,9 @@ def _export_network(setup: Setup, model: ModelSettings, last: Path, dtype: torch
     weights = checkpoint.gather_weights(network)
     if group.leads:
         if group.size > 1:  # what ranks share between them cannot be used by one alone
-            network = _build_network(reader, setup.training, model)
-            network.load_state_dict(weights)
+            network = _build_network(reader, setup.training, model, form=True)
+            network.load_state_dict(weights, assign=True)
+            network.tie_weights()
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)
         save_weights(network, last)
