@@ -25,7 +25,7 @@ from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, encode_nodes, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images import Layout, Policy
 from vlmill.train.balance import deal_sequences
 from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
@@ -186,8 +186,13 @@ def price_sequences(reader: Reader, training: Training, ranks: int = 2) -> Calla
     if ranks == 1:
         return lambda numbers: np.ones((len(numbers), 2))
     cost = count_family_flops(reader.family, reader.tokenizer, mixture.chat, tuple(training.learning_rate))
-    side = int(getattr(policy, "side", 0) or getattr(policy, "longest", TYPICAL))
+    side = get_tile_side(policy)
     return lambda numbers: cost.estimate(mixture.measure(numbers), side)
+
+
+def get_tile_side(policy: Policy) -> int:
+    """Pixels of a tile's side; of tiles of many sizes the longest, to which they are padded."""
+    return int(getattr(policy, "side", 0) or getattr(policy, "longest", TYPICAL))
 
 
 def load_batches(
