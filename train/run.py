@@ -312,6 +312,8 @@ def _describe_identity(
     before = hash_value(checkpoint.read_state(start_from)) if start_from else None
     towers = json.loads(to_json(model))
     towers.pop("export_dtype")
+    if towers["positions"] is None:  # so that stages of before the key are still known
+        towers.pop("positions")
     return {
         "mixture": mixture.sha256,
         "start_from": before,

@@ -29,6 +29,8 @@ Width = Annotated[int, Field(ge=1, le=1 << 20)]
 Layers = Annotated[int, Field(ge=1, le=1024)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 ExportDtype = Literal["float32", "bfloat16", "float16"]
+Positions = Literal["flat", "mrope", "rope_tie", "rope_tie_v2"]
+"""How tokens are placed for rotary embeddings of three axes (train/families/positions.py)."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -119,12 +121,17 @@ class Training:
 class VisionTower:
     """A vision transformer with new weights, of transformers' class for `kind`."""
 
-    kind: Literal["siglip", "clip", "dinov2", "internvit"]
+    kind: Literal["siglip", "clip", "dinov2", "internvit", "qwen2_5_vl", "qwen3_vl"]
     hidden_size: Width
     layers: Layers
     heads: Layers
-    image_size: Width  # side of its input, in pixels
     patch_size: Width
+    image_size: Width | None = None  # side of its input, in pixels; of qwen3_vl, side of its table of positions
+
+    def __post_init__(self) -> None:
+        """Refuse a tower of no size, but where it takes images of any."""
+        if self.image_size is None and self.kind != "qwen2_5_vl":
+            raise ValueError(f"image_size is missing: {self.kind} has positions for an input of one size")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,7 +172,7 @@ class FusedTower:
 class Connector:
     """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
 
-    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct"] | None = None
+    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct", "merger"] | None = None
     depth: Layers | None = None  # layers of a perceiver resampler; None: as the family's paper has it
     interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
 
@@ -179,6 +186,7 @@ class ModelSettings:
     text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
     connector: Connector = Connector()
     checkpoint: Pretrained | None = None  # of the family's own class
+    positions: Positions | None = None  # of tokens; None: as the family, or the checkpoint, has them
     export_dtype: ExportDtype | None = None  # None: what the pretrained language model or checkpoint was published in
 
     def __post_init__(self) -> None:

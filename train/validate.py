@@ -120,7 +120,7 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
             )
 
 
-def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> dict[str, int]:
+def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> dict[str, int | None]:
     """`image_size` and `patch_size` of a tower, as far as they can be read without transformers and the network.
 
     Of a pretrained one its `config.json` tells, where it lies on this machine. Where a family fits the tower to the

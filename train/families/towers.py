@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from vlmill.train.families import FAMILIES, language, vision
 from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import Component, ModelSettings, Pretrained
 
-VISION = ("model.vision_tower.", "model.vision_model.")
+VISION = ("model.vision_tower.", "model.vision_model.", "model.visual.")
 PROJECTOR = (
+    "model.visual.merger.",
+    "model.visual.deepstack_merger_list.",
     "model.multi_modal_projector.",
     "model.image_newline",
     "model.connector.",
@@ -25,9 +28,9 @@ PROJECTOR = (
 
 def find_component(parameter: str) -> Component:
     """The component that a parameter belongs to, in any of the model classes."""
-    if parameter.startswith(VISION):
-        return "vision"
-    return "projector" if parameter.startswith(PROJECTOR) else "text"
+    if parameter.startswith(PROJECTOR):
+        return "projector"
+    return "vision" if parameter.startswith(VISION) else "text"
 
 
 def is_meta() -> bool:
@@ -41,7 +44,12 @@ def choose_connector(settings: ModelSettings) -> str:
 
 
 def assemble_model(
-    classes: tuple[Any, Any], settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, config: dict[str, Any]
+    classes: tuple[Any, Any],
+    settings: ModelSettings,
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    config: dict[str, Any],
+    convert: Callable[[Any], Any] = lambda text: text,
 ) -> Any:
     """A model in float32, on the CPU: new, with pretrained towers in it, or a checkpoint.
 
@@ -53,6 +61,7 @@ def assemble_model(
         tokenizer: of the recipe.
         chat: the format, whose image token the model has to know.
         config: what the configuration says besides the language model, `vision_config` among it.
+        convert: makes of a language model's configuration the form that the class has of it.
     """
     model_class, config_class = classes
     image = get_mark_id(tokenizer, chat.image)
@@ -61,7 +70,7 @@ def assemble_model(
         model.config.image_token_id = image
         _adapt_config(model.config, config, settings.checkpoint)
         return model
-    text = language.configure_text(settings, tokenizer, chat)
+    text = convert(language.configure_text(settings, tokenizer, chat))
     named = "image_token_index" if hasattr(config_class, "image_token_index") else "image_token_id"
     ours = {"text_config": text, named: image, "tie_word_embeddings": text.tie_word_embeddings}
     model = model_class(config_class(**ours, **config))
@@ -73,7 +82,9 @@ def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
     """Put the weights of pretrained towers into a new model whose language model is `text`; none on the meta device."""
     if is_meta():
         return
-    vision.load_vision(getattr(model.model, "vision_tower", None) or model.model.vision_model, settings.vision)
+    names = ("vision_tower", "vision_model", "visual")
+    tower = next(getattr(model.model, name) for name in names if hasattr(model.model, name))
+    vision.load_vision(tower, settings.vision)
     if isinstance(settings.text, Pretrained):
         language.load_text(model, text, settings.text)
 
