@@ -77,7 +77,7 @@ def validate_mixtures(recipe: Recipe) -> None:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
     mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
-    columns = list_signal_columns(recipe.list_values())
+    columns = list_signal_columns(recipe.list_values(), recipe.list_labels())
     if taken := [column for column in columns if column in WHERE_COLUMNS or columns.count(column) > 1]:
         raise RecipeError(f"signals: {taken[0]!r} is a column of shards already; rename the signal that gives it")
     for mixture in mixtures.values():

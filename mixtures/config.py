@@ -61,6 +61,22 @@ TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 
 @dataclass(frozen=True, config=STRICT)
+class Balance:
+    """How many samples of one group an entry has at most, as MetaCLIP curates (Xu et al. 2023, arXiv:2309.16671).
+
+    Of a group of n samples, min(n, cap) are kept, chosen by a hash of their ids.
+    """
+
+    by: str  # a column that names groups: a signal of kind clusters, `group`, `licence` or another of `where`
+    cap: int  # samples of a group at most
+
+    def __post_init__(self) -> None:
+        """Refuse a cap that leaves nothing."""
+        if self.cap < 1:
+            raise ValueError(f"balance by {self.by!r} has the cap {self.cap}; it is 1 or more")
+
+
+@dataclass(frozen=True, config=STRICT)
 class MixtureEntry:
     """One source's entry in a mixture, or that of a group of sources. A source may stand in several entries."""
 
@@ -69,6 +85,7 @@ class MixtureEntry:
     repeat: float | None = None  # epochs of the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
     where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
+    balance: Balance | None = None  # samples at most of each group, of what `where` leaves; `take` comes after
     max_repetition: float | None = None  # epochs at most; of a share 16 where neither entry nor mixture declares any
     sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
 
@@ -125,11 +142,12 @@ class MixtureEntry:
         return min(wanted, number)
 
     def scaled(self, fraction: float) -> MixtureEntry:
-        """The same for a run that read this fraction of the source's rows: `take` of a number is as much less."""
+        """The same for a run that read this fraction of the source's rows: numbers of samples are as much less."""
         how, _, amount = self.take.partition(":")
-        if not amount or amount.endswith("%"):
-            return self
-        return replace(self, take=f"{how}:{max(1, round(int(amount) * fraction))}")
+        numbered = amount and not amount.endswith("%")
+        take = f"{how}:{max(1, round(int(amount) * fraction))}" if numbered else self.take
+        balance = self.balance and replace(self.balance, cap=max(1, round(self.balance.cap * fraction)))
+        return replace(self, take=take, balance=balance)
 
 
 def _allow_mapping(schema: dict[str, Any]) -> None:

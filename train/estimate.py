@@ -79,8 +79,8 @@ def estimate_stage(recipe: Recipe, base: Path, stage: Stage, ranks: int) -> Trai
     family = find_family(read_model_settings(recipe), policy, recipe.chat)
     with torch.device("meta"):
         model = family.build(load_tokenizer(base / (recipe.tokenizer or ""), chat), chat)
-        if training.adapter is not None:
-            adapters.inject_adapters(model, family, training.adapter)
+        for adapter in training.adapters[:1]:
+            adapters.change_adapters(model, family, adapter)
     make_optimizer(model, family, training)  # which says what is trained
     cost = count_flops(model, family, tuple(training.learning_rate))
     length = mixture.sequence_length

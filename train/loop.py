@@ -30,6 +30,7 @@ from vlmill.train.flops import Cost, count_flops, find_peak
 from vlmill.train.log import Log
 from vlmill.train.memory import count_held, measure_memory, reduces_once
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
+from vlmill.train.phases import Phase
 from vlmill.train.settings import Machine, Training
 from vlmill.train.steps import check_shares
 
@@ -42,6 +43,7 @@ class Setup:
     model: PreTrainedModel
     training: Training
     steps: int
+    phase: Phase
     identity: Mapping[str, Any]  # what the course of the training depends on
     folder: Path  # of checkpoints and the log
     device: torch.device
@@ -66,7 +68,9 @@ class Learner(nn.Module):
 
 
 def run_stage(setup: Setup, console: Console) -> Path:
-    """Train from the newest checkpoint to the last step; returns the last checkpoint.
+    """Train from the newest checkpoint to the last step of the phase; returns the last checkpoint.
+
+    The newest one is of the phase, or the last one of the phase before, whose weights the model has already.
 
     Raises:
         RecipeError: the sequences of a step cannot be shared out.
@@ -85,7 +89,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
     group.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.list_complete(folder)
-    done = checkpoint.restore_checkpoint(kept[-1], setup.model, optimizer, setup.identity, group) if kept else 0
+    done = _restore_progress(setup, optimizer, kept[-1]) if kept else 0
     group.wait()
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
     most = find_peak(setup.device, training.dtype)
@@ -99,7 +103,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         attend_packed(setup.model, setup.device, dtype),
         closing(_load_batches(setup, done)) as batches,
     ):
-        for step in range(done, setup.steps):
+        for step in range(done, setup.phase.last):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
@@ -107,7 +111,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
             line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
-            if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
+            if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.phase.last:
                 checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, group)
                 if group.leads:
                     checkpoint.prune_checkpoints(folder, training.keep_last)
@@ -115,9 +119,18 @@ def run_stage(setup: Setup, console: Console) -> Path:
     return checkpoint.list_complete(folder)[-1]
 
 
+def _restore_progress(setup: Setup, optimizer: torch.optim.Optimizer, path: Path) -> int:
+    """Load a checkpoint, and return how many steps it has behind it."""
+    done = checkpoint.check_identity(path, setup.identity)
+    if done > setup.phase.first:
+        return checkpoint.restore_checkpoint(path, setup.model, optimizer, setup.identity, setup.group)
+    checkpoint.restore_optimizer(path, setup.model, optimizer, setup.group)
+    return done
+
+
 def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
-    group, machine, steps = setup.group, setup.machine, range(done, setup.steps)
+    group, machine, steps = setup.group, setup.machine, range(done, setup.phase.last)
     return load_step_batches(
         setup.reader, setup.training, steps, group.rank, group.size, machine.readers, machine.ahead
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,12 @@ def create_model(
         elif new is not None:
             new_rows.draw_rows(model, tokenizer, new)
         if adapter is not None:
-            adapters.inject_adapters(model, family, adapter)
+            adapters.change_adapters(model, family, adapter)
     return model
 
 
 def create_form(
-    family: Family, tokenizer: Tokenizer, chat: ChatFormat, adapter: Adapter | None = None
+    family: Family, tokenizer: Tokenizer, chat: ChatFormat, changes: Sequence[Adapter] = ()
 ) -> PreTrainedModel:
     """The same model without weights, for ranks that are sent them: no file is read, and no memory written to.
 
@@ -77,12 +77,12 @@ def create_form(
         family: of the model.
         tokenizer: of the recipe.
         chat: its format.
-        adapter: is put in, if given.
+        changes: adapters that it has had, one after the other.
     """
     with torch.device("meta"):
         model = family.build(tokenizer, chat)
-        if adapter is not None:
-            adapters.inject_adapters(model, family, adapter)
+        for adapter in changes:
+            adapters.change_adapters(model, family, adapter)
     deterministic: Any = torch.utils.deterministic
     filled = deterministic.fill_uninitialized_memory
     deterministic.fill_uninitialized_memory = False  # else every page would be touched
@@ -137,7 +137,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
     them). A group's `component` names it, its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-    adapted = training.adapter.components if training.adapter else ()
+    adapted = training.adapted
     rates = {
         new_rows.NAME: new_rows.choose_rate(training),
         **{str(component): rate for component, rate in training.learning_rate.items()},

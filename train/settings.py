@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -38,10 +39,18 @@ class Adapter:
     """LoRA: low-rank updates of the linear layers of some components, in place of all their weights. Needs peft."""
 
     components: tuple[Component, ...] = ("text",)
+    layers: Annotated[str, Field(pattern=r"^(all|last:[1-9][0-9]*)$")] = "all"  # last:N: of each stack of layers
     rank: Positive = 16
     alpha: Rate | None = None  # updates are scaled by alpha / rank; None: not at all
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dora: bool = False  # directions and magnitudes apart (Liu et al., 2024), as Idefics2 was trained
+    at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of several: from this fraction of the stage's steps on
+    continued: bool = False  # with the adapters that the stage before ended with, in place of what they were merged to
+
+    @property
+    def depth(self) -> int | None:
+        """How many layers of each stack are adapted, from the last; None: all."""
+        return None if self.layers == "all" else int(self.layers.partition(":")[2])
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,8 +90,8 @@ class Training:
     clip: Rate | None = 1.0  # of the gradient's norm
     loss: Loss = "answers"
     loss_weights: LossWeights | None = None  # None: every supervised token counts alike
-    adapter: Adapter | None = (
-        None  # what is trained of some components in place of their weights, and merged at the end
+    adapter: Adapter | tuple[Adapter, ...] | None = (
+        None  # what is trained of some components in place of their weights, and merged at the end; a list: in turn
     )
     neftune: Rate | None = None  # alpha of noise on the embeddings of tokens (Jain et al., 2023)
     seed: Seed = 0  # of new weights, dropout and noise
@@ -97,13 +106,9 @@ class Training:
             raise ValueError("give either steps or epochs")
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
-        idle = [
-            component
-            for component in (self.adapter.components if self.adapter else ())
-            if component not in self.learning_rate
-        ]
-        if idle:
+        if idle := [component for component in self.adapted if component not in self.learning_rate]:
             raise ValueError(f"adapter.components: {', '.join(idle)} has no learning_rate")
+        self._check_adapters()
         if self.loss == "text" and self.loss_weights and self.loss_weights.turns != "all":
             raise ValueError("loss_weights.turns weighs answers, and loss: text learns questions as well")
         if self.sequences % self.accumulation:
@@ -115,6 +120,48 @@ class Training:
                 f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation) for "
                 f"each of {self.ranks} ranks"
             )
+
+    def _check_adapters(self) -> None:
+        """Refuse adapters in turn under which what was learned could not go on."""
+        if self.adapter == ():
+            raise ValueError("adapter: an empty list; leave it out to train whole weights")
+        if self.adapters and self.adapters[0].at:
+            raise ValueError(f"adapter: the first begins at {self.adapters[0].at:g}; the first begins at 0")
+        for before, after in pairwise(self.adapters):
+            if after.at <= before.at:
+                raise ValueError(f"adapter.at: {after.at:g} comes behind {before.at:g}; each begins later")
+            if after.continued:
+                raise ValueError("adapter.continued is of the first; the others go on with the one before in any case")
+            check_succession(before, after)
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The adapters in turn; none where whole weights are trained."""
+        return self.adapter if isinstance(self.adapter, tuple) else (self.adapter,) if self.adapter else ()
+
+    @property
+    def adapted(self) -> tuple[Component, ...]:
+        """Components that adapters stand for at any time; their weights are frozen throughout the stage."""
+        return tuple(dict.fromkeys(component for adapter in self.adapters for component in adapter.components))
+
+
+def check_succession(before: Adapter, after: Adapter) -> None:
+    """Refuse adapters that cannot take over from others without a change of what the model computes.
+
+    Raises:
+        ValueError: ranks fall, or DoRA's magnitudes would have to be divided.
+    """
+    if before.dora != after.dora:
+        raise ValueError(
+            "adapter.dora changes; adapters that go on keep it, and a stage that merges first may change it"
+        )
+    if after.rank < before.rank:
+        raise ValueError(f"adapter.rank falls from {before.rank} to {after.rank}; ranks stay or grow")
+    if after.dora and after.rank > before.rank:
+        raise ValueError(
+            f"adapter.rank grows from {before.rank} to {after.rank} with dora; a magnitude belongs to one update, so "
+            "add layers or components, or let the rank grow without dora"
+        )
 
 
 @dataclass(frozen=True, config=STRICT)

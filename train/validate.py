@@ -21,10 +21,12 @@ from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
 from vlmill.train.settings import (
+    Adapter,
     FusedTower,
     ModelSettings,
     Pretrained,
     VisionTower,
+    check_succession,
     read_model_settings,
     read_training_settings,
 )
@@ -96,6 +98,8 @@ def _check_training(recipe: Recipe, stage: Stage) -> None:
             f"over the plan would begin their course again, in another order; write train.epochs: 1 and "
             f"mixture.epochs: {training.epochs * (mixture.epochs or 1):g} for one course over all of it"
         )
+    if training.adapters and training.adapters[0].continued:
+        _check_continued(recipe, stage, training.adapters[0])
     weights, entries = training.loss_weights, [entry.source for entry in mixture.resolved()]
     for name in weights.sources if weights else ():
         if name not in entries:
@@ -103,6 +107,19 @@ def _check_training(recipe: Recipe, stage: Stage) -> None:
                 f"stages.{stage.name}.train.loss_weights.sources: {name!r} is no entry of the stage's mixture; "
                 f"{suggest_names(name, entries)}"
             )
+
+
+def _check_continued(recipe: Recipe, stage: Stage, adapter: Adapter) -> None:
+    """Whether a stage can go on with the adapters of the one before."""
+    place = [item.name for item in recipe.stages].index(stage.name) - 1
+    before = read_training_settings(recipe.stages[place], recipe.scale).adapters if place >= 0 else ()
+    where = f"stages.{stage.name}.train.adapter.continued"
+    if not before:
+        raise RecipeError(f"{where}: the stage before has no adapters to go on with; leave it out")
+    try:
+        check_succession(before[-1], adapter)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:

@@ -86,6 +86,7 @@ def _describe_source(entry: Mapping[str, Any], declared: float, totals: Mapping[
         "mean_length": _round_ratio(planned["tokens"], planned["samples"]),
         "lost": {**lost, **entry["too_long"]},
         "cut": entry["cut"],
+        **({"balance": entry["balance"]} if "balance" in entry else {}),
         "licences": entry["licences"],
     }
 
@@ -214,12 +215,23 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         said = ", ".join(f"{source['name']} {source['loss_share']:.2%}" for source in weighed)
         yield f"share of the loss, as the recipe weighs it: {said}"
     for source in stats["sources"]:
+        if balance := source.get("balance"):
+            yield f"balance of {source['name']}: {_format_balance(balance)}"
         if cut := _format_cuts(source["cut"]):
             yield f"cut of {source['name']}: {cut}"
         lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes", "tokens", "supervised")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
     yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
+
+
+def _format_balance(balance: Mapping[str, Any]) -> str:
+    """What balancing came to: `12 of 340 groups of topic over 200; 8,012 of 9,400 samples`."""
+    without = f"; {balance['without']:,} samples in none" if balance["without"] else ""
+    return (
+        f"{balance['capped']:,} of {balance['groups']:,} groups of {balance['by']} over {balance['cap']:,}; "
+        f"{balance['kept']:,} of {balance['samples']:,} samples{without}"
+    )
 
 
 def _format_cuts(cut: Mapping[str, int]) -> str:

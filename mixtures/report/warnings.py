@@ -76,6 +76,10 @@ def warn_of_settings(
     return warnings
 
 
+NOT_THERE = (Reason.HELD_OUT, Reason.NOT_TAKEN, Reason.OVER_CAP)
+"""Reasons of samples that `take` cannot have."""
+
+
 def _sum_shares(mixture: MixtureSettings) -> dict[float, float]:
     """What the shares add up to, at each point of the budget that any of them names."""
     at = list_points(mixture)
@@ -91,7 +95,7 @@ def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[
             "from all of it"
         )
     samples = selected["counts"]["samples"]
-    there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
+    there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in NOT_THERE)
     if amount.isdigit() and int(amount) > there:
         yield f"take {entry.take} asks for more than the {there:,} samples there are; all are taken"
 

@@ -19,6 +19,7 @@ from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
+from vlmill.pipeline.cli.new import new
 from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
@@ -91,6 +92,7 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for command in (
+    new,
     check,
     build,
     status,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from vlmill.pipeline.signals.answer_loss import AnswerLoss
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
+from vlmill.pipeline.signals.clusters import Clusters
 from vlmill.pipeline.signals.faces import Faces
 from vlmill.pipeline.signals.perplexity import Perplexity
 from vlmill.pipeline.signals.similarity import ImageEmbedding, ImageScore, ImageTextSimilarity, TextEmbedding
@@ -27,4 +28,7 @@ SIGNALS: dict[str, type[Signal]] = {
     "faces": Faces,
 }
 
-__all__ = ["SIGNALS", "Signal", "SignalBatch", "Unit"]
+DERIVED: dict[str, type[Clusters]] = {"clusters": Clusters}
+"""Signals whose values follow from those of another one, over the whole run."""
+
+__all__ = ["DERIVED", "SIGNALS", "Clusters", "Signal", "SignalBatch", "Unit"]

@@ -61,6 +61,7 @@ class TableSource(RecordSource):
     opens: ClassVar[bool] = True
 
     image: Names = ()
+    suffix: str = ""  # of the files of images whose cells have none, being ids: .jpg
     caption: str = ""
     question: str = ""
     answer: str = ""
@@ -75,6 +76,8 @@ class TableSource(RecordSource):
         forms = [bool(self.caption), bool(self.question or self.answer or self.choices), bool(self.turns)]
         if sum(forms) != 1:
             raise ValueError("name the columns of one form: caption, or question and answer, or turns")
+        if self.suffix and (self.fetches or not self.image):
+            raise ValueError("suffix is of the files of images: name their column with image, and take kind table")
         if self.caption and not self.image:
             raise ValueError("a caption belongs to an image: name its column with image")
         if forms[1] and not (self.question and self.answer):
@@ -106,6 +109,9 @@ class TableSource(RecordSource):
         """An image in a cell: its bytes, or the file that it names. Raises UnreadableRow."""
         if isinstance(value, bytes) and value:
             return ConversationImage(Picture(data=value), None)
+        if self.suffix and isinstance(value, str | int) and str(value).strip():
+            name = str(value).strip()
+            value = name if "." in name else name + self.suffix
         return read_picture(place, value)
 
     def page(self, row: Mapping[str, Any]) -> Page:

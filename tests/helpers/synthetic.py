@@ -102,10 +102,12 @@ class Store:
         licence: str = "CC0-1.0",
         pictures: Sequence[Sequence[int]] | None = None,
         shown_by: str | None = None,
+        topics: Sequence[float | None] | None = None,
     ) -> None:
         """Write a source; `pictures` are the numbers of those that each document shows, else all differ.
 
-        Pictures of a number are other ones in each source, unless they are those that `shown_by` shows.
+        Pictures of a number are other ones in each source, unless they are those that `shown_by` shows. `topics` are
+        the clusters of documents.
         """
         shards = []
         for number, start in enumerate(range(0, len(documents), per_shard)):
@@ -113,7 +115,13 @@ class Store:
             stem = f"shards/{source}/small/00000-0000.k.{number:02d}"
             (self.root / stem).parent.mkdir(parents=True, exist_ok=True)
             index, lengths = f"{stem}.index.parquet", f"{stem}.lengths.parquet"
-            shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), index, "0" * 64, lengths)
+            signals = f"{stem}.signals.parquet" if topics is not None else ""
+            shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), index, "0" * 64, lengths, signals)
+            if topics is not None:
+                found = pa.array(topics[start : start + per_shard], pa.float32())
+                rows = pa.array(range(len(here)), pa.int32())
+                pq.write_table(pa.table({"row": rows, "topic": found}), self.root / signals)
+                self.inputs[signals] = self.root / signals
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
             shown = pictures or [[1000 * row + node for node in range(row % 3)] for row in range(len(documents))]

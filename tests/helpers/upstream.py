@@ -388,6 +388,14 @@ SHAPES: dict[str, Shape] = {
         ("column 'talk' is missing", "it has images, turns"),
         {"image": "images", "turns": "talk"},
     ),
+    "table of ids": Shape(
+        json_array,
+        lambda row: {"image_id": f"{row}" if row % 2 else row, "question": f"Is {row} there?", "answer": "No."},
+        {"image_id": None, "question": "Is it there?", "answer": "No."},
+        {"image_id": "0", "asked": "Is it there?", "answer": "No."},
+        ("no row has", "question"),
+        {"image": "image_id", "suffix": ".jpg", "question": "question", "answer": "answer"},
+    ),
     "web_table": Shape(
         lambda path, rows: json_lines(path.with_suffix(".jsonl"), rows),
         lambda row: {"link": f"http://img.test/{row}", "text": f"Picture {row}"},

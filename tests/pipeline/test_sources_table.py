@@ -183,3 +183,18 @@ def test_an_arrow_file_of_either_form_is_read_and_datasets_writes_one_of_them(tm
     rows = read(saved, **options)
     assert rows == read(tmp_path / "file.arrow", **options)
     assert len(rows) == len(ROWS)
+
+
+def test_ids_of_images_become_names_of_files_and_names_stay(tmp_path):
+    rows = [{"image_id": said, "question": "Is it there?", "answer": "No."} for said in ("2371", 2371, "chart.png", "")]
+    path = json_lines(tmp_path / "rows.jsonl", rows)
+    source = SOURCES["table"](image="image_id", suffix=".jpg", question="question", answer="answer")
+    read = list(source.rows(path, range(4)))
+    assert [row.pages[0].pictures[0].path for row in read[:3]] == ["2371.jpg", "2371.jpg", "chart.png"]
+    assert read[3].failed
+
+
+@pytest.mark.parametrize(("kind", "options"), [("web_table", {"image": "url"}), ("table", {})])
+def test_a_suffix_without_files_of_images_is_refused(kind, options):
+    with pytest.raises(ValueError, match="suffix is of the files of images"):
+        SOURCES[kind](suffix=".jpg", question="q", answer="a", **options)

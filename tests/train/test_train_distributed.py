@@ -31,7 +31,7 @@ from tests.train.test_train_new_rows import write_language_model
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.train import loop
+from vlmill.train import loop, network
 from vlmill.train import run as module
 from vlmill.train.balance import deal_sequences
 from vlmill.train.data import open_reader, price_sequences
@@ -254,6 +254,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(module, "create_model", built)
+    monkeypatch.setattr(network, "create_model", built)
     return found
 
 

@@ -58,6 +58,12 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     assert list(verify_locks(root)) == []
 
 
+def test_a_first_stage_has_no_adapters_to_go_on_with(tmp_path):
+    wrong = small_recipe(tmp_path, **{"stages.align.train.adapter": "{rank: 4, continued: true}"})
+    with pytest.raises(RecipeError, match=r"train\.adapter\.continued: the stage before has no adapters"):
+        validate_whole_recipe(wrong)
+
+
 def test_mistakes_of_mixture_and_model_are_named_together(tmp_path):
     wrong = {"stages.align.mixture.shares.wep": "1", "stages.align.train.rowz": "1", "model.text.kind": "gpt"}
     with pytest.raises(RecipeError, match=r"(?s)no source 'wep'.*model\.text.*gpt"):

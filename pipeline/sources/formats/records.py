@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
 
 from vlmill.pipeline.core.errors import BadFileError
-from vlmill.pipeline.sources.base import SourceRow
+from vlmill.pipeline.sources.base import Page, SourceRow
 from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
-from vlmill.pipeline.sources.formats.parquet import ParquetSource, open_table
+from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource, open_table
 
 Format = type[ParquetSource | JsonSource | SeparatedSource]
 
@@ -52,6 +54,45 @@ class RecordSource(ParquetSource, JsonSource, SeparatedSource, Protocol):
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as the format."""
         return find_format(path).rows(self, path, numbers)
+
+
+class _Collector(RecordSource):
+    """Keeps rows as they are, with all their columns."""
+
+    kind: ClassVar[str] = "any"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.found = names, list[Mapping[str, Any]]()
+
+    def columns(self) -> Columns:
+        """All of a table's, of any type."""
+        return {name: pa.null() for name in self.names}
+
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """None is needed."""
+        return ()
+
+    def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Nothing is left unread."""
+        del row
+        return ()
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """Keep it; no sample is made."""
+        self.found.append(row)
+        return Page(())
+
+
+def read_first_records(path: Path, number: int) -> list[Mapping[str, Any]]:
+    """The first rows of a file, for people who look at it. Raises BadFileError where it is of none of the formats."""
+    names: Sequence[str] = ()
+    if is_table(str(path)):
+        with open_table(path, {}, {}) as (table, _):
+            names = table.schema.names
+    reader = _Collector(names)
+    for _ in reader.rows(path, range(min(number, len(reader.survey(path))))):
+        pass
+    return reader.found
 
 
 def find_format(path: Path) -> Format:
