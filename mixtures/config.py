@@ -44,6 +44,7 @@ Share = float | tuple[Point, ...]
 POSITIVE = (
     "sequence_length",
     "tiles_per_sequence",
+    "patches_per_sequence",
     "max_repetition",
     "shard_window",
     "pack_window",
@@ -173,6 +174,7 @@ class MixtureSettings:
     tokens: float | None = None  # budget: tokens in sequences, padding aside
     sequences: float | None = None  # budget: packed sequences; met within the error of a guess at their fill
     tiles_per_sequence: int = 64  # encoder inputs of a sequence at most
+    patches_per_sequence: int | None = None  # of images at native resolution, which are one input each; None: any
     truncate: bool = False  # cut an answer that does not fit at the sequence's end; else its turn is lost, and counted
     max_repetition: float | None = None  # epochs of any source that declares no other; of shares 16 by default
     held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation

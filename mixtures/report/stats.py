@@ -21,7 +21,7 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
 
     Args:
         mix: what the mix step wrote.
-        packing: `sequences`, `tokens`, `tiles` and `most_tiles` (in one sequence) of the whole plan.
+        packing: `sequences`, `tokens`, `tiles`, `most_tiles` and `most_visual` (in one sequence) of the whole plan.
     """
     settings, entries = mix["mixture"], mix["entries"]
     declared = _compute_declared(mix)
@@ -42,12 +42,21 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
                 "most": packing["most_tiles"],
                 "budget": settings["tiles_per_sequence"],
             },
+            **_describe_visual(mix, totals, packing),
         },
         **({"course": _describe_course(mix["course"])} if "course" in mix else {}),
         "binding": mix["binding"],
         "exact_up_to": mix["exact_up_to"],
         "warnings": mix["warnings"],
     }
+
+
+def _describe_visual(mix: Mapping[str, Any], totals: Mapping[str, float], packing: Mapping[str, int]) -> dict[str, Any]:
+    """Visual tokens of a sequence, where a budget of patches bounds them."""
+    if "visual_per_sequence" not in mix:
+        return {}
+    mean = _round_ratio(totals["visual"], packing["sequences"])
+    return {"visual_per_sequence": {"mean": mean, "most": packing["most_visual"], "budget": mix["visual_per_sequence"]}}
 
 
 def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
@@ -211,6 +220,9 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} "
         f"tiles (most {tiles['most']})"
     )
+    if visual := packing.get("visual_per_sequence"):
+        numbers = f"{visual['mean']:,.0f} of {visual['budget']:,} visual tokens (most {visual['most']:,})"
+        yield f"a sequence: {numbers}, which its budget of patches comes to"
     if weighed := [source for source in stats["sources"] if "loss_share" in source]:
         said = ", ".join(f"{source['name']} {source['loss_share']:.2%}" for source in weighed)
         yield f"share of the loss, as the recipe weighs it: {said}"

@@ -125,5 +125,5 @@ def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
     if whole and long > whole * LOSS:
         yield (
             f"{long / whole:.0%} of its nodes do not fit a sequence; a longer sequence_length or more "
-            "tiles_per_sequence would keep them"
+            "tiles_per_sequence (of native resolution, patches_per_sequence) would keep them"
         )

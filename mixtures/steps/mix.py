@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmill.mixtures.algorithms.budget import COARSE, ImageBudget
 from vlmill.mixtures.algorithms.course import Course, find_course
 from vlmill.mixtures.algorithms.order import merge_sources
 from vlmill.mixtures.algorithms.pack import pack_segments
@@ -48,9 +49,10 @@ class Mix:
     weights: Mapping[str, float] = field(
         default_factory=dict
     )  # source -> what one of its samples counts as; 1 if absent
+    visual: int | None = None  # visual tokens of a sequence at most
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     @property
@@ -74,7 +76,7 @@ class Mix:
         solution = self._solve(available)
         counts = _count_samples(mixture, entries, solution)
         if mixture.sequences is not None:
-            solution = self._solve(available, _estimate_fill(mixture, entries, counts))
+            solution = self._solve(available, _estimate_fill(mixture, entries, counts, self.visual))
             counts = _count_samples(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
         course = find_course(mixture, available)
@@ -88,6 +90,7 @@ class Mix:
             "stage": self.stage,
             "seed": self.seed,
             "mixture": asdict(mixture),
+            **({} if self.visual is None else {"visual_per_sequence": self.visual}),
             "blocks": len(starts) - 1,
             "samples": sum(counts),
             "entries": [
@@ -221,7 +224,9 @@ def _iterate_weights(entry: Selection, first: int, last: int) -> Iterator[int]:
     return chain.from_iterable(entry.weights(samples).tolist() for _, samples in entry.items(first, last))
 
 
-def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
+def _estimate_fill(
+    mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int], visual: int | None
+) -> float:
     """How full sequences will be: as full as those of the first window."""
     start = [0] * len(entries)
     order = np.fromiter(islice(order_samples(entries, start, counts), mixture.pack_window), np.int64)
@@ -230,5 +235,6 @@ def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], count
     if not tokens.size:
         return 1.0
     apart = find_stretches(segments, [entry.source for entry in mixture.resolved()])
-    sequences = pack_segments(tokens, segments["tiles"], mixture.sequence_length, mixture.tiles_per_sequence, apart)
+    taken, most = ImageBudget(mixture.tiles_per_sequence, visual).measure(segments["tiles"], segments["visual"], COARSE)
+    sequences = pack_segments(tokens, taken, mixture.sequence_length, most, apart)
     return float(tokens.sum()) / ((int(sequences.max()) + 1) * mixture.sequence_length)

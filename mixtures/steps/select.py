@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from vlmill.mixtures import Shard
+from vlmill.mixtures.algorithms.budget import FINE, ImageBudget
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
 from vlmill.mixtures.steps.balance import GroupCaps, find_capped
@@ -79,7 +80,7 @@ class Select:
     seed: int
     unit: Unit
     sequence_length: int
-    tiles_per_sequence: int
+    budget: ImageBudget  # of a sequence
     overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
     held_out: float = 0.0  # fraction of documents, with all that show a picture of theirs
     near: float | None = None  # similarity from which pictures are the same there, where dedupe measured it
@@ -202,7 +203,8 @@ class Select:
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = states == ELIGIBLE
         blank = columns["images"] >= columns["nodes"]
-        fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_sequence)
+        taken, whole_budget = self.budget.measure(columns["tiles"], columns["visual"], FINE)
+        fits = (columns["tokens"] <= self.limit) & (taken <= whole_budget)
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
         wide = _make_whole_cuts(columns, np.flatnonzero(whole & ~narrow))
@@ -222,7 +224,9 @@ class Select:
         for row, columns in zip(rows.tolist(), _read_nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
             nodes = Nodes(tokens, **{name: columns[name] for name in NODE_COLUMNS[2:]})
-            cut = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence, truncate=self.truncate)
+            taken, most = self.budget.measure(np.array(nodes.tiles), np.array(columns["visual"]), FINE)
+            measured = replace(nodes, tiles=taken.tolist())
+            cut = cut_sample(measured, self.limit - self.overhead, most, truncate=self.truncate)
             lost[row] = Counter(cut.lost.values())
             report.add_cut(nodes, cut)
             segments += [(row, *part, *self._measure_part(nodes, columns["visual"], part)) for part in cut.segments]
@@ -272,10 +276,12 @@ def list_selects(
     seed: int,
     overhead: int,
     near: float | None = None,
+    visual: int | None = None,
 ) -> dict[str, Select]:
     """The select step of every entry, by the entry's label.
 
-    `near` is the similarity from which dedupe takes images for the same; None where it measured none.
+    `near` is the similarity from which dedupe takes images for the same; None where it measured none. `visual` bounds
+    the visual tokens of a sequence.
 
     Raises:
         RecipeError: an entry names a source that has no shards here.
@@ -293,7 +299,7 @@ def list_selects(
             seed=seed,
             unit=mixture.unit,
             sequence_length=mixture.sequence_length,
-            tiles_per_sequence=mixture.tiles_per_sequence,
+            budget=ImageBudget(mixture.tiles_per_sequence, visual),
             overhead=overhead,
             held_out=mixture.held_out.get(entry.source, 0.0),
             near=near if mixture.held_out.get(entry.source) else None,

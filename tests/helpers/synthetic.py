@@ -85,6 +85,14 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
     return [[text(length - OVERHEAD)] for length in tokens]
 
 
+PATCHES = 4  # of a visual token
+
+
+def bound_visual(mixture: MixtureSettings) -> int | None:
+    """What a budget of patches leaves a sequence."""
+    return None if mixture.patches_per_sequence is None else mixture.patches_per_sequence // PATCHES
+
+
 class Store:
     """A folder of shards, over which the steps of a stage run as in a build: each sees the files it declares."""
 
@@ -182,9 +190,9 @@ class Store:
         self.inputs[shard.lineage] = self.root / shard.lineage
 
     def select(self, mixture: MixtureSettings, seed: int = 17, near: float | None = None) -> dict[str, Counts]:
-        """Run the select step of every entry."""
-        counts = {}
-        for label, step in list_selects(mixture, self.shards, seed, self.overhead, near).items():
+        """Run the select step of every entry; a visual token has PATCHES patches."""
+        counts, visual = {}, bound_visual(mixture)
+        for label, step in list_selects(mixture, self.shards, seed, self.overhead, near, visual).items():
             counts[label], files = self._run(step, self.root / "select" / label)
             self.inputs |= {f"{label}/{path.name}": path for path in files}
         return counts
@@ -192,7 +200,7 @@ class Store:
     def mix(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Any]:
         """Run select and mix; what the mix step wrote."""
         self.select(mixture, seed)
-        _, files = self._run(Mix("align", mixture, seed), self.root / "mix")
+        _, files = self._run(Mix("align", mixture, seed, visual=bound_visual(mixture)), self.root / "mix")
         self.inputs |= {path.name: path for path in files}
         return json.loads(self.inputs["mix.json"].read_text())
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.api.runs import open_run
-from vlmill.mixtures.build import verify_locks
+from vlmill.mixtures.build import validate_mixtures, verify_locks
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -56,6 +56,15 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     due = stats["course"]["due"][[source["name"] for source in stats["sources"]].index("web")]
     assert due[0] > 1.5 * due[-1]
     assert list(verify_locks(root)) == []
+
+
+def test_a_budget_of_patches_is_for_images_at_native_resolution(tmp_path):
+    native, key = {"policies.small": "{kind: native}"}, "stages.align.mixture.patches_per_sequence"
+    with pytest.raises(RecipeError, match=rf"{key}: images of policy small .letterbox. .* tiles_per_sequence bounds"):
+        validate_mixtures(small_recipe(tmp_path, **{key: "1000"}))
+    with pytest.raises(RecipeError, match=f"{key} is 3; a visual token of small has 4"):
+        validate_mixtures(small_recipe(tmp_path, **native, **{key: "3"}))
+    validate_mixtures(small_recipe(tmp_path, **native, **{key: "1000"}))
 
 
 def test_a_first_stage_has_no_adapters_to_go_on_with(tmp_path):
