@@ -37,6 +37,9 @@ from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, re
 BLOCKS = 4
 """Plan blocks held in memory."""
 
+VISUAL = 256
+"""Visual tokens of an image of 448 px a side, four patches of 14 px to each."""
+
 TEXTS, HEAD = 256, 1 << 14
 """Samples whose nodes are asked for at a time, and bytes of each: most have no longer JSON."""
 
@@ -177,7 +180,10 @@ class PlannedMixture:
         return tuple(Segment(*values) for values in zip(*(column[here].tolist() for column in columns), strict=True))
 
     def measure(self, numbers: Sequence[int]) -> np.ndarray:
-        """Tokens, pairs of tokens that attend to each other, and tiles of sequences of the plan: (sequences, 3)."""
+        """Tokens, pairs of tokens that attend to each other, and tiles of sequences of the plan: (sequences, 3).
+
+        Where tiles differ in size, and the plan therefore bounds visual tokens, VISUAL of these count as a tile.
+        """
         places = (locate_shards(self.lock, number) for number in numbers)
         return np.array([self._block(block).sums[place] for block, place in places]).reshape(-1, 3)
 
@@ -269,7 +275,7 @@ class PlannedMixture:
 
     def _read_block(self, number: int) -> _Block:
         block = self.lock["plan"]["blocks"][number]
-        table = read_columns(self.folder / block["path"], block["sha256"], ["segments"])
+        table = read_columns(self.folder / block["path"], block["sha256"], ["visual", "segments"])
         rows = table["segments"].combine_chunks()
         columns = {field.name: _convert_column(rows.values.field(field.name)) for field in fields(Segment)}
         starts, tokens = _convert_column(rows.offsets), columns["tokens"].astype(np.float64)
@@ -278,6 +284,8 @@ class PlannedMixture:
             [tokens, tokens * (tokens + 1) / 2, tiles], axis=1
         )  # every token looks at itself and those before
         sums = np.diff(np.concatenate([np.zeros((1, 3)), held.cumsum(axis=0)])[starts], axis=0)
+        if "visual" in table.column_names:
+            sums[:, 2] = _convert_column(table["visual"].combine_chunks()) / VISUAL
         return _Block(starts, tuple(columns.values()), sums)
 
     def _read_index(self, source: int, shard: int) -> _Index:
