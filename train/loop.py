@@ -57,6 +57,7 @@ class Learner(nn.Module):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.model, self.setup = setup.model, setup
+        self.reduces_once = False  # whether ranks add up gradients once a step, not after each micro-batch
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross entropy of every supervised token, and its source; see `compute_token_losses`."""
@@ -97,7 +98,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * group.size
     )
     dtype = getattr(torch, training.dtype)
-    once = _reduces_once(setup)
+    learner.reduces_once = _reduces_once(setup)
     with (
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
@@ -107,7 +108,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            line = _take_step(setup, learner, optimizer, step, batch, once=once)
+            line = _take_step(setup, learner, optimizer, step, batch)
             line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
@@ -143,11 +144,9 @@ def _reduces_once(setup: Setup) -> bool:
 
 
 def _take_step(
-    setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...], *, once: bool
+    setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
-
-    Ranks add up gradients `once`, or after each micro-batch.
 
     The gradient is that of the weighted mean over all supervised tokens of the step, whatever ranks and micro-batches
     they stand in.
@@ -159,7 +158,7 @@ def _take_step(
     supervised, tokens, places, tiles = map(int, counts)
     sums = torch.zeros(3, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for number, micro in enumerate(batch, start=1):
-        group.reduce_after(learner, last=not once or number == len(batch))
+        group.reduce_after(learner, last=not learner.reduces_once or number == len(batch))
         losses, sources = learner(micro)
         weights = micro.weights.to(losses.device)
         ((losses * weights).sum() / (weight or 1.0)).backward()

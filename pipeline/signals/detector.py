@@ -40,7 +40,7 @@ class ImageDetector:
     batch: Amount = 8  # pictures on their way to the model at once; each is looked at alone
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # on a CPU
     resources: Resources = field(default_factory=Resources, metadata=RUNTIME)
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=300.0, metadata=RUNTIME)  # for a batch
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)  # for a batch
 
     def columns(self, name: str) -> tuple[str, ...]:
         """The name of the signal with each of its ends."""

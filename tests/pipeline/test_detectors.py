@@ -118,6 +118,7 @@ def test_padding_keeps_the_picture_and_reaches_the_side(width, height, least, mu
         (["서울특별시", "문서 열기"], 0, 0),
         (["Open the window", "and close the door"], 0, 0),
         (["口", "一", "OK"], 0.5, 0),
+        (["这个", "OK"], 0.5, 0),
         (["The quick brown fox jumps over the dog", "我们的数据没有备份"], 9 / 40, 0.4),
         ([], 0, 0),
         (["12:30", "--"], 0, 0),
@@ -203,6 +204,14 @@ def test_faces_are_found_where_they_are_whatever_was_seen_before(detectors, mode
     assert largest == pytest.approx(32 * 32 / (320 * 192), rel=0.05)
     assert area >= 1.9 * largest
     assert signal.look(found, read_pixels(draw_faces())) == ((0, 0, 0), [])
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300))
+def test_a_face_detector_gets_pictures_of_one_shape(width, height):
+    """OpenCV keeps sizes of the last input inside a network."""
+    signal, seen = Faces(model="x.onnx", longest=300), []
+    signal.look(lambda pixels: seen.append(pixels.shape) or [], np.zeros((height, width, 3), np.uint8))
+    assert seen == [(320, 320, 3)]
 
 
 def test_a_face_is_the_same_share_of_a_larger_picture(detectors):

@@ -51,7 +51,7 @@ RATES = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
 
 
 def training(**changes):
-    settings = {"steps": 6, "sequences": 2, "learning_rate": RATES, "evaluate": 0, "checkpoint_every": 2}
+    settings = {"steps": 6, "sequences": 2, "learning_rate": RATES, "evaluate": 0, "checkpoint_every": 1}
     return parse_block(Training, {**settings, "schedule": "constant", "adapter": GROWING, **changes}, "train")
 
 
@@ -202,7 +202,7 @@ def test_the_loss_at_a_change_is_that_of_the_model_that_did_not_change(made, who
     assert grown[3]["loss"] != pytest.approx(still[3]["loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("step", [2, 3, 4])
+@pytest.mark.parametrize("step", [2, 3])  # at a change, and behind one
 def test_a_training_that_died_goes_on_as_if_it_had_not(made, whole, tmp_path, monkeypatch, step):
     root, update = copy(made, tmp_path), loop._take_step
 
