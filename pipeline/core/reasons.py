@@ -96,6 +96,7 @@ class Reason(StrEnum):
     SPECIAL_CHARACTERS = "special_characters", DROPPED
     UNREADABLE_CHARACTERS = "unreadable_characters", DROPPED  # controls, private use: what a broken extraction leaves
     STOP_WORDS = "stop_words", DROPPED  # too few for running text
+    COMMON_WORDS = "common_words", DROPPED  # too few words that people write
     FLAGGED_WORDS = "flagged_words", DROPPED
     PUNCTUATION = "punctuation", DROPPED  # too little for running text
     OPT_OUT_LIST = "opt_out_list", DROPPED  # named in a list of the recipe

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.meter import METER
 from vlmill.pipeline.core.resources import Resources
-from vlmill.pipeline.engine.chain import Chain, ChainStep, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, TaskTiming, write_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task
+from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.signals.base import Signal
 from vlmill.pipeline.signals.chunks import SignalChunk
@@ -40,6 +41,14 @@ class ScoringJob:
     def make_task(self, step: ScoreSignal) -> Task:
         """The task of a signal over the partition."""
         return Task.over(self.files, f"steps/{self.source}/{step.name}", self.partition, step)
+
+
+@dataclass(frozen=True)
+class ScoredPartition:
+    """What a partition came to: a receipt for each signal by its name, and how long its workers took."""
+
+    receipts: Mapping[str, Receipt]
+    timings: tuple[TaskTiming, ...]
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,17 @@ class ScoringFlow:
         views = [view for name in job.signals if (view := self.signals[name].view()) is not None]
         return read_chunks({name: self.root / file.path for name, file in job.files.items()}, views)
 
-    def finish(self, job: ScoringJob, answers: Mapping[str, Sequence[ScoredChunk]]) -> dict[str, Receipt]:
-        """Commit the scores of every signal; its receipt by its name."""
+    def finish(self, job: ScoringJob, answers: Mapping[str, Sequence[ScoredChunk]]) -> ScoredPartition:
+        """Commit the scores of every signal."""
         store = Store(self.root)
         steps = {name: ScoreSignal(name, self.signals[name]) for name in job.signals}
-        return {
+        receipts = {
             name: store.perform(job.make_task(replace(step, scored=tuple(answers[name]))))
             for name, step in steps.items()
         }
+        took = {name: round(sum(chunk.seconds for chunk in answers[name]), 4) for name in receipts}
+        timings = (TaskTiming(f"steps/{job.source}/{name}", found.key, took[name]) for name, found in receipts.items())
+        return ScoredPartition(receipts, tuple(timings))
 
 
 BASE = "logs/signals.json"
@@ -148,7 +160,8 @@ def score_partitions(run: Build) -> None:
         METER.note({event.unit: event.amount})
         if event.job is not None:
             run.watcher.done()
-            for name, receipt in event.result.items():
+            TimingLog(run.root).append(event.result.timings)
+            for name, receipt in event.result.receipts.items():
                 found[jobs[event.job].source, name].append(receipt)
     for (source, name), receipts_of in found.items():
         folder = f"steps/{source}/{name}"

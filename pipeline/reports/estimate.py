@@ -21,6 +21,7 @@ from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
+from vlmill.pipeline.reports.signal_costs import SignalEstimate, list_countable
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 
@@ -47,6 +48,7 @@ class SourceEstimate:
     table_bytes: int | None  # of all that a build keeps besides shards, these images among it
     shard_bytes: Mapping[str, int | None]  # by image policy, after filters and before duplicates go
     tokens: Mapping[str, int | None]  # in these shards, by image policy
+    units: Mapping[str, int | None]  # that each signal would be asked about
     picture_pairs: int | None  # of pictures that dedupe compares, of this source alone; 0 without dedupe
     seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed, `pairs` are those of dedupe
     measured: int  # rows that were run through the steps
@@ -62,15 +64,16 @@ class RunEstimate:
     workers: int
     stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
     free: int = 0  # bytes on the disk of the run's folder
+    signals: tuple[SignalEstimate, ...] = ()
 
     def add_up(self, name: str) -> int | None:
         """The sum of a field over all sources."""
-        return _add_known([getattr(one, name) for one in self.sources])
+        return add_known([getattr(one, name) for one in self.sources])
 
     def add_up_policies(self, name: str) -> dict[str, int | None]:
         """The same of a field by image policy."""
         policies = dict.fromkeys(policy for one in self.sources for policy in getattr(one, name))
-        return {policy: _add_known([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
+        return {policy: add_known([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
 
     @property
     def needed(self) -> int:
@@ -92,7 +95,8 @@ class RunEstimate:
         return {**sums, **split, "needed": self.needed, "hours": self.hours}
 
 
-def _add_known(numbers: Sequence[int | None]) -> int | None:
+def add_known(numbers: Sequence[int | None]) -> int | None:
+    """The sum; None where one of them is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
 
@@ -212,6 +216,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         image_stats=recipe.image_stats,
         dedupe=recipe.dedupe,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
+        signals=list_countable(recipe),
     )
 
 
@@ -260,6 +265,7 @@ def _describe_source(
         table_bytes=round_amount("table_bytes", there=pictured),
         shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in policies},
         tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in policies},
+        units={name: round_amount(f"units.{name}") for name in list_countable(recipe)},
         picture_pairs=pairs,
         seconds=seconds,
         measured=measured.costs.rows,

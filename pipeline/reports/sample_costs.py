@@ -31,6 +31,7 @@ from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
+from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import LARGEST
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
@@ -69,6 +70,7 @@ class SourceWork:
     image_stats: ComputeImageStats
     dedupe: Dedupe | None  # how duplicates are looked for
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
+    signals: Mapping[str, Signal] = field(default_factory=dict)  # whose units are counted; no model is asked
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,10 @@ class Costs:
     rows: int = 0
     amounts: Mapping[str, float] = field(default_factory=dict)
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
-    (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
-    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`. Where duplicates are looked for:
-    `picture_pairs` (compared) and `neighbours` (places that a place is compared with, on average)."""
+    (images whose bytes are not known), `units.SIGNAL` (what a signal would be asked about), `image_bytes` (as they
+    came), `table_bytes` (all that a build keeps of a partition besides shards), and by policy `shard_bytes.POLICY` and
+    `tokens.POLICY`. Where duplicates are looked for: `picture_pairs` (compared) and `neighbours` (places that a place
+    is compared with, on average)."""
     seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`,
     # the comparison of pictures as `pairs`
 
@@ -168,7 +171,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     """The costs of the first `rows` rows, and why the first lost one of them was lost."""
     run = _Pass(folder, {**work.files, "input": path})
     run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
-    amounts, said = _count_samples(run.files)
+    amounts, said = _count_samples(run.files, work.signals)
     if work.source.fetches:
         amounts.update(_fill_images(run, work.served))
     else:
@@ -248,13 +251,15 @@ class _Pass:
         self.size += sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".tar")
 
 
-def _count_samples(files: Mapping[str, Path]) -> tuple[Counter[str], str]:
+def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> tuple[Counter[str], str]:
     """Amounts, and why the first row that gave no sample did not. A row of which pages alone were lost gave some."""
-    amounts, rows = Counter[str](), set[int]()
+    amounts, rows = Counter[str]({f"units.{name}": 0 for name in signals}), set[int]()
     for sample in read_samples(files[SAMPLES_FILE]):
         amounts["samples"] += 1
         amounts["images"] += sum(node.image is not None for node in sample.nodes)
         rows.add(sample.id.row)
+        for name, signal in signals.items():
+            amounts[f"units.{name}"] += sum(1 for _ in signal.list_units(sample))
     lost = {row["row"]: row for row in read_rows(files[REFUSED_FILE]) if row["row"] not in rows}
     amounts["unreadable"] = len(lost)
     return amounts, next((f"row {row['row']}: {row['reason']}: {row['detail']}" for row in lost.values()), "")

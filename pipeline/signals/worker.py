@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ class ScoredChunk:
     device: Mapping[str, str]
     images: int  # that the model looked at
     detections: tuple[PlacedDetection, ...] = ()
+    seconds: float = 0.0  # that its worker took
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class SignalWorker:
             RecipeError: the model cannot be loaded, or fails with an error.
             StoreError: the model dies, whatever it is asked.
         """
-        view, asked = self.signal.view(), list_asked(chunk, self.signal)
+        began, view, asked = perf_counter(), self.signal.view(), list_asked(chunk, self.signal)
         found: dict[int, ScoredUnit | str] = {
             place: str(reason)
             for place, item in enumerate(asked)
@@ -97,7 +99,8 @@ class SignalWorker:
             if isinstance(unit, ScoredUnit)
             for one in unit.detections
         )
-        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, detections)
+        took = perf_counter() - began
+        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, detections, took)
 
     def _score_units(
         self, chunk: SignalChunk, asked: Sequence[AskedUnit], places: Sequence[int]
