@@ -85,7 +85,7 @@ class Select:
     truncate: bool = False  # cut an answer that does not fit, in place of losing it
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     @property
@@ -196,7 +196,7 @@ class Select:
 
     def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: EntryReport) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = _join_tables(inputs, shard, ("id", "licence", "nodes"))
+        table = _join_tables(inputs, shard, ("id", "licence", "nodes", "written"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = states == ELIGIBLE

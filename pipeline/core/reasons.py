@@ -78,6 +78,8 @@ class Reason(StrEnum):
     TOO_MANY_SCANS = "too_many_scans", FAILED  # of a JPEG: each is a pass over all pixels
     UNRENDERABLE = "unrenderable", FAILED  # the image policy has no answer for this size
     CRASHED = "crashed", FAILED  # the decoder died of it
+    # failed: a question to a server; what it refused is http_client_error
+    BAD_ANSWER = "bad_answer", FAILED  # never of the declared form
     # dropped: a decision of a filter
     LANGUAGE = "language", DROPPED
     HAN_CHARACTERS = "han_characters", DROPPED  # some, in a text that is neither Japanese nor Korean

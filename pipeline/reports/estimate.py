@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
 from vlmill.pipeline.reports.signal_costs import SignalEstimate, list_countable
+from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 
@@ -31,6 +32,27 @@ COUNTED = 100
 """Parquet files whose footers are read to count rows; those of others follow by their bytes."""
 REQUEST_SECONDS = 1.0
 """An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
+
+
+@dataclass(frozen=True)
+class AskedEstimate:
+    """About what a signal asks a server, at most: content that repeats is asked once."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None = None  # where the recipe says a price
+
+
+def add_up_asked(found: Sequence[AskedEstimate]) -> AskedEstimate:
+    """The sum over sources."""
+    costs = [one.cost for one in found if one.cost is not None]
+    return AskedEstimate(
+        sum(one.requests for one in found),
+        sum(one.input_tokens for one in found),
+        sum(one.output_tokens for one in found),
+        sum(costs) if costs else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,7 @@ class SourceEstimate:
     measured: int  # rows that were run through the steps
     unreadable: int  # of these
     rests_on: str
+    asked: Mapping[str, AskedEstimate] = field(default_factory=dict)  # of servers, by signal
 
 
 @dataclass(frozen=True)
@@ -92,7 +115,20 @@ class RunEstimate:
         names = ("files", "bytes", "rows", "samples", "images", "requests", "image_bytes", "table_bytes")
         sums: dict[str, object] = {name: self.add_up(name) for name in names}
         split = {name: self.add_up_policies(name) for name in ("shard_bytes", "tokens")}
-        return {**sums, **split, "needed": self.needed, "hours": self.hours}
+        return {
+            **sums,
+            **split,
+            "asked": {name: asdict(one) for name, one in self.asked.items()},
+            "needed": self.needed,
+            "hours": self.hours,
+        }
+
+    @property
+    def asked(self) -> dict[str, AskedEstimate]:
+        """What signals ask servers, by signal, as far as it is known."""
+        found = [(name, asked) for one in self.sources for name, asked in one.asked.items()]
+        names = dict.fromkeys(name for name, _ in found)
+        return {name: add_up_asked([asked for other, asked in found if other == name]) for name in names}
 
 
 def add_known(numbers: Sequence[int | None]) -> int | None:
@@ -217,6 +253,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         dedupe=recipe.dedupe,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
         signals=list_countable(recipe),
+        asked=recipe.list_asking_signals(),
     )
 
 
@@ -271,7 +308,17 @@ def _describe_source(
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
         rests_on=_explain_basis(files, measured, rows),
+        asked={
+            called: _estimate_asked(called, signal, amounts)
+            for called, signal in recipe.list_asking_signals().items()
+            if known and f"asked.{called}" in amounts
+        },
     )
+
+
+def _estimate_asked(name: str, signal: Ask, amounts: Mapping[str, float]) -> AskedEstimate:
+    requests, sent, answered = (round(amounts[f"{key}.{name}"]) for key in ("asked", "asked_input", "asked_output"))
+    return AskedEstimate(requests, sent, answered, signal.find_cost(sent, answered))
 
 
 def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int | None) -> str:

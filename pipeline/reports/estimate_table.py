@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from vlmill.pipeline.reports.estimate import REQUEST_SECONDS, RunEstimate
+from vlmill.pipeline.signals.ask import CHARACTERS_PER_TOKEN, PIXELS_PER_TOKEN
 
 COLUMNS = ("source", "files", "size", "rows", "samples", "images", "requests", "tables", "shards", "time", "from")
 
@@ -39,6 +40,12 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
     if estimate.stage_tokens:
         yield f"tokens: {_join_amounts(estimate.stage_tokens, _format_count)}"
     yield from list_signal_costs(estimate)
+    for name, asked in estimate.asked.items():
+        cost = "" if asked.cost is None else f", {asked.cost:,.2f} at its price"
+        yield (
+            f"signal {name}: at most {asked.requests:,} requests to its server, about {asked.input_tokens:,} tokens "
+            f"sent and at most {asked.output_tokens:,} answered{cost}"
+        )
     yield from list_dedupe_costs(estimate)
     yield f"time: {format_time(3600 * estimate.hours)} with {estimate.workers} workers like one process on this machine"
 
@@ -81,6 +88,11 @@ def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
         "pictures of several sources, for duplicates; without signals, benchmarks, mixing, hashing input files, "
         "copying them from elsewhere, and the start of workers."
     )
+    if estimate.asked:
+        yield (
+            f"Of what servers are asked, {CHARACTERS_PER_TOKEN} characters or {PIXELS_PER_TOKEN} pixels are taken for "
+            "a token; models differ. Content that repeats in a partition is asked once."
+        )
     if estimate.add_up("requests") != 0:
         yield (
             f"A request is assumed to take {REQUEST_SECONDS:g} s, with `fetch.threads` of them at once in each worker. "

@@ -18,11 +18,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from vlmill.pipeline.core.answers import PlacedAnswer
 from vlmill.pipeline.core.detections import Detection, PlacedDetection
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.scores import Scores
-from vlmill.pipeline.signals.base import DECIMALS, Detected, Signal, SignalBatch
+from vlmill.pipeline.signals.base import DECIMALS, Detected, ModelSignal, SignalBatch
 from vlmill.pipeline.signals.chunks import AskedUnit, SignalChunk, find_loss, list_asked, make_batch
 
 NO_VALUE = "no_value"
@@ -41,6 +42,7 @@ class ScoredChunk:
     images: int  # that the model looked at
     detections: tuple[PlacedDetection, ...] = ()
     seconds: float = 0.0  # that its worker took
+    answers: tuple[PlacedAnswer, ...] | None = None  # of a server; None where a model computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,12 @@ class SignalWorker:
     """Asks one signal's model, which is loaded with the first batch."""
 
     name: str  # as the recipe calls the signal
-    signal: Signal
+    signal: ModelSignal
     device: dict[str, str] = field(default_factory=dict)
     sound: bool = False  # whether the model ever survived a batch
 
     def __post_init__(self) -> None:
-        self.sandbox: Sandbox[[Signal, SignalBatch], Any] = Sandbox(score_in_child, self.signal.seconds, UNBOUNDED)
+        self.sandbox: Sandbox[[ModelSignal, SignalBatch], Any] = Sandbox(score_in_child, self.signal.seconds, UNBOUNDED)
 
     def __enter__(self) -> Self:
         return self
@@ -219,11 +221,11 @@ def _gather_scores(asked: Sequence[AskedUnit], found: Mapping[int, ScoredUnit | 
 
 # -- in the child ------------------------------------------------------------------------------------------------------
 
-_LOADED: list[tuple[Signal, Any]] = []
+_LOADED: list[tuple[ModelSignal, Any]] = []
 """The model of this process."""
 
 
-def score_in_child(signal: Signal, batch: SignalBatch) -> Iterator[Any]:
+def score_in_child(signal: ModelSignal, batch: SignalBatch) -> Iterator[Any]:
     """What the child does: what the model runs on, once it is loaded, then the values as an array's bytes.
 
     Then what was found in each picture, of a signal that finds things there.
