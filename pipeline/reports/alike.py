@@ -64,7 +64,7 @@ def group_alike(
 class _Nodes:
     """The nodes of all samples, one after the other."""
 
-    table: pl.DataFrame  # OUTLINE, `after` of what a server wrote, `lost`: the reason of its image, `gone`: whether its sample was taken down
+    table: pl.DataFrame  # OUTLINE, `after`, `lost` (why its image is), `gone` (whether its sample was taken down)
     codes: bytes  # four for each node, equal for nodes that are alike
     bounds: np.ndarray  # of samples: those of sample i are [bounds[i], bounds[i + 1])
 
