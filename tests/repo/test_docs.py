@@ -156,6 +156,8 @@ def test_options_in_the_text_are_options_of_a_command(page):
         "--sizes",
         "--run",
         "--documents",
+        "--language-model",
+        "--nsfw",
     }  # benchmarks
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
     known = others.union(BEFORE, *COMMANDS.values())
