@@ -69,8 +69,8 @@ def test_sources_whose_time_is_mostly_dedupe_are_named_the_longest_first():
     def make(name, pairs, others):
         known = dict.fromkeys(("files", "bytes", "rows", "samples", "images", "requests", "image_bytes", "measured"), 1)
         return SourceEstimate(
-            **known, source=name, table_bytes=1, shard_bytes={}, tokens={}, picture_pairs=10_000, unreadable=0,
-            seconds={"pairs": pairs, "read": others}, rests_on="",
+            **known, source=name, table_bytes=1, shard_bytes={}, tokens={}, units={}, picture_pairs=10_000,
+            unreadable=0, seconds={"pairs": pairs, "read": others}, rests_on="",
         )  # fmt: skip
 
     lines = list(list_dedupe_costs(RunEstimate((make("a", 9, 1), make("b", 1, 9), make("c", 600, 1)), 1)))
