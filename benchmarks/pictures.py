@@ -1,10 +1,12 @@
 """Which edited copies of pictures dedupe and decontamination find, what they take for copies, and at what cost.
 
-    python -m benchmarks.pictures --corpus DIR [--half 0|1] [--number 100] [--parts recall,templates,cost] [--sheets DIR]
+    python -m benchmarks.pictures --corpus DIR [--half 0|1] [--number 100] [--parts PARTS] [--sheets DIR]
 
 DIR holds `obelics/img_blobs/**` (image files), `cauldron/*/*.parquet` (the columns of The Cauldron) and
 `documents/idl_sroie/*.tar`. Pictures are drawn by a hash of their bytes that the pipeline does not use. The same hash
 says which half a picture belongs to: thresholds were chosen on half 0. No two drawn pictures correlate above ALIKE.
+
+PARTS are some of `recall,templates,cost`:
 
 - recall: each drawn picture is edited in the ways of `picture_edits.py`. Dedupe compares all pictures and copies with
   each other; a copy is found if it and its original are a pair at the default threshold. For decontamination the
@@ -239,7 +241,9 @@ def measure_cost(corpus: Path, sheets: Path | None) -> None:
     told = ", ".join(f"{step} {value:.2f}" for step, value in seconds.items())
     size = (folder / "image.evidence.npy").stat().st_size / len(stats)
     places = (folder / "image.places.parquet").stat().st_size / len(stats)
-    print(f"cost: {len(stats)} pictures; CPU seconds: {told}; bytes a picture: evidence {size:.0f}, places {places:.0f}")
+    print(
+        f"cost: {len(stats)} pictures; CPU seconds: {told}; bytes a picture: evidence {size:.0f}, places {places:.0f}"
+    )
     keys = {make_image_key(each): data for each, data in zip(stats, files.values(), strict=True)}
     found = sorted(found_pairs(folder, "image", DEFAULTS.image))
     print(f"    {len(found)} pairs found")
@@ -260,7 +264,9 @@ def draw_sheet(path: Path, pairs: Sequence[tuple[bytes, bytes]], most: int = 40)
             corner = ((2 * (place % 4) + side) * width, place // 4 * height)
             sheet.paste(picture, corner)
             if side:
-                ImageDraw.Draw(sheet).line((corner[0] + width - 5, corner[1], corner[0] + width - 5, corner[1] + height))
+                ImageDraw.Draw(sheet).line(
+                    (corner[0] + width - 5, corner[1], corner[0] + width - 5, corner[1] + height)
+                )
     sheet.save(path)
 
 

@@ -50,7 +50,7 @@ class Gallery:
         telling = np.flatnonzero(~pictures.flat)
         for start in range(0, telling.size, LOOKED_UP):
             rows = telling[start : start + LOOKED_UP]
-            one, other = self._candidates(_file_rows(pictures[rows], mirror=mirror), rows.size)
+            one, other = self._candidates(_file_rows(pictures[rows], mirror=mirror))
             for first in range(0, one.size, BATCH):
                 ours, theirs = rows[one[first : first + BATCH]], other[first : first + BATCH]
                 found = measure_similarity(pictures[ours], self._read(theirs), mirror=mirror)
@@ -59,14 +59,12 @@ class Gallery:
 
     def _read(self, rows: NDArray[np.int64]) -> Pictures:
         starts = np.concatenate([np.zeros(1, np.int64), self.stops[:-1]])[rows]
-        return read_evidence(
-            [self.evidence[start:stop] for start, stop in zip(starts, self.stops[rows], strict=True)]
-        )
+        return read_evidence([self.evidence[start:stop] for start, stop in zip(starts, self.stops[rows], strict=True)])
 
     def _candidates(
-        self, filed: tuple[NDArray[np.uint64], NDArray[np.int64]], count: int
+        self, filed: tuple[NDArray[np.uint64], NDArray[np.int64]]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs worth measuring, once each, in order, of `count` pictures that are `filed`: places, and their owners."""
+        """Pairs worth measuring, once each, in order, of pictures that are `filed`: places, and their owners."""
         flat, holders = filed
         groups = flat >> GROUP
         low = np.searchsorted(self.places, groups << GROUP, side="left")

@@ -78,9 +78,7 @@ class Dedupe:
     def pair_steps(self) -> tuple[MeasurePairs, ...]:
         """The steps for the shares of the candidates."""
         return tuple(
-            MeasurePairs(
-                share=share, shares=self.buckets, containment=self.containment is not None, mirror=self.mirror
-            )
+            MeasurePairs(share=share, shares=self.buckets, containment=self.containment is not None, mirror=self.mirror)
             for share in range(self.buckets)
         )
 

@@ -9,25 +9,24 @@ pairs are given up at 12 to 32 pixels; what distinguishes a copy from a picture 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmill.pipeline.core.sample import ImageStats
-from vlmill.pipeline.dedupe.picture_agreement import POINTS, compare_luminance, find_poor, find_tinted
+from vlmill.pipeline.dedupe.picture_agreement import POINTS, compare_luminance, find_plain, find_tinted
 from vlmill.pipeline.dedupe.picture_alignment import align_windows, widen_windows
 from vlmill.pipeline.dedupe.picture_places import hash_places
 from vlmill.pipeline.dedupe.picture_windows import (
     UNCUT,
     Floats,
     choose_windows,
-    place_in_frames,
     reduce_pictures,
     sample_windows,
 )
-from vlmill.pipeline.images.thumbnail import MARGINS, SIDE, SMALL, read_margins, read_thumbnail
+from vlmill.pipeline.images.thumbnail import SIDE, SMALL, read_edges, read_thumbnail
 
 FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
@@ -58,112 +57,125 @@ SHARP = 0.35
 COLOURS = 16
 """Pixels of the side at which colours are compared."""
 
-HEAD = np.dtype([("margins", MARGINS), ("small", "u1", (SMALL, SMALL))])
+HEAD = np.dtype([("size", "<i4", (2,)), ("edges", "<i4", (4,)), ("lengths", "<i4", (2,))])
+"""Height and width; margins above, below, left and right; bytes of both thumbnails, the second 0 without margins."""
+
+INNER, WHOLE = 0, 1
+"""The views of a picture: what lies within its margins, and all of it."""
 
 
 @dataclass(frozen=True)
 class Pictures:
     """n pictures by row, as similarity needs them."""
 
-    margins: NDArray[np.void]  # (n,) of MARGINS
-    small: NDArray[np.uint8]  # (n, SMALL, SMALL): luminance within the margins
-    thumbnails: Sequence[bytes]  # JPEGs; see images/thumbnail.py
+    sizes: NDArray[np.int32]  # (n, 2): height and width
+    edges: NDArray[np.int32]  # (n, 4): margins above, below, left and right
+    small: NDArray[np.uint8]  # (n, 2, SMALL, SMALL): luminance of both views
+    thumbnails: Sequence[tuple[bytes, bytes]]  # JPEGs of both views; one and the same where there are no margins
     mirrored: bool = False
 
     def __len__(self) -> int:
         return len(self.thumbnails)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Pictures:
-        return replace(
-            self,
-            margins=self.margins[rows],
-            small=self.small[rows],
-            thumbnails=[self.thumbnails[row] for row in rows.tolist()],
-        )
+        thumbnails = [self.thumbnails[row] for row in rows.tolist()]
+        return Pictures(self.sizes[rows], self.edges[rows], self.small[rows], thumbnails, self.mirrored)
 
     @property
     def framed(self) -> NDArray[np.bool_]:
         """Which have margins."""
-        whole: NDArray[np.bool_] = (self.boxes == (0, 1, 0, 1)).all(axis=1)
-        return ~whole
+        framed: NDArray[np.bool_] = self.edges.max(axis=1) > 0
+        return framed
 
     @property
-    def boxes(self) -> Floats:
-        """(n, 4): top, bottom, left and right of what lies within the margins, as shares of the whole."""
-        shares: Floats = self.margins["box"] / self.margins["size"].repeat(2, axis=1)
+    def shares(self) -> Floats:
+        """(n, 4): margins as shares of height and width."""
+        shares: Floats = self.edges / self.sizes.repeat(2, axis=1)
         return shares
 
     @property
     def flat(self) -> NDArray[np.bool_]:
         """Which show nothing to compare."""
-        spread: Floats = self.small.std(axis=(1, 2))
+        spread: Floats = self.small[:, INNER].std(axis=(1, 2))
         return spread < FLAT
 
     def mirror(self) -> Pictures:
         """The same pictures, left and right exchanged."""
-        margins = self.margins.copy()
-        margins["box"][:, 2:] = self.margins["size"][:, 1:] - self.margins["box"][:, :1:-1]
-        margins["tones"][:, 2:] = self.margins["tones"][:, :1:-1]
-        return replace(self, margins=margins, small=self.small[:, :, ::-1], mirrored=not self.mirrored)
+        return Pictures(
+            self.sizes, self.edges[:, [0, 1, 3, 2]], self.small[..., ::-1], self.thumbnails, not self.mirrored
+        )
 
-    def measure(self, *, framed: bool) -> Floats:
-        """(n, 2): height and width in pixels, of the whole or of what lies within the margins."""
-        box = self.margins["box"].astype(np.float32)
-        sizes: Floats = self.margins["size"].astype(np.float32) if framed else box[:, 1::2] - box[:, ::2]
+    def measure(self, view: int) -> Floats:
+        """(n, 2): height and width of a view in pixels."""
+        edges = self.edges.reshape(-1, 2, 2).sum(axis=2)
+        sizes: Floats = (self.sizes if view == WHOLE else self.sizes - edges).astype(np.float32)
         return sizes
 
-    def view(self, *, framed: bool) -> Floats:
-        """(n, SMALL, SMALL): luminance, of the whole or of what lies within the margins."""
-        small = self.small.astype(np.float32)
-        return place_in_frames(small, self.boxes, self.margins["tones"][:, :, 0].astype(np.float32)) if framed else small
+    def reduce(self, view: int) -> Floats:
+        """(n, SMALL, SMALL): luminance of a view."""
+        return self.small[:, view].astype(np.float32)
 
-    def decode(self, *, framed: bool) -> tuple[Floats, Floats]:
-        """(n, SIDE, SIDE) of luminance, and (n, COLOURS, COLOURS, 2) of chroma with 0 for grey."""
-        pixels = [read_thumbnail(thumbnail) for thumbnail in self.thumbnails]
-        found = np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32)
+    def decode(self, view: int) -> tuple[Floats, Floats]:
+        """(n, SIDE, SIDE) of luminance, and (n, COLOURS, COLOURS, 2) of chroma with 0 for grey, of a view."""
+        pixels = np.empty((len(self), 3, SIDE, SIDE), np.float32)
+        for row, thumbnails in enumerate(self.thumbnails):
+            pixels[row] = read_thumbnail(thumbnails[view]).transpose(2, 0, 1)
         if self.mirrored:
-            found = found[:, :, :, ::-1]
-        tones = self.margins["tones"].astype(np.float32)
-        planes = [found[:, 0], *(reduce_pictures(found[:, plane], COLOURS) for plane in (1, 2))]
-        if framed:
-            planes = [place_in_frames(plane, self.boxes, tones[:, :, number]) for number, plane in enumerate(planes)]
-        return planes[0], np.stack(planes[1:], axis=3) - 128.0
+            pixels = pixels[..., ::-1]
+        chroma = [reduce_pictures(pixels[:, plane], COLOURS) for plane in (1, 2)]
+        return pixels[:, 0], np.stack(chroma, axis=3) - 128
 
 
 def collect_pictures(stats: Sequence[ImageStats]) -> Pictures:
     """Pictures of images that were decoded."""
-    small, margins = np.empty((len(stats), SMALL, SMALL), np.uint8), np.empty(len(stats), MARGINS)
-    for row, each in enumerate(stats):
-        luminance = read_thumbnail(each.thumbnail)[None, :, :, 0].astype(np.float32)
-        small[row], margins[row] = reduce_pictures(luminance, SMALL)[0].round(), read_margins(each.margins)
-    return Pictures(margins, small, [each.thumbnail for each in stats])
+    sizes = np.array([(each.height, each.width) for each in stats], np.int32).reshape(-1, 2)
+    edges = np.array([read_edges(each.margins) for each in stats], np.int32).reshape(-1, 4)
+    thumbnails = [(each.content or each.thumbnail, each.thumbnail) for each in stats]
+    small = np.empty((len(stats), 2, SMALL, SMALL), np.uint8)
+    for row, views in enumerate(thumbnails):
+        for view in (WHOLE, INNER):
+            luminance = read_thumbnail(views[view])[None, :, :, 0].astype(np.float32)
+            small[row, view] = reduce_pictures(luminance, SMALL)[0].round()
+    return Pictures(sizes, edges, small, thumbnails)
 
 
 def make_evidence(pictures: Pictures) -> list[NDArray[np.uint8]]:
-    """What similarity is measured on, in bytes: a record of HEAD, then the JPEG of the thumbnail."""
-    heads = np.empty(len(pictures), HEAD)
-    heads["margins"], heads["small"] = pictures.margins, pictures.small
-    made = zip(heads, pictures.thumbnails, strict=True)
-    return [np.frombuffer(head.tobytes() + thumbnail, np.uint8) for head, thumbnail in made]
+    """What similarity is measured on, in bytes: a record of HEAD, then pixels and thumbnail of each view."""
+    made = []
+    for row, views in enumerate(pictures.thumbnails):
+        kept = (INNER, WHOLE) if pictures.edges[row].any() else (INNER,)
+        lengths = [len(views[view]) if view in kept else 0 for view in (INNER, WHOLE)]
+        head = np.array((pictures.sizes[row], pictures.edges[row], lengths), HEAD)
+        bodies = [pictures.small[row, view].tobytes() + views[view] for view in kept]
+        made.append(np.frombuffer(head.tobytes() + b"".join(bodies), np.uint8))
+    return made
 
 
 def read_evidence(evidence: Sequence[NDArray[np.uint8]]) -> Pictures:
     """The pictures on which `make_evidence` made this."""
     whole = [each.tobytes() for each in evidence]
     heads = np.frombuffer(b"".join(each[: HEAD.itemsize] for each in whole), HEAD)
-    return Pictures(heads["margins"], heads["small"], [each[HEAD.itemsize :] for each in whole])
+    small, thumbnails = np.empty((len(whole), 2, SMALL, SMALL), np.uint8), []
+    for row, (each, (first, second)) in enumerate(zip(whole, heads["lengths"].tolist(), strict=True)):
+        stop = HEAD.itemsize + SMALL * SMALL + first
+        small[row] = np.frombuffer(each, np.uint8, SMALL * SMALL, HEAD.itemsize).reshape(SMALL, SMALL)
+        thumbnail = each[stop - first : stop]
+        if second:
+            small[row, WHOLE] = np.frombuffer(each, np.uint8, SMALL * SMALL, stop).reshape(SMALL, SMALL)
+        thumbnails.append((thumbnail, each[stop + SMALL * SMALL :] if second else thumbnail))
+    return Pictures(heads["size"], heads["edges"], small, thumbnails)
 
 
 def file_pictures(pictures: Pictures) -> list[NDArray[np.uint64]]:
     """Places of each picture: of all windows of what lies within its margins, and of UNCUT windows of the whole."""
-    filed = list(hash_places(pictures.view(framed=False)))
+    filed = list(hash_places(pictures.reduce(INNER)))
     rows = np.flatnonzero(pictures.framed)
-    for row, more in zip(rows.tolist(), hash_places(pictures[rows].view(framed=True), UNCUT), strict=True):
+    for row, more in zip(rows.tolist(), hash_places(pictures[rows].reduce(WHOLE), UNCUT), strict=True):
         filed[row] = np.concatenate([filed[row], more])
     return filed
 
 
-def measure_similarity(one: Pictures, other: Pictures, *, mirror: bool = False) -> Floats:
+def measure_similarity(one: Pictures, other: Pictures, *, mirror: bool = False) -> NDArray[np.float64]:
     """How alike n pairs of pictures are: (n,) to 4 decimals from FLOOR on, else 0.
 
     Pure, and each pair for itself.
@@ -173,17 +185,18 @@ def measure_similarity(one: Pictures, other: Pictures, *, mirror: bool = False) 
         other: The second ones.
         mirror: Whether the second one may be mirrored.
     """
-    looks = [(turned, framed) for turned in ((other, other.mirror()) if mirror else (other,)) for framed in (False, True)]
+    turns = (other, other.mirror()) if mirror else (other,)
+    looks = [(turned, view) for turned in turns for view in (INNER, WHOLE)]
     best, found, starts = np.full(len(one), HOPEFUL), np.zeros(len(one)), list[_Start]()
-    for turned, framed in looks:
-        rows = np.flatnonzero(one.framed | turned.framed) if framed else np.arange(len(one))
-        starts.append(_find_start(one[rows], turned[rows], rows, framed=framed))
+    for turned, view in looks:
+        rows = np.flatnonzero(one.framed | turned.framed) if view == WHOLE else np.arange(len(one))
+        starts.append(_find_start(one[rows], turned[rows], rows, view))
         best[starts[-1].rows] = np.maximum(best[starts[-1].rows], starts[-1].agreement)
-    for (turned, framed), start in zip(looks, starts, strict=True):
+    for (turned, view), start in zip(looks, starts, strict=True):
         chosen = start.choose(np.flatnonzero((start.agreement >= best[start.rows]) & (found[start.rows] == 0)))
         for begin in range(0, chosen.rows.size, AT_ONCE):
             some = chosen.choose(np.arange(begin, min(begin + AT_ONCE, chosen.rows.size)))
-            found[some.rows] = _compare_closely(one[some.rows], turned[some.rows], some, framed=framed)
+            found[some.rows] = _compare_closely(one[some.rows], turned[some.rows], some, view)
     return np.where(found >= FLOOR, found, 0.0).round(4)
 
 
@@ -198,45 +211,47 @@ class _Start:
     moved: NDArray[np.bool_]  # (m,), whether alignment made these windows, or else they are of WINDOWS
 
     def choose(self, those: NDArray[np.int64]) -> _Start:
+        """Some of the pairs, by row."""
         return _Start(*(getattr(self, each)[those] for each in ("rows", "first", "second", "agreement", "moved")))
 
 
-def _find_start(one: Pictures, other: Pictures, pairs: NDArray[np.int64], *, framed: bool) -> _Start:
+def _find_start(one: Pictures, other: Pictures, pairs: NDArray[np.int64], view: int) -> _Start:
     """Where pairs agree at SMALL pixels, by windows or by alignment; without those that are given up."""
-    small, small_other = one.view(framed=framed), other.view(framed=framed)
-    near = _measure_distortion(one.measure(framed=framed), other.measure(framed=framed)) <= DISTORTED
+    small, small_other = one.reduce(view), other.reduce(view)
+    near = _measure_distortion(one.measure(view), other.measure(view)) <= DISTORTED
     first, second, best = choose_windows(small, small_other)
     rows = np.flatnonzero(near & (best >= HOPELESS))
-    views = (reduce_pictures(each[rows], SMALL // 2) for each in (small, small_other))
-    moved, target, agreement = align_windows(*views, first[rows], second[rows], blur=2 / SMALL, steps=2)
+    coarse, coarse_other = (reduce_pictures(each[rows], SMALL // 2) for each in (small, small_other))
+    moved, target, agreement = align_windows(coarse, coarse_other, first[rows], second[rows], blur=2 / SMALL, steps=2)
     kept = agreement >= PROMISING
     rows, moved, target = rows[kept], moved[kept], target[kept]
     small, small_other, first, second = (each[rows] for each in (small, small_other, first, second))
     moved, target, _ = align_windows(small, small_other, moved, target, blur=1 / SMALL, steps=2)
-    reframed = (np.abs(one.boxes - other.boxes).max(axis=1) > REFRAMED)[rows] & (not framed)
+    apart = np.abs(one.shares - other.shares).max(axis=1)[rows]
+    reframed = np.flatnonzero((apart > REFRAMED) & (view == INNER))
     blurs, found = np.full((rows.size, 2), RESOLVED / SMALL), []
     for windows in ((first, second), (moved, target)):
-        ends = widen_windows(*windows)
-        views = [sample_windows(each, end, blurs, SMALL) for each, end in zip((small, small_other), ends, strict=True)]
-        found.append(np.where(reframed & find_poor(*views), 0.0, compare_luminance(*views)))
+        start, stop = widen_windows(*windows)
+        shown, wanted = sample_windows(small, start, blurs, SMALL), sample_windows(small_other, stop, blurs, SMALL)
+        found.append(compare_luminance(shown, wanted))
+        found[-1][reframed[find_plain(shown[reframed], wanted[reframed])]] = 0.0
     better = found[1] > found[0]
-    ends = [np.where(better[:, None], *pair) for pair in ((moved, first), (target, second))]
-    return _Start(pairs[rows], *ends, np.maximum(*found), better)
+    first, second = np.where(better[:, None], moved, first), np.where(better[:, None], target, second)
+    return _Start(pairs[rows], first, second, np.maximum(found[0], found[1]), better)
 
 
-def _compare_closely(one: Pictures, other: Pictures, start: _Start, *, framed: bool) -> Floats:
-    """(n,): similarity at SIDE pixels."""
-    a, b = one.decode(framed=framed), other.decode(framed=framed)
-    sizes = one.measure(framed=framed), other.measure(framed=framed)
-    found = np.zeros(len(one))
-    rows = np.flatnonzero(~start.moved)
-    found[rows] = _compare_windows(*_choose_rows(rows, a, b, start.first, start.second, sizes))
+def _compare_closely(one: Pictures, other: Pictures, start: _Start, view: int) -> Floats:
+    """(n,): similarity at SIDE pixels, as the pairs lie and once they are aligned."""
+    views = one.decode(view), other.decode(view)
+    sizes = one.measure(view), other.measure(view)
+    found, rows = np.zeros(len(one)), np.flatnonzero(~start.moved)
+    found[rows] = _compare_windows(*_choose_rows(rows, *views, start.first, start.second, *sizes))
     rows = np.flatnonzero(found < CERTAIN)
-    a, b, first, second, sizes = _choose_rows(rows, a, b, start.first, start.second, sizes)
+    a, b, first, second, *pixels = _choose_rows(rows, *views, start.first, start.second, *sizes)
     for side, steps in ((SIDE // 2, 2), (SIDE, 1)):
-        views = (reduce_pictures(each[0], side) for each in (a, b))
-        first, second, _ = align_windows(*views, first, second, blur=1 / side, steps=steps)
-    found[rows] = np.maximum(found[rows], _compare_windows(a, b, first, second, sizes))
+        shown, wanted = reduce_pictures(a[0], side), reduce_pictures(b[0], side)
+        first, second, _ = align_windows(shown, wanted, first, second, blur=1 / side, steps=steps)
+    found[rows] = np.maximum(found[rows], _compare_windows(a, b, first, second, *pixels))
     return found
 
 
@@ -256,7 +271,8 @@ def _compare_windows(
     other: tuple[Floats, Floats],
     first: Floats,
     second: Floats,
-    pixels: tuple[Floats, Floats],
+    size: Floats,
+    size_other: Floats,
 ) -> Floats:
     """(n,): how far two windows agree, as wide as both pictures allow; 0 where their colours differ.
 
@@ -264,7 +280,7 @@ def _compare_windows(
     """
     first, second = widen_windows(first, second)
     shares = [windows[:, 1::2] - windows[:, ::2] for windows in (first, second)]
-    limits = [RESOLVED / (size * share) for size, share in zip(pixels, shares, strict=True)]
+    limits = RESOLVED / (size * shares[0]), RESOLVED / (size_other * shares[1])
     coarsest = SEEN / (SIDE * np.minimum(*shares))
     wanted = np.maximum(coarsest, np.maximum(*limits))
     blurs = [np.sqrt(np.maximum((wanted * share) ** 2 - (SHARP / SIDE) ** 2, (0.3 / SIDE) ** 2)) for share in shares]

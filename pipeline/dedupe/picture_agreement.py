@@ -40,13 +40,21 @@ SATURATED = 243.0
 """Level from which a brightened picture may have lost what it shows."""
 LOST = 0.02
 """Share of points that have to be saturated in one picture alone, for it to be looked at as a brightened one."""
+LEFT = 0.12
+"""Mean weight of the cells that has to be left then, and half of the share of what it was."""
+CREDIT = 0.6
+"""Share of a disagreement that counts in such a pair: what is left of a saturated cell says less."""
 MOST_GAIN = 1.6
 """How much brighter one of two pictures may be."""
 FEW = 0.4
-"""Mean weight of cells under which a picture shows a shape or two: no corner of it may be left out, and where it lies
-in another frame its tones count."""
+"""Mean weight of cells under which a picture shows a shape or two, so that no corner of it may be left out."""
+INSIDE = slice(3, CELLS - 3)
+"""Cells that do not touch the outline of a shape that fills the picture."""
+PLAIN, SIMPLE = 0.25, 0.4
+"""Mean weight of these under which a picture is a plain shape, and under which a simple one. Where a shape lies on its
+ground counts."""
 OTHER, TONE = 0.2, 5.0
-"""Share of points whose tones may be others then, by more than so many levels: edges are."""
+"""Share of points by which another tone is no blurred edge, and levels from which it is another."""
 GREY = 4.0
 """Mean of chroma under which a picture is grey, and its colours do not count."""
 SATURATION = 2.2
@@ -62,7 +70,7 @@ TINTS = 8
 
 def compare_luminance(one: Floats, other: Floats) -> Floats:
     """(n,): how far two samplings of luminance, (n, points, points), agree, up to 1."""
-    found, _ = _compare_cells(one, other, np.ones_like(one))
+    found, telling = _compare_cells(one, other, np.ones_like(one))
     brighter = (one.mean(axis=(1, 2)) < other.mean(axis=(1, 2)))[:, None, None]
     dark, bright = np.where(brighter, one, other), np.where(brighter, other, one)
     saturated = (bright >= SATURATED).mean(axis=(1, 2)) - (dark >= SATURATED).mean(axis=(1, 2))
@@ -71,17 +79,31 @@ def compare_luminance(one: Floats, other: Floats) -> Floats:
     for most in (255 / np.maximum(dark, 1.0), 255 / _measure_light(dark)) if rows.size else ():
         brightened = dark * np.minimum(_estimate_gain(dark, bright, most)[:, None, None], most)
         lost = (brightened >= SATURATED) & (bright >= SATURATED) & (dark < SATURATED)
-        seen, _ = _compare_cells(brightened, bright, 1.0 - lost)
-        found[rows] = np.maximum(found[rows], seen)
+        seen, left = _compare_cells(brightened, bright, 1.0 - lost)
+        enough = left >= np.maximum(LEFT, LEFT * 2 * telling[rows])
+        found[rows] = np.maximum(found[rows], np.where(enough, 1 - (1 - seen) * CREDIT, 0.0))
     return found
 
 
-def find_poor(one: Floats, other: Floats) -> NDArray[np.bool_]:
-    """(n,): which pairs of samplings of luminance show little, and that in different tones."""
-    _, telling = _compare_cells(one, other, np.ones_like(one))
-    apart = (np.abs(one - other) > TONE).mean(axis=(1, 2))
-    poor: NDArray[np.bool_] = (telling < FEW) & (apart > OTHER)
-    return poor
+def find_plain(one: Floats, other: Floats) -> NDArray[np.bool_]:
+    """(n,): which pairs of samplings of luminance show no more than the same outline of a shape.
+
+    Nor is a shape with a line or two in it that has another tone more than that.
+    """
+    telling = np.minimum(_weigh_inside(one), _weigh_inside(other))
+    recoloured = (np.abs(one - other) > TONE).mean(axis=(1, 2)) > OTHER
+    plain: NDArray[np.bool_] = (telling < PLAIN) | ((telling < SIMPLE) & recoloured)
+    return plain
+
+
+def _weigh_inside(pixels: Floats) -> Floats:
+    """(n,): the mean weight of the cells inside."""
+    standard, contrast = _standardise_pictures(pixels)
+    pool = _make_pool(pixels.shape[1])
+    spread = pool @ (standard * standard) @ pool.T - (pool @ standard @ pool.T) ** 2
+    spread = np.maximum(spread - (NOISE / contrast[:, :, None]) ** 2, 0)[:, INSIDE, INSIDE]
+    weights: Floats = (spread / (spread + TELLING)).mean(axis=(1, 2))
+    return weights
 
 
 def _compare_cells(one: Floats, other: Floats, shown: Floats) -> tuple[Floats, Floats]:
@@ -103,14 +125,14 @@ def _compare_cells(one: Floats, other: Floats, shown: Floats) -> tuple[Floats, F
     grain = np.maximum(GRAIN, NOISE / contrast) * np.maximum(GRAIN, NOISE / contrast_other)
     agreement = ((shared + grain) / (np.sqrt(spread * spread_other) + grain)).clip(-1, 1)
     most = np.maximum(spread, spread_other)
-    weight = most / (most + TELLING) * average(shown) ** 3 + 1e-9
+    weight = most / (most + TELLING) * average(shown) ** 2 + 1e-9
     masks = _make_masks(CELLS)
     means = ((agreement * weight) @ masks.T) / (weight @ masks.T)
     worst = _find_worst(1 - (1 - agreement) * weight, masks)
     found: Floats = np.minimum(means, SHARED + (1 - SHARED) * worst)
-    telling = weight.mean(axis=1)
-    found[:, 1:] -= np.where(telling < FEW, 1.0, HIDDEN)[:, None]
-    return found.max(axis=1) * _compare_contrasts(telling, contrast[:, 0], contrast_other[:, 0]), telling
+    telling, full = weight.mean(axis=1), (most / (most + TELLING)).mean(axis=1)
+    found[:, 1:] -= np.where(full < FEW, 1.0, HIDDEN)[:, None]
+    return found.max(axis=1) * _compare_contrasts(full, contrast[:, 0], contrast_other[:, 0]), telling
 
 
 def _standardise_pictures(pixels: Floats) -> tuple[Floats, Floats]:

@@ -37,7 +37,8 @@ def align_windows(
     """
     points = one.shape[1] // 2
     low, high = first - REACH, first + REACH
-    blurs, agreement = np.full((len(one), 2), blur), np.ones(len(one))
+    blurs = np.full((len(one), 2), blur)
+    agreement: Floats = np.ones(len(one))
     for _ in range(steps):
         step, agreement = _compute_step(
             *sample_slopes(one, first, blur, points), sample_windows(other, second, blurs, points)

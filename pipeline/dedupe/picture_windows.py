@@ -52,36 +52,6 @@ def reduce_pictures(pixels: Floats, side: int) -> Floats:
     return reduced
 
 
-def place_in_frames(pixels: Floats, boxes: Floats, tones: Floats) -> Floats:
-    """(n, side, side): pictures put back into their margins.
-
-    Args:
-        pixels: (n, side, side), what lies within the margins.
-        boxes: (n, 4), top, bottom, left and right of that as shares of the whole.
-        tones: (n, 4), of the margins above, below, left and right.
-    """
-    side, boxes = pixels.shape[1], boxes.astype(np.float32)
-    rows, columns = (_share_pixels(boxes[:, end], boxes[:, end + 1], side) for end in (0, 2))
-    edges = np.arange(side, dtype=np.float32) / side
-    above, below, left, right = (
-        np.clip(sign * (boxes[:, number, None] - edges - offset) * side, 0, 1)[:, :, None] * tones[:, number, None, None]
-        for number, (sign, offset) in enumerate(((1, 0), (-1, 1 / side), (1, 0), (-1, 1 / side)))
-    )
-    inside = rows.sum(axis=2)[:, :, None]
-    beside = inside * (left + right).transpose(0, 2, 1)
-    placed: Floats = rows @ pixels @ columns.transpose(0, 2, 1) + above + below + beside
-    return placed
-
-
-def _share_pixels(start: Floats, stop: Floats, side: int) -> Floats:
-    """(n, side, side): the share of each of `side` cells of [0, 1) that each of `side` parts of [start, stop) covers."""
-    edges = start[:, None] + (stop - start)[:, None] * np.linspace(0, 1, side + 1, dtype=np.float32)
-    cells = np.linspace(0, 1, side + 1, dtype=np.float32)
-    covered = np.minimum(cells[1:, None], edges[:, None, 1:]) - np.maximum(cells[:-1, None], edges[:, None, :-1])
-    shares: Floats = np.maximum(covered, 0) * side
-    return shares
-
-
 def choose_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
     correlations = (_make_views(one) @ _make_views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)

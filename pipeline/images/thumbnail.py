@@ -1,4 +1,4 @@
-"""Thumbnails by which pictures are compared: what a picture shows within its margins, and what these look like.
+"""Thumbnails by which pictures are compared: of the whole, and of what lies within its margins.
 
 Made once per image by step `image_stats`, read by dedupe and decontamination, which never decode an image again.
 """
@@ -15,39 +15,33 @@ from vlmill.pipeline.images.margins import find_content
 
 SIDE = 128
 """Pixels of a thumbnail's side. At 64, receipts of one shop cannot be distinguished from halved copies."""
-QUALITY = 80
-"""Of its JPEG: 3.4 KB on average, 8.5 at most; at 60 fine text loses a third of its contrast."""
+QUALITY = 75
+"""Of its JPEG: 3 KB on average; at 60 fine text loses a third of its contrast."""
 SMALL = 32
 """Pixels of the side at which most pairs of pictures are given up."""
-
-MARGINS = np.dtype([("box", "<i4", (4,)), ("size", "<i4", (2,)), ("tones", "u1", (4, 3))])
-"""The box (top, bottom, left, right) of what lies within the margins, in pixels; height and width of the picture; and
-the mean colour (Y, Cb, Cr) above, below, left and right of the box."""
+EDGES = np.dtype(("<i4", (4,)))
+"""Pixels of the margins above, below, left and right."""
 
 
-def make_thumbnail(picture: Image.Image, luminance: Image.Image) -> tuple[bytes, bytes]:
-    """A JPEG of SIDE x SIDE pixels of what an RGB picture shows within its margins, and a record of MARGINS. Pure.
+def make_thumbnails(picture: Image.Image, luminance: Image.Image) -> tuple[bytes, bytes, bytes]:
+    """Thumbnails of an RGB picture and of what lies within its margins, and the EDGES; nothing where it has none. Pure.
 
     Args:
         picture: In RGB.
         luminance: The same in L.
     """
+    whole = _make_thumbnail(picture, (0, 0, *picture.size))
     left, top, right, bottom = box = find_content(luminance)
-    margins = np.zeros((), MARGINS)
-    margins["box"], margins["size"] = (top, bottom, left, right), (picture.height, picture.width)
-    outside = (
-        (0, 0, picture.width, top),
-        (0, bottom, picture.width, picture.height),
-        (0, top, left, bottom),
-        (right, top, picture.width, bottom),
-    )
-    for side, margin in enumerate(outside):
-        if margin[0] < margin[2] and margin[1] < margin[3]:
-            tone = picture.resize((1, 1), Image.Resampling.BOX, margin).convert("YCbCr")
-            margins["tones"][side] = np.asarray(tone)[0, 0]
+    if box == (0, 0, *picture.size):
+        return whole, b"", b""
+    edges = np.array([top, picture.height - bottom, left, picture.width - right], "<i4")
+    return whole, _make_thumbnail(picture, box), edges.tobytes()
+
+
+def _make_thumbnail(picture: Image.Image, box: tuple[int, int, int, int]) -> bytes:
     file = io.BytesIO()
     picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box).save(file, "JPEG", quality=QUALITY, optimize=True)
-    return file.getvalue(), margins.tobytes()
+    return file.getvalue()
 
 
 def read_thumbnail(thumbnail: bytes) -> NDArray[np.uint8]:
@@ -63,13 +57,21 @@ def read_thumbnail(thumbnail: bytes) -> NDArray[np.uint8]:
     return pixels
 
 
-def read_margins(margins: bytes) -> NDArray[np.void]:
-    """A record of MARGINS. Raises ValueError where it is none, or its box does not lie in the picture."""
-    found = np.frombuffer(margins, MARGINS)
-    if found.size != 1:
-        raise ValueError(f"margins of {len(margins)} bytes; expected {MARGINS.itemsize}")
-    (top, bottom, left, right), (height, width) = found[0]["box"].tolist(), found[0]["size"].tolist()
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-        raise ValueError(f"a box {found[0]['box'].tolist()} that does not lie in {found[0]['size'].tolist()}")
-    record: NDArray[np.void] = found[0]
-    return record
+def check_thumbnails(thumbnail: bytes, content: bytes, margins: bytes, size: tuple[int, int]) -> None:
+    """Raise ValueError where these are not thumbnails of a picture of this width and height, and its margins."""
+    read_thumbnail(thumbnail)
+    if content or margins:
+        read_thumbnail(content)
+        top, bottom, left, right = read_edges(margins)
+        if min(top, bottom, left, right) < 0 or left + right >= size[0] or top + bottom >= size[1]:
+            raise ValueError(f"margins of {(top, bottom, left, right)} pixels, of {size[0]} x {size[1]}")
+
+
+def read_edges(margins: bytes) -> tuple[int, int, int, int]:
+    """The margins above, below, left and right, in pixels. Raises ValueError where there are not four numbers."""
+    if not margins:
+        return 0, 0, 0, 0
+    if len(margins) != EDGES.itemsize:
+        raise ValueError(f"margins of {len(margins)} bytes; expected {EDGES.itemsize}")
+    top, bottom, left, right = np.frombuffer(margins, "<i4").tolist()
+    return top, bottom, left, right
