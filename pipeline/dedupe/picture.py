@@ -43,7 +43,7 @@ HOPEFUL = 0.85
 """Agreement at SMALL pixels under which a pair is given up: one in 300 of altered copies has less."""
 CERTAIN = 0.985
 """Similarity from which nothing better is looked for."""
-REFRAMED = 0.05
+REFRAMED = 0.04
 """Share of height or width by which the margins of a copy in another frame differ."""
 AT_ONCE = 16
 """Pairs compared at SIDE pixels at a time: each takes 2 MB."""
@@ -54,6 +54,9 @@ SEEN = 0.7
 """Standard deviation of the blur, in pixels of the coarser thumbnail, at which pictures are compared."""
 SHARP = 0.35
 """Standard deviation, in pixels, of the blur that a thumbnail has already."""
+EDGE, HIDDEN = 0.13, 0.5
+"""Share of height and width at each side without which pictures have to agree too, where less than that share of their
+contrast is in the middle: a frame or caption that both have must not hide a pale picture."""
 COLOURS = 16
 """Pixels of the side at which colours are compared."""
 
@@ -227,8 +230,7 @@ def _find_start(one: Pictures, other: Pictures, pairs: NDArray[np.int64], view: 
     rows, moved, target = rows[kept], moved[kept], target[kept]
     small, small_other, first, second = (each[rows] for each in (small, small_other, first, second))
     moved, target, _ = align_windows(small, small_other, moved, target, blur=1 / SMALL, steps=2)
-    apart = np.abs(one.shares - other.shares).max(axis=1)[rows]
-    reframed = np.flatnonzero((apart > REFRAMED) & (view == INNER))
+    reframed = np.flatnonzero(_find_reframed(one, other)[rows] & (view == INNER))
     blurs, found = np.full((rows.size, 2), RESOLVED / SMALL), []
     for windows in ((first, second), (moved, target)):
         start, stop = widen_windows(*windows)
@@ -238,6 +240,12 @@ def _find_start(one: Pictures, other: Pictures, pairs: NDArray[np.int64], view: 
     better = found[1] > found[0]
     first, second = np.where(better[:, None], moved, first), np.where(better[:, None], target, second)
     return _Start(pairs[rows], first, second, np.maximum(found[0], found[1]), better)
+
+
+def _find_reframed(one: Pictures, other: Pictures) -> NDArray[np.bool_]:
+    """(n,): which pairs have other margins."""
+    reframed: NDArray[np.bool_] = np.abs(one.shares - other.shares).max(axis=1) > REFRAMED
+    return reframed
 
 
 def _compare_closely(one: Pictures, other: Pictures, start: _Start, view: int) -> Floats:
@@ -274,25 +282,40 @@ def _compare_windows(
     size: Floats,
     size_other: Floats,
 ) -> Floats:
-    """(n,): how far two windows agree, as wide as both pictures allow; 0 where their colours differ.
-
-    Both are sampled so that they are equally sharp: what fills a smaller share of its thumbnail shows less.
-    """
+    """(n,): how far two windows agree, as wide as both pictures allow; 0 where their colours differ."""
     first, second = widen_windows(first, second)
-    shares = [windows[:, 1::2] - windows[:, ::2] for windows in (first, second)]
-    limits = RESOLVED / (size * shares[0]), RESOLVED / (size_other * shares[1])
-    coarsest = SEEN / (SIDE * np.minimum(*shares))
-    wanted = np.maximum(coarsest, np.maximum(*limits))
-    blurs = [np.sqrt(np.maximum((wanted * share) ** 2 - (SHARP / SIDE) ** 2, (0.3 / SIDE) ** 2)) for share in shares]
-    shown, target = (
-        sample_windows(each[0], windows, blur, POINTS)
-        for each, windows, blur in zip((one, other), (first, second), blurs, strict=True)
-    )
-    found = compare_luminance(shown, target)
+    shown, wanted = _sample_pairs(one[0], other[0], first, second, size, size_other)
+    found = compare_luminance(shown, wanted)
     rows = np.flatnonzero(found >= FLOOR)
     tints = [_sample_colours(each[1][rows], windows[rows]) for each, windows in ((one, first), (other, second))]
     found[rows[find_tinted(*tints)]] = 0.0
+    contrast = np.minimum(shown.std(axis=(1, 2)), wanted.std(axis=(1, 2)))
+    rows = np.flatnonzero(found >= FLOOR)
+    first, second = _shrink_windows(first[rows]), _shrink_windows(second[rows])
+    shown, wanted = _sample_pairs(one[0][rows], other[0][rows], first, second, size[rows], size_other[rows])
+    inside = np.minimum(shown.std(axis=(1, 2)), wanted.std(axis=(1, 2)))
+    telling = (inside >= FLAT) & (inside < HIDDEN * contrast[rows])
+    found[rows] = np.minimum(found[rows], np.where(telling, compare_luminance(shown, wanted), 1.0))
     return found
+
+
+def _sample_pairs(
+    one: Floats, other: Floats, first: Floats, second: Floats, size: Floats, size_other: Floats
+) -> tuple[Floats, Floats]:
+    """(n, POINTS, POINTS) each: windows of pictures, equally sharp, as what fills less of a thumbnail shows less."""
+    shares = [windows[:, 1::2] - windows[:, ::2] for windows in (first, second)]
+    limits = RESOLVED / (size * shares[0]), RESOLVED / (size_other * shares[1])
+    wanted = np.maximum(SEEN / (SIDE * np.minimum(*shares)), np.maximum(*limits))
+    blurs = [np.sqrt(np.maximum((wanted * share) ** 2 - (SHARP / SIDE) ** 2, (0.3 / SIDE) ** 2)) for share in shares]
+    return sample_windows(one, first, blurs[0], POINTS), sample_windows(other, second, blurs[1], POINTS)
+
+
+def _shrink_windows(windows: Floats) -> Floats:
+    """(n, 4): the middle of windows."""
+    ends = windows.reshape(-1, 2, 2)
+    cut = np.diff(ends, axis=2) * EDGE * np.array([1.0, -1.0])
+    shrunk: Floats = (ends + cut).reshape(-1, 4)
+    return shrunk
 
 
 def _sample_colours(chroma: Floats, windows: Floats) -> Floats:

@@ -20,6 +20,9 @@ CELLS = 14
 """Cells on a side, of a ninth of it each, so that neighbours overlap."""
 TELLING = 0.05
 """Variance of a cell, as a share of the picture's, at which it weighs half."""
+USUAL, PALE = 8.0, 20.0
+"""How many times the variance of the calmer three quarters of cells counts as that of the picture, and the standard
+deviation that it has at least, if the picture has it."""
 GRAIN = 0.06
 """Standard deviation, as a share of the picture's, under which a difference is no evidence ..."""
 NOISE = 2.0
@@ -46,7 +49,7 @@ CREDIT = 0.6
 """Share of a disagreement that counts in such a pair: what is left of a saturated cell says less."""
 MOST_GAIN = 1.6
 """How much brighter one of two pictures may be."""
-FEW = 0.4
+FEW = 0.33
 """Mean weight of cells under which a picture shows a shape or two, so that no corner of it may be left out."""
 INSIDE = slice(3, CELLS - 3)
 """Cells that do not touch the outline of a shape that fills the picture."""
@@ -98,10 +101,10 @@ def find_plain(one: Floats, other: Floats) -> NDArray[np.bool_]:
 
 def _weigh_inside(pixels: Floats) -> Floats:
     """(n,): the mean weight of the cells inside."""
-    standard, contrast = _standardise_pictures(pixels)
-    pool = _make_pool(pixels.shape[1])
-    spread = pool @ (standard * standard) @ pool.T - (pool @ standard @ pool.T) ** 2
-    spread = np.maximum(spread - (NOISE / contrast[:, :, None]) ** 2, 0)[:, INSIDE, INSIDE]
+    centred = pixels - pixels.mean(axis=(1, 2), keepdims=True)
+    whole, pool = np.maximum(centred.var(axis=(1, 2), keepdims=True), 1.0), _make_pool(pixels.shape[1])
+    spread = pool @ (centred * centred) @ pool.T - (pool @ centred @ pool.T) ** 2
+    spread = (np.maximum(spread - NOISE * NOISE, 0) / whole)[:, INSIDE, INSIDE]
     weights: Floats = (spread / (spread + TELLING)).mean(axis=(1, 2))
     return weights
 
@@ -111,7 +114,7 @@ def _compare_cells(one: Floats, other: Floats, shown: Floats) -> tuple[Floats, F
 
     Also (n,): the mean weight of the cells.
     """
-    (a, contrast), (b, contrast_other) = _standardise_pictures(one), _standardise_pictures(other)
+    (a, contrast, whole), (b, contrast_other, whole_other) = (_standardise_pictures(each) for each in (one, other))
     pool = _make_pool(one.shape[1])
 
     def average(values: Floats) -> Floats:
@@ -130,16 +133,25 @@ def _compare_cells(one: Floats, other: Floats, shown: Floats) -> tuple[Floats, F
     means = ((agreement * weight) @ masks.T) / (weight @ masks.T)
     worst = _find_worst(1 - (1 - agreement) * weight, masks)
     found: Floats = np.minimum(means, SHARED + (1 - SHARED) * worst)
-    telling, full = weight.mean(axis=1), (most / (most + TELLING)).mean(axis=1)
+    most = np.maximum(spread * (contrast / whole) ** 2, spread_other * (contrast_other / whole_other) ** 2)
+    full = (most / (most + TELLING)).mean(axis=1)
     found[:, 1:] -= np.where(full < FEW, 1.0, HIDDEN)[:, None]
-    return found.max(axis=1) * _compare_contrasts(full, contrast[:, 0], contrast_other[:, 0]), telling
+    return found.max(axis=1) * _compare_contrasts(full, whole[:, 0], whole_other[:, 0]), weight.mean(axis=1)
 
 
-def _standardise_pictures(pixels: Floats) -> tuple[Floats, Floats]:
-    """Pictures with mean 0 and variance 1; and (n, 1) their standard deviations, at least 1."""
+def _standardise_pictures(pixels: Floats) -> tuple[Floats, Floats, Floats]:
+    """Pictures with mean 0, divided by their contrast; (n, 1) that contrast in levels; and (n, 1) standard deviations.
+
+    Contrast is the standard deviation, or less where a few cells have most of it: a black bar below a pale picture must
+    not hide what the picture shows.
+    """
     centred = pixels - pixels.mean(axis=(1, 2), keepdims=True)
-    contrast = np.maximum(centred.std(axis=(1, 2)), 1.0)[:, None]
-    return centred / contrast[:, :, None], contrast
+    whole, pool = centred.std(axis=(1, 2)), _make_pool(pixels.shape[1])
+    spread = (pool @ (centred * centred) @ pool.T - (pool @ centred @ pool.T) ** 2).reshape(len(pixels), CELLS * CELLS)
+    most = CELLS * CELLS * 3 // 4
+    usual = np.sqrt(np.partition(np.maximum(spread, 0), most, axis=1)[:, :most].mean(axis=1) * USUAL)
+    contrast = np.maximum(np.clip(usual, np.minimum(whole, PALE), whole), 1.0)[:, None]
+    return centred / contrast[:, :, None], contrast, np.maximum(whole, 1.0)[:, None]
 
 
 def _find_worst(cells: Floats, masks: Floats) -> Floats:

@@ -17,7 +17,7 @@ ROUNDS = 4
 """Margins within margins: a black border around a page of white paper, around a dark one."""
 SPECKS = 0.01
 """Share of a line of pixels that may differ: dust of a scan."""
-TOLERANCE = (3.0, 16.0)
+TOLERANCE = (3.0, 5.0)
 """Levels by which a line may differ from the margin: a share of the contrast of what is left, within these bounds."""
 OF_CONTRAST = 0.2
 """That share. As it goes with contrast, a paler copy has the same margins, and so has one in a black border."""
